@@ -1,0 +1,151 @@
+"""The three architectures: what each is, and one `build` for all."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from cytology.backend import keras
+from cytology.settings import InputError
+
+IMAGENET_MEAN = np.array([0.485, 0.456, 0.406])
+IMAGENET_DEVIATION = np.array([0.229, 0.224, 0.225])
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A backbone and the original project's recipe for it.
+
+    `scale` and `offset` turn RGB 0..255 into what the backbone was trained with.
+    """
+
+    name: str
+    title: str
+    backbone: Callable
+    scale: object
+    offset: object
+    smallest_image: int
+    optimizer: Callable
+    learning_rate: float
+
+
+ARCHITECTURES = {
+    "mobilenetv2": Architecture(
+        name="mobilenetv2",
+        title="MobileNetV2",
+        backbone=keras.applications.MobileNetV2,
+        scale=1 / 127.5,
+        offset=-1.0,
+        smallest_image=32,
+        optimizer=keras.optimizers.Adam,
+        learning_rate=1e-4,
+    ),
+    "inceptionv3": Architecture(
+        name="inceptionv3",
+        title="InceptionV3",
+        backbone=keras.applications.InceptionV3,
+        scale=1 / 127.5,
+        offset=-1.0,
+        smallest_image=75,
+        optimizer=keras.optimizers.RMSprop,
+        learning_rate=1e-5,
+    ),
+    "densenet121": Architecture(
+        name="densenet121",
+        title="DenseNet121",
+        backbone=keras.applications.DenseNet121,
+        scale=(1 / (255 * IMAGENET_DEVIATION)).tolist(),
+        offset=(-IMAGENET_MEAN / IMAGENET_DEVIATION).tolist(),
+        smallest_image=32,
+        optimizer=keras.optimizers.Adam,
+        learning_rate=1e-4,
+    ),
+}
+
+
+def build(architecture: str, image_size: int, weights=None, seed: int = 0) -> keras.Model:
+    """A network from raw RGB 0..255, shape (batch, size, size, 3), to a logit, shape (batch, 1).
+
+    One flat functional graph: preprocessing, backbone, global average ("features"), the head.
+    The logit is positive for malignant; it stays float32 in any precision. `weights` is the path
+    of a backbone's weights or None for random ones. Batch normalization never learns here: it
+    keeps its statistics also while every other layer is fine-tuned.
+    """
+    spec = ARCHITECTURES[architecture]
+    if image_size < spec.smallest_image:
+        raise InputError(
+            f"Parameter `image_size` is {image_size}; {spec.title} needs at least "
+            f"{spec.smallest_image}."
+        )
+    keras.utils.set_random_seed(seed)
+    image = keras.Input((image_size, image_size, 3), name="image")
+    scaled = keras.layers.Rescaling(spec.scale, spec.offset, name="preprocess")(image)
+    backbone = spec.backbone(include_top=False, weights=weights, input_tensor=scaled)
+    features = keras.layers.GlobalAveragePooling2D(name="features")(backbone.output)
+    model = keras.Model(image, head_layers(features), name=architecture)
+    freeze_normalization(model)
+    return model
+
+
+def head_layers(features):
+    """The new top: standardize each feature, drop a fifth of them, one logit.
+
+    "standardize" holds mean and variance of the training features. It is a batch normalization
+    that never learns, so every file format keeps its numbers. The logit starts from zero: with
+    fewer images than features, most directions are never learned, and there a random start
+    would stay in the predictions as noise.
+    """
+    standardize = keras.layers.BatchNormalization(
+        center=False, scale=False, epsilon=1e-5, name="standardize"
+    )
+    logit = keras.layers.Dense(1, kernel_initializer="zeros", dtype="float32", name="logit")
+    return logit(keras.layers.Dropout(0.2, name="dropout")(standardize(features)))
+
+
+def build_head(width: int, seed: int = 0) -> keras.Model:
+    """The head alone, from features of shape (batch, width) to a logit of shape (batch, 1)."""
+    keras.utils.set_random_seed(seed)
+    features = keras.Input((width,), name="features")
+    head = keras.Model(features, head_layers(features), name="head")
+    freeze_normalization(head)
+    return head
+
+
+def freeze_normalization(model: keras.Model) -> None:
+    """Keep every batch normalization at its stored statistics, also during training."""
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.trainable = False
+
+
+def feature_extractor(model: keras.Model) -> keras.Model:
+    """The part of `model` that ends in the pooled features, (batch, width); shares weights."""
+    return keras.Model(model.input, model.get_layer("features").output, name="features_of_model")
+
+
+def put_head(model: keras.Model, head: keras.Model) -> None:
+    """Copy a trained head into a whole network of the same width."""
+    for name in ("standardize", "logit"):
+        model.get_layer(name).set_weights(head.get_layer(name).get_weights())
+
+
+def calibrate_normalization(model: keras.Model, batches) -> None:
+    """Give a random backbone batch-normalization statistics, from unlabelled image batches.
+
+    With its initial statistics (mean 0, variance 1) the signal of a random network dies or
+    explodes layer by layer. Statistics are averaged over the batches: after the k-th, the
+    momentum (k - 1) / k makes the moving average a plain mean.
+    """
+    extractor = feature_extractor(model)
+    layers = [
+        layer for layer in extractor.layers if isinstance(layer, keras.layers.BatchNormalization)
+    ]
+    momenta = [layer.momentum for layer in layers]
+    for layer in layers:
+        layer.trainable = True
+    for k, images in enumerate(batches, start=1):
+        for layer in layers:
+            layer.momentum = (k - 1) / k
+        extractor(images, training=True)
+    for layer, momentum in zip(layers, momenta, strict=True):
+        layer.momentum, layer.trainable = momentum, False

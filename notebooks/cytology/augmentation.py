@@ -1,0 +1,85 @@
+"""Exact augmentation: the 8 orientations of a square, and how an image comes to be square.
+
+A quarter turn or a flip only moves pixels. Any other angle interpolates and leaves corners to
+fill; a network can learn those corners.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+# The order matters: the first 1, 4 or 8 are what `orientations` asks for.
+ORIENTATIONS = (
+    "as taken",
+    "quarter turn",
+    "half turn",
+    "three-quarter turn",
+    "flipped left-right",
+    "flipped, quarter turn",
+    "flipped top-bottom",
+    "flipped, three-quarter turn",
+)
+
+
+def orient(image: np.ndarray, orientation: int) -> np.ndarray:
+    """Turn an image or a batch, shape (..., height, width, channels), into an orientation 0 to 7.
+
+    A view of the same pixels: nothing is interpolated, nothing is copied.
+    """
+    if orientation >= 4:
+        image = np.flip(image, axis=-2)
+    return np.rot90(image, orientation % 4, axes=(-3, -2))
+
+
+def fit_to_square(image: Image.Image, size: int, fit: str) -> np.ndarray:
+    """Resize to (size, size, 3) uint8: `pad` keeps the aspect ratio, `stretch` does not.
+
+    The padding has the median colour of the image's border, so that it neither stands out as a
+    black bar nor repeats cells, as mirrored padding would.
+    """
+    if fit == "stretch":
+        return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR, reducing_gap=3.0))
+    scale = size / max(image.size)
+    width, height = (max(1, round(side * scale)) for side in image.size)
+    small = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=3.0))
+    border = np.concatenate([small[0], small[-1], small[:, 0], small[:, -1]])
+    square = np.empty((size, size, 3), np.uint8)
+    square[:] = np.median(border, axis=0).astype(np.uint8)
+    top, left = (size - height) // 2, (size - width) // 2
+    square[top : top + height, left : left + width] = small
+    return square
+
+
+def pictures_of(images: pd.DataFrame, orientations: int) -> pd.DataFrame:
+    """Images x orientations: each row of `images`, once for every orientation.
+
+    An augmented set is this table; no file is written for it.
+    """
+    turns = pd.DataFrame({"orientation": range(orientations)})
+    return images.drop(columns="orientation", errors="ignore").merge(turns, how="cross")
+
+
+def write_pictures(
+    pictures: pd.DataFrame, root: Path, folder: Path, progress=lambda rows: rows
+) -> int:
+    """Write pictures as PNG files `folder/<label>/<image>_o<orientation>.png`; returns how many.
+
+    `pictures` has `image_id`, `label` and `orientation`. The original project kept its augmented
+    set this way. Existing files of the same name are replaced; others are left alone.
+    """
+    from cytology.quality import open_rgb
+
+    written = 0
+    for (image_id, label), rows in progress(pictures.groupby(["image_id", "label"], sort=False)):
+        pixels = np.asarray(open_rgb(root / image_id))
+        target = folder / label
+        target.mkdir(parents=True, exist_ok=True)
+        # Nested folders become part of the name: two `a/1.png`, `b/1.png` must not be one file.
+        name = Path(image_id).with_suffix("").as_posix().replace("/", "__")
+        for orientation in rows["orientation"]:
+            turned = np.ascontiguousarray(orient(pixels, orientation))
+            Image.fromarray(turned).save(target / f"{name}_o{orientation}.png")
+            written += 1
+    return written

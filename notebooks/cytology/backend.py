@@ -1,0 +1,69 @@
+"""TensorFlow and Keras, started once and quietly; the device that they found.
+
+Everything that computes imports `keras` and `tf` from here. Start-up costs seconds, so modules
+that only handle tables do not.
+"""
+
+import contextlib
+import os
+import sys
+import tempfile
+
+from cytology.settings import cores
+
+
+@contextlib.contextmanager
+def _start_up_messages(messages: list[str]):
+    """Collect what C++ code writes to the error stream, and show it if the start fails.
+
+    TensorFlow logs before its log level is set; no variable silences those lines.
+    """
+    sys.stderr.flush()
+    stream = os.dup(2)
+    with tempfile.TemporaryFile() as collected:
+        os.dup2(collected.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            collected.seek(0)
+            os.write(stream, collected.read())
+            raise
+        finally:
+            os.dup2(stream, 2)
+            os.close(stream)
+            collected.seek(0)
+            messages.append(collected.read().decode(errors="replace"))
+
+
+START_UP_MESSAGES: list[str] = []
+with _start_up_messages(START_UP_MESSAGES):
+    import keras
+    import tensorflow as tf
+
+    GPUS = tf.config.list_physical_devices("GPU")
+
+# Without growth TensorFlow takes the whole GPU, and a second open notebook finds none left.
+for _gpu in GPUS:
+    tf.config.experimental.set_memory_growth(_gpu, True)
+
+
+def device() -> str:
+    """The device in words, for tables of times: they mean little without it."""
+    if not GPUS:
+        return f"CPU, {cores()} cores"
+    names = [
+        tf.config.experimental.get_device_details(gpu).get("device_name", "GPU") for gpu in GPUS
+    ]
+    return ", ".join(names)
+
+
+def in_jupyter() -> bool:
+    """Whether a person looks on: a progress bar that redraws itself is for them, not for a log.
+
+    `run_all.py` and papermill by hand run the same kernel; `run_all.py` says so in the
+    environment.
+    """
+    return "ipykernel" in sys.modules and "CYTOLOGY_HEADLESS" not in os.environ
+
+
+__all__ = ["GPUS", "START_UP_MESSAGES", "device", "in_jupyter", "keras", "tf"]

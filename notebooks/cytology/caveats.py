@@ -1,0 +1,68 @@
+"""What a run must say aloud wherever its numbers show: leaks, missing weights.
+
+One list, computed from the run's own files, for the terminal, the notebooks, the tables and the
+report, so that no place can forget it.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from cytology.settings import ARCHITECTURE_NAMES
+from cytology.tables import read_json
+
+
+@dataclass(frozen=True)
+class Caveat:
+    """`kind` is `leak` (the numbers are wrong) or `weights` (they rank nothing)."""
+
+    kind: str
+    text: str
+
+
+def caveats(run: Path) -> list[Caveat]:
+    """The caveats of a run, the gravest first; from `split.json` and each `metrics.json`."""
+    found = []
+    if (run / "split.json").is_file():
+        found += leak_caveats(read_json(run, "split.json"))
+    random = [
+        name
+        for name in ARCHITECTURE_NAMES
+        if (run / name / "metrics.json").is_file()
+        and read_json(run, f"{name}/metrics.json")["weights"] == "random"
+    ]
+    if random:
+        found.append(
+            Caveat(
+                "weights",
+                f"No pretrained weights for {', '.join(random)}: random weights were used. "
+                "This run shows the machinery and ranks nothing; no winner is named.",
+            )
+        )
+    return found
+
+
+def leak_caveats(split: dict) -> list[Caveat]:
+    """The caveat of a split in which copies of one image lie on both sides, if it is one."""
+    leak = split["leak"]
+    if not leak["test_images_with_copy_in_training"] and not leak["groups_in_several_splits"]:
+        return []
+    return [
+        Caveat(
+            "leak",
+            f"THIS SPLIT LEAKS: {leak['test_images_with_copy_in_training']:,} of "
+            f"{leak['test_images']:,} test images have a copy of themselves in training, and "
+            f"{leak['groups_in_several_splits']:,} of {leak['groups']:,} groups lie in more than "
+            "one part. The numbers below say how well copies are recognized, not how well "
+            "new patients are.",
+        )
+    ]
+
+
+def caveats_html(run: Path) -> str:
+    """The caveats as an HTML block for notebooks; empty when there is nothing to say."""
+    colours = {"leak": "#b00020", "weights": "#8a5a00"}
+    return "".join(
+        f'<p style="border-left:6px solid {colours[caveat.kind]};padding:.5em 1em;'
+        f'color:{colours[caveat.kind]};font-weight:bold">{caveat.text}</p>'
+        for caveat in caveats(run)
+    )

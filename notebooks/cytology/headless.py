@@ -1,0 +1,221 @@
+"""Executing notebooks without a person looking on: papermill, memory, progress, HTML."""
+
+import contextlib
+import logging
+import os
+import re
+import threading
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+SAMPLE_SECONDS = 0.2
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a notebook stopped: the error without colours, and the cell it happened in."""
+
+    name: str
+    text: str
+    cell: str
+
+    @property
+    def is_input(self) -> bool:
+        """Whether the sentence alone helps: something that the user gave cannot be used."""
+        return self.name == "InputError"
+
+    def __str__(self) -> str:
+        return self.text if self.is_input else f"{self.name}: {self.text}"
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a notebook ended: `ok`, `failed` or `interrupted`; seconds; memory in MiB."""
+
+    status: str
+    seconds: float
+    peak_memory_mib: int
+    failure: Failure | None = None
+
+
+class Watch(threading.Thread):
+    """Watches the kernel while a notebook runs: its peak memory, and a call at every look.
+
+    Peak memory is the largest resident set of any one process below this one, in MiB: that is the
+    kernel, or one of its workers.
+    """
+
+    def __init__(self, look: Callable[[], None]):
+        super().__init__(daemon=True)
+        self.look = look
+        self.peak = 0.0
+        self.seen: dict[int, psutil.Process] = {}
+        self._before = {child.pid for child in psutil.Process().children(recursive=True)}
+        self._ended = threading.Event()
+
+    def run(self):
+        while not self._ended.wait(SAMPLE_SECONDS):
+            self.sample()
+            self.look()
+        self.look()
+
+    def sample(self):
+        """Look once at every process that was started since the watch was made."""
+        for child in psutil.Process().children(recursive=True):
+            if child.pid not in self._before:
+                with contextlib.suppress(psutil.Error):
+                    self.peak = max(self.peak, child.memory_info().rss / 2**20)
+                    self.seen[child.pid] = child
+
+    def end(self):
+        """Stop watching; a kernel that outlived an interruption is ended with it."""
+        self._ended.set()
+        self.join()
+        # psutil compares start times, so a number that was given away again is never hit.
+        left = [child for child in self.seen.values() if child.is_running()]
+        for child in left:
+            with contextlib.suppress(psutil.Error):
+                child.terminate()
+        for child in psutil.wait_procs(left, timeout=5)[1]:
+            with contextlib.suppress(psutil.Error):
+                child.kill()
+
+
+def execute(
+    notebook: Path,
+    output: Path,
+    parameters: dict,
+    progress: Callable[[int, int, float], None] = lambda done, cells, seconds: None,
+) -> Result:
+    """Execute `notebook` in a process of its own and write it, with its outputs, to `output`.
+
+    `progress(done, cells, seconds)` is called several times a second. The kernel's working folder
+    is the notebook's, as in JupyterLab. Never raises for what a notebook does; an interruption
+    (Ctrl-C) ends the kernel and gives the status `interrupted`.
+    """
+    import nbformat
+    import papermill
+
+    output.parent.mkdir(parents=True, exist_ok=True)
+    cells = nbformat.read(notebook, as_version=4).cells
+    done, at_cell, started = 0, "", time.perf_counter()
+
+    def seconds():
+        return time.perf_counter() - started
+
+    def on_cell_start(cell, cell_index):
+        nonlocal done, at_cell
+        # papermill may have added a cell with the parameters: never count beyond the end.
+        done, at_cell = min(cell_index, len(cells)), cell.source
+
+    watch = Watch(lambda: progress(done, len(cells), seconds()))
+    status, failure = "ok", None
+    with quiet():
+        watch.start()
+        try:
+            papermill.execute_notebook(
+                _literal(notebook),
+                _literal(output),
+                parameters,
+                progress_bar=False,
+                cwd=str(notebook.parent),
+                on_cell_start=on_cell_start,
+                extra_arguments=["--log-level=CRITICAL"],
+            )
+        except KeyboardInterrupt:
+            status, failure = "interrupted", Failure("KeyboardInterrupt", "interrupted", at_cell)
+        except Exception as error:  # whatever stops a notebook is that notebook's failure
+            status, failure = "failed", failure_of(error, at_cell)
+        finally:
+            watch.end()
+    return Result(status, round(seconds(), 1), round(watch.peak), failure)
+
+
+def _literal(path: Path) -> str:
+    """`path` so that papermill, which formats paths with the parameters, leaves it as it is."""
+    return str(path).replace("{", "{{").replace("}", "}}")
+
+
+def failure_of(error: Exception, cell: str) -> Failure:
+    """What to tell of an exception that `papermill.execute_notebook` raised in `cell`."""
+    from nbclient.exceptions import DeadKernelError
+
+    if isinstance(error, DeadKernelError):
+        text = "the notebook's process died; the usual reason is too little memory"
+        return Failure("DeadKernelError", text, cell)
+    name = getattr(error, "ename", type(error).__name__)
+    text = getattr(error, "evalue", str(error))
+    return Failure(name, without_colours(text).strip(), getattr(error, "source", cell))
+
+
+def without_colours(text: str) -> str:
+    """`text` without the ANSI codes that IPython colours tracebacks with."""
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
+
+
+@contextlib.contextmanager
+def quiet():
+    """Silence what papermill and its helpers log; tell the kernels that nobody looks on."""
+    before = dict(os.environ)
+    # Debuggers warn of Python's frozen modules at every kernel's start.
+    os.environ.update(CYTOLOGY_HEADLESS="1", PYDEVD_DISABLE_FILE_VALIDATION="1")
+    loggers = [logging.getLogger(name) for name in ("papermill", "traitlets")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL + 1)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+        os.environ.clear()
+        os.environ.update(before)
+
+
+# ---------------------------------------------------------------------- HTML
+
+# JupyterLab's own page without what it would load from the network: RequireJS, MathJax, Mermaid
+# and the widgets. Executed notebooks hold tables, text and PNG pictures, which need none of them.
+OFFLINE = """{%- extends 'lab/index.html.j2' -%}
+{%- block html_head_js -%}{%- endblock -%}
+{%- block html_head_js_mathjax -%}{%- endblock -%}
+{%- block html_head_js_mermaidjs -%}{%- endblock -%}
+{%- block jupyter_widgets -%}{%- endblock -%}
+"""
+
+
+def to_html(notebook: Path) -> Path:
+    """Write an executed notebook as an HTML page beside it that loads nothing from the network."""
+    from jinja2 import DictLoader
+    from nbconvert import HTMLExporter
+
+    from cytology.tables import written_whole
+
+    with quiet():
+        exporter = HTMLExporter(
+            extra_loaders=[DictLoader({"offline.html.j2": OFFLINE})],
+            template_file="offline.html.j2",
+            embed_images=True,
+        )
+        page, _ = exporter.from_filename(str(notebook))
+    path = notebook.with_suffix(".html")
+    with written_whole(path) as temporary:
+        temporary.write_text(without_remote_images(page), encoding="utf-8")
+    return path
+
+
+def without_remote_images(page: str) -> str:
+    """`page` with pictures that lie elsewhere (a Colab badge) replaced by their text."""
+
+    def text(tag: re.Match) -> str:
+        alternative = re.search(r"""\balt=(["'])(.*?)\1""", tag[0])
+        return alternative[2] if alternative else ""
+
+    return re.sub(r"""<img\b[^>]*\bsrc=["']?(?:https?:)?//[^>]*>""", text, page)

@@ -1,0 +1,96 @@
+"""Open an image as RGB, or say why not; a perceptual hash that no quarter turn changes."""
+
+import hashlib
+import warnings
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+from scipy.fft import dctn
+
+from cytology.augmentation import ORIENTATIONS, orient
+
+
+class UnreadableImage(ValueError):
+    """A file that is no usable image; the message is the reason."""
+
+
+def open_rgb(source) -> Image.Image:
+    """Open a file (path or bytes) as an upright 8-bit RGB image.
+
+    Transparent pixels become white, 16-bit greys are scaled by their own range, the camera's
+    orientation mark (EXIF) is applied. Raises `UnreadableImage` with the reason.
+    """
+    try:
+        with warnings.catch_warnings():
+            # Pillow only warns about a decompression bomb until it is twice too large.
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(BytesIO(source) if isinstance(source, bytes) else source) as image:
+                image.load()
+                return _to_rgb(ImageOps.exif_transpose(image))
+    except UnidentifiedImageError:
+        raise UnreadableImage("not an image") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise UnreadableImage("more pixels than Pillow considers safe") from None
+    except (OSError, SyntaxError, ValueError, MemoryError) as error:
+        # Pillow raises SyntaxError for broken PNG chunks and ValueError for broken headers.
+        raise UnreadableImage(f"damaged: {error or type(error).__name__}") from None
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I") or image.mode == "F":  # 16- and 32-bit greys
+        grey = np.asarray(image, dtype=np.float64)
+        low, high = grey.min(), grey.max()
+        return Image.fromarray(((grey - low) / max(high - low, 1) * 255).astype(np.uint8)).convert(
+            "RGB"
+        )
+    if "A" in image.getbands() or "transparency" in image.info:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return image.convert("RGB")
+
+
+def perceptual_hash(image: Image.Image) -> str:
+    """A 64-bit hash (16 hex digits) that is the same for the 8 orientations of an image.
+
+    The discrete cosine transform of a 32x32 grey thumbnail, its 8x8 lowest frequencies compared
+    with their median (pHash, Zauner 2010, "Implementation and benchmarking of perceptual image
+    hash functions"); of the 8 orientations' hashes the smallest is kept.
+    """
+    grey = np.asarray(image.convert("L").resize((32, 32), Image.Resampling.BOX), dtype=np.float64)
+    hashes = []
+    for orientation in range(len(ORIENTATIONS)):
+        low = dctn(orient(grey[..., None], orientation)[..., 0], norm="ortho")[:8, :8]
+        bits = (low > np.median(low)).ravel()
+        hashes.append(np.packbits(bits).tobytes().hex())
+    return min(hashes)
+
+
+def inspect_image(path: Path) -> dict:
+    """What a manifest needs to know of one file, or `{"reason": ...}` if it cannot be used.
+
+    Keys: `width`, `height` in pixels, `sha256` of the file, `phash`, and the mean `brightness`,
+    `red`, `green`, `blue` in 0 to 255.
+    """
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        return {"reason": f"cannot be read: {error.strerror}"}
+    if not content:
+        return {"reason": "empty file"}
+    try:
+        image = open_rgb(content)
+    except UnreadableImage as error:
+        return {"reason": str(error)}
+    red, green, blue = np.asarray(image.resize((64, 64), Image.Resampling.BOX)).mean(axis=(0, 1))
+    return {
+        "width": image.width,
+        "height": image.height,
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "phash": perceptual_hash(image),
+        "brightness": round(float(0.299 * red + 0.587 * green + 0.114 * blue), 3),
+        "red": round(float(red), 3),
+        "green": round(float(green), 3),
+        "blue": round(float(blue), 3),
+    }

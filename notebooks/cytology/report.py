@@ -1,0 +1,295 @@
+"""The HTML page of a run: one file that needs no network, no script and no other file.
+
+It is written from what lies in the run folder; of what is missing it says which notebook writes
+it, so that a run which stopped half-way has a report too.
+"""
+
+import base64
+import io
+import itertools
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+import pandas as pd
+
+from cytology.caveats import caveats
+from cytology.settings import PARAMETERS, short
+from cytology.tables import WRITTEN_BY, read_table, written_whole
+
+# Widths tried in turn until all figures together stay below MOST_BYTES of the page.
+FIGURE_WIDTHS = (1400, 1000, 700, 450)
+MOST_BYTES = 6_500_000  # base64 makes it 8.7 MB
+
+NAMES = {
+    "mobilenetv2": "MobileNetV2",
+    "inceptionv3": "InceptionV3",
+    "densenet121": "DenseNet121",
+}
+HEADINGS = {
+    "f1": "F1",
+    "auc": "AUC",
+    "roc_auc": "ROC AUC",
+    "pr_auc": "PR AUC",
+    "tn": "TN",
+    "fp": "FP",
+    "fn": "FN",
+    "tp": "TP",
+    "n": "n",
+}
+SERIES = {
+    "01": "The data",
+    "02": "Augmentation",
+    "03": "The split",
+    "04": "MobileNetV2",
+    "05": "InceptionV3",
+    "06": "DenseNet121",
+    "07": "Comparison",
+    "08": "Inference",
+    "09": "Leakage audit",
+    "10": "Robustness",
+}
+
+
+def write_report(run: Path) -> Path:
+    """Write `report.html` of the run folder `run` from whatever is there; returns its path."""
+    from jinja2 import Environment, FileSystemLoader
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"duration": duration, "when": when}
+    page = environment.get_template("report.html.jinja").render(contents(run))
+    path = run / "report.html"
+    with written_whole(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    return path
+
+
+def contents(run: Path) -> dict:
+    """Everything that the page shows, read from the run folder."""
+    record = read_if_there(run, "run.json")
+    figures = embedded_figures(run)
+    return {
+        "run": short(run),
+        "record": record,
+        "caveats": caveats(run),
+        "summary": paragraphs(run),
+        "comparison": comparison(run, "tables/comparison.csv"),
+        "comparison_all": comparison(run, "tables/comparison_all.csv"),
+        "main_figures": [figure for figure in figures if figure.number == "07"],
+        "other_figures": [
+            (SERIES.get(number, number), list(group))
+            for number, group in itertools.groupby(
+                (figure for figure in figures if figure.number != "07"), lambda each: each.number
+            )
+        ],
+        "dataset": read_if_there(run, "dataset.json"),
+        "split": read_if_there(run, "split.json"),
+        "notebooks": notebooks(run, record),
+        "parameters": parameters(record),
+        "written_by": WRITTEN_BY,
+    }
+
+
+def read_if_there(run: Path, name: str) -> dict:
+    """A JSON file of the run; empty when it is missing."""
+    path = run / name
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def paragraphs(run: Path) -> list[str]:
+    """The answer that notebook 07 wrote as plain text, a paragraph a line."""
+    path = run / "tables" / "summary.md"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    return [line.strip() for line in lines if line.strip()]
+
+
+# -------------------------------------------------------------------- tables
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell of a table as it is shown; `interval` stands small below a number."""
+
+    text: str
+    interval: str = ""
+    number: bool = False
+    warn: bool = False
+
+
+def comparison(run: Path, name: str) -> dict:
+    """A table of results as headings and rows of cells; empty when it is missing.
+
+    Columns `x_low` and `x_high` become the interval of `x`.
+    """
+    if not (run / name).is_file():
+        return {}
+    table = read_table(run, name)
+    bounds = {f"{column}{end}" for column in table for end in ("_low", "_high")}
+    columns = [column for column in table.columns if column not in bounds]
+    return {
+        "headings": [
+            {"text": heading(column), "number": is_number(table[column])} for column in columns
+        ],
+        "rows": [[cell(row, column, table) for column in columns] for _, row in table.iterrows()],
+        "intervals": len(columns) < len(table.columns),
+    }
+
+
+def heading(column: str) -> str:
+    """A column's name for readers."""
+    return HEADINGS.get(column, column.replace("_", " "))
+
+
+def is_number(column: pd.Series) -> bool:
+    """Whether a column holds numbers; truth values are words."""
+    return pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
+
+
+def cell(row: pd.Series, column: str, table: pd.DataFrame) -> Cell:
+    """One value of a table of results, ready to be shown."""
+    value = row[column]
+    if is_number(table[column]):
+        interval = ""
+        if {f"{column}_low", f"{column}_high"} <= set(table.columns):
+            low, high = row[f"{column}_low"], row[f"{column}_high"]
+            if not (pd.isna(low) or pd.isna(high)):
+                interval = f"{number(low, table[column])}–{number(high, table[column])}"
+        return Cell(number(value, table[column]), interval, number=True)
+    if pd.isna(value) or value == "":
+        return Cell("–")
+    if column == "architecture":
+        return Cell(NAMES.get(value, str(value)))
+    if column == "weights":
+        # Of a long path the file's name tells which it is.
+        random = value == "random"
+        return Cell("random weights" if random else Path(str(value)).name, warn=random)
+    return Cell(str(value))
+
+
+def number(value: float, column: pd.Series) -> str:
+    """Counts with thousands apart, shares with 3 decimals, large measures with fewer."""
+    if pd.isna(value):
+        return "–"
+    if pd.api.types.is_integer_dtype(column) or (column.dropna() % 1 == 0).all() and value > 1:
+        return f"{value:,.0f}"
+    if math.isinf(value):
+        return "∞"
+    return f"{value:.3f}" if abs(value) < 10 else f"{value:,.1f}"
+
+
+# ------------------------------------------------------------------- figures
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A picture as a data address; `number` is its notebook's."""
+
+    name: str
+    number: str
+    caption: str
+    source: str
+    width: int
+    height: int
+
+
+def embedded_figures(run: Path) -> list[Figure]:
+    """Every PNG of the run's figures, in name order, small enough that the page stays handy."""
+    paths = sorted((run / "figures").glob("*.png"))
+    for width in FIGURE_WIDTHS:
+        figures = [figure for path in paths if (figure := embedded(path, width))]
+        if sum(len(figure.source) for figure in figures) <= MOST_BYTES * 4 / 3:
+            break
+    return figures
+
+
+def embedded(path: Path, most: int) -> Figure | None:
+    """A PNG no wider than `most` pixels with the caption it carries; None if it is unreadable."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as picture:
+            picture.load()
+            caption = str(picture.info.get("Description", "")) or path.stem.replace("_", " ")
+            if picture.width <= most:
+                small, data = picture.copy(), path.read_bytes()
+            else:
+                height = max(1, round(picture.height * most / picture.width))
+                small = picture.convert("RGBA").resize((most, height), Image.Resampling.LANCZOS)
+                data = encoded(small, "PNG")
+    except OSError:
+        return None
+    kind = "png"
+    # Plots are small as PNG; galleries of photographs are not, and lose nothing as WebP.
+    if len(data) > 250_000 and len(webp := encoded(small, "WEBP", quality=85)) < len(data):
+        kind, data = "webp", webp
+    source = f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"
+    return Figure(path.stem, path.stem[:2], caption, source, *small.size)
+
+
+def encoded(picture, form: str, **options) -> bytes:
+    """The bytes of a picture in a format of Pillow's."""
+    stream = io.BytesIO()
+    picture.save(stream, form, **options)
+    return stream.getvalue()
+
+
+# ------------------------------------------------------- notebooks, parameters
+
+
+def notebooks(run: Path, record: dict) -> list[dict]:
+    """A row a notebook, executed by `run_all.py` or found: link, status, seconds, memory."""
+    entries = record.get("notebooks", {})
+    folder = run / "notebooks"
+    found = {path.stem for kind in ("*.html", "*.ipynb") for path in folder.glob(kind)}
+    return [
+        entries.get(name, {}) | {"name": name, "link": link(folder, name)}
+        for name in sorted(found | entries.keys())
+    ]
+
+
+def link(folder: Path, name: str) -> str:
+    """A relative address of the executed notebook: its page, else the notebook, else nothing."""
+    for kind in ("html", "ipynb"):
+        if (folder / f"{name}.{kind}").is_file():
+            return quote(f"{folder.name}/{name}.{kind}")
+    return ""
+
+
+def parameters(record: dict) -> list[dict]:
+    """A row a parameter: its value, its meaning, and the notebooks made with another value."""
+    values = record.get("parameters", {})
+    rows = []
+    for name, value in values.items():
+        others = [
+            f"{notebook[:2]}: {entry['parameters'][name]}"
+            for notebook, entry in record.get("notebooks", {}).items()
+            if name in entry.get("parameters", {})
+            and entry["parameters"][name] != value
+            and name != "run_dir"
+        ]
+        shown = str(value).lower() if isinstance(value, bool | None) else value
+        meaning = PARAMETERS[name].meaning if name in PARAMETERS else ""
+        rows.append({"name": name, "value": shown, "meaning": meaning, "others": others})
+    return rows
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds in words: `8.4 s`, `3 min 05 s`, `1 h 12 min`."""
+    if seconds is None:
+        return "–"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def when(time: str | None) -> str:
+    """A time of `run.json` as date and minutes."""
+    return time[:16].replace("T", " ") if time else "–"

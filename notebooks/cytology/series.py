@@ -1,0 +1,378 @@
+"""What a run of the series is: its notebooks, their parameters, its folder and `run.json`.
+
+Everything that can be refused is refused here, before the first notebook starts. Nothing of this
+needs TensorFlow; `headless` executes what is planned here.
+"""
+
+import ast
+import datetime
+import difflib
+import json
+import os
+import re
+import shlex
+import subprocess
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cytology.settings import (
+    ARCHITECTURE_NAMES,
+    PARAMETERS,
+    PROJECT_ROOT,
+    InputError,
+    check_parameters,
+    git_state,
+    resolve,
+    short,
+    versions,
+)
+
+DEFAULT_PROFILE = "quick"
+PATH_PARAMETERS = ("run_dir", "data", "patients_csv", "images", "weights")
+# Words that stand where a path may stand.
+NO_PATHS = {"data": ("sample",), "weights": ("auto", "imagenet", "random")}
+# Notebook 08 asks questions of a finished run: other questions do not make it another run.
+QUESTIONS = ("architecture", "images", "show_images")
+
+
+# ----------------------------------------------------------------- notebooks
+
+
+@dataclass(frozen=True)
+class Project:
+    """The folder that holds `notebooks/` and `notebooks/profiles/`; tests bring their own."""
+
+    root: Path = PROJECT_ROOT
+
+    @property
+    def notebooks(self) -> Path:
+        return self.root / "notebooks"
+
+    @property
+    def profiles(self) -> Path:
+        return self.notebooks / "profiles"
+
+
+@dataclass(frozen=True)
+class Notebook:
+    """A notebook of the series; `parameters` are the names and defaults of its tagged cell."""
+
+    path: Path
+    title: str
+    parameters: dict
+
+    @property
+    def name(self) -> str:
+        return self.path.stem
+
+
+def find_notebooks(folder: Path) -> list[Notebook]:
+    """The notebooks `NN_name.ipynb` of `folder`, in order; `InputError` if there are none."""
+    paths = sorted(folder.glob("[0-9][0-9]_*.ipynb"))
+    if not paths:
+        raise InputError(f"There are no notebooks NN_name.ipynb in {short(folder)}.")
+    return [read_notebook(path) for path in paths]
+
+
+def read_notebook(path: Path) -> Notebook:
+    """Title and parameters of one notebook, read from the file without executing it."""
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    prose = "\n".join(_source(cell) for cell in cells if cell["cell_type"] == "markdown")
+    title = re.search(r"^#\s+(.+)$", prose, re.MULTILINE)
+    tagged = [cell for cell in cells if "parameters" in cell.get("metadata", {}).get("tags", [])]
+    return Notebook(
+        path,
+        title[1].strip() if title else path.stem,
+        assignments(_source(tagged[0])) if tagged else {},
+    )
+
+
+def _source(cell: dict) -> str:
+    source = cell["source"]
+    return source if isinstance(source, str) else "".join(source)
+
+
+def assignments(code: str) -> dict:
+    """Names and values that `code` assigns at top level; a value that is no literal as its text."""
+    found = {}
+    for statement in ast.parse(code).body:
+        if isinstance(statement, ast.Assign):
+            targets = statement.targets
+        elif isinstance(statement, ast.AnnAssign) and statement.value is not None:
+            targets = [statement.target]
+        else:
+            continue
+        try:
+            value = ast.literal_eval(statement.value)
+        except ValueError:
+            value = ast.unparse(statement.value)
+        found |= {target.id: value for target in targets if isinstance(target, ast.Name)}
+    return found
+
+
+def choose(
+    notebooks: list[Notebook], only: Iterable[str] = (), start: str | None = None
+) -> list[Notebook]:
+    """The notebooks named in `only`, or those from `start` on, or all; always in their order."""
+    if start:
+        return notebooks[notebooks.index(find(notebooks, start)) :]
+    wanted = [find(notebooks, word) for word in only]
+    return [notebook for notebook in notebooks if not wanted or notebook in wanted]
+
+
+def find(notebooks: list[Notebook], word: str) -> Notebook:
+    """The notebook that `word` means: `4`, `04`, `04_train_mobilenetv2` or its file name."""
+    stem = Path(word).name.removesuffix(".ipynb")
+    for notebook in notebooks:
+        number, _, rest = notebook.name.partition("_")
+        if stem in (notebook.name, rest) or stem.zfill(2) == number:
+            return notebook
+    names = [notebook.name for notebook in notebooks]
+    raise InputError(f"There is no notebook `{word}`.{nearest(stem, names)}")
+
+
+def nearest(word: str, words: Iterable[str]) -> str:
+    """A sentence that names the nearest of `words`, or all of them when none is near."""
+    words = list(words)
+    # A name without its number should be found too: `comparisn` means 07_comparison.
+    keys = {word.lower(): word for word in words} | {re.sub(r"^\d\d_", "", w): w for w in words}
+    close = difflib.get_close_matches(word.lower(), keys, n=1, cutoff=0.5)
+    return f" Did you mean `{keys[close[0]]}`?" if close else f" There are: {', '.join(words)}."
+
+
+# ---------------------------------------------------------------- parameters
+
+
+def read_profile(project: Project, name: str) -> dict:
+    """The parameters of `notebooks/profiles/NAME.yaml`."""
+    import yaml
+
+    names = sorted(path.stem for path in project.profiles.glob("*.yaml"))
+    if name not in names:
+        raise InputError(f"There is no profile `{name}`.{nearest(name, names)}")
+    path = project.profiles / f"{name}.yaml"
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except yaml.YAMLError as error:
+        raise InputError(f"{short(path)} is no YAML file: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{short(path)} must hold lines like `seed: 0`.")
+    return content
+
+
+def typed(name: str, text: str):
+    """`text` from the command line as a value: as papermill's `-p`, but text stays text.
+
+    A parameter whose rule asks for text keeps it: a data folder may be called `2024`.
+    """
+    if name in PARAMETERS and PARAMETERS[name].kind is str:
+        return text
+    words = {"true": True, "false": False, "none": None, "null": None}
+    if text.lower() in words:
+        return words[text.lower()]
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            pass
+    return text
+
+
+def check_names(names: Iterable[str], known: Iterable[str], where: str) -> None:
+    """`InputError` with the nearest name if one of `names` is not known."""
+    known = sorted(known)
+    for name in names:
+        if name not in known:
+            raise InputError(f"No notebook has a parameter `{name}`{where}.{nearest(name, known)}")
+
+
+def absolute_paths(parameters: dict, base: Path) -> dict:
+    """`parameters` with relative paths made absolute from `base`; words like `sample` stay."""
+    changed = dict(parameters)
+    for name in PATH_PARAMETERS:
+        value = parameters.get(name)
+        if isinstance(value, str) and value and value not in NO_PATHS.get(name, ()):
+            changed[name] = str(resolve(value, base))
+    return changed
+
+
+def check_paths(parameters: dict) -> None:
+    """`InputError` if a path that a notebook will read is not there: now, not in ten minutes."""
+    tests = {"data": Path.is_dir, "images": Path.is_dir, "patients_csv": Path.is_file}
+    for name, exists in (tests | {"weights": Path.exists}).items():
+        value = parameters.get(name)
+        if value and value not in NO_PATHS.get(name, ()) and not exists(Path(value)):
+            kind = {"patients_csv": "file", "weights": "file or folder"}.get(name, "folder")
+            raise InputError(f"Parameter `{name}`: there is no {kind} {value}.")
+
+
+# ---------------------------------------------------------------------- plan
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to run: every parameter of the series by name, and the notebooks in their order."""
+
+    profile: str
+    parameters: dict
+    notebooks: list[Notebook]
+    command: str
+    earlier: dict = field(default_factory=dict)  # the run folder's run.json, if it has one
+
+    @property
+    def run(self) -> Path:
+        return Path(self.parameters["run_dir"])
+
+    def parameters_of(self, notebook: Notebook) -> dict:
+        """The parameters that `notebook` has: papermill would only warn about others."""
+        return {name: self.parameters[name] for name in notebook.parameters}
+
+
+def make_plan(
+    project: Project,
+    given: dict,
+    *,
+    profile: str | None = None,
+    only: Iterable[str] = (),
+    start: str | None = None,
+    caller: Path | None = None,
+    force: bool = False,
+) -> Plan:
+    """Plan a run, or raise `InputError` before anything is started or written.
+
+    `given` are parameters from the command line, texts not yet typed; their relative paths start
+    at `caller` (default: the working folder), those of a profile at the project's root. Without
+    `profile` the parameters of the run folder's `run.json` are the base, if it has one.
+    """
+    notebooks = find_notebooks(project.notebooks)
+    defaults = {}
+    for notebook in notebooks:
+        defaults = notebook.parameters | defaults
+    check_names(given, defaults, "")
+    given = {name: typed(name, text) for name, text in given.items()}
+    given = absolute_paths(given, caller or Path.cwd())
+    chosen = choose(notebooks, only, start)
+
+    base = profile_parameters(project, profile or DEFAULT_PROFILE, defaults)
+    run = Path(
+        given.get("run_dir") or default_run(project, profile or DEFAULT_PROFILE, base, given)
+    )
+    earlier = read_run(run)
+    name = profile or earlier.get("profile") or DEFAULT_PROFILE
+    if profile is None and earlier:
+        if name != DEFAULT_PROFILE and (project.profiles / f"{name}.yaml").is_file():
+            base = profile_parameters(project, name, defaults)
+        stored = earlier.get("parameters", {})
+        base = base | {key: stored[key] for key in base if key in stored}
+    parameters = base | given | {"run_dir": str(run)}
+    check_parameters(**{key: value for key, value in parameters.items() if key in PARAMETERS})
+    check_paths(parameters)
+    if run.exists() and not run.is_dir():
+        raise InputError(f"The run folder {run} is a file.")
+    if not force:
+        check_same_run(run, earlier, parameters)
+    return Plan(name, parameters, chosen, command_line(project, name, parameters), earlier)
+
+
+def profile_parameters(project: Project, profile: str, defaults: dict) -> dict:
+    """Every parameter of the series: the notebooks' defaults, changed by the profile."""
+    content = read_profile(project, profile)
+    check_names(content, defaults.keys() | PARAMETERS.keys(), f", but profile `{profile}` sets it")
+    content = {key: value for key, value in content.items() if key in defaults}
+    return absolute_paths({"run_dir": f"outputs/{profile}"} | defaults | content, project.root)
+
+
+def default_run(project: Project, profile: str, base: dict, given: dict) -> str:
+    """The run folder when none is given: the profile's, or one that also names the data."""
+    data = given.get("data")
+    if data is None or data == base.get("data"):
+        return base["run_dir"]
+    return str(project.root / "outputs" / f"{profile}-{Path(data).name or 'data'}")
+
+
+def check_same_run(run: Path, earlier: dict, parameters: dict) -> None:
+    """`InputError` if a finished notebook of the run was made with other parameters.
+
+    Notebooks that failed protect nothing: whoever corrects a parameter goes on in the same folder.
+    """
+    differences = {}
+    for entry in earlier.get("notebooks", {}).values():
+        if entry.get("status") != "ok":
+            continue
+        for name, old in entry.get("parameters", {}).items():
+            if name not in (*QUESTIONS, "run_dir") and parameters.get(name, old) != old:
+                differences[name] = f"{name}={old!r}, now {name}={parameters[name]!r}"
+    if differences:
+        raise InputError(
+            f"{short(run)} was made with {'; '.join(differences.values())}: choose another folder "
+            "with --run-dir, or --force to redo it here."
+        )
+
+
+def command_line(project: Project, profile: str, parameters: dict) -> str:
+    """The shell command that gives this run again, with what differs from the profile."""
+    base = absolute_paths(read_profile_or_nothing(project, profile), project.root)
+    words = ["python", "run_all.py", "--profile", profile]
+    for name, value in parameters.items():
+        if name in base and base[name] != value:
+            options = {"data": ["--data"], "run_dir": ["--run-dir"]}
+            words += [*options.get(name, ["-p", name]), str(value)]
+    return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
+
+
+def read_profile_or_nothing(project: Project, profile: str) -> dict:
+    """The profile's parameters; nothing if the file is gone since the run was made."""
+    return (
+        read_profile(project, profile) if (project.profiles / f"{profile}.yaml").is_file() else {}
+    )
+
+
+# ------------------------------------------------------------------ run.json
+
+
+def read_run(run: Path) -> dict:
+    """The `run.json` of a run folder; empty if there is none."""
+    path = run / "run.json"
+    try:
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except json.JSONDecodeError:
+        raise InputError(
+            f"{short(path)} is damaged: remove it, or choose another folder."
+        ) from None
+
+
+def new_record(plan: Plan) -> dict:
+    """`run.json` at the start of a run; notebooks not run this time keep their earlier entry."""
+    return {
+        "profile": plan.profile,
+        "command": plan.command,
+        "started": now(),
+        "ended": None,
+        "parameters": plan.parameters,
+        "notebooks": dict(plan.earlier.get("notebooks", {})),
+        "fingerprint": None,
+        "device": None,
+        "versions": versions(),
+        "git": git_state(),
+    }
+
+
+def write_record(run: Path, record: dict) -> None:
+    """Write `run.json`, with the data's fingerprint and the device as far as they are known."""
+    from cytology.tables import write_json
+
+    record["fingerprint"] = _key(run / "dataset.json", "fingerprint")
+    devices = [_key(run / name / "timing.json", "device") for name in ARCHITECTURE_NAMES]
+    record["device"] = ", ".join(dict.fromkeys(filter(None, devices))) or None
+    record["notebooks"] = dict(sorted(record["notebooks"].items()))
+    write_json(run, "run.json", record)
+
+
+def _key(path: Path, key: str):
+    return json.loads(path.read_text(encoding="utf-8")).get(key) if path.is_file() else None
+
+
+def now() -> str:
+    """The time in the local zone, to the second."""
+    return datetime.datetime.now().astimezone().isoformat(timespec="seconds")

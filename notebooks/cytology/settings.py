@@ -1,0 +1,212 @@
+"""Parameters, paths, seeds and versions: what a run is made of.
+
+Importing this module is cheap: `run_all.py --help` and its checks use it without TensorFlow.
+"""
+
+import importlib.metadata
+import inspect
+import os
+import platform
+import random
+import re
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+PROJECT_ROOT = Path(__file__).resolve().parents[2]
+CACHE = PROJECT_ROOT / "outputs" / "cache"
+ARCHITECTURE_NAMES = ("mobilenetv2", "inceptionv3", "densenet121")
+
+
+class InputError(ValueError):
+    """Something that the user gave cannot be used. The message says what, where and what to do."""
+
+    def _render_traceback_(self):
+        # IPython's hook: the reader of a notebook needs the sentence, not our stack.
+        return [f"InputError: {self}"]
+
+
+# ---------------------------------------------------------------- parameters
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a notebook parameter may be: `kind` is a Python type, the rest narrows it."""
+
+    meaning: str
+    kind: type
+    low: float | None = None
+    high: float | None = None
+    choices: tuple = ()
+    may_be_none: bool = False
+
+    def allowed(self) -> str:
+        """The allowed values in words."""
+        words = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+        if self.choices:
+            text = "one of " + ", ".join(str(choice) for choice in self.choices)
+        else:
+            text = words[self.kind]
+        if self.low is not None and self.high is not None:
+            text += f" from {self.low:g} to {self.high:g}"
+        elif self.low is not None:
+            text += f" of at least {self.low:g}"
+        return text + (" or nothing (None)" if self.may_be_none else "")
+
+    def accepts(self, value) -> bool:
+        """Whether `value` keeps the rule. A whole number passes for a float, a bool does not."""
+        if value is None:
+            return self.may_be_none
+        if isinstance(value, bool) != (self.kind is bool):
+            return False
+        if not isinstance(value, (int, float) if self.kind is float else self.kind):
+            return False
+        if self.choices:
+            return value in self.choices
+        return (self.low is None or value >= self.low) and (self.high is None or value <= self.high)
+
+
+PARAMETERS = {
+    "run_dir": Rule("folder that holds everything of this run", str),
+    "data": Rule("`sample`, or a folder of images in two classes", str),
+    "seed": Rule("one seed for Python, NumPy, Keras and the order of the data", int, 0),
+    "classes": Rule("folder names of the classes, like 'normal=B, cancer=M'", str),
+    "patient_pattern": Rule("regular expression; its first group is the patient", str),
+    "patients_csv": Rule("CSV file with image,patient[,slide]", str),
+    "sample_images": Rule("images of the drawn sample", int, 40, 5000),
+    "sample_patients": Rule("patients of the drawn sample", int, 8, 500),
+    "image_size": Rule("side of the square network input in pixels", int, 75, 1024),
+    "fit": Rule("pad to a square, or stretch as the original did", str, choices=("pad", "stretch")),
+    "orientations": Rule("orientations of each training image", int, choices=(1, 4, 8)),
+    "write_files": Rule("also write the pictures as files", bool),
+    "protocol": Rule(
+        "keep groups together, or augment first and split files as the original did",
+        str,
+        choices=("grouped", "original"),
+    ),
+    "folds": Rule("folds of the cross-validation", int, 2, 20),
+    "val_share": Rule("share of the groups in val", float, 0.05, 0.4),
+    "test_share": Rule("share of the groups in test", float, 0.05, 0.4),
+    "weights": Rule("auto, imagenet, random, a weights file or a folder of them", str),
+    "batch_size": Rule("images a step", int, 1, 1024),
+    "train_head": Rule("train the head on frozen features, cross-validated", bool),
+    "head_learning_rate": Rule("Adam's rate for the head", float, 1e-7, 1.0),
+    "head_epochs": Rule("epochs of the head (the most, with early stopping)", int, 1, 10000),
+    "fine_tune": Rule("train every layer", bool),
+    "epochs": Rule("epochs in which every layer is trained", int, 1, 10000),
+    "learning_rate": Rule(
+        "rate of the whole network, None: the original's", float, 1e-9, 1.0, may_be_none=True
+    ),
+    "early_stopping": Rule("stop when the loss of held-back groups no longer falls", bool),
+    "patience": Rule("epochs without a lower loss before stopping", int, 1, 1000),
+    "class_weight": Rule("weight of the classes in the loss", str, choices=("balanced", "none")),
+    "architecture": Rule("whose model to use", str, choices=ARCHITECTURE_NAMES),
+    "images": Rule("folder of new images; empty: images of the test split", str),
+    "show_images": Rule("how many pictures to show", int, 1, 200),
+}
+
+
+def check_parameter(name: str, value) -> None:
+    """Raise `InputError` if `value` is not allowed for the parameter `name`."""
+    rule = PARAMETERS[name]
+    if not rule.accepts(value):
+        raise InputError(f"Parameter `{name}` is {value!r}; it must be {rule.allowed()}.")
+
+
+def check_parameters(**values) -> None:
+    """Check several parameters at once, then what they must be together."""
+    for name, value in values.items():
+        check_parameter(name, value)
+    if values.get("val_share", 0) + values.get("test_share", 0) > 0.6:
+        raise InputError("`val_share` and `test_share` together must leave 0.4 for training.")
+    if values.get("train_head") is False and values.get("fine_tune") is False:
+        raise InputError("`train_head` and `fine_tune` are both false: nothing would be trained.")
+
+
+# --------------------------------------------------------------------- paths
+
+
+def resolve(path, base: Path = PROJECT_ROOT) -> Path:
+    """`path` as an absolute path; a relative one starts at `base`, `~` is the home folder."""
+    return (base / Path(path).expanduser()).resolve()
+
+
+def short(path) -> str:
+    """`path` relative to the project where it lies inside, for messages."""
+    path = Path(path)
+    return (
+        path.relative_to(PROJECT_ROOT).as_posix()
+        if path.is_relative_to(PROJECT_ROOT)
+        else str(path)
+    )
+
+
+def open_run(run_dir, seed: int, **parameters) -> Path:
+    """Check the parameters, make the run folder, fix the seeds; returns the folder.
+
+    `parameters` are the notebook's own, by name. Keras is seeded where it is first used
+    (`architectures.build`), so that notebooks without a network start quickly.
+    """
+    check_parameters(run_dir=str(run_dir), seed=seed, **parameters)
+    run = resolve(run_dir)
+    for folder in ("tables", "figures"):
+        (run / folder).mkdir(parents=True, exist_ok=True)
+    random.seed(seed)
+    np.random.seed(seed)
+    return run
+
+
+# ------------------------------------------------------------------- reading
+
+
+def show(thing) -> None:
+    """Print the real source of a function or class, coloured in a notebook."""
+    source = inspect.getsource(thing)
+    try:
+        from IPython import get_ipython
+        from IPython.display import Code, display
+    except ModuleNotFoundError:
+        print(source)
+        return
+    if get_ipython() is None:
+        print(source)
+    else:
+        display(Code(source, language="python"))
+
+
+# ------------------------------------------------------------------ versions
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages in `requirements.txt`; absent ones say so."""
+    names = re.findall(
+        r"^([A-Za-z][\w-]*)", (PROJECT_ROOT / "requirements.txt").read_text("utf-8"), re.MULTILINE
+    )
+    found = {"python": platform.python_version(), "system": platform.platform()}
+    for name in [*names, "keras", "numpy"]:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def git_state() -> dict:
+    """Commit of the project and whether its tracked files were changed; empty without git."""
+
+    def git(*arguments):
+        return subprocess.run(
+            ["git", *arguments], cwd=PROJECT_ROOT, capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    try:
+        return {"commit": git("rev-parse", "HEAD"), "changed": bool(git("status", "--porcelain"))}
+    except (OSError, subprocess.CalledProcessError) as error:
+        return {"commit": "unknown", "why": str(error)}
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

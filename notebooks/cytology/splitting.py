@@ -1,0 +1,197 @@
+"""Who may be where: groups into train, val and test, folds, and the check that nothing crosses."""
+
+from pathlib import Path
+
+import pandas as pd
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, train_test_split
+
+from cytology.augmentation import pictures_of
+from cytology.settings import InputError
+from cytology.tables import read_json, read_table
+
+SPLITS = ("train", "val", "test")
+
+
+def split_by_group(
+    manifest: pd.DataFrame, folds: int, val_share: float, test_share: float, seed: int
+) -> pd.DataFrame:
+    """Whole groups into train, val and test, stratified by label, and folds over train and val.
+
+    Returns `image_id, group, label, split, fold`; `fold` is 0 to folds-1, empty in test.
+    Raises `InputError` when there are fewer groups than that needs.
+    """
+    check_enough_groups(manifest, folds)
+    images = manifest[["image_id", "group", "label"]].copy()
+    test = best_part(images, test_share, seed)
+    rest = images[~test]
+    val = best_part(rest, val_share / (1 - test_share), seed)
+    images["split"] = "train"
+    images.loc[rest.index[val], "split"] = "val"
+    images.loc[test, "split"] = "test"
+    images["fold"] = pd.array([pd.NA] * len(images), dtype="Int64")
+    kfold = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    for fold, (_, held_out) in enumerate(kfold.split(rest, rest["label"], rest["group"])):
+        images.loc[rest.index[held_out], "fold"] = fold
+    check_labels_everywhere(images)
+    return images
+
+
+def best_part(images: pd.DataFrame, share: float, seed: int):
+    """Mask of whole groups that hold about `share` of the images in the labels' own mix.
+
+    Of the parts that a stratified group k-fold offers, the one nearest to the wanted number of
+    benign and of malignant images: with few, unequal groups they differ a good deal.
+    """
+    parts = min(max(2, round(1 / share)), images["group"].nunique())
+    kfold = StratifiedGroupKFold(parts, shuffle=True, random_state=seed)
+    wanted = share * images["label"].value_counts()
+
+    def miss(part):
+        counts = images["label"].iloc[part].value_counts().reindex(wanted.index, fill_value=0)
+        return ((counts - wanted) / wanted).abs().sum()
+
+    held_out = [part for _, part in kfold.split(images, images["label"], images["group"])]
+    mask = pd.Series(False, index=images.index)
+    mask.iloc[min(held_out, key=miss)] = True
+    return mask.to_numpy()
+
+
+def split_pictures_at_random(
+    manifest: pd.DataFrame, orientations: int, folds: int, val_share: float, test_share: float, seed
+) -> pd.DataFrame:
+    """THE ORIGINAL'S WAY, WHICH LEAKS: augment first, then split the files at random.
+
+    Returns `image_id, orientation, group, label, split, fold`: one row a picture, so that copies
+    of one image stand on both sides. Here to be measured, not to be used.
+    """
+    pictures = pictures_of(manifest[["image_id", "group", "label"]], orientations)
+    pictures = pictures[["image_id", "orientation", "group", "label"]]
+    rest, test = train_test_split(
+        pictures.index, test_size=test_share, stratify=pictures["label"], random_state=seed
+    )
+    train, val = train_test_split(
+        rest,
+        test_size=val_share / (1 - test_share),
+        stratify=pictures["label"][rest],
+        random_state=seed,
+    )
+    for name, index in zip(SPLITS, (train, val, test), strict=True):
+        pictures.loc[index, "split"] = name
+    pictures["fold"] = pd.array([pd.NA] * len(pictures), dtype="Int64")
+    kfold = StratifiedKFold(folds, shuffle=True, random_state=seed)
+    for fold, (_, held_out) in enumerate(kfold.split(rest, pictures["label"][rest])):
+        pictures.loc[rest[held_out], "fold"] = fold
+    return pictures
+
+
+def check_enough_groups(manifest: pd.DataFrame, folds: int) -> None:
+    """Raise `InputError` unless each class has groups for train, val, test and all the folds."""
+    groups = manifest["group"].nunique()
+    if groups < folds + 2:
+        raise InputError(
+            f"{groups} groups are fewer than the split needs ({folds} folds and a test part of "
+            f"their own: {folds + 2}). Lower `folds`, or gather images of more patients."
+        )
+    for label, count in manifest.groupby("label")["group"].nunique().items():
+        if count < 4:
+            raise InputError(
+                f"Class {label} has {count} groups; train, val, test and early stopping need one "
+                "each, so 4 at least. Gather images of more patients, or check `patient_pattern`."
+            )
+
+
+def check_labels_everywhere(split: pd.DataFrame) -> None:
+    """Raise `InputError` if a part has images of one class only."""
+    for name in SPLITS:
+        if split.loc[split["split"] == name, "label"].nunique() < 2:
+            raise InputError(
+                f"The {name} part holds one class only: the groups are too few or too unequal. "
+                "Try another `seed`, a larger share, or gather images of more patients."
+            )
+
+
+# ---------------------------------------------------------------- the leak check
+
+
+def leak_report(split: pd.DataFrame) -> dict[str, int]:
+    """What crosses: test images with a copy in training, and groups in more than one part."""
+    parts = split.groupby("group")["split"].nunique()
+    images = {name: set(split.loc[split["split"] == name, "image_id"]) for name in SPLITS}
+    return {
+        "test_images_with_copy_in_training": len(images["test"] & images["train"]),
+        "test_images": len(images["test"]),
+        "groups_in_several_splits": int((parts > 1).sum()),
+        "groups": len(parts),
+    }
+
+
+def read_split(run: Path) -> pd.DataFrame:
+    """Read `split.csv` for training, after checking it again.
+
+    Raises `InputError` if its images are not those of the manifest, or if a group lies in more
+    than one part (or fold) while `split.json` does not say that this was asked for.
+    """
+    split, manifest = read_table(run, "split.csv"), read_table(run, "manifest.csv")
+    split["fold"] = split["fold"].astype("Int64")
+    if set(split["image_id"]) != set(manifest["image_id"]):
+        raise InputError(
+            "split.csv and manifest.csv differ in their images: run notebook 03 again."
+        )
+    if read_json(run, "split.json")["protocol"] == "grouped":
+        groups = split["image_id"].map(manifest.set_index("image_id")["group"])
+        parts = split.assign(group=groups, part=split["split"] + split["fold"].astype(str))
+        held = parts["split"] != "test"
+        # train and val share the folds, so a group may not cross folds either.
+        crossing = parts.groupby("group")["split"].nunique() > 1
+        crossing |= parts[held].groupby("group")["fold"].nunique().reindex(crossing.index) > 1
+        if crossing.any():
+            raise InputError(
+                f"split.csv lets {int(crossing.sum())} groups cross, the first "
+                f"{crossing.idxmax()!r}: run notebook 03 again."
+            )
+    return split
+
+
+def training_pictures(split_rows: pd.DataFrame, orientations: int) -> pd.DataFrame:
+    """The pictures that a network trains on, from rows of the split.
+
+    Images x orientations; under the original's protocol each row is a picture already.
+    """
+    return split_rows if "orientation" in split_rows else pictures_of(split_rows, orientations)
+
+
+def judged_pictures(split_rows: pd.DataFrame) -> pd.DataFrame:
+    """The pictures on which a network is judged: originals only, each once.
+
+    Augmented copies are not independent and would only shrink the intervals. The original's
+    protocol judges whatever pictures fell into the part.
+    """
+    return split_rows if "orientation" in split_rows else pictures_of(split_rows, 1)
+
+
+def counts_by_split(split: pd.DataFrame) -> dict[str, dict[str, int]]:
+    """Images (or pictures), groups and labels of each part."""
+    parts = {name: split[split["split"] == name] for name in SPLITS}
+    return {
+        name: {
+            "images": len(part),
+            "groups": int(part["group"].nunique()),
+            "B": int((part["label"] == "B").sum()),
+            "M": int((part["label"] == "M").sum()),
+        }
+        for name, part in parts.items()
+    }
+
+
+def inner_group_split(rows: pd.DataFrame, seed: int):
+    """Mask of about a fifth of the groups, on which early stopping looks; both labels in it.
+
+    Under the original's protocol pictures are drawn without regard to groups, as it did.
+    """
+    if "orientation" in rows:
+        kfold = StratifiedKFold(5, shuffle=True, random_state=seed)
+        stop = next(kfold.split(rows, rows["label"]))[1]
+        mask = pd.Series(False, index=rows.index)
+        mask.iloc[stop] = True
+        return mask.to_numpy()
+    return best_part(rows, 0.2, seed)

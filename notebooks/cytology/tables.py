@@ -1,0 +1,115 @@
+"""CSV and JSON files that pass between notebooks: written whole or not at all, read by key.
+
+A reader opens them in any spreadsheet; a later notebook reads nothing else. Rows are found by
+their keys, never by their order.
+"""
+
+import contextlib
+import json
+import os
+import tempfile
+from pathlib import Path
+
+import pandas as pd
+
+from cytology.settings import ARCHITECTURE_NAMES, InputError, short
+
+# Codes, not numbers: patient 007 must not become 7.
+TEXT = dict.fromkeys(
+    ["image_id", "label", "patient", "slide", "group", "sha256", "phash", "stain", "mask"]
+    + ["split", "model", "architecture", "reason"],
+    "str",
+)
+
+TRAINING_NOTEBOOKS = {
+    "mobilenetv2": "04_train_mobilenetv2",
+    "inceptionv3": "05_train_inceptionv3",
+    "densenet121": "06_train_densenet121",
+}
+WRITTEN_BY = {
+    "dataset.json": "01_data_exploration",
+    "manifest.csv": "01_data_exploration",
+    "rejected.csv": "01_data_exploration",
+    "tables/appearance.csv": "01_data_exploration",
+    "augmentation.json": "02_augmentation",
+    "split.csv": "03_splitting",
+    "split.json": "03_splitting",
+    "tables/comparison.csv": "07_comparison",
+    "tables/comparison_all.csv": "07_comparison",
+} | {
+    f"{name}/{file}": TRAINING_NOTEBOOKS[name]
+    for name in ARCHITECTURE_NAMES
+    for file in ("predictions.csv", "history.csv", "metrics.json", "timing.json", "model.keras")
+}
+
+
+@contextlib.contextmanager
+def written_whole(path):
+    """Context that gives a temporary path beside `path` and renames it when all went well.
+
+    A reader sees the old file or the new one, never half of one; after an error the temporary
+    file is removed. The suffixes are kept, since Keras chooses its format by them.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    suffix = "".join(path.suffixes)
+    handle, name = tempfile.mkstemp(prefix=".", suffix=suffix, dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        temporary.chmod(0o644)  # mkstemp's 0600 would lock out the people one shares a run with
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def require(run: Path, name: str) -> Path:
+    """The file `name` of the run; `InputError` that names its notebook if it is not there."""
+    path = run / name
+    if not path.is_file():
+        raise InputError(
+            f"{name} is missing in {short(run)}: run notebook {WRITTEN_BY[name]} first "
+            f"(with run_dir = {short(run)!r})."
+        )
+    return path
+
+
+def write_table(run: Path, name: str, table: pd.DataFrame) -> Path:
+    """Write `table` to `run/name` as CSV (UTF-8, no index)."""
+    with written_whole(run / name) as temporary:
+        table.to_csv(temporary, index=False, lineterminator="\n")
+    return run / name
+
+
+def read_table(run: Path, name: str) -> pd.DataFrame:
+    """Read a table that a notebook wrote; empty text stays empty text."""
+    path = require(run, name)
+    table = pd.read_csv(path, dtype=TEXT)
+    texts = [column for column in table.columns if column in TEXT]
+    table[texts] = table[texts].fillna("")
+    return table
+
+
+def write_json(run: Path, name: str, content: dict) -> Path:
+    """Write `content` to `run/name` as JSON."""
+    with written_whole(run / name) as temporary:
+        text = json.dumps(content, indent=2, ensure_ascii=False, sort_keys=False)
+        temporary.write_text(text + "\n", encoding="utf-8")
+    return run / name
+
+
+def read_json(run: Path, name: str) -> dict:
+    """Read a JSON file that a notebook wrote."""
+    return json.loads(require(run, name).read_text(encoding="utf-8"))
+
+
+def save_figure(run: Path, name: str, figure, caption: str) -> Path:
+    """Save a Matplotlib figure as `run/figures/name.png`; its caption travels inside the PNG.
+
+    The report shows the caption below the picture and reads it to those who cannot see it.
+    """
+    path = run / "figures" / f"{name}.png"
+    with written_whole(path) as temporary:
+        figure.savefig(temporary, dpi=120, bbox_inches="tight", metadata={"Description": caption})
+    return path

@@ -1,0 +1,103 @@
+"""Where the weights of a backbone come from, and what to say when there are none.
+
+`auto` takes ImageNet weights from Keras' cache or downloads them; where neither can be had the
+run goes on with random weights, and every table, notebook and report says so.
+"""
+
+import hashlib
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+
+from cytology.settings import InputError, resolve
+
+DOWNLOADS = "https://storage.googleapis.com/tensorflow/keras-applications/"
+IMAGENET_FILES = {
+    "mobilenetv2": "mobilenet_v2/mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5",
+    "inceptionv3": "inception_v3/inception_v3_weights_tf_dim_ordering_tf_kernels_notop.h5",
+    "densenet121": "densenet/densenet121_weights_tf_dim_ordering_tf_kernels_notop.h5",
+}
+
+
+@dataclass(frozen=True)
+class Weights:
+    """`kind` is `imagenet`, `file` or `random`; `path` is the file (None for random weights).
+
+    `explanation` is the sentence that a reader must see.
+    """
+
+    kind: str
+    path: Path | None
+    explanation: str
+
+
+def find_weights(architecture: str, weights: str) -> Weights:
+    """Resolve the parameter `weights` for one architecture; downloads at most once.
+
+    Raises `InputError` if `imagenet` or a given path cannot be had.
+    """
+    if weights == "random":
+        return Weights("random", None, "Random weights, as asked for: this ranks nothing.")
+    if weights in ("auto", "imagenet"):
+        return _imagenet(architecture, may_be_random=weights == "auto")
+    path = resolve(weights)
+    if path.is_dir():
+        files = sorted(path.glob(f"{architecture}*.weights.h5"))
+        if not files:
+            fallback = _imagenet(architecture, may_be_random=True)
+            sentence = f"No {architecture}*.weights.h5 in {path}. {fallback.explanation}"
+            return Weights(fallback.kind, fallback.path, sentence)
+        path = files[0]
+    if not path.is_file():
+        raise InputError(f"There is no file or folder {path}: check the parameter `weights`.")
+    if not path.name.startswith(architecture):
+        # One file cannot serve three architectures; the other two follow `auto`.
+        fallback = _imagenet(architecture, may_be_random=True)
+        sentence = f"{path.name} is not for {architecture} by its name. {fallback.explanation}"
+        return Weights(fallback.kind, fallback.path, sentence)
+    return Weights("file", path, f"Weights from {path.name}.")
+
+
+def _imagenet(architecture: str, may_be_random: bool) -> Weights:
+    from cytology.backend import keras
+
+    address = DOWNLOADS + IMAGENET_FILES[architecture]
+    cached = Path(keras.config.keras_home()) / "models" / Path(address).name
+    if not cached.is_file():
+        trouble = unreachable(address)
+        if trouble and may_be_random:
+            return Weights(
+                "random",
+                None,
+                f"NO PRETRAINED WEIGHTS for {architecture}: none in {cached.parent}, and the "
+                f"download server cannot be reached ({trouble}). The run goes on with random "
+                "weights: it shows the machinery and ranks nothing. To mend it, connect once, "
+                "or pass a file with the parameter `weights`.",
+            )
+        if trouble:
+            raise InputError(
+                f"ImageNet weights of {architecture} are not in {cached.parent} and cannot be "
+                f"downloaded ({trouble}): connect, or set `weights` to a file or to auto."
+            )
+        keras.utils.get_file(Path(address).name, address, cache_subdir="models")
+    return Weights("imagenet", cached, "ImageNet weights.")
+
+
+def unreachable(address: str, seconds: float = 3.0) -> str:
+    """Why `address` cannot be reached; empty if it can. Keras' own download never times out."""
+    try:
+        request = urllib.request.Request(address, method="HEAD")
+        with urllib.request.urlopen(request, timeout=seconds):
+            return ""
+    except (OSError, urllib.error.URLError) as error:
+        return str(getattr(error, "reason", error)) or type(error).__name__
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file in hexadecimal."""
+    with path.open("rb") as stream:
+        digest = hashlib.sha256()
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,287 @@
+"""Run the notebooks one after the other, each in a process of its own, and write a report.
+
+    python run_all.py                                    # profile `quick` on the drawn sample
+    python run_all.py --profile full --data ~/smears     # your own images, classes in B/ and M/
+    python run_all.py --only 04 07 -p head_epochs 20     # some notebooks, another parameter
+    python run_all.py --list                             # notebooks and what they can be told
+
+A run folder (by default outputs/NAME_OF_PROFILE) gets the executed notebooks, tables, figures,
+run.json and report.html. Started again in the same folder, the run goes on with the parameters
+stored there. Exit codes: 0 all went well, 1 a notebook failed, 2 refused before the start,
+130 interrupted.
+"""
+
+import argparse
+import logging
+import os
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent
+# The package of this checkout, wherever the command is started and whatever else is installed.
+sys.path.insert(0, str(ROOT / "notebooks"))
+
+WIDTH = 100
+
+
+def main(argv: list[str] | None = None, root: Path = ROOT) -> int:
+    """The command line; returns the exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            # A console that cannot write an umlaut shall show a question mark, not fail.
+            stream.reconfigure(errors="replace")
+    arguments = parse(sys.argv[1:] if argv is None else argv)
+    # Late: `--help` has answered by now, and these take a moment.
+    from cytology import series
+    from cytology.settings import InputError
+
+    project = series.Project(root)
+    try:
+        if arguments.list:
+            print_list(project)
+            return 0
+        plan = series.make_plan(
+            project,
+            given_parameters(arguments),
+            profile=arguments.profile,
+            only=arguments.only,
+            start=arguments.start,
+            force=arguments.force,
+        )
+    except InputError as refusal:
+        print(refusal, file=sys.stderr)
+        return 2
+    try:
+        return run(plan)
+    except KeyboardInterrupt:
+        print("\nInterrupted.", file=sys.stderr)
+        return 130
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    """The options as given; values of `-p` stay text."""
+    parser = argparse.ArgumentParser(
+        "run_all.py",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--profile", metavar="NAME", help="a file of notebooks/profiles/ (default: quick)")
+    add("--data", metavar="FOLDER", help="`sample`, or a folder of images in two classes")
+    add("--run-dir", metavar="FOLDER", help="folder for everything of this run")
+    some = parser.add_mutually_exclusive_group()
+    some.add_argument(
+        "--only",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="NOTEBOOK",
+        help="these notebooks, by number or name",
+    )
+    some.add_argument("--from", dest="start", metavar="NOTEBOOK", help="this notebook and later")
+    add(
+        "-p",
+        dest="parameters",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("NAME", "VALUE"),
+        help="a parameter of the notebooks; may be repeated",
+    )
+    add("--list", action="store_true", help="show the notebooks and their parameters, run nothing")
+    add("--force", action="store_true", help="other parameters in an existing run folder: redo it")
+    return parser.parse_args(guard_values(argv))
+
+
+def guard_values(argv: list[str]) -> list[str]:
+    """Shield the value after `-p NAME`, so that argparse takes a pattern like `-(\\d+)-` for one."""
+    guarded = list(argv)
+    for place, word in enumerate(argv):
+        if word == "-p" and place + 2 < len(argv) and argv[place - 1] != "-p":
+            guarded[place + 2] = "\0" + argv[place + 2]
+    return guarded
+
+
+def given_parameters(arguments: argparse.Namespace) -> dict[str, str]:
+    """Parameters named on the command line, as text; `--data` and `--run-dir` are two of them."""
+    given = {name: value.removeprefix("\0") for name, value in arguments.parameters}
+    options = {"data": arguments.data, "run_dir": arguments.run_dir}
+    return given | {name: value for name, value in options.items() if value is not None}
+
+
+def print_list(project) -> None:
+    """The profiles, and every notebook with its parameters, their defaults and meaning."""
+    from cytology import series
+    from cytology.settings import PARAMETERS
+
+    print("Profiles:", ", ".join(sorted(path.stem for path in project.profiles.glob("*.yaml"))))
+    for notebook in series.find_notebooks(project.notebooks):
+        print(f"\n{notebook.name}   {notebook.title}")
+        for name, default in notebook.parameters.items():
+            meaning = PARAMETERS[name].meaning if name in PARAMETERS else ""
+            print(f"    {f'{name} = {default!r}':34} {meaning}".rstrip())
+
+
+# ----------------------------------------------------------------- running
+
+
+def run(plan) -> int:
+    """Run the notebooks of `plan`, print how it went, write the report; returns the exit code."""
+    from cytology import series
+    from cytology.settings import short
+
+    # asyncio would log that an interrupted notebook was interrupted.
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    many = f"{len(plan.notebooks)} notebook{'s' if len(plan.notebooks) > 1 else ''}"
+    print(f"Profile {plan.profile}, {many}, run folder {short(plan.run)}", flush=True)
+    record = series.new_record(plan)
+    results = {}
+    for notebook in plan.notebooks:
+        result = results[notebook.name] = run_notebook(plan, notebook, record)
+        if result.status != "ok":
+            break
+    record["ended"] = series.now()
+    series.write_record(plan.run, record)
+    if result.status == "interrupted":
+        print(f"Interrupted in {notebook.name}; what is done is kept in {short(plan.run)}.")
+        return 130
+    print_end(plan, results)
+    return 0 if result.status == "ok" else 1
+
+
+def run_notebook(plan, notebook, record: dict):
+    """Execute one notebook and note in `run.json` how it went; returns a `headless.Result`."""
+    from cytology import headless, series
+
+    parameters = plan.parameters_of(notebook)
+    entry = {"status": "running", "started": series.now(), "parameters": parameters}
+    record["notebooks"][notebook.name] = entry
+    series.write_record(plan.run, record)
+    output = plan.run / "notebooks" / notebook.path.name
+    progress = Progress(notebook.name, max(len(each.name) for each in plan.notebooks))
+    result = headless.execute(notebook.path, output, parameters, progress.show)
+    progress.end(result)
+    entry |= {
+        "status": result.status,
+        "seconds": result.seconds,
+        "peak_memory_mib": result.peak_memory_mib,
+        "ended": series.now(),
+    }
+    if result.failure:
+        entry["error"] = str(result.failure)
+    series.write_record(plan.run, record)
+    return result
+
+
+class Progress:
+    """One line a notebook: rewritten live on a terminal, printed once at the end elsewhere."""
+
+    def __init__(self, name: str, width: int):
+        self.name = f"{name:{width}}"
+        self.live = sys.stdout.isatty()
+        self.cells = (0, 0)
+        self.shown = 0.0
+        if self.live:
+            self._rewrite(self.name)
+
+    def show(self, done: int, cells: int, seconds: float) -> None:
+        """Show how far the notebook is; at most twice a second."""
+        self.cells = (done, cells)
+        if self.live and time.monotonic() - self.shown > 0.5:
+            self.shown = time.monotonic()
+            self._rewrite(f"{self.name}   cells {done:>2}/{cells}   {seconds:.0f} s")
+
+    def end(self, result) -> None:
+        """The line that stays."""
+        done, cells = self.cells
+        far = f"cells {cells:>2}/{cells}" if result.status == "ok" else f"cells {done:>2}/{cells}"
+        line = f"{self.name}   {far}   {result.seconds:.0f} s   {result.status}"
+        if self.live:
+            self._rewrite(line)
+            print()
+        else:
+            print(line, flush=True)
+
+    def _rewrite(self, line: str) -> None:
+        print(f"\r{line:<{WIDTH - 1}}", end="", flush=True)
+
+
+# ------------------------------------------------------------------ the end
+
+
+def print_end(plan, results: dict) -> None:
+    """Failure, times, caveats, comparison and where the report is."""
+    from cytology import headless
+    from cytology.report import write_report
+    from cytology.settings import short
+
+    for name, result in results.items():
+        executed = plan.run / "notebooks" / f"{name}.ipynb"
+        if executed.is_file():
+            headless.to_html(executed)
+        if result.failure:
+            print_failure(name, result.failure, executed)
+    print_times(results)
+    print_caveats(plan.run)
+    print_comparison(plan.run)
+    print(f"\nReport: {short(write_report(plan.run))}")
+
+
+def print_failure(name: str, failure, executed: Path) -> None:
+    """The sentence for what the user can mend; for anything else the error and its cell."""
+    from cytology.settings import short
+
+    print(f"\n{name} stopped: {failure}" if failure.is_input else f"\n{name} failed: {failure}")
+    if not failure.is_input and failure.cell:
+        print("In this cell:\n" + textwrap.indent(failure.cell.rstrip(), "    "))
+    if executed.is_file():
+        print(f"Executed so far: {short(executed)}")
+
+
+def print_times(results: dict) -> None:
+    """A table of status, time and peak memory."""
+    width = max(len(name) for name in results)
+    print(f"\n{'notebook':{width}}   {'status':8} {'seconds':>8} {'peak MiB':>9}")
+    for name, result in results.items():
+        print(
+            f"{name:{width}}   {result.status:8} {result.seconds:8.1f} {result.peak_memory_mib:9,}"
+        )
+    total = sum(result.seconds for result in results.values())
+    peak = max(result.peak_memory_mib for result in results.values())
+    print(f"{'all':{width}}   {'':8} {total:8.1f} {peak:9,}")
+
+
+def print_caveats(folder: Path) -> None:
+    """What the run must say aloud; a leak in red on a terminal."""
+    from cytology.caveats import caveats
+
+    colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    for caveat in caveats(folder):
+        text = textwrap.fill(caveat.text, WIDTH, initial_indent="!! ", subsequent_indent="!! ")
+        print("\n" + (f"\033[1;31m{text}\033[0m" if colour and caveat.kind == "leak" else text))
+
+
+def print_comparison(folder: Path) -> None:
+    """`tables/comparison.csv` as text, as many of its columns as fit."""
+    from cytology.tables import read_table
+
+    if not (folder / "tables" / "comparison.csv").is_file():
+        return
+    table = read_table(folder, "tables/comparison.csv")
+    first = "architecture weights accuracy precision recall f1 loss auc auc_low auc_high".split()
+    columns = [name for name in first if name in table]
+    if "weights" in table:  # of a long path the file's name tells which it is
+        table["weights"] = [Path(str(value)).name for value in table["weights"]]
+    while True:
+        text = table[columns].to_string(index=False, float_format="{:.3f}".format, line_width=None)
+        if len(columns) <= 2 or max(map(len, text.splitlines())) <= WIDTH:
+            break
+        columns.pop()
+    print(f"\n{text}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
