@@ -3,10 +3,11 @@
 import numpy as np
 import pandas as pd
 import pytest
-from cytology.sample import draw_sample, images_per_patient, patient_cards
 from joblib import parallel_config
 from PIL import Image
 from scipy import ndimage
+
+from cytology.sample import draw_sample, images_per_patient, patient_cards
 
 
 def contents(folder):

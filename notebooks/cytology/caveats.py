@@ -5,6 +5,7 @@ report, so that no place can forget it.
 """
 
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 
 from cytology.settings import ARCHITECTURE_NAMES
@@ -58,11 +59,22 @@ def leak_caveats(split: dict) -> list[Caveat]:
     ]
 
 
+COLOURS = {"leak": "#b00020", "weights": "#8a5a00"}
+
+
 def caveats_html(run: Path) -> str:
     """The caveats as an HTML block for notebooks; empty when there is nothing to say."""
-    colours = {"leak": "#b00020", "weights": "#8a5a00"}
-    return "".join(
-        f'<p style="border-left:6px solid {colours[caveat.kind]};padding:.5em 1em;'
-        f'color:{colours[caveat.kind]};font-weight:bold">{caveat.text}</p>'
-        for caveat in caveats(run)
+    return "".join(_banner(caveat.kind, caveat.text) for caveat in caveats(run))
+
+
+def weights_html(kind: str, explanation: str) -> str:
+    """What weights a notebook trains with; a banner if they are random."""
+    return _banner("weights", explanation) if kind == "random" else f"<p>{escape(explanation)}</p>"
+
+
+def _banner(kind: str, text: str) -> str:
+    colour = COLOURS[kind]
+    return (
+        f'<p style="border-left:6px solid {colour};padding:.5em 1em;color:{colour};'
+        f'font-weight:bold">{escape(text)}</p>'
     )

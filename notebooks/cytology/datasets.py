@@ -153,8 +153,10 @@ def add_patients_from_csv(listing: pd.DataFrame, path: Path) -> pd.DataFrame:
     if not path.is_file():
         raise InputError(f"There is no file {path}: check the parameter `patients_csv`.")
     try:
+        with path.open(encoding="utf-8-sig") as lines:
+            separator = max(",;\t", key=lines.readline().count)
         table = pd.read_csv(
-            path, dtype=str, keep_default_na=False, encoding="utf-8-sig", sep=None, engine="python"
+            path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig"
         )
     except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise InputError(f"{path} is no readable CSV in UTF-8: {error}.") from None
@@ -163,11 +165,12 @@ def add_patients_from_csv(listing: pd.DataFrame, path: Path) -> pd.DataFrame:
             f"{path} needs the columns image,patient[,slide]; it has {', '.join(table.columns)}."
         )
     table = table.reindex(columns=["image", "patient", "slide"], fill_value="")
+    table["image"] = table["image"].str.replace("\\", "/")  # as Windows writes paths
     table = table.drop_duplicates()
     doubled = table["image"][table["image"].duplicated()]
     if len(doubled):
         raise InputError(f"{path} names {doubled.iloc[0]!r} twice, with different patients.")
-    known = table.assign(image=table["image"].str.replace("\\", "/")).set_index("image")
+    known = table.set_index("image")
     names = listing["image_id"].str.rsplit("/", n=1).str[-1]
     unique_name = ~names.duplicated(keep=False)
     key = listing["image_id"].where(listing["image_id"].isin(known.index), names.where(unique_name))

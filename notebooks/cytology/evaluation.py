@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from scipy.special import expit
+from scipy.stats import rankdata
 from sklearn import metrics as sk
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -15,7 +16,7 @@ from sklearn.preprocessing import StandardScaler
 
 from cytology.predictions import by_group, mean_over_models, read_predictions, trained
 from cytology.settings import InputError
-from cytology.tables import read_json
+from cytology.tables import read_json, read_table
 
 THRESHOLD = 0.5
 FEW_GROUPS = 100  # below, 15 % of the groups are too few to carry the headline
@@ -74,11 +75,22 @@ def group_bootstrap(
         if "accuracy" in names:
             found["accuracy"].append(np.mean((p >= THRESHOLD) == y))
         if "auc" in names and 0 < y.sum() < len(y):
-            found["auc"].append(sk.roc_auc_score(y, p))
+            found["auc"].append(auc_from_ranks(y, p))
     return {
         name: tuple(np.quantile(values, [0.025, 0.975])) if values else (np.nan, np.nan)
         for name, values in found.items()
     }
+
+
+def auc_from_ranks(truth: np.ndarray, score: np.ndarray) -> float:
+    """AUC as the Mann-Whitney statistic (Hanley & McNeil 1982), ties counted half.
+
+    The same as scikit-learn's `roc_auc_score`, about ten times faster: the bootstrap calls it
+    thousands of times.
+    """
+    positives = int(truth.sum())
+    ranks = rankdata(score)[truth].sum()
+    return (ranks - positives * (positives + 1) / 2) / (positives * (len(truth) - positives))
 
 
 def metrics_with_intervals(rows: pd.DataFrame) -> dict[str, float]:
@@ -87,6 +99,19 @@ def metrics_with_intervals(rows: pd.DataFrame) -> dict[str, float]:
     for name, (low, high) in group_bootstrap(rows).items():
         found |= {f"{name}_low": low, f"{name}_high": high}
     return found
+
+
+def report(rows: pd.DataFrame, judged_on: str) -> str:
+    """scikit-learn's classification report with what it was judged on, as text."""
+    table = sk.classification_report(
+        rows["label"] == "M",
+        rows["probability"] >= THRESHOLD,
+        labels=[False, True],
+        target_names=["benign (B)", "malignant (M)"],
+        digits=3,
+        zero_division=0,
+    )
+    return f"judged on {judged_on}: {len(rows)} images, {rows['group'].nunique()} groups\n{table}"
 
 
 # -------------------------------------------------------------------- baseline
@@ -231,3 +256,38 @@ def summary(table: pd.DataFrame, baseline_auc: float, unit: str) -> list[str]:
         + (f"Not clearly above that: {', '.join(below)}." if below else "All are clearly above.")
     )
     return sentences
+
+
+def baseline_auc(baseline: pd.DataFrame, table: pd.DataFrame) -> float:
+    """The baseline's AUC on what the comparison `table` was judged on."""
+    model = "oof" if (table["judged_on"] == "out-of-fold").all() else "final"
+    return classification_metrics(baseline[baseline["model"] == model])["auc"]
+
+
+def read_orientations(run: Path) -> dict[str, pd.DataFrame]:
+    """`<architecture>/orientations.csv` of each architecture that has one."""
+    return {
+        name: read_table(run, f"{name}/orientations.csv")
+        for name in trained(run)
+        if (run / name / "orientations.csv").is_file()
+    }
+
+
+def cost(run: Path) -> pd.DataFrame:
+    """Parameters, size, seconds and speed of each architecture, from `timing.json`."""
+    columns = ["parameters", "megabytes", "features_computed", "feature_seconds"]
+    columns += ["training_seconds", "images_per_second", "device"]
+    rows = [
+        {"architecture": name} | {key: timing[key] for key in columns}
+        for name in trained(run)
+        for timing in [read_json(run, f"{name}/timing.json")]
+    ]
+    return pd.DataFrame(rows)
+
+
+def worst_mistakes(judged: dict[str, pd.DataFrame], count: int) -> pd.DataFrame:
+    """The images that the mean logit of all networks got wrong, the surest first."""
+    rows = mean_over_models(list(judged.values()))
+    rows["predicted"] = np.where(rows["probability"] >= THRESHOLD, "M", "B")
+    wrong = rows[rows["predicted"] != rows["label"]].drop_duplicates("image_id")
+    return wrong.sort_values("logit", key=np.abs, ascending=False).head(count)

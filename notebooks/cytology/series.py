@@ -18,6 +18,7 @@ from pathlib import Path
 
 from cytology.settings import (
     ARCHITECTURE_NAMES,
+    FIXED_PARAMETERS,
     PARAMETERS,
     PROJECT_ROOT,
     InputError,
@@ -33,7 +34,7 @@ PATH_PARAMETERS = ("run_dir", "data", "patients_csv", "images", "weights")
 # Words that stand where a path may stand.
 NO_PATHS = {"data": ("sample",), "weights": ("auto", "imagenet", "random")}
 # Notebook 08 asks questions of a finished run: other questions do not make it another run.
-QUESTIONS = ("architecture", "images", "show_images")
+QUESTIONS = ("predict_with", "images", "show_images")
 
 
 # ----------------------------------------------------------------- notebooks
@@ -81,11 +82,9 @@ def read_notebook(path: Path) -> Notebook:
     prose = "\n".join(_source(cell) for cell in cells if cell["cell_type"] == "markdown")
     title = re.search(r"^#\s+(.+)$", prose, re.MULTILINE)
     tagged = [cell for cell in cells if "parameters" in cell.get("metadata", {}).get("tags", [])]
-    return Notebook(
-        path,
-        title[1].strip() if title else path.stem,
-        assignments(_source(tagged[0])) if tagged else {},
-    )
+    assigned = assignments(_source(tagged[0])) if tagged else {}
+    settable = {name: value for name, value in assigned.items() if name not in FIXED_PARAMETERS}
+    return Notebook(path, title[1].strip() if title else path.stem, settable)
 
 
 def _source(cell: dict) -> str:

@@ -17,6 +17,9 @@ import numpy as np
 
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 CACHE = PROJECT_ROOT / "outputs" / "cache"
+# Which network a training notebook trains is what makes it that notebook: it stands in its
+# parameters cell, but a run cannot set it, or all three would train the same one.
+FIXED_PARAMETERS = ("architecture",)
 ARCHITECTURE_NAMES = ("mobilenetv2", "inceptionv3", "densenet121")
 
 
@@ -102,7 +105,7 @@ PARAMETERS = {
     "early_stopping": Rule("stop when the loss of held-back groups no longer falls", bool),
     "patience": Rule("epochs without a lower loss before stopping", int, 1, 1000),
     "class_weight": Rule("weight of the classes in the loss", str, choices=("balanced", "none")),
-    "architecture": Rule("whose model to use", str, choices=ARCHITECTURE_NAMES),
+    "predict_with": Rule("whose model predicts new images", str, choices=ARCHITECTURE_NAMES),
     "images": Rule("folder of new images; empty: images of the test split", str),
     "show_images": Rule("how many pictures to show", int, 1, 200),
 }

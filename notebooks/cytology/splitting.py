@@ -1,11 +1,12 @@
 """Who may be where: groups into train, val and test, folds, and the check that nothing crosses."""
 
+import hashlib
 from pathlib import Path
 
 import pandas as pd
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, train_test_split
 
-from cytology.augmentation import pictures_of
+from cytology.augmentation import pictures_of, write_pictures
 from cytology.settings import InputError
 from cytology.tables import read_json, read_table
 
@@ -29,6 +30,9 @@ def split_by_group(
     images.loc[rest.index[val], "split"] = "val"
     images.loc[test, "split"] = "test"
     images["fold"] = pd.array([pd.NA] * len(images), dtype="Int64")
+    most = rest["label"].value_counts().max()
+    if folds > most:
+        raise InputError(f"Parameter `folds` is {folds}; these images allow {most} at most.")
     kfold = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     for fold, (_, held_out) in enumerate(kfold.split(rest, rest["label"], rest["group"])):
         images.loc[rest.index[held_out], "fold"] = fold
@@ -40,15 +44,19 @@ def best_part(images: pd.DataFrame, share: float, seed: int):
     """Mask of whole groups that hold about `share` of the images in the labels' own mix.
 
     Of the parts that a stratified group k-fold offers, the one nearest to the wanted number of
-    benign and of malignant images: with few, unequal groups they differ a good deal.
+    benign and of malignant images, with both labels inside and outside where one has it: with
+    few, unequal groups they differ a good deal.
     """
-    parts = min(max(2, round(1 / share)), images["group"].nunique())
+    most = min(images["group"].nunique(), images["label"].value_counts().max())
+    parts = min(max(2, round(1 / share)), most)
     kfold = StratifiedGroupKFold(parts, shuffle=True, random_state=seed)
-    wanted = share * images["label"].value_counts()
+    there = images["label"].value_counts()
+    wanted = share * there
 
     def miss(part):
         counts = images["label"].iloc[part].value_counts().reindex(wanted.index, fill_value=0)
-        return ((counts - wanted) / wanted).abs().sum()
+        one_sided = ((counts == 0) | (counts == there)).any()
+        return one_sided, ((counts - wanted) / wanted).abs().sum()
 
     held_out = [part for _, part in kfold.split(images, images["label"], images["group"])]
     mask = pd.Series(False, index=images.index)
@@ -138,12 +146,11 @@ def read_split(run: Path) -> pd.DataFrame:
             "split.csv and manifest.csv differ in their images: run notebook 03 again."
         )
     if read_json(run, "split.json")["protocol"] == "grouped":
-        groups = split["image_id"].map(manifest.set_index("image_id")["group"])
-        parts = split.assign(group=groups, part=split["split"] + split["fold"].astype(str))
-        held = parts["split"] != "test"
-        # train and val share the folds, so a group may not cross folds either.
-        crossing = parts.groupby("group")["split"].nunique() > 1
-        crossing |= parts[held].groupby("group")["fold"].nunique().reindex(crossing.index) > 1
+        # The manifest's groups, not the column: an edited split must not vouch for itself.
+        group = split["image_id"].map(manifest.set_index("image_id")["group"])
+        parts = split.groupby(group)[["split", "fold"]].nunique()
+        # Train and val share the folds, so a group may cross neither parts nor folds.
+        crossing = (parts > 1).any(axis=1)
         if crossing.any():
             raise InputError(
                 f"split.csv lets {int(crossing.sum())} groups cross, the first "
@@ -195,3 +202,18 @@ def inner_group_split(rows: pd.DataFrame, seed: int):
         mask.iloc[stop] = True
         return mask.to_numpy()
     return best_part(rows, 0.2, seed)
+
+
+def fingerprint(split: pd.DataFrame) -> str:
+    """A hash of who is where; predictions carry it, so that none is read with another split."""
+    keys = [c for c in ("image_id", "orientation") if c in split]
+    text = split.sort_values(keys)[[*keys, "group", "label", "split", "fold"]].to_csv(index=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def write_split(pictures: pd.DataFrame, root: Path, folder: Path) -> dict[str, int]:
+    """Write pictures as files `folder/train|val|test/B|M`; returns the number in each part."""
+    return {
+        name: write_pictures(pictures[pictures["split"] == name], root, folder / name)
+        for name in SPLITS
+    }

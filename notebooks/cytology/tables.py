@@ -85,17 +85,21 @@ def write_table(run: Path, name: str, table: pd.DataFrame) -> Path:
 def read_table(run: Path, name: str) -> pd.DataFrame:
     """Read a table that a notebook wrote; empty text stays empty text."""
     path = require(run, name)
-    table = pd.read_csv(path, dtype=TEXT)
-    texts = [column for column in table.columns if column in TEXT]
-    table[texts] = table[texts].fillna("")
-    return table
+    numbers = [column for column in pd.read_csv(path, nrows=0) if column not in TEXT]
+    # Only a number can be missing: a patient with the initials NA is one.
+    missing = {column: [""] for column in numbers}
+    return pd.read_csv(path, dtype=TEXT, keep_default_na=False, na_values=missing)
 
 
 def write_json(run: Path, name: str, content: dict) -> Path:
     """Write `content` to `run/name` as JSON."""
+    return write_text(run, name, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_text(run: Path, name: str, text: str) -> Path:
+    """Write `text` to `run/name`, UTF-8."""
     with written_whole(run / name) as temporary:
-        text = json.dumps(content, indent=2, ensure_ascii=False, sort_keys=False)
-        temporary.write_text(text + "\n", encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8")
     return run / name
 
 

@@ -1,5 +1,6 @@
 """Training: cross-validated heads on frozen features, fine-tuning, and models that load again."""
 
+import hashlib
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,8 +61,8 @@ def network(
     # The original's protocol has test copies of training images; then nothing can be kept apart.
     names = held["image_id"].drop_duplicates().sample(frac=1, random_state=seed)
     pictures = pictures_of(names.iloc[:CALIBRATION_IMAGES].to_frame(), 1)
-    files = list(images.sha256.loc[pictures["image_id"]])
-    name = digest(architecture, size, seed, files, keras.version())
+    seen = hashlib.sha256(images.batch(pictures["image_id"], pictures["orientation"])).hexdigest()
+    name = digest(architecture, size, seed, seen, keras.version())
     path = CACHE / "weights" / f"{architecture}-random-{name}.weights.h5"
     if not path.is_file():
         calibrate_normalization(model, batches(images, pictures, 32))
@@ -142,16 +143,14 @@ class HeadTrainer:
         self.head = build_head(width, recipe.seed)
         compile_model(self.head, keras.optimizers.Adam(recipe.learning_rate))
         self.head.optimizer.build(self.head.trainable_variables)
-        self.start = self.head.get_weights()
-        self.optimizer_start = [variable.numpy() for variable in self.head.optimizer.variables]
+        # Beside the weights: the state of dropout's random numbers and of the optimizer.
+        self.variables = self.head.variables + self.head.optimizer.variables
+        self.start = [variable.numpy() for variable in self.variables]
 
     def fit(self, features: Features, train: pd.DataFrame, watched: pd.DataFrame, name: str):
         """Train on pictures `train`, watch pictures `watched`; returns the history table."""
         recipe, values = self.recipe, features.of(train)
-        self.head.set_weights(self.start)
-        for variable, value in zip(
-            self.head.optimizer.variables, self.optimizer_start, strict=True
-        ):
+        for variable, value in zip(self.variables, self.start, strict=True):
             variable.assign(value)
         self.head.get_layer("standardize").set_weights([values.mean(axis=0), values.var(axis=0)])
         keras.utils.set_random_seed(recipe.seed)
@@ -210,6 +209,29 @@ def cross_validate_head(
             logits = trainer.logits(features, pictures)
             rows.append(prediction_rows(pictures, logits, name, recipe.seed))
     return pd.concat(rows, ignore_index=True), pd.concat(histories, ignore_index=True)
+
+
+def orientations_tried(
+    features: Features,
+    split: pd.DataFrame,
+    orientations: int,
+    recipe: Recipe,
+    with_all: pd.DataFrame,
+) -> pd.DataFrame:
+    """Out-of-fold logits of the same folds, trained with 1, 4 and all orientations.
+
+    `with_all` are the out-of-fold rows that stand already; they are not computed again. Under
+    the original's protocol a picture is an image, and there is nothing to leave out.
+    """
+    tried = {orientations: with_all}
+    if "orientation" not in split:
+        for fewer in (1, 4):
+            if fewer < orientations:
+                rows, _ = cross_validate_head(features, split, fewer, recipe)
+                tried[fewer] = rows[rows["model"] == "oof"]
+    columns = ["orientations", "image_id", "orientation", "group", "label", "fold", "logit"]
+    tables = [rows.assign(orientations=number)[columns] for number, rows in sorted(tried.items())]
+    return pd.concat(tables, ignore_index=True)
 
 
 def train_final_head(

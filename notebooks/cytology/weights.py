@@ -5,6 +5,7 @@ run goes on with random weights, and every table, notebook and report says so.
 """
 
 import hashlib
+import os
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
@@ -60,10 +61,8 @@ def find_weights(architecture: str, weights: str) -> Weights:
 
 
 def _imagenet(architecture: str, may_be_random: bool) -> Weights:
-    from cytology.backend import keras
-
     address = DOWNLOADS + IMAGENET_FILES[architecture]
-    cached = Path(keras.config.keras_home()) / "models" / Path(address).name
+    cached = keras_models() / Path(address).name
     if not cached.is_file():
         trouble = unreachable(address)
         if trouble and may_be_random:
@@ -80,8 +79,17 @@ def _imagenet(architecture: str, may_be_random: bool) -> Weights:
                 f"ImageNet weights of {architecture} are not in {cached.parent} and cannot be "
                 f"downloaded ({trouble}): connect, or set `weights` to a file or to auto."
             )
-        keras.utils.get_file(Path(address).name, address, cache_subdir="models")
+        from cytology.backend import keras
+
+        keras.utils.get_file(
+            cached.name, address, cache_dir=cached.parents[1], cache_subdir="models"
+        )
     return Weights("imagenet", cached, "ImageNet weights.")
+
+
+def keras_models() -> Path:
+    """The folder in which Keras keeps the weights that it downloaded."""
+    return Path(os.environ.get("KERAS_HOME", Path.home() / ".keras")) / "models"
 
 
 def unreachable(address: str, seconds: float = 3.0) -> str:

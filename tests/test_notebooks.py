@@ -1,0 +1,126 @@
+"""Every notebook keeps the skeleton; the three training notebooks do not drift apart."""
+
+import ast
+import re
+
+import nbformat
+import pytest
+import yaml
+
+from cytology.settings import FIXED_PARAMETERS, PARAMETERS, PROJECT_ROOT, check_parameter
+
+FILES = sorted((PROJECT_ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+NOTEBOOKS = {path.stem: nbformat.read(path, as_version=4) for path in FILES}
+TRAINING = [name for name in NOTEBOOKS if "_train_" in name]
+PROFILES = sorted((PROJECT_ROOT / "notebooks" / "profiles").glob("*.yaml"))
+every_notebook = pytest.mark.parametrize("name", NOTEBOOKS)
+
+
+def code_cells(name):
+    return [cell for cell in NOTEBOOKS[name].cells if cell.cell_type == "code"]
+
+
+def tagged(name, tag):
+    return [cell for cell in NOTEBOOKS[name].cells if tag in cell.metadata.get("tags", [])]
+
+
+def parameters(name):
+    """Names and values of the parameters cell."""
+    tree = ast.parse(tagged(name, "parameters")[0].source)
+    return {line.targets[0].id: ast.literal_eval(line.value) for line in tree.body}
+
+
+def test_the_series_is_complete():
+    assert [name[:2] for name in NOTEBOOKS] == [f"{n:02d}" for n in range(1, len(NOTEBOOKS) + 1)]
+    assert len(TRAINING) == 3
+
+
+@every_notebook
+def test_skeleton(name):
+    cells = NOTEBOOKS[name].cells
+    nbformat.validate(NOTEBOOKS[name])
+    assert cells[0].cell_type == "markdown" and cells[0].source.startswith(f"# {int(name[:2])} · ")
+    assert all(word in cells[0].source for word in ("| reads |", "| writes |", "| takes |"))
+    assert cells[1].metadata.tags == ["colab-setup"]
+    assert len(tagged(name, "parameters")) == 1
+    assert any("## What to take away" in cell.source for cell in cells[-2:])
+    assert NOTEBOOKS[name].metadata.kernelspec.name == "python3"
+
+
+@every_notebook
+def test_stored_without_outputs(name):
+    assert all(not cell.outputs and cell.execution_count is None for cell in code_cells(name))
+
+
+@every_notebook
+def test_cells_are_short(name):
+    assert 15 <= len(NOTEBOOKS[name].cells) <= 30
+    for cell in code_cells(name):
+        lines = [line for line in cell.source.splitlines() if line.strip()]
+        if not cell.metadata.get("tags"):  # a parameter has a line of its own, however many
+            assert len(lines) <= 20, cell.source
+        assert len(re.findall(r"^\s*(?:def|class) ", cell.source, re.MULTILINE)) <= 2
+
+
+@every_notebook
+def test_more_words_than_lines_of_code(name):
+    prose = " ".join(c.source for c in NOTEBOOKS[name].cells if c.cell_type == "markdown")
+    lines = sum(len(cell.source.splitlines()) for cell in code_cells(name))
+    assert len(prose.split()) > lines
+
+
+@every_notebook
+def test_parameters_are_known_and_explained(name):
+    cell = tagged(name, "parameters")[0]
+    found = parameters(name)
+    assert {"run_dir", "data", "seed"} <= set(found)
+    for parameter, value in found.items():
+        if parameter not in FIXED_PARAMETERS:
+            check_parameter(parameter, value)
+    plain = [line for line in cell.source.splitlines() if line and "#" not in line]
+    # `sample_patients` shares the comment of the line above it.
+    assert all(line.startswith(("sample_patients", "architecture")) for line in plain), plain
+
+
+def test_setup_cell_is_the_same_everywhere_and_leaves_tensorflow_alone():
+    sources = {tagged(name, "colab-setup")[0].source for name in NOTEBOOKS}
+    assert len(sources) == 1
+    commands = [line for line in sources.pop().splitlines() if not line.startswith("#")]
+    assert "tensorflow" not in "\n".join(commands).lower()
+    assert all(line.startswith(" ") for line in commands if line.strip().startswith(("!", "%")))
+
+
+def test_training_notebooks_do_not_drift_apart():
+    first = code_cells(TRAINING[0])
+    for other in TRAINING[1:]:
+        cells = code_cells(other)
+        assert len(cells) == len(first)
+        for ours, theirs in zip(first, cells, strict=True):
+            if "parameters" not in ours.metadata.get("tags", []):
+                assert ours.source == theirs.source
+    settings = [
+        {k: v for k, v in parameters(name).items() if k not in FIXED_PARAMETERS}
+        for name in TRAINING
+    ]
+    assert settings[0] == settings[1] == settings[2]
+    assert [parameters(name)["architecture"] for name in TRAINING] == [
+        name.split("_train_")[1] for name in TRAINING
+    ]
+
+
+def test_same_parameter_has_the_same_default_everywhere_and_is_profile_quick():
+    quick = yaml.safe_load((PROJECT_ROOT / "notebooks/profiles/quick.yaml").read_text("utf-8"))
+    for name in NOTEBOOKS:
+        for parameter, value in parameters(name).items():
+            if parameter not in FIXED_PARAMETERS:
+                assert quick[parameter] == value, (name, parameter)
+
+
+@pytest.mark.parametrize("path", PROFILES, ids=lambda path: path.stem)
+def test_profiles_set_every_parameter_and_nothing_else(path):
+    profile = yaml.safe_load(path.read_text("utf-8"))
+    used = {p for name in NOTEBOOKS for p in parameters(name)} - set(FIXED_PARAMETERS)
+    assert set(profile) == used == set(PARAMETERS)
+    assert profile["run_dir"] == f"outputs/{path.stem}"
+    for parameter, value in profile.items():
+        check_parameter(parameter, value)

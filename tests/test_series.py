@@ -1,0 +1,148 @@
+"""The whole series, executed through `run_all.py` with profile smoke: tiny, but real."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from cytology.predictions import COLUMNS
+from cytology.settings import ARCHITECTURE_NAMES, PROJECT_ROOT
+from cytology.tables import read_json, read_table
+
+
+def run_all(*arguments):
+    """Run the series as a user would, without a terminal and with ImageNet out of reach."""
+    return subprocess.run(
+        [sys.executable, str(PROJECT_ROOT / "run_all.py"), "--profile", "smoke", *arguments],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        env=os.environ | {"PYTHONIOENCODING": "utf-8"},
+    )
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory):
+    """One run of the whole series on the sample: (its output, its folder)."""
+    run = tmp_path_factory.mktemp("series") / "smoke"
+    done = run_all("--run-dir", str(run), "-p", "weights", "random")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout, run
+
+
+def test_every_notebook_ran(smoke):
+    _, run = smoke
+    names = [path.stem for path in sorted((PROJECT_ROOT / "notebooks").glob("[0-9]*.ipynb"))]
+    assert [path.stem for path in sorted((run / "notebooks").glob("*.ipynb"))] == names
+    assert [path.stem for path in sorted((run / "notebooks").glob("*.html"))] == names
+    assert (run / "report.html").is_file()
+
+
+@pytest.mark.parametrize("name", ARCHITECTURE_NAMES)
+def test_predictions_keep_their_promises(smoke, name):
+    _, run = smoke
+    table, split = read_table(run, f"{name}/predictions.csv"), read_table(run, "split.csv")
+    assert list(table.columns) == COLUMNS
+    assert not table.duplicated(["image_id", "model", "seed", "orientation"]).any()
+    known = split.set_index("image_id")
+    assert (table["label"].to_numpy() == known["label"].loc[table["image_id"]].to_numpy()).all()
+    out_of_fold = table[table["model"] == "oof"]
+    assert set(out_of_fold["image_id"]) == set(split.loc[split["split"] != "test", "image_id"])
+    final = table[table["model"] == "final"]
+    assert set(final["image_id"]) == set(split.loc[split["split"] != "train", "image_id"])
+    assert np.isfinite(table["logit"]).all()
+    assert read_json(run, f"{name}/metrics.json")["architecture"] == name
+    files = {"model.keras"} | ({"model.h5"} if name == "densenet121" else set())
+    assert all((run / name / file).is_file() for file in files)
+
+
+def test_no_group_crosses(smoke):
+    _, run = smoke
+    split = read_table(run, "split.csv")
+    assert (split.groupby("group")["split"].nunique() == 1).all()
+    assert (split.dropna(subset=["fold"]).groupby("group")["fold"].nunique() == 1).all()
+
+
+def test_comparison_has_a_row_an_architecture(smoke):
+    _, run = smoke
+    table = pd.read_csv(run / "tables" / "comparison.csv")
+    assert sorted(table["architecture"]) == sorted(ARCHITECTURE_NAMES)
+    wanted = "architecture weights accuracy precision recall f1 loss auc".split()
+    assert set(wanted) <= set(table.columns)
+    assert table[wanted].notna().all().all()
+
+
+def test_random_weights_are_said_aloud_everywhere(smoke):
+    output, run = smoke
+    sentence = "ranks nothing"
+    assert sentence in " ".join(output.split())
+    assert sentence in (run / "report.html").read_text("utf-8")
+    assert (pd.read_csv(run / "tables" / "comparison.csv")["weights"] == "random").all()
+    assert sentence in (run / "tables" / "summary.md").read_text("utf-8")
+    for number in ("04", "05", "06", "07"):
+        notebook = next((run / "notebooks").glob(f"{number}_*.ipynb"))
+        assert sentence in notebook.read_text("utf-8"), notebook
+
+
+def test_executed_notebooks_hold_no_error_output(smoke):
+    _, run = smoke
+    for path in (run / "notebooks").glob("*.ipynb"):
+        assert '"output_type": "error"' not in path.read_text("utf-8"), path
+
+
+def test_a_folder_with_a_space_and_an_umlaut(tmp_path):
+    """A user's folder: odd names, mixed formats, a broken file, patients in the file name."""
+    folder = tmp_path / "Präparate 2024 Köln"
+    rng = np.random.default_rng(0)
+    for patient in range(16):
+        label = ("Benign", "MALIGNANT")[patient % 2]
+        (folder / label).mkdir(parents=True, exist_ok=True)
+        for number in range(3):
+            tone = rng.integers(90, 200, 3) + (patient % 2) * 20
+            pixels = np.clip(rng.normal(tone, 25, (80, 100, 3)), 0, 255).astype(np.uint8)
+            suffix = (".jpg", ".png", ".tif")[number]
+            name = f"größe P{patient:02d} {number}{suffix}"
+            Image.fromarray(pixels).save(folder / label / name)
+    (folder / "Benign" / "kaputt P00 9.png").write_bytes(b"no image")
+    run = tmp_path / "Läufe" / "erster Lauf"
+    done = run_all(
+        *("--data", str(folder), "--run-dir", str(run)),
+        *("-p", "patient_pattern", r"P(\d+)", "-p", "weights", "random"),
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert read_table(run, "manifest.csv")["patient"].nunique() == 16
+    assert list(read_table(run, "rejected.csv")["reason"]) == ["not an image"]
+    assert len(pd.read_csv(run / "tables" / "comparison.csv")) == 3
+    assert (run / "report.html").is_file()
+
+
+@pytest.mark.slow
+def test_the_original_protocol_says_that_it_leaks(tmp_path):
+    run = tmp_path / "original"
+    done = run_all(
+        *("--run-dir", str(run), "-p", "protocol", "original", "-p", "weights", "random"),
+        *("-p", "train_head", "false", "-p", "fine_tune", "true", "-p", "epochs", "1"),
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    leak = read_json(run, "split.json")["leak"]
+    assert leak["test_images_with_copy_in_training"] > 0
+    assert "THIS SPLIT LEAKS" in (run / "report.html").read_text("utf-8")
+    assert "THIS SPLIT LEAKS" in done.stdout
+
+
+@pytest.mark.slow
+def test_fine_tuning_moves_the_headline_to_test(tmp_path):
+    run = tmp_path / "fine-tuned"
+    done = run_all(
+        *("--run-dir", str(run), "--only", "01", "02", "03", "04", "07", "08"),
+        *("-p", "weights", "random", "-p", "fine_tune", "true", "-p", "early_stopping", "true"),
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    row = pd.read_csv(run / "tables" / "comparison.csv").iloc[0]
+    assert row["judged_on"] == "test" and row["recipe"] == "head, then every layer"
+    history = read_table(run, "mobilenetv2/history.csv")
+    assert set(history["stage"]) == {"head", "fine_tune"}
