@@ -45,13 +45,13 @@ def classification_metrics(rows: pd.DataFrame) -> dict[str, float]:
     called = probability >= THRESHOLD
     return {
         "accuracy": sk.accuracy_score(truth, called),
-        "balanced_accuracy": sk.balanced_accuracy_score(truth, called),
         "precision": sk.precision_score(truth, called, zero_division=0),
         "recall": sk.recall_score(truth, called, zero_division=0),
-        "specificity": sk.recall_score(~truth, ~called, zero_division=0),
         "f1": sk.f1_score(truth, called, zero_division=0),
         "loss": sk.log_loss(truth, probability, labels=[False, True]),
         "auc": sk.roc_auc_score(truth, probability) if 0 < truth.sum() < len(truth) else np.nan,
+        "specificity": sk.recall_score(~truth, ~called, zero_division=0),
+        "balanced_accuracy": sk.balanced_accuracy_score(truth, called),
     }
 
 
@@ -95,10 +95,10 @@ def auc_from_ranks(truth: np.ndarray, score: np.ndarray) -> float:
 
 def metrics_with_intervals(rows: pd.DataFrame) -> dict[str, float]:
     """`classification_metrics`, counts, and `_low` and `_high` of accuracy and AUC."""
-    found = {"images": len(rows), "groups": rows["group"].nunique(), **classification_metrics(rows)}
+    found = classification_metrics(rows)
     for name, (low, high) in group_bootstrap(rows).items():
-        found |= {f"{name}_low": low, f"{name}_high": high}
-    return found
+        found |= {f"{name}_low": float(low), f"{name}_high": float(high)}
+    return found | {"images": len(rows), "groups": rows["group"].nunique()}
 
 
 def report(rows: pd.DataFrame, judged_on: str) -> str:
@@ -173,12 +173,19 @@ def headline_rows(run: Path) -> dict[str, pd.DataFrame]:
 
 def comparison(run: Path) -> pd.DataFrame:
     """One row an architecture, at image level: the table that a run is for."""
-    rows = []
+    rows, protocol = [], read_json(run, "split.json")["protocol"]
     for name, judged in headline_rows(run).items():
         about = read_json(run, f"{name}/metrics.json")
         on = "out-of-fold" if (judged["model"] == "oof").all() else "test"
-        row = {"architecture": name, "weights": about["weights"], "judged_on": on}
-        rows.append(row | {"recipe": about["recipe"]} | metrics_with_intervals(judged))
+        row = {
+            "architecture": name,
+            "weights": about["weights"],
+            **metrics_with_intervals(judged),
+            "judged_on": on,
+            "recipe": about["recipe"],
+            "protocol": protocol,
+        }
+        rows.append(row)
     return pd.DataFrame(rows)
 
 

@@ -103,6 +103,8 @@ def class_counts(manifest: pd.DataFrame, unit: str) -> Figure:
         xlabel=f"{unit}s, by number of images",
         ylabel="images",
     )
+    right.yaxis.set_major_locator(MaxNLocator(integer=True))
+    right.xaxis.set_major_locator(MaxNLocator(integer=True))
     right.legend()
     return figure
 
@@ -222,7 +224,9 @@ def who_is_where(split: pd.DataFrame, unit: str) -> Figure:
     else:
         axis.set_xticks([])
         axis.set_xlabel(f"{len(table)} {unit}s, benign first")
-    axis.set(title=f"Which {unit} is where: one colour a column means no leak", ylabel="pictures")
+    axis.set(title=f"Which {unit} is where: one colour a column means no leak")
+    axis.set_ylabel("pictures" if "orientation" in split else "images")
+    axis.yaxis.set_major_locator(MaxNLocator(integer=True))
     axis.legend(ncols=3, loc="upper right", bbox_to_anchor=(1, 1.18))
     return figure
 

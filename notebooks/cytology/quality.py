@@ -58,7 +58,10 @@ def perceptual_hash(image: Image.Image) -> str:
     with their median (pHash, Zauner 2010, "Implementation and benchmarking of perceptual image
     hash functions"); of the 8 orientations' hashes the smallest is kept.
     """
-    grey = np.asarray(image.convert("L").resize((32, 32), Image.Resampling.BOX), dtype=np.float64)
+    # In whole numbers ("L") the two passes of the resizing round, and a quarter turn swaps them;
+    # BOX gives a pixel on the border of two cells to one of them, and a flip to the other.
+    small = image.convert("L").convert("F").resize((32, 32), Image.Resampling.BILINEAR)
+    grey = np.asarray(small, dtype=np.float64)
     hashes = []
     for orientation in range(len(ORIENTATIONS)):
         low = dctn(orient(grey[..., None], orientation)[..., 0], norm="ortho")[:8, :8]

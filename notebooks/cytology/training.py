@@ -28,6 +28,7 @@ from cytology.tables import written_whole
 from cytology.weights import Weights, file_hash
 
 CALIBRATION_IMAGES = 128
+CALIBRATION_BATCH = 8  # all maps of a batch stay in memory at once: 32 would need 6 GB
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def network(
     name = digest(architecture, size, seed, seen, keras.version())
     path = CACHE / "weights" / f"{architecture}-random-{name}.weights.h5"
     if not path.is_file():
-        calibrate_normalization(model, batches(images, pictures, 32))
+        calibrate_normalization(model, batches(images, pictures, CALIBRATION_BATCH))
         with written_whole(path) as temporary:
             model.save_weights(temporary)
     model.load_weights(path)

@@ -1,0 +1,91 @@
+"""Fixtures: small folders of coloured noise, tables without images, and a run folder."""
+
+import os
+
+import numpy as np
+import pandas as pd
+import pytest
+from cytology.predictions import prediction_rows
+from cytology.settings import ARCHITECTURE_NAMES
+from cytology.splitting import (
+    fingerprint,
+    judged_pictures,
+    leak_report,
+    split_by_group,
+)
+from cytology.tables import write_json, write_table
+from PIL import Image
+
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+
+def draw(seed, width=64, height=48, redder=0):
+    """A smooth picture of coloured noise; another seed gives another perceptual hash."""
+    coarse = np.random.default_rng(seed).integers(40, 200, (9, 12, 3))
+    coarse[..., 0] += redder
+    picture = Image.fromarray(coarse.astype(np.uint8))
+    return picture.resize((width, height), Image.Resampling.BICUBIC)
+
+
+def draw_folder(root, patients=12, images=2):
+    """Write `root/B|M/p<patient>_<image>.png`: even patients are B, odd ones M and redder."""
+    for patient in range(patients):
+        place = root / "BM"[patient % 2]
+        place.mkdir(parents=True, exist_ok=True)
+        for number in range(images):
+            picture = draw(100 * patient + number, redder=50 * (patient % 2))
+            picture.save(place / f"p{patient:03}_{number}.png")
+    return root
+
+
+@pytest.fixture(scope="session")
+def smear():
+    return draw
+
+
+@pytest.fixture(scope="session")
+def smear_folder():
+    return draw_folder
+
+
+@pytest.fixture
+def manifest():
+    """A manifest of 30 groups with 1 to 5 images each, without files."""
+    rows = [
+        (f"{'BM'[g % 2]}/p{g:03}_{i}.png", "BM"[g % 2], f"{g:03}", "", f"{g:03}")
+        for g in range(30)
+        for i in range(1 + g % 5)
+    ]
+    table = pd.DataFrame(rows, columns=["image_id", "label", "patient", "slide", "group"])
+    hashes = [f"{i:064x}" for i in range(len(table))]
+    return table.assign(width=64, height=48, sha256=hashes, phash=hashes)
+
+
+@pytest.fixture
+def run(tmp_path, manifest):
+    """A run folder with a split and predictions of three architectures that know something."""
+    rng = np.random.default_rng(0)
+    folder = tmp_path / "run"
+    colours = pd.DataFrame(rng.uniform(0, 255, (len(manifest), 4)).round(3))
+    colours.columns = ["brightness", "red", "green", "blue"]
+    split = split_by_group(manifest, 3, 0.2, 0.2, seed=0)
+    print_of_split = fingerprint(split)
+    write_table(folder, "manifest.csv", manifest)
+    write_table(folder, "tables/appearance.csv", manifest[["image_id"]].join(colours))
+    write_table(folder, "split.csv", split)
+    about = {"protocol": "grouped", "unit": "patient", "fingerprint": print_of_split}
+    write_json(folder, "split.json", about | {"leak": leak_report(split)})
+    for name in ARCHITECTURE_NAMES:
+        pictures = judged_pictures(split)
+        truth = np.where(pictures["label"] == "M", 1.0, -1.0)
+        logits = pd.Series(truth + rng.normal(size=len(truth)), index=pictures.index)
+        held = pictures[pictures["split"] != "test"]
+        later = pictures[pictures["split"] != "train"]
+        rows = [
+            prediction_rows(part, logits[part.index], model, 0)
+            for part, model in ((held, "oof"), (later, "final"))
+        ]
+        write_table(folder, f"{name}/predictions.csv", pd.concat(rows))
+        metrics = {"weights": "imagenet", "fine_tuned": False, "recipe": "head"}
+        write_json(folder, f"{name}/metrics.json", metrics | {"split": print_of_split})
+    return folder

@@ -1,0 +1,95 @@
+"""Parameters are checked in words, paths are resolved from the project."""
+
+import inspect
+
+import numpy as np
+import pytest
+from cytology import settings
+from cytology.settings import InputError, check_parameter, check_parameters
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [
+        ("seed", -1, "Parameter `seed` is -1; it must be a whole number of at least 0."),
+        ("seed", True, "Parameter `seed` is True; it must be a whole number of at least 0."),
+        ("seed", 1.5, "Parameter `seed` is 1.5; it must be a whole number of at least 0."),
+        ("folds", 1, "Parameter `folds` is 1; it must be a whole number from 2 to 20."),
+        ("fit", "crop", "Parameter `fit` is 'crop'; it must be one of pad, stretch."),
+        ("orientations", 2, "Parameter `orientations` is 2; it must be one of 1, 4, 8."),
+        ("fine_tune", 1, "Parameter `fine_tune` is 1; it must be true or false."),
+        ("data", None, "Parameter `data` is None; it must be text."),
+        (
+            "learning_rate",
+            "fast",
+            "Parameter `learning_rate` is 'fast'; it must be a number from 1e-09 to 1 "
+            "or nothing (None).",
+        ),
+    ],
+)
+def test_a_bad_parameter_is_refused_with_what_is_allowed(name, value, sentence):
+    with pytest.raises(InputError) as error:
+        check_parameter(name, value)
+    assert str(error.value) == sentence
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("learning_rate", None), ("learning_rate", 1), ("val_share", 0.4), ("seed", 0), ("data", "x")],
+)
+def test_good_parameters_pass(name, value):
+    check_parameter(name, value)
+
+
+@pytest.mark.parametrize(
+    ("together", "part"),
+    [
+        ({"val_share": 0.4, "test_share": 0.3}, "must leave 0.4 for training"),
+        ({"train_head": False, "fine_tune": False}, "nothing would be trained"),
+    ],
+)
+def test_parameters_are_checked_together(together, part):
+    with pytest.raises(InputError, match=part):
+        check_parameters(**together)
+
+
+def test_opening_a_run_checks_makes_folders_and_fixes_the_seed(tmp_path):
+    run = settings.open_run(tmp_path / "a run", 3, folds=5)
+    first = np.random.random()
+    assert (run / "tables").is_dir() and (run / "figures").is_dir()
+    settings.open_run(tmp_path / "a run", 3)
+    assert np.random.random() == first
+    with pytest.raises(InputError, match="folds"):
+        settings.open_run(tmp_path / "other", 3, folds=1)
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_relative_path_starts_at_the_project(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert settings.resolve("outputs/x") == settings.PROJECT_ROOT / "outputs" / "x"
+    assert settings.resolve("x", base=tmp_path) == tmp_path / "x"
+    assert settings.short(settings.PROJECT_ROOT / "outputs") == "outputs"
+    assert settings.short(tmp_path) == str(tmp_path)
+
+
+def test_show_prints_the_real_source(capsys):
+    settings.show(settings.cores)
+    assert capsys.readouterr().out.strip() == inspect.getsource(settings.cores).strip()
+
+
+def test_versions_name_what_is_required_and_what_is_absent(monkeypatch, tmp_path):
+    (tmp_path / "requirements.txt").write_text("numpy>=1\n# no\nno-such-package>=2\n-e .\n")
+    monkeypatch.setattr(settings, "PROJECT_ROOT", tmp_path)
+    found = settings.versions()
+    assert found["numpy"] == np.__version__
+    assert found["no-such-package"] == "not installed"
+
+
+def test_without_git_the_commit_is_unknown(monkeypatch, tmp_path):
+    monkeypatch.setattr(settings, "PROJECT_ROOT", tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert settings.git_state()["commit"] == "unknown"
+
+
+def test_a_notebook_shows_the_sentence_of_an_input_error_and_no_stack():
+    assert InputError("No such folder.")._render_traceback_() == ["InputError: No such folder."]

@@ -1,0 +1,94 @@
+"""Tables are written whole or not at all, and come back as they were."""
+
+import pandas as pd
+import pytest
+from cytology.settings import InputError
+from cytology.tables import (
+    read_json,
+    read_table,
+    require,
+    save_figure,
+    write_json,
+    write_table,
+    written_whole,
+)
+from matplotlib.figure import Figure
+from PIL import Image
+
+
+def test_an_error_in_the_middle_leaves_the_old_file_and_no_other(tmp_path):
+    path = tmp_path / "manifest.csv"
+    path.write_text("old")
+    with pytest.raises(RuntimeError), written_whole(path) as temporary:
+        temporary.write_text("half of the n")
+        raise RuntimeError
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_new_file_appears_only_when_it_is_complete(tmp_path):
+    path = tmp_path / "new folder" / "model.weights.h5"
+    with written_whole(path) as temporary:
+        temporary.write_text("new")
+        assert not path.exists()
+        assert temporary.name.endswith(".weights.h5")
+    assert path.read_text() == "new"
+    assert list(path.parent.iterdir()) == [path]
+    assert path.stat().st_mode & 0o444 == 0o444
+
+
+def test_codes_stay_text_and_numbers_stay_numbers(tmp_path):
+    table = pd.DataFrame(
+        {
+            "image_id": ["B/ä b.png", 'M/"q", x.png', "M/2.png", "M/3.png"],
+            "patient": ["007", "", "NA", "None"],
+            "group": ["1e5", "nan", "null", "3"],
+            "slide": [""] * 4,
+            "fold": pd.array([0, 1, pd.NA, 2], dtype="Int64"),
+            "logit": [0.5, -1e-7, float("nan"), 2],
+        }
+    )
+    write_table(tmp_path, "manifest.csv", table)
+    back = read_table(tmp_path, "manifest.csv")
+    texts = ["image_id", "patient", "group", "slide"]
+    assert back[texts].to_numpy().tolist() == table[texts].to_numpy().tolist()
+    assert back["logit"].isna().tolist() == [False, False, True, False]
+    assert back["fold"].isna().tolist() == [False, False, True, False]
+    pd.testing.assert_series_equal(back["logit"], table["logit"])
+
+
+def test_an_empty_table_comes_back_empty(tmp_path):
+    write_table(tmp_path, "rejected.csv", pd.DataFrame(columns=["image_id", "label", "reason"]))
+    back = read_table(tmp_path, "rejected.csv")
+    assert list(back) == ["image_id", "label", "reason"] and back.empty
+
+
+def test_json_keeps_umlauts_and_order(tmp_path):
+    write_json(tmp_path, "dataset.json", {"z": "Präparat", "a": [1, None]})
+    assert list(read_json(tmp_path, "dataset.json").items()) == [("z", "Präparat"), ("a", [1, None])]
+    assert "Präparat" in (tmp_path / "dataset.json").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("name", "notebook"),
+    [
+        ("manifest.csv", "01_data_exploration"),
+        ("augmentation.json", "02_augmentation"),
+        ("split.csv", "03_splitting"),
+        ("inceptionv3/predictions.csv", "05_train_inceptionv3"),
+        ("tables/comparison.csv", "07_comparison"),
+    ],
+)
+def test_a_missing_file_names_the_notebook_that_writes_it(tmp_path, name, notebook):
+    with pytest.raises(InputError) as error:
+        require(tmp_path, name)
+    assert str(error.value) == (
+        f"{name} is missing in {tmp_path}: run notebook {notebook} first "
+        f"(with run_dir = {str(tmp_path)!r})."
+    )
+
+
+def test_the_caption_of_a_figure_travels_in_the_png(tmp_path):
+    path = save_figure(tmp_path, "03_who", Figure(), "Who is where")
+    assert path == tmp_path / "figures" / "03_who.png"
+    assert Image.open(path).text["Description"] == "Who is where"

@@ -1,0 +1,570 @@
+"""Everything that needs TensorFlow: networks, caches, training, inference.
+
+Tiny pictures and random weights: what is tested is who sees what, never how well it does.
+"""
+
+import shutil
+from functools import partial
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+from cytology import inference, training
+from cytology.architectures import (
+    ARCHITECTURES,
+    build,
+    build_head,
+    calibrate_normalization,
+    feature_extractor,
+    put_head,
+)
+from cytology.augmentation import fit_to_square, orient, pictures_of
+from cytology.backend import keras, tf
+from cytology.datasets import build_manifest, inspect_images, load
+from cytology.pipeline import DecodedImages, Features, batches, decode, frozen_features
+from cytology.quality import open_rgb
+from cytology.settings import ARCHITECTURE_NAMES, InputError
+from cytology.splitting import judged_pictures, split_by_group, split_pictures_at_random
+from cytology.tables import write_json
+from cytology.training import (
+    HeadTrainer,
+    Recipe,
+    class_weights,
+    compile_model,
+    cross_validate_head,
+    fine_tune,
+    network,
+    orientations_tried,
+    predict_logits,
+    save_model,
+    train_final_head,
+)
+from cytology.weights import Weights
+
+SIZE = 75
+RECIPE = Recipe(
+    learning_rate=0.01, epochs=4, batch_size=16, class_weight="balanced", patience=None, seed=0
+)
+RANDOM = Weights("random", None, "Random weights.")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory):
+    """A cache of this module's own: tests neither use nor fill `outputs/cache`."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "CACHE", folder)
+        patch.setattr(training, "frozen_features", partial(frozen_features, cache=folder))
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory, smear_folder, cache):
+    """24 images of 12 patients: root, manifest, split and decoded images."""
+    root = smear_folder(tmp_path_factory.mktemp("data"))
+    _, listing, _ = load(str(root), patient_pattern=r"(p\d+)_")
+    manifest = build_manifest(inspect_images(root, listing)[0])
+    split = split_by_group(manifest, 3, 0.2, 0.2, seed=0)
+    images = decode(root, manifest, SIZE, "pad", cache)
+    return SimpleNamespace(root=root, manifest=manifest, split=split, images=images)
+
+
+@pytest.fixture(scope="module")
+def trained(data):
+    """A MobileNetV2 with a trained head: model, features, predictions and history."""
+    model, weights_hash = network("mobilenetv2", RANDOM, data.images, data.split, seed=0)
+    features = training.features_for(model, data.images, data.split, 4, weights_hash, "pad", 16)
+    rows, history = train_final_head(model, features, data.split, 4, RECIPE)
+    return SimpleNamespace(model=model, features=features, rows=rows, history=history)
+
+
+@pytest.fixture
+def toy():
+    """Features without a network: 40 groups, 3 images each, half of 6 features know the class."""
+    rng = np.random.default_rng(0)
+    rows = [
+        (f"g{g:02}/{i}", f"g{g:02}", "M" if g % 4 == 0 else "B") for g in range(40) for i in range(3)
+    ]
+    manifest = pd.DataFrame(rows, columns=["image_id", "group", "label"])
+    split = split_by_group(manifest, 3, 0.2, 0.2, seed=0)
+    pictures = pictures_of(manifest, 4)
+    shift = np.where(pictures["label"] == "M", 1.5, 0)[:, None] * [1, 1, 1, 0, 0, 0]
+    values = (rng.normal(size=(len(pictures), 6)) + shift).astype(np.float32)
+    index = pd.MultiIndex.from_frame(pictures[["image_id", "orientation"]])
+    return SimpleNamespace(split=split, features=Features(values, index, 0, 0.0))
+
+
+def keyed(rows, column="logit"):
+    return rows.set_index(["model", "image_id", "orientation"])[column].sort_index()
+
+
+def flip(split, rows):
+    """The split with the labels of `rows` exchanged."""
+    other = split["label"].map({"B": "M", "M": "B"})
+    return split.assign(label=split["label"].mask(rows, other))
+
+
+# ---------------------------------------------------------------------- networks
+
+
+@pytest.mark.parametrize("name", ARCHITECTURE_NAMES)
+def test_a_network_has_its_own_preprocessing_and_loads_again(name, tmp_path):
+    model = build(name, SIZE)
+    pixels = np.random.default_rng(0).integers(0, 256, (3, SIZE, SIZE, 3), dtype=np.uint8)
+    module = {"mobilenetv2": "mobilenet_v2", "inceptionv3": "inception_v3"}.get(name, "densenet")
+    expected = getattr(keras.applications, module).preprocess_input(pixels.astype(np.float32))
+    scaled = model.get_layer("preprocess")(pixels)
+    np.testing.assert_allclose(scaled, expected, atol=2e-5)
+
+    # A head that makes something of a random network's faint features.
+    features = feature_extractor(model).predict_on_batch(pixels)
+    spread = np.maximum(features.var(axis=0), 1e-12)
+    model.get_layer("standardize").set_weights([features.mean(axis=0), spread])
+    kernel = np.random.default_rng(1).normal(size=(features.shape[1], 1))
+    model.get_layer("logit").set_weights([kernel, np.array([0.3])])
+    logits = model.predict_on_batch(pixels)
+    assert logits.shape == (3, 1) and logits.dtype == np.float32 and np.ptp(logits) > 0.01
+
+    saved = save_model(model, tmp_path)
+    names = ["model.keras", "model.h5"] if name == "densenet121" else ["model.keras"]
+    assert [path.name for path in saved] == names
+    for path in saved:
+        assert path.parent == tmp_path / name
+        assert training.largest_difference(path, model, pixels) < 1e-5
+
+
+def test_too_small_a_picture_is_refused():
+    with pytest.raises(InputError, match="`image_size` is 74; InceptionV3 needs at least 75"):
+        build("inceptionv3", 74)
+
+
+def test_the_seed_decides_the_random_weights(data):
+    def kernel(seed):
+        return build("mobilenetv2", SIZE, seed=seed).get_layer("Conv1").get_weights()[0]
+
+    assert np.array_equal(kernel(1), kernel(1)) and not np.array_equal(kernel(1), kernel(2))
+
+
+def test_calibrated_statistics_are_the_mean_over_the_batches():
+    image = keras.Input((4, 4, 2))
+    normal = keras.layers.BatchNormalization(momentum=0.9, name="normal")(image)
+    pooled = keras.layers.GlobalAveragePooling2D(name="features")(normal)
+    model = keras.Model(image, pooled)
+    data = np.random.default_rng(0).normal(3, 2, (5, 6, 4, 4, 2)).astype(np.float32)
+    calibrate_normalization(model, data)
+    layer = model.get_layer("normal")
+    np.testing.assert_allclose(layer.moving_mean, data.mean(axis=(0, 1, 2, 3)), rtol=1e-4)
+    variance = data.var(axis=(1, 2, 3)).mean(axis=0)
+    np.testing.assert_allclose(layer.moving_variance, variance, rtol=1e-4)
+    assert layer.momentum == 0.9 and not layer.trainable
+
+
+def test_calibration_sees_no_test_image_and_is_kept_for_the_next_run(data, tmp_path, monkeypatch):
+    def calibrated(changed, cache):
+        monkeypatch.setattr(training, "CACHE", tmp_path / cache)
+        pixels = np.array(data.images.pixels)
+        names = data.split.loc[data.split["split"] == changed, "image_id"]
+        pixels[data.images.row[names]] = 255 - pixels[data.images.row[names]]
+        images = DecodedImages(pixels, data.images.row, data.images.sha256)
+        model, name = network("mobilenetv2", RANDOM, images, data.split, seed=0)
+        return [layer.moving_mean.numpy() for layer in normalizations(model)][0], name
+
+    mean, name = calibrated("none", "a")
+    assert abs(mean).max() > 0
+    np.testing.assert_array_equal(calibrated("test", "b")[0], mean)
+    monkeypatch.setattr(training, "calibrate_normalization", None)
+    again, same_name = calibrated("test", "a")
+    np.testing.assert_array_equal(again, mean)
+    assert same_name == name
+    with pytest.raises(TypeError):  # other pictures are calibrated anew, so they are looked at
+        calibrated("train", "a")
+
+
+def normalizations(model):
+    return [
+        layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)
+    ]
+
+
+# ------------------------------------------------------------------ decoded images
+
+
+def test_an_image_is_decoded_once_and_found_by_its_name(data, tmp_path, monkeypatch):
+    for name in data.manifest["image_id"]:
+        expected = fit_to_square(open_rgb(data.root / name), SIZE, "pad")
+        np.testing.assert_array_equal(data.images.pixels[data.images.row[name]], expected)
+    first = decode(data.root, data.manifest, 75, "stretch", tmp_path)
+    shuffled = data.manifest.sample(frac=1, random_state=0)
+    again = decode(tmp_path / "gone", shuffled, 75, "stretch", tmp_path)
+    for name in data.manifest["image_id"]:
+        np.testing.assert_array_equal(
+            again.pixels[again.row[name]], first.pixels[first.row[name]]
+        )
+    assert not np.array_equal(first.pixels, data.images.pixels)
+
+
+def test_a_changed_or_doubled_image_meets_no_stale_pixels(data, tmp_path, smear):
+    root = tmp_path / "data"
+    shutil.copytree(data.root, root)
+    decode(root, data.manifest, 75, "pad", tmp_path)
+    smear(12345).save(root / "B" / "p000_0.png")
+    shutil.copy(root / "B" / "p002_0.png", root / "B" / "p002_1.png")
+    _, listing, _ = load(str(root))
+    images = decode(root, inspect_images(root, listing)[0], 75, "pad", tmp_path)
+    expected = fit_to_square(smear(12345), 75, "pad")
+    np.testing.assert_array_equal(images.pixels[images.row["B/p000_0.png"]], expected)
+    assert images.row["B/p002_0.png"] == images.row["B/p002_1.png"]
+    assert len(images.pixels) == 23
+
+
+# ----------------------------------------------------------------------- batches
+
+
+def test_pictures_labels_and_weights_stay_together_when_shuffled(data):
+    pictures = pictures_of(data.split, 8)[["image_id", "orientation", "label"]]
+    pictures["weight"] = np.arange(len(pictures), dtype=float)
+    feed = batches(data.images, pictures, 20, shuffle_seed=1)
+    orders = []
+    for _ in range(2):
+        weights = []
+        for found, labels, weight in feed:
+            rows = pictures.iloc[weight.numpy().astype(int)]
+            expected = data.images.batch(rows["image_id"], rows["orientation"])
+            np.testing.assert_array_equal(found, expected)
+            np.testing.assert_array_equal(labels.numpy().ravel() == 1, rows["label"] == "M")
+            weights += weight.numpy().tolist()
+        assert sorted(weights) == pictures["weight"].tolist()
+        orders.append(weights)
+    assert orders[0] != orders[1]
+    again = [w for *_, weight in batches(data.images, pictures, 20, 1) for w in weight.numpy()]
+    assert again == orders[0]
+
+
+def test_a_picture_of_the_batch_is_the_turned_image(data):
+    (found,) = batches(data.images, pictures_of(data.manifest[:1], 8), 8)
+    upright = data.images.pixels[data.images.row[data.manifest["image_id"][0]]]
+    np.testing.assert_array_equal(found, [orient(upright, o) for o in range(8)])
+
+
+@pytest.mark.parametrize("class_weight", ["balanced", "none"])
+def test_class_weights_change_the_loss_as_they_should(data, class_weight):
+    pictures = judged_pictures(data.split)
+    pictures = pictures[(pictures["label"] == "B") | (pictures["group"] == "p001")]
+    weights = class_weights(pictures["label"], class_weight)
+    sums = weights.groupby(pictures["label"]).sum()
+    assert (sums["B"] == pytest.approx(sums["M"])) == (class_weight == "balanced")
+    model = keras.Sequential(
+        [keras.Input((SIZE, SIZE, 3)), keras.layers.GlobalAveragePooling2D(), constant_logit(1.5)]
+    )
+    compile_model(model, "sgd")
+    found = model.evaluate(
+        batches(data.images, pictures.assign(weight=weights), 8), return_dict=True, verbose=0
+    )
+    losses = np.where(pictures["label"] == "M", np.log1p(np.exp(-1.5)), np.log1p(np.exp(1.5)))
+    assert found["loss"] == pytest.approx((losses * weights).mean(), rel=1e-4)
+    assert found["accuracy"] == pytest.approx((pictures["label"] == "M").mean())
+
+
+def constant_logit(value):
+    return keras.layers.Dense(
+        1, kernel_initializer="zeros", bias_initializer=keras.initializers.Constant(value)
+    )
+
+
+# ---------------------------------------------------------------- frozen features
+
+
+class MeanColour:
+    """Stands for a network: its features are the colours of the corner; counts its pictures."""
+
+    def __init__(self):
+        self.output, self.seen = np.empty((1, 3)), 0
+
+    def predict_on_batch(self, batch):
+        self.seen += len(batch)
+        return np.asarray(batch)[:, 0, 20].astype(np.float32)
+
+
+def features_from(data, pictures, cache, key=("mean", "hash", SIZE, "pad"), images=None):
+    extractor, images = MeanColour(), images or data.images
+    found = frozen_features(extractor, images, pictures, list(key), 5, cache)
+    assert extractor.seen == found.computed
+    expected = images.batch(pictures["image_id"], pictures["orientation"])[:, 0, 20]
+    np.testing.assert_array_equal(found.of(pictures), expected)
+    np.testing.assert_array_equal(found.of(pictures[::-1]), expected[::-1])
+    return found.computed
+
+
+def test_features_are_computed_once_and_only_where_missing(data, tmp_path):
+    some, everything = pictures_of(data.manifest[:6], 4), pictures_of(data.manifest, 8)
+    assert features_from(data, some, tmp_path) == 24
+    assert features_from(data, some.sample(frac=1, random_state=0), tmp_path) == 0
+    assert features_from(data, everything, tmp_path) == 8 * 24 - 24
+    assert features_from(data, everything, tmp_path) == 0
+    assert features_from(data, some, tmp_path) == 0
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        ("other", "hash", SIZE, "pad"),
+        ("mean", "other weights", SIZE, "pad"),
+        ("mean", "hash", 96, "pad"),
+        ("mean", "hash", SIZE, "stretch"),
+    ],
+)
+def test_other_weights_size_or_fit_never_meet_a_stale_entry(data, tmp_path, key):
+    pictures = pictures_of(data.manifest, 1)
+    features_from(data, pictures, tmp_path)
+    assert features_from(data, pictures, tmp_path, key) == 24
+
+
+def test_a_changed_image_is_computed_anew_and_a_renamed_or_doubled_one_is_not(data, tmp_path):
+    pictures = pictures_of(data.manifest, 1)
+    features_from(data, pictures, tmp_path)
+    pixels, sha256 = np.array(data.images.pixels), data.images.sha256.copy()
+    changed, copied, other = data.manifest["image_id"][:3]
+    row = data.images.row.copy()
+    pixels[row[changed]] = 7
+    sha256[changed] = "changed"
+    row[copied], sha256[copied] = row[other], sha256[other]
+    images = DecodedImages(pixels, row, sha256)
+    assert features_from(data, pictures, tmp_path, images=images) == 1
+    names = {name: f"new/{name}" for name in data.manifest["image_id"]}
+    renamed = DecodedImages(pixels, row.rename(names), sha256.rename(names))
+    pictures = pictures.assign(image_id=pictures["image_id"].map(names))
+    assert features_from(data, pictures, tmp_path, images=renamed) == 0
+
+
+def test_doubled_images_are_computed_once(data, tmp_path):
+    row, sha256 = data.images.row.copy(), data.images.sha256.copy()
+    row[:], sha256[:] = row.iloc[0], sha256.iloc[0]
+    images = DecodedImages(data.images.pixels, row, sha256)
+    assert features_from(data, pictures_of(data.manifest, 2), tmp_path, images=images) == 2
+
+
+def test_an_unknown_picture_has_no_features(toy):
+    with pytest.raises(KeyError, match="nobody"):
+        toy.features.of(pd.DataFrame({"image_id": ["g00/0", "nobody"], "orientation": 0}))
+
+
+def test_features_of_test_images_are_computed_as_taken_only(data, trained):
+    index = trained.features.index.to_frame(index=False)
+    turned = index.groupby("image_id")["orientation"].nunique()
+    test = data.split.set_index("image_id")["split"].reindex(turned.index) == "test"
+    assert (turned[test] == 1).all() and (turned[~test] == 4).all()
+
+
+# -------------------------------------------------------------------------- heads
+
+
+def test_each_head_starts_afresh(toy):
+    """The second training is as if the first had not been: weights, optimizer, dropout."""
+    pictures = judged_pictures(toy.split)
+    trainer, logits = HeadTrainer(6, RECIPE), []
+    for _ in range(2):
+        trainer.fit(toy.features, pictures, pictures, "x")
+        logits.append(trainer.logits(toy.features, pictures))
+    np.testing.assert_allclose(logits[0], logits[1], atol=1e-5)
+
+
+def test_out_of_fold_rows_are_complete_and_know_the_class(toy):
+    rows, history = cross_validate_head(toy.features, toy.split, 4, RECIPE)
+    held = toy.split[toy.split["split"] != "test"]
+    oof = rows[rows["model"] == "oof"]
+    assert sorted(oof["image_id"]) == sorted(held["image_id"])
+    assert not rows.duplicated(["image_id", "model", "seed", "orientation"]).any()
+    assert set(rows["model"]) == {"oof", "fold0", "fold1", "fold2"}
+    assert (rows.loc[rows["model"] != "oof", "split"] == "test").all()
+    assert oof["logit"].groupby(oof["label"]).median().diff()["M"] > 1
+    assert history.groupby("model")["epoch"].apply(list).tolist() == [[1, 2, 3, 4]] * 3
+
+
+@pytest.mark.parametrize("patience", [None, 1], ids=["all epochs", "early stopping"])
+def test_out_of_fold_predictions_never_use_the_labels_of_their_fold(toy, patience):
+    recipe = Recipe(0.05, 6, 16, "balanced", patience, 0)
+    rows, _ = cross_validate_head(toy.features, toy.split, 1, recipe)
+    for fold in (0, 2):
+        changed = flip(toy.split, toy.split["fold"] == fold)
+        other, _ = cross_validate_head(toy.features, changed, 1, recipe)
+        judged = (other["model"] == "oof") & (other["fold"] == fold)
+        same = keyed(other[judged | (other["model"] == f"fold{fold}")])
+        np.testing.assert_allclose(same, keyed(rows)[same.index], atol=1e-5)
+        rest = keyed(other[(other["model"] == "oof") & ~judged])
+        assert np.abs(rest - keyed(rows)[rest.index]).max() > 0.01
+
+
+def test_test_labels_change_nothing(toy, trained, data):
+    recipe = Recipe(0.05, 4, 16, "balanced", 1, 0)
+    changed = flip(toy.split, toy.split["split"] == "test")
+    rows, other = (
+        cross_validate_head(toy.features, split, 1, recipe)[0] for split in (toy.split, changed)
+    )
+    np.testing.assert_allclose(keyed(rows), keyed(other), atol=1e-5)
+    changed = flip(data.split, data.split["split"] == "test")
+    other, _ = train_final_head(trained.model, trained.features, changed, 4, RECIPE)
+    np.testing.assert_allclose(keyed(trained.rows), keyed(other), atol=1e-5)
+
+
+def test_class_weights_reach_the_head(toy):
+    """A quarter of the groups is malignant: balancing them moves logits up."""
+    means = {}
+    for choice in ("balanced", "none"):
+        recipe = Recipe(0.05, 4, 16, choice, None, 0)
+        rows, _ = cross_validate_head(toy.features, toy.split, 1, recipe)
+        means[choice] = rows["logit"].mean()
+    assert means["balanced"] > means["none"] + 0.3
+
+
+def test_early_stopping_ends_before_the_last_epoch(toy):
+    recipe = Recipe(0.5, 60, 16, "balanced", 1, 0)
+    _, history = cross_validate_head(toy.features, toy.split, 1, recipe)
+    assert (history.groupby("model").size() < 60).all()
+
+
+def test_orientations_are_tried_on_the_same_folds(toy):
+    rows, _ = cross_validate_head(toy.features, toy.split, 4, RECIPE)
+    oof = rows[rows["model"] == "oof"]
+    tried = orientations_tried(toy.features, toy.split, 4, RECIPE, oof)
+    assert tried.groupby("orientations").size().to_dict() == {1: len(oof), 4: len(oof)}
+    alone = tried[tried["orientations"] == 1].set_index("image_id")
+    assert alone["fold"].to_dict() == oof.set_index("image_id")["fold"].to_dict()
+    assert np.abs(alone["logit"] - oof.set_index("image_id")["logit"]).max() > 0.01
+
+
+def test_the_originals_protocol_trains_on_its_own_pictures(toy):
+    images = toy.split[["image_id", "group", "label"]]
+    split = split_pictures_at_random(images, 4, 3, 0.2, 0.2, seed=0)
+    rows, _ = cross_validate_head(toy.features, split, 4, Recipe(0.01, 2, 16, "none", 1, 0))
+    oof = rows[rows["model"] == "oof"]
+    assert len(oof) == (split["split"] != "test").sum() and set(oof["orientation"]) == {0, 1, 2, 3}
+
+
+# -------------------------------------------------------------- the whole network
+
+
+def test_the_head_on_the_network_gives_the_same_logits_picture_by_picture(data, trained):
+    pictures = trained.rows.sample(frac=1, random_state=1)
+    logits = predict_logits(trained.model, data.images, pictures, 5)
+    np.testing.assert_allclose(logits, pictures["logit"], atol=1e-4)
+    assert np.ptp(logits) > 0.1
+    assert set(trained.rows["split"]) == {"val", "test"}
+    assert trained.history["model"].unique().tolist() == ["final"]
+
+
+def test_the_head_is_copied_with_its_standardization(toy):
+    head, other = build_head(6, seed=0), build_head(6, seed=1)
+    head.get_layer("standardize").set_weights([np.full(6, 2.0), np.full(6, 3.0)])
+    head.get_layer("logit").set_weights([np.ones((6, 1)), np.array([0.5])])
+    put_head(other, head)
+    x = toy.features.values[:4]
+    np.testing.assert_array_equal(other.predict_on_batch(x), head.predict_on_batch(x))
+    assert head.predict_on_batch(np.full((1, 6), 2.0)) == pytest.approx(0.5)
+
+
+def test_fine_tuning_trains_every_layer_but_the_batch_normalizations(data, cache):
+    model, _ = network("mobilenetv2", RANDOM, data.images, data.split, seed=0)
+    kernel = np.random.default_rng(0).normal(size=(1280, 1)) / 30
+    model.get_layer("logit").set_weights([kernel, np.zeros(1)])  # from zero nothing flows back
+    before = {layer.name: layer.get_weights() for layer in model.layers}
+    recipe = Recipe(1e-3, 2, 8, "balanced", None, 0)
+    rows, history = fine_tune(model, data.images, data.split, 1, recipe)
+    frozen = {layer.name for layer in normalizations(model)}
+    for layer in model.layers:
+        same = [np.array_equal(*pair) for pair in zip(before[layer.name], layer.get_weights())]
+        assert all(same) if layer.name in frozen else not any(same), layer.name
+    assert len(frozen) > 50
+    assert history["stage"].tolist() == ["fine_tune"] * 2 and history["epoch"].tolist() == [1, 2]
+    shuffled = rows.sample(frac=1, random_state=0)
+    logits = predict_logits(model, data.images, shuffled, 5)
+    np.testing.assert_allclose(logits, shuffled["logit"], atol=1e-4)
+    expected = data.split[data.split["split"] != "train"]
+    assert sorted(rows["image_id"]) == sorted(expected["image_id"])
+
+
+def test_more_pictures_a_step_than_there_are_is_refused(data, trained):
+    recipe = Recipe(1e-3, 1, 1000, "none", None, 0)
+    with pytest.raises(InputError, match="Parameter `batch_size` is 1000, more than the"):
+        fine_tune(trained.model, data.images, data.split, 1, recipe)
+
+
+def test_the_optimizers_are_the_originals():
+    found = {
+        name: (spec.optimizer.__name__, spec.learning_rate) for name, spec in ARCHITECTURES.items()
+    }
+    assert found == {
+        "mobilenetv2": ("Adam", 1e-4),
+        "inceptionv3": ("RMSprop", 1e-5),
+        "densenet121": ("Adam", 1e-4),
+    }
+
+
+def test_the_speed_is_measured(data, trained):
+    assert training.images_per_second(trained.model, data.images, 4) > 0
+
+
+# --------------------------------------------------------------------- inference
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, trained):
+    """A run folder that holds the trained model."""
+    run = tmp_path_factory.mktemp("run")
+    save_model(trained.model, run)
+    write_json(run, "mobilenetv2/metrics.json", {"fit": "pad"})
+    return run
+
+
+def test_files_are_predicted_as_in_training_and_a_broken_one_has_its_reason(
+    data, trained, finished, tmp_path, smear
+):
+    shutil.copytree(data.root, tmp_path / "new")
+    whole = (data.root / "B" / "p000_0.png").read_bytes()
+    (tmp_path / "new" / "B" / "cut.png").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "new" / "text.jpg").write_text("no image")
+    (tmp_path / "new" / "notes.txt").write_text("not looked at")
+    model, about = inference.load_trained(finished, "mobilenetv2")
+    names = inference.images_in(tmp_path / "new")
+    table = inference.predict_files(model, tmp_path / "new", names, about["fit"], 5)
+    assert table["image_id"].tolist() == names and len(names) == 26
+    table = table.set_index("image_id")
+    assert table.loc["text.jpg", "reason"] == "not an image"
+    assert table.loc["B/cut.png", "reason"].startswith("damaged: ")
+    broken = table["reason"] != ""
+    assert broken.sum() == 2 and (table.loc[broken, "predicted"] == "").all()
+    assert table.loc[broken, ["logit", "probability"]].isna().all(axis=None)
+    pictures = judged_pictures(data.split)
+    logits = predict_logits(trained.model, data.images, pictures, 7)
+    found = table.loc[pictures["image_id"]]
+    np.testing.assert_allclose(found["logit"].astype(float), logits, atol=1e-4)
+    assert (found["predicted"] == np.where(found["logit"] >= 0, "M", "B")).all()
+    assert found["probability"].to_numpy() == pytest.approx(1 / (1 + np.exp(-logits)), abs=1e-4)
+
+
+def test_a_folder_of_broken_files_only_is_a_table_of_reasons(trained, tmp_path):
+    (tmp_path / "a.png").write_text("no image")
+    table = inference.predict_files(trained.model, tmp_path, ["a.png"], "pad")
+    assert table[["predicted", "reason"]].to_numpy().tolist() == [["", "not an image"]]
+
+
+def test_what_cannot_be_predicted_is_refused_with_its_path(finished, tmp_path):
+    with pytest.raises(InputError, match="There is no folder .*no: check the parameter `images`"):
+        inference.images_in(tmp_path / "no")
+    with pytest.raises(InputError, match="No JPEG, PNG, BMP or TIFF file in"):
+        inference.images_in(tmp_path)
+    with pytest.raises(InputError, match="run notebook 05_train_inceptionv3 first"):
+        inference.load_trained(finished, "inceptionv3")
+
+
+def test_another_network_under_a_wrong_name_is_refused(finished):
+    shutil.copytree(finished / "mobilenetv2", finished / "densenet121")
+    with pytest.raises(InputError, match="holds a mobilenetv2, not a densenet121: train it again"):
+        inference.load_trained(finished, "densenet121")
+
+
+def test_the_machinery_finds_the_accelerator_or_says_cpu():
+    from cytology.backend import GPUS, device
+
+    assert bool(tf.config.list_physical_devices("GPU")) == bool(GPUS)
+    assert GPUS or device().startswith("CPU, ")

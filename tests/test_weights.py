@@ -1,0 +1,88 @@
+"""Where weights come from, and that a fallback is never silent."""
+
+import hashlib
+import socket
+
+import pytest
+from cytology import weights
+from cytology.settings import InputError
+from cytology.weights import IMAGENET_FILES, file_hash, find_weights, unreachable
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    """An empty Keras home and no network."""
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
+    monkeypatch.setattr(weights, "unreachable", lambda address: "no route")
+    return tmp_path / "keras" / "models"
+
+
+def put(folder, name):
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text("weights")
+    return folder / name
+
+
+def test_without_a_network_auto_goes_on_with_random_weights_aloud(home):
+    found = find_weights("mobilenetv2", "auto")
+    assert (found.kind, found.path) == ("random", None)
+    assert found.explanation.startswith("NO PRETRAINED WEIGHTS for mobilenetv2")
+    assert str(home) in found.explanation and "(no route)" in found.explanation
+    assert "ranks nothing" in found.explanation
+
+
+def test_without_a_network_imagenet_is_an_error(home):
+    with pytest.raises(InputError) as error:
+        find_weights("mobilenetv2", "imagenet")
+    assert str(home) in str(error.value) and "cannot be downloaded (no route)" in str(error.value)
+
+
+@pytest.mark.parametrize("choice", ["auto", "imagenet"])
+@pytest.mark.parametrize("architecture", list(IMAGENET_FILES))
+def test_keras_cache_is_used_without_asking_the_network(home, monkeypatch, architecture, choice):
+    monkeypatch.setattr(weights, "unreachable", None)
+    path = put(home, IMAGENET_FILES[architecture].rsplit("/")[-1])
+    found = find_weights(architecture, choice)
+    assert (found.kind, found.path) == ("imagenet", path)
+
+
+def test_random_weights_ask_nobody(monkeypatch):
+    monkeypatch.setattr(weights, "unreachable", None)
+    assert find_weights("densenet121", "random").kind == "random"
+
+
+def test_a_file_serves_its_own_architecture_and_the_others_follow_auto(tmp_path):
+    path = put(tmp_path, "mobilenetv2_imagenet_notop.weights.h5")
+    own = find_weights("mobilenetv2", str(path))
+    assert (own.kind, own.path) == ("file", path)
+    other = find_weights("densenet121", str(path))
+    assert other.kind == "random"
+    assert other.explanation.startswith(f"{path.name} is not for densenet121 by its name. NO PRE")
+
+
+def test_a_folder_serves_the_architectures_that_it_has(tmp_path):
+    path = put(tmp_path / "weights", "inceptionv3_x.weights.h5")
+    put(tmp_path / "weights", "densenet121.txt")
+    own = find_weights("inceptionv3", str(path.parent))
+    assert (own.kind, own.path) == ("file", path)
+    other = find_weights("densenet121", str(path.parent))
+    assert other.kind == "random"
+    assert other.explanation.startswith(f"No densenet121*.weights.h5 in {path.parent}. NO PRE")
+
+
+def test_a_path_that_is_not_there_is_an_error(tmp_path):
+    with pytest.raises(InputError, match="There is no file or folder"):
+        find_weights("mobilenetv2", str(tmp_path / "no.weights.h5"))
+
+
+def test_a_server_that_does_not_answer_is_given_up_in_time(monkeypatch):
+    monkeypatch.setenv("no_proxy", "*")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        assert "timed out" in unreachable(f"http://127.0.0.1:{port}/x", seconds=0.2)
+    assert unreachable(f"http://127.0.0.1:{port}/x", seconds=0.2)
+
+
+def test_the_hash_of_a_file_is_sha256(tmp_path):
+    path = put(tmp_path, "x")
+    assert file_hash(path) == hashlib.sha256(b"weights").hexdigest()
