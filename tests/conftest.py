@@ -5,6 +5,8 @@ import os
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
+
 from cytology.predictions import prediction_rows
 from cytology.settings import ARCHITECTURE_NAMES
 from cytology.splitting import (
@@ -14,7 +16,6 @@ from cytology.splitting import (
     split_by_group,
 )
 from cytology.tables import write_json, write_table
-from PIL import Image
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 

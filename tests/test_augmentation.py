@@ -3,14 +3,10 @@
 import numpy as np
 import pandas as pd
 import pytest
-from cytology.augmentation import (
-    ORIENTATIONS,
-    fit_to_square,
-    orient,
-    pictures_of,
-    write_pictures,
-)
 from PIL import Image
+
+from cytology.augmentation import ORIENTATIONS, fit_to_square, orient, pictures_of
+from cytology.datasets import write_pictures
 
 IMAGE = np.arange(5 * 5 * 3).reshape(5, 5, 3).astype(np.uint8)
 
@@ -92,5 +88,5 @@ def test_pictures_are_written_as_files_without_meeting_on_one_name(tmp_path, sme
     written = write_pictures(pictures_of(images, 8), tmp_path, tmp_path / "augmented")
     files = sorted((tmp_path / "augmented" / "B").iterdir())
     assert written == len(files) == 16
-    turned = Image.open(tmp_path / "augmented" / "B" / "B__x__1_o3.png")
+    turned = Image.open(tmp_path / "augmented" / "B" / "B__x__1.png_o3.png")
     assert np.array_equal(turned, orient(np.asarray(Image.open(tmp_path / "B/x/1.png")), 3))

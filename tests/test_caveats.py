@@ -1,6 +1,7 @@
 """What must be said aloud is said, and nothing is said when there is nothing."""
 
 import pytest
+
 from cytology.caveats import caveats, caveats_html, weights_html
 from cytology.tables import read_json, write_json
 

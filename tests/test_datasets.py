@@ -4,6 +4,8 @@ import shutil
 
 import pandas as pd
 import pytest
+from PIL import Image, ImageOps
+
 from cytology import datasets
 from cytology.datasets import (
     add_patients_from_csv,
@@ -21,7 +23,6 @@ from cytology.datasets import (
 )
 from cytology.settings import InputError
 from cytology.tables import write_json
-from PIL import Image, ImageOps
 
 
 @pytest.fixture
@@ -309,7 +310,12 @@ def described(root):
 
 def test_the_fingerprint_changes_with_an_image_and_not_with_time(root, smear):
     before = described(root)
-    assert (before["images"], before["benign"], before["malignant"], before["groups"]) == (8, 4, 4, 8)
+    assert (before["images"], before["benign"], before["malignant"], before["groups"]) == (
+        8,
+        4,
+        4,
+        8,
+    )
     assert described(root) == before
     smear(999).save(root / "B" / "p000_0.png")
     assert described(root)["fingerprint"] != before["fingerprint"]

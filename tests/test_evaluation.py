@@ -5,6 +5,10 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.preprocessing import StandardScaler
+
 from cytology import evaluation
 from cytology.evaluation import (
     auc_from_ranks,
@@ -21,9 +25,6 @@ from cytology.predictions import read_predictions
 from cytology.settings import InputError
 from cytology.splitting import split_pictures_at_random
 from cytology.tables import read_json, read_table, write_json, write_table
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import roc_auc_score
-from sklearn.preprocessing import StandardScaler
 
 
 def rows_of(labels, probabilities, groups=None):

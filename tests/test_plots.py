@@ -4,11 +4,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.colors import to_hex
+
 from cytology import plots
 from cytology.evaluation import comparison
 from cytology.settings import ARCHITECTURE_NAMES
 from cytology.tables import read_table
-from matplotlib.colors import to_hex
 
 
 @pytest.fixture(autouse=True)

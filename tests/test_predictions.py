@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+
 from cytology.predictions import (
     COLUMNS,
     by_group,

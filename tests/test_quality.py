@@ -4,9 +4,10 @@ from io import BytesIO
 
 import numpy as np
 import pytest
+from PIL import Image
+
 from cytology.augmentation import ORIENTATIONS, orient
 from cytology.quality import UnreadableImage, inspect_image, open_rgb, perceptual_hash
-from PIL import Image
 
 
 def encoded(image, kind, **options):

@@ -112,12 +112,18 @@ def test_a_folder_with_a_space_and_an_umlaut(tmp_path):
     done = run_all(
         *("--data", str(folder), "--run-dir", str(run)),
         *("-p", "patient_pattern", r"P(\d+)", "-p", "weights", "random"),
+        *("-p", "write_files", "true"),
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert read_table(run, "manifest.csv")["patient"].nunique() == 16
     assert list(read_table(run, "rejected.csv")["reason"]) == ["not an image"]
     assert len(pd.read_csv(run / "tables" / "comparison.csv")) == 3
     assert (run / "report.html").is_file()
+    assert len(list((run / "augmented").rglob("*.png"))) == 48 * 4
+    counts = read_json(run, "split.json")["counts"]
+    for part, factor in (("train", 4), ("val", 1), ("test", 1)):
+        files = list((run / "split_data" / part).rglob("*.png"))
+        assert len(files) == factor * counts[part]["images"]
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ import inspect
 
 import numpy as np
 import pytest
+
 from cytology import settings
 from cytology.settings import InputError, check_parameter, check_parameters
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+
 from cytology.augmentation import pictures_of
 from cytology.settings import InputError
 from cytology.splitting import (
@@ -104,7 +105,11 @@ def test_small_and_unequal_data_are_split_or_refused_in_words():
 @pytest.mark.parametrize(
     ("manifest", "folds", "part"),
     [
-        (table_of(*[(3, "B"), (3, "M")] * 3), 5, "6 groups are fewer than the split needs (5 folds"),
+        (
+            table_of(*[(3, "B"), (3, "M")] * 3),
+            5,
+            "6 groups are fewer than the split needs (5 folds",
+        ),
         (table_of(*[(3, "B")] * 9, *[(3, "M")] * 3), 5, "Class M has 3 groups;"),
         (table_of(*[(1, "B"), (1, "M")] * 4), 6, "Parameter `folds` is 6; these images allow 3"),
     ],

@@ -2,6 +2,9 @@
 
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
+from PIL import Image
+
 from cytology.settings import InputError
 from cytology.tables import (
     read_json,
@@ -12,8 +15,6 @@ from cytology.tables import (
     write_table,
     written_whole,
 )
-from matplotlib.figure import Figure
-from PIL import Image
 
 
 def test_an_error_in_the_middle_leaves_the_old_file_and_no_other(tmp_path):
@@ -65,7 +66,10 @@ def test_an_empty_table_comes_back_empty(tmp_path):
 
 def test_json_keeps_umlauts_and_order(tmp_path):
     write_json(tmp_path, "dataset.json", {"z": "Präparat", "a": [1, None]})
-    assert list(read_json(tmp_path, "dataset.json").items()) == [("z", "Präparat"), ("a", [1, None])]
+    assert list(read_json(tmp_path, "dataset.json").items()) == [
+        ("z", "Präparat"),
+        ("a", [1, None]),
+    ]
     assert "Präparat" in (tmp_path / "dataset.json").read_text(encoding="utf-8")
 
 

@@ -4,19 +4,20 @@ Tiny pictures and random weights: what is tested is who sees what, never how wel
 """
 
 import shutil
+from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
+
 from cytology import inference, training
 from cytology.architectures import (
     ARCHITECTURES,
     build,
     build_head,
     calibrate_normalization,
-    feature_extractor,
     put_head,
 )
 from cytology.augmentation import fit_to_square, orient, pictures_of
@@ -44,8 +45,9 @@ from cytology.weights import Weights
 
 SIZE = 75
 RECIPE = Recipe(
-    learning_rate=0.01, epochs=4, batch_size=16, class_weight="balanced", patience=None, seed=0
+    learning_rate=0.05, epochs=4, batch_size=16, class_weight="balanced", patience=None, seed=0
 )
+STOPPING = Recipe(0.3, 30, 16, "balanced", patience=1, seed=0)
 RANDOM = Weights("random", None, "Random weights.")
 
 
@@ -79,12 +81,17 @@ def trained(data):
     return SimpleNamespace(model=model, features=features, rows=rows, history=history)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def toy():
-    """Features without a network: 40 groups, 3 images each, half of 6 features know the class."""
+    """Features without a network: 40 groups, 3 images each, half of 6 features know the class.
+
+    `done` maps a recipe to what `cross_validate_head` made of them.
+    """
     rng = np.random.default_rng(0)
     rows = [
-        (f"g{g:02}/{i}", f"g{g:02}", "M" if g % 4 == 0 else "B") for g in range(40) for i in range(3)
+        (f"g{g:02}/{i}", f"g{g:02}", "M" if g % 4 == 0 else "B")
+        for g in range(40)
+        for i in range(3)
     ]
     manifest = pd.DataFrame(rows, columns=["image_id", "group", "label"])
     split = split_by_group(manifest, 3, 0.2, 0.2, seed=0)
@@ -92,7 +99,11 @@ def toy():
     shift = np.where(pictures["label"] == "M", 1.5, 0)[:, None] * [1, 1, 1, 0, 0, 0]
     values = (rng.normal(size=(len(pictures), 6)) + shift).astype(np.float32)
     index = pd.MultiIndex.from_frame(pictures[["image_id", "orientation"]])
-    return SimpleNamespace(split=split, features=Features(values, index, 0, 0.0))
+    features = Features(values, index, 0, 0.0)
+    done = {
+        recipe: cross_validate_head(features, split, 1, recipe) for recipe in (RECIPE, STOPPING)
+    }
+    return SimpleNamespace(split=split, features=features, done=done)
 
 
 def keyed(rows, column="logit"):
@@ -117,11 +128,8 @@ def test_a_network_has_its_own_preprocessing_and_loads_again(name, tmp_path):
     scaled = model.get_layer("preprocess")(pixels)
     np.testing.assert_allclose(scaled, expected, atol=2e-5)
 
-    # A head that makes something of a random network's faint features.
-    features = feature_extractor(model).predict_on_batch(pixels)
-    spread = np.maximum(features.var(axis=0), 1e-12)
-    model.get_layer("standardize").set_weights([features.mean(axis=0), spread])
-    kernel = np.random.default_rng(1).normal(size=(features.shape[1], 1))
+    calibrate_normalization(model, [pixels])  # without, a random network is blind
+    kernel = np.random.default_rng(1).normal(size=(model.get_layer("features").output.shape[1], 1))
     model.get_layer("logit").set_weights([kernel, np.array([0.3])])
     logits = model.predict_on_batch(pixels)
     assert logits.shape == (3, 1) and logits.dtype == np.float32 and np.ptp(logits) > 0.01
@@ -139,11 +147,13 @@ def test_too_small_a_picture_is_refused():
         build("inceptionv3", 74)
 
 
-def test_the_seed_decides_the_random_weights(data):
-    def kernel(seed):
-        return build("mobilenetv2", SIZE, seed=seed).get_layer("Conv1").get_weights()[0]
+def test_the_seed_decides_the_random_weights(trained):
+    def kernel(model):
+        return model.get_layer("Conv1").get_weights()[0]
 
-    assert np.array_equal(kernel(1), kernel(1)) and not np.array_equal(kernel(1), kernel(2))
+    expected = kernel(trained.model)  # built with seed 0
+    assert np.array_equal(kernel(build("mobilenetv2", SIZE, seed=0)), expected)
+    assert not np.array_equal(kernel(build("mobilenetv2", SIZE, seed=1)), expected)
 
 
 def test_calibrated_statistics_are_the_mean_over_the_batches():
@@ -182,9 +192,7 @@ def test_calibration_sees_no_test_image_and_is_kept_for_the_next_run(data, tmp_p
 
 
 def normalizations(model):
-    return [
-        layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)
-    ]
+    return [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
 
 
 # ------------------------------------------------------------------ decoded images
@@ -198,9 +206,7 @@ def test_an_image_is_decoded_once_and_found_by_its_name(data, tmp_path, monkeypa
     shuffled = data.manifest.sample(frac=1, random_state=0)
     again = decode(tmp_path / "gone", shuffled, 75, "stretch", tmp_path)
     for name in data.manifest["image_id"]:
-        np.testing.assert_array_equal(
-            again.pixels[again.row[name]], first.pixels[first.row[name]]
-        )
+        np.testing.assert_array_equal(again.pixels[again.row[name]], first.pixels[first.row[name]])
     assert not np.array_equal(first.pixels, data.images.pixels)
 
 
@@ -242,7 +248,7 @@ def test_pictures_labels_and_weights_stay_together_when_shuffled(data):
 
 
 def test_a_picture_of_the_batch_is_the_turned_image(data):
-    (found,) = batches(data.images, pictures_of(data.manifest[:1], 8), 8)
+    (found,) = batches(data.images, pictures_of(data.manifest[["image_id"]][:1], 8), 8)
     upright = data.images.pixels[data.images.row[data.manifest["image_id"][0]]]
     np.testing.assert_array_equal(found, [orient(upright, o) for o in range(8)])
 
@@ -370,7 +376,7 @@ def test_each_head_starts_afresh(toy):
 
 
 def test_out_of_fold_rows_are_complete_and_know_the_class(toy):
-    rows, history = cross_validate_head(toy.features, toy.split, 4, RECIPE)
+    rows, history = toy.done[RECIPE]
     held = toy.split[toy.split["split"] != "test"]
     oof = rows[rows["model"] == "oof"]
     assert sorted(oof["image_id"]) == sorted(held["image_id"])
@@ -381,56 +387,50 @@ def test_out_of_fold_rows_are_complete_and_know_the_class(toy):
     assert history.groupby("model")["epoch"].apply(list).tolist() == [[1, 2, 3, 4]] * 3
 
 
-@pytest.mark.parametrize("patience", [None, 1], ids=["all epochs", "early stopping"])
-def test_out_of_fold_predictions_never_use_the_labels_of_their_fold(toy, patience):
-    recipe = Recipe(0.05, 6, 16, "balanced", patience, 0)
-    rows, _ = cross_validate_head(toy.features, toy.split, 1, recipe)
-    for fold in (0, 2):
-        changed = flip(toy.split, toy.split["fold"] == fold)
-        other, _ = cross_validate_head(toy.features, changed, 1, recipe)
-        judged = (other["model"] == "oof") & (other["fold"] == fold)
-        same = keyed(other[judged | (other["model"] == f"fold{fold}")])
-        np.testing.assert_allclose(same, keyed(rows)[same.index], atol=1e-5)
-        rest = keyed(other[(other["model"] == "oof") & ~judged])
-        assert np.abs(rest - keyed(rows)[rest.index]).max() > 0.01
+@pytest.mark.parametrize("recipe", [RECIPE, STOPPING], ids=["all epochs", "early stopping"])
+def test_out_of_fold_predictions_never_use_the_labels_of_their_fold(toy, recipe):
+    changed = flip(toy.split, toy.split["fold"] == 2)
+    other, _ = cross_validate_head(toy.features, changed, 1, recipe)
+    judged = (other["model"] == "oof") & (other["fold"] == 2)
+    same, before = keyed(other[judged | (other["model"] == "fold2")]), keyed(toy.done[recipe][0])
+    np.testing.assert_allclose(same, before[same.index], atol=1e-5)
+    rest = keyed(other[(other["model"] == "oof") & ~judged])
+    assert np.abs(rest - before[rest.index]).max() > 0.01
 
 
 def test_test_labels_change_nothing(toy, trained, data):
-    recipe = Recipe(0.05, 4, 16, "balanced", 1, 0)
     changed = flip(toy.split, toy.split["split"] == "test")
-    rows, other = (
-        cross_validate_head(toy.features, split, 1, recipe)[0] for split in (toy.split, changed)
-    )
-    np.testing.assert_allclose(keyed(rows), keyed(other), atol=1e-5)
+    other, _ = cross_validate_head(toy.features, changed, 1, STOPPING)
+    np.testing.assert_allclose(keyed(other), keyed(toy.done[STOPPING][0]), atol=1e-5)
     changed = flip(data.split, data.split["split"] == "test")
     other, _ = train_final_head(trained.model, trained.features, changed, 4, RECIPE)
-    np.testing.assert_allclose(keyed(trained.rows), keyed(other), atol=1e-5)
+    np.testing.assert_allclose(keyed(other), keyed(trained.rows), atol=1e-5)
 
 
 def test_class_weights_reach_the_head(toy):
     """A quarter of the groups is malignant: balancing them moves logits up."""
-    means = {}
-    for choice in ("balanced", "none"):
-        recipe = Recipe(0.05, 4, 16, choice, None, 0)
-        rows, _ = cross_validate_head(toy.features, toy.split, 1, recipe)
-        means[choice] = rows["logit"].mean()
-    assert means["balanced"] > means["none"] + 0.3
+    rows, _ = cross_validate_head(toy.features, toy.split, 1, replace(RECIPE, class_weight="none"))
+    assert toy.done[RECIPE][0]["logit"].mean() > rows["logit"].mean() + 0.3
 
 
 def test_early_stopping_ends_before_the_last_epoch(toy):
-    recipe = Recipe(0.5, 60, 16, "balanced", 1, 0)
-    _, history = cross_validate_head(toy.features, toy.split, 1, recipe)
-    assert (history.groupby("model").size() < 60).all()
+    assert (toy.done[STOPPING][1].groupby("model").size() < STOPPING.epochs).all()
 
 
-def test_orientations_are_tried_on_the_same_folds(toy):
-    rows, _ = cross_validate_head(toy.features, toy.split, 4, RECIPE)
+def test_orientations_are_tried_on_the_same_folds_and_none_twice(toy):
+    """One orientation is trained anew; the rows with all of them are taken as they are."""
+    rows = toy.done[RECIPE][0]
     oof = rows[rows["model"] == "oof"]
-    tried = orientations_tried(toy.features, toy.split, 4, RECIPE, oof)
+    tried = orientations_tried(toy.features, toy.split, 4, RECIPE, oof.assign(logit=9.0))
     assert tried.groupby("orientations").size().to_dict() == {1: len(oof), 4: len(oof)}
-    alone = tried[tried["orientations"] == 1].set_index("image_id")
-    assert alone["fold"].to_dict() == oof.set_index("image_id")["fold"].to_dict()
-    assert np.abs(alone["logit"] - oof.set_index("image_id")["logit"]).max() > 0.01
+    assert (tried.loc[tried["orientations"] == 4, "logit"] == 9).all()
+    one = keyed(tried[tried["orientations"] == 1].assign(model="oof"))
+    np.testing.assert_allclose(one, keyed(oof), atol=1e-5)
+
+
+def test_more_orientations_change_what_is_learned(toy):
+    rows, _ = cross_validate_head(toy.features, toy.split, 4, RECIPE)
+    assert np.abs(keyed(rows) - keyed(toy.done[RECIPE][0])).max() > 0.01
 
 
 def test_the_originals_protocol_trains_on_its_own_pictures(toy):

@@ -4,6 +4,7 @@ import hashlib
 import socket
 
 import pytest
+
 from cytology import weights
 from cytology.settings import InputError
 from cytology.weights import IMAGENET_FILES, file_hash, find_weights, unreachable

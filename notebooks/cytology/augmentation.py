@@ -4,8 +4,6 @@ A quarter turn or a flip only moves pixels. Any other angle interpolates and lea
 fill; a network can learn those corners.
 """
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 from PIL import Image
@@ -59,27 +57,3 @@ def pictures_of(images: pd.DataFrame, orientations: int) -> pd.DataFrame:
     """
     turns = pd.DataFrame({"orientation": range(orientations)})
     return images.drop(columns="orientation", errors="ignore").merge(turns, how="cross")
-
-
-def write_pictures(
-    pictures: pd.DataFrame, root: Path, folder: Path, progress=lambda rows: rows
-) -> int:
-    """Write pictures as PNG files `folder/<label>/<image>_o<orientation>.png`; returns how many.
-
-    `pictures` has `image_id`, `label` and `orientation`. The original project kept its augmented
-    set this way. Existing files of the same name are replaced; others are left alone.
-    """
-    from cytology.quality import open_rgb
-
-    written = 0
-    for (image_id, label), rows in progress(pictures.groupby(["image_id", "label"], sort=False)):
-        pixels = np.asarray(open_rgb(root / image_id))
-        target = folder / label
-        target.mkdir(parents=True, exist_ok=True)
-        # Nested folders become part of the name: two `a/1.png`, `b/1.png` must not be one file.
-        name = Path(image_id).with_suffix("").as_posix().replace("/", "__")
-        for orientation in rows["orientation"]:
-            turned = np.ascontiguousarray(orient(pixels, orientation))
-            Image.fromarray(turned).save(target / f"{name}_o{orientation}.png")
-            written += 1
-    return written

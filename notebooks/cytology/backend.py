@@ -57,13 +57,4 @@ def device() -> str:
     return ", ".join(names)
 
 
-def in_jupyter() -> bool:
-    """Whether a person looks on: a progress bar that redraws itself is for them, not for a log.
-
-    `run_all.py` and papermill by hand run the same kernel; `run_all.py` says so in the
-    environment.
-    """
-    return "ipykernel" in sys.modules and "CYTOLOGY_HEADLESS" not in os.environ
-
-
-__all__ = ["GPUS", "START_UP_MESSAGES", "device", "in_jupyter", "keras", "tf"]
+__all__ = ["GPUS", "START_UP_MESSAGES", "device", "keras", "tf"]

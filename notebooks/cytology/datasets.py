@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
+from PIL import Image
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
-from tqdm import tqdm
 
-from cytology.quality import inspect_image
+from cytology.augmentation import orient
+from cytology.quality import inspect_image, open_rgb
 from cytology.sample import draw_sample
-from cytology.settings import PROJECT_ROOT, InputError, cores, resolve, short
+from cytology.settings import PROJECT_ROOT, InputError, cores, progress, resolve, short
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff"}
 NEVER_IMAGES = {"", ".csv", ".txt", ".md", ".json", ".db", ".ini", ".xlsx", ".pdf"}
@@ -32,7 +33,7 @@ def sample(images: int, patients: int) -> tuple[Path, pd.DataFrame]:
     """The drawn sample: its folder and its listing. Drawn when it is not there yet."""
     root = PROJECT_ROOT / "data" / f"sample-{images}-images-{patients}-patients"
     if not (root / "sample.csv").is_file():
-        with tqdm(total=images, desc="drawing the sample", unit="image", leave=False) as bar:
+        with progress(None, "drawing the sample", images) as bar:
             draw_sample(root, images, patients, progress=lambda done, _: bar.update(done - bar.n))
     listing = pd.read_csv(root / "sample.csv", dtype=str, keep_default_na=False)
     return root, listing.rename(columns={"image": "image_id"})
@@ -203,7 +204,7 @@ def inspect_images(root: Path, listing: pd.DataFrame) -> tuple[pd.DataFrame, pd.
         delayed(examine)(root / image_id) for image_id in listing["image_id"]
     )
     found = pd.DataFrame(
-        list(tqdm(work, "reading images", len(listing), unit="image", leave=False)),
+        list(progress(work, "reading images", len(listing))),
         index=listing.index,
     ).reindex(columns=["width", "height", "sha256", "phash", *APPEARANCE_COLUMNS[1:], "reason"])
     bad = found["reason"].notna()
@@ -308,3 +309,24 @@ def warnings_about(manifest: pd.DataFrame, rejected: pd.DataFrame, unit: str) ->
     if (by_hash > 1).any():
         found.append(f"{int((by_hash > 1).sum())} images stand in both classes.")
     return found
+
+
+def write_pictures(pictures: pd.DataFrame, root: Path, folder: Path) -> int:
+    """Write pictures as PNG files `folder/<label>/<image>_o<orientation>.png`; returns how many.
+
+    `pictures` has `image_id`, `label` and `orientation`. The original project kept its augmented
+    set this way. Existing files of the same name are replaced; others are left alone.
+    """
+    written = 0
+    images = pictures.groupby(["image_id", "label"], sort=False)
+    for (image_id, label), rows in progress(images, "writing pictures"):
+        pixels = np.asarray(open_rgb(root / image_id))
+        target = folder / label
+        target.mkdir(parents=True, exist_ok=True)
+        # Folder and suffix become part of the name: `a/1.png`, `b/1.png` and `a/1.jpg` are three.
+        name = image_id.replace("/", "__")
+        for orientation in rows["orientation"]:
+            turned = np.ascontiguousarray(orient(pixels, orientation))
+            Image.fromarray(turned).save(target / f"{name}_o{orientation}.png")
+            written += 1
+    return written

@@ -173,8 +173,9 @@ def headline_rows(run: Path) -> dict[str, pd.DataFrame]:
 
 def comparison(run: Path) -> pd.DataFrame:
     """One row an architecture, at image level: the table that a run is for."""
-    rows, protocol = [], read_json(run, "split.json")["protocol"]
-    for name, judged in headline_rows(run).items():
+    judged_by, rows = headline_rows(run), []
+    protocol = read_json(run, "split.json")["protocol"]
+    for name, judged in judged_by.items():
         about = read_json(run, f"{name}/metrics.json")
         on = "out-of-fold" if (judged["model"] == "oof").all() else "test"
         row = {

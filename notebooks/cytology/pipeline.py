@@ -13,12 +13,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
-from tqdm import tqdm
 
 from cytology.augmentation import fit_to_square, orient
 from cytology.backend import keras, tf
 from cytology.quality import open_rgb
-from cytology.settings import CACHE, cores
+from cytology.settings import CACHE, cores, progress
 from cytology.tables import written_whole
 
 
@@ -62,7 +61,7 @@ def decode(
 
             jobs = (delayed(decode_one)(row, name) for row, name in enumerate(unique["image_id"]))
             done = Parallel(cores(), prefer="threads", return_as="generator_unordered")(jobs)
-            for _ in tqdm(done, "decoding", len(unique), unit="image", leave=False):
+            for _ in progress(done, "decoding", len(unique)):
                 pass
             pixels.flush()
             del pixels, decode_one  # Windows renames a file only when nobody maps it
@@ -172,13 +171,8 @@ def frozen_features(
     missing = ~wanted.isin(known)
     new = pictures[["image_id", "orientation"]][missing & ~wanted.duplicated()]
     if len(new):
-        feed = tqdm(
-            batches(images, new, batch_size),
-            "features",
-            -(-len(new) // batch_size),
-            unit="batch",
-            leave=False,
-        )
+        steps = -(-len(new) // batch_size)
+        feed = progress(batches(images, new, batch_size), "features", steps, "batch")
         values = np.concatenate([values, *[extractor.predict_on_batch(batch) for batch in feed]])
         known = known.append(wanted[missing & ~wanted.duplicated()])
         with written_whole(path) as temporary:

@@ -358,8 +358,8 @@ def accuracy_curves(histories: dict[str, pd.DataFrame]) -> Figure:
             )  # fmt: skip
         axis.set(title=NETWORK_TITLE[name], xlabel="epoch")
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axis.legend(loc="lower right")
     axes[0][0].set_ylabel("accuracy")
+    axes[0][-1].legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return figure
 
 
@@ -380,7 +380,7 @@ def orientation_gain(table: pd.DataFrame) -> Figure:
         xlabel="orientations of each training image",
         ylabel="AUC, out-of-fold",
     )
-    axis.legend()
+    axis.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return figure
 
 
@@ -393,8 +393,9 @@ def cost_and_quality(table: pd.DataFrame) -> Figure:
             color=NETWORK_COLOUR[row["architecture"]],
         )  # fmt: skip
         axis.annotate(
-            f"{NETWORK_TITLE[row['architecture']]}\n{row['megabytes']:.0f} MB",
-            (row["images_per_second"], row["auc"]), ha="center", va="center", fontsize=9,
+            f"{NETWORK_TITLE[row['architecture']]}, {row['megabytes']:.0f} MB",
+            (row["images_per_second"], row["auc"]), xytext=(0, 20), textcoords="offset points",
+            ha="center", fontsize=9,
         )  # fmt: skip
     axis.margins(0.3)
     axis.set(title="Cost and quality", xlabel="images a second (forward pass)", ylabel="AUC")

@@ -6,7 +6,8 @@ from pathlib import Path
 import pandas as pd
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, train_test_split
 
-from cytology.augmentation import pictures_of, write_pictures
+from cytology.augmentation import pictures_of
+from cytology.datasets import write_pictures
 from cytology.settings import InputError
 from cytology.tables import read_json, read_table
 
@@ -202,6 +203,18 @@ def inner_group_split(rows: pd.DataFrame, seed: int):
         mask.iloc[stop] = True
         return mask.to_numpy()
     return best_part(rows, 0.2, seed)
+
+
+def describe(split: pd.DataFrame, protocol: str, unit: str, seed: int) -> dict:
+    """What `split.json` holds: how the split was made, its counts and what crosses."""
+    return {
+        "protocol": protocol,
+        "unit": unit,
+        "seed": seed,
+        "leak": leak_report(split),
+        "counts": counts_by_split(split),
+        "fingerprint": fingerprint(split),
+    }
 
 
 def fingerprint(split: pd.DataFrame) -> str:

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from sklearn.utils.class_weight import compute_class_weight
-from tqdm import tqdm
 
 from cytology.architectures import (
     ARCHITECTURES,
@@ -19,10 +18,10 @@ from cytology.architectures import (
     put_head,
 )
 from cytology.augmentation import pictures_of
-from cytology.backend import in_jupyter, keras
+from cytology.backend import keras
 from cytology.pipeline import DecodedImages, Features, batches, digest, frozen_features
 from cytology.predictions import prediction_rows
-from cytology.settings import CACHE, InputError
+from cytology.settings import CACHE, InputError, progress, somebody_looks_on
 from cytology.splitting import inner_group_split, judged_pictures, training_pictures
 from cytology.tables import written_whole
 from cytology.weights import Weights, file_hash
@@ -198,7 +197,7 @@ def cross_validate_head(
     trainer = HeadTrainer(features.width, recipe)
     rows, histories = [], []
     folds = sorted(held["fold"].unique())
-    for fold in tqdm(folds, f"folds, {orientations} orientations", unit="fold", leave=False):
+    for fold in progress(folds, f"{orientations} orientations", unit="fold"):
         others, watched = held[held["fold"] != fold], held[held["fold"] == fold]
         judged, on_test = judged_pictures(watched), judged_pictures(test)
         if recipe.patience is not None:
@@ -281,9 +280,10 @@ def fine_tune(
         validation_data=batches(
             images, val.assign(weight=val["label"].map(by_label)), recipe.batch_size
         ),
+        shuffle=False,  # `batches` does it; Keras would warn that it cannot
         epochs=recipe.epochs,
         callbacks=early_stopping(recipe.patience),
-        verbose=1 if in_jupyter() else 2,
+        verbose=1 if somebody_looks_on() else 2,
     )
     logits = predict_logits(model, images, judged, recipe.batch_size)
     rows = prediction_rows(judged, logits, "final", recipe.seed)
