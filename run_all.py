@@ -97,7 +97,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
 
 
 def guard_values(argv: list[str]) -> list[str]:
-    """Shield the value after `-p NAME`, so that argparse takes a pattern like `-(\\d+)-` for one."""
+    """Shield values after `-p NAME`: argparse takes a pattern like `-(\\d+)-` for an option."""
     guarded = list(argv)
     for place, word in enumerate(argv):
         if word == "-p" and place + 2 < len(argv) and argv[place - 1] != "-p":

@@ -279,9 +279,10 @@ def test_the_worst_mistakes_are_wrong_and_the_surest_first():
 # ----------------------------------------------------------------------- summary
 
 
-def compared(*rows, weights="imagenet"):
+def compared(*rows, weights="imagenet", protocol="grouped"):
     table = pd.DataFrame(rows, columns=["architecture", "auc", "auc_low", "auc_high"])
-    return table.assign(weights=weights, groups=24, images=320, judged_on="out-of-fold")
+    table = table.assign(weights=weights, protocol=protocol, judged_on="out-of-fold")
+    return table.assign(groups=24, images=320)
 
 
 BEST = ("densenet121", 0.95, 0.92, 0.97)
@@ -291,6 +292,15 @@ def test_no_winner_is_named_with_random_weights():
     (sentence,) = summary(compared(BEST, weights=["random"]), 0.5, "patient")
     assert "ranks nothing" in sentence and "No winner is named" in sentence
     assert "densenet121" not in sentence
+
+
+def test_no_winner_is_named_where_the_split_leaks():
+    (sentence,) = summary(compared(BEST, protocol="original"), 0.5, "patient")
+    assert "leaks" in sentence and "densenet121" not in sentence
+
+
+def test_one_network_alone_is_not_called_the_highest():
+    assert summary(compared(BEST), 0.5, "patient")[0].startswith("densenet121 reaches AUC 0.950")
 
 
 @pytest.mark.parametrize(

@@ -235,34 +235,38 @@ def orientation_gain(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
 
 def summary(table: pd.DataFrame, baseline_auc: float, unit: str) -> list[str]:
     """Sentences that the comparison allows, and no more."""
+    if (table["protocol"] == "original").any():
+        return [
+            "Protocol original: the split leaks, so these numbers say how well copies are "
+            "recognized. No winner is named."
+        ]
     if (table["weights"] == "random").any():
         return [
             "No pretrained weights: this run shows the machinery and ranks nothing. "
-            "No winner is named.",
+            "No winner is named."
         ]
     ordered = table.sort_values("auc", ascending=False)
-    best, groups = ordered.iloc[0], int(ordered["groups"].iloc[0])
+    best = ordered.iloc[0]
+    highest = " has the highest AUC," if len(ordered) > 1 else " reaches AUC"
     sentences = [
-        f"{best['architecture']} has the highest AUC, {best['auc']:.3f} "
+        f"{best['architecture']}{highest} {best['auc']:.3f} "
         f"(95 % interval by {unit} {best['auc_low']:.3f} to {best['auc_high']:.3f}; "
-        f"{best['judged_on']}, {int(best['images'])} images, {groups} {unit}s)."
+        f"{best['judged_on']}, {best['images']} images, {best['groups']} {unit}s)."
     ]
     for _, other in ordered.iloc[1:].iterrows():
-        overlap = other["auc_high"] >= best["auc_low"]
+        separate = other["auc_high"] < best["auc_low"]
+        verdict = (
+            "its interval lies below the best one's."
+            if separate
+            else "the intervals overlap, so this run does not separate the two."
+        )
         sentences.append(
-            f"{other['architecture']}: {other['auc']:.3f} ({other['auc_low']:.3f} to "
-            f"{other['auc_high']:.3f}); "
-            + (
-                "the intervals overlap, so this run does not separate the two."
-                if overlap
-                else "its interval lies below the best one's."
-            )
+            f"{other['architecture']}: {other['auc']:.3f} "
+            f"({other['auc_low']:.3f} to {other['auc_high']:.3f}); {verdict}"
         )
     below = table.loc[table["auc_low"] <= baseline_auc, "architecture"].tolist()
-    sentences.append(
-        f"Size and mean colour alone reach AUC {baseline_auc:.3f}. "
-        + (f"Not clearly above that: {', '.join(below)}." if below else "All are clearly above.")
-    )
+    above = f"Not clearly above that: {', '.join(below)}." if below else "All are clearly above."
+    sentences.append(f"Size and mean colour alone reach AUC {baseline_auc:.3f}. {above}")
     return sentences
 
 

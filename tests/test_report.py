@@ -1,0 +1,250 @@
+"""The report of a run: partial or complete, safe to open, in need of nothing but itself."""
+
+import json
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image, PngImagePlugin
+
+from cytology import report
+from cytology.report import duration, write_report
+from cytology.tables import write_json, write_table
+
+EVIL = "<img src=x onerror=alert(1)>"
+QUOTED = '"><script>alert(2)</script>'
+LEAK = {
+    "test_images_with_copy_in_training": 312,
+    "test_images": 384,
+    "groups_in_several_splits": 23,
+    "groups": 24,
+}
+
+
+class Page(HTMLParser):
+    """Tags with their attributes, and the text without style."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.tags, self.text, self.open = [], "", []
+        self.source = path.read_text("utf-8")
+        self.feed(self.source)
+        self.close()
+        self.text = " ".join(self.text.split())
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        while self.open and self.open.pop() != tag:
+            pass
+
+    def handle_data(self, data):
+        if "style" not in self.open:
+            self.text += data
+
+    def all(self, tag):
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+def save_png(path, caption=None, size=(60, 40), noise=False):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.full((size[1], size[0], 3), 200, np.uint8)
+    if noise:
+        pixels = np.random.default_rng(0).integers(0, 255, pixels.shape).astype(np.uint8)
+    about = PngImagePlugin.PngInfo()
+    if caption:
+        about.add_itxt("Description", caption)
+    Image.fromarray(pixels).save(path, pnginfo=about)
+
+
+def make_run(folder, leak=LEAK):
+    """A run folder as a whole series leaves it, with markup wherever a user's text may stand."""
+    dataset = {"data": EVIL, "root": f"/data/{EVIL}", "source": EVIL, "fingerprint": "0123abcd"}
+    counts = {"images": 1320, "benign": 700, "malignant": 620, "groups": 24, "rejected": 2}
+    write_json(folder, "dataset.json", dataset | counts | {"unit": "patient"})
+    parts = {"train": 900, "val": 36, "test": 384}
+    counts = {
+        name: {"images": n, "groups": 8, "B": n // 2, "M": n // 2} for name, n in parts.items()
+    }
+    about = {"protocol": "original", "unit": QUOTED, "counts": counts, "leak": leak}
+    write_json(folder, "split.json", about)
+    table = pd.DataFrame(
+        {
+            "architecture": ["mobilenetv2", EVIL],
+            "weights": ["random", f"/home/me/{QUOTED}/own.h5"],
+            "n": [1234, 1234],
+            "accuracy": [0.8125, 0.75],
+            "accuracy_low": [0.7014, np.nan],
+            "accuracy_high": [0.9049, np.nan],
+        }
+    )
+    write_table(folder, "tables/comparison.csv", table)
+    (folder / "tables" / "summary.md").write_text(f"No winner. {EVIL}\n\nSecond.\n", "utf-8")
+    save_png(folder / "figures" / "07_roc.png", 'ROC curves of "three" networks & größer')
+    save_png(folder / "figures" / "01_classes.png", EVIL)
+    save_png(folder / "figures" / "03_no_caption.png")
+    (folder / "figures" / "05_broken.png").write_bytes(b"no picture")
+    (folder / "notebooks").mkdir()
+    (folder / "notebooks" / "01_a b#.html").write_text("x")
+    parameters = {"seed": 7, "classes": EVIL, "learning_rate": None, "fine_tune": True}
+    entry = {"status": "ok", "seconds": 185.2, "peak_memory_mib": 2345, "parameters": {"seed": 7}}
+    broken = {"status": "failed", "error": EVIL, "parameters": {"seed": 6}}
+    record = {
+        "profile": EVIL,
+        "command": f"python run_all.py -p classes '{EVIL}'",
+        "started": "2024-05-06T07:08:09+02:00",
+        "ended": None,
+        "parameters": parameters,
+        "notebooks": {"01_a b#": entry, "02_b": broken},
+        "device": EVIL,
+        "versions": {"python": "3.12.1"},
+        "git": {"commit": "abcdef0", "changed": True},
+    }
+    write_json(folder, "run.json", record)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    return Page(write_report(make_run(tmp_path_factory.mktemp("report"))))
+
+
+# -------------------------------------------------------------------- partial
+
+
+def test_an_empty_folder_has_a_report_that_says_what_is_missing(tmp_path):
+    page = Page(write_report(tmp_path))
+    for name, notebook in (
+        ("tables/comparison.csv", "07_comparison"),
+        ("dataset.json", "01_data_exploration"),
+        ("split.json", "03_splitting"),
+    ):
+        assert f"Not there yet: {name}. Notebook {notebook} writes it." in page.text
+    assert "Not there: run.json" in page.text
+    assert "python run_all.py --run-dir" in page.text
+    assert not page.all("img")
+
+
+def test_a_run_with_nothing_but_its_record(tmp_path):
+    running = {"01_a": {"status": "running", "started": "2024-05-06T07:08:09", "parameters": {}}}
+    record = {"profile": "quick", "command": "python run_all.py", "parameters": {"seed": 0}}
+    record |= {"notebooks": running, "versions": {}, "git": {}, "started": None, "device": None}
+    write_json(tmp_path, "run.json", record)
+    page = Page(write_report(tmp_path))
+    assert "This run is not complete. 01_a: running" in page.text
+    assert "Not there yet: tables/comparison.csv" in page.text
+    assert "Not there: run.json" not in page.text
+
+
+def test_a_split_without_a_leak_has_no_banner(tmp_path):
+    none = LEAK | {"test_images_with_copy_in_training": 0, "groups_in_several_splits": 0}
+    page = Page(write_report(make_run(tmp_path, none)))
+    assert "THIS SPLIT LEAKS" not in page.text
+    assert "Checked: no group lies in more than one part" in page.text
+
+
+# ------------------------------------------------------------------- complete
+
+
+def test_numbers(page):
+    for text in (
+        *("1,320 images in 24 groups", "700 benign (B), 620 malignant (M)", "0123abcd"),
+        *("MobileNetV2", "random weights", "own.h5", "1,234", "0.812", "0.701–0.905", "0.750"),
+        *("3 min 05 s", "2,345 MiB", "2024-05-06 07:08", "abcdef0", "not committed"),
+    ):
+        assert text in page.text, text
+    assert "nan" not in page.text
+
+
+def test_what_was_made_with_another_parameter_is_said(page):
+    assert "made with another value: 02: 6" in page.text
+
+
+def test_the_leak_stands_before_the_numbers(page):
+    banner = "THIS SPLIT LEAKS: 312 of 384 test images"
+    assert banner in page.text and "23 of 24 groups" in page.text
+    assert page.text.index(banner) < page.text.index("0.701–0.905")
+    assert {"class": "caveat leak", "role": "alert"} in page.all("p")
+
+
+def test_captions_are_read_aloud_and_shown(page):
+    caption = 'ROC curves of "three" networks & größer'
+    alternatives = [image["alt"] for image in page.all("img")]
+    assert caption in alternatives and caption in page.text
+    assert "03 no caption" in alternatives
+    assert len(alternatives) == 3  # the broken file is left out
+
+
+def test_links_lead_to_executed_notebooks(page):
+    targets = {link["href"] for link in page.all("a") if not link["href"].startswith("#")}
+    assert targets == {"notebooks/01_a%20b%23.html"}
+
+
+def test_links_within_the_page_lead_somewhere(page):
+    names = {attributes["id"] for _, attributes in page.tags if "id" in attributes}
+    inside = {link["href"][1:] for link in page.all("a") if link["href"].startswith("#")}
+    assert inside and inside <= names
+
+
+# ----------------------------------------------------------------------- safe
+
+
+def test_a_users_text_is_never_markup(page):
+    assert EVIL not in page.source and "<script" not in page.source
+    assert EVIL in page.text
+    assert not any(name.startswith("on") for _, each in page.tags for name in each)
+
+
+def test_nothing_is_loaded_from_elsewhere(page):
+    assert page.all("img")
+    assert all(image["src"].startswith("data:image/") for image in page.all("img"))
+    for tag in ("script", "link", "iframe", "object", "embed", "base"):
+        assert not page.all(tag), tag
+    assert "http:" not in page.source and "https:" not in page.source
+    assert not re.search(r"@import|url\(|srcset", page.source)
+
+
+def test_big_figures_are_made_smaller(tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "MOST_BYTES", 300_000)
+    for number in range(3):
+        save_png(tmp_path / "figures" / f"0{number}_big.png", "big", (1600, 800), noise=True)
+    path = write_report(tmp_path)
+    images = Page(path).all("img")
+    assert [(image["width"], image["height"], image["alt"]) for image in images] == [
+        ("450", "225", "big")
+    ] * 3
+
+
+def test_the_report_is_written_again(tmp_path):
+    write_report(tmp_path)
+    write_json(tmp_path, "dataset.json", {"images": 5})
+    path = write_report(tmp_path)
+    assert "5 images" in Page(path).text
+    assert [each.name for each in tmp_path.iterdir() if each.name.startswith(".")] == []
+
+
+@pytest.mark.parametrize(
+    "seconds, words",
+    [
+        (None, "–"),
+        (0, "0.0 s"),
+        (8.44, "8.4 s"),
+        (59.97, "1 min 00 s"),
+        (185, "3 min 05 s"),
+        (3600, "1 h 0 min"),
+        (3599.7, "1 h 0 min"),
+    ],
+)
+def test_duration(seconds, words):
+    assert duration(seconds) == words
+
+
+def test_the_record_stays_as_it_is(tmp_path):
+    run = make_run(tmp_path)
+    before = json.loads((run / "run.json").read_text("utf-8"))
+    write_report(run)
+    assert json.loads((run / "run.json").read_text("utf-8")) == before
