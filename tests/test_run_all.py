@@ -14,6 +14,7 @@ import sys
 from types import SimpleNamespace
 
 import nbformat
+import psutil
 import pytest
 
 from cytology import headless
@@ -437,7 +438,6 @@ def test_a_mistake_of_the_user_gets_one_sentence(mistaken):
 
 
 def test_no_kernel_outlives_its_notebook(good, failed, mistaken):
-    psutil = pytest.importorskip("psutil")
     children = psutil.Process().children(recursive=True)
     kernels = [each for each in children if "ipykernel_launcher" in " ".join(each.cmdline())]
     assert not kernels

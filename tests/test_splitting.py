@@ -210,7 +210,15 @@ def test_a_leak_that_was_asked_for_is_read(run):
 
 def test_a_split_of_other_images_is_refused(run):
     write_table(run, "manifest.csv", read_table(run, "manifest.csv").iloc[1:])
-    with pytest.raises(InputError, match="differ in their images: run notebook 03 again"):
+    with pytest.raises(InputError, match="differ in their images or labels: run notebook 03"):
+        read_split(run)
+
+
+def test_a_split_with_another_label_is_refused(run):
+    manifest = read_table(run, "manifest.csv")
+    manifest["label"] = manifest["label"].replace({"B": "M", "M": "B"})
+    write_table(run, "manifest.csv", manifest)
+    with pytest.raises(InputError, match="differ in their images or labels"):
         read_split(run)
 
 

@@ -284,7 +284,7 @@ def duration(seconds: float | None) -> str:
     """Seconds in words: `8.4 s`, `3 min 05 s`, `1 h 12 min`."""
     if seconds is None:
         return "–"
-    if seconds < 60:
+    if round(seconds, 1) < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest:02} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

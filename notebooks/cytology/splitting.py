@@ -137,14 +137,15 @@ def leak_report(split: pd.DataFrame) -> dict[str, int]:
 def read_split(run: Path) -> pd.DataFrame:
     """Read `split.csv` for training, after checking it again.
 
-    Raises `InputError` if its images are not those of the manifest, or if a group lies in more
-    than one part (or fold) while `split.json` does not say that this was asked for.
+    Raises `InputError` if its images or labels are not those of the manifest, or if a group lies
+    in more than one part (or fold) while `split.json` does not say that this was asked for.
     """
     split, manifest = read_table(run, "split.csv"), read_table(run, "manifest.csv")
     split["fold"] = split["fold"].astype("Int64")
-    if set(split["image_id"]) != set(manifest["image_id"]):
+    ours, known = (set(map(tuple, t[["image_id", "label"]].to_numpy())) for t in (split, manifest))
+    if ours != known:
         raise InputError(
-            "split.csv and manifest.csv differ in their images: run notebook 03 again."
+            "split.csv and manifest.csv differ in their images or labels: run notebook 03 again."
         )
     if read_json(run, "split.json")["protocol"] == "grouped":
         # The manifest's groups, not the column: an edited split must not vouch for itself.

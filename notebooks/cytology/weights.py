@@ -63,28 +63,36 @@ def find_weights(architecture: str, weights: str) -> Weights:
 def _imagenet(architecture: str, may_be_random: bool) -> Weights:
     address = DOWNLOADS + IMAGENET_FILES[architecture]
     cached = keras_models() / Path(address).name
-    if not cached.is_file():
-        trouble = unreachable(address)
-        if trouble and may_be_random:
-            return Weights(
-                "random",
-                None,
-                f"NO PRETRAINED WEIGHTS for {architecture}: none in {cached.parent}, and the "
-                f"download server cannot be reached ({trouble}). The run goes on with random "
-                "weights: it shows the machinery and ranks nothing. To mend it, connect once, "
-                "or pass a file with the parameter `weights`.",
-            )
-        if trouble:
-            raise InputError(
-                f"ImageNet weights of {architecture} are not in {cached.parent} and cannot be "
-                f"downloaded ({trouble}): connect, or set `weights` to a file or to auto."
-            )
-        from cytology.backend import keras
-
-        keras.utils.get_file(
-            cached.name, address, cache_dir=cached.parents[1], cache_subdir="models"
+    trouble = "" if cached.is_file() else download(address, cached)
+    if trouble and may_be_random:
+        return Weights(
+            "random",
+            None,
+            f"NO PRETRAINED WEIGHTS for {architecture}: none in {cached.parent}, and they cannot "
+            f"be downloaded ({trouble}). The run goes on with random weights: it shows the "
+            "machinery and ranks nothing. To mend it, connect once, or pass a file with the "
+            "parameter `weights`.",
+        )
+    if trouble:
+        raise InputError(
+            f"ImageNet weights of {architecture} are not in {cached.parent} and cannot be "
+            f"downloaded ({trouble}): connect, or set `weights` to a file or to auto."
         )
     return Weights("imagenet", cached, "ImageNet weights.")
+
+
+def download(address: str, path: Path) -> str:
+    """Fetch `address` to `path` through Keras; returns what went wrong, empty if nothing did."""
+    trouble = unreachable(address)
+    if trouble:
+        return trouble
+    from cytology.backend import keras
+
+    try:
+        keras.utils.get_file(path.name, address, cache_dir=path.parents[1], cache_subdir="models")
+    except Exception as error:  # Keras raises a bare Exception when the connection breaks
+        return str(error)
+    return ""
 
 
 def keras_models() -> Path:
