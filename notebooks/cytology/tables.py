@@ -75,11 +75,10 @@ def require(run: Path, name: str) -> Path:
     return path
 
 
-def write_table(run: Path, name: str, table: pd.DataFrame) -> Path:
+def write_table(run: Path, name: str, table: pd.DataFrame) -> None:
     """Write `table` to `run/name` as CSV (UTF-8, no index)."""
     with written_whole(run / name) as temporary:
         table.to_csv(temporary, index=False, lineterminator="\n")
-    return run / name
 
 
 def read_table(run: Path, name: str) -> pd.DataFrame:
@@ -91,16 +90,15 @@ def read_table(run: Path, name: str) -> pd.DataFrame:
     return pd.read_csv(path, dtype=TEXT, keep_default_na=False, na_values=missing)
 
 
-def write_json(run: Path, name: str, content: dict) -> Path:
+def write_json(run: Path, name: str, content: dict) -> None:
     """Write `content` to `run/name` as JSON."""
-    return write_text(run, name, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    write_text(run, name, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
-def write_text(run: Path, name: str, text: str) -> Path:
+def write_text(run: Path, name: str, text: str) -> None:
     """Write `text` to `run/name`, UTF-8."""
     with written_whole(run / name) as temporary:
         temporary.write_text(text, encoding="utf-8")
-    return run / name
 
 
 def read_json(run: Path, name: str) -> dict:
@@ -108,7 +106,7 @@ def read_json(run: Path, name: str) -> dict:
     return json.loads(require(run, name).read_text(encoding="utf-8"))
 
 
-def save_figure(run: Path, name: str, figure, caption: str) -> Path:
+def save_figure(run: Path, name: str, figure, caption: str) -> None:
     """Save a Matplotlib figure as `run/figures/name.png`; its caption travels inside the PNG.
 
     The report shows the caption below the picture and reads it to those who cannot see it.
@@ -116,4 +114,3 @@ def save_figure(run: Path, name: str, figure, caption: str) -> Path:
     path = run / "figures" / f"{name}.png"
     with written_whole(path) as temporary:
         figure.savefig(temporary, dpi=120, bbox_inches="tight", metadata={"Description": caption})
-    return path
