@@ -2,20 +2,27 @@
 
 Imports point one way, downwards in this list:
 
-========================================  =====================================================
-``report``                                the HTML page of a run
-``plots``                                 every figure: tables in, a Matplotlib figure out
-``caveats``                               what a run must say aloud wherever its numbers show
-``inference``                             a trained model on new images
-``training``                              heads on frozen features, fine-tuning, saved models
-``predictions`` ``evaluation``            the table of predictions; metrics and the baseline
-``architectures`` ``weights``             the three networks and where their weights come from
-``pipeline``                              decode once, feed ``tf.data``, frozen features
-``splitting`` ``augmentation``            groups, folds, the leak check; exact orientations
-``datasets`` ``quality`` ``sample``       sources of images; unreadable and doubled images
-``tables``                                CSV and JSON files that pass between notebooks
-``settings``                              parameters, paths, seeds, versions
-========================================  =====================================================
+=========================  ====================================================================
+``headless`` ``series``    running the notebooks: execution; what a run is and what it refuses
+``report``                 the HTML page of a run
+``plots``                  every figure: tables in, a Matplotlib figure out
+``inference``              a trained model on new images
+``training``               heads on frozen features, fine-tuning, saved models
+``evaluation``             metrics, intervals by group, the shortcut baseline, the comparison
+``predictions``            the table of predictions
+``pipeline``               decode once, feed ``tf.data``, frozen features once
+``architectures``          the three networks, and one ``build``
+``weights``                where their weights come from, and what to say when there are none
+``backend``                TensorFlow and Keras, started once and quietly
+``caveats``                what a run must say aloud wherever its numbers show
+``splitting``              groups, folds, the leak check
+``datasets``               sources of images, the manifest, pictures written as files
+``sample``                 the procedural smear sample
+``quality``                opening an image or saying why not; the perceptual hash
+``augmentation``           exact orientations, squares
+``tables``                 CSV and JSON files that pass between notebooks
+``settings``               parameters, paths, seeds, versions
+=========================  ====================================================================
 """
 
 import os
