@@ -103,17 +103,19 @@ def execute(
 
     output.parent.mkdir(parents=True, exist_ok=True)
     cells = nbformat.read(notebook, as_version=4).cells
-    done, at_cell, started = 0, "", time.perf_counter()
+    begun, at_cell, started = 0, "", time.perf_counter()
 
     def seconds():
         return time.perf_counter() - started
 
     def on_cell_start(cell, cell_index):
-        nonlocal done, at_cell
-        # papermill may have added a cell with the parameters: never count beyond the end.
-        done, at_cell = min(cell_index, len(cells)), cell.source
+        nonlocal begun, at_cell
+        # papermill's own cell with the parameters is none of the notebook's.
+        if "injected-parameters" not in cell.metadata.get("tags", []):
+            begun += 1
+        at_cell = cell.source
 
-    watch = Watch(lambda: progress(done, len(cells), seconds()))
+    watch = Watch(lambda: progress(max(begun - 1, 0), len(cells), seconds()))
     status, failure = "ok", None
     with quiet():
         watch.start()

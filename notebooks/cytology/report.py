@@ -164,7 +164,7 @@ def cell(row: pd.Series, column: str, table: pd.DataFrame) -> Cell:
         return Cell(number(value, table[column]), interval, number=True)
     if pd.isna(value) or value == "":
         return Cell("–")
-    if column == "architecture":
+    if column in ("architecture", "model"):
         return Cell(NAMES.get(value, str(value)))
     if column == "weights":
         # Of a long path the file's name tells which it is.
