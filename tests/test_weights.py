@@ -73,6 +73,15 @@ def test_a_folder_serves_the_architectures_that_it_has(tmp_path):
     assert other.explanation.startswith(f"No densenet121*.weights.h5 in {path.parent}. NO PRE")
 
 
+@pytest.mark.parametrize("architecture", IMAGENET_FILES)
+def test_files_keep_the_names_that_keras_gives_them(tmp_path, architecture):
+    files = {
+        name: put(tmp_path, address.split("/")[-1]) for name, address in IMAGENET_FILES.items()
+    }
+    assert find_weights(architecture, str(tmp_path)).path == files[architecture]
+    assert find_weights(architecture, str(files[architecture])).kind == "file"
+
+
 def test_a_path_that_is_not_there_is_an_error(tmp_path):
     with pytest.raises(InputError, match="There is no file or folder"):
         find_weights("mobilenetv2", str(tmp_path / "no.weights.h5"))

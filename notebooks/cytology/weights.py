@@ -44,7 +44,7 @@ def find_weights(architecture: str, weights: str) -> Weights:
         return _imagenet(architecture, may_be_random=weights == "auto")
     path = resolve(weights)
     if path.is_dir():
-        files = sorted(path.glob(f"{architecture}*.weights.h5"))
+        files = sorted(file for file in path.glob("*.h5") if is_for(architecture, file))
         if not files:
             fallback = _imagenet(architecture, may_be_random=True)
             sentence = f"No {architecture}*.weights.h5 in {path}. {fallback.explanation}"
@@ -52,12 +52,17 @@ def find_weights(architecture: str, weights: str) -> Weights:
         path = files[0]
     if not path.is_file():
         raise InputError(f"There is no file or folder {path}: check the parameter `weights`.")
-    if not path.name.startswith(architecture):
+    if not is_for(architecture, path):
         # One file cannot serve three architectures; the other two follow `auto`.
         fallback = _imagenet(architecture, may_be_random=True)
         sentence = f"{path.name} is not for {architecture} by its name. {fallback.explanation}"
         return Weights(fallback.kind, fallback.path, sentence)
     return Weights("file", path, f"Weights from {path.name}.")
+
+
+def is_for(architecture: str, path: Path) -> bool:
+    """Whether a file is named for an architecture; Keras itself writes `mobilenet_v2_...`."""
+    return path.name.lower().replace("_", "").replace("-", "").startswith(architecture)
 
 
 def _imagenet(architecture: str, may_be_random: bool) -> Weights:
