@@ -13,7 +13,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from PIL import Image, ImageOps
-from sklearn.metrics import RocCurveDisplay, confusion_matrix
+from sklearn.metrics import auc, confusion_matrix, roc_curve
 
 from cytology.augmentation import ORIENTATIONS, fit_to_square, orient
 from cytology.quality import open_rgb
@@ -330,10 +330,9 @@ def roc_curves(tables: dict[str, pd.DataFrame]) -> Figure:
     figure, axis = plt.subplots(figsize=(5, 4.6))
     styles = ["-", "--", "-."]
     for (name, rows), style in zip(tables.items(), styles, strict=False):
-        RocCurveDisplay.from_predictions(
-            rows["label"] == "M", rows["probability"], ax=axis, name=NETWORK_TITLE[name],
-            curve_kwargs={"color": NETWORK_COLOUR[name], "linestyle": style, "linewidth": 2},
-        )  # fmt: skip
+        false_alarms, found, _ = roc_curve(rows["label"] == "M", rows["probability"])
+        label = f"{NETWORK_TITLE[name]} (AUC {auc(false_alarms, found):.2f})"
+        axis.plot(false_alarms, found, style, color=NETWORK_COLOUR[name], linewidth=2, label=label)
     axis.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1)
     axis.set(title="ROC", xlabel="1 - specificity", ylabel="sensitivity (recall)")
     axis.legend(loc="lower right", fontsize=9)
