@@ -13,8 +13,8 @@ from cytology.settings import cores
 
 
 @contextlib.contextmanager
-def _start_up_messages(messages: list[str]):
-    """Collect what C++ code writes to the error stream, and show it if the start fails.
+def _quiet_start():
+    """Hold back what C++ code writes to the error stream, and show it if the start fails.
 
     TensorFlow logs before its log level is set; no variable silences those lines.
     """
@@ -31,12 +31,9 @@ def _start_up_messages(messages: list[str]):
         finally:
             os.dup2(stream, 2)
             os.close(stream)
-            collected.seek(0)
-            messages.append(collected.read().decode(errors="replace"))
 
 
-START_UP_MESSAGES: list[str] = []
-with _start_up_messages(START_UP_MESSAGES):
+with _quiet_start():
     import keras
     import tensorflow as tf
 
@@ -57,4 +54,4 @@ def device() -> str:
     return ", ".join(names)
 
 
-__all__ = ["GPUS", "START_UP_MESSAGES", "device", "keras", "tf"]
+__all__ = ["GPUS", "device", "keras", "tf"]

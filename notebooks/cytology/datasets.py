@@ -17,6 +17,7 @@ from cytology.augmentation import orient
 from cytology.quality import inspect_image, open_rgb
 from cytology.sample import draw_sample
 from cytology.settings import PROJECT_ROOT, InputError, cores, progress, resolve, short
+from cytology.tables import read_json
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff"}
 NEVER_IMAGES = {"", ".csv", ".txt", ".md", ".json", ".db", ".ini", ".xlsx", ".pdf"}
@@ -273,8 +274,6 @@ def describe(data: str, root: Path, manifest, rejected, unit: str) -> dict:
 
 def image_root(run: Path, data: str) -> Path:
     """Where the run's images lie; `InputError` if the run was made with other data."""
-    from cytology.tables import read_json
-
     made_with = read_json(run, "dataset.json")
     wanted = data if data == "sample" else str(resolve(data))
     if made_with["data"] != wanted:

@@ -196,6 +196,8 @@ def comparison_all(run: Path, baseline: pd.DataFrame) -> pd.DataFrame:
     The group level is left out where a group has images of both classes.
     """
     tables = {name: read_predictions(run, name) for name in trained(run)}
+    weights = weights_of(run)
+    weights["ensemble (mean logit)"] = "random" if "random" in weights.values() else "pretrained"
     rows = []
     for on, keep in (
         ("out-of-fold", lambda table: table[table["model"] == "oof"]),
@@ -209,11 +211,18 @@ def comparison_all(run: Path, baseline: pd.DataFrame) -> pd.DataFrame:
         for name, table in judged.items():
             levels = {"image": table, "group": by_group(table)}
             rows += [
-                {"model": name, "level": level, "judged_on": on} | metrics_with_intervals(part)
+                {"model": name, "level": level, "judged_on": on}
+                | metrics_with_intervals(part)
+                | {"weights": weights.get(name, "")}
                 for level, part in levels.items()
                 if part is not None
             ]
     return pd.DataFrame(rows)
+
+
+def weights_of(run: Path) -> dict[str, str]:
+    """What weights each architecture of the run had: `imagenet`, `file` or `random`."""
+    return {name: read_json(run, f"{name}/metrics.json")["weights"] for name in trained(run)}
 
 
 def orientation_gain(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
@@ -290,8 +299,8 @@ def cost(run: Path) -> pd.DataFrame:
     columns = ["parameters", "megabytes", "features_computed", "feature_seconds"]
     columns += ["training_seconds", "images_per_second", "device"]
     rows = [
-        {"architecture": name} | {key: timing[key] for key in columns}
-        for name in trained(run)
+        {"architecture": name, "weights": weights} | {key: timing[key] for key in columns}
+        for name, weights in weights_of(run).items()
         for timing in [read_json(run, f"{name}/timing.json")]
     ]
     return pd.DataFrame(rows)
