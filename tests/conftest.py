@@ -59,7 +59,7 @@ def manifest():
     ]
     table = pd.DataFrame(rows, columns=["image_id", "label", "patient", "slide", "group"])
     hashes = [f"{i:064x}" for i in range(len(table))]
-    return table.assign(width=64, height=48, sha256=hashes, phash=hashes)
+    return table.assign(width=64, height=48, sha256=hashes, phash=hashes, family=table["image_id"])
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def run(tmp_path, manifest):
     write_table(folder, "tables/appearance.csv", manifest[["image_id"]].join(colours))
     write_table(folder, "split.csv", split)
     about = {"protocol": "grouped", "unit": "patient", "fingerprint": print_of_split}
-    write_json(folder, "split.json", about | {"leak": leak_report(split)})
+    write_json(folder, "split.json", about | {"leak": leak_report(split, manifest)})
     for name in ARCHITECTURE_NAMES:
         pictures = judged_pictures(split)
         truth = np.where(pictures["label"] == "M", 1.0, -1.0)

@@ -15,7 +15,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from cytology.predictions import by_group, mean_over_models, read_predictions, trained
-from cytology.settings import InputError
+from cytology.settings import InputError, plural
 from cytology.tables import read_json, read_table
 
 THRESHOLD = 0.5
@@ -260,7 +260,7 @@ def summary(table: pd.DataFrame, baseline_auc: float, unit: str) -> list[str]:
     sentences = [
         f"{best['architecture']}{highest} {best['auc']:.3f} "
         f"(95 % interval by {unit} {best['auc_low']:.3f} to {best['auc_high']:.3f}; "
-        f"{best['judged_on']}, {best['images']} images, {best['groups']} {unit}s)."
+        f"{best['judged_on']}, {best['images']} images, {best['groups']} {plural(unit)})."
     ]
     for _, other in ordered.iloc[1:].iterrows():
         separate = other["auc_high"] < best["auc_low"]

@@ -8,11 +8,13 @@ from scipy.special import expit
 
 from cytology.augmentation import fit_to_square
 from cytology.backend import keras
-from cytology.datasets import IMAGE_SUFFIXES, find_files
+from cytology.datasets import image_root
 from cytology.evaluation import THRESHOLD
+from cytology.folders import IMAGE_SUFFIXES, find_files
 from cytology.quality import UnreadableImage, open_rgb
-from cytology.settings import InputError
-from cytology.tables import read_json, require
+from cytology.settings import InputError, resolve
+from cytology.splitting import read_split
+from cytology.tables import read_json, read_table, require
 
 
 def load_trained(run: Path, architecture: str) -> tuple[keras.Model, dict]:
@@ -25,11 +27,33 @@ def load_trained(run: Path, architecture: str) -> tuple[keras.Model, dict]:
     return model, about
 
 
+def choose_images(run: Path, data: str, images: str) -> tuple[Path, list[str], dict[str, str]]:
+    """Root, names and known labels of the images to predict.
+
+    `images` is a folder, `unseen` (the run's images of neither class) or empty: the test part.
+    """
+    if images == "unseen":
+        unseen = read_table(run, "unseen.csv")
+        if unseen.empty:
+            raise InputError(
+                "Parameter `images` is unseen, but this data set has no images of neither class: "
+                "name a folder."
+            )
+        return image_root(run, data), list(unseen["image_id"]), {}
+    if images:
+        return resolve(images), images_in(resolve(images)), {}
+    split = read_split(run)
+    test = split[split["split"] == "test"].drop_duplicates("image_id")
+    labels = test.set_index("image_id")["label"]
+    return image_root(run, data), list(labels.index), labels.to_dict()
+
+
 def images_in(folder: Path) -> list[str]:
     """Image files below `folder`, as posix paths; `InputError` if there is none."""
     if not folder.is_dir():
         raise InputError(f"There is no folder {folder}: check the parameter `images`.")
-    files = [path for path in find_files(folder) if path.suffix.lower() in IMAGE_SUFFIXES]
+    files, _ = find_files(folder)
+    files = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
     if not files:
         raise InputError(f"No JPEG, PNG, BMP or TIFF file in {folder}: check `images`.")
     return sorted(path.relative_to(folder).as_posix() for path in files)

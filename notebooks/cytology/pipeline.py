@@ -4,8 +4,6 @@ The only file that knows `tf.data`. What is computed here lies in `outputs/cache
 by folds, notebooks and runs; its name is a hash of everything that it depends on.
 """
 
-import hashlib
-import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,15 +14,10 @@ from joblib import Parallel, delayed
 
 from cytology.augmentation import fit_to_square, orient
 from cytology.backend import keras, tf
+from cytology.features import Features, FeatureStore, digest, named_by_content
 from cytology.quality import open_rgb
 from cytology.settings import CACHE, cores, progress
 from cytology.tables import written_whole
-
-
-def digest(*parts) -> str:
-    """A short name for what a cache entry depends on."""
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:20]
-
 
 # ------------------------------------------------------------------ decode once
 
@@ -114,33 +107,6 @@ def batches(
 # ---------------------------------------------------------------- features once
 
 
-@dataclass(frozen=True)
-class Features:
-    """Pooled features, shape (pictures, width), found by (image_id, orientation).
-
-    `computed` of them were computed now, in `seconds`; the rest came from the cache.
-    """
-
-    values: np.ndarray
-    index: pd.MultiIndex
-    computed: int
-    seconds: float
-
-    @property
-    def width(self) -> int:
-        """Features a picture."""
-        return self.values.shape[1]
-
-    def of(self, pictures: pd.DataFrame) -> np.ndarray:
-        """The features of these pictures, in their order; KeyError for an unknown one."""
-        rows = self.index.get_indexer(
-            pd.MultiIndex.from_frame(pictures[["image_id", "orientation"]])
-        )
-        if (rows < 0).any():
-            raise KeyError(f"no features of {pictures['image_id'].to_numpy()[rows < 0][0]}")
-        return self.values[rows]
-
-
 def frozen_features(
     extractor: keras.Model,
     images: DecodedImages,
@@ -151,37 +117,18 @@ def frozen_features(
 ) -> Features:
     """Features of each picture, from the cache where another fold, notebook or run made them.
 
-    `key` names what the features depend on beside the picture: architecture, hash of the
-    weights, size and fit. An entry is found by (file hash, orientation), never by file name.
+    `key` is that of `features.FeatureStore`.
     """
-    path = cache / "features" / f"{key[0]}-{digest(*key)}.npz"
-    wanted = pd.MultiIndex.from_arrays(
-        [images.sha256.loc[pictures["image_id"]], pictures["orientation"]]
-    )
-    width = extractor.output.shape[-1]
-    known = pd.MultiIndex.from_arrays([[], []])
-    values = np.empty((0, width), np.float32)
-    if path.is_file():
-        with np.load(path) as stored:
-            known = pd.MultiIndex.from_arrays(
-                [stored["sha256"].astype(object), stored["orientation"]]
-            )
-            values = stored["values"]
+    store = FeatureStore(key, cache)
+    wanted = named_by_content(pictures, images.sha256)
+    missing = ~wanted.isin(store.known) & ~wanted.duplicated()
+    new = pictures[["image_id", "orientation"]][missing]
     started = time.perf_counter()
-    missing = ~wanted.isin(known)
-    new = pictures[["image_id", "orientation"]][missing & ~wanted.duplicated()]
     if len(new):
         steps = -(-len(new) // batch_size)
         feed = progress(batches(images, new, batch_size), "features", steps, "batch")
-        values = np.concatenate([values, *[extractor.predict_on_batch(batch) for batch in feed]])
-        known = known.append(wanted[missing & ~wanted.duplicated()])
-        with written_whole(path) as temporary:
-            np.savez(
-                temporary,
-                sha256=known.get_level_values(0).to_numpy(str),
-                orientation=known.get_level_values(1).to_numpy(np.int8),
-                values=values,
-            )
+        computed = np.concatenate([extractor.predict_on_batch(batch) for batch in feed])
+        store.add(wanted[missing], computed)
     seconds = time.perf_counter() - started if len(new) else 0.0
-    names = pd.MultiIndex.from_frame(pictures[["image_id", "orientation"]])
-    return Features(values[known.get_indexer(wanted)], names, len(new), seconds)
+    found = store.features(pictures, images.sha256)
+    return Features(found.values, found.index, len(new), seconds)

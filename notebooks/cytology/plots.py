@@ -17,6 +17,7 @@ from sklearn.metrics import auc, confusion_matrix, roc_curve
 
 from cytology.augmentation import ORIENTATIONS, fit_to_square, orient
 from cytology.quality import open_rgb
+from cytology.settings import plural
 
 CLASS_NAME = {"B": "benign (B)", "M": "malignant (M)"}
 CLASS_COLOUR = {"B": "#0072B2", "M": "#D55E00"}
@@ -99,8 +100,8 @@ def class_counts(manifest: pd.DataFrame, unit: str) -> Figure:
         )
         bottom += table[label].to_numpy()
     right.set(
-        title=f"Images of each of the {len(table)} {unit}s",
-        xlabel=f"{unit}s, by number of images",
+        title=f"Images of each of the {len(table)} {plural(unit)}",
+        xlabel=f"{plural(unit)}, by number of images",
         ylabel="images",
     )
     right.yaxis.set_major_locator(MaxNLocator(integer=True))
@@ -157,8 +158,31 @@ def appearance(table: pd.DataFrame, unit: str, most: int = 30) -> Figure:
         hue_order=["B", "M"],
     )  # fmt: skip
     some = "" if len(shown) == len(order) else f" ({len(shown)} of {len(order)})"
-    right.set(title=f"Brightness by {unit}{some}", xlabel=f"{unit}s, by median", ylabel="")
+    right.set(title=f"Brightness by {unit}{some}", xlabel=f"{plural(unit)}, by median", ylabel="")
     right.set_xticks([])
+    return figure
+
+
+def copies(root: Path, found: pd.DataFrame, families: int = 3, most: int = 6) -> Figure:
+    """Some families of copies, a row each: the first image, then its copies, largest angles first.
+
+    `found` is the table of `copies.find_copies`.
+    """
+    chosen = found.assign(turn=found["angle"].abs().where(found["kind"] == "rotated", 0.0))
+    order = chosen.groupby("family")["turn"].max().sort_values(ascending=False, kind="stable")
+    figure, axes = _grid(families * most, most, 2.0, 2.1)
+    for axis in axes:
+        axis.set_visible(False)
+    for row, family in enumerate(order.index[:families]):
+        members = chosen[chosen["family"] == family].sort_values("turn", ascending=False)
+        titles = ["first of its family"]
+        for copy in members.itertuples():
+            turned = "the same file" if copy.kind == "same file" else f"{copy.angle:+.0f}°"
+            titles.append(turned + (", mirrored" if copy.mirrored else ""))
+        names = [family, *members["image_id"]]
+        for axis, name, title in zip(axes[row * most :], names[:most], titles[:most], strict=False):
+            axis.set_visible(True)
+            _picture(axis, ImageOps.contain(open_rgb(root / name), (320, 320)), title)
     return figure
 
 
@@ -223,7 +247,7 @@ def who_is_where(split: pd.DataFrame, unit: str) -> Figure:
         )
     else:
         axis.set_xticks([])
-        axis.set_xlabel(f"{len(table)} {unit}s, benign first")
+        axis.set_xlabel(f"{len(table)} {plural(unit)}, benign first")
     axis.set(title=f"Which {unit} is where: one colour a column means no leak")
     axis.set_ylabel("pictures" if "orientation" in split else "images")
     axis.yaxis.set_major_locator(MaxNLocator(integer=True))
@@ -420,4 +444,65 @@ def predicted_gallery(root: Path, rows: pd.DataFrame, columns: int = 6) -> Figur
         if wrong:
             for spine in axis.spines.values():
                 spine.set(visible=True, color="#b00020", linewidth=3)
+    return figure
+
+
+# ----------------------------------------------------------------- 09: the audit
+
+
+def leakage_audit(summary: pd.DataFrame, unit: str) -> Figure:
+    """AUC under three ways to split, true labels filled, shuffled labels hollow; a panel a network.
+
+    `summary` has `architecture` and the columns of `leakage.summarize`.
+    """
+    names = {
+        "images_random": "augment, then split\npictures at random",
+        "copies_together": "copies of an image\nkept together",
+        "patients_together": f"images of a {unit}\nkept together",
+    }
+    networks = list(dict.fromkeys(summary["architecture"]))
+    figure, axes = plt.subplots(
+        1, len(networks), figsize=(4.1 * len(networks) + 2.2, 3.9), sharey=True, squeeze=False
+    )
+    for axis, network in zip(axes[0], networks, strict=True):
+        rows = summary[summary["architecture"] == network].set_index(["protocol", "labels"])
+        for place, protocol in enumerate(names):
+            for labels, colour, face, marker in (
+                ("true", NETWORK_COLOUR[network], NETWORK_COLOUR[network], "o"),
+                ("shuffled", GREY, "white", "D"),
+            ):
+                row = rows.loc[(protocol, labels)]
+                axis.plot(row[["auc_low", "auc_high"]], [place] * 2, color=colour, linewidth=2)
+                axis.plot(
+                    row["auc"], place, marker, markersize=9, color=colour,
+                    markerfacecolor=face, markeredgewidth=1.8, zorder=3,
+                )  # fmt: skip
+                axis.annotate(
+                    f"{row['auc']:.2f}", (row["auc"], place), (0, 9), color=colour, fontsize=10,
+                    textcoords="offset points", ha="center", fontweight="bold",
+                )  # fmt: skip
+        gain, honest = (rows.loc[(name, "true")] for name in ("images_random", "patients_together"))
+        axis.plot(
+            [honest["auc"]] * 2, [1.8, 0], color=GREY, linewidth=0.8, linestyle="--", zorder=0
+        )
+        axis.annotate(
+            "", (gain["auc"], 0.0), (honest["auc"], 0.0), zorder=1,
+            arrowprops={"arrowstyle": "-|>", "color": "#b00020", "linewidth": 1.6},
+        )  # fmt: skip
+        axis.set_title(
+            f"{NETWORK_TITLE[network]}: {gain['inflation']:+.1f} points\n"
+            f"(95 %: {gain['inflation_low']:+.1f} to {gain['inflation_high']:+.1f})"
+        )
+        axis.axvline(0.5, color=GREY, linewidth=1, linestyle=":")
+        axis.set(xlabel="AUC", ylim=(2.5, -0.6), xlim=(min(0.35, summary["auc_low"].min()), 1.03))
+    axes[0][0].set_yticks(range(3), names.values())
+    shown = [
+        plt.Line2D([], [], marker="o", color="black", label="true labels"),
+        plt.Line2D(
+            [], [], marker="D", color=GREY, markerfacecolor="white", markeredgewidth=1.8,
+            label="shuffled labels: nothing to learn",
+        ),
+        plt.Line2D([], [], color=GREY, linestyle=":", label="chance"),
+    ]  # fmt: skip
+    figure.legend(handles=shown, loc="outside lower center", ncols=3)
     return figure

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from cytology.settings import (
     ARCHITECTURE_NAMES,
+    DATA_WORDS,
     FIXED_PARAMETERS,
     PARAMETERS,
     PROJECT_ROOT,
@@ -30,9 +31,9 @@ from cytology.settings import (
 )
 
 DEFAULT_PROFILE = "quick"
-PATH_PARAMETERS = ("run_dir", "data", "patients_csv", "images", "weights")
+PATH_PARAMETERS = ("run_dir", "data", "archive", "patients_csv", "images", "weights")
 # Words that stand where a path may stand.
-NO_PATHS = {"data": ("sample",), "weights": ("auto", "imagenet", "random")}
+NO_PATHS = {"data": DATA_WORDS, "images": ("unseen",), "weights": ("auto", "imagenet", "random")}
 # Notebook 08 asks questions of a finished run: other questions do not make it another run.
 QUESTIONS = ("predict_with", "images", "show_images")
 
@@ -199,10 +200,12 @@ def absolute_paths(parameters: dict, base: Path) -> dict:
 def check_paths(parameters: dict) -> None:
     """`InputError` if a path that a notebook will read is not there: now, not in ten minutes."""
     tests = {"data": Path.is_dir, "images": Path.is_dir, "patients_csv": Path.is_file}
-    for name, exists in (tests | {"weights": Path.exists}).items():
+    for name, exists in (tests | {"weights": Path.exists, "archive": Path.exists}).items():
         value = parameters.get(name)
         if value and value not in NO_PATHS.get(name, ()) and not exists(Path(value)):
-            kind = {"patients_csv": "file", "weights": "file or folder"}.get(name, "folder")
+            kind = {"data": "folder", "images": "folder", "patients_csv": "file"}.get(
+                name, "file or folder"
+            )
             raise InputError(f"Parameter `{name}`: there is no {kind} {value}.")
 
 

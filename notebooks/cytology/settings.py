@@ -3,6 +3,7 @@
 Importing this module is cheap: `run_all.py --help` and its checks use it without TensorFlow.
 """
 
+import hashlib
 import importlib.metadata
 import inspect
 import os
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from joblib import Parallel, delayed, parallel_config
 from tqdm import tqdm
 
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
@@ -23,6 +25,8 @@ CACHE = PROJECT_ROOT / "outputs" / "cache"
 # parameters cell, but a run cannot set it, or all three would train the same one.
 FIXED_PARAMETERS = ("architecture",)
 ARCHITECTURE_NAMES = ("mobilenetv2", "inceptionv3", "densenet121")
+# What `data` may be beside a folder: the drawn sample, and published sets (see `sources`).
+DATA_WORDS = ("sample", "breakhis", "fnac", "fnac2019")
 
 
 class InputError(ValueError):
@@ -75,11 +79,14 @@ class Rule:
 
 PARAMETERS = {
     "run_dir": Rule("folder that holds everything of this run", str),
-    "data": Rule("`sample`, or a folder of images in two classes", str),
+    "data": Rule("sample, breakhis, fnac, fnac2019, or a folder of images in two classes", str),
     "seed": Rule("one seed for Python, NumPy, Keras and the order of the data", int, 0),
     "classes": Rule("folder names of the classes, like 'normal=B, cancer=M'", str),
     "patient_pattern": Rule("regular expression; its first group is the patient", str),
     "patients_csv": Rule("CSV file with image,patient[,slide]", str),
+    "archive": Rule("archive or folder of a published set that you have already", str),
+    "address": Rule("where to download a published set; empty: its official place", str),
+    "magnification": Rule("of BreaKHis", str, choices=("all", "40X", "100X", "200X", "400X")),
     "sample_images": Rule("images of the drawn sample", int, 40, 5000),
     "sample_patients": Rule("patients of the drawn sample", int, 8, 500),
     "image_size": Rule("side of the square network input in pixels", int, 75, 1024),
@@ -107,8 +114,10 @@ PARAMETERS = {
     "early_stopping": Rule("stop when the loss of held-back groups no longer falls", bool),
     "patience": Rule("epochs without a lower loss before stopping", int, 1, 1000),
     "class_weight": Rule("weight of the classes in the loss", str, choices=("balanced", "none")),
+    "audit_seeds": Rule("repetitions of the leakage audit", int, 2, 200),
+    "audit_images": Rule("most images in the leakage audit; whole groups are drawn", int, 40),
     "predict_with": Rule("whose model predicts new images", str, choices=ARCHITECTURE_NAMES),
-    "images": Rule("folder of new images; empty: images of the test split", str),
+    "images": Rule("folder of new images, or unseen; empty: images of the test split", str),
     "show_images": Rule("how many pictures to show", int, 1, 200),
 }
 
@@ -148,6 +157,12 @@ def short(path) -> str:
     )
 
 
+def plural(unit: str) -> str:
+    """`patients`, `slides`, `fields of view`."""
+    head, of, rest = unit.partition(" of ")
+    return f"{head}s{of}{rest}"
+
+
 def open_run(run_dir, seed: int, **parameters) -> Path:
     """Check the parameters, make the run folder, fix the seeds; returns the folder.
 
@@ -161,6 +176,15 @@ def open_run(run_dir, seed: int, **parameters) -> Path:
     random.seed(seed)
     np.random.seed(seed)
     return run
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file in hexadecimal."""
+    with path.open("rb") as stream:
+        digest = hashlib.sha256()
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 # ------------------------------------------------------------------- reading
@@ -238,3 +262,24 @@ def git_state() -> dict:
 def cores() -> int:
     """Processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def in_parallel(function, items: list, what: str, unit: str = "image", chunk: int = 512):
+    """Yield `function(item)` for each item, in order, computed on all cores; shows how far it is.
+
+    With the address of a Dask scheduler in `DASK_SCHEDULER_ADDRESS` (Dask's own variable) the
+    workers of that cluster compute, through joblib's Dask backend; they must see the same files.
+    """
+    backend = {"prefer": "threads"}
+    if "DASK_SCHEDULER_ADDRESS" in os.environ:
+        from dask.distributed import Client
+
+        Client()  # joblib's Dask backend takes the client that was made last
+        backend = {"backend": "dask"}
+    with progress(None, what, len(items), unit) as bar, parallel_config(**backend):
+        # Chunk by chunk, since not every backend hands out results one by one.
+        for start in range(0, len(items), chunk):
+            work = (delayed(function)(item) for item in items[start : start + chunk])
+            # `n_jobs` of a cluster is its own affair.
+            yield from Parallel(n_jobs=-1 if "backend" in backend else cores())(work)
+            bar.update(min(chunk, len(items) - start))

@@ -122,23 +122,67 @@ def check_labels_everywhere(split: pd.DataFrame) -> None:
 # ---------------------------------------------------------------- the leak check
 
 
-def leak_report(split: pd.DataFrame) -> dict[str, int]:
-    """What crosses: test images with a copy in training, and groups in more than one part."""
-    parts = split.groupby("group")["split"].nunique()
-    images = {name: set(split.loc[split["split"] == name, "image_id"]) for name in SPLITS}
-    return {
-        "test_images_with_copy_in_training": len(images["test"] & images["train"]),
-        "test_images": len(images["test"]),
-        "groups_in_several_splits": int((parts > 1).sum()),
-        "groups": len(parts),
+# What must not lie on both sides, and how it is called.
+NEVER_APART = {
+    "group": "groups",
+    "patient": "patients",
+    "slide": "slides",
+    "sha256": "identical files",
+    "family": "families of copies",
+}
+
+
+def leak_report(split: pd.DataFrame, manifest: pd.DataFrame) -> dict[str, int]:
+    """What crosses: copies of test images in training, and what lies in more than one part.
+
+    Everything is taken from the manifest, not from the split's own columns: an edited split must
+    not vouch for itself.
+    """
+    parts = {
+        name: set(manifest["family"][manifest["image_id"].isin(rows["image_id"])])
+        for name, rows in split.groupby("split")
     }
+    test = split.loc[split["split"] == "test", "image_id"].drop_duplicates()
+    copied = test.map(manifest.set_index("image_id")["family"]).isin(parts.get("train", set()))
+    report = {
+        "test_images_with_copy_in_training": int(copied.sum()),
+        "test_images": len(test),
+        "groups": int(manifest["group"].nunique()),
+    }
+    for column, name in NEVER_APART.items():
+        crossing = len(crossings(split, manifest, column, ["split"]))
+        report[f"{name.replace(' ', '_')}_in_several_splits"] = crossing
+    return report
+
+
+def crossings(split: pd.DataFrame, manifest: pd.DataFrame, column: str, among: list[str]) -> list:
+    """Values of a manifest column whose images lie in more than one part or fold, sorted."""
+    unit = manifest.set_index("image_id")[column].reindex(split["image_id"])
+    unit = unit[unit != ""]
+    if column == "slide":  # slide 1 of one patient is not slide 1 of another
+        unit = manifest.set_index("image_id")["patient"].reindex(unit.index) + " " + unit
+    where = split.set_index("image_id")[among].loc[unit.index]
+    # Train and val share the folds, and test has none: nothing may cross parts nor folds.
+    spread = where.groupby(unit.to_numpy()).nunique()
+    return sorted(spread.index[(spread > 1).any(axis=1)])
+
+
+def assert_no_leak(split: pd.DataFrame, manifest: pd.DataFrame) -> None:
+    """Raise `InputError` with what crosses parts or folds: groups, patients, slides, copies."""
+    for column, name in NEVER_APART.items():
+        crossing = crossings(split, manifest, column, ["split", "fold"])
+        if crossing:
+            raise InputError(
+                f"split.csv lets {len(crossing)} {name} cross, the first {crossing[0]!r}: run "
+                "notebook 03 again."
+            )
 
 
 def read_split(run: Path) -> pd.DataFrame:
     """Read `split.csv` for training, after checking it again.
 
-    Raises `InputError` if its images or labels are not those of the manifest, or if a group lies
-    in more than one part (or fold) while `split.json` does not say that this was asked for.
+    Raises `InputError` if its images or labels are not those of the manifest, or if anything of
+    `NEVER_APART` crosses while `split.json` does not say that this was asked for.
     """
     split, manifest = read_table(run, "split.csv"), read_table(run, "manifest.csv")
     split["fold"] = split["fold"].astype("Int64")
@@ -147,17 +191,12 @@ def read_split(run: Path) -> pd.DataFrame:
         raise InputError(
             "split.csv and manifest.csv differ in their images or labels: run notebook 03 again."
         )
-    if read_json(run, "split.json")["protocol"] == "grouped":
-        # The manifest's groups, not the column: an edited split must not vouch for itself.
-        group = split["image_id"].map(manifest.set_index("image_id")["group"])
-        parts = split.groupby(group)[["split", "fold"]].nunique()
-        # Train and val share the folds, so a group may cross neither parts nor folds.
-        crossing = (parts > 1).any(axis=1)
-        if crossing.any():
-            raise InputError(
-                f"split.csv lets {int(crossing.sum())} groups cross, the first "
-                f"{crossing.idxmax()!r}: run notebook 03 again."
-            )
+    about = read_json(run, "split.json")
+    if about["protocol"] != "original":
+        assert_no_leak(split, manifest)
+    elif about["leak"] != leak_report(split, manifest):
+        # Every banner is written from these numbers: they must be this split's own.
+        raise InputError("split.json does not tell what split.csv leaks: run notebook 03 again.")
     return split
 
 
@@ -206,13 +245,15 @@ def inner_group_split(rows: pd.DataFrame, seed: int):
     return best_part(rows, 0.2, seed)
 
 
-def describe(split: pd.DataFrame, protocol: str, unit: str, seed: int) -> dict:
+def describe(
+    split: pd.DataFrame, manifest: pd.DataFrame, protocol: str, unit: str, seed: int
+) -> dict:
     """What `split.json` holds: how the split was made, its counts and what crosses."""
     return {
         "protocol": protocol,
         "unit": unit,
         "seed": seed,
-        "leak": leak_report(split),
+        "leak": leak_report(split, manifest),
         "counts": counts_by_split(split),
         "fingerprint": fingerprint(split),
     }

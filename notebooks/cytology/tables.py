@@ -16,8 +16,9 @@ from cytology.settings import ARCHITECTURE_NAMES, InputError, short
 
 # Codes, not numbers: patient 007 must not become 7.
 TEXT = dict.fromkeys(
-    ["image_id", "label", "patient", "slide", "group", "sha256", "phash", "stain", "mask"]
-    + ["split", "model", "architecture", "reason"],
+    ["image_id", "label", "patient", "slide", "group", "sha256", "phash", "family", "stain", "mask"]
+    + ["split", "model", "architecture", "reason", "finding", "other", "detail", "site", "subtype"]
+    + ["category", "magnification", "protocol", "labels"],
     "str",
 )
 
@@ -30,12 +31,15 @@ WRITTEN_BY = {
     "dataset.json": "01_data_exploration",
     "manifest.csv": "01_data_exploration",
     "rejected.csv": "01_data_exploration",
+    "unseen.csv": "01_data_exploration",
+    "tables/quality.csv": "01_data_exploration",
     "tables/appearance.csv": "01_data_exploration",
     "augmentation.json": "02_augmentation",
     "split.csv": "03_splitting",
     "split.json": "03_splitting",
     "tables/comparison.csv": "07_comparison",
     "tables/comparison_all.csv": "07_comparison",
+    "tables/leakage_audit.csv": "09_leakage_audit",
 } | {
     f"{name}/{file}": TRAINING_NOTEBOOKS[name]
     for name in ARCHITECTURE_NAMES

@@ -19,12 +19,13 @@ from cytology.architectures import (
 )
 from cytology.augmentation import pictures_of
 from cytology.backend import keras
-from cytology.pipeline import DecodedImages, Features, batches, digest, frozen_features
+from cytology.features import Features, digest
+from cytology.pipeline import DecodedImages, batches, frozen_features
 from cytology.predictions import prediction_rows
-from cytology.settings import CACHE, InputError, progress, somebody_looks_on
+from cytology.settings import CACHE, InputError, file_hash, progress, somebody_looks_on
 from cytology.splitting import inner_group_split, judged_pictures, training_pictures
 from cytology.tables import written_whole
-from cytology.weights import Weights, file_hash
+from cytology.weights import Weights
 
 CALIBRATION_IMAGES = 128
 CALIBRATION_BATCH = 8  # all maps of a batch stay in memory at once: 32 would need 6 GB
@@ -81,15 +82,11 @@ def features_for(
     fit: str,
     batch_size: int,
 ) -> Features:
-    """Frozen features of every picture that training and judging will ask for.
+    """Frozen features of every picture in all orientations: train, val and test.
 
-    Train and val in all orientations, test as taken.
+    Training and judging as taken ask for fewer; the leakage audit asks for all of them.
     """
-    held = split[split["split"] != "test"]
-    pictures = pd.concat(
-        [training_pictures(held, orientations), judged_pictures(split[split["split"] == "test"])],
-        ignore_index=True,
-    )
+    pictures = training_pictures(split, orientations)
     key = [model.name, weights_hash, images.pixels.shape[1], fit]
     return frozen_features(feature_extractor(model), images, pictures, key, batch_size)
 

@@ -4,7 +4,6 @@
 run goes on with random weights, and every table, notebook and report says so.
 """
 
-import hashlib
 import os
 import urllib.error
 import urllib.request
@@ -113,12 +112,3 @@ def unreachable(address: str, seconds: float = 3.0) -> str:
             return ""
     except (OSError, urllib.error.URLError) as error:
         return str(getattr(error, "reason", error)) or type(error).__name__
-
-
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file in hexadecimal."""
-    with path.open("rb") as stream:
-        digest = hashlib.sha256()
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

@@ -1,0 +1,285 @@
+"""Large archives: a broken download goes on where it broke, and a set is unpacked whole or not.
+
+An archive comes from the internet: nothing that it names may lie outside its folder, and what it
+says about its size is checked against the disk.
+"""
+
+import gzip
+import http.client
+import json
+import shutil
+import tarfile
+import tempfile
+import urllib.error
+import urllib.request
+import zipfile
+import zlib
+from collections.abc import Iterator
+from lzma import LZMAError
+from pathlib import Path, PureWindowsPath
+from typing import BinaryIO, NamedTuple
+
+from cytology.settings import InputError, progress, short
+from cytology.tables import write_json
+
+BLOCK = 1 << 20
+MEGABYTE = 1_000_000
+PROBE_SECONDS = 5.0
+STALL_SECONDS = 60.0
+USABLE_SHARE_OF_FREE_DISK = 0.9
+MARK = ".unpacked-from.txt"
+DAMAGE = (
+    *(tarfile.TarError, zipfile.BadZipFile, zlib.error, LZMAError, gzip.BadGzipFile),
+    *(EOFError, NotImplementedError),  # NotImplementedError: a compression that zipfile lacks
+)
+
+
+class Unreachable(InputError):
+    """An address that cannot be had now. The message is the bare reason, without a full stop."""
+
+
+# -------------------------------------------------------------------- download
+
+
+def download(address: str, path: Path) -> None:
+    """Fetch `address` (http or https) to `path`, going on where an earlier call broke off.
+
+    Until all bytes that the server announced are there, they lie in `<name>.part` beside `path`.
+    Where the server cannot go on in the middle, or the file has changed, it starts over. Raises
+    `Unreachable` with the reason when there is no connection or no such file, and `InputError`
+    when the disk is too small or the connection breaks.
+    """
+    if not address.lower().startswith(("http://", "https://")):
+        raise InputError(f"The address {address!r} must begin with https:// or http://.")
+    _probe(address)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part, memory = path.with_name(path.name + ".part"), path.name + ".part.json"
+    response, have, file = _open(address, part, path.with_name(memory))
+    with response:
+        length = file["length"]
+        _check_disk(path.parent, length - have, f"{path.name} needs")
+        write_json(path.parent, memory, file)
+        trouble = _receive(response, part, have, length)
+    if part.stat().st_size != length:
+        raise InputError(
+            f"The download of {path.name} broke off at {part.stat().st_size / MEGABYTE:.1f} of "
+            f"{length / MEGABYTE:.1f} MB ({trouble}): run it again, and it goes on from there."
+        )
+    part.replace(path)
+    path.with_name(memory).unlink()
+
+
+def _probe(address: str) -> None:
+    """Raise `Unreachable` soon if there is no connection; the download itself may wait longer."""
+    try:
+        request = urllib.request.Request(address, method="HEAD")
+        urllib.request.urlopen(request, timeout=PROBE_SECONDS).close()
+    except urllib.error.HTTPError:
+        return  # The server is there; some refuse HEAD alone, and GET tells what is wrong.
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise Unreachable(_reason(error)) from None
+
+
+def _open(address: str, part: Path, memory: Path) -> tuple[http.client.HTTPResponse, int, dict]:
+    """Open response, bytes that need not come again, and what identifies the file on the server."""
+    have = part.stat().st_size if part.is_file() and memory.is_file() else 0
+    before = json.loads(memory.read_text("utf-8")) if have else {}
+    if have and before["address"] == address:
+        # With If-Range the server sends the rest only if the file is still the same.
+        headers = {"Range": f"bytes={have}-"}
+        headers |= {"If-Range": before["version"]} if before["version"] else {}
+        response = _get(address, headers)
+        if response is not None and response.status == 206:
+            rest = f"bytes {have}-{before['length'] - 1}/{before['length']}"
+            if response.headers.get("Content-Range") == rest:
+                return response, have, before
+        if response is not None:
+            response.close()
+    response = _get(address, {})
+    length = response.headers.get("Content-Length", "")
+    if response.headers.get_content_type() == "text/html" or not length.isdigit():
+        response.close()
+        raise Unreachable("the server answers with a web page or without a length, not with a file")
+    etag = response.headers.get("ETag", "")
+    version = response.headers.get("Last-Modified", "") if etag.startswith("W/") else etag
+    return response, 0, {"address": address, "version": version, "length": int(length)}
+
+
+def _get(address: str, headers: dict[str, str]) -> http.client.HTTPResponse | None:
+    """Response to a GET request; None if the server has nothing in the range asked for."""
+    try:
+        request = urllib.request.Request(address, headers=headers)
+        return urllib.request.urlopen(request, timeout=STALL_SECONDS)
+    except urllib.error.HTTPError as error:
+        if error.code == 416 and headers:
+            return None
+        raise Unreachable(f"{error.code} {error.reason}") from None
+    except (OSError, http.client.HTTPException) as error:
+        raise Unreachable(_reason(error)) from None
+
+
+def _receive(response: http.client.HTTPResponse, part: Path, have: int, length: int) -> str:
+    """Append the response to `part` (or write it anew); returns why it ended early, if it did."""
+    what = f"downloading {part.stem}"
+    with (
+        part.open("ab" if have else "wb") as file,
+        progress(None, what, length // MEGABYTE, "MB") as bar,
+    ):
+        while True:
+            try:
+                block = response.read(BLOCK)
+                file.write(block)
+            except (OSError, http.client.HTTPException) as error:
+                return _reason(error)
+            if not block:
+                return "the server closed the connection"
+            bar.update(file.tell() // MEGABYTE - bar.n)
+
+
+def _reason(error: Exception) -> str:
+    return str(getattr(error, "reason", error)) or type(error).__name__
+
+
+def _check_disk(folder: Path, size: int, what: str) -> None:
+    """Raise `InputError` if `size` bytes more would fill the disk that `folder` lies on."""
+    free = shutil.disk_usage(folder).free
+    if size > free * USABLE_SHARE_OF_FREE_DISK:
+        raise InputError(
+            f"{what} {size / MEGABYTE:,.0f} MB, and {free / MEGABYTE:,.0f} MB are free on the disk "
+            f"of {folder}: make room first."
+        )
+
+
+# ---------------------------------------------------------------------- unpack
+
+
+class Member(NamedTuple):
+    """A file of an archive: its name there, its size in bytes and its opened content."""
+
+    name: str
+    size: int
+    content: BinaryIO
+
+
+def unpack(archive: Path, folder: Path) -> None:
+    """Unpack a .tar, .tar.gz or .zip file to `folder`, which must not be there yet.
+
+    Everything goes to a temporary folder beside `folder` first and is renamed at the end: a
+    failure leaves nothing. The format is told by the content, not by the name. Raises `InputError`
+    with the member's name for links, devices and names that lead outside, and for an archive that
+    is damaged, incomplete, a web page, or larger than nine tenths of the free disk.
+    """
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
+    if folder.exists():
+        raise InputError(
+            f"{short(folder)} is there already: move it away to unpack {archive.name}."
+        )
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".unpacking-", dir=folder.parent) as temporary:
+        whole = Path(temporary, folder.name)
+        whole.mkdir()
+        try:
+            with archive.open("rb") as raw:
+                _unpack_members(_members(raw, archive), raw, archive, whole)
+        except DAMAGE as error:
+            raise InputError(_damaged(archive, error)) from None
+        except OSError as error:
+            raise InputError(f"{archive} cannot be unpacked to {folder}: {error}.") from None
+        (whole / MARK).write_text(mark(archive), encoding="utf-8")
+        whole.replace(folder)
+
+
+def mark(archive: Path) -> str:
+    """What tells an archive from another: its name and size. `unpack` leaves it in the folder."""
+    return f"{archive.name} {archive.stat().st_size}"
+
+
+def unpacked_from(folder: Path) -> str:
+    """The mark of the archive that `folder` was unpacked from; empty if it was not."""
+    return (folder / MARK).read_text("utf-8") if (folder / MARK).is_file() else ""
+
+
+def _damaged(archive: Path, error: BaseException) -> str:
+    why = (str(error) or type(error).__name__).splitlines()[0].rstrip(":.")
+    return f"{archive} is damaged or incomplete ({why}): delete it and download it again."
+
+
+def _unpack_members(members: Iterator[Member], raw: BinaryIO, archive: Path, whole: Path) -> None:
+    total, size = 0, archive.stat().st_size
+    with progress(None, f"unpacking {archive.name}", size // MEGABYTE, "MB") as bar:
+        room = shutil.disk_usage(whole).free * USABLE_SHARE_OF_FREE_DISK
+        for member in members:
+            total += member.size
+            if total > room:
+                raise InputError(
+                    f"{archive.name} unpacks to more than the {room / MEGABYTE:,.0f} MB that the "
+                    f"disk of {whole.parents[1]} has to spare: make room first."
+                )
+            target = _inside(whole, member.name, archive)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with target.open("wb") as file:
+                shutil.copyfileobj(member.content, file, BLOCK)
+                if file.tell() != member.size:
+                    raise EOFError(f"{member.name} ends early")
+            bar.update(max(0, raw.tell() // MEGABYTE - bar.n))
+
+
+def _inside(folder: Path, name: str, archive: Path) -> Path:
+    """Where a member belongs. Read as Windows reads it, which knows every kind of separator."""
+    path = PureWindowsPath(name)
+    if path.anchor or ".." in path.parts or not path.parts:
+        raise InputError(
+            f"{archive.name} is not unpacked: its member {name!r} would lie outside the folder; "
+            "get the archive from its official page."
+        )
+    return folder.joinpath(*path.parts)
+
+
+def _members(raw: BinaryIO, archive: Path) -> Iterator[Member]:
+    """The files of an archive in its order; folders are made as files need them."""
+    start = raw.read(512).lstrip().lower()
+    if start.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
+        raise InputError(
+            f"{archive} is a web page, not an archive (a server's error or login page): delete it "
+            "and download the archive in a browser."
+        )
+    raw.seek(0)
+    if start.startswith(b"pk"):
+        return _zip_members(raw, archive)
+    return _tar_members(raw, archive)
+
+
+def _tar_members(raw: BinaryIO, archive: Path) -> Iterator[Member]:
+    with tarfile.open(fileobj=raw, mode="r:*") as tar:
+        for member in tar:
+            if member.isfile():
+                yield Member(member.name, member.size, tar.extractfile(member))
+            elif not member.isdir():
+                _refuse(member.name, archive)
+        # tarfile takes a missing end for the end. There must be a block of zeros, and reading on
+        # lets gzip compare its checksum.
+        if tar.fileobj.tell() < tar.offset + tarfile.BLOCKSIZE:
+            raise EOFError("the end is missing")
+        while tar.fileobj.read(BLOCK):
+            pass
+
+
+def _zip_members(raw: BinaryIO, archive: Path) -> Iterator[Member]:
+    with zipfile.ZipFile(raw) as packed:
+        for member in packed.infolist():
+            kind = member.external_attr >> 28  # the type of a Unix file: 8 a file, 4 a folder
+            if member.flag_bits & 1:
+                raise InputError(f"{archive} is encrypted: unpack it yourself and name the folder.")
+            if kind not in (0, 4, 8):
+                _refuse(member.filename, archive)
+            elif not member.is_dir():
+                with packed.open(member) as content:
+                    yield Member(member.filename, member.file_size, content)
+
+
+def _refuse(name: str, archive: Path) -> None:
+    raise InputError(
+        f"{archive.name} is not unpacked: its member {name!r} is a link or a device, no file; "
+        "get the archive from its official page."
+    )

@@ -1,0 +1,149 @@
+"""Open every image of a listing once, on all cores, and remember what was found.
+
+What is known of a file is kept by its hash in `outputs/cache/inspected.sqlite`, so that a folder
+of tens of thousands of images is opened once, also after an interruption.
+"""
+
+import hashlib
+import inspect
+import json
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pandas as pd
+
+from cytology import copies, quality
+from cytology.folders import Listing
+from cytology.settings import CACHE, InputError, file_hash, in_parallel
+
+INSPECTED = ["width", "height", "sha256", "phash", "brightness", "red", "green", "blue"]
+INSPECTED += ["contrast", "sharpness", "overexposed", "converted", "discs"]
+KEPT_AT_ONCE = 1024
+
+
+def inspect_images(listing: Listing, cache: Path = CACHE) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Open every listed image: (readable images, rejected ones).
+
+    The first has the listing's columns and those of `INSPECTED`; the second `image_id, label,
+    reason`, with what the listing refused. Raises `InputError` if a class has no readable image.
+    """
+    images = listing.images.reset_index(drop=True)
+    found = inspect_files([listing.root / image_id for image_id in images["image_id"]], cache)
+    found = pd.DataFrame(found).reindex(columns=[*INSPECTED, "reason"])
+    bad = found["reason"].notna()
+    rejected = images[["image_id", "label"]][bad].assign(reason=found["reason"][bad])
+    rejected = pd.concat([rejected, listing.refused], ignore_index=True)
+    readable = images[~bad].join(found[~bad].drop(columns="reason")).reset_index(drop=True)
+    if readable["label"].nunique() < 2:
+        raise InputError(
+            f"No readable image of {'either class' if readable.empty else 'one class'} in "
+            f"{listing.root}: {len(rejected)} files were rejected, the first because: "
+            f"{rejected['reason'].iloc[0]}."
+        )
+    readable[["width", "height"]] = readable[["width", "height"]].astype(int)
+    return readable, rejected
+
+
+def inspect_files(paths: list[Path], cache: Path) -> list[dict]:
+    """`quality.inspect_image` of each file; from the cache where its content was seen before."""
+    hashes = list(in_parallel(hash_or_none, paths, "reading files", "file"))
+    cache.mkdir(parents=True, exist_ok=True)
+    with closing(sqlite3.connect(cache / "inspected.sqlite", timeout=60)) as store:
+        store.execute("CREATE TABLE IF NOT EXISTS inspected (key TEXT PRIMARY KEY, found, discs)")
+        names = [key(path, sha256) for path, sha256 in zip(paths, hashes, strict=True)]
+        known = recall(store, names)
+        new = {name: path for name, path in zip(names, paths, strict=True) if name not in known}
+        fresh = in_parallel(quality.inspect_image, list(new.values()), "inspecting images")
+        for number, (name, found) in enumerate(zip(new, fresh, strict=True), start=1):
+            known[name] = found
+            remember(store, name, found)
+            if number % KEPT_AT_ONCE == 0:
+                store.commit()
+        store.commit()
+    return [known[name] for name in names]
+
+
+# What was measured by other code is measured again.
+CODE = hashlib.sha256((inspect.getsource(quality) + inspect.getsource(copies)).encode()).hexdigest()
+
+
+def key(path: Path, sha256: str | None) -> str:
+    """The name of a file in the cache; a file that cannot be hashed goes by its path, uncached."""
+    return f"{CODE[:16]} {path.suffix.lower()} {sha256}" if sha256 else str(path)
+
+
+def hash_or_none(path: Path) -> str | None:
+    """SHA-256 of a file; None if it cannot be read: why, `quality.inspect_image` will say."""
+    try:
+        return file_hash(path)
+    except OSError:
+        return None
+
+
+def recall(store: sqlite3.Connection, names: list[str]) -> dict[str, dict]:
+    """What the cache knows of `names`."""
+    known = {}
+    for start in range(0, len(names), 500):
+        some = names[start : start + 500]
+        marks = ",".join("?" * len(some))
+        query = f"SELECT key, found, discs FROM inspected WHERE key IN ({marks})"
+        for name, found, discs in store.execute(query, some):
+            known[name] = json.loads(found) | {"discs": discs}
+    return known
+
+
+def remember(store: sqlite3.Connection, name: str, found: dict) -> None:
+    """Keep what was found of one file, but not that it is unreadable; the caller commits."""
+    if "reason" in found:
+        return
+    plain = {what: value for what, value in found.items() if what != "discs"}
+    store.execute(
+        "INSERT OR REPLACE INTO inspected VALUES (?, ?, ?)",
+        (name, json.dumps(plain), found["discs"]),
+    )
+
+
+# ------------------------------------------------------------------- findings
+
+
+def findings(readable: pd.DataFrame, rejected: pd.DataFrame, copies: pd.DataFrame) -> pd.DataFrame:
+    """What is wrong or odd with which image: `image_id, label, finding, other, detail`.
+
+    `finding` is `unusable`, `converted`, `blank`, `blurred`, `over-exposed`, `same file`,
+    `turned`, `rotated` or `conflicting labels`; `other` is the image that it is a copy of. An
+    image may have several rows.
+    """
+    poor = [
+        quality.poor_picture(*values)
+        for values in readable[["contrast", "sharpness", "overexposed"]].to_numpy(float)
+    ]
+    poor = readable[["image_id", "label"]].assign(finding=poor)
+    measures = [
+        f"{name} " + readable[name].map("{:.3g}".format) for name in ("contrast", "sharpness")
+    ]
+    poor["detail"] = measures[0] + ", " + measures[1]
+    converted = readable.loc[readable["converted"] != "", ["image_id", "label", "converted"]]
+    label = readable.set_index("image_id")["label"]
+    copied = copies.assign(
+        label=copies["image_id"].map(label),
+        detail=[how_copied(copy) for copy in copies.itertuples()],
+    )
+    copied = copied.rename(columns={"kind": "finding", "family": "other"})
+    conflicting = copied[copied["label"] != copied["other"].map(label)]
+    parts = [
+        rejected.rename(columns={"reason": "detail"}).assign(finding="unusable"),
+        converted.rename(columns={"converted": "detail"}).assign(finding="converted"),
+        poor[poor["finding"] != ""],
+        copied,
+        conflicting.assign(finding="conflicting labels"),
+    ]
+    columns = ["image_id", "label", "finding", "other", "detail"]
+    table = pd.concat(parts, ignore_index=True).reindex(columns=columns).fillna("")
+    return table.sort_values(["finding", "image_id"], ignore_index=True)
+
+
+def how_copied(copy) -> str:
+    """In words how a copy, a row of `copies.find_copies`, differs from its family's first image."""
+    mirrored = "mirrored, " if copy.mirrored else ""
+    return f"{mirrored}turned by {copy.angle:.0f} degrees, correlation {copy.similarity:.2f}"

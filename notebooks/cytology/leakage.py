@@ -1,0 +1,245 @@
+"""The leakage audit: what the very same features and head score under three ways to split.
+
+The head is scikit-learn's logistic regression on standardized frozen features, so that nothing
+differs between two numbers but who sat on the other side of the split. Labels that were shuffled
+hold nothing to be learned: what a split scores on them is what it lets the head recognize.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
+
+from cytology.augmentation import pictures_of
+from cytology.evaluation import auc_from_ranks
+from cytology.features import Features, FeatureStore
+from cytology.settings import InputError, plural, progress
+from cytology.splitting import read_split
+from cytology.tables import read_json, read_table
+
+# The column whose values are kept on one side.
+PROTOCOLS = {"images_random": None, "copies_together": "family", "patients_together": "group"}
+LABELS = ("true", "shuffled")
+HONEST = "patients_together"
+STRENGTH = 0.01  # C of the logistic regression
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What was found for one network.
+
+    `scores` has `protocol, labels, seed, auc, accuracy`. `logits[protocol, seed]` are the pooled
+    out-of-fold logits of `pictures` (`image_id, orientation, label, group, family`) for the true
+    labels, shape (pictures,).
+    """
+
+    scores: pd.DataFrame
+    pictures: pd.DataFrame
+    logits: dict[tuple[str, int], np.ndarray]
+
+
+def draw_images(manifest: pd.DataFrame, most: int, seed: int) -> pd.DataFrame:
+    """At most `most` images of the manifest: whole groups, drawn at random; all if they fit."""
+    if len(manifest) <= most:
+        return manifest
+    sizes = manifest.groupby("group").size().sample(frac=1, random_state=seed)
+    chosen = sizes.index[sizes.cumsum() <= most]
+    drawn = manifest[manifest["group"].isin(chosen)]
+    if drawn["label"].nunique() < 2 or len(chosen) < 2:
+        raise InputError(
+            f"Parameter `audit_images` is {most}: too few for groups of both classes. Raise it."
+        )
+    return drawn
+
+
+def audit(
+    features: Features, images: pd.DataFrame, orientations: int, folds: int, seeds: int
+) -> Audit:
+    """Score the three protocols on true and on shuffled labels, once a seed.
+
+    `images` are rows of the manifest. Every protocol judges the same pictures, all orientations
+    of all images, each by a head that was trained on the other folds.
+    """
+    columns = ["image_id", "label", "group", "family"]
+    pictures = pictures_of(images[columns], orientations).reset_index(drop=True)
+    values = features.of(pictures)
+    scores, logits = [], {}
+    work = [
+        (s, labels, protocol) for s in range(seeds) for labels in LABELS for protocol in PROTOCOLS
+    ]
+    for seed, labels, protocol in progress(work, "audit", unit="split"):
+        shown = pictures if labels == "true" else shuffle_labels(pictures, seed)
+        malignant = (shown["label"] == "M").to_numpy()
+        found = out_of_fold_logits(values, malignant, assign_folds(shown, protocol, folds, seed))
+        if labels == "true":
+            logits[protocol, seed] = found
+        scores.append(
+            {
+                "protocol": protocol,
+                "labels": labels,
+                "seed": seed,
+                "auc": auc_from_ranks(malignant, found),
+                "accuracy": float(((found >= 0) == malignant).mean()),
+            }
+        )
+    return Audit(pd.DataFrame(scores), pictures, logits)
+
+
+def shuffle_labels(pictures: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """Pictures with their labels shuffled image by image; all copies of an image keep one label."""
+    of_family = pictures.groupby("family", sort=True)["label"].first()
+    shuffled = np.random.default_rng(seed).permutation(of_family.to_numpy())
+    drawn = pictures["family"].map(pd.Series(shuffled, index=of_family.index))
+    return pictures.assign(label=drawn)
+
+
+def assign_folds(pictures: pd.DataFrame, protocol: str, folds: int, seed: int) -> np.ndarray:
+    """The fold of each picture, shape (pictures,), stratified by label.
+
+    Raises `InputError` where fewer units than folds are to be kept together.
+    """
+    together = PROTOCOLS[protocol]
+    if together is None:
+        splitter = StratifiedKFold(folds, shuffle=True, random_state=seed)
+    else:
+        splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+        if pictures[together].nunique() < folds:
+            raise InputError(
+                f"The audit needs at least {folds} groups, one for each of the `folds`."
+            )
+    fold = np.empty(len(pictures), int)
+    groups = None if together is None else pictures[together]
+    for number, (_, held_out) in enumerate(splitter.split(pictures, pictures["label"], groups)):
+        fold[held_out] = number
+    return fold
+
+
+def out_of_fold_logits(values: np.ndarray, malignant: np.ndarray, fold: np.ndarray) -> np.ndarray:
+    """Logits of each picture by a head trained on the other folds, shape (pictures,)."""
+    logits = np.empty(len(values))
+    # The solver's steps are small: threads that wait for each other made them 12 times slower.
+    with threadpool_limits(1):
+        for number in np.unique(fold):
+            held_out = fold == number
+            head = make_pipeline(StandardScaler(), LogisticRegression(C=STRENGTH, max_iter=5000))
+            head.fit(values[~held_out], malignant[~held_out])
+            logits[held_out] = head.decision_function(values[held_out])
+    return logits
+
+
+# -------------------------------------------------------------------- summary
+
+
+def summarize(found: Audit, draws: int = 500, seed: int = 0) -> pd.DataFrame:
+    """A row a protocol and kind of labels: mean AUC and accuracy over seeds, with intervals.
+
+    `auc_low`, `auc_high`: for true labels 95 % from drawing whole groups (the cluster bootstrap of
+    `evaluation.group_bootstrap`) of the mean over seeds; for shuffled labels the 2.5 and 97.5 %
+    quantiles over the shuffles. `inflation` is the mean AUC less that of patients kept together,
+    in points of 0.01, and its interval comes from the same draws of groups.
+    """
+    rows = found.scores.groupby(["protocol", "labels"])[["auc", "accuracy"]].mean()
+    shuffled = found.scores[found.scores["labels"] == "shuffled"].groupby("protocol")["auc"]
+    drawn = bootstrap_mean_auc(found, draws, seed)
+    for protocol in PROTOCOLS:
+        low, high = shuffled.get_group(protocol).quantile([0.025, 0.975])
+        rows.loc[(protocol, "shuffled"), ["auc_low", "auc_high"]] = low, high
+        low, high = np.nanquantile(drawn[protocol], [0.025, 0.975])
+        rows.loc[(protocol, "true"), ["auc_low", "auc_high"]] = low, high
+        gain = 100 * (rows.loc[(protocol, "true"), "auc"] - rows.loc[(HONEST, "true"), "auc"])
+        low, high = np.nanquantile(100 * (drawn[protocol] - drawn[HONEST]), [0.025, 0.975])
+        names = ["inflation", "inflation_low", "inflation_high"]
+        rows.loc[(protocol, "true"), names] = gain, low, high
+    order = pd.MultiIndex.from_product([PROTOCOLS, LABELS], names=["protocol", "labels"])
+    return rows.reindex(order).reset_index()
+
+
+def bootstrap_mean_auc(found: Audit, draws: int, seed: int) -> dict[str, np.ndarray]:
+    """Mean AUC over seeds in each draw of whole groups, by protocol; NaN where a class is missing.
+
+    The same groups are drawn for every protocol, so that differences can be taken draw by draw.
+    """
+    rng = np.random.default_rng(seed)
+    truth = (found.pictures["label"] == "M").to_numpy()
+    members = list(found.pictures.groupby("group", sort=True).indices.values())
+    drawn = {protocol: np.full(draws, np.nan) for protocol in PROTOCOLS}
+    for draw in range(draws):
+        rows = np.concatenate([members[k] for k in rng.integers(len(members), size=len(members))])
+        if 0 < truth[rows].sum() < len(rows):
+            for protocol in PROTOCOLS:
+                seeds = [each for name, each in found.logits.items() if name[0] == protocol]
+                aucs = [auc_from_ranks(truth[rows], logits[rows]) for logits in seeds]
+                drawn[protocol][draw] = np.mean(aucs)
+    return drawn
+
+
+def shuffled_quantile(scores: pd.DataFrame, protocol: str = HONEST) -> float:
+    """The 2.5 % quantile of AUC over shuffles of the labels; above 0.5, the protocol leaks."""
+    rows = scores[(scores["protocol"] == protocol) & (scores["labels"] == "shuffled")]
+    return float(rows["auc"].quantile(0.025))
+
+
+def in_words(summary: pd.DataFrame, unit: str, seeds: int) -> list[str]:
+    """The result in sentences, one a network; plain text."""
+    sentences = []
+    for name, rows in summary.groupby("architecture", sort=False):
+        at = rows.set_index(["protocol", "labels"])
+        leaky, honest = at.loc[("images_random", "true")], at.loc[(HONEST, "true")]
+        sentences.append(
+            f"{name} ({leaky['weights']} weights), mean of {seeds} repetitions: splitting "
+            f"augmented pictures at random gives AUC {leaky['auc']:.3f}, keeping {plural(unit)} together "
+            f"{honest['auc']:.3f}. The split alone adds {leaky['inflation']:.1f} points (95 % "
+            f"{leaky['inflation_low']:.1f} to {leaky['inflation_high']:.1f}). With shuffled "
+            f"labels, where nothing can be learned, it still gives "
+            f"{at.loc[('images_random', 'shuffled'), 'auc']:.3f}, against "
+            f"{at.loc[(HONEST, 'shuffled'), 'auc']:.3f} with {plural(unit)} kept together."
+        )
+    return sentences
+
+
+# ------------------------------------------------------------------- features
+
+
+def features_of_run(
+    run: Path,
+    architecture: str,
+    images: pd.DataFrame,
+    orientations: int,
+    root: Path,
+    weights: str,
+    batch_size: int,
+) -> Features:
+    """Frozen features of all orientations of `images`, with the weights that the run began with.
+
+    From the cache, without TensorFlow, where its training notebook left them; else computed here.
+    Raises `InputError` if `weights` are not those of the run.
+    """
+    about = read_json(run, f"{architecture}/metrics.json")
+    key = [architecture, about["weights_hash"], about["image_size"], about["fit"]]
+    pictures = pictures_of(images[["image_id"]], orientations)
+    found = FeatureStore(key).features(pictures, images.set_index("image_id")["sha256"])
+    if found is not None:
+        return found
+    # Late, since only a run without cached features needs TensorFlow, which takes seconds.
+    from cytology.architectures import feature_extractor
+    from cytology.pipeline import decode, frozen_features
+    from cytology.training import network
+    from cytology.weights import find_weights
+
+    split, manifest = read_split(run), read_table(run, "manifest.csv")
+    decoded = decode(root, manifest, about["image_size"], about["fit"])
+    model, weights_hash = network(
+        architecture, find_weights(architecture, weights), decoded, split, about["seed"]
+    )
+    if weights_hash != about["weights_hash"]:
+        raise InputError(
+            f"Parameter `weights` is {weights!r}, but {architecture} was trained with other "
+            f"weights ({about['weights']}): give those of the run."
+        )
+    return frozen_features(feature_extractor(model), decoded, pictures, key, batch_size)
