@@ -11,6 +11,8 @@ import pytest
 from PIL import Image
 
 from cytology import sources
+from cytology.breakhis import SUBTYPES, slides
+from cytology.fnac import PATCHES
 from cytology.settings import InputError
 from cytology.sources import PUBLISHED, published
 
@@ -70,10 +72,10 @@ def breakhis(tmp_path_factory):
     """The whole tree of BreaKHis: 82 slide folders, 7,909 files."""
     root = tmp_path_factory.mktemp("breakhis")
     top = root / "BreaKHis_v1" / "histology_slides" / "breast"
-    for row in sources.slides().itertuples():
+    for row in slides().itertuples():
         code, slide = row.folder.removeprefix("SOB_").rsplit("_", 1)
         side = {"B": "benign", "M": "malignant"}[code[0]]
-        place = top / side / "SOB" / sources.SUBTYPES[code] / row.folder / row.magnification
+        place = top / side / "SOB" / SUBTYPES[code] / row.folder / row.magnification
         place.mkdir(parents=True)
         # The real numbers of 14-25197 at 400X begin late; so do all of its sequences here.
         first = 33 if slide == "14-25197" else 1
@@ -104,11 +106,11 @@ def standing(name):
 
 
 def test_the_table_of_slides_adds_up_to_what_is_published():
-    slides = sources.slides()
-    counts = slides.groupby(["magnification", "label"])["expected"].sum().to_dict()
+    table = slides()
+    counts = table.groupby(["magnification", "label"])["expected"].sum().to_dict()
     assert counts == PUBLISHED_COUNTS
-    assert slides["folder"].nunique() == 82
-    assert slides["expected"].sum() == 7909
+    assert table["folder"].nunique() == 82
+    assert table["expected"].sum() == 7909
 
 
 def test_breakhis_whole(breakhis):
@@ -309,7 +311,7 @@ def fnac(tmp_path):
 def small_fnac(monkeypatch):
     """As if the authors had published the small tree."""
     counts = {"C1": (5,), "C2": (6,), "C3": (2,), "C4": (9, 1), "C5": (5,)}
-    monkeypatch.setattr(sources, "PATCHES", counts)
+    monkeypatch.setattr("cytology.fnac.PATCHES", counts)
 
 
 def test_fnac_classes_patients_and_what_is_only_looked_at(fnac, small_fnac):
@@ -337,7 +339,7 @@ def test_fnac_classes_patients_and_what_is_only_looked_at(fnac, small_fnac):
 
 
 def test_fnac_counts_are_those_published(fnac):
-    assert sum(numbers[0] for numbers in sources.PATCHES.values()) == 7398
+    assert sum(numbers[0] for numbers in PATCHES.values()) == 7398
     notes = published("fnac", archive=str(fnac)).notes
     assert "6 patches of C2 found, 3,706 expected" in notes[2]
     assert "5 patches of C5 found, 2,779 expected" in notes[5]

@@ -8,23 +8,26 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
+from cytology.copies import looks_augmented
 from cytology.settings import ARCHITECTURE_NAMES
 from cytology.tables import read_json
 
 
 @dataclass(frozen=True)
 class Caveat:
-    """`kind` is `leak` (the numbers are wrong) or `weights` (they rank nothing)."""
+    """`kind` is `leak` (the numbers are wrong), `data` (they say less) or `weights` (nothing)."""
 
     kind: str
     text: str
 
 
 def caveats(run: Path) -> list[Caveat]:
-    """The caveats of a run, the gravest first; from `split.json` and each `metrics.json`."""
+    """The caveats of a run, the gravest first; from its JSON files."""
     found = []
     if (run / "split.json").is_file():
         found += leak_caveats(read_json(run, "split.json"))
+    if (run / "dataset.json").is_file():
+        found += data_caveats(read_json(run, "dataset.json"))
     random = [
         name
         for name in ARCHITECTURE_NAMES
@@ -59,7 +62,23 @@ def leak_caveats(split: dict) -> list[Caveat]:
     ]
 
 
-COLOURS = {"leak": "#b00020", "weights": "#8a5a00"}
+def data_caveats(dataset: dict) -> list[Caveat]:
+    """The caveats of a data set that was augmented before, or whose patients nobody knows."""
+    found, images, unit = [], dataset["images"], dataset["unit"]
+    if looks_augmented(images, dataset["families"]):
+        found.append(
+            f"The images look augmented: {images:,} files seem to be {dataset['families']:,} "
+            "originals. Copies are kept together; every count of images counts copies."
+        )
+    if dataset["of_unknown_unit"] == images:
+        found.append(
+            f"No image has a {unit}: if several come from one {unit}, they lie on both sides of "
+            "the split, the numbers are too good, and the intervals too narrow."
+        )
+    return [Caveat("data", text) for text in found]
+
+
+COLOURS = {"data": "#8a5a00", "leak": "#b00020", "weights": "#8a5a00"}
 
 
 def caveats_html(run: Path) -> str:

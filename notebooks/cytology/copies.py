@@ -209,6 +209,21 @@ def describe(image_id: pd.Series, known: Discs, file: np.ndarray, family: np.nda
     return rows.reset_index(drop=True)
 
 
+def looks_augmented(images: int, families: int) -> bool:
+    """Whether so many images are copies of others that somebody must have made them."""
+    return images - families > images / 3
+
+
 def family_of(image_id: pd.Series, copies: pd.DataFrame) -> pd.Series:
     """The family of each image; an image without copies is its own."""
     return image_id.map(copies.set_index("image_id")["family"]).fillna(image_id)
+
+
+def how(copy) -> str:
+    """In words how a copy, a row of `find_copies`, differs from the first image of its family."""
+    if copy.kind == "same file":
+        return "the same file"
+    angle = round(abs(copy.angle)) % 360
+    signed = "180°" if angle == 180 else f"{copy.angle:+.0f}°"
+    words = (["mirrored"] if copy.mirrored else []) + ([f"turned {signed}"] if angle else [])
+    return ", ".join(words) or "as it is"

@@ -10,7 +10,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from cytology.augmentation import orient
-from cytology.copies import family_of
+from cytology.copies import family_of, looks_augmented
 from cytology.folders import Listing, folder
 from cytology.inspection import INSPECTED
 from cytology.quality import open_rgb
@@ -22,7 +22,6 @@ from cytology.tables import read_json
 MANIFEST_COLUMNS = ["image_id", "label", "patient", "slide", "group", "width", "height"]
 MANIFEST_COLUMNS += ["sha256", "phash", "family"]
 APPEARANCE_COLUMNS = ["image_id", "brightness", "red", "green", "blue"]
-LOOKS_AUGMENTED = 1 / 3  # share of images that are copies of others
 
 
 # --------------------------------------------------------------------- sources
@@ -116,6 +115,8 @@ def describe(data: str, listing: Listing, manifest: pd.DataFrame, rejected: pd.D
         "benign": int((manifest["label"] == "B").sum()),
         "malignant": int((manifest["label"] == "M").sum()),
         "groups": int(manifest["group"].nunique()),
+        "families": int(manifest["family"].nunique()),
+        "of_unknown_unit": int(((manifest["patient"] == "") & (manifest["slide"] == "")).sum()),
         "unit": listing.unit,
         "rejected": len(rejected),
         "fingerprint": hashlib.sha256(keys.to_csv(index=False).encode()).hexdigest(),
@@ -167,7 +168,7 @@ def about_copies(manifest: pd.DataFrame, counts: pd.Series) -> list[str]:
             f"{copies:,} images are copies of others ({', '.join(kinds)}): each family of copies "
             "is one group, and the split keeps it together."
         )
-    if copies > LOOKS_AUGMENTED * len(manifest):
+    if looks_augmented(len(manifest), originals):
         found.append(
             f"THIS FOLDER LOOKS AUGMENTED: its {len(manifest):,} files seem to be "
             f"{originals:,} originals, with up to {family.value_counts().max()} pictures of one. "

@@ -196,7 +196,7 @@ def comparison_all(run: Path, baseline: pd.DataFrame) -> pd.DataFrame:
     The group level is left out where a group has images of both classes.
     """
     tables = {name: read_predictions(run, name) for name in trained(run)}
-    weights = weights_of(run)
+    weights, protocol = weights_of(run), read_json(run, "split.json")["protocol"]
     weights["ensemble (mean logit)"] = "random" if "random" in weights.values() else "pretrained"
     rows = []
     for on, keep in (
@@ -213,7 +213,7 @@ def comparison_all(run: Path, baseline: pd.DataFrame) -> pd.DataFrame:
             rows += [
                 {"model": name, "level": level, "judged_on": on}
                 | metrics_with_intervals(part)
-                | {"weights": weights.get(name, "")}
+                | {"weights": weights.get(name, ""), "protocol": protocol}
                 for level, part in levels.items()
                 if part is not None
             ]

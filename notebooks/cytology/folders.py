@@ -209,3 +209,34 @@ def add_patients_from_csv(listing: pd.DataFrame, path: Path) -> pd.DataFrame:
         )
     found = known.reindex(key).fillna("")
     return listing.assign(patient=found["patient"].to_numpy(), slide=found["slide"].to_numpy())
+
+
+# --------------------------------------------------- for the published sets
+
+
+def image_files(root: Path) -> tuple[list[Path], list[tuple[str, str, str]]]:
+    """Image files below `root`, and rows of `Listing.refused` for what cannot be opened."""
+    files, refusals = find_files(root)
+    refused = [(path.relative_to(root).as_posix(), "", why) for path, why in refusals.items()]
+    return [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES], refused
+
+
+def refusals(rows: list[tuple[str, str, str]]) -> pd.DataFrame:
+    """`Listing.refused` from rows of (image_id, label, reason)."""
+    return pd.DataFrame(rows, columns=["image_id", "label", "reason"])
+
+
+def differences_of(found: dict[str, int], expected: dict[str, tuple[int, ...]]) -> tuple[str, ...]:
+    """A sentence for every count that is none of those published."""
+    return tuple(
+        f"{found.get(what, 0):,} {what} found, {numbers[0]:,} expected: the set is incomplete or "
+        "is another version."
+        for what, numbers in expected.items()
+        if found.get(what, 0) not in numbers
+    )
+
+
+def some(words: list[str], most: int = 3) -> str:
+    """The first words of a list, and how many more there are."""
+    more = f" and {len(words) - most} more" if len(words) > most else ""
+    return ", ".join(words[:most]) + more

@@ -14,6 +14,7 @@ from pathlib import Path
 import pandas as pd
 
 from cytology import copies, quality
+from cytology.copies import how
 from cytology.folders import Listing
 from cytology.settings import CACHE, InputError, file_hash, in_parallel
 
@@ -107,7 +108,9 @@ def remember(store: sqlite3.Connection, name: str, found: dict) -> None:
 # ------------------------------------------------------------------- findings
 
 
-def findings(readable: pd.DataFrame, rejected: pd.DataFrame, copies: pd.DataFrame) -> pd.DataFrame:
+def findings(
+    readable: pd.DataFrame, rejected: pd.DataFrame, found_copies: pd.DataFrame
+) -> pd.DataFrame:
     """What is wrong or odd with which image: `image_id, label, finding, other, detail`.
 
     `finding` is `unusable`, `converted`, `blank`, `blurred`, `over-exposed`, `same file`,
@@ -125,9 +128,11 @@ def findings(readable: pd.DataFrame, rejected: pd.DataFrame, copies: pd.DataFram
     poor["detail"] = measures[0] + ", " + measures[1]
     converted = readable.loc[readable["converted"] != "", ["image_id", "label", "converted"]]
     label = readable.set_index("image_id")["label"]
-    copied = copies.assign(
-        label=copies["image_id"].map(label),
-        detail=[how_copied(copy) for copy in copies.itertuples()],
+    copied = found_copies.assign(
+        label=found_copies["image_id"].map(label),
+        detail=[
+            f"{how(copy)}, correlation {copy.similarity:.2f}" for copy in found_copies.itertuples()
+        ],
     )
     copied = copied.rename(columns={"kind": "finding", "family": "other"})
     conflicting = copied[copied["label"] != copied["other"].map(label)]
@@ -141,9 +146,3 @@ def findings(readable: pd.DataFrame, rejected: pd.DataFrame, copies: pd.DataFram
     columns = ["image_id", "label", "finding", "other", "detail"]
     table = pd.concat(parts, ignore_index=True).reindex(columns=columns).fillna("")
     return table.sort_values(["finding", "image_id"], ignore_index=True)
-
-
-def how_copied(copy) -> str:
-    """In words how a copy, a row of `copies.find_copies`, differs from its family's first image."""
-    mirrored = "mirrored, " if copy.mirrored else ""
-    return f"{mirrored}turned by {copy.angle:.0f} degrees, correlation {copy.similarity:.2f}"

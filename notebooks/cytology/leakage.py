@@ -193,9 +193,9 @@ def in_words(summary: pd.DataFrame, unit: str, seeds: int) -> list[str]:
         leaky, honest = at.loc[("images_random", "true")], at.loc[(HONEST, "true")]
         sentences.append(
             f"{name} ({leaky['weights']} weights), mean of {seeds} repetitions: splitting "
-            f"augmented pictures at random gives AUC {leaky['auc']:.3f}, keeping {plural(unit)} together "
-            f"{honest['auc']:.3f}. The split alone adds {leaky['inflation']:.1f} points (95 % "
-            f"{leaky['inflation_low']:.1f} to {leaky['inflation_high']:.1f}). With shuffled "
+            f"augmented pictures at random gives AUC {leaky['auc']:.3f}, keeping {plural(unit)} "
+            f"together {honest['auc']:.3f}. The split alone adds {leaky['inflation']:.1f} points "
+            f"(95 % {leaky['inflation_low']:.1f} to {leaky['inflation_high']:.1f}). With shuffled "
             f"labels, where nothing can be learned, it still gives "
             f"{at.loc[('images_random', 'shuffled'), 'auc']:.3f}, against "
             f"{at.loc[(HONEST, 'shuffled'), 'auc']:.3f} with {plural(unit)} kept together."

@@ -16,6 +16,7 @@ from PIL import Image, ImageOps
 from sklearn.metrics import auc, confusion_matrix, roc_curve
 
 from cytology.augmentation import ORIENTATIONS, fit_to_square, orient
+from cytology.copies import how
 from cytology.quality import open_rgb
 from cytology.settings import plural
 
@@ -177,8 +178,7 @@ def copies(root: Path, found: pd.DataFrame, families: int = 3, most: int = 6) ->
         members = chosen[chosen["family"] == family].sort_values("turn", ascending=False)
         titles = ["first of its family"]
         for copy in members.itertuples():
-            turned = "the same file" if copy.kind == "same file" else f"{copy.angle:+.0f}°"
-            titles.append(turned + (", mirrored" if copy.mirrored else ""))
+            titles.append(how(copy))
         names = [family, *members["image_id"]]
         for axis, name, title in zip(axes[row * most :], names[:most], titles[:most], strict=False):
             axis.set_visible(True)
@@ -477,24 +477,25 @@ def leakage_audit(summary: pd.DataFrame, unit: str) -> Figure:
                     row["auc"], place, marker, markersize=9, color=colour,
                     markerfacecolor=face, markeredgewidth=1.8, zorder=3,
                 )  # fmt: skip
+                above = 9 if labels == "true" else -19  # the two may lie upon each other
                 axis.annotate(
-                    f"{row['auc']:.2f}", (row["auc"], place), (0, 9), color=colour, fontsize=10,
-                    textcoords="offset points", ha="center", fontweight="bold",
+                    f"{row['auc']:.3f}", (row["auc"], place), (0, above), color=colour,
+                    fontsize=10, textcoords="offset points", ha="center", fontweight="bold",
                 )  # fmt: skip
         gain, honest = (rows.loc[(name, "true")] for name in ("images_random", "patients_together"))
-        axis.plot(
-            [honest["auc"]] * 2, [1.8, 0], color=GREY, linewidth=0.8, linestyle="--", zorder=0
-        )
+        for row, place in ((honest, 1.85), (gain, -0.3)):
+            axis.plot([row["auc"]] * 2, [-0.5, place], color=GREY, linewidth=0.8, linestyle="--")
         axis.annotate(
-            "", (gain["auc"], 0.0), (honest["auc"], 0.0), zorder=1,
-            arrowprops={"arrowstyle": "-|>", "color": "#b00020", "linewidth": 1.6},
+            "", (gain["auc"], -0.45), (honest["auc"], -0.45),
+            arrowprops={"arrowstyle": "-|>", "color": "#b00020", "linewidth": 2}
+            | {"shrinkA": 0, "shrinkB": 0},
         )  # fmt: skip
         axis.set_title(
             f"{NETWORK_TITLE[network]}: {gain['inflation']:+.1f} points\n"
             f"(95 %: {gain['inflation_low']:+.1f} to {gain['inflation_high']:+.1f})"
         )
         axis.axvline(0.5, color=GREY, linewidth=1, linestyle=":")
-        axis.set(xlabel="AUC", ylim=(2.5, -0.6), xlim=(min(0.35, summary["auc_low"].min()), 1.03))
+        axis.set(xlabel="AUC", ylim=(2.5, -0.7), xlim=(min(0.35, summary["auc_low"].min()), 1.03))
     axes[0][0].set_yticks(range(3), names.values())
     shown = [
         plt.Line2D([], [], marker="o", color="black", label="true labels"),

@@ -79,14 +79,18 @@ def contents(run: Path) -> dict:
         "run": short(run),
         "record": record,
         "caveats": caveats(run),
-        "summary": paragraphs(run),
+        "summary": paragraphs(run, "tables/summary.md"),
+        "audit": comparison(run, "tables/leakage_summary.csv"),
+        "audit_words": paragraphs(run, "tables/leakage.md"),
+        "audit_figures": [figure for figure in figures if figure.number == "09"],
         "comparison": comparison(run, "tables/comparison.csv"),
         "comparison_all": comparison(run, "tables/comparison_all.csv"),
         "main_figures": [figure for figure in figures if figure.number == "07"],
         "other_figures": [
             (SERIES.get(number, number), list(group))
             for number, group in itertools.groupby(
-                (figure for figure in figures if figure.number != "07"), lambda each: each.number
+                (figure for figure in figures if figure.number not in ("07", "09")),
+                lambda each: each.number,
             )
         ],
         "dataset": read_if_there(run, "dataset.json"),
@@ -103,9 +107,9 @@ def read_if_there(run: Path, name: str) -> dict:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
-def paragraphs(run: Path) -> list[str]:
-    """The answer that notebook 07 wrote as plain text, a paragraph a line."""
-    path = run / "tables" / "summary.md"
+def paragraphs(run: Path, name: str) -> list[str]:
+    """What a notebook wrote as plain text, a paragraph a line; empty when it is missing."""
+    path = run / name
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
     return [line.strip() for line in lines if line.strip()]
 

@@ -110,11 +110,23 @@ def read_json(run: Path, name: str) -> dict:
     return json.loads(require(run, name).read_text(encoding="utf-8"))
 
 
+def splits_as_the_original(run: Path) -> bool:
+    """Whether the run's split was made by the original's protocol, which leaks."""
+    return (run / "split.json").is_file() and (
+        read_json(run, "split.json")["protocol"] == "original"
+    )
+
+
 def save_figure(run: Path, name: str, figure, caption: str) -> None:
     """Save a Matplotlib figure as `run/figures/name.png`; its caption travels inside the PNG.
 
-    The report shows the caption below the picture and reads it to those who cannot see it.
+    The report shows the caption below the picture and reads it to those who cannot see it. Under
+    the original's protocol the picture itself says that its split leaks: it may travel alone.
     """
+    if name[:2] not in ("01", "02") and splits_as_the_original(run):
+        warning = "protocol: original. THIS SPLIT LEAKS: copies of test images lie in training."
+        figure.text(0, 0, warning + "\n", color="#b00020", weight="bold", va="top")
+        caption = f"{caption}. {warning}"
     path = run / "figures" / f"{name}.png"
     with written_whole(path) as temporary:
         figure.savefig(temporary, dpi=120, bbox_inches="tight", metadata={"Description": caption})
