@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
-from PIL import Image, ImageEnhance
+from PIL import Image, ImageDraw, ImageEnhance
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "notebooks"))
 
@@ -62,6 +62,23 @@ def shifted(image: Image.Image, share: float) -> Image.Image:
     return Image.fromarray(np.pad(pixels, ((0, 0), (by, 0), (0, 0)), "reflect")[:, : image.width])
 
 
+def round_field(image: Image.Image) -> Image.Image:
+    """Black outside a circle of 0.9 of the shorter side, as through an eyepiece."""
+    mask, side = Image.new("L", image.size), 0.45 * min(image.size)
+    x, y = image.width / 2, image.height / 2
+    ImageDraw.Draw(mask).ellipse((x - side, y - side, x + side, y + side), fill=255)
+    return Image.composite(image, Image.new("RGB", image.size), mask)
+
+
+def with_scale_bar(image: Image.Image) -> Image.Image:
+    """A black bar in the lower right, as microscope software draws it."""
+    image, (width, height) = image.copy(), image.size
+    corners = (0.6 * width, 0.8 * height, 0.85 * width, 0.85 * height)
+    ImageDraw.Draw(image).rectangle(corners, fill="black")
+    return image
+
+
+WHITE = "45 degrees, white canvas"
 KINDS = {
     "8 orientations, mean": None,
     **{
@@ -78,6 +95,10 @@ KINDS = {
     "shifted by 2 %": lambda image: shifted(image, 0.02),
     "shifted by 10 %": lambda image: shifted(image, 0.10),
     "20 degrees, larger canvas": lambda image: image.rotate(20, expand=True),
+    "45 degrees, larger canvas": lambda image: image.rotate(45, expand=True),
+    WHITE: lambda image: image.rotate(45, expand=True, fillcolor="white"),
+    "round field of view, 20 degrees": lambda image: tilted(round_field(image), 20, "black"),
+    "scale bar": with_scale_bar,
 }
 
 
@@ -104,11 +125,24 @@ def report(title: str, pictures: pd.DataFrame, found: pd.DataFrame, seconds: flo
     joined = family == pictures["original"].map(of_original)
     print(f"\n{title}: {seconds:.1f} s for {len(pictures):,} pictures")
     for kind in KINDS:
-        print(f"  {kind:28} {joined[pictures['kind'] == kind].mean():7.2%}")
-    both = pictures.assign(family=family).groupby(["family", "original"]).size()
-    pairs = sum(int(n) * (int(n) - 1) // 2 for n in both.groupby("family").sum())
-    right = sum(int(n) * (int(n) - 1) // 2 for n in both)
-    print(f"  joined pairs of different originals: {pairs - right:,} of {pairs:,}")
+        print(f"  {kind:32} {joined[pictures['kind'] == kind].mean():7.2%}")
+    for title, rows in (
+        ("joined pairs of different originals", pictures),
+        ("  without those on a white canvas", pictures[pictures["kind"] != WHITE]),
+    ):
+        wrong, pairs = joined_pairs(rows.assign(family=family))
+        print(f"  {title:36} {wrong:,} of {pairs:,}")
+
+
+def joined_pairs(pictures: pd.DataFrame) -> tuple[int, int]:
+    """Pairs within the families: those of different originals, and all."""
+
+    def pairs_in(sizes: pd.Series) -> int:
+        return int((sizes * (sizes - 1) // 2).sum())
+
+    of_one = pictures.groupby(["family", "original"]).size()
+    joined = pairs_in(of_one.groupby("family").sum())
+    return joined - pairs_in(of_one), joined
 
 
 def main() -> None:

@@ -8,15 +8,15 @@ correlation after that says whether it is the same picture (Reddy & Chatterji 19
 technique for translation, rotation, and scale-invariant image registration",
 doi 10.1109/83.506761, without its search for shift and scale).
 
-What lies outside the disc, black or mirrored corners, is not looked at. Not found are copies that
-were cropped, shifted or zoomed, or turned on a canvas that grew. How many are found is measured by
-`benchmarks/copies.py`.
+What lies outside the disc, black or mirrored corners, is not looked at, and a disc ends where a
+black frame begins. Not found are copies that were cropped, shifted or zoomed; wrongly joined may be
+pictures that share a white frame. How many of which is measured by `benchmarks/copies.py`.
 """
 
 import numpy as np
 import pandas as pd
 from PIL import Image
-from scipy.ndimage import map_coordinates
+from scipy.ndimage import label, map_coordinates
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from sklearn.neighbors import NearestNeighbors
@@ -27,8 +27,10 @@ SIDE = 96  # pixels of the square from which the rings are read
 # Angular frequencies that are compared: the first are the same in every picture of a round cell in
 # the middle, the last are noise of JPEG and interpolation.
 FREQUENCIES = np.arange(2, 21)
+COARSE = 13  # frequencies by whose size candidates are found, on pairs of rings
 FINER = 4  # the angle is found to a quarter of 360 / ANGLES degrees
-SAME_PICTURE = 0.85  # correlation; different Herlev images reach 0.76, copies 0.87 or more
+SAME_PICTURE = 0.80  # correlation; chosen on Herlev cells by `benchmarks/copies.py`
+BLACK = 12  # grey level up to which a pixel at the border belongs to a frame
 FAINT = 1.0  # grey levels of variation along the rings: below, a disc shows nothing to compare
 NEIGHBOURS = 10
 SQUARE = 0.02  # sides that differ by less count as equal
@@ -55,6 +57,7 @@ def discs(image: Image.Image) -> bytes:
 
 def disc(grey: Image.Image, frame: tuple[float, float, float, float]) -> bytes:
     """Grey levels on the rings of the largest circle in `frame`, shape (RINGS, ANGLES) as bytes."""
+    frame = without_black_frame(grey, frame)
     shrinks = min(frame[2] - frame[0], frame[3] - frame[1]) >= 2 * SIDE
     how = Image.Resampling.BOX if shrinks else Image.Resampling.BILINEAR
     square = np.asarray(grey.resize((SIDE, SIDE), how, box=frame), np.float32)
@@ -65,6 +68,31 @@ def disc(grey: Image.Image, frame: tuple[float, float, float, float]) -> bytes:
     return np.round(map_coordinates(square, place, order=1)).astype(np.uint8).tobytes()
 
 
+def without_black_frame(grey: Image.Image, frame: tuple) -> tuple:
+    """`frame` drawn in so far that its largest circle meets no black that comes from the border.
+
+    Corners that a larger canvas left, or the edge of a round field of view, would be the same in
+    all pictures and make them alike.
+    """
+    side = 2 * SIDE
+    dark = np.asarray(grey.resize((side, side), Image.Resampling.BILINEAR, box=frame)) <= BLACK
+    border = np.ones_like(dark)
+    border[1:-1, 1:-1] = False
+    if not dark[border].any():
+        return frame
+    regions, _ = label(dark)
+    rows, columns = np.nonzero(np.isin(regions, np.unique(regions[border & dark])))
+    middle = (side - 1) / 2
+    share = np.hypot(rows - middle, columns - middle).min() / (side / 2)
+    if share > 0.95:  # corners beside the circle: a turn on a canvas of its own size
+        return frame
+    share = max(share, 0.2)
+    left, top, right, bottom = frame
+    x, y = (left + right) / 2, (top + bottom) / 2
+    across, down = share * (right - left) / 2, share * (bottom - top) / 2
+    return (x - across, y - down, x + across, y + down)
+
+
 class Discs:
     """The discs of many images, ready to be compared. `owner` is the image of each disc."""
 
@@ -73,7 +101,7 @@ class Discs:
         self.owner = np.repeat(np.arange(len(of_images)), counts)
         levels = np.frombuffer(b"".join(of_images), np.uint8).reshape(-1, RINGS, ANGLES)
         self.detail = np.empty((len(levels), RINGS, len(FREQUENCIES)), np.complex64)
-        self.shape = np.empty((len(levels), RINGS // 2 * 13), np.float32)
+        self.shape = np.empty((len(levels), RINGS // 2 * COARSE), np.float32)
         self.faint = np.empty(len(levels), bool)
         for start in range(0, len(levels), 4096):
             part = slice(start, start + 4096)
@@ -88,9 +116,9 @@ class Discs:
         self.detail[part] = detail / np.sqrt(np.maximum(energy, 1e-12))
         along = levels - levels.mean(axis=-1, keepdims=True)
         self.faint[part] = along.std(axis=(-1, -2)) < FAINT
-        size = np.abs(waves[..., :13])
+        size = np.abs(waves[..., :COARSE])
         size[..., 0] -= size[..., 0].mean(axis=-1, keepdims=True)
-        size = size.reshape(len(size), RINGS // 2, 2, 13).mean(axis=2).reshape(len(size), -1)
+        size = size.reshape(len(size), RINGS // 2, 2, COARSE).mean(axis=2).reshape(len(size), -1)
         self.shape[part] = size / np.maximum(np.linalg.norm(size, axis=1, keepdims=True), 1e-6)
 
     def register(self, one: np.ndarray, other: np.ndarray) -> pd.DataFrame:
@@ -109,24 +137,40 @@ class Discs:
     def _register(self, one: np.ndarray, other: np.ndarray) -> pd.DataFrame:
         steps = ANGLES * FINER
         first, second = self.detail[one], self.detail[other]
-        similarity, shift = [], []
+        correlation, shift = [], []
         for start_from in (first.conj(), first):  # as it is; mirrored
             spectrum = np.zeros((len(first), steps // 2 + 1), np.complex64)
             spectrum[:, FREQUENCIES] = (start_from * second).sum(axis=1)
-            correlation = np.fft.irfft(spectrum, steps, axis=-1) * steps
-            similarity.append(correlation.max(axis=-1))
-            shift.append(correlation.argmax(axis=-1))
-        mirrored = similarity[1] > similarity[0]
+            curve = np.fft.irfft(spectrum, steps, axis=-1)
+            correlation.append(curve.max(axis=-1))
+            shift.append(curve.argmax(axis=-1))
+        mirrored = correlation[1] > correlation[0]
+        shift = np.where(mirrored, shift[1], shift[0])
         # Rows count downwards, so a shift to larger angles is a clockwise turn. Mirroring left to
         # right runs through the rings from their other side.
-        angle = np.where(mirrored, 180 - shift[1] * 360 / steps, -shift[0] * 360 / steps)
+        angle = np.where(mirrored, 180 - shift * 360 / steps, -shift * 360 / steps)
+        first = np.where(mirrored[:, None, None], first, first.conj())
         return pd.DataFrame(
             {
-                "similarity": np.where(mirrored, similarity[1], similarity[0]),
+                "similarity": similarity(first, second, shift * 2 * np.pi / steps),
                 "angle": (angle + 180) % 360 - 180,
                 "mirrored": mirrored,
             }
         )
+
+
+def similarity(first: np.ndarray, second: np.ndarray, turn: np.ndarray) -> np.ndarray:
+    """Correlation of discs after a turn in radians, averaged over the rings, shape (pairs,).
+
+    The first is conjugated already. A ring counts by what there is on it, but not more than the
+    middle one of its disc: else a scale bar or the corners of a canvas would speak for all rings.
+    """
+    turned = second * np.exp(1j * turn[:, None, None] * FREQUENCIES)
+    product = (first * turned).sum(axis=-1).real
+    energy = np.sqrt((np.abs(first) ** 2).sum(axis=-1) * (np.abs(second) ** 2).sum(axis=-1))
+    weight = np.minimum(energy, np.median(energy, axis=1, keepdims=True))
+    ring = product / np.maximum(energy, 1e-12)
+    return (weight * ring).sum(axis=1) / np.maximum(weight.sum(axis=1), 1e-12)
 
 
 # --------------------------------------------------------------------- search
