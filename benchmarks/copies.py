@@ -62,14 +62,6 @@ def shifted(image: Image.Image, share: float) -> Image.Image:
     return Image.fromarray(np.pad(pixels, ((0, 0), (by, 0), (0, 0)), "reflect")[:, : image.width])
 
 
-def round_field(image: Image.Image) -> Image.Image:
-    """Black outside a circle of 0.9 of the shorter side, as through an eyepiece."""
-    mask, side = Image.new("L", image.size), 0.45 * min(image.size)
-    x, y = image.width / 2, image.height / 2
-    ImageDraw.Draw(mask).ellipse((x - side, y - side, x + side, y + side), fill=255)
-    return Image.composite(image, Image.new("RGB", image.size), mask)
-
-
 def with_scale_bar(image: Image.Image) -> Image.Image:
     """A black bar in the lower right, as microscope software draws it."""
     image, (width, height) = image.copy(), image.size
@@ -97,7 +89,6 @@ KINDS = {
     "20 degrees, larger canvas": lambda image: image.rotate(20, expand=True),
     "45 degrees, larger canvas": lambda image: image.rotate(45, expand=True),
     WHITE: lambda image: image.rotate(45, expand=True, fillcolor="white"),
-    "round field of view, 20 degrees": lambda image: tilted(round_field(image), 20, "black"),
     "scale bar": with_scale_bar,
 }
 

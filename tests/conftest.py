@@ -8,13 +8,9 @@ import pytest
 from PIL import Image
 
 from cytology.predictions import prediction_rows
+from cytology.sample import draw_sample
 from cytology.settings import ARCHITECTURE_NAMES
-from cytology.splitting import (
-    fingerprint,
-    judged_pictures,
-    leak_report,
-    split_by_group,
-)
+from cytology.splitting import describe, judged_pictures, split_by_group
 from cytology.tables import write_json, write_table
 
 os.environ.setdefault("MPLBACKEND", "Agg")
@@ -49,6 +45,14 @@ def smear_folder():
     return draw_folder
 
 
+@pytest.fixture(scope="session")
+def smears(tmp_path_factory):
+    """24 drawn smears of 8 patients, 256 x 192 pixels."""
+    folder = tmp_path_factory.mktemp("smears")
+    images = draw_sample(folder, images=24, patients=8)["image"]
+    return [Image.open(folder / image).convert("RGB") for image in images]
+
+
 @pytest.fixture
 def manifest():
     """A manifest of 30 groups with 1 to 5 images each, without files."""
@@ -70,12 +74,11 @@ def run(tmp_path, manifest):
     colours = pd.DataFrame(rng.uniform(0, 255, (len(manifest), 4)).round(3))
     colours.columns = ["brightness", "red", "green", "blue"]
     split = split_by_group(manifest, 3, 0.2, 0.2, seed=0)
-    print_of_split = fingerprint(split)
+    about = describe(split, manifest, "grouped", "patient", seed=0)
     write_table(folder, "manifest.csv", manifest)
     write_table(folder, "tables/appearance.csv", manifest[["image_id"]].join(colours))
     write_table(folder, "split.csv", split)
-    about = {"protocol": "grouped", "unit": "patient", "fingerprint": print_of_split}
-    write_json(folder, "split.json", about | {"leak": leak_report(split, manifest)})
+    write_json(folder, "split.json", about)
     for name in ARCHITECTURE_NAMES:
         pictures = judged_pictures(split)
         truth = np.where(pictures["label"] == "M", 1.0, -1.0)
@@ -88,5 +91,6 @@ def run(tmp_path, manifest):
         ]
         write_table(folder, f"{name}/predictions.csv", pd.concat(rows))
         metrics = {"weights": "imagenet", "fine_tuned": False, "recipe": "head"}
-        write_json(folder, f"{name}/metrics.json", metrics | {"split": print_of_split})
+        metrics |= {"split": about["fingerprint"], "seed": 0, "weights_hash": "0" * 64}
+        write_json(folder, f"{name}/metrics.json", metrics)
     return folder

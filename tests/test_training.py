@@ -22,8 +22,11 @@ from cytology.architectures import (
 )
 from cytology.augmentation import fit_to_square, orient, pictures_of
 from cytology.backend import keras, tf
-from cytology.datasets import build_manifest, inspect_images, load
-from cytology.pipeline import DecodedImages, Features, batches, decode, frozen_features
+from cytology.copies import find_copies
+from cytology.datasets import build_manifest, load
+from cytology.features import Features
+from cytology.inspection import inspect_images
+from cytology.pipeline import DecodedImages, batches, decode, frozen_features
 from cytology.quality import open_rgb
 from cytology.settings import ARCHITECTURE_NAMES, InputError
 from cytology.splitting import judged_pictures, split_by_group, split_pictures_at_random
@@ -65,8 +68,8 @@ def cache(tmp_path_factory):
 def data(tmp_path_factory, smear_folder, cache):
     """24 images of 12 patients: root, manifest, split and decoded images."""
     root = smear_folder(tmp_path_factory.mktemp("data"))
-    _, listing, _ = load(str(root), patient_pattern=r"(p\d+)_")
-    manifest = build_manifest(inspect_images(root, listing)[0])
+    readable, _ = inspect_images(load(str(root), patient_pattern=r"(p\d+)_"), cache)
+    manifest = build_manifest(readable, find_copies(readable))
     split = split_by_group(manifest, 3, 0.2, 0.2, seed=0)
     images = decode(root, manifest, SIZE, "pad", cache)
     return SimpleNamespace(root=root, manifest=manifest, split=split, images=images)
@@ -217,8 +220,8 @@ def test_a_changed_or_doubled_image_meets_no_stale_pixels(data, tmp_path, smear)
     decode(root, data.manifest, 75, "pad", tmp_path)
     smear(12345).save(root / "B" / "p000_0.png")
     shutil.copy(root / "B" / "p002_0.png", root / "B" / "p002_1.png")
-    _, listing, _ = load(str(root))
-    images = decode(root, inspect_images(root, listing)[0], 75, "pad", tmp_path)
+    readable, _ = inspect_images(load(str(root)), tmp_path)
+    images = decode(root, readable, 75, "pad", tmp_path)
     expected = fit_to_square(smear(12345), 75, "pad")
     np.testing.assert_array_equal(images.pixels[images.row["B/p000_0.png"]], expected)
     assert images.row["B/p002_0.png"] == images.row["B/p002_1.png"]
@@ -356,11 +359,11 @@ def test_an_unknown_picture_has_no_features(toy):
         toy.features.of(pd.DataFrame({"image_id": ["g00/0", "nobody"], "orientation": 0}))
 
 
-def test_features_of_test_images_are_computed_as_taken_only(data, trained):
-    index = trained.features.index.to_frame(index=False)
-    turned = index.groupby("image_id")["orientation"].nunique()
-    test = data.split.set_index("image_id")["split"].reindex(turned.index) == "test"
-    assert (turned[test] == 1).all() and (turned[~test] == 4).all()
+def test_features_of_every_image_are_computed_in_all_orientations(data, trained):
+    """Test images too: the leakage audit asks for them."""
+    pictures = pictures_of(data.manifest, 4)
+    assert len(trained.features.index) == len(pictures)
+    assert trained.features.of(pictures).shape == (len(pictures), trained.features.width)
 
 
 # -------------------------------------------------------------------------- heads

@@ -1,6 +1,5 @@
 """Where weights come from, and that a fallback is never silent."""
 
-import hashlib
 import socket
 import sys
 from types import SimpleNamespace
@@ -9,7 +8,7 @@ import pytest
 
 from cytology import weights
 from cytology.settings import InputError
-from cytology.weights import IMAGENET_FILES, file_hash, find_weights, unreachable
+from cytology.weights import IMAGENET_FILES, find_weights, unreachable
 
 
 @pytest.fixture(autouse=True)
@@ -93,11 +92,6 @@ def test_a_server_that_does_not_answer_is_given_up_in_time(monkeypatch):
         port = server.getsockname()[1]
         assert "timed out" in unreachable(f"http://127.0.0.1:{port}/x", seconds=0.2)
     assert unreachable(f"http://127.0.0.1:{port}/x", seconds=0.2)
-
-
-def test_the_hash_of_a_file_is_sha256(tmp_path):
-    path = put(tmp_path, "x")
-    assert file_hash(path) == hashlib.sha256(b"weights").hexdigest()
 
 
 def test_a_download_that_breaks_is_said_aloud(home, monkeypatch):

@@ -28,6 +28,7 @@ PROTOCOLS = {"images_random": None, "copies_together": "family", "patients_toget
 LABELS = ("true", "shuffled")
 HONEST = "patients_together"
 STRENGTH = 0.01  # C of the logistic regression
+FEWEST_SHUFFLES = 10  # for a verdict: of five all lie above 0.5 by chance once in 32 times
 
 
 @dataclass(frozen=True)
@@ -179,10 +180,17 @@ def bootstrap_mean_auc(found: Audit, draws: int, seed: int) -> dict[str, np.ndar
     return drawn
 
 
-def shuffled_quantile(scores: pd.DataFrame, protocol: str = HONEST) -> float:
-    """The 2.5 % quantile of AUC over shuffles of the labels; above 0.5, the protocol leaks."""
-    rows = scores[(scores["protocol"] == protocol) & (scores["labels"] == "shuffled")]
-    return float(rows["auc"].quantile(0.025))
+def verdict(scores: pd.DataFrame) -> str:
+    """Whether shuffled labels are no better than chance with whole groups kept together, in words.
+
+    They are not above chance if the 2.5 % quantile of AUC over the shuffles is at most 0.5.
+    """
+    rows = scores[(scores["protocol"] == HONEST) & (scores["labels"] == "shuffled")]
+    quantile = rows["auc"].quantile(0.025)
+    if len(rows) < FEWEST_SHUFFLES:
+        return f"{len(rows)} shuffles are too few to tell; set audit_seeds to {FEWEST_SHUFFLES}"
+    words = "passed" if quantile <= 0.5 else "NOT PASSED: something leaks"
+    return f"2.5 % quantile of {len(rows)} shuffles {quantile:.3f}: {words}"
 
 
 def in_words(summary: pd.DataFrame, unit: str, seeds: int) -> list[str]:

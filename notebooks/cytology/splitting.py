@@ -157,13 +157,14 @@ def leak_report(split: pd.DataFrame, manifest: pd.DataFrame) -> dict[str, int]:
 
 def crossings(split: pd.DataFrame, manifest: pd.DataFrame, column: str, among: list[str]) -> list:
     """Values of a manifest column whose images lie in more than one part or fold, sorted."""
-    unit = manifest.set_index("image_id")[column].reindex(split["image_id"])
-    unit = unit[unit != ""]
+    known = manifest.set_index("image_id")
+    unit = split["image_id"].map(known[column])
     if column == "slide":  # slide 1 of one patient is not slide 1 of another
-        unit = manifest.set_index("image_id")["patient"].reindex(unit.index) + " " + unit
-    where = split.set_index("image_id")[among].loc[unit.index]
+        patient = split["image_id"].map(known["patient"])
+        unit = unit.where(unit == "", patient + " " + unit)
+    there = unit != ""
     # Train and val share the folds, and test has none: nothing may cross parts nor folds.
-    spread = where.groupby(unit.to_numpy()).nunique()
+    spread = split.loc[there, among].groupby(unit[there]).nunique()
     return sorted(spread.index[(spread > 1).any(axis=1)])
 
 
