@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from cytology.leakage import LABELS, PROTOCOLS
 from cytology.predictions import COLUMNS
 from cytology.settings import ARCHITECTURE_NAMES, PROJECT_ROOT
 from cytology.tables import read_json, read_table
@@ -76,6 +77,44 @@ def test_comparison_has_a_row_an_architecture(smoke):
     assert table[wanted].notna().all().all()
 
 
+def test_the_audit_has_every_protocol_and_kind_of_labels_of_each_architecture(smoke):
+    _, run = smoke
+    table = read_table(run, "tables/leakage_audit.csv")
+    assert list(table) == ["architecture", "protocol", "labels", "seed", "auc", "accuracy"]
+    seeds = sorted(table["seed"].unique())
+    expected = pd.MultiIndex.from_product([ARCHITECTURE_NAMES, PROTOCOLS, LABELS, seeds])
+    found = pd.MultiIndex.from_frame(table[["architecture", "protocol", "labels", "seed"]])
+    assert len(seeds) >= 2 and len(table) == len(expected) and set(found) == set(expected)
+    assert table[["auc", "accuracy"]].stack().between(0, 1).all()
+    summary = pd.read_csv(run / "tables" / "leakage_summary.csv")
+    assert (summary["weights"] == "random").all()
+    assert len(summary) == len(ARCHITECTURE_NAMES) * len(PROTOCOLS) * len(LABELS)
+    assert (run / "figures" / "09_leakage.png").is_file()
+
+
+def test_the_sample_holds_no_odd_images(smoke):
+    _, run = smoke
+    table = read_table(run, "tables/quality.csv")
+    assert list(table) == ["image_id", "label", "finding", "other", "detail"] and len(table) == 0
+
+
+def test_a_published_set_that_cannot_be_had_stops_the_series_with_one_sentence(tmp_path):
+    data = PROJECT_ROOT / "data"
+    if any(data.glob("breakhis*")) or any(data.glob("BreaKHis*")):
+        pytest.skip("BreaKHis is here")
+    address = "http://127.0.0.1:9/BreaKHis_v1.tar.gz"  # nobody listens at the port for discarding
+    run = tmp_path / "run"
+    done = run_all("--data", "breakhis", "--run-dir", str(run), "-p", "address", address)
+    assert done.returncode == 1
+    said = [" ".join(line.split()) for line in (done.stdout + done.stderr).splitlines()]
+    sentence = next(line for line in said if "breakhis is not in data and cannot be" in line)
+    assert f"download {address} in a browser" in sentence
+    assert "put the file into data as BreaKHis_v1.tar.gz, or name it with the parameter" in sentence
+    assert "Traceback" not in done.stdout + done.stderr
+    assert not list((run / "notebooks").glob("02*"))
+    assert not (data / "breakhis").exists()
+
+
 def test_random_weights_are_said_aloud_everywhere(smoke):
     output, run = smoke
     sentence = "ranks nothing"
@@ -117,6 +156,10 @@ def test_a_folder_with_a_space_and_an_umlaut(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     assert read_table(run, "manifest.csv")["patient"].nunique() == 16
     assert list(read_table(run, "rejected.csv")["reason"]) == ["not an image"]
+    quality = read_table(run, "tables/quality.csv")
+    assert quality.to_numpy().tolist() == [
+        ["Benign/kaputt P00 9.png", "B", "unusable", "", "not an image"]
+    ]
     assert len(pd.read_csv(run / "tables" / "comparison.csv")) == 3
     assert (run / "report.html").is_file()
     assert len(list((run / "augmented").rglob("*.png"))) == 48 * 4

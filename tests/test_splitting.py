@@ -5,9 +5,12 @@ import pandas as pd
 import pytest
 
 from cytology.augmentation import pictures_of
+from cytology.datasets import independent_groups
 from cytology.settings import InputError
 from cytology.splitting import (
+    assert_no_leak,
     counts_by_split,
+    describe,
     fingerprint,
     inner_group_split,
     judged_pictures,
@@ -53,9 +56,18 @@ def test_a_group_is_in_one_part_and_in_one_fold(manifest, seed):
     assert (held.groupby("group")["fold"].nunique() == 1).all()
     assert sorted(held["fold"].unique()) == [0, 1, 2, 3, 4]
     assert split.loc[split["split"] == "test", "fold"].isna().all()
-    leak = leak_report(split)
-    assert leak["test_images_with_copy_in_training"] == leak["groups_in_several_splits"] == 0
-    assert leak["groups"] == 30 and leak["test_images"] == (split["split"] == "test").sum()
+    assert_no_leak(split, manifest)
+    leak = leak_report(split, manifest)
+    assert (leak.pop("groups"), leak.pop("test_images")) == (30, (split["split"] == "test").sum())
+    assert set(leak) == {
+        "test_images_with_copy_in_training",
+        "groups_in_several_splits",
+        "patients_in_several_splits",
+        "slides_in_several_splits",
+        "identical_files_in_several_splits",
+        "families_of_copies_in_several_splits",
+    }
+    assert set(leak.values()) == {0}
 
 
 @pytest.mark.parametrize(("val", "test"), [(0.15, 0.15), (0.2, 0.1), (0.1, 0.3)])
@@ -92,7 +104,7 @@ def test_small_and_unequal_data_are_split_or_refused_in_words():
         except InputError:
             continue
         done += 1
-        assert leak_report(split)["groups_in_several_splits"] == 0
+        assert (split.groupby("group")[["split", "fold"]].nunique() <= 1).all(axis=None)
         held = split[split["split"] != "test"]
         for fold in held["fold"].unique():
             others = held[held["fold"] != fold]
@@ -127,7 +139,7 @@ def test_fewer_groups_than_the_split_needs(manifest, folds, part):
 def test_the_originals_protocol_leaks_and_the_report_counts_it(manifest, leaking):
     assert len(leaking) == 8 * len(manifest)
     assert not leaking.duplicated(["image_id", "orientation"]).any()
-    leak = leak_report(leaking)
+    leak = leak_report(leaking, manifest)
     images = {part: set(rows["image_id"]) for part, rows in leaking.groupby("split")}
     crossing = len(images["test"] & images["train"])
     assert leak["test_images_with_copy_in_training"] == crossing > 0.9 * leak["test_images"]
@@ -169,13 +181,108 @@ def test_under_the_originals_protocol_early_stopping_draws_pictures(leaking):
     assert stop.mean() == pytest.approx(0.2, abs=0.01)
 
 
+# ----------------------------------------------------------------- the leak guard
+
+
+def four_images(column, value):
+    """A manifest and a split of four images; those in train and test share `value`."""
+    manifest = pd.DataFrame({"image_id": list("abcd"), "label": list("BMBM")})
+    manifest = manifest.assign(patient="", slide="")
+    for name in ("group", "sha256", "family"):
+        manifest[name] = manifest["image_id"]
+    manifest.loc[[0, 3], column] = value
+    split = manifest[["image_id", "group", "label"]].assign(split=["train", "train", "val", "test"])
+    return manifest, split.assign(fold=pd.array([0, 0, 1, None], "Int64"))
+
+
+CROSSING = [
+    ("group", "groups"),
+    ("patient", "patients"),
+    ("slide", "slides"),
+    ("sha256", "identical files"),
+    ("family", "families of copies"),
+]
+
+
+@pytest.mark.parametrize(("column", "name"), CROSSING)
+def test_whatever_crosses_is_counted_and_refused_by_its_name(column, name):
+    manifest, split = four_images(column, "x")
+    leak = leak_report(split, manifest)
+    counted = {what: number for what, number in leak.items() if what.endswith("several_splits")}
+    expected = dict.fromkeys(counted, 0) | {f"{name.replace(' ', '_')}_in_several_splits": 1}
+    assert counted == expected
+    assert leak["test_images_with_copy_in_training"] == (column == "family")
+    with pytest.raises(InputError, match=f"split.csv lets 1 {name} cross, the first '.?x': run"):
+        assert_no_leak(split, manifest)
+
+
+@pytest.mark.parametrize(("column", "name"), CROSSING)
+def test_folds_are_guarded_like_parts(column, name):
+    manifest, split = four_images(column, "x")
+    split["split"] = ["train", "train", "val", "train"]
+    split["fold"] = pd.array([0, 0, 1, 1], "Int64")
+    assert leak_report(split, manifest)[f"{name.replace(' ', '_')}_in_several_splits"] == 0
+    with pytest.raises(InputError, match=f"lets 1 {name} cross"):
+        assert_no_leak(split, manifest)
+    assert_no_leak(split.assign(fold=pd.array([0, 0, 1, 0], "Int64")), manifest)
+
+
+def test_slide_one_of_two_patients_is_no_leak_and_unknown_ones_are_none():
+    manifest, split = four_images("slide", "1")
+    manifest["patient"] = ["p", "", "", "q"]
+    assert_no_leak(split, manifest)
+    manifest["patient"] = ["p", "", "", "p"]
+    with pytest.raises(InputError, match="lets 1 patients cross, the first 'p'"):
+        assert_no_leak(split, manifest)
+    manifest, split = four_images("patient", "")
+    assert_no_leak(split, manifest)
+    assert leak_report(split, manifest)["patients_in_several_splits"] == 0
+
+
+def test_an_edited_split_does_not_vouch_for_itself():
+    manifest, split = four_images("group", "x")
+    split["group"] = split["image_id"]
+    with pytest.raises(InputError, match="lets 1 groups cross, the first 'x'"):
+        assert_no_leak(split, manifest)
+
+
+def test_test_images_with_a_copy_in_training_are_counted_not_those_with_one_in_val():
+    manifest, split = four_images("family", "x")
+    split["split"] = ["val", "train", "val", "test"]
+    leak = leak_report(split, manifest)
+    assert leak["test_images_with_copy_in_training"] == 0
+    assert leak["families_of_copies_in_several_splits"] == 1
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_split_that_is_made_of_images_with_copies_and_slides_never_leaks(seed):
+    rng = np.random.default_rng(seed)
+    images = 160
+    known = rng.random(images) < 0.7
+    patient = np.where(known, rng.integers(0, 40, images).astype(str), "")
+    slide = np.where(rng.random(images) < 0.5, "s" + patient.astype(object), "")
+    names = pd.Series([f"{n:03}" for n in range(images)])
+    original = np.where(rng.random(images) < 0.1, rng.integers(0, images, images), range(images))
+    manifest = pd.DataFrame(
+        {"image_id": names, "label": rng.choice(["B", "M"], images), "patient": patient}
+    ).assign(slide=slide, family=names[original].to_numpy())
+    manifest["sha256"] = manifest["family"]
+    manifest["group"] = independent_groups(manifest)
+    assert 20 < manifest["group"].nunique() < 80
+    split = split_by_group(manifest, 4, 0.15, 0.15, seed)
+    assert_no_leak(split, manifest)
+    leak = leak_report(split, manifest)
+    assert not any(number for what, number in leak.items() if what.endswith("several_splits"))
+    assert leak["test_images_with_copy_in_training"] == 0
+
+
 # -------------------------------------------------------------- reading it again
 
 
 def test_the_written_split_comes_back(run):
     split = read_split(run)
     assert split["fold"].dtype == "Int64"
-    assert leak_report(split)["groups_in_several_splits"] == 0
+    assert_no_leak(split, read_table(run, "manifest.csv"))
 
 
 def tamper(run, column, value, also_group):
@@ -202,10 +309,29 @@ def test_a_split_in_which_a_group_crosses_is_refused(run, column, value, also_gr
         read_split(run)
 
 
-def test_a_leak_that_was_asked_for_is_read(run):
+def test_a_leak_that_was_asked_for_is_read_if_it_is_told_truly(run):
     tamper(run, "split", lambda _: "test", False)
-    write_json(run, "split.json", {"protocol": "original"})
-    assert len(read_split(run))
+    split, manifest = read_table(run, "split.csv"), read_table(run, "manifest.csv")
+    about = describe(split, manifest, "original", "patient", seed=0)
+    write_json(run, "split.json", about)
+    assert len(read_split(run)) == len(split)
+    leak = about["leak"] | {"groups_in_several_splits": 0}
+    write_json(run, "split.json", about | {"leak": leak})
+    with pytest.raises(InputError, match="split.json does not tell what split.csv leaks"):
+        read_split(run)
+
+
+def test_the_split_of_the_originals_protocol_comes_back(run, manifest):
+    leaking = split_pictures_at_random(manifest, 4, 3, 0.2, 0.2, seed=0)
+    write_table(run, "split.csv", leaking)
+    about = describe(leaking, manifest, "original", "patient", seed=0)
+    assert about["leak"]["groups_in_several_splits"] > 20
+    assert about["fingerprint"] == fingerprint(leaking) and about["seed"] == 0
+    write_json(run, "split.json", about)
+    pd.testing.assert_frame_equal(read_split(run), leaking)
+    write_json(run, "split.json", about | {"protocol": "grouped"})
+    with pytest.raises(InputError, match="run notebook 03 again"):
+        read_split(run)
 
 
 def test_a_split_of_other_images_is_refused(run):

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cytology import inference, training
+from cytology import inference, leakage, pipeline, training
 from cytology.architectures import (
     ARCHITECTURES,
     build,
@@ -24,13 +24,13 @@ from cytology.augmentation import fit_to_square, orient, pictures_of
 from cytology.backend import keras, tf
 from cytology.copies import find_copies
 from cytology.datasets import build_manifest, load
-from cytology.features import Features
+from cytology.features import Features, FeatureStore
 from cytology.inspection import inspect_images
 from cytology.pipeline import DecodedImages, batches, decode, frozen_features
 from cytology.quality import open_rgb
 from cytology.settings import ARCHITECTURE_NAMES, InputError
 from cytology.splitting import judged_pictures, split_by_group, split_pictures_at_random
-from cytology.tables import write_json
+from cytology.tables import write_json, write_table
 from cytology.training import (
     HeadTrainer,
     Recipe,
@@ -357,6 +357,37 @@ def test_doubled_images_are_computed_once(data, tmp_path):
 def test_an_unknown_picture_has_no_features(toy):
     with pytest.raises(KeyError, match="nobody"):
         toy.features.of(pd.DataFrame({"image_id": ["g00/0", "nobody"], "orientation": 0}))
+
+
+def test_the_audit_computes_the_features_of_the_run_and_refuses_other_weights(
+    data, trained, cache, tmp_path, monkeypatch
+):
+    model, weights_hash = network("mobilenetv2", RANDOM, data.images, data.split, seed=0)
+    about = {"weights_hash": weights_hash, "weights": "random", "seed": 0}
+    write_json(tmp_path, "mobilenetv2/metrics.json", about | {"image_size": SIZE, "fit": "pad"})
+    write_table(tmp_path, "manifest.csv", data.manifest)
+    write_table(tmp_path, "split.csv", data.split)
+    write_json(tmp_path, "split.json", {"protocol": "grouped"})
+    fresh = tmp_path / "cache"  # without features: they must be computed here
+    monkeypatch.setattr(leakage, "FeatureStore", partial(FeatureStore, cache=fresh))
+    monkeypatch.setattr(pipeline, "decode", partial(decode, cache=fresh))
+    monkeypatch.setattr(pipeline, "frozen_features", partial(frozen_features, cache=fresh))
+    asked = (tmp_path, "mobilenetv2", data.manifest[:6], 2, data.root)
+    found = leakage.features_of_run(*asked, "random", 8)
+    pictures = pictures_of(data.manifest[:6], 2)
+    np.testing.assert_allclose(found.of(pictures), trained.features.of(pictures), atol=1e-4)
+    assert found.computed == 12
+    write_json(tmp_path, "mobilenetv2/metrics.json", about | {"image_size": SIZE, "fit": "stretch"})
+    path = save_weights(model, tmp_path / "mobilenetv2.weights.h5")
+    with pytest.raises(InputError, match="mobilenetv2 was trained with other weights"):
+        leakage.features_of_run(*asked, str(path), 8)
+
+
+def save_weights(model, path):
+    """The weights of the network without its head, as Keras publishes them."""
+    features = keras.Model(model.input, model.get_layer("features").output)
+    features.save_weights(path)
+    return path
 
 
 def test_features_of_every_image_are_computed_in_all_orientations(data, trained):

@@ -64,13 +64,14 @@ def leak_caveats(split: dict) -> list[Caveat]:
 
 def data_caveats(dataset: dict) -> list[Caveat]:
     """The caveats of a data set that was augmented before, or whose patients nobody knows."""
-    found, images, unit = [], dataset["images"], dataset["unit"]
-    if looks_augmented(images, dataset["families"]):
+    found, images, unit = [], dataset["images"], dataset.get("unit", "patient")
+    families = dataset.get("families", images)  # runs of earlier versions did not count them
+    if looks_augmented(images, families):
         found.append(
-            f"The images look augmented: {images:,} files seem to be {dataset['families']:,} "
+            f"The images look augmented: {images:,} files seem to be {families:,} "
             "originals. Copies are kept together; every count of images counts copies."
         )
-    if dataset["of_unknown_unit"] == images:
+    if dataset.get("of_unknown_unit") == images:
         found.append(
             f"No image has a {unit}: if several come from one {unit}, they lie on both sides of "
             "the split, the numbers are too good, and the intervals too narrow."

@@ -15,7 +15,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from cytology.predictions import by_group, mean_over_models, read_predictions, trained
-from cytology.settings import InputError, plural
+from cytology.settings import NETWORK_TITLE, InputError, plural
 from cytology.tables import read_json, read_table
 
 THRESHOLD = 0.5
@@ -258,7 +258,7 @@ def summary(table: pd.DataFrame, baseline_auc: float, unit: str) -> list[str]:
     best = ordered.iloc[0]
     highest = " has the highest AUC," if len(ordered) > 1 else " reaches AUC"
     sentences = [
-        f"{best['architecture']}{highest} {best['auc']:.3f} "
+        f"{NETWORK_TITLE[best['architecture']]}{highest} {best['auc']:.3f} "
         f"(95 % interval by {unit} {best['auc_low']:.3f} to {best['auc_high']:.3f}; "
         f"{best['judged_on']}, {best['images']} images, {best['groups']} {plural(unit)})."
     ]
@@ -270,11 +270,13 @@ def summary(table: pd.DataFrame, baseline_auc: float, unit: str) -> list[str]:
             else "the intervals overlap, so this run does not separate the two."
         )
         sentences.append(
-            f"{other['architecture']}: {other['auc']:.3f} "
+            f"{NETWORK_TITLE[other['architecture']]}: {other['auc']:.3f} "
             f"({other['auc_low']:.3f} to {other['auc_high']:.3f}); {verdict}"
         )
-    below = table.loc[table["auc_low"] <= baseline_auc, "architecture"].tolist()
-    above = f"Not clearly above that: {', '.join(below)}." if below else "All are clearly above."
+    below = table.loc[table["auc_low"] <= baseline_auc, "architecture"].map(NETWORK_TITLE)
+    above = (
+        f"Not clearly above that: {', '.join(below)}." if len(below) else "All are clearly above."
+    )
     sentences.append(f"Size and mean colour alone reach AUC {baseline_auc:.3f}. {above}")
     return sentences
 

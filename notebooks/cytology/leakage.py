@@ -19,7 +19,7 @@ from threadpoolctl import threadpool_limits
 from cytology.augmentation import pictures_of
 from cytology.evaluation import auc_from_ranks
 from cytology.features import Features, FeatureStore
-from cytology.settings import InputError, plural, progress
+from cytology.settings import NETWORK_TITLE, InputError, plural, progress
 from cytology.splitting import read_split
 from cytology.tables import read_json, read_table
 
@@ -199,14 +199,14 @@ def in_words(summary: pd.DataFrame, unit: str, seeds: int) -> list[str]:
     for name, rows in summary.groupby("architecture", sort=False):
         at = rows.set_index(["protocol", "labels"])
         leaky, honest = at.loc[("images_random", "true")], at.loc[(HONEST, "true")]
+        random, kept = (at.loc[(split, "shuffled"), "auc"] for split in ("images_random", HONEST))
         sentences.append(
-            f"{name} ({leaky['weights']} weights), mean of {seeds} repetitions: splitting "
-            f"augmented pictures at random gives AUC {leaky['auc']:.3f}, keeping {plural(unit)} "
-            f"together {honest['auc']:.3f}. The split alone adds {leaky['inflation']:.1f} points "
-            f"(95 % {leaky['inflation_low']:.1f} to {leaky['inflation_high']:.1f}). With shuffled "
-            f"labels, where nothing can be learned, it still gives "
-            f"{at.loc[('images_random', 'shuffled'), 'auc']:.3f}, against "
-            f"{at.loc[(HONEST, 'shuffled'), 'auc']:.3f} with {plural(unit)} kept together."
+            f"{NETWORK_TITLE[name]} ({leaky['weights']} weights), mean of {seeds} repetitions: "
+            f"splitting augmented pictures at random gives AUC {leaky['auc']:.3f}, keeping "
+            f"{plural(unit)} together {honest['auc']:.3f}. The split alone adds "
+            f"{leaky['inflation']:.1f} points (95 % {leaky['inflation_low']:.1f} to "
+            f"{leaky['inflation_high']:.1f}). With shuffled labels, where nothing can be learned, "
+            f"it still gives {random:.3f}, against {kept:.3f} with {plural(unit)} kept together."
         )
     return sentences
 

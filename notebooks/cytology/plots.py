@@ -18,16 +18,11 @@ from sklearn.metrics import auc, confusion_matrix, roc_curve
 from cytology.augmentation import ORIENTATIONS, fit_to_square, orient
 from cytology.copies import how
 from cytology.quality import open_rgb
-from cytology.settings import plural
+from cytology.settings import NETWORK_TITLE, plural
 
 CLASS_NAME = {"B": "benign (B)", "M": "malignant (M)"}
 CLASS_COLOUR = {"B": "#0072B2", "M": "#D55E00"}
 NETWORK_COLOUR = {"mobilenetv2": "#009E73", "inceptionv3": "#CC79A7", "densenet121": "#56B4E9"}
-NETWORK_TITLE = {
-    "mobilenetv2": "MobileNetV2",
-    "inceptionv3": "InceptionV3",
-    "densenet121": "DenseNet121",
-}
 SPLIT_COLOUR = {"train": "#999999", "val": "#E69F00", "test": "#0072B2"}
 GREY = "#777777"
 

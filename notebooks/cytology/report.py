@@ -16,18 +16,13 @@ from urllib.parse import quote
 import pandas as pd
 
 from cytology.caveats import caveats
-from cytology.settings import PARAMETERS, short
-from cytology.tables import WRITTEN_BY, read_table, written_whole
+from cytology.settings import NETWORK_TITLE, PARAMETERS, short
+from cytology.tables import TRAINING_NOTEBOOKS, WRITTEN_BY, read_table, written_whole
 
 # Widths tried in turn until all figures together stay below MOST_BYTES of the page.
 FIGURE_WIDTHS = (1400, 1000, 700, 450)
 MOST_BYTES = 6_500_000  # base64 makes it 8.7 MB
 
-NAMES = {
-    "mobilenetv2": "MobileNetV2",
-    "inceptionv3": "InceptionV3",
-    "densenet121": "DenseNet121",
-}
 HEADINGS = {
     "f1": "F1",
     "auc": "AUC",
@@ -74,7 +69,7 @@ def write_report(run: Path) -> Path:
 def contents(run: Path) -> dict:
     """Everything that the page shows, read from the run folder."""
     record = read_if_there(run, "run.json")
-    figures = embedded_figures(run)
+    figures = sorted(embedded_figures(run), key=lambda figure: (figure.number, figure.name))
     return {
         "run": short(run),
         "record": record,
@@ -169,7 +164,7 @@ def cell(row: pd.Series, column: str, table: pd.DataFrame) -> Cell:
     if pd.isna(value) or value == "":
         return Cell("–")
     if column in ("architecture", "model"):
-        return Cell(NAMES.get(value, str(value)))
+        return Cell(NETWORK_TITLE.get(value, str(value)))
     if column == "weights":
         # Of a long path the file's name tells which it is.
         random = value == "random"
@@ -234,7 +229,12 @@ def embedded(path: Path, most: int) -> Figure | None:
     if len(data) > 250_000 and len(webp := encoded(small, "WEBP", quality=85)) < len(data):
         kind, data = "webp", webp
     source = f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"
-    return Figure(path.stem, path.stem[:2], caption, source, *small.size)
+    return Figure(path.stem, notebook_of(path.stem), caption, source, *small.size)
+
+
+def notebook_of(figure: str) -> str:
+    """The number of the notebook that drew a figure: `07_1_auc`, `densenet121_curves`."""
+    return TRAINING_NOTEBOOKS.get(figure.split("_")[0], figure)[:2]
 
 
 def encoded(picture, form: str, **options) -> bytes:

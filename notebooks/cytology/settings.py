@@ -3,6 +3,7 @@
 Importing this module is cheap: `run_all.py --help` and its checks use it without TensorFlow.
 """
 
+import contextlib
 import hashlib
 import importlib.metadata
 import inspect
@@ -24,7 +25,12 @@ CACHE = PROJECT_ROOT / "outputs" / "cache"
 # Which network a training notebook trains is what makes it that notebook: it stands in its
 # parameters cell, but a run cannot set it, or all three would train the same one.
 FIXED_PARAMETERS = ("architecture",)
-ARCHITECTURE_NAMES = ("mobilenetv2", "inceptionv3", "densenet121")
+NETWORK_TITLE = {
+    "mobilenetv2": "MobileNetV2",
+    "inceptionv3": "InceptionV3",
+    "densenet121": "DenseNet121",
+}
+ARCHITECTURE_NAMES = tuple(NETWORK_TITLE)
 # What `data` may be beside a folder: the drawn sample, and published sets (see `sources`).
 DATA_WORDS = ("sample", "breakhis", "fnac", "fnac2019")
 
@@ -265,21 +271,26 @@ def cores() -> int:
 
 
 def in_parallel(function, items: list, what: str, unit: str = "image", chunk: int = 512):
-    """Yield `function(item)` for each item, in order, computed on all cores; shows how far it is.
-
-    With the address of a Dask scheduler in `DASK_SCHEDULER_ADDRESS` (Dask's own variable) the
-    workers of that cluster compute, through joblib's Dask backend; they must see the same files.
-    """
-    backend = {"prefer": "threads"}
-    if "DASK_SCHEDULER_ADDRESS" in os.environ:
-        from dask.distributed import Client
-
-        Client()  # joblib's Dask backend takes the client that was made last
-        backend = {"backend": "dask"}
-    with progress(None, what, len(items), unit) as bar, parallel_config(**backend):
+    """Yield `function(item)` for each item, in order, from all workers; shows how far it is."""
+    with workers(), progress(None, what, len(items), unit) as bar:
         # Chunk by chunk, since not every backend hands out results one by one.
         for start in range(0, len(items), chunk):
-            work = (delayed(function)(item) for item in items[start : start + chunk])
-            # `n_jobs` of a cluster is its own affair.
-            yield from Parallel(n_jobs=-1 if "backend" in backend else cores())(work)
+            yield from Parallel()(delayed(function)(item) for item in items[start : start + chunk])
             bar.update(min(chunk, len(items) - start))
+
+
+@contextlib.contextmanager
+def workers():
+    """Let joblib use all cores; or, where `DASK_SCHEDULER_ADDRESS` is set, that Dask cluster.
+
+    The variable is Dask's own. Its workers must have this project installed and see the images
+    under the same paths.
+    """
+    if "DASK_SCHEDULER_ADDRESS" not in os.environ:
+        with parallel_config(n_jobs=cores(), prefer="threads"):
+            yield
+        return
+    from dask.distributed import Client
+
+    with Client(), parallel_config(backend="dask", n_jobs=-1):
+        yield
