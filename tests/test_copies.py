@@ -318,6 +318,13 @@ def test_real_cells_are_not_taken_for_one_another():
 
 
 @needs_herlev
+def test_a_scale_bar_in_all_of_them_does_not_make_real_cells_alike():
+    """Each ring has its say, however much the bar stands out on some of them."""
+    paths = sorted(HERLEV.rglob("*.jpeg"))[::3]
+    assert len(copies_of({path.name: with_scale_bar(open_rgb(path)) for path in paths})) <= 3
+
+
+@needs_herlev
 def test_real_cells_written_in_eight_orientations_are_found_and_never_mixed(tmp_path):
     names = sorted(HERLEV.rglob("*.jpeg"))
     for path in names[:: len(names) // 60][:60]:

@@ -307,7 +307,7 @@ def test_the_result_in_words_names_weights_units_and_numbers(made):
     summary = summarize(made.audit, draws=50).assign(architecture="densenet121", weights="random")
     (sentence,) = in_words(summary, "field of view", SEEDS)
     numbers = summary.set_index(["protocol", "labels"])
-    assert sentence.startswith("densenet121 (random weights), mean of 10 repetitions: ")
+    assert sentence.startswith("DenseNet121 (random weights), mean of 10 repetitions: ")
     assert "fields of view kept together" in sentence
     for protocol, labels in ((A, "true"), (C, "true"), (A, "shuffled"), (C, "shuffled")):
         assert f"{numbers.loc[(protocol, labels), 'auc']:.3f}" in sentence

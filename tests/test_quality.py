@@ -265,7 +265,7 @@ def verdict(image):
 
 
 def over_exposed(image):
-    return image.point(lambda level: min(255, 3 * level))
+    return image.point(lambda level: min(255, 5 * level))
 
 
 @pytest.mark.parametrize("format", ["PNG", "JPEG"])

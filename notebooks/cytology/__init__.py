@@ -6,6 +6,7 @@ Imports point one way, downwards in this list:
 ``headless`` ``series``    running the notebooks: execution; what a run is and what it refuses
 ``report``                 the HTML page of a run
 ``plots``                  every figure: tables in, a Matplotlib figure out
+``leakage``                the audit: one head, three ways to split, true and shuffled labels
 ``inference``              a trained model on new images
 ``training``               heads on frozen features, fine-tuning, saved models
 ``evaluation``             metrics, intervals by group, the shortcut baseline, the comparison
@@ -14,14 +15,20 @@ Imports point one way, downwards in this list:
 ``architectures``          the three networks, and one ``build``
 ``weights``                where their weights come from, and what to say when there are none
 ``backend``                TensorFlow and Keras, started once and quietly
+``features``               the cache of frozen features, read without TensorFlow
 ``caveats``                what a run must say aloud wherever its numbers show
-``splitting``              groups, folds, the leak check
-``datasets``               sources of images, the manifest, pictures written as files
+``splitting``              groups, folds, the leak guard
+``datasets``               what `data` names, the manifest, pictures written as files
+``sources``                published sets; ``breakhis`` and ``fnac`` know how theirs are named
+``archives``               downloads that go on where they broke, safe unpacking
 ``sample``                 the procedural smear sample
-``quality``                opening an image or saying why not; the perceptual hash
+``inspection``             every image opened once; what is wrong with which
+``quality``                opening an image or saying why not; blank, blurred, over-exposed
+``copies``                 copies of one image, turned by any angle
+``folders``                a folder of one's own: files, classes, patients
 ``augmentation``           exact orientations, squares
 ``tables``                 CSV and JSON files that pass between notebooks
-``settings``               parameters, paths, seeds, versions
+``settings``               parameters, paths, seeds, versions, workers
 =========================  ====================================================================
 """
 
