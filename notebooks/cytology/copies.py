@@ -260,7 +260,8 @@ def looks_augmented(images: int, families: int) -> bool:
 
 def family_of(image_id: pd.Series, copies: pd.DataFrame) -> pd.Series:
     """The family of each image; an image without copies is its own."""
-    return image_id.map(copies.set_index("image_id")["family"]).fillna(image_id)
+    first = dict(zip(copies["image_id"], copies["family"], strict=True))
+    return image_id.map(lambda name: first.get(name, name))
 
 
 def how(copy) -> str:

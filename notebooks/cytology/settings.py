@@ -292,5 +292,6 @@ def workers():
         return
     from dask.distributed import Client
 
-    with Client(), parallel_config(backend="dask", n_jobs=-1):
+    # By name: Dask reads its own variable only once, when it is imported.
+    with Client(os.environ["DASK_SCHEDULER_ADDRESS"]), parallel_config(backend="dask", n_jobs=-1):
         yield

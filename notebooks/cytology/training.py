@@ -27,6 +27,12 @@ from cytology.splitting import inner_group_split, judged_pictures, training_pict
 from cytology.tables import written_whole
 from cytology.weights import Weights
 
+# What was trained, by (train_head, fine_tune): the words of the comparison.
+RECIPES = {
+    (True, False): "head on frozen features",
+    (True, True): "head, then every layer",
+    (False, True): "every layer",
+}
 CALIBRATION_IMAGES = 128
 CALIBRATION_BATCH = 8  # all maps of a batch stay in memory at once: 32 would need 6 GB
 
