@@ -83,9 +83,11 @@ def independent_groups(images: pd.DataFrame) -> pd.Series:
         ]
     )
     row, key = pd.Index(images.index).get_indexer(keys.index), pd.factorize(keys)[0]
-    links = coo_array((np.ones(len(key)), (row, key)), shape=(len(images), key.max() + 1))
-    square = links @ links.T
-    component = pd.Series(connected_components(square, directed=False)[1], index=images.index)
+    # Images and keys are the points of one graph, so that its size grows with the images alone.
+    points = len(images) + key.max() + 1
+    graph = coo_array((np.ones(len(key)), (row, len(images) + key)), shape=(points, points))
+    component = connected_components(graph, directed=False)[1][: len(images)]
+    component = pd.Series(component, index=images.index)
     name = patient.where(patient != "", slide).where(
         (patient != "") | (slide != ""), images["family"]
     )
