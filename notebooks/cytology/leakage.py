@@ -124,7 +124,8 @@ def assign_folds(pictures: pd.DataFrame, protocol: str, folds: int, seed: int) -
 def out_of_fold_logits(values: np.ndarray, malignant: np.ndarray, fold: np.ndarray) -> np.ndarray:
     """Logits of each picture by a head trained on the other folds, shape (pictures,)."""
     logits = np.empty(len(values))
-    # The solver's steps are small: threads that wait for each other made them 12 times slower.
+    # The solver's steps are small, and threads that wait for each other make them four times slower
+    # (benchmarks/audit_threads.py, two cores).
     with threadpool_limits(1):
         for number in np.unique(fold):
             held_out = fold == number
