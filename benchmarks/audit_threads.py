@@ -13,7 +13,7 @@ from threadpoolctl import threadpool_limits
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "notebooks"))
 
-from cytology import leakage
+from cytology import heads, leakage
 
 
 def seconds(threads: int | None) -> float:
@@ -21,7 +21,7 @@ def seconds(threads: int | None) -> float:
     rng = np.random.default_rng(0)
     values = rng.standard_normal((2560, 1280)).astype(np.float32)
     malignant, fold = rng.random(len(values)) < 0.5, np.arange(len(values)) % 5
-    with patch.object(leakage, "threadpool_limits", lambda _: threadpool_limits(threads)):
+    with patch.object(heads, "threadpool_limits", lambda _: threadpool_limits(threads)):
         started = time.perf_counter()
         leakage.out_of_fold_logits(values, malignant, fold)
         return time.perf_counter() - started

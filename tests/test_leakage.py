@@ -11,6 +11,7 @@ from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from cytology import features as cache
 from cytology import leakage
 from cytology.augmentation import pictures_of
 from cytology.features import Features, FeatureStore, named_by_content
@@ -345,7 +346,7 @@ def test_features_that_a_training_notebook_left_are_read_without_a_network(
     pictures = made.audit.pictures
     store = FeatureStore(key, tmp_path)
     store.add(named_by_content(pictures, sha256), made.features.of(pictures))
-    monkeypatch.setattr(leakage, "FeatureStore", lambda key: FeatureStore(key, tmp_path))
+    monkeypatch.setattr(cache, "FeatureStore", lambda key: FeatureStore(key, tmp_path))
     found = features_of_run(
         tmp_path, "mobilenetv2", made.images, ORIENTATIONS, tmp_path / "gone", "random", 8
     )

@@ -7,8 +7,11 @@ import pytest
 from matplotlib.colors import to_hex
 
 from cytology import plots
-from cytology.evaluation import comparison
+from cytology.evaluation import comparison_all, fold_pairs, pairs_of_models
+from cytology.intervals import curve_bands
+from cytology.predictions import read_predictions
 from cytology.settings import ARCHITECTURE_NAMES
+from cytology.shortcuts import shortcut_baseline
 from cytology.tables import read_table
 
 
@@ -16,6 +19,12 @@ from cytology.tables import read_table
 def close_figures():
     yield
     plt.close("all")
+
+
+@pytest.fixture
+def baseline(run):
+    tables = ("manifest.csv", "tables/appearance.csv", "split.csv")
+    return shortcut_baseline(*(read_table(run, name) for name in tables))
 
 
 def texts(axis):
@@ -41,13 +50,39 @@ def test_in_an_honest_split_every_column_has_one_colour(run):
         assert height.sum() == (split["split"] == name).sum()
 
 
-def test_the_forest_shows_each_auc_and_the_baseline(run):
-    table = comparison(run)
-    (axis,) = plots.forest(table, 0.61, "patient").axes
-    shown = " ".join(texts(axis))
-    assert all(f"{auc:.3f}" in shown for auc in table["auc"]) and "0.610" in shown
+def test_the_forest_shows_every_model_with_its_interval(run, baseline):
+    table = comparison_all(run, baseline)
+    table.loc[table["model"] == "inceptionv3", "weights"] = "random"
+    shown = table[table["judged_on"] == "out-of-fold"]
+    (axis,) = plots.forest(shown, "patient").axes
+    images = shown[shown["level"] == "image"]
+    for row in images.itertuples():
+        assert f"{row.auc:.3f}  ({row.auc_low:.3f} to {row.auc_high:.3f})" in texts(axis)
     names = [label.get_text() for label in axis.get_yticklabels()]
-    assert names[-1] == "MobileNetV2\n(imagenet weights)"
+    assert names[::-1][:2] == ["MobileNetV2", "InceptionV3\n(random weights)"]
+    assert len(names) == len(images) and names[0] == "Size and colour"
+
+
+def test_the_pairs_show_the_corrected_p_and_every_fold(run, baseline):
+    pairs = pairs_of_models(run, baseline)
+    pairs = pairs[(pairs["family"] == "networks") & (pairs["level"] == "image")]
+    folds = fold_pairs(run)
+    left, right = plots.pair_differences(pairs, folds, "patient").axes
+    expected = [f"P = {p:.2g}" if p >= 0.001 else "P < 0.001" for p in pairs["p_holm"]]
+    assert texts(left) == expected[::-1]
+    dots = [line for line in right.lines if line.get_marker() == "o"]
+    assert sum(len(line.get_xdata()) for line in dots) == len(folds) == 9
+
+
+def test_thresholds_from_too_few_groups_have_no_bars_and_say_so():
+    rows = [("mobilenetv2", "half", part, 0.8, 0.7, 40, 4) for part in ("out-of-fold", "test")]
+    columns = ["model", "rule", "judged_on", "recall", "specificity", "images", "groups"]
+    table = pd.DataFrame(rows, columns=columns).assign(wanted_sensitivity=0.9)
+    for name in ("recall", "specificity"):
+        table[f"{name}_low"], table[f"{name}_high"] = [0.5, np.nan], [0.9, np.nan]
+    left, right = plots.thresholds(table, "slide").axes
+    assert left.get_title(loc="left") == "out-of-fold, cross-fitted\n40 images, 4 slides"
+    assert right.get_title(loc="left") == "test\n40 images, 4 slides: too few for bars"
 
 
 def test_the_images_of_each_class_are_counted(manifest):
@@ -79,7 +114,9 @@ MODELS = [("fold0", "head"), ("final", "head"), ("final", "fine_tune")]
 
 
 def test_a_network_has_one_colour_in_every_figure(run):
-    tables = {name: read_table(run, f"{name}/predictions.csv") for name in ARCHITECTURE_NAMES}
-    (axis,) = plots.roc_curves(tables).axes
-    colours = [to_hex(line.get_color()).upper() for line in axis.lines[:3]]
-    assert colours == list(plots.NETWORK_COLOUR.values())
+    tables = {name: read_predictions(run, name) for name in ARCHITECTURE_NAMES}
+    bands = {name: curve_bands(rows, draws=5) for name, rows in tables.items()}
+    axes = plots.curves(tables, bands, "patient").axes
+    colours = [to_hex(axis.lines[0].get_color()).upper() for axis in axes]
+    assert colours == [*plots.NETWORK_COLOUR.values()] * 2
+    assert axes[0].lines[0].get_ydata()[-1] == 1

@@ -80,7 +80,7 @@ def trained(data):
     """A MobileNetV2 with a trained head: model, features, predictions and history."""
     model, weights_hash = network("mobilenetv2", RANDOM, data.images, data.split, seed=0)
     features = training.features_for(model, data.images, data.split, 4, weights_hash, "pad", 16)
-    rows, history = train_final_head(model, features, data.split, 4, RECIPE)
+    rows, history, _ = train_final_head(model, features, data.split, 4, RECIPE)
     return SimpleNamespace(model=model, features=features, rows=rows, history=history)
 
 
@@ -425,7 +425,7 @@ def test_out_of_fold_rows_are_complete_and_know_the_class(toy):
 @pytest.mark.parametrize("recipe", [RECIPE, STOPPING], ids=["all epochs", "early stopping"])
 def test_out_of_fold_predictions_never_use_the_labels_of_their_fold(toy, recipe):
     changed = flip(toy.split, toy.split["fold"] == 2)
-    other, _ = cross_validate_head(toy.features, changed, 4, recipe)
+    other, _, _ = cross_validate_head(toy.features, changed, 4, recipe)
     judged = (other["model"] == "oof") & (other["fold"] == 2)
     same, before = keyed(other[judged | (other["model"] == "fold2")]), keyed(toy.done[recipe][0])
     np.testing.assert_allclose(same, before[same.index], atol=1e-5)
@@ -435,16 +435,18 @@ def test_out_of_fold_predictions_never_use_the_labels_of_their_fold(toy, recipe)
 
 def test_test_labels_change_nothing(toy, trained, data):
     changed = flip(toy.split, toy.split["split"] == "test")
-    other, _ = cross_validate_head(toy.features, changed, 4, STOPPING)
+    other, _, _ = cross_validate_head(toy.features, changed, 4, STOPPING)
     np.testing.assert_allclose(keyed(other), keyed(toy.done[STOPPING][0]), atol=1e-5)
     changed = flip(data.split, data.split["split"] == "test")
-    other, _ = train_final_head(trained.model, trained.features, changed, 4, RECIPE)
+    other, _, _ = train_final_head(trained.model, trained.features, changed, 4, RECIPE)
     np.testing.assert_allclose(keyed(other), keyed(trained.rows), atol=1e-5)
 
 
 def test_class_weights_reach_the_head(toy):
     """A quarter of the groups is malignant: balancing them moves logits up."""
-    rows, _ = cross_validate_head(toy.features, toy.split, 4, replace(RECIPE, class_weight="none"))
+    rows, _, _ = cross_validate_head(
+        toy.features, toy.split, 4, replace(RECIPE, class_weight="none")
+    )
     assert toy.done[RECIPE][0]["logit"].mean() > rows["logit"].mean() + 0.3
 
 
@@ -466,7 +468,7 @@ def test_fewer_orientations_are_tried_on_the_same_folds(toy):
 def test_the_originals_protocol_trains_on_its_own_pictures(toy):
     images = toy.split[["image_id", "group", "label"]]
     split = split_pictures_at_random(images, 4, 3, 0.2, 0.2, seed=0)
-    rows, _ = cross_validate_head(toy.features, split, 4, Recipe(0.01, 2, 16, "none", 1, 0))
+    rows, _, _ = cross_validate_head(toy.features, split, 4, Recipe(0.01, 2, 16, "none", 1, 0))
     oof = rows[rows["model"] == "oof"]
     assert len(oof) == (split["split"] != "test").sum() and set(oof["orientation"]) == {0, 1, 2, 3}
 
@@ -560,23 +562,21 @@ def test_files_are_predicted_as_in_training_and_a_broken_one_has_its_reason(
     table = inference.predict_files(model, tmp_path / "new", names, about["fit"], 5)
     assert table["image_id"].tolist() == names and len(names) == 26
     table = table.set_index("image_id")
+    assert list(table) == ["logit", "reason"]
     assert table.loc["text.jpg", "reason"] == "not an image"
     assert table.loc["B/cut.png", "reason"].startswith("damaged: ")
     broken = table["reason"] != ""
-    assert broken.sum() == 2 and (table.loc[broken, "predicted"] == "").all()
-    assert table.loc[broken, ["logit", "probability"]].isna().all(axis=None)
+    assert broken.sum() == 2 and table.loc[broken, "logit"].isna().all()
     pictures = judged_pictures(data.split)
     logits = predict_logits(trained.model, data.images, pictures, 7)
     found = table.loc[pictures["image_id"]]
     np.testing.assert_allclose(found["logit"].astype(float), logits, atol=1e-4)
-    assert (found["predicted"] == np.where(found["logit"] >= 0, "M", "B")).all()
-    assert found["probability"].to_numpy() == pytest.approx(1 / (1 + np.exp(-logits)), abs=1e-4)
 
 
 def test_a_folder_of_broken_files_only_is_a_table_of_reasons(trained, tmp_path):
     (tmp_path / "a.png").write_text("no image")
     table = inference.predict_files(trained.model, tmp_path, ["a.png"], "pad")
-    assert table[["predicted", "reason"]].to_numpy().tolist() == [["", "not an image"]]
+    assert table["reason"].tolist() == ["not an image"] and table["logit"].isna().all()
 
 
 def test_what_cannot_be_predicted_is_refused_with_its_path(finished, tmp_path):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cytology.backend import keras
+from cytology.heads import EPSILON
 from cytology.settings import InputError
 
 IMAGENET_MEAN = np.array([0.485, 0.456, 0.406])
@@ -96,7 +97,7 @@ def head_layers(features):
     would stay in the predictions as noise.
     """
     standardize = keras.layers.BatchNormalization(
-        center=False, scale=False, epsilon=1e-5, name="standardize"
+        center=False, scale=False, epsilon=EPSILON, name="standardize"
     )
     logit = keras.layers.Dense(1, kernel_initializer="zeros", dtype="float32", name="logit")
     return logit(keras.layers.Dropout(0.2, name="dropout")(standardize(features)))

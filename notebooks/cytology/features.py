@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from cytology.augmentation import pictures_of
 from cytology.settings import CACHE
-from cytology.tables import written_whole
+from cytology.tables import read_json, written_whole
 
 
 @dataclass(frozen=True)
@@ -91,3 +92,16 @@ class FeatureStore:
 def named_by_content(pictures: pd.DataFrame, sha256: pd.Series) -> pd.MultiIndex:
     """Pictures by (file hash, orientation), as the cache names them."""
     return pd.MultiIndex.from_arrays([sha256.loc[pictures["image_id"]], pictures["orientation"]])
+
+
+def features_in_cache(
+    run: Path, architecture: str, images: pd.DataFrame, orientations: int
+) -> Features | None:
+    """Features of all orientations of `images`, as the run's training notebook left them.
+
+    `images` has `image_id` and `sha256`. None if any is not there.
+    """
+    about = read_json(run, f"{architecture}/metrics.json")
+    key = [architecture, about["weights_hash"], about["image_size"], about["fit"]]
+    pictures = pictures_of(images[["image_id"]], orientations)
+    return FeatureStore(key).features(pictures, images.set_index("image_id")["sha256"])

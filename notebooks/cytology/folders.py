@@ -62,9 +62,8 @@ def folder(
     names = parse_classes(classes)
 
     def labelled(path: Path) -> tuple[str, str]:
-        parts = path.relative_to(root).parts[:-1]
-        label = next((names[part.lower()] for part in parts if part.lower() in names), "")
-        return path.relative_to(root).as_posix(), label
+        image_id = path.relative_to(root).as_posix()
+        return image_id, class_of(image_id, names)
 
     files, refusals = find_files(root)
     rows = [labelled(path) for path in files if path.suffix.lower() not in NEVER_IMAGES]
@@ -83,6 +82,12 @@ def folder(
         unit_of("" if patients_csv else patient_pattern),
         refused=pd.DataFrame(refused, columns=["image_id", "label", "reason"]),
     )
+
+
+def class_of(image_id: str, names: dict[str, str]) -> str:
+    """The label of an image by the first folder on its path named like a class; else empty."""
+    folders = image_id.split("/")[:-1]
+    return next((names[part.lower()] for part in folders if part.lower() in names), "")
 
 
 def find_files(root: Path) -> tuple[list[Path], dict[Path, str]]:
@@ -111,15 +116,18 @@ def find_files(root: Path) -> tuple[list[Path], dict[Path, str]]:
     return files, refused
 
 
-def parse_classes(classes: str) -> dict[str, str]:
-    """Folder names (lower case) to labels; `normal=B, cancer=M` replaces the usual names."""
+def parse_classes(classes: str, parameter: str = "classes") -> dict[str, str]:
+    """Folder names (lower case) to labels; `normal=B, cancer=M` replaces the usual names.
+
+    `parameter` is what the user knows it by, for the sentence of an `InputError`.
+    """
     if not classes:
         return CLASS_NAMES
     pairs = [pair.split("=") for pair in classes.split(",")]
     names = {pair[0].strip().lower(): pair[-1].strip().upper() for pair in pairs if len(pair) == 2}
     if len(names) != len(pairs) or set(names.values()) != {"B", "M"}:
         raise InputError(
-            f"Parameter `classes` is {classes!r}; write it like 'normal=B, cancer=M', "
+            f"Parameter `{parameter}` is {classes!r}; write it like 'normal=B, cancer=M', "
             "with at least one folder for B and one for M."
         )
     return names
@@ -143,23 +151,25 @@ def check_both_classes(root: Path, listing: pd.DataFrame, names: dict[str, str])
 # -------------------------------------------------------------------- patients
 
 
-def add_patients_from_pattern(listing: pd.DataFrame, pattern: str) -> pd.DataFrame:
+def add_patients_from_pattern(
+    listing: pd.DataFrame, pattern: str, parameter: str = "patient_pattern"
+) -> pd.DataFrame:
     """Fill `patient` with the first group of `pattern`, searched in each image's path."""
     try:
         expression = re.compile(pattern)
     except re.error as error:
         raise InputError(
-            f"Parameter `patient_pattern` {pattern!r} is no regular expression: {error}."
+            f"Parameter `{parameter}` {pattern!r} is no regular expression: {error}."
         ) from None
     if expression.groups < 1:
         raise InputError(
-            f"Parameter `patient_pattern` {pattern!r} has no group: put the part that is the "
+            f"Parameter `{parameter}` {pattern!r} has no group: put the part that is the "
             "patient in parentheses, like '(patient\\d+)_'."
         )
     matches = [expression.search(image_id) for image_id in listing["image_id"]]
     if not any(matches):
         raise InputError(
-            f"Parameter `patient_pattern` {pattern!r} matches no image path; a path looks like "
+            f"Parameter `{parameter}` {pattern!r} matches no image path; a path looks like "
             f"{listing['image_id'].iloc[0]!r}."
         )
     return listing.assign(patient=[(match and match.group(1)) or "" for match in matches])

@@ -10,15 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
-from threadpoolctl import threadpool_limits
 
 from cytology.augmentation import pictures_of
-from cytology.evaluation import auc_from_ranks
-from cytology.features import Features, FeatureStore
+from cytology.features import Features, features_in_cache
+from cytology.heads import fitted_head
+from cytology.intervals import group_weights, over_draws
+from cytology.metrics import auc_from_ranks, auc_of_draws
 from cytology.settings import NETWORK_TITLE, InputError, plural, progress
 from cytology.splitting import read_split
 from cytology.tables import read_json, read_table
@@ -27,7 +25,6 @@ from cytology.tables import read_json, read_table
 PROTOCOLS = {"images_random": None, "copies_together": "family", "patients_together": "group"}
 LABELS = ("true", "shuffled")
 HONEST = "patients_together"
-STRENGTH = 0.01  # C of the logistic regression
 FEWEST_SHUFFLES = 10  # for a verdict: of five all lie above 0.5 by chance once in 32 times
 
 
@@ -45,8 +42,13 @@ class Audit:
     logits: dict[tuple[str, int], np.ndarray]
 
 
-def draw_images(manifest: pd.DataFrame, most: int, seed: int) -> pd.DataFrame:
-    """At most `most` images of the manifest: whole groups, drawn at random; all if they fit."""
+def draw_images(
+    manifest: pd.DataFrame, most: int, seed: int, parameter: str = "audit_images"
+) -> pd.DataFrame:
+    """At most `most` images of the manifest: whole groups, drawn at random; all if they fit.
+
+    `parameter` is the notebook's name of `most`, for the sentence of an `InputError`.
+    """
     if len(manifest) <= most:
         return manifest
     sizes = manifest.groupby("group").size().sample(frac=1, random_state=seed)
@@ -54,7 +56,7 @@ def draw_images(manifest: pd.DataFrame, most: int, seed: int) -> pd.DataFrame:
     drawn = manifest[manifest["group"].isin(chosen)]
     if drawn["label"].nunique() < 2 or len(chosen) < 2:
         raise InputError(
-            f"Parameter `audit_images` is {most}: too few for groups of both classes. Raise it."
+            f"Parameter `{parameter}` is {most}: too few for groups of both classes. Raise it."
         )
     return drawn
 
@@ -124,14 +126,10 @@ def assign_folds(pictures: pd.DataFrame, protocol: str, folds: int, seed: int) -
 def out_of_fold_logits(values: np.ndarray, malignant: np.ndarray, fold: np.ndarray) -> np.ndarray:
     """Logits of each picture by a head trained on the other folds, shape (pictures,)."""
     logits = np.empty(len(values))
-    # The solver's steps are small, and threads that wait for each other make them four times slower
-    # (benchmarks/audit_threads.py, two cores).
-    with threadpool_limits(1):
-        for number in np.unique(fold):
-            held_out = fold == number
-            head = make_pipeline(StandardScaler(), LogisticRegression(C=STRENGTH, max_iter=5000))
-            head.fit(values[~held_out], malignant[~held_out])
-            logits[held_out] = head.decision_function(values[held_out])
+    for number in np.unique(fold):
+        held_out = fold == number
+        head = fitted_head(values[~held_out], malignant[~held_out])
+        logits[held_out] = head.decision_function(values[held_out])
     return logits
 
 
@@ -142,7 +140,7 @@ def summarize(found: Audit, draws: int = 500, seed: int = 0) -> pd.DataFrame:
     """A row a protocol and kind of labels: mean AUC and accuracy over seeds, with intervals.
 
     `auc_low`, `auc_high`: for true labels 95 % from drawing whole groups (the cluster bootstrap of
-    `evaluation.group_bootstrap`) of the mean over seeds; for shuffled labels the 2.5 and 97.5 %
+    `intervals.group_weights`) of the mean over seeds; for shuffled labels the 2.5 and 97.5 %
     quantiles over the shuffles. `inflation` is the mean AUC less that of patients kept together,
     in points of 0.01, and its interval comes from the same draws of groups.
     """
@@ -167,17 +165,22 @@ def bootstrap_mean_auc(found: Audit, draws: int, seed: int) -> dict[str, np.ndar
 
     The same groups are drawn for every protocol, so that differences can be taken draw by draw.
     """
-    rng = np.random.default_rng(seed)
     truth = (found.pictures["label"] == "M").to_numpy()
-    members = list(found.pictures.groupby("group", sort=True).indices.values())
-    drawn = {protocol: np.full(draws, np.nan) for protocol in PROTOCOLS}
-    for draw in range(draws):
-        rows = np.concatenate([members[k] for k in rng.integers(len(members), size=len(members))])
-        if 0 < truth[rows].sum() < len(rows):
-            for protocol in PROTOCOLS:
-                seeds = [each for name, each in found.logits.items() if name[0] == protocol]
-                aucs = [auc_from_ranks(truth[rows], logits[rows]) for logits in seeds]
-                drawn[protocol][draw] = np.mean(aucs)
+
+    def mean_aucs(weights):
+        return {
+            protocol: np.mean(
+                [
+                    auc_of_draws(truth, logits, weights)
+                    for (name, _), logits in found.logits.items()
+                    if name == protocol
+                ],
+                axis=0,
+            )
+            for protocol in PROTOCOLS
+        }
+
+    drawn = over_draws(found.pictures, group_weights(found.pictures, draws, seed), mean_aucs)
     return drawn
 
 
@@ -229,10 +232,7 @@ def features_of_run(
     From the cache, without TensorFlow, where its training notebook left them; else computed here.
     Raises `InputError` if `weights` are not those of the run.
     """
-    about = read_json(run, f"{architecture}/metrics.json")
-    key = [architecture, about["weights_hash"], about["image_size"], about["fit"]]
-    pictures = pictures_of(images[["image_id"]], orientations)
-    found = FeatureStore(key).features(pictures, images.set_index("image_id")["sha256"])
+    found = features_in_cache(run, architecture, images, orientations)
     if found is not None:
         return found
     # Late, since only a run without cached features needs TensorFlow, which takes seconds.
@@ -241,6 +241,7 @@ def features_of_run(
     from cytology.training import network
     from cytology.weights import find_weights
 
+    about = read_json(run, f"{architecture}/metrics.json")
     split, manifest = read_split(run), read_table(run, "manifest.csv")
     decoded = decode(root, manifest, about["image_size"], about["fit"])
     model, weights_hash = network(
@@ -251,4 +252,6 @@ def features_of_run(
             f"Parameter `weights` is {weights!r}, but {architecture} was trained with other "
             f"weights ({about['weights']}): give those of the run."
         )
+    key = [architecture, weights_hash, about["image_size"], about["fit"]]
+    pictures = pictures_of(images[["image_id"]], orientations)
     return frozen_features(feature_extractor(model), decoded, pictures, key, batch_size)

@@ -25,9 +25,21 @@ def prediction_rows(pictures: pd.DataFrame, logits, model: str, seed: int) -> pd
     return rows[COLUMNS]
 
 
-def read_predictions(run: Path, architecture: str) -> pd.DataFrame:
-    """Read `<architecture>/predictions.csv`, refusing one that belongs to another split."""
-    split = read_table(run, "split.csv").set_index("image_id")
+def as_taken(rows: pd.DataFrame, split: pd.DataFrame) -> pd.DataFrame:
+    """The predictions of images as taken.
+
+    Under the original's protocol, where `split` has a column `orientation`, each row is a picture
+    of its own, and all are kept.
+    """
+    return rows if "orientation" in split else rows[rows["orientation"] == 0]
+
+
+def read_predictions(run: Path, architecture: str, turned: bool = False) -> pd.DataFrame:
+    """Read `<architecture>/predictions.csv`, refusing one that belongs to another split.
+
+    Of images as taken; with `turned`, of all orientations that were predicted.
+    """
+    split = read_table(run, "split.csv")
     table = read_table(run, f"{architecture}/predictions.csv")
     trained_with = read_json(run, f"{architecture}/metrics.json")["split"]
     if trained_with != read_json(run, "split.json")["fingerprint"]:
@@ -35,9 +47,9 @@ def read_predictions(run: Path, architecture: str) -> pd.DataFrame:
             f"{architecture}/predictions.csv was made with another split than split.csv: run "
             f"notebook {TRAINING_NOTEBOOKS[architecture]} again."
         )
-    if not table["image_id"].isin(split.index).all():
+    if not table["image_id"].isin(split["image_id"]).all():
         raise InputError(f"{architecture}/predictions.csv names images that split.csv does not.")
-    return table
+    return table if turned else as_taken(table, split)
 
 
 def trained(run: Path) -> list[str]:
@@ -45,16 +57,34 @@ def trained(run: Path) -> list[str]:
     return [name for name in ARCHITECTURE_NAMES if (run / name / "predictions.csv").is_file()]
 
 
-def mean_over_models(tables: list[pd.DataFrame]) -> pd.DataFrame:
-    """An ensemble: the mean logit of the same pictures in several tables, matched by key."""
-    keys = ["image_id", "orientation", "group", "label"]
-    logit = pd.concat(tables).groupby(keys, sort=False)["logit"].mean()
-    return logit.reset_index().assign(probability=lambda rows: expit(rows["logit"]))
+def mean_logits(rows: pd.DataFrame) -> pd.DataFrame:
+    """One row a picture: the mean logit of all its rows, matched by key; an ensemble."""
+    keys = ["image_id", "orientation", "group", "label", "split", "fold"]
+    mean = rows.groupby(keys, sort=True, dropna=False)["logit"].mean().reset_index()
+    return mean.assign(probability=expit(mean["logit"]))
 
 
-def by_group(rows: pd.DataFrame) -> pd.DataFrame | None:
-    """One prediction a group: its mean logit. None if any group has images of both classes."""
+GROUP_RULES = ("mean_logit", "mean_probability", "highest", "vote")
+
+
+def by_group(rows: pd.DataFrame, rule: str = "mean_logit") -> pd.DataFrame | None:
+    """One prediction a group, by `rule`; None if any group has images of both classes.
+
+    The mean logit, the mean probability, the highest probability, or the share of images called
+    malignant (`vote`). `images` counts those behind each prediction.
+    """
     if (rows.groupby("group")["label"].nunique() > 1).any():
         return None
-    grouped = rows.groupby("group").agg(label=("label", "first"), logit=("logit", "mean"))
-    return grouped.reset_index().assign(probability=lambda table: expit(table["logit"]))
+    grouped = rows.groupby("group")
+    if rule == "mean_logit":
+        probability = expit(grouped["logit"].mean())
+    elif rule == "mean_probability":
+        probability = grouped["probability"].mean()
+    elif rule == "highest":
+        probability = grouped["probability"].max()
+    elif rule == "vote":
+        probability = (rows["probability"] >= 0.5).groupby(rows["group"]).mean()
+    else:
+        raise ValueError(f"no rule {rule}")
+    table = pd.DataFrame({"label": grouped["label"].first(), "probability": probability})
+    return table.assign(images=grouped.size()).reset_index()

@@ -32,10 +32,12 @@ from cytology.settings import (
 
 DEFAULT_PROFILE = "quick"
 PATH_PARAMETERS = ("run_dir", "data", "archive", "patients_csv", "images", "weights")
+PATH_PARAMETERS += ("images_patients_csv",)
 # Words that stand where a path may stand.
 NO_PATHS = {"data": DATA_WORDS, "images": ("unseen",), "weights": ("auto", "imagenet", "random")}
 # Notebook 08 asks questions of a finished run: other questions do not make it another run.
-QUESTIONS = ("predict_with", "images", "show_images")
+QUESTIONS = ("predict_with", "images", "show_images", "threshold_rule")
+QUESTIONS += ("images_classes", "images_patient_pattern", "images_patients_csv")
 
 
 # ----------------------------------------------------------------- notebooks
@@ -199,7 +201,8 @@ def absolute_paths(parameters: dict, base: Path) -> dict:
 
 def check_paths(parameters: dict) -> None:
     """`InputError` if a path that a notebook will read is not there: now, not in ten minutes."""
-    tests = {"data": Path.is_dir, "images": Path.is_dir, "patients_csv": Path.is_file}
+    tests = {"data": Path.is_dir, "images": Path.is_dir}
+    tests |= dict.fromkeys(("patients_csv", "images_patients_csv"), Path.is_file)
     for name, exists in (tests | {"weights": Path.exists, "archive": Path.exists}).items():
         value = parameters.get(name)
         if value and value not in NO_PATHS.get(name, ()) and not exists(Path(value)):

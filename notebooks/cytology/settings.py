@@ -120,11 +120,28 @@ PARAMETERS = {
     "early_stopping": Rule("stop when the loss of held-back groups no longer falls", bool),
     "patience": Rule("epochs without a lower loss before stopping", int, 1, 1000),
     "class_weight": Rule("weight of the classes in the loss", str, choices=("balanced", "none")),
+    "wanted_sensitivity": Rule("sensitivity that a threshold is to reach", float, 0.5, 1.0),
+    "group_rule": Rule(
+        "what the predictions of a group's images become",
+        str,
+        choices=("mean_logit", "mean_probability", "highest", "vote"),
+    ),
+    "interval_method": Rule("of the bootstrap", str, choices=("percentile", "bca")),
+    "curve_images": Rule("most images in the learning curve; whole groups are drawn", int, 40),
+    "simulated_studies": Rule("studies that check the intervals, a true AUC", int, 2, 10000),
+    "images_classes": Rule("folder names of the new images' classes, as `classes`", str),
+    "images_patient_pattern": Rule("whose new images are, as `patient_pattern`", str),
+    "images_patients_csv": Rule("whose new images are, as `patients_csv`", str),
+    "threshold_rule": Rule(
+        "which locked threshold decides", str, choices=("half", "youden", "sensitivity")
+    ),
     "audit_seeds": Rule("repetitions of the leakage audit", int, 2, 200),
     "audit_images": Rule("most images in the leakage audit; whole groups are drawn", int, 40),
     "predict_with": Rule("whose model predicts new images", str, choices=ARCHITECTURE_NAMES),
     "images": Rule("folder of new images, or unseen; empty: images of the test split", str),
     "show_images": Rule("how many pictures to show", int, 1, 200),
+    "shift_images": Rule("most images to shift; spread over the groups", int, 8),
+    "reference_strength": Rule("strength of a shift that the tables compare at", int, 1, 5),
 }
 
 

@@ -18,7 +18,9 @@ from cytology.settings import ARCHITECTURE_NAMES, InputError, short
 TEXT = dict.fromkeys(
     ["image_id", "label", "patient", "slide", "group", "sha256", "phash", "family", "stain", "mask"]
     + ["split", "model", "architecture", "reason", "finding", "other", "detail", "site", "subtype"]
-    + ["category", "magnification", "protocol", "labels"],
+    + ["category", "magnification", "protocol", "labels", "level", "judged_on", "rule"]
+    + ["chosen_on", "fitted_on", "method", "first", "second", "certainty", "weights", "recipe"]
+    + ["shift", "interval", "device"],
     "str",
 )
 
@@ -39,11 +41,15 @@ WRITTEN_BY = {
     "split.json": "03_splitting",
     "tables/comparison.csv": "07_comparison",
     "tables/comparison_all.csv": "07_comparison",
+    "tables/pairwise.csv": "07_comparison",
+    "tables/thresholds.csv": "07_comparison",
+    "tables/calibration.csv": "07_comparison",
     "tables/leakage_audit.csv": "09_leakage_audit",
 } | {
     f"{name}/{file}": TRAINING_NOTEBOOKS[name]
     for name in ARCHITECTURE_NAMES
     for file in ("predictions.csv", "history.csv", "metrics.json", "timing.json", "model.keras")
+    + ("heads.npz", "orientations.csv")
 }
 
 

@@ -20,8 +20,9 @@ from cytology.architectures import (
 from cytology.augmentation import pictures_of
 from cytology.backend import keras
 from cytology.features import Features, digest
+from cytology.heads import LinearHead
 from cytology.pipeline import DecodedImages, batches, frozen_features
-from cytology.predictions import prediction_rows
+from cytology.predictions import as_taken, prediction_rows
 from cytology.settings import CACHE, InputError, file_hash, progress, somebody_looks_on
 from cytology.splitting import inner_group_split, judged_pictures, training_pictures
 from cytology.tables import written_whole
@@ -88,10 +89,7 @@ def features_for(
     fit: str,
     batch_size: int,
 ) -> Features:
-    """Frozen features of every picture in all orientations: train, val and test.
-
-    Training and judging as taken ask for fewer; the leakage audit asks for all of them.
-    """
+    """Frozen features of every picture in all orientations: train, val and test."""
     pictures = training_pictures(split, orientations)
     key = [model.name, weights_hash, images.pixels.shape[1], fit]
     return frozen_features(feature_extractor(model), images, pictures, key, batch_size)
@@ -180,6 +178,12 @@ class HeadTrainer:
         """Logits of pictures, shape (n,)."""
         return self.head.predict_on_batch(features.of(pictures)).ravel()
 
+    def trained(self) -> LinearHead:
+        """A copy of the head as it stands now."""
+        mean, variance = self.head.get_layer("standardize").get_weights()
+        kernel, bias = self.head.get_layer("logit").get_weights()
+        return LinearHead(mean, variance, kernel.ravel(), float(bias[0]))
+
 
 def is_malignant(pictures: pd.DataFrame) -> np.ndarray:
     """Labels as Keras wants them: 1 for M, shape (n, 1), float32."""
@@ -188,21 +192,23 @@ def is_malignant(pictures: pd.DataFrame) -> np.ndarray:
 
 def cross_validate_head(
     features: Features, split: pd.DataFrame, orientations: int, recipe: Recipe
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Train a head for each fold: (rows of predictions.csv, rows of history.csv).
+) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, LinearHead]]:
+    """Train a head for each fold: (rows of predictions.csv, rows of history.csv, the heads).
 
     Fold k is predicted by a head that never saw it. With a `patience`, an inner group split of
     the other folds says when to stop; without, the head trains on all of them, and the
     validation curve of the history is fold k itself, watched but never acted upon. Each fold's
-    head also predicts the test part.
+    head also predicts the test part. Predicted are all `orientations` of an image: those that
+    are turned serve test-time augmentation and no other figure.
     """
     held, test = split[split["split"] != "test"], split[split["split"] == "test"]
     trainer = HeadTrainer(features.width, recipe)
-    rows, histories = [], []
+    rows, histories, heads = [], [], {}
     folds = sorted(held["fold"].unique())
     for fold in progress(folds, f"{orientations} orientations", unit="fold"):
         others, watched = held[held["fold"] != fold], held[held["fold"] == fold]
-        judged, on_test = judged_pictures(watched), judged_pictures(test)
+        judged = training_pictures(watched, orientations)
+        on_test = training_pictures(test, orientations)
         if recipe.patience is not None:
             stops = inner_group_split(others, recipe.seed)
             others, watched = others[~stops], others[stops]
@@ -211,7 +217,8 @@ def cross_validate_head(
         for pictures, name in ((judged, "oof"), (on_test, f"fold{fold}")):
             logits = trainer.logits(features, pictures)
             rows.append(prediction_rows(pictures, logits, name, recipe.seed))
-    return pd.concat(rows, ignore_index=True), pd.concat(histories, ignore_index=True)
+        heads[f"fold{fold}"] = trainer.trained()
+    return pd.concat(rows, ignore_index=True), pd.concat(histories, ignore_index=True), heads
 
 
 def orientations_tried(
@@ -223,34 +230,38 @@ def orientations_tried(
 ) -> pd.DataFrame:
     """Out-of-fold logits of the same folds, trained with 1, 4 and all orientations.
 
-    `with_all` are the out-of-fold rows that stand already; they are not computed again. Under
-    the original's protocol a picture is an image, and there is nothing to leave out.
+    `with_all` are the predictions that stand already; they are not computed again. All are
+    judged on the images as taken. Under the original's protocol a picture is an image, and there
+    is nothing to leave out.
     """
     tried = {orientations: with_all}
     if "orientation" not in split:
         for fewer in (1, 4):
             if fewer < orientations:
-                rows, _ = cross_validate_head(features, split, fewer, recipe)
-                tried[fewer] = rows[rows["model"] == "oof"]
+                tried[fewer] = cross_validate_head(features, split, fewer, recipe)[0]
     columns = ["orientations", "image_id", "orientation", "group", "label", "fold", "logit"]
-    tables = [rows.assign(orientations=number)[columns] for number, rows in sorted(tried.items())]
+    tables = [
+        as_taken(rows[rows["model"] == "oof"], split).assign(orientations=number)[columns]
+        for number, rows in sorted(tried.items())
+    ]
     return pd.concat(tables, ignore_index=True)
 
 
 def train_final_head(
     model: keras.Model, features: Features, split: pd.DataFrame, orientations: int, recipe: Recipe
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Train the head on train, watch val, put it on `model`: (predictions, history).
+) -> tuple[pd.DataFrame, pd.DataFrame, LinearHead]:
+    """Train the head on train, watch val, put it on `model`: (predictions, history, the head).
 
     Val stops the training where the recipe has a `patience`.
     """
     train = training_pictures(split[split["split"] == "train"], orientations)
-    judged = judged_pictures(split[split["split"] != "train"])
+    watched = judged_pictures(split[split["split"] == "val"])
+    judged = training_pictures(split[split["split"] != "train"], orientations)
     trainer = HeadTrainer(features.width, recipe)
-    history = trainer.fit(features, train, judged[judged["split"] == "val"], "final")
+    history = trainer.fit(features, train, watched, "final")
     put_head(model, trainer.head)
     rows = prediction_rows(judged, trainer.logits(features, judged), "final", recipe.seed)
-    return rows, history
+    return rows, history, trainer.trained()
 
 
 # ------------------------------------------------------------------ fine-tuning
@@ -273,8 +284,9 @@ def fine_tune(
             f"Parameter `batch_size` is {recipe.batch_size}, more than the {len(train)} pictures "
             "to train on: lower it."
         )
-    judged = judged_pictures(split[split["split"] != "train"]).reset_index(drop=True)
-    val = judged[judged["split"] == "val"]
+    val = judged_pictures(split[split["split"] == "val"])
+    judged = training_pictures(split[split["split"] != "train"], orientations)
+    judged = judged.reset_index(drop=True)
     weights = class_weights(train["label"], recipe.class_weight)
     by_label = weights.groupby(train["label"]).first()
     compile_model(model, ARCHITECTURES[model.name].optimizer(recipe.learning_rate))

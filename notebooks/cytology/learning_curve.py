@@ -1,0 +1,120 @@
+"""Would more patients help? The same head trained on fewer of them, judged on the same images.
+
+The head is that of the leakage audit, on the cached features of images as taken.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy.special import expit
+
+from cytology.features import Features, features_in_cache
+from cytology.heads import fitted_head
+from cytology.intervals import group_weights, over_draws, percentile_interval
+from cytology.leakage import draw_images
+from cytology.metrics import auc_from_ranks, auc_of_draws
+from cytology.predictions import trained
+from cytology.settings import progress
+from cytology.splitting import read_split
+from cytology.tables import read_json, read_table
+
+SHARES = (0.25, 0.5, 0.75, 1.0)
+REPEATS = 3  # other groups each time
+COLUMNS = ["share", "trained_on", "repeats", "auc", "auc_low", "auc_high"]
+
+
+def some_groups(rows: pd.DataFrame, share: float, seed: int) -> pd.DataFrame:
+    """The images of a share of the groups, of each label alike, at least one group of each.
+
+    With the same seed a larger share holds all groups of a smaller one. A group counts to the
+    label of most of its images.
+    """
+    malignant = (rows["label"] == "M").groupby(rows["group"]).mean() > 0.5
+    order = np.random.default_rng(seed).permutation(len(malignant))
+    chosen = []
+    for label in (False, True):
+        groups = malignant.index[order][malignant.to_numpy()[order] == label]
+        chosen.extend(groups[: max(1, round(share * len(groups)))])
+    return rows[rows["group"].isin(chosen)]
+
+
+def learning_curve(
+    features: Features, split: pd.DataFrame, repeats: int, seed: int
+) -> pd.DataFrame:
+    """Out-of-fold logits of heads trained on shares of the other folds' groups.
+
+    `split` are rows of train and val, images as taken. Returns `share, repeat, trained_on` (groups,
+    mean over the folds), `image_id, group, label, logit, probability`.
+    """
+    rows = split.assign(orientation=0).reset_index(drop=True)
+    values, malignant = features.of(rows), (rows["label"] == "M").to_numpy()
+    work = [(share, repeat) for share in SHARES for repeat in range(repeats if share < 1 else 1)]
+    parts = []
+    for share, repeat in progress(work, "learning curve", unit="step"):
+        logit, counts = np.empty(len(rows)), []
+        for fold in rows["fold"].unique():
+            held_out = (rows["fold"] == fold).to_numpy()
+            train = some_groups(rows[~held_out], share, seed + repeat)
+            head = fitted_head(values[train.index], malignant[train.index])
+            logit[held_out] = head.decision_function(values[held_out])
+            counts.append(train["group"].nunique())
+        part = rows[["image_id", "group", "label"]].assign(logit=logit, probability=expit(logit))
+        parts.append(part.assign(share=share, repeat=repeat, trained_on=np.mean(counts)))
+    return pd.concat(parts, ignore_index=True)
+
+
+def curve_table(logits: pd.DataFrame, draws: int = 500) -> pd.DataFrame:
+    """A row a share: `trained_on` (groups), mean `auc` over repeats, `_low`, `_high`.
+
+    The interval is of the mean over repeats, from drawing whole judged groups, the same for all
+    shares.
+    """
+    found = []
+    for share, part in logits.groupby("share"):
+        repeats = [rows.reset_index(drop=True) for _, rows in part.groupby("repeat")]
+        truth = (repeats[0]["label"] == "M").to_numpy()
+        scores = [rows["logit"].to_numpy() for rows in repeats]
+
+        def mean_auc(weights, truth=truth, scores=scores):
+            return {"auc": np.mean([auc_of_draws(truth, s, weights) for s in scores], axis=0)}
+
+        drawn = over_draws(repeats[0], group_weights(repeats[0], draws), mean_auc)["auc"]
+        low, high = percentile_interval(drawn)
+        auc = np.mean([auc_from_ranks(truth, score) for score in scores])
+        found.append((share, part["trained_on"].mean(), len(scores), auc, low, high))
+    return pd.DataFrame(found, columns=COLUMNS)
+
+
+def learning_curves(run: Path, most: int, seed: int) -> pd.DataFrame:
+    """`curve_table` of each network of a run whose features are cached, with its `weights`.
+
+    Of at most `most` images of train and val. Empty under the original's protocol, which keeps no
+    groups apart, and for networks that were trained whole at once.
+    """
+    split, parts = read_split(run), []
+    if "orientation" in split:
+        return pd.DataFrame(columns=["architecture", "weights", *COLUMNS])
+    sha256 = read_table(run, "manifest.csv")[["image_id", "sha256"]]
+    rows = draw_images(split[split["split"] != "test"], most, seed, "curve_images")
+    rows = rows.merge(sha256, on="image_id")
+    for name in trained(run):
+        features = features_in_cache(run, name, rows, 1)
+        if features is not None:
+            table = curve_table(learning_curve(features, rows, REPEATS, seed))
+            weights = read_json(run, f"{name}/metrics.json")["weights"]
+            parts.append(table.assign(architecture=name, weights=weights))
+    table = pd.concat(parts) if parts else pd.DataFrame(columns=COLUMNS)
+    return table.reindex(columns=["architecture", "weights", *COLUMNS])
+
+
+def in_words(table: pd.DataFrame, name: str, units: str) -> str:
+    """What the last step of a network's curve says about more patients."""
+    half, whole = (table[table["share"] == share].iloc[0] for share in (0.5, 1.0))
+    gain = 100 * (whole["auc"] - half["auc"])
+    verb = "adds" if gain >= 0 else "takes away"
+    return (
+        f"{name}: doubling the {units} trained on from {half['trained_on']:.0f} to "
+        f"{whole['trained_on']:.0f} {verb} {abs(gain):.1f} points of AUC "
+        f"({half['auc']:.3f} to {whole['auc']:.3f})."
+    )

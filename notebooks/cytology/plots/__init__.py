@@ -1,0 +1,54 @@
+"""Every figure of the series, a file a group of notebooks: tables in, a Matplotlib figure out."""
+
+from cytology.plots.audit import leakage_audit
+from cytology.plots.comparison import (
+    cost_and_quality,
+    coverage,
+    curves,
+    forest,
+    learning_and_orientations,
+    pair_differences,
+)
+from cytology.plots.data import (
+    appearance,
+    class_counts,
+    copies,
+    gallery,
+    image_sizes,
+    lossy_changes,
+    orientations,
+    pad_or_stretch,
+)
+from cytology.plots.decisions import abstention, calibration, decision_curve, thresholds
+from cytology.plots.inference import predicted_gallery
+from cytology.plots.style import CLASS_COLOUR, NETWORK_COLOUR, SPLIT_COLOUR
+from cytology.plots.training import confusions, learning_curves, who_is_where
+
+__all__ = [
+    "CLASS_COLOUR",
+    "NETWORK_COLOUR",
+    "SPLIT_COLOUR",
+    "abstention",
+    "appearance",
+    "calibration",
+    "class_counts",
+    "confusions",
+    "copies",
+    "cost_and_quality",
+    "coverage",
+    "curves",
+    "decision_curve",
+    "forest",
+    "gallery",
+    "image_sizes",
+    "leakage_audit",
+    "learning_and_orientations",
+    "learning_curves",
+    "lossy_changes",
+    "orientations",
+    "pad_or_stretch",
+    "pair_differences",
+    "predicted_gallery",
+    "thresholds",
+    "who_is_where",
+]

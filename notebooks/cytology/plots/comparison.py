@@ -1,0 +1,239 @@
+"""Figures of the comparison, notebook 07: which network is better, and what it costs."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from sklearn.metrics import precision_recall_curve, roc_curve
+
+from cytology.plots.style import GREY, NETWORK_COLOUR, NETWORK_LINE
+from cytology.settings import NETWORK_TITLE
+from cytology.summary import title
+
+
+def colour_of(model: str) -> str:
+    """The network's colour, also for what combines its predictions; black for several networks."""
+    first = model.split(",")[0]
+    return NETWORK_COLOUR.get(first, GREY if first.startswith("baseline") else "black")
+
+
+def forest(table: pd.DataFrame, unit: str) -> Figure:
+    """AUC of every model with its interval: images filled, groups hollow; the baseline a line.
+
+    `table` are rows of `comparison_all.csv` that were judged on the same part.
+    """
+    models = list(dict.fromkeys(table["model"]))[::-1]
+    figure, axis = plt.subplots(figsize=(9.5, 0.6 * len(models) + 1.6))
+    for place, model in enumerate(models):
+        rows = table[table["model"] == model]
+        for row in rows.itertuples():
+            alone = row.level == "image"
+            y = place + (0.13 if alone else -0.17)
+            axis.plot([row.auc_low, row.auc_high], [y, y], color=colour_of(model), linewidth=2)
+            axis.plot(
+                row.auc,
+                y,
+                "o" if alone else "s",
+                markersize=8 if alone else 6,
+                zorder=3,
+                color=colour_of(model),
+                markerfacecolor=colour_of(model) if alone else "white",
+            )
+        first = rows.iloc[0]
+        text = f"{first['auc']:.3f}  ({first['auc_low']:.3f} to {first['auc_high']:.3f})"
+        axis.text(1.02, place, text, va="center", fontsize=10, transform=_right_of(axis))
+    baseline = table[table["model"].str.startswith("baseline")]["auc"].iloc[0]
+    axis.axvline(baseline, color=GREY, linestyle="--", linewidth=1)
+    axis.axvline(0.5, color=GREY, linestyle=":", linewidth=1)
+    random = set(table.loc[table["weights"] == "random", "model"])
+    names = [
+        title(model)[0].upper()
+        + title(model)[1:]
+        + ("\n(random weights)" if model in random else "")
+        for model in models
+    ]
+    axis.set_yticks(range(len(models)), names)
+    lowest = table[["auc", "auc_low"]].min(axis=None) - 0.02
+    axis.set(xlim=(min(0.4, lowest), 1.01), ylim=(-0.6, len(models) - 0.4))
+    axis.set_title(f"How well the classes are separated ({table['judged_on'].iloc[0]})")
+    axis.set_xlabel(f"AUC, 95 % interval by {unit} (numbers: images)")
+    shown = [plt.Line2D([], [], marker="o", color="black", label="images")]
+    if (table["level"] == unit).any():
+        shown += [
+            plt.Line2D(
+                [],
+                [],
+                marker="s",
+                color="black",
+                markerfacecolor="white",
+                label=f"one prediction a {unit}",
+            )
+        ]
+    shown += [plt.Line2D([], [], color=GREY, linestyle="--", label="size and colour alone")]
+    figure.legend(handles=shown, loc="outside lower center", ncols=3)
+    return figure
+
+
+def _right_of(axis):
+    """Place text right of the axes, at a height in data units."""
+    return axis.get_yaxis_transform()
+
+
+def curves(tables: dict[str, pd.DataFrame], bands: dict[str, pd.DataFrame], unit: str) -> Figure:
+    """ROC above, precision and recall below, a column a network, with bands by group."""
+    figure, axes = plt.subplots(
+        2, len(tables), figsize=(3.7 * len(tables), 7), sharex=True, sharey=True, squeeze=False
+    )
+    for (upper, lower), (name, rows) in zip(axes.T, tables.items(), strict=True):
+        truth, colour, band = rows["label"] == "M", NETWORK_COLOUR[name], bands[name]
+        false, found, _ = roc_curve(truth, rows["probability"])
+        upper.plot(false, found, color=colour, linewidth=2)
+        upper.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1)
+        precision, recall, _ = precision_recall_curve(truth, rows["probability"])
+        lower.plot(recall[:-1], precision[:-1], color=colour, linewidth=2)
+        lower.axhline(truth.mean(), color=GREY, linestyle=":", linewidth=1)
+        for axis, what in ((upper, "sensitivity"), (lower, "precision")):
+            low, high = band[f"{what}_low"], band[f"{what}_high"]
+            axis.fill_between(band["at"], low, high, color=colour, alpha=0.2, linewidth=0)
+        upper.set(title=NETWORK_TITLE[name], xlabel="1 - specificity")
+        lower.set(xlabel="sensitivity (recall)", xlim=(-0.01, 1.01), ylim=(-0.01, 1.02))
+        upper.tick_params(labelbottom=True)
+    axes[0, 0].set_ylabel("sensitivity (recall)")
+    axes[1, 0].set_ylabel("precision")
+    figure.suptitle(f"ROC and precision-recall; bands: 95 % by {unit}; dotted: chance", fontsize=11)
+    return figure
+
+
+def pair_differences(pairs: pd.DataFrame, folds: pd.DataFrame, unit: str) -> Figure:
+    """Left: AUC differences with clustered-DeLong intervals; right: the same, fold by fold.
+
+    `pairs` are image-level rows of `pairwise.csv`, `folds` the table of
+    `significance.fold_differences` (may be empty).
+    """
+    wide = not folds.empty
+    figure, axes = plt.subplots(
+        1, 1 + wide, figsize=(11 if wide else 7, 0.7 * len(pairs) + 1.9), sharey=True, squeeze=False
+    )
+    for place, row in enumerate(pairs[::-1].itertuples()):
+        axes[0, 0].errorbar(
+            row.difference,
+            place,
+            xerr=[[row.difference - row.difference_low], [row.difference_high - row.difference]],
+            fmt="o",
+            color="black",
+            capsize=4,
+        )
+        text = f"P = {row.p_holm:.2g}" if row.p_holm >= 0.001 else "P < 0.001"
+        axes[0, 0].annotate(
+            text,
+            (row.difference, place),
+            (0, 8),
+            ha="center",
+            fontsize=9,
+            textcoords="offset points",
+        )
+        if wide:
+            each = folds[(folds["first"] == row.first) & (folds["second"] == row.second)]
+            axes[0, 1].plot(
+                each["difference"], np.full(len(each), place), "o", color=GREY, alpha=0.7
+            )
+            bounds = each[["low", "high"]].iloc[0]
+            axes[0, 1].plot(bounds, [place - 0.15] * 2, color="black", linewidth=2)
+            axes[0, 1].plot(each["mean"].iloc[0], place - 0.15, "D", color="black", markersize=5)
+    names = [f"{title(r.second)}\nless {title(r.first)}" for r in pairs[::-1].itertuples()]
+    axes[0, 0].set_yticks(range(len(pairs)), names)
+    axes[0, 0].set(title="All images, 95 % by " + unit, xlabel="difference of AUC")
+    axes[0, 0].set_ylim(-0.5, len(pairs) - 0.4)
+    if wide:
+        axes[0, 1].set(title="Fold by fold (descriptive)", xlabel="difference of AUC")
+    for axis in axes[0]:
+        axis.axvline(0, color=GREY, linestyle=":", linewidth=1)
+    return figure
+
+
+def learning_and_orientations(learned: pd.DataFrame, turned: pd.DataFrame, units: str) -> Figure:
+    """AUC against the groups trained on, and against the orientations; a line a network."""
+    figure, axes = plt.subplots(1, 2, figsize=(11.5, 4), sharey=True)
+    for axis, table, column in (
+        (axes[0], learned, "trained_on"),
+        (axes[1], turned, "orientations"),
+    ):
+        for shift, (name, part) in enumerate(table.groupby("architecture", sort=False)):
+            steps = part[column].to_numpy(float)
+            place = steps + (shift - 1) * 0.012 * steps.max()
+            errors = np.maximum([part["auc"] - part["auc_low"], part["auc_high"] - part["auc"]], 0)
+            axis.errorbar(
+                place,
+                part["auc"],
+                errors,
+                fmt="o",
+                linestyle=NETWORK_LINE[name],
+                capsize=3,
+                color=NETWORK_COLOUR[name],
+                label=NETWORK_TITLE[name],
+            )
+        axis.axhline(0.5, color=GREY, linestyle=":", linewidth=1)
+    axes[0].set(title=f"Would more {units} help?", xlabel=f"{units} trained on", ylabel="AUC")
+    axes[1].set(title="What orientations buy", xlabel="orientations of each training image")
+    axes[1].set_xticks(sorted(turned["orientations"].unique()) if len(turned) else [])
+    handles = {
+        label: handle
+        for axis in axes
+        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3)
+    return figure
+
+
+def cost_and_quality(table: pd.DataFrame) -> Figure:
+    """AUC against images a second; the area of a disc is the size of the saved model."""
+    figure, axis = plt.subplots(figsize=(6.4, 3.8))
+    for _, row in table.iterrows():
+        colour = NETWORK_COLOUR[row["architecture"]]
+        axis.plot([row["images_per_second"]] * 2, row[["auc_low", "auc_high"]], color=colour)
+        axis.scatter(
+            row["images_per_second"], row["auc"], s=row["megabytes"] * 12, alpha=0.75, color=colour
+        )
+        axis.annotate(
+            f"{NETWORK_TITLE[row['architecture']]}, {row['megabytes']:.0f} MB",
+            (row["images_per_second"], row["auc"]),
+            xytext=(0, 20),
+            textcoords="offset points",
+            ha="center",
+            fontsize=9,
+        )
+    axis.margins(0.3)
+    axis.set(
+        title="Cost and quality",
+        xlabel="images a second (forward pass)",
+        ylabel="AUC, 95 % interval",
+    )
+    return figure
+
+
+def coverage(table: pd.DataFrame) -> Figure:
+    """How often each kind of interval held the true AUC in simulated studies."""
+    figure, axis = plt.subplots(figsize=(9, 3.6))
+    aucs = sorted(table["auc"].unique())
+    kinds = list(dict.fromkeys(table["interval"]))
+    for place, kind in enumerate(kinds[::-1]):
+        for auc, marker, shift in zip(aucs, "os^", (0.2, 0, -0.2), strict=False):
+            row = table[(table["interval"] == kind) & (table["auc"] == auc)].iloc[0]
+            colour = "#D55E00" if "images" in kind else "#0072B2"
+            axis.plot(
+                100 * row[["coverage_low", "coverage_high"]], [place + shift] * 2, color=colour
+            )
+            axis.plot(100 * row["coverage"], place + shift, marker, color=colour)
+    axis.axvline(95, color=GREY, linestyle=":")
+    axis.set_yticks(range(len(kinds)), kinds[::-1])
+    studies = table["studies"].iloc[0]
+    axis.set(
+        title=f"Does a 95 % interval hold the truth? {studies} simulated studies each",
+        xlabel="share of the intervals that hold the true AUC (%), with what chance leaves open",
+    )
+    shown = [
+        plt.Line2D([], [], marker=marker, color=GREY, linestyle="", label=f"true AUC {auc:g}")
+        for auc, marker in zip(aucs, "os^", strict=False)
+    ]
+    axis.legend(handles=shown, loc="upper left", bbox_to_anchor=(1, 1))
+    return figure

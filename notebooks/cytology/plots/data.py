@@ -1,0 +1,165 @@
+"""Figures of the images themselves, notebooks 01 and 02."""
+
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from PIL import Image, ImageOps
+
+from cytology.augmentation import ORIENTATIONS, fit_to_square, orient
+from cytology.copies import how
+from cytology.plots.style import CLASS_COLOUR, CLASS_NAME, GREY, grid, picture
+from cytology.quality import open_rgb
+from cytology.settings import plural
+
+
+def gallery(root: Path, rows: pd.DataFrame, titles, columns: int = 6) -> Figure:
+    """Images of `rows` (`image_id`, `label`) at their own aspect ratio, titled in class colour."""
+    figure, axes = grid(len(rows), columns, 2.1, 2.0)
+    for axis, (_, row), title in zip(axes, rows.iterrows(), titles, strict=True):
+        thumbnail = ImageOps.contain(open_rgb(root / row["image_id"]), (320, 320))
+        picture(axis, thumbnail, title, CLASS_COLOUR[row["label"]])
+    return figure
+
+
+def class_counts(manifest: pd.DataFrame, unit: str) -> Figure:
+    """Images a class, and images a patient (or slide, ...) as sorted bars in class colour."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3.4), width_ratios=[1, 3])
+    counts = manifest["label"].value_counts().reindex(["B", "M"])
+    bars = left.bar([CLASS_NAME[c] for c in counts.index], counts, color=CLASS_COLOUR.values())
+    left.bar_label(bars)
+    left.set(title="Images a class", ylabel="images")
+    table = manifest.groupby(["group", "label"]).size().unstack(fill_value=0)
+    table = table.loc[table.sum(axis=1).sort_values(ascending=False).index]
+    bottom = np.zeros(len(table))
+    for label in table.columns:
+        right.bar(
+            range(len(table)),
+            table[label],
+            1.0,
+            bottom,
+            color=CLASS_COLOUR[label],
+            label=CLASS_NAME[label],
+            edgecolor="white",
+            linewidth=0.3 if len(table) < 100 else 0,
+        )
+        bottom += table[label].to_numpy()
+    right.set(
+        title=f"Images of each of the {len(table)} {plural(unit)}",
+        xlabel=f"{plural(unit)}, by number of images",
+        ylabel="images",
+    )
+    right.yaxis.set_major_locator(MaxNLocator(integer=True))
+    right.xaxis.set_major_locator(MaxNLocator(integer=True))
+    right.legend()
+    return figure
+
+
+def image_sizes(manifest: pd.DataFrame) -> Figure:
+    """Width against height of every image, in pixels, by class."""
+    figure, axis = plt.subplots(figsize=(5.2, 4))
+    for label, marker in (("B", "o"), ("M", "^")):
+        part = manifest[manifest["label"] == label]
+        axis.scatter(
+            part["width"],
+            part["height"],
+            s=22,
+            alpha=0.5,
+            marker=marker,
+            color=CLASS_COLOUR[label],
+            label=CLASS_NAME[label],
+        )
+    side = max(manifest["width"].max(), manifest["height"].max())
+    axis.plot([0, side], [0, side], color=GREY, linewidth=1, linestyle=":")
+    axis.set(title="Image sizes", xlabel="width (pixels)", ylabel="height (pixels)")
+    axis.annotate("square", (side, side), ha="right", va="top", color=GREY, fontsize=9)
+    axis.legend()
+    return figure
+
+
+def appearance(table: pd.DataFrame, unit: str, most: int = 30) -> Figure:
+    """Brightness by class, and by patient for up to `most` of them, ordered by their median.
+
+    `table` has `group`, `label`, `brightness` (0 to 255), `red` and `blue`.
+    """
+    figure, (left, middle, right) = plt.subplots(
+        1, 3, figsize=(13, 3.8), width_ratios=[1, 1.2, 2.4]
+    )
+    sns.violinplot(
+        table, x="label", y="brightness", hue="label", order=["B", "M"], palette=CLASS_COLOUR,
+        inner="quart", legend=False, ax=left, cut=0,
+    )  # fmt: skip
+    left.set(title="Brightness by class", xlabel="class", ylabel="mean brightness (0 to 255)")
+    sns.scatterplot(
+        table, x="red", y="blue", hue="label", style="label", palette=CLASS_COLOUR, s=20,
+        alpha=0.6, ax=middle, hue_order=["B", "M"], style_order=["B", "M"],
+    )  # fmt: skip
+    middle.set(title="Mean colour of each image", xlabel="red (0 to 255)", ylabel="blue (0 to 255)")
+    order = table.groupby("group")["brightness"].median().sort_values().index
+    shown = order[np.linspace(0, len(order) - 1, min(most, len(order))).astype(int)]
+    sns.boxplot(
+        table[table["group"].isin(shown)], x="group", y="brightness", hue="label", order=shown,
+        palette=CLASS_COLOUR, dodge=False, fliersize=2, linewidth=0.8, ax=right, legend=False,
+        hue_order=["B", "M"],
+    )  # fmt: skip
+    some = "" if len(shown) == len(order) else f" ({len(shown)} of {len(order)})"
+    right.set(title=f"Brightness by {unit}{some}", xlabel=f"{plural(unit)}, by median", ylabel="")
+    right.set_xticks([])
+    return figure
+
+
+def copies(root: Path, found: pd.DataFrame, families: int = 3, most: int = 6) -> Figure:
+    """Some families of copies, a row each: the first image, then its copies, largest angles first.
+
+    `found` is the table of `copies.find_copies`.
+    """
+    chosen = found.assign(turn=found["angle"].abs().where(found["kind"] == "rotated", 0.0))
+    order = chosen.groupby("family")["turn"].max().sort_values(ascending=False, kind="stable")
+    figure, axes = grid(families * most, most, 2.0, 2.1)
+    for axis in axes:
+        axis.set_visible(False)
+    for row, family in enumerate(order.index[:families]):
+        members = chosen[chosen["family"] == family].sort_values("turn", ascending=False)
+        titles = ["first of its family"]
+        for copy in members.itertuples():
+            titles.append(how(copy))
+        names = [family, *members["image_id"]]
+        for axis, name, title in zip(axes[row * most :], names[:most], titles[:most], strict=False):
+            axis.set_visible(True)
+            picture(axis, ImageOps.contain(open_rgb(root / name), (320, 320)), title)
+    return figure
+
+
+def orientations(image: Image.Image) -> Figure:
+    """The 8 exact orientations of one image."""
+    pixels = np.asarray(image)
+    figure, axes = grid(8, 4, 2.5, 2.4)
+    for number, axis in enumerate(axes):
+        picture(axis, orient(pixels, number), f"{number}: {ORIENTATIONS[number]}")
+    return figure
+
+
+def lossy_changes(image: Image.Image) -> Figure:
+    """What we do not do to an image, beside the image: grey, crop, tilt."""
+    width, height = image.size
+    third = (width // 3, height // 3, width, height)
+    tilted = image.rotate(20, Image.Resampling.BILINEAR)
+    figure, axes = grid(4, 4, 2.7, 2.5)
+    pictures = (image, image.convert("L").convert("RGB"), image.crop(third), tilted)
+    titles = ("as taken", "grey: the stain is gone", "crop: cells are gone", "tilt 20°: corners")
+    for axis, pixels, title in zip(axes, pictures, titles, strict=True):
+        picture(axis, pixels, title)
+    return figure
+
+
+def pad_or_stretch(image: Image.Image, size: int) -> Figure:
+    """One image as taken, padded to a square, and stretched to a square."""
+    figure, axes = grid(3, 3, 3.2, 3.0)
+    picture(axes[0], image, f"as taken, {image.width} x {image.height}")
+    for axis, fit in zip(axes[1:], ("pad", "stretch"), strict=True):
+        picture(axis, fit_to_square(image, size, fit), f"fit: {fit}, {size} x {size}")
+    return figure

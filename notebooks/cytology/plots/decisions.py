@@ -1,0 +1,172 @@
+"""Figures of notebook 07 on what to do with a probability: calibrate, decide, or refer."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from cytology.plots.comparison import colour_of
+from cytology.plots.style import GREY, NETWORK_COLOUR, NETWORK_LINE, grid
+from cytology.settings import NETWORK_TITLE, plural
+from cytology.summary import capital, title
+
+RULE_MARKER = {"half": "o", "youden": "D", "sensitivity": "^"}
+RULE_TITLE = {"half": "at 0.5", "youden": "Youden", "sensitivity": "wanted sensitivity"}
+CERTAINTY_LINE = {"margin": "-", "orientations disagree": "--", "networks disagree": ":"}
+
+
+def thresholds(table: pd.DataFrame, unit: str) -> Figure:
+    """Sensitivity against specificity at each locked threshold, with intervals; a panel a part."""
+    parts = list(dict.fromkeys(table["judged_on"]))
+    figure, axes = plt.subplots(
+        1, len(parts), figsize=(5.2 * len(parts) + 1, 4.8), squeeze=False, sharey=True
+    )
+    for axis, part in zip(axes[0], parts, strict=True):
+        rows = table[table["judged_on"] == part]
+        for row in rows.itertuples():
+            style = {"color": NETWORK_COLOUR[row.model], "alpha": 0.45}
+            axis.plot([row.specificity] * 2, [row.recall_low, row.recall_high], **style)
+            axis.plot([row.specificity_low, row.specificity_high], [row.recall] * 2, **style)
+            axis.plot(
+                row.specificity,
+                row.recall,
+                RULE_MARKER[row.rule],
+                markersize=9,
+                color=NETWORK_COLOUR[row.model],
+                markeredgecolor="white",
+            )
+        axis.axhline(rows["wanted_sensitivity"].iloc[0], color=GREY, linestyle=":", linewidth=1)
+        fitted = ", cross-fitted" if part != "test" else ""
+        groups = rows["groups"].iloc[0]
+        counts = f"{rows['images'].iloc[0]} images, {groups} {plural(unit)}"
+        few = ": too few for bars" if rows["recall_low"].isna().all() else ""
+        axis.set(title=f"{part}{fitted}\n{counts}{few}", xlabel="specificity")
+        axis.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
+    axes[0, 0].set_ylabel("sensitivity (recall)")
+    shown = [
+        plt.Line2D([], [], marker=marker, linestyle="", color="black", label=RULE_TITLE[rule])
+        for rule, marker in RULE_MARKER.items()
+    ]
+    shown += [
+        plt.Line2D([], [], color=NETWORK_COLOUR[name], linewidth=3, label=NETWORK_TITLE[name])
+        for name in dict.fromkeys(table["model"])
+    ]
+    figure.legend(
+        handles=shown,
+        loc="outside lower center",
+        ncols=3,
+        title=f"bars: 95 % by {unit}; dotted: the wanted sensitivity",
+    )
+    return figure
+
+
+def decision_curve(benefits: pd.DataFrame) -> Figure:
+    """Net benefit of each network against calling all images malignant, or none.
+
+    `benefits` has `threshold`, `all`, and a column a network.
+    """
+    figure, axis = plt.subplots(figsize=(7, 4))
+    axis.plot(benefits["threshold"], benefits["all"], color=GREY, label="call all malignant")
+    axis.axhline(0, color="black", linewidth=1, label="call none malignant")
+    for name in benefits.columns.drop(["threshold", "all"]):
+        axis.plot(
+            benefits["threshold"],
+            benefits[name],
+            NETWORK_LINE[name],
+            linewidth=2,
+            color=NETWORK_COLOUR[name],
+            label=NETWORK_TITLE[name],
+        )
+    top = benefits.drop(columns="threshold").to_numpy().max()
+    axis.set(
+        title="Decision curve, calibrated probabilities",
+        ylim=(-0.25 * top, 1.1 * top),
+        xlabel="threshold: the probability from which one would act",
+        ylabel="net benefit",
+    )
+    axis.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    return figure
+
+
+def calibration(before: dict[str, pd.DataFrame], after: dict[str, pd.DataFrame]) -> Figure:
+    """Reliability of each network before and after temperature scaling, with counts below.
+
+    Both map a network to the table of `calibration.reliability`.
+    """
+    figure, axes = plt.subplots(
+        2,
+        len(before),
+        figsize=(4.2 * len(before), 5.2),
+        height_ratios=[3, 1],
+        squeeze=False,
+        sharex=True,
+        sharey="row",
+    )
+    for column, name in enumerate(before):
+        upper, lower = axes[:, column]
+        upper.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1)
+        for table, marker, colour, label, shift in (
+            (before[name], "o", GREY, "as it is", -0.012),
+            (after[name], "D", NETWORK_COLOUR[name], "after temperature scaling", 0.012),
+        ):
+            errors = [table["true"] - table["true_low"], table["true_high"] - table["true"]]
+            upper.errorbar(
+                table["said"],
+                table["true"],
+                np.maximum(errors, 0),
+                fmt=marker + "-",
+                color=colour,
+                linewidth=1.2,
+                elinewidth=0.8,
+                markersize=6,
+            )
+            lower.bar(table["said"] + shift, table["images"], 0.024, color=colour, label=label)
+        upper.set(title=NETWORK_TITLE[name], xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+        lower.set(xlabel="predicted probability of malignant")
+        lower.legend(loc="lower center", bbox_to_anchor=(0.5, -1.15), fontsize=9)
+    axes[0, 0].set_ylabel("share malignant")
+    axes[1, 0].set_ylabel("images")
+    return figure
+
+
+def abstention(table: pd.DataFrame, unit: str) -> Figure:
+    """Accuracy and sensitivity of what is answered, against the share referred; a panel a model."""
+    models = list(dict.fromkeys(table["model"]))
+    figure, axes = grid(2 * len(models), len(models), 3.4, 3.1)
+    for column, model in enumerate(models):
+        for row, (what, label) in enumerate((("accuracy", "accuracy"), ("recall", "sensitivity"))):
+            axis = axes[row * len(models) + column]
+            for by, part in table[table["model"] == model].groupby("certainty", sort=False):
+                colour = colour_of(model)
+                axis.plot(
+                    100 * part["referred"],
+                    part[what],
+                    CERTAINTY_LINE[by],
+                    color=colour,
+                    linewidth=2,
+                )
+                if by == "margin":
+                    axis.fill_between(
+                        100 * part["referred"],
+                        part[f"{what}_low"],
+                        part[f"{what}_high"],
+                        color=colour,
+                        alpha=0.15,
+                        lw=0,
+                    )
+            axis.set(ylim=(min(0.45, table[[what, f"{what}_low"]].min(axis=None)), 1.02))
+            axis.set_title(capital(title(model)) if row == 0 else "")
+            axis.set_xlabel("referred (%)" if row else "")
+            axis.set_ylabel(label if column == 0 else "")
+    shown = [
+        plt.Line2D([], [], color="black", linestyle=line, label=by)
+        for by, line in CERTAINTY_LINE.items()
+        if (table["certainty"] == by).any()
+    ]
+    figure.legend(
+        handles=shown,
+        loc="outside lower center",
+        ncols=3,
+        title=f"referred first: least margin or most disagreement; bands: 95 % by {unit}",
+    )
+    return figure

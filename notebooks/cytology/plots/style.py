@@ -1,0 +1,50 @@
+"""What all figures share: colours, the theme, a grid of pictures.
+
+One colour a class and one a network, the same in all notebooks (Okabe & Ito, "Color universal
+design", 2008), with a marker or a label beside the colour.
+"""
+
+import matplotlib.pyplot as plt
+import seaborn as sns
+
+CLASS_NAME = {"B": "benign (B)", "M": "malignant (M)"}
+CLASS_COLOUR = {"B": "#0072B2", "M": "#D55E00"}
+NETWORK_COLOUR = {"mobilenetv2": "#009E73", "inceptionv3": "#CC79A7", "densenet121": "#56B4E9"}
+NETWORK_LINE = {"mobilenetv2": "-", "inceptionv3": "--", "densenet121": "-."}
+SPLIT_COLOUR = {"train": "#999999", "val": "#E69F00", "test": "#0072B2"}
+GREY = "#777777"
+
+sns.set_theme(
+    context="notebook",
+    style="ticks",
+    rc={
+        "figure.dpi": 96,
+        "axes.spines.right": False,
+        "axes.spines.top": False,
+        "axes.titlelocation": "left",
+        "axes.titleweight": "bold",
+        "axes.titlesize": 12,
+        "legend.frameon": False,
+        "figure.constrained_layout.use": True,
+    },
+)
+
+
+def grid(count: int, columns: int, width: float, height: float):
+    """A figure with `count` axes in rows of `columns`; the axes left over are hidden."""
+    rows = -(-count // columns)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(width * columns, height * rows), squeeze=False
+    )
+    for axis in axes.ravel()[count:]:
+        axis.set_visible(False)
+    return figure, axes.ravel()[:count]
+
+
+def picture(axis, pixels, title: str = "", colour: str = "black") -> None:
+    """Show pixels without ticks or frame."""
+    axis.imshow(pixels)
+    axis.set_xticks([])
+    axis.set_yticks([])
+    axis.set_title(title, fontsize=9, color=colour, fontweight="normal")
+    sns.despine(ax=axis, left=True, bottom=True)

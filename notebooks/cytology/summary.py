@@ -1,0 +1,160 @@
+"""The comparison in words: sentences that the tables allow, and no more."""
+
+import pandas as pd
+
+from cytology.evaluation import ENSEMBLE, OUT_OF_FOLD
+from cytology.settings import NETWORK_TITLE, plural
+from cytology.significance import in_words
+
+LEAKS = (
+    "Protocol original: the split leaks, so these numbers say how well copies are recognized. "
+    "No winner is named."
+)
+RANDOM = (
+    "No pretrained weights: this run shows the machinery and ranks nothing. No winner is named."
+)
+
+
+def title(model: str) -> str:
+    """A model's name for readers: `DenseNet121, 8 orientations`, `the ensemble`."""
+    first, *rest = model.split(", ")
+    name = "the ensemble" if first == ENSEMBLE else NETWORK_TITLE.get(first, first)
+    return ", ".join([name.replace("baseline (size and colour)", "size and colour"), *rest])
+
+
+def capital(sentence: str) -> str:
+    """A sentence, or a name, with a capital first letter and no other changed."""
+    return sentence[0].upper() + sentence[1:]
+
+
+def summary(
+    table: pd.DataFrame,
+    pairs: pd.DataFrame,
+    thresholds: pd.DataFrame,
+    calibrations: pd.DataFrame,
+    everything: pd.DataFrame,
+    unit: str,
+) -> list[str]:
+    """What the comparison of a run may say, from its tables; one sentence or two an entry."""
+    if (table["protocol"] == "original").any():
+        return [LEAKS]
+    if (table["weights"] == "random").any():
+        return [RANDOM]
+    level = pairs[pairs["level"] == "image"]
+    return [
+        *best_in_words(table, unit),
+        *[pair_in_words(row) for row in level[level["family"] == "networks"].itertuples()],
+        baseline_in_words(level[level["family"] == "baseline"]),
+        *more_in_words(level[level["family"] == "more than one"]),
+        worth_in_words(table.iloc[0], unit, (everything["level"] == unit).any()),
+        *[
+            sentence
+            for name in table["architecture"]
+            for sentence in (
+                threshold_in_words(thresholds, name),
+                calibration_in_words(calibrations, name),
+            )
+        ],
+    ]
+
+
+def pair_in_words(row) -> str:
+    """A row of the pairwise table as a sentence that begins with a capital letter."""
+    return capital(in_words(row, title(row.first), title(row.second)))
+
+
+def best_in_words(table: pd.DataFrame, unit: str) -> list[str]:
+    """Each network's AUC with its interval, the highest first."""
+    ordered = table.sort_values("auc", ascending=False, kind="stable")
+    best = ordered.iloc[0]
+    has = " has the highest AUC," if len(ordered) > 1 else " reaches AUC"
+    others = [
+        f"{NETWORK_TITLE[row.architecture]} {row.auc:.3f} ({row.auc_low:.3f} to {row.auc_high:.3f})"
+        for row in ordered.iloc[1:].itertuples()
+    ]
+    return [
+        f"{NETWORK_TITLE[best['architecture']]}{has} {best['auc']:.3f} "
+        f"(95 % interval by {unit} {best['auc_low']:.3f} to {best['auc_high']:.3f}; "
+        f"{best['judged_on']}, {best['images']} images, {best['groups']} {plural(unit)})"
+        + "".join(f"; {other}" for other in others)
+        + "."
+    ]
+
+
+def baseline_in_words(pairs: pd.DataFrame) -> str:
+    """Which networks are better than size and colour alone, by the same test."""
+    better = (pairs["p_holm"] < 0.05) & (pairs["difference_low"] > 0)
+    names = pairs["second"].map(title)
+    start = f"Size and mean colour alone reach AUC {pairs['auc_first'].iloc[0]:.3f}."
+    if better.all():
+        return f"{start} {listed(names)} {'is' if len(names) == 1 else 'are'} better than that."
+    return (
+        f"{start} Not shown to be better than that: {listed(names[~better])}. What such a network "
+        "learned may be the stain or the camera."
+    )
+
+
+def more_in_words(pairs: pd.DataFrame) -> list[str]:
+    """Whether more than one prediction an image helped, in a sentence."""
+    if pairs.empty:
+        return []
+    better = pairs[(pairs["p_holm"] < 0.05) & (pairs["difference_low"] > 0)]
+    worse = pairs[(pairs["p_holm"] < 0.05) & (pairs["difference_high"] < 0)]
+    said = [
+        f"{title(row.second)} is {word} than {title(row.first)} (AUC {row.auc_second:.3f} against "
+        f"{row.auc_first:.3f})"
+        for part, word in ((better, "better"), (worse, "worse"))
+        for row in part.itertuples()
+    ]
+    if not said:
+        return [
+            "Averaging over orientations or over networks made no difference that these data can "
+            f"show ({len(pairs)} comparisons, Holm)."
+        ]
+    return ["Averaging: " + "; ".join(said) + f" ({len(pairs)} comparisons, Holm)."]
+
+
+def worth_in_words(row: pd.Series, unit: str, at_unit_level: bool) -> str:
+    """What one patient is worth in points, so that nobody reads more out of a difference."""
+    points = f"{100 / row['groups']:.1f} points"
+    at = f"{points} of accuracy by {unit}" if at_unit_level else f"{points} of accuracy on average"
+    return (
+        f"One {unit} of the {row['groups']} is worth {at} ({row['images'] / row['groups']:.1f} "
+        f"images): a smaller difference hangs on a single {unit}."
+    )
+
+
+def threshold_in_words(thresholds: pd.DataFrame, name: str) -> str:
+    """What the threshold for the wanted sensitivity gave where it was not chosen."""
+    rows = thresholds[(thresholds["model"] == name) & (thresholds["rule"] == "sensitivity")]
+    chosen_on = rows["chosen_on"].iloc[0]
+    row = rows[rows["judged_on"] == (OUT_OF_FOLD if chosen_on == OUT_OF_FOLD else "test")].iloc[0]
+    how = "cross-fitted" if chosen_on == OUT_OF_FOLD else "on test"
+    return (
+        f"{NETWORK_TITLE[name]}, at the threshold that was to find {row['wanted_sensitivity']:.0%} "
+        f"of the malignant images (chosen on {chosen_on} predictions, judged {how}): sensitivity "
+        f"{row['recall']:.3f} ({row['recall_low']:.3f} to {row['recall_high']:.3f}), specificity "
+        f"{row['specificity']:.3f} ({row['specificity_low']:.3f} to {row['specificity_high']:.3f})."
+    )
+
+
+def calibration_in_words(calibrations: pd.DataFrame, name: str) -> str:
+    """Whether the network's probabilities were too sure, and what the temperature did about it."""
+    rows = calibrations[calibrations["model"] == name].set_index(["method", "judged_on"])
+    on = OUT_OF_FOLD if ("none", OUT_OF_FOLD) in rows.index else "test"
+    raw, cooled = rows.loc[("none", on)], rows.loc[("temperature", on)]
+    temperature = cooled["temperature"]
+    sure = "too sure" if temperature > 1 else "not sure enough"
+    verb = "lowers" if cooled["loss"] < raw["loss"] else "does not lower"
+    return (
+        f"{NETWORK_TITLE[name]}'s probabilities are {sure}: a temperature of {temperature:.2f}, "
+        f"fitted on {raw['fitted_on']} predictions, {verb} the log loss ({on}: {raw['loss']:.3f} "
+        f"before, {cooled['loss']:.3f} after; expected calibration error {raw['ece']:.3f} before, "
+        f"{cooled['ece']:.3f} after)."
+    )
+
+
+def listed(names) -> str:
+    """`A`, `A and B`, `A, B and C`."""
+    names = list(names)
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -1,0 +1,112 @@
+"""New images: whose they are, what was locked before, and how they are judged."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import recall_score, roc_auc_score
+
+from cytology.inference import Decision, decide, judge, locked_decision, new_images
+from cytology.settings import InputError
+from cytology.tables import write_table
+
+LOCKED = Decision("sensitivity", "out-of-fold", threshold_logit=-1.0, temperature=2.0)
+
+
+def answers(count=60, groups=12, seed=0):
+    """A table as `predict_files` makes it, merged with labels and groups of one label each."""
+    rng = np.random.default_rng(seed)
+    group = np.arange(count) % groups
+    truth = group % 2
+    return pd.DataFrame(
+        {
+            "image_id": [f"i{k:03}" for k in range(count)],
+            "logit": 2 * truth - 1 + rng.normal(size=count),
+            "reason": "",
+            "label": np.where(truth, "M", "B"),
+            "group": [f"p{g}" for g in group],
+        }
+    )
+
+
+def test_the_threshold_applies_to_the_logit_and_the_temperature_to_the_probability():
+    table = pd.DataFrame({"image_id": ["a", "b", "c"], "logit": [-1.0, -1.001, None]})
+    found = decide(table, LOCKED)
+    assert found["predicted"].tolist() == ["M", "B", ""]
+    assert found["probability"][0] == pytest.approx(1 / (1 + np.exp(0.5)))
+    assert LOCKED.threshold == pytest.approx(found["probability"][0])
+    assert np.isnan(found["probability"][2])
+
+
+def test_external_images_are_judged_at_what_was_locked():
+    table = decide(answers(), LOCKED)
+    found = judge(table, LOCKED, "patient").set_index("level")
+    truth = table["label"] == "M"
+    at_image = found.loc["image"]
+    assert at_image["recall"] == recall_score(truth, table["logit"] >= -1)
+    assert at_image["specificity"] == recall_score(~truth, table["logit"] < -1)
+    assert at_image["auc"] == pytest.approx(roc_auc_score(truth, table["logit"]))
+    assert at_image["loss"] == pytest.approx(
+        np.log1p(np.exp(-np.where(truth, 1, -1) * table["logit"] / 2)).mean()
+    )
+    by_patient = table.assign(cooled=table["logit"] / 2).groupby("group")
+    called = by_patient["cooled"].mean() >= -0.5
+    assert found.loc["patient", "recall"] == called[by_patient["label"].first() == "M"].mean()
+    assert found["groups"].tolist() == [12, 12] and found["images"].tolist() == [60, 60]
+
+
+def test_the_order_of_the_rows_and_what_could_not_be_read_change_nothing():
+    table = decide(answers(), LOCKED)
+    broken = pd.DataFrame([{"image_id": "x", "label": "M", "group": "", "reason": "not an image"}])
+    other = pd.concat([broken, table.sample(frac=1, random_state=1)])
+    pd.testing.assert_frame_equal(judge(table, LOCKED, "slide"), judge(other, LOCKED, "slide"))
+
+
+def test_images_of_unknown_patients_count_each_for_itself():
+    table = decide(answers().assign(group=""), LOCKED)
+    found = judge(table, LOCKED, "")
+    assert found["level"].tolist() == ["image"] and found["groups"].tolist() == [60]
+
+
+def test_what_notebook_07_locked_is_read_by_network_and_rule(tmp_path):
+    rows = [
+        ("mobilenetv2", "half", "test", 0.0), ("mobilenetv2", "youden", "test", 0.3),
+        ("densenet121", "youden", "test", 0.7),
+    ]  # fmt: skip
+    columns = ["model", "rule", "judged_on", "threshold_logit"]
+    table = pd.DataFrame(rows, columns=columns).assign(chosen_on="val")
+    write_table(tmp_path, "tables/thresholds.csv", table)
+    methods = [("mobilenetv2", "none", 1.0), ("mobilenetv2", "temperature", 1.8)]
+    table = pd.DataFrame(methods, columns=["model", "method", "temperature"])
+    write_table(tmp_path, "tables/calibration.csv", table)
+    found = locked_decision(tmp_path, "mobilenetv2", "youden")
+    assert found == Decision("youden", "val", 0.3, 1.8)
+    with pytest.raises(InputError, match="know no densenet121: run notebook 07 again"):
+        locked_decision(tmp_path, "densenet121", "youden")
+    with pytest.raises(InputError, match="thresholds.csv is missing .*run notebook 07"):
+        locked_decision(tmp_path / "other", "mobilenetv2", "half")
+
+
+def test_classes_and_patients_of_a_new_folder(tmp_path, smear):
+    for name in ("normal/anna_1.png", "normal/anna_2.png", "Cancer/bea_1.png", "other/c_1.png"):
+        (tmp_path / "new" / name).parent.mkdir(parents=True, exist_ok=True)
+        smear(1).save(tmp_path / "new" / name)
+    found = new_images(tmp_path / "new", "normal=B, cancer=M", r"/(?P<case>[a-z]+)_", "")
+    assert found.unit == "case"
+    assert found.table.set_index("image_id")[["label", "group"]].T.to_dict("list") == {
+        "normal/anna_1.png": ["B", "anna"],
+        "normal/anna_2.png": ["B", "anna"],
+        "Cancer/bea_1.png": ["M", "bea"],
+        "other/c_1.png": ["", "c"],
+    }
+    listed = tmp_path / "whose.csv"
+    listed.write_text("image,patient\nanna_1.png,7\nbea_1.png,8\n", "utf-8")
+    found = new_images(tmp_path / "new", "normal=B, cancer=M", "", str(listed))
+    groups = found.table.set_index("image_id")["group"]
+    assert found.unit == "patient" and groups["normal/anna_1.png"] == "7"
+    assert groups["other/c_1.png"] == ""
+    nobody = new_images(tmp_path / "new", "", "", "")
+    assert nobody.unit == "" and (nobody.table[["label", "group"]] == "").all(axis=None)
+    with pytest.raises(InputError, match="Parameter `images_classes` is 'x'"):
+        new_images(tmp_path / "new", "x", "", "")
+    with pytest.raises(InputError, match="Parameter `images_patient_pattern` 'zzz"):
+        new_images(tmp_path / "new", "", "zzz", "")

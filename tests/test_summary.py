@@ -1,0 +1,140 @@
+"""The summary says what the tables say, and of better only what the test allows."""
+
+import re
+
+import pandas as pd
+import pytest
+
+from cytology import evaluation, locked
+from cytology.shortcuts import shortcut_baseline
+from cytology.summary import (
+    LEAKS,
+    RANDOM,
+    baseline_in_words,
+    calibration_in_words,
+    more_in_words,
+    pair_in_words,
+    summary,
+    threshold_in_words,
+    worth_in_words,
+)
+from cytology.tables import read_table
+
+PAIR = {"first": "mobilenetv2", "second": "densenet121", "auc_first": 0.8, "auc_second": 0.9}
+PAIR |= {"difference": 0.1, "difference_low": 0.02, "difference_high": 0.18, "p_holm": 0.01}
+
+
+def pair(**changed):
+    return pd.DataFrame([PAIR | changed])
+
+
+@pytest.fixture
+def tables(run):
+    names = ("manifest.csv", "tables/appearance.csv", "split.csv")
+    baseline = shortcut_baseline(*(read_table(run, name) for name in names))
+    return {
+        "table": evaluation.comparison(run),
+        "pairs": evaluation.pairs_of_models(run, baseline),
+        "thresholds": locked.thresholds(run, 0.9),
+        "calibrations": locked.calibrations(run),
+        "everything": evaluation.comparison_all(run, baseline),
+        "unit": "patient",
+    }
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({}, "DenseNet121 separates the classes better than MobileNetV2: AUC higher by 0.100"),
+        (
+            {"difference": -0.1, "difference_low": -0.18, "difference_high": -0.02},
+            "MobileNetV2 separates the classes better than DenseNet121: AUC higher by 0.100 "
+            "(95 % 0.020 to 0.180; P = 0.01 after Holm)",
+        ),
+        ({"p_holm": 0.06}, "The data do not separate MobileNetV2 from DenseNet121"),
+        ({"difference_low": -0.01}, "The data do not separate MobileNetV2 from DenseNet121"),
+    ],
+)
+def test_better_is_said_only_where_test_and_interval_agree(changed, words):
+    assert pair_in_words(next(pair(**changed).itertuples())).startswith(words)
+
+
+def test_the_baseline_is_beaten_by_test_not_by_eye():
+    better, not_shown = (pair(first="baseline (size and colour)", p_holm=p) for p in (0.01, 0.2))
+    assert baseline_in_words(better) == (
+        "Size and mean colour alone reach AUC 0.800. DenseNet121 is better than that."
+    )
+    both = pd.concat([better, not_shown.assign(second="inceptionv3")])
+    assert "Not shown to be better than that: InceptionV3. What" in baseline_in_words(both)
+
+
+def test_averaging_is_praised_only_where_it_helped():
+    better = pair(second="ensemble")
+    none = pair(second="ensemble", p_holm=0.3)
+    worse = pair(second="ensemble", difference_low=-0.3, difference_high=-0.1)
+    assert (
+        "the ensemble is better than MobileNetV2 (AUC 0.900 against 0.800)"
+        in more_in_words(better)[0]
+    )
+    assert "made no difference that these data can show (1 comparisons" in more_in_words(none)[0]
+    assert "the ensemble is worse than MobileNetV2" in more_in_words(worse)[0]
+    assert more_in_words(pair().iloc[:0]) == []
+
+
+def test_every_figure_of_the_summary_stands_in_a_table(tables):
+    sentences = summary(**tables)
+    numbers = {
+        f"{value:.3f}"
+        for table in tables.values()
+        if isinstance(table, pd.DataFrame)
+        for value in table.select_dtypes("number").abs().to_numpy().ravel()
+    }
+    said = set(re.findall(r"\d\.\d{3}\b", " ".join(sentences))) - {"0.001"}
+    assert len(said) > 20 and said <= numbers
+
+
+def test_who_leads_is_the_highest_auc_of_the_table(tables):
+    best = tables["table"].sort_values("auc").iloc[-1]
+    first = summary(**tables)[0]
+    assert first.startswith(evaluation_title(best["architecture"]) + " has the highest AUC, ")
+    assert f"{best['auc']:.3f} (95 % interval by patient {best['auc_low']:.3f} to" in first
+
+
+def evaluation_title(name):
+    return {"mobilenetv2": "MobileNetV2", "inceptionv3": "InceptionV3"}.get(name, "DenseNet121")
+
+
+def test_a_leak_or_random_weights_name_no_winner(tables):
+    leaking = tables | {"table": tables["table"].assign(protocol="original")}
+    random = tables["table"].copy()
+    random.loc[1, "weights"] = "random"
+    assert summary(**leaking) == [LEAKS]
+    assert summary(**tables | {"table": random}) == [RANDOM]
+
+
+def test_one_patient_is_worth_what_a_patient_is_worth():
+    row = pd.Series({"groups": 20, "images": 270})
+    assert worth_in_words(row, "slide", True) == (
+        "One slide of the 20 is worth 5.0 points of accuracy by slide (13.5 images): a smaller "
+        "difference hangs on a single slide."
+    )
+
+
+def test_too_sure_and_not_sure_enough(tables):
+    calibrations = tables["calibrations"]
+    name = calibrations["model"].iloc[0]
+    for temperature, words in ((1.7, "are too sure: a temperature of 1.70"), (0.6, "not sure eno")):
+        changed = calibrations.copy()
+        changed.loc[changed["method"] == "temperature", "temperature"] = temperature
+        assert words in calibration_in_words(changed, name)
+
+
+def test_the_threshold_sentence_judges_where_it_was_not_chosen(tables):
+    thresholds = tables["thresholds"]
+    name = thresholds["model"].iloc[0]
+    assert "judged cross-fitted" in threshold_in_words(thresholds, name)
+    on_val = thresholds[thresholds["judged_on"] == "test"].assign(chosen_on="val")
+    row = on_val[(on_val["model"] == name) & (on_val["rule"] == "sensitivity")].iloc[0]
+    sentence = threshold_in_words(on_val, name)
+    assert "was to find 90% of" in sentence and "judged on test" in sentence
+    assert f"sensitivity {row['recall']:.3f}" in sentence
