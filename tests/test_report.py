@@ -248,3 +248,13 @@ def test_the_record_stays_as_it_is(tmp_path):
     before = json.loads((run / "run.json").read_text("utf-8"))
     write_report(run)
     assert json.loads((run / "run.json").read_text("utf-8")) == before
+
+
+def test_the_tenth_figure_comes_after_the_second():
+    names = ["07_10_coverage", "07_1_auc", "densenet121_curves", "07_2_pairs"]
+    assert sorted(names, key=report.in_order) == [
+        "07_1_auc",
+        "07_2_pairs",
+        "07_10_coverage",
+        "densenet121_curves",
+    ]

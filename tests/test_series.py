@@ -10,8 +10,10 @@ import pytest
 from PIL import Image
 
 from cytology.leakage import LABELS, PROTOCOLS
+from cytology.metrics import METRICS
 from cytology.predictions import COLUMNS
 from cytology.settings import ARCHITECTURE_NAMES, PROJECT_ROOT
+from cytology.shifts import SHIFTS, STRENGTHS
 from cytology.tables import read_json, read_table
 
 
@@ -75,6 +77,31 @@ def test_comparison_has_a_row_an_architecture(smoke):
     wanted = "architecture weights accuracy precision recall f1 loss auc".split()
     assert set(wanted) <= set(table.columns)
     assert table[wanted].notna().all().all()
+    assert {f"{name}{end}" for name in METRICS for end in ("", "_low", "_high")} <= set(table)
+
+
+def test_every_table_of_the_comparison_and_of_robustness_is_there(smoke):
+    _, run = smoke
+    tables = {
+        path.stem: read_table(run, f"tables/{path.name}") for path in run.glob("tables/*.csv")
+    }
+    everything = tables["comparison_all"]
+    assert set(everything["level"]) == {"image", "patient"}
+    assert {"ensemble", "densenet121, 4 orientations"} <= set(everything["model"])
+    pairs = tables["pairwise"]
+    assert (pairs[pairs["family"] == "networks"].groupby("level").size() == 3).all()
+    assert pairs["p_holm"].between(0, 1).all() and (pairs["p_holm"] >= pairs["p"]).all()
+    thresholds = tables["thresholds"]
+    assert thresholds.groupby(["model", "rule"])["threshold"].nunique().eq(1).all()
+    assert set(thresholds["chosen_on"]) == {"out-of-fold"}
+    assert set(tables["calibration"]["judged_on"]) == {"out-of-fold", "test"}
+    assert set(tables["abstention"]["certainty"]) == {
+        "margin", "orientations disagree", "networks disagree",
+    }  # fmt: skip
+    assert sorted(set(tables["learning_curve"]["architecture"])) == sorted(ARCHITECTURE_NAMES)
+    shifts = tables["robustness"]
+    assert shifts.groupby("architecture").size().eq(1 + len(SHIFTS) * len(STRENGTHS)).all()
+    assert (shifts.loc[shifts["strength"] == 0, "auc_drop"] == 0).all()
 
 
 def test_the_audit_has_every_protocol_and_kind_of_labels_of_each_architecture(smoke):
@@ -131,6 +158,20 @@ def test_executed_notebooks_hold_no_error_output(smoke):
     _, run = smoke
     for path in (run / "notebooks").glob("*.ipynb"):
         assert '"output_type": "error"' not in path.read_text("utf-8"), path
+
+
+@pytest.mark.slow
+def test_the_same_predictions_give_the_same_tables_and_figures_twice(smoke):
+    _, run = smoke
+
+    def written():
+        paths = [*run.glob("tables/*"), *run.glob("figures/07_*")]
+        return {path.name: path.read_bytes() for path in paths}
+
+    first = written()
+    done = run_all("--run-dir", str(run), "--only", "07", "-p", "weights", "random")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(first) > 25 and written() == first
 
 
 def test_a_folder_with_a_space_and_an_umlaut(tmp_path):

@@ -52,6 +52,10 @@ def tables(run):
             "(95 % 0.020 to 0.180; P = 0.01 after Holm)",
         ),
         ({"p_holm": 0.06}, "The data do not separate MobileNetV2 from DenseNet121"),
+        (
+            {"difference": 1e-17},
+            "The data do not separate MobileNetV2 from DenseNet121: equal",
+        ),
         ({"difference_low": -0.01}, "The data do not separate MobileNetV2 from DenseNet121"),
     ],
 )
@@ -126,15 +130,15 @@ def test_too_sure_and_not_sure_enough(tables):
     for temperature, words in ((1.7, "are too sure: a temperature of 1.70"), (0.6, "not sure eno")):
         changed = calibrations.copy()
         changed.loc[changed["method"] == "temperature", "temperature"] = temperature
-        assert words in calibration_in_words(changed, name)
+        assert words in calibration_in_words(changed, name, "out-of-fold")
 
 
 def test_the_threshold_sentence_judges_where_it_was_not_chosen(tables):
     thresholds = tables["thresholds"]
     name = thresholds["model"].iloc[0]
-    assert "judged cross-fitted" in threshold_in_words(thresholds, name)
+    assert "judged cross-fitted" in threshold_in_words(thresholds, name, "out-of-fold")
     on_val = thresholds[thresholds["judged_on"] == "test"].assign(chosen_on="val")
     row = on_val[(on_val["model"] == name) & (on_val["rule"] == "sensitivity")].iloc[0]
-    sentence = threshold_in_words(on_val, name)
+    sentence = threshold_in_words(on_val, name, "test")
     assert "was to find 90% of" in sentence and "judged on test" in sentence
     assert f"sensitivity {row['recall']:.3f}" in sentence

@@ -433,6 +433,17 @@ def test_out_of_fold_predictions_never_use_the_labels_of_their_fold(toy, recipe)
     assert np.abs(rest - before[rest.index]).max() > 0.01
 
 
+def test_the_kept_heads_are_those_that_predicted(toy):
+    rows, _, heads = toy.done[RECIPE]
+    assert sorted(heads) == [f"fold{k}" for k in range(len(heads))]
+    rows["head"] = np.where(
+        rows["model"] == "oof", "fold" + rows["fold"].astype(str), rows["model"]
+    )
+    for name, part in rows.groupby("head"):
+        logits = heads[name].logits(toy.features.of(part))
+        np.testing.assert_allclose(logits, part["logit"], atol=1e-4)
+
+
 def test_test_labels_change_nothing(toy, trained, data):
     changed = flip(toy.split, toy.split["split"] == "test")
     other, _, _ = cross_validate_head(toy.features, changed, 4, STOPPING)

@@ -5,17 +5,30 @@ Imports point one way, downwards in this list:
 =========================  ====================================================================
 ``headless`` ``series``    running the notebooks: execution; what a run is and what it refuses
 ``report``                 the HTML page of a run
-``plots``                  every figure: tables in, a Matplotlib figure out
+``plots``                  every figure, a file a group of notebooks: tables in, a figure out
+``summary``                the comparison in words
+``simulation``             studies whose truth is known, to check intervals and tests
+``domains``                one stain or site left out of training, and judged
+``robustness``             predictions of shifted pictures, and how they change
+``learning_curve``         would more patients help?
 ``leakage``                the audit: one head, three ways to split, true and shuffled labels
-``inference``              a trained model on new images
+``inference``              a trained model on new images, at the locked threshold
 ``training``               heads on frozen features, fine-tuning, saved models
-``evaluation``             metrics, intervals by group, the shortcut baseline, the comparison
+``locked``                 a run's thresholds, calibration, abstention: chosen before test
+``evaluation``             what is judged on what; the comparison of a run
+``shortcuts``              the baseline that sees no cell
+``significance``           tests between models that know groups
+``calibration``            temperature, isotonic, reliability
+``decisions``              thresholds, net benefit, abstention
+``intervals``              95 % intervals that know groups
+``metrics``                every metric, once and for many draws at once
 ``predictions``            the table of predictions
 ``pipeline``               decode once, feed ``tf.data``, frozen features once
 ``architectures``          the three networks, and one ``build``
 ``weights``                where their weights come from, and what to say when there are none
 ``backend``                TensorFlow and Keras, started once and quietly
 ``features``               the cache of frozen features, read without TensorFlow
+``heads``                  linear heads on features, kept and used without TensorFlow
 ``caveats``                what a run must say aloud wherever its numbers show
 ``splitting``              groups, folds, the leak guard
 ``datasets``               what `data` names, the manifest, pictures written as files
@@ -26,6 +39,7 @@ Imports point one way, downwards in this list:
 ``quality``                opening an image or saying why not; blank, blurred, over-exposed
 ``copies``                 copies of one image, turned by any angle
 ``folders``                a folder of one's own: files, classes, patients
+``shifts``                 another stain, light, focus, compression or scale of a picture
 ``augmentation``           exact orientations, squares
 ``tables``                 CSV and JSON files that pass between notebooks
 ``settings``               parameters, paths, seeds, versions, workers

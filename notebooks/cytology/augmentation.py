@@ -42,12 +42,17 @@ def fit_to_square(image: Image.Image, size: int, fit: str) -> np.ndarray:
     scale = size / max(image.size)
     width, height = (max(1, round(side * scale)) for side in image.size)
     small = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=3.0))
-    border = np.concatenate([small[0], small[-1], small[:, 0], small[:, -1]])
     square = np.empty((size, size, 3), np.uint8)
-    square[:] = np.median(border, axis=0).astype(np.uint8)
+    square[:] = border_colour(small)
     top, left = (size - height) // 2, (size - width) // 2
     square[top : top + height, left : left + width] = small
     return square
+
+
+def border_colour(pixels: np.ndarray) -> tuple[int, ...]:
+    """Median colour of the border of an image of shape (height, width, 3)."""
+    border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
+    return tuple(int(value) for value in np.median(border, axis=0))
 
 
 def pictures_of(images: pd.DataFrame, orientations: int) -> pd.DataFrame:

@@ -9,18 +9,11 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import roc_curve
 
-from cytology.intervals import (
-    bootstrap_intervals,
-    group_weights,
-    over_draws,
-    percentile_interval,
-    wilson_intervals,
-)
-from cytology.metrics import PROPORTIONS, classification_metrics, truth_and_probability
+from cytology.intervals import group_weights, over_draws, percentile_interval
+from cytology.metrics import truth_and_probability
 from cytology.settings import InputError
 
 RULES = ("half", "youden", "sensitivity")
-AT_A_THRESHOLD = (*PROPORTIONS, "balanced_accuracy")
 REFERRED = np.round(np.arange(0, 0.55, 0.05), 2)
 
 
@@ -62,18 +55,6 @@ def cross_fitted_calls(rows: pd.DataFrame, rule: str, wanted_sensitivity: float)
     return rows.assign(probability=called)
 
 
-def metrics_at(rows: pd.DataFrame, threshold: float) -> dict[str, float]:
-    """The metrics that depend on the threshold, with intervals by group, and the counts."""
-    found, bounds = classification_metrics(rows, threshold), bootstrap_intervals(rows, threshold)
-    if rows["group"].is_unique:
-        bounds |= wilson_intervals(rows, threshold)
-    table = {"images": len(rows), "groups": rows["group"].nunique()}
-    for name in AT_A_THRESHOLD:
-        low, high = bounds[name]
-        table |= {name: found[name], f"{name}_low": low, f"{name}_high": high}
-    return table
-
-
 # -------------------------------------------------------------- decision curve
 
 
@@ -103,24 +84,21 @@ def abstention_curve(rows: pd.DataFrame, certainty: np.ndarray, draws: int = 500
     truth, probability = truth_and_probability(rows)
     right = (probability >= 0.5) == truth
     order = np.argsort(certainty, kind="stable")
-    weights, found = group_weights(rows, draws), []
-    for share in REFERRED:
-        answered = np.ones(len(rows), bool)
-        answered[order[: round(share * len(rows))]] = False
-        row = {"referred": share, "images": int(answered.sum())}
-        for name, among in (
-            ("accuracy", truth | ~truth),
-            ("recall", truth),
-            ("specificity", ~truth),
-        ):
-            asked = answered & among
+    among = {"accuracy": np.ones(len(rows), bool), "recall": truth, "specificity": ~truth}
+    answered = np.ones((len(REFERRED), len(rows)), bool)
+    for step, share in enumerate(REFERRED):
+        answered[step, order[: round(share * len(rows))]] = False
+    asked = {name: (answered & some).T.astype(float) for name, some in among.items()}
 
-            def share_right(drawn, asked=asked):
-                with np.errstate(invalid="ignore"):
-                    return {"right": drawn @ (asked & right) / (drawn @ asked)}
+    def shares(drawn):
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return {name: (drawn * right) @ some / (drawn @ some) for name, some in asked.items()}
 
-            low, high = percentile_interval(over_draws(rows, weights, share_right)["right"])
-            value = right[asked].mean() if asked.any() else np.nan
-            row |= {name: value, f"{name}_low": low, f"{name}_high": high}
-        found.append(row)
-    return pd.DataFrame(found)
+    found = shares(np.ones((1, len(rows))))
+    drawn = over_draws(rows, group_weights(rows, draws), shares)
+    table = {"referred": REFERRED, "images": answered.sum(axis=1)}
+    for name in among:
+        bounds = np.array([percentile_interval(column) for column in drawn[name].T])
+        table[name] = found[name][0]
+        table[f"{name}_low"], table[f"{name}_high"] = bounds.T
+    return pd.DataFrame(table)

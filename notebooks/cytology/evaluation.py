@@ -270,8 +270,9 @@ def cost(run: Path) -> pd.DataFrame:
 
 
 def worst_mistakes(tables: dict[str, pd.DataFrame], count: int) -> pd.DataFrame:
-    """The images that the mean logit of all networks got wrong, the surest first."""
+    """The surest mistake of the networks' mean logit in each group, the surest groups first."""
     rows = mean_logits(pd.concat(tables.values()))
     rows["predicted"] = np.where(rows["probability"] >= THRESHOLD, "M", "B")
-    wrong = rows[rows["predicted"] != rows["label"]].drop_duplicates("image_id")
-    return wrong.sort_values("logit", key=np.abs, ascending=False).head(count)
+    wrong = rows[rows["predicted"] != rows["label"]]
+    wrong = wrong.sort_values("logit", key=np.abs, ascending=False, kind="stable")
+    return wrong.drop_duplicates("group").head(count)

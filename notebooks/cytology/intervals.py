@@ -183,18 +183,19 @@ def bootstrap_intervals(
     method: str = "percentile",
     draws: int = DRAWS,
     seed: int = 0,
+    names=tuple(METRICS),
 ) -> dict[str, tuple[float, float]]:
-    """Intervals of every metric by drawing whole groups; `method` is percentile or bca."""
+    """Intervals of the metrics `names` by drawing whole groups; `method` is percentile or bca."""
 
     def statistic(weights):
-        return metrics_of_draws(rows, weights, threshold)
+        return metrics_of_draws(rows, weights, threshold, names)
 
     drawn = over_draws(rows, group_weights(rows, draws, seed), statistic)
     if method == "percentile":
         return {name: percentile_interval(values) for name, values in drawn.items()}
     estimates = classification_metrics(rows, threshold)
     left_out = over_draws(rows, 1 - np.eye(rows["group"].nunique()), statistic)
-    return {name: bca_interval(drawn[name], estimates[name], left_out[name]) for name in METRICS}
+    return {name: bca_interval(drawn[name], estimates[name], left_out[name]) for name in names}
 
 
 def curve_bands(rows: pd.DataFrame, draws: int = 500, points: int = 101) -> pd.DataFrame:
@@ -247,21 +248,36 @@ def wilson_intervals(rows: pd.DataFrame, threshold: float) -> dict[str, tuple[fl
 
 
 def metrics_with_intervals(
-    rows: pd.DataFrame, threshold: float = THRESHOLD, method: str = "percentile", draws: int = DRAWS
+    rows: pd.DataFrame,
+    threshold: float = THRESHOLD,
+    method: str = "percentile",
+    draws: int = DRAWS,
+    names=tuple(METRICS),
 ) -> dict[str, float]:
-    """Every metric with its `_low` and `_high`, and the counts `images` and `groups`.
+    """The metrics `names` with their `_low` and `_high`, and the counts `images` and `groups`.
 
     Where each group has one row, shares have Wilson's interval, and a column `images` may say how
     many images are behind each.
     """
     found = classification_metrics(rows, threshold)
-    bounds = bootstrap_intervals(rows, threshold, method, draws)
-    bounds["auc"] = auc_interval(rows)
+    bounds = bootstrap_intervals(
+        rows, threshold, method, draws, names=[name for name in names if name != "auc"]
+    )
+    if "auc" in names:
+        bounds["auc"] = auc_interval(rows)
     if rows["group"].is_unique:
         bounds |= wilson_intervals(rows, threshold)
     table = {}
-    for name, value in found.items():
+    for name in names:
         low, high = bounds[name]
-        table |= {name: float(value), f"{name}_low": low, f"{name}_high": high}
+        table |= {name: float(found[name]), f"{name}_low": low, f"{name}_high": high}
     images = int(rows["images"].sum()) if "images" in rows else len(rows)
     return table | {"images": images, "groups": rows["group"].nunique()}
+
+
+def span(row: pd.Series, name: str) -> str:
+    """The interval of `name` in words."""
+    low, high = row[f"{name}_low"], row[f"{name}_high"]
+    if np.isnan(low):
+        return "no interval: too few groups"
+    return f"{low:.3f} to {high:.3f}"

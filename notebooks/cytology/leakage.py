@@ -18,8 +18,7 @@ from cytology.heads import fitted_head
 from cytology.intervals import group_weights, over_draws
 from cytology.metrics import auc_from_ranks, auc_of_draws
 from cytology.settings import NETWORK_TITLE, InputError, plural, progress
-from cytology.splitting import read_split
-from cytology.tables import read_json, read_table
+from cytology.tables import read_json
 
 # The column whose values are kept on one side.
 PROTOCOLS = {"images_random": None, "copies_together": "family", "patients_together": "group"}
@@ -236,22 +235,11 @@ def features_of_run(
     if found is not None:
         return found
     # Late, since only a run without cached features needs TensorFlow, which takes seconds.
-    from cytology.architectures import feature_extractor
-    from cytology.pipeline import decode, frozen_features
-    from cytology.training import network
-    from cytology.weights import find_weights
+    from cytology.pipeline import frozen_features
+    from cytology.training import backbone_of_run
 
+    extractor, decoded = backbone_of_run(run, architecture, root, weights)
     about = read_json(run, f"{architecture}/metrics.json")
-    split, manifest = read_split(run), read_table(run, "manifest.csv")
-    decoded = decode(root, manifest, about["image_size"], about["fit"])
-    model, weights_hash = network(
-        architecture, find_weights(architecture, weights), decoded, split, about["seed"]
-    )
-    if weights_hash != about["weights_hash"]:
-        raise InputError(
-            f"Parameter `weights` is {weights!r}, but {architecture} was trained with other "
-            f"weights ({about['weights']}): give those of the run."
-        )
-    key = [architecture, weights_hash, about["image_size"], about["fit"]]
+    key = [architecture, about["weights_hash"], about["image_size"], about["fit"]]
     pictures = pictures_of(images[["image_id"]], orientations)
-    return frozen_features(feature_extractor(model), decoded, pictures, key, batch_size)
+    return frozen_features(extractor, decoded, pictures, key, batch_size)

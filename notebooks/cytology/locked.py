@@ -20,7 +20,11 @@ from cytology.evaluation import (
     networks,
 )
 from cytology.intervals import metrics_with_intervals
+from cytology.metrics import PROPORTIONS
 from cytology.predictions import mean_logits, read_predictions, trained
+
+AT_A_THRESHOLD = (*PROPORTIONS, "balanced_accuracy")
+OF_PROBABILITIES = ("loss", "brier", "ece", "ace")
 
 
 def learned_from(run: Path, architecture: str) -> tuple[str, pd.DataFrame]:
@@ -53,8 +57,10 @@ def thresholds(run: Path, wanted_sensitivity: float) -> pd.DataFrame:
             about["threshold_logit"] = float(logit_of(pd.Series([threshold]))[0])
             if source == OUT_OF_FOLD:
                 called = decisions.cross_fitted_calls(chosen_on, rule, wanted_sensitivity)
-                rows.append(about | {"judged_on": OUT_OF_FOLD} | decisions.metrics_at(called, 0.5))
-            rows.append(about | {"judged_on": TEST} | decisions.metrics_at(test, threshold))
+                found = metrics_with_intervals(called, 0.5, names=AT_A_THRESHOLD)
+                rows.append(about | {"judged_on": OUT_OF_FOLD} | found)
+            found = metrics_with_intervals(test, threshold, names=AT_A_THRESHOLD)
+            rows.append(about | {"judged_on": TEST} | found)
     return marked(run, pd.DataFrame(rows))
 
 
@@ -75,9 +81,7 @@ def calibrations(run: Path) -> pd.DataFrame:
             for on, part in parts.items():
                 about = {"model": name, "method": method, "fitted_on": source}
                 about |= {"temperature": calibrator.temperature, "judged_on": on}
-                found = metrics_with_intervals(part)
-                names = [n for n in found if n.split("_")[0] in ("loss", "brier", "ece", "ace")]
-                rows.append(about | {n: found[n] for n in ["images", "groups", *names]})
+                rows.append(about | metrics_with_intervals(part, names=OF_PROBABILITIES))
     return marked(run, pd.DataFrame(rows))
 
 

@@ -5,6 +5,7 @@ never saw the image), `fold0`, `fold1`, ... (that fold's model on test) or `fina
 model, on val and test).
 """
 
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -39,8 +40,10 @@ def read_predictions(run: Path, architecture: str, turned: bool = False) -> pd.D
 
     Of images as taken; with `turned`, of all orientations that were predicted.
     """
-    split = read_table(run, "split.csv")
-    table = read_table(run, f"{architecture}/predictions.csv")
+    split, table = (
+        _parsed(run, name, (run / name).stat().st_mtime_ns if (run / name).is_file() else 0)
+        for name in ("split.csv", f"{architecture}/predictions.csv")
+    )
     trained_with = read_json(run, f"{architecture}/metrics.json")["split"]
     if trained_with != read_json(run, "split.json")["fingerprint"]:
         raise InputError(
@@ -49,7 +52,13 @@ def read_predictions(run: Path, architecture: str, turned: bool = False) -> pd.D
         )
     if not table["image_id"].isin(split["image_id"]).all():
         raise InputError(f"{architecture}/predictions.csv names images that split.csv does not.")
-    return table if turned else as_taken(table, split)
+    return table.copy() if turned else as_taken(table, split).copy()
+
+
+@functools.lru_cache(maxsize=8)
+def _parsed(run: Path, name: str, changed: int) -> pd.DataFrame:
+    """A table of the run; kept in memory until the file changes, since notebook 07 asks often."""
+    return read_table(run, name)
 
 
 def trained(run: Path) -> list[str]:

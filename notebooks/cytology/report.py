@@ -16,12 +16,24 @@ from urllib.parse import quote
 import pandas as pd
 
 from cytology.caveats import caveats
-from cytology.settings import NETWORK_TITLE, PARAMETERS, short
+from cytology.settings import PARAMETERS, short
+from cytology.summary import capital, title
 from cytology.tables import TRAINING_NOTEBOOKS, WRITTEN_BY, read_table, written_whole
 
 # Widths tried in turn until all figures together stay below MOST_BYTES of the page.
 FIGURE_WIDTHS = (1400, 1000, 700, 450)
 MOST_BYTES = 6_500_000  # base64 makes it 8.7 MB
+
+# Columns of the longer tables that fit a page; the files have them all.
+PAIRS_SHOWN = ("level", "first", "second", "images", "groups", "auc_first", "auc_second")
+PAIRS_SHOWN += ("difference", "p", "p_holm", "p_mcnemar", "p_delong", "weights", "protocol")
+THRESHOLDS_SHOWN = ("model", "rule", "chosen_on", "threshold", "judged_on", "groups", "recall")
+THRESHOLDS_SHOWN += ("specificity", "precision", "negative_predictive_value")
+THRESHOLDS_SHOWN += ("weights", "protocol")
+CALIBRATION_SHOWN = ("model", "method", "fitted_on", "temperature", "judged_on", "loss", "brier")
+CALIBRATION_SHOWN += ("ece", "ace", "weights", "protocol")
+ALL_SHOWN = ("model", "level", "judged_on", "images", "groups", "auc", "accuracy", "recall")
+ALL_SHOWN += ("specificity", "loss", "weights", "protocol")
 
 HEADINGS = {
     "f1": "F1",
@@ -33,6 +45,15 @@ HEADINGS = {
     "fn": "FN",
     "tp": "TP",
     "n": "n",
+    "p": "P",
+    "p_holm": "P (Holm)",
+    "p_mcnemar": "P (McNemar)",
+    "p_delong": "P (DeLong)",
+    "auc_first": "AUC first",
+    "auc_second": "AUC second",
+    "mcc": "MCC",
+    "ece": "ECE",
+    "ace": "ACE",
 }
 SERIES = {
     "01": "The data",
@@ -69,7 +90,9 @@ def write_report(run: Path) -> Path:
 def contents(run: Path) -> dict:
     """Everything that the page shows, read from the run folder."""
     record = read_if_there(run, "run.json")
-    figures = sorted(embedded_figures(run), key=lambda figure: (figure.number, figure.name))
+    figures = sorted(
+        embedded_figures(run), key=lambda figure: (figure.number, in_order(figure.name))
+    )
     return {
         "run": short(run),
         "record": record,
@@ -78,13 +101,18 @@ def contents(run: Path) -> dict:
         "audit": comparison(run, "tables/leakage_summary.csv"),
         "audit_words": paragraphs(run, "tables/leakage.md"),
         "audit_figures": [figure for figure in figures if figure.number == "09"],
+        "robustness_figures": [figure for figure in figures if figure.number == "10"],
         "comparison": comparison(run, "tables/comparison.csv"),
-        "comparison_all": comparison(run, "tables/comparison_all.csv"),
+        "pairs": comparison(run, "tables/pairwise.csv", PAIRS_SHOWN),
+        "thresholds": comparison(run, "tables/thresholds.csv", THRESHOLDS_SHOWN),
+        "calibration": comparison(run, "tables/calibration.csv", CALIBRATION_SHOWN),
+        "comparison_all": comparison(run, "tables/comparison_all.csv", ALL_SHOWN),
+        "robustness_words": paragraphs(run, "tables/robustness.md"),
         "main_figures": [figure for figure in figures if figure.number == "07"],
         "other_figures": [
             (SERIES.get(number, number), list(group))
             for number, group in itertools.groupby(
-                (figure for figure in figures if figure.number not in ("07", "09")),
+                (figure for figure in figures if figure.number not in ("07", "09", "10")),
                 lambda each: each.number,
             )
         ],
@@ -122,14 +150,17 @@ class Cell:
     warn: bool = False
 
 
-def comparison(run: Path, name: str) -> dict:
+def comparison(run: Path, name: str, shown: tuple[str, ...] = ()) -> dict:
     """A table of results as headings and rows of cells; empty when it is missing.
 
-    Columns `x_low` and `x_high` become the interval of `x`.
+    Columns `x_low` and `x_high` become the interval of `x`. Of `shown` columns, if any are named.
     """
     if not (run / name).is_file():
         return {}
     table = read_table(run, name)
+    if shown:
+        with_bounds = [f"{column}{end}" for column in shown for end in ("", "_low", "_high")]
+        table = table[[column for column in with_bounds if column in table]]
     bounds = {f"{column}{end}" for column in table for end in ("_low", "_high")}
     columns = [column for column in table.columns if column not in bounds]
     return {
@@ -163,8 +194,8 @@ def cell(row: pd.Series, column: str, table: pd.DataFrame) -> Cell:
         return Cell(number(value, table[column]), interval, number=True)
     if pd.isna(value) or value == "":
         return Cell("–")
-    if column in ("architecture", "model"):
-        return Cell(NETWORK_TITLE.get(value, str(value)))
+    if column in ("architecture", "model", "first", "second"):
+        return Cell(capital(title(str(value))))
     if column == "weights":
         # Of a long path the file's name tells which it is.
         random = value == "random"
@@ -206,6 +237,13 @@ def embedded_figures(run: Path) -> list[Figure]:
         if sum(len(figure.source) for figure in figures) <= MOST_BYTES * 4 / 3:
             break
     return figures
+
+
+def in_order(name: str) -> list[tuple[bool, int, str]]:
+    """A key by which `07_2_pairs` comes before `07_10_coverage`."""
+    return [
+        (not part.isdigit(), int(part) if part.isdigit() else 0, part) for part in name.split("_")
+    ]
 
 
 def embedded(path: Path, most: int) -> Figure | None:

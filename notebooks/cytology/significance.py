@@ -158,6 +158,8 @@ def in_words(row, first: str, second: str) -> str:
     interval = f"95 % {bounds[0]:.3f} to {bounds[1]:.3f}"
     if np.isnan(row.difference_low):
         interval = "no interval: too few groups, or no difference at all"
+    if size < 0.0005:
+        return f"The data do not separate {first} from {second}: equal AUCs ({interval})."
     separated = row.p_holm < ALPHA and (row.difference_low > 0 or row.difference_high < 0)
     if separated:
         return (

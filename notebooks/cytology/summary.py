@@ -3,6 +3,7 @@
 import pandas as pd
 
 from cytology.evaluation import ENSEMBLE, OUT_OF_FOLD
+from cytology.intervals import span
 from cytology.settings import NETWORK_TITLE, plural
 from cytology.significance import in_words
 
@@ -51,8 +52,8 @@ def summary(
             sentence
             for name in table["architecture"]
             for sentence in (
-                threshold_in_words(thresholds, name),
-                calibration_in_words(calibrations, name),
+                threshold_in_words(thresholds, name, table["judged_on"].iloc[0]),
+                calibration_in_words(calibrations, name, table["judged_on"].iloc[0]),
             )
         ],
     ]
@@ -69,12 +70,12 @@ def best_in_words(table: pd.DataFrame, unit: str) -> list[str]:
     best = ordered.iloc[0]
     has = " has the highest AUC," if len(ordered) > 1 else " reaches AUC"
     others = [
-        f"{NETWORK_TITLE[row.architecture]} {row.auc:.3f} ({row.auc_low:.3f} to {row.auc_high:.3f})"
-        for row in ordered.iloc[1:].itertuples()
+        f"{NETWORK_TITLE[row['architecture']]} {row['auc']:.3f} ({span(row, 'auc')})"
+        for _, row in ordered.iloc[1:].iterrows()
     ]
     return [
         f"{NETWORK_TITLE[best['architecture']]}{has} {best['auc']:.3f} "
-        f"(95 % interval by {unit} {best['auc_low']:.3f} to {best['auc_high']:.3f}; "
+        f"(95 % interval by {unit} {span(best, 'auc')}; "
         f"{best['judged_on']}, {best['images']} images, {best['groups']} {plural(unit)})"
         + "".join(f"; {other}" for other in others)
         + "."
@@ -124,27 +125,25 @@ def worth_in_words(row: pd.Series, unit: str, at_unit_level: bool) -> str:
     )
 
 
-def threshold_in_words(thresholds: pd.DataFrame, name: str) -> str:
-    """What the threshold for the wanted sensitivity gave where it was not chosen."""
+def threshold_in_words(thresholds: pd.DataFrame, name: str, on: str) -> str:
+    """What the threshold for the wanted sensitivity gave, on what the comparison rests on."""
     rows = thresholds[(thresholds["model"] == name) & (thresholds["rule"] == "sensitivity")]
-    chosen_on = rows["chosen_on"].iloc[0]
-    row = rows[rows["judged_on"] == (OUT_OF_FOLD if chosen_on == OUT_OF_FOLD else "test")].iloc[0]
-    how = "cross-fitted" if chosen_on == OUT_OF_FOLD else "on test"
+    row = rows[rows["judged_on"] == on].iloc[0]
+    how = "cross-fitted" if on == OUT_OF_FOLD else "on test"
     return (
         f"{NETWORK_TITLE[name]}, at the threshold that was to find {row['wanted_sensitivity']:.0%} "
-        f"of the malignant images (chosen on {chosen_on} predictions, judged {how}): sensitivity "
-        f"{row['recall']:.3f} ({row['recall_low']:.3f} to {row['recall_high']:.3f}), specificity "
-        f"{row['specificity']:.3f} ({row['specificity_low']:.3f} to {row['specificity_high']:.3f})."
+        f"of the malignant images (chosen on {row['chosen_on']} predictions, judged {how}): "
+        f"sensitivity {row['recall']:.3f} ({span(row, 'recall')}), "
+        f"specificity {row['specificity']:.3f} ({span(row, 'specificity')})."
     )
 
 
-def calibration_in_words(calibrations: pd.DataFrame, name: str) -> str:
+def calibration_in_words(calibrations: pd.DataFrame, name: str, on: str) -> str:
     """Whether the network's probabilities were too sure, and what the temperature did about it."""
     rows = calibrations[calibrations["model"] == name].set_index(["method", "judged_on"])
-    on = OUT_OF_FOLD if ("none", OUT_OF_FOLD) in rows.index else "test"
     raw, cooled = rows.loc[("none", on)], rows.loc[("temperature", on)]
     temperature = cooled["temperature"]
-    sure = "too sure" if temperature > 1 else "not sure enough"
+    sure = "too sure" if temperature > 1.1 else "not sure enough" if temperature < 0.9 else "fair"
     verb = "lowers" if cooled["loss"] < raw["loss"] else "does not lower"
     return (
         f"{NETWORK_TITLE[name]}'s probabilities are {sure}: a temperature of {temperature:.2f}, "

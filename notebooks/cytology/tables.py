@@ -20,7 +20,7 @@ TEXT = dict.fromkeys(
     + ["split", "model", "architecture", "reason", "finding", "other", "detail", "site", "subtype"]
     + ["category", "magnification", "protocol", "labels", "level", "judged_on", "rule"]
     + ["chosen_on", "fitted_on", "method", "first", "second", "certainty", "weights", "recipe"]
-    + ["shift", "interval", "device"],
+    + ["shift", "amount", "column", "left_out", "interval", "device"],
     "str",
 )
 
@@ -45,6 +45,7 @@ WRITTEN_BY = {
     "tables/thresholds.csv": "07_comparison",
     "tables/calibration.csv": "07_comparison",
     "tables/leakage_audit.csv": "09_leakage_audit",
+    "tables/robustness.csv": "10_robustness",
 } | {
     f"{name}/{file}": TRAINING_NOTEBOOKS[name]
     for name in ARCHITECTURE_NAMES

@@ -21,12 +21,17 @@ from cytology.augmentation import pictures_of
 from cytology.backend import keras
 from cytology.features import Features, digest
 from cytology.heads import LinearHead
-from cytology.pipeline import DecodedImages, batches, frozen_features
+from cytology.pipeline import DecodedImages, batches, decode, frozen_features
 from cytology.predictions import as_taken, prediction_rows
 from cytology.settings import CACHE, InputError, file_hash, progress, somebody_looks_on
-from cytology.splitting import inner_group_split, judged_pictures, training_pictures
-from cytology.tables import written_whole
-from cytology.weights import Weights
+from cytology.splitting import (
+    inner_group_split,
+    judged_pictures,
+    read_split,
+    training_pictures,
+)
+from cytology.tables import read_json, read_table, written_whole
+from cytology.weights import Weights, find_weights
 
 # What was trained, by (train_head, fine_tune): the words of the comparison.
 RECIPES = {
@@ -78,6 +83,28 @@ def network(
             model.save_weights(temporary)
     model.load_weights(path)
     return model, file_hash(path)
+
+
+def backbone_of_run(
+    run: Path, architecture: str, root: Path, weights: str
+) -> tuple[keras.Model, DecodedImages]:
+    """What made the frozen features of a run: the feature extractor, and the decoded images.
+
+    Raises `InputError` if `weights` are not those that the run began with.
+    """
+    about, manifest = (
+        read_json(run, f"{architecture}/metrics.json"),
+        read_table(run, "manifest.csv"),
+    )
+    images = decode(root, manifest, about["image_size"], about["fit"])
+    found = find_weights(architecture, weights)
+    model, weights_hash = network(architecture, found, images, read_split(run), about["seed"])
+    if weights_hash != about["weights_hash"]:
+        raise InputError(
+            f"Parameter `weights` is {weights!r}, but {architecture} was trained with other "
+            f"weights ({about['weights']}): give those of the run."
+        )
+    return feature_extractor(model), images
 
 
 def features_for(

@@ -21,6 +21,12 @@ from cytology.plots.data import (
 )
 from cytology.plots.decisions import abstention, calibration, decision_curve, thresholds
 from cytology.plots.inference import predicted_gallery
+from cytology.plots.robustness import (
+    against_strength,
+    calibration_curves,
+    domains_left_out,
+    shifts,
+)
 from cytology.plots.style import CLASS_COLOUR, NETWORK_COLOUR, SPLIT_COLOUR
 from cytology.plots.training import confusions, learning_curves, who_is_where
 
@@ -29,8 +35,10 @@ __all__ = [
     "NETWORK_COLOUR",
     "SPLIT_COLOUR",
     "abstention",
+    "against_strength",
     "appearance",
     "calibration",
+    "calibration_curves",
     "class_counts",
     "confusions",
     "copies",
@@ -38,6 +46,7 @@ __all__ = [
     "coverage",
     "curves",
     "decision_curve",
+    "domains_left_out",
     "forest",
     "gallery",
     "image_sizes",
@@ -49,6 +58,7 @@ __all__ = [
     "pad_or_stretch",
     "pair_differences",
     "predicted_gallery",
+    "shifts",
     "thresholds",
     "who_is_where",
 ]

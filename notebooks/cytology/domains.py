@@ -1,0 +1,138 @@
+"""One domain left out: train on every stain (or site) but one, judge on that one."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy.special import expit
+
+from cytology.heads import fitted_head
+from cytology.intervals import (
+    DRAWS,
+    auc_interval,
+    group_weights,
+    over_draws,
+    percentile_interval,
+    span,
+)
+from cytology.leakage import assign_folds, draw_images, features_of_run, out_of_fold_logits
+from cytology.metrics import auc_from_ranks, auc_of_draws
+from cytology.robustness import with_interval, without_weights
+from cytology.settings import NETWORK_TITLE, plural, progress
+from cytology.tables import read_json, read_table
+
+DOMAINS = ("site", "stain")  # columns of the manifest
+REPEATS = 25  # of the random parts, which are few and so differ
+MOST_IMAGES = 2000
+
+
+def domains_of(manifest: pd.DataFrame, column: str) -> list[str]:
+    """The values of `column` that can be left out, sorted; none if there are not two.
+
+    Inside such a domain and outside, among groups that have no image in it, lie both classes.
+    Images without a value belong to no domain.
+    """
+    if column not in manifest:
+        return []
+    known = manifest[manifest[column] != ""]
+    found = [
+        domain
+        for domain in sorted(known[column].unique())
+        if all(known["label"][part].nunique() == 2 for part in parts_of(known, column, domain))
+    ]
+    return found if len(found) > 1 else []
+
+
+def parts_of(images: pd.DataFrame, column: str, domain: str) -> tuple[np.ndarray, np.ndarray]:
+    """Masks of the images judged and of those trained on where `domain` is left out.
+
+    A group that lies in two domains is judged and never trained on.
+    """
+    judged = (images[column] == domain).to_numpy()
+    return judged, ~images["group"].isin(images["group"][judged]).to_numpy()
+
+
+def leave_one_out(
+    values: np.ndarray, images: pd.DataFrame, column: str, seed: int, draws: int = DRAWS
+) -> pd.DataFrame:
+    """A row a domain: AUC of a head that never saw it, and of heads that saw all domains.
+
+    `values` are features of `images`, shape (images, width). Both kinds judge the domain's images,
+    and none saw a judged group. Those of `auc_mixed` come from as many random parts of whole groups
+    as there are domains, so that both learn from about as many images; AUC and bounds are means
+    over `REPEATS` ways to draw the parts. `auc_drop` is mixed less left out, with its interval from
+    drawing groups; the other intervals are clustered DeLong.
+    """
+    there = (images[column] != "").to_numpy()
+    values, images = values[there], images[there].reset_index(drop=True)
+    malignant, domains = (images["label"] == "M").to_numpy(), domains_of(images, column)
+    mixed = []
+    for repeat in range(REPEATS):
+        fold = assign_folds(images, "patients_together", len(domains), seed + repeat)
+        mixed.append(out_of_fold_logits(values, malignant, fold))
+    table = []
+    for domain in domains:
+        judged, trained_on = parts_of(images, column, domain)
+        rows, truth = images.loc[judged, ["group", "label"]], malignant[judged]
+        head = fitted_head(values[trained_on], malignant[trained_on])
+        left_out, saw = head.decision_function(values[judged]), [each[judged] for each in mixed]
+
+        def drop(weights, truth=truth, left_out=left_out, saw=saw):
+            with_it = np.mean([auc_of_draws(truth, each, weights) for each in saw], axis=0)
+            return {"drop": with_it - auc_of_draws(truth, left_out, weights)}
+
+        auc = auc_from_ranks(truth, left_out)
+        auc_mixed = np.mean([auc_from_ranks(truth, each) for each in saw])
+        bounds = [auc_interval(rows.assign(probability=expit(each))) for each in [left_out, *saw]]
+        drawn = over_draws(rows, group_weights(rows, draws), drop)["drop"]
+        row = {"column": column, "left_out": domain, "images": len(rows)}
+        row |= {"groups": rows["group"].nunique(), "trained_on": int(trained_on.sum())}
+        row |= with_interval("auc", auc, bounds[0])
+        row |= with_interval("auc_mixed", auc_mixed, np.mean(bounds[1:], axis=0))
+        row |= with_interval("auc_drop", auc_mixed - auc, percentile_interval(drawn))
+        table.append(row)
+    return pd.DataFrame(table)
+
+
+def left_out_of(
+    run: Path, names: list[str], root: Path, weights: str, batch_size: int, seed: int
+) -> pd.DataFrame:
+    """`leave_one_out` for each network and column of `DOMAINS`; empty where no column allows it.
+
+    Features of images as taken, from the cache where the training notebooks left them; of at most
+    `MOST_IMAGES`, whole groups.
+    """
+    images = draw_images(read_table(run, "manifest.csv"), MOST_IMAGES, seed)
+    columns = [column for column in DOMAINS if domains_of(images, column)]
+    tables = []
+    for name in names if columns else []:
+        features = features_of_run(run, name, images, 1, root, weights, batch_size)
+        values = features.of(images.assign(orientation=0))
+        about = read_json(run, f"{name}/metrics.json")["weights"]
+        for column in progress(columns, NETWORK_TITLE[name], unit="column"):
+            table = leave_one_out(values, images, column, seed)
+            table.insert(0, "weights", about)
+            table.insert(0, "architecture", name)
+            tables.append(table)
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+
+
+def in_words(table: pd.DataFrame, unit: str) -> list[str]:
+    """What the table of domains allows to say, a sentence a network and domain."""
+    sentences = without_weights(table)
+    for _, row in table[table["weights"] != "random"].iterrows():
+        drop = f"{row['auc_drop']:.3f} ({span(row, 'auc_drop')})"
+        if row["auc_drop_low"] > 0:
+            verdict = f"Not to have seen it costs {drop}"
+        elif row["auc_drop_high"] < 0:
+            verdict = f"Heads that saw it are worse; the drop is {drop}"
+        else:
+            verdict = f"The drop is {drop}, not shown to matter here"
+        sentences.append(
+            f"{NETWORK_TITLE[row['architecture']]}, {row['column']} {row['left_out']} left out: "
+            f"AUC {row['auc']:.3f} ({span(row, 'auc')}) on its "
+            f"{row['images']} images of {row['groups']} {plural(unit)}, against "
+            f"{row['auc_mixed']:.3f} ({span(row, 'auc_mixed')}) "
+            f"by heads that saw every {row['column']}. {verdict}."
+        )
+    return sentences

@@ -1,0 +1,377 @@
+"""How a trained network takes another stain, focus, compression or scale.
+
+Pictures are shifted as a network meets them: shrunk into its square, shifted, then padded. Each is
+judged by the head that never saw its patient, at five strengths of every shift.
+"""
+
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import PIL
+from PIL import Image
+from scipy.special import expit
+from sklearn.cluster import KMeans
+
+from cytology.augmentation import fit_to_square
+from cytology.features import FeatureStore
+from cytology.heads import LinearHead, read_heads
+from cytology.intervals import (
+    DRAWS,
+    auc_interval,
+    group_weights,
+    over_draws,
+    percentile_interval,
+    span,
+)
+from cytology.metrics import auc_from_ranks, classification_metrics, metrics_of_draws
+from cytology.predictions import read_predictions
+from cytology.quality import open_rgb
+from cytology.settings import CACHE, NETWORK_TITLE, InputError, file_hash, plural, progress
+from cytology.shifts import NONE, SHIFTS, STRENGTHS, Smear, amount, lab_pixels, shifted
+from cytology.splitting import read_split
+from cytology.tables import read_json, read_table, require, splits_as_the_original
+
+# --------------------------------------------------------- images and networks
+
+
+def judged_on(run: Path, names: list[str]) -> str:
+    """`out-of-fold` where every network has heads of the folds, else `test`.
+
+    A network that was fine-tuned has no folds; those of the original's protocol leak.
+    """
+    tuned = any(read_json(run, f"{name}/metrics.json")["fine_tuned"] for name in names)
+    return "test" if tuned or splits_as_the_original(run) else "out-of-fold"
+
+
+def choose_images(run: Path, on: str, most: int, seed: int) -> pd.DataFrame:
+    """At most `most` images to shift: `image_id, group, label, fold, sha256`, perhaps `stain`.
+
+    Both classes in turn as long as they last, and within a class one image of each group before
+    the second of any. A smaller `most` gives the first of them. Raises `InputError` where fewer
+    than two groups can be judged.
+    """
+    split, manifest = read_split(run), read_table(run, "manifest.csv")
+    rows = split[(split["split"] == "test") == (on == "test")].drop_duplicates("image_id")
+    known = manifest[["image_id", "sha256", *manifest.columns.intersection(["stain"])]]
+    images = rows[["image_id", "group", "label", "fold"]].merge(known, on="image_id")
+    images = images.drop_duplicates("sha256").sort_values("image_id")
+    images = images.sample(frac=1, random_state=seed)
+    of_group = images.groupby(["label", "group"]).cumcount()
+    images = images.iloc[np.argsort(of_group, kind="stable")]
+    in_turn = images.groupby("label").cumcount()
+    images = images.iloc[np.lexsort([images["label"], in_turn])].head(most)
+    if images["group"].nunique() < 2 or images["label"].nunique() < 2:
+        raise InputError(
+            "Shifts need images of two groups and of both classes, and the images that can be "
+            "judged have fewer: gather images of more patients."
+        )
+    return images.reset_index(drop=True)
+
+
+def open_smears(root: Path, images: pd.DataFrame, size: int, fit: str) -> list[Smear]:
+    """The chosen images as they lie in a square of `size`, with their stain groups."""
+    smears = []
+    for row in progress(list(images.itertuples()), "opening"):
+        image = open_rgb(root / row.image_id)
+        # As `fit_to_square` does it, so that untouched pictures are pixel by pixel its own.
+        scale = size / max(image.size)
+        inside = tuple(max(1, round(side * scale)) for side in image.size)
+        inside = inside if fit == "pad" else (size, size)
+        small = image.resize(inside, Image.Resampling.BILINEAR, reducing_gap=3.0)
+        smears.append(Smear(small, row.sha256))
+    return with_stains(smears, images)
+
+
+def with_stains(smears: list[Smear], images: pd.DataFrame) -> list[Smear]:
+    """The smears with the colours of their own and of the other stain group.
+
+    The groups are the values of the column `stain`; where it has no two, or misses one, two
+    clusters (k-means) of the mean Lab of each `group`: "darker" and "lighter". The colours of a
+    group are the means over its images. Of more than two groups, the other is the one whose mean
+    is furthest away.
+    """
+    labs = [lab_pixels(smear.image).reshape(-1, 3) for smear in smears]
+    colours = np.array([[lab.mean(axis=0), lab.std(axis=0)] for lab in labs])
+    stain = images.get("stain", pd.Series("", index=images.index))
+    if stain.nunique() < 2 or (stain == "").any():
+        means = pd.DataFrame(colours[:, 0]).groupby(images["group"].to_numpy()).mean()
+        found = KMeans(2, n_init=10, random_state=0).fit(means)
+        darker = np.argmin(found.cluster_centers_[:, 0])
+        names = np.where(found.labels_ == darker, "darker", "lighter")
+        stain = images["group"].map(pd.Series(names, index=means.index))
+    stain = stain.to_numpy()
+    of_stain = {name: colours[stain == name].mean(axis=0) for name in np.unique(stain)}
+
+    def distance(one, other):
+        return np.linalg.norm(of_stain[one][0] - of_stain[other][0])
+
+    other = {name: max(of_stain, key=functools.partial(distance, name)) for name in of_stain}
+    return [
+        replace(smear, stain=str(name), own=of_stain[name], other=of_stain[other[name]])
+        for smear, name in zip(smears, stain, strict=True)
+    ]
+
+
+@dataclass(frozen=True)
+class Network:
+    """A trained network of a run: what its features hang on, its heads, and how it is loaded.
+
+    `load` returns a Keras model that gives features; without `heads` it gives logits itself.
+    """
+
+    name: str
+    key: list
+    size: int
+    fit: str
+    heads: dict[str, LinearHead] | None
+    load: Callable
+
+    def logits(self, features: np.ndarray, folds: pd.Series) -> np.ndarray:
+        """Logits of features of shape (images, width), each by the head of its own fold."""
+        if self.heads is None:
+            return features[:, 0].astype(float)
+        logits = np.empty(len(features))
+        for fold in folds.unique():
+            rows = (folds == fold).to_numpy(bool)
+            logits[rows] = self.heads[f"fold{fold}"].logits(features[rows])
+        return logits
+
+
+def network_of_run(run: Path, name: str, on: str, root: Path, weights: str) -> Network:
+    """The network `name` of a run as it judges `out-of-fold` or `test`; loaded when needed."""
+    about = read_json(run, f"{name}/metrics.json")
+    if on == "test":
+        heads, load = None, functools.partial(whole_network, run, name)
+        key = [name, "whole network", file_hash(require(run, f"{name}/model.keras"))]
+    else:
+        heads = read_heads(run, name)
+        load = functools.partial(backbone, run, name, root, weights)
+        key = [name, about["weights_hash"]]
+    key += [about["image_size"], about["fit"], PIL.__version__]
+    return Network(name, key, about["image_size"], about["fit"], heads, functools.cache(load))
+
+
+def whole_network(run: Path, name: str):
+    """The saved Keras model, from pictures to logits."""
+    from cytology.inference import load_trained  # late: starts TensorFlow
+
+    return load_trained(run, name)[0]
+
+
+def backbone(run: Path, name: str, root: Path, weights: str):
+    """The Keras model that made the run's features; `InputError` if `weights` are others."""
+    from cytology.training import backbone_of_run  # late: starts TensorFlow
+
+    return backbone_of_run(run, name, root, weights)[0]
+
+
+# --------------------------------------------------------------------- judging
+
+
+def shifted_features(
+    network: Network, smears: list[Smear], name: str, batch_size: int, cache: Path = CACHE
+) -> np.ndarray:
+    """Features of the smears under a shift, shape (strengths, smears, width); cached.
+
+    The cache's name says the network, the shift, its amounts and its code; in it, pictures are
+    found by (file hash, strength).
+    """
+    what, strengths = [name], (0,)
+    if name != NONE:
+        shift, strengths = SHIFTS[name], STRENGTHS
+        what += [shift.amounts, inspect.getsource(shift.apply)]
+    if name == "stain":  # its target depends on which images were chosen
+        what += [[s.sha256, s.own.round(3).tolist(), s.other.round(3).tolist()] for s in smears]
+    store = FeatureStore([*network.key, *what], cache)
+    pictures = [(smear, strength) for strength in strengths for smear in smears]
+    names = pd.MultiIndex.from_tuples([(smear.sha256, strength) for smear, strength in pictures])
+    missing = np.flatnonzero(~names.isin(store.known))
+    computed = []
+    for start in range(0, len(missing), batch_size):
+        batch = [pictures[k] for k in missing[start : start + batch_size]]
+        squares = [
+            fit_to_square(shifted(smear, name, strength), network.size, network.fit)
+            for smear, strength in batch
+        ]
+        computed.append(network.load().predict_on_batch(np.stack(squares)))
+    if computed:
+        store.add(names[missing], np.concatenate(computed))
+    return store.values[store.known.get_indexer(names)].reshape(len(strengths), len(smears), -1)
+
+
+def judge(
+    network: Network, images: pd.DataFrame, smears: list[Smear], batch_size: int, cache=CACHE
+) -> pd.DataFrame:
+    """A row a picture: `image_id, group, label, architecture, shift, strength, logit, probability`.
+
+    Untouched pictures stand once, as shift `none` with strength 0.
+    """
+    rows = []
+    for name in progress([NONE, *SHIFTS], NETWORK_TITLE[network.name], unit="shift"):
+        values = shifted_features(network, smears, name, batch_size, cache)
+        for strength, features in enumerate(values, start=0 if name == NONE else 1):
+            logit = network.logits(features, images["fold"])
+            about = {"architecture": network.name, "shift": name, "strength": strength}
+            about |= {"logit": logit, "probability": expit(logit)}
+            rows.append(images[["image_id", "group", "label"]].assign(**about))
+    return pd.concat(rows, ignore_index=True)
+
+
+def distance_from_predictions(run: Path, judged: pd.DataFrame, on: str) -> float:
+    """Largest distance of the untouched pictures' logits from those in `predictions.csv`.
+
+    NaN where it names none of them as taken, as may be under the original's protocol.
+    """
+    distances = []
+    for name, rows in judged[judged["shift"] == NONE].groupby("architecture"):
+        stored = read_predictions(run, name).query("orientation == 0")
+        stored = stored[stored["model"] == ("final" if on == "test" else "oof")]
+        both = rows.merge(stored, on="image_id", suffixes=("", "_stored"))
+        distances.append((both["logit"] - both["logit_stored"]).abs().max())
+    return float(max(distances))
+
+
+# --------------------------------------------------------------------- summary
+
+SHOWN = ("auc", "recall", "specificity", "loss", "ece")
+
+
+def summarize(judged: pd.DataFrame, draws: int = DRAWS) -> pd.DataFrame:
+    """A row a network, shift and strength: metrics and how they changed, all with 95 % intervals.
+
+    AUC has the clustered-DeLong interval, everything else the bootstrap over whole groups.
+    `auc_drop` (untouched less shifted) and `loss_rise` (shifted less untouched) are differences
+    on the same images, taken draw by draw. With too few groups there are no intervals (NaN).
+    """
+    table = []
+    for architecture, of_network in judged.groupby("architecture", sort=False):
+        untouched = of_network[of_network["shift"] == NONE]
+        weights = group_weights(untouched, draws)
+        before = classification_metrics(untouched)
+        drawn_before = over_draws(
+            untouched, weights, functools.partial(metrics_of_draws, untouched, names=SHOWN)
+        )
+        for (shift, strength), rows in of_network.groupby(["shift", "strength"], sort=False):
+            found = classification_metrics(rows)
+            drawn = over_draws(
+                rows, weights, functools.partial(metrics_of_draws, rows, names=SHOWN)
+            )
+            row = {"architecture": architecture, "shift": shift, "strength": strength}
+            row |= {"amount": amount(shift, strength), "images": len(rows)}
+            row["groups"] = rows["group"].nunique()
+            for name in SHOWN:
+                auc = name == "auc"
+                bounds = auc_interval(rows) if auc else percentile_interval(drawn[name])
+                row |= with_interval(name, found[name], bounds)
+            for name, metric, sign in (("auc_drop", "auc", -1), ("loss_rise", "loss", 1)):
+                change = sign * (drawn[metric] - drawn_before[metric])
+                bounds = percentile_interval(change)
+                row |= with_interval(name, sign * (found[metric] - before[metric]), bounds)
+            table.append(row)
+    return pd.DataFrame(table)
+
+
+def with_interval(name: str, value: float, bounds: tuple[float, float]) -> dict[str, float]:
+    """`name`, `name_low` and `name_high` of a row."""
+    values = value, *bounds
+    named = zip((name, f"{name}_low", f"{name}_high"), values, strict=True)
+    return {key: round(float(each), 12) + 0.0 for key, each in named}  # no -0.0, no 1e-17
+
+
+def orientation_agreement(run: Path, name: str, on: str) -> dict | None:
+    """How the 8 exact orientations agree, from `predictions.csv`; None if it has only one.
+
+    `alike` is the share of images that are called the same in all orientations; `auc_lowest` and
+    `auc_highest` are those of one orientation alone.
+    """
+    if splits_as_the_original(run):
+        return None
+    rows = read_predictions(run, name, turned=True)
+    rows = rows[rows["model"] == ("final" if on == "test" else "oof")]
+    rows = rows[rows["split"] == "test"] if on == "test" else rows
+    if rows["orientation"].nunique() < 2:
+        return None
+    aucs = [
+        auc_from_ranks((part["label"] == "M").to_numpy(), part["logit"].to_numpy())
+        for _, part in rows.groupby("orientation")
+    ]
+    called = rows.assign(called=rows["logit"] >= 0).groupby("image_id")["called"].nunique()
+    return {
+        "architecture": name, "images": len(called), "orientations": len(aucs),
+        "alike": float((called == 1).mean()), "auc_lowest": min(aucs), "auc_highest": max(aucs),
+    }  # fmt: skip
+
+
+# -------------------------------------------------------------------- in words
+
+
+def without_weights(table: pd.DataFrame) -> list[str]:
+    """The sentence on networks without pretrained weights, where the table has any."""
+    names = table.loc[table["weights"] == "random", "architecture"].drop_duplicates()
+    if names.empty:
+        return []
+    return [
+        f"No pretrained weights for {', '.join(names.map(NETWORK_TITLE))}: these rows show the "
+        "machinery and rank nothing. Nothing is called harmful or harmless from them."
+    ]
+
+
+def in_words(table: pd.DataFrame, reference: int, unit: str) -> list[str]:
+    """What the table of shifts allows to say at strength `reference`, one network a sentence.
+
+    A drop whose interval includes 0 is called "not shown to matter here", however large.
+    """
+    if (table["protocol"] == "original").any():
+        return [
+            "Protocol original: the split leaks, so these numbers say how well shifted copies "
+            "are recognized. Nothing is called harmful or harmless from them."
+        ]
+    sentences = without_weights(table)
+    pretrained = table[table["weights"] != "random"]
+    for name, rows in pretrained.groupby("architecture", sort=False):
+        untouched = rows[rows["shift"] == NONE].iloc[0]
+        clauses = verdicts(rows[rows["strength"] == reference])
+        sentences.append(
+            f"{NETWORK_TITLE[name]}, {untouched['judged_on']}, {untouched['images']} images of "
+            f"{untouched['groups']} {plural(unit)}: AUC {untouched['auc']:.3f} untouched (95 %: "
+            f"{span(untouched, 'auc')}). At strength {reference} "
+            f"{'; '.join(clauses)}."
+        )
+    at = pretrained[pretrained["strength"] == reference]
+    tried = int(at["auc_drop_low"].notna().sum())
+    if tried:
+        sentences.append(
+            f"These are {tried} drops, each with a 95 % interval: if no shift mattered, about "
+            f"{tried / 20:.1f} of the intervals would leave out 0 by chance alone."
+        )
+    return sentences
+
+
+def verdicts(at: pd.DataFrame) -> list[str]:
+    """Clauses on AUC and log loss from the rows of one network at one strength."""
+    if at["auc_drop_low"].isna().any():
+        return ["no drop has an interval, so nothing is said of any shift"]
+    falls, rises = at[at["auc_drop_low"] > 0], at[at["auc_drop_high"] < 0]
+    clauses = []
+    for verb, rows, sign in (("falls", falls, 1), ("rises", rises, -1)):
+        named = []
+        for _, row in rows.sort_values("auc_drop", ascending=sign < 0).iterrows():
+            low, high = sorted(sign * row[["auc_drop_low", "auc_drop_high"]])
+            by = f"{sign * row['auc_drop']:.3f} ({low:.3f} to {high:.3f})"
+            named.append(f"{row['shift']} ({row['amount']}) by {by}")
+        clauses += [f"AUC {verb} under {', '.join(named)}"] if named else []
+    open_ = at.drop(index=[*falls.index, *rises.index])
+    if len(open_):
+        clauses.append(
+            f"not shown to matter here: {', '.join(open_['shift'])} (their intervals include 0; "
+            f"they would also allow drops of up to {open_['auc_drop_high'].max():.3f})"
+        )
+    for verb, rows in (("rises", at["loss_rise_low"] > 0), ("falls", at["loss_rise_high"] < 0)):
+        if rows.any():
+            clauses.append(f"log loss {verb} under {', '.join(at.loc[rows, 'shift'])}")
+    return clauses
