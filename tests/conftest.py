@@ -7,11 +7,12 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from cytology.augmentation import pictures_of
 from cytology.predictions import prediction_rows
 from cytology.sample import draw_sample
 from cytology.settings import ARCHITECTURE_NAMES
 from cytology.splitting import describe, judged_pictures, split_by_group
-from cytology.tables import write_json, write_table
+from cytology.tables import read_table, write_json, write_table
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 
@@ -94,3 +95,25 @@ def run(tmp_path, manifest):
         metrics |= {"split": about["fingerprint"], "seed": 0, "weights_hash": "0" * 64}
         write_json(folder, f"{name}/metrics.json", metrics)
     return folder
+
+
+@pytest.fixture
+def full_run(run):
+    """The run with what training writes besides: fold models on test, and four orientations."""
+    rng, split = np.random.default_rng(1), read_table(run, "split.csv")
+    for name in ARCHITECTURE_NAMES:
+        taken = read_table(run, f"{name}/predictions.csv")
+        test = pictures_of(split[split["split"] == "test"], 1)
+        truth = np.where(test["label"] == "M", 1.0, -1.0)
+        folds = [
+            prediction_rows(test, truth + rng.normal(size=len(test)), f"fold{fold}", 0)
+            for fold in range(3)
+        ]
+        table = pd.concat([taken, *folds], ignore_index=True)
+        turned = [table]
+        for orientation in (1, 2, 3):
+            logit = table["logit"] + rng.normal(scale=0.5, size=len(table))
+            rows = table.assign(orientation=orientation)
+            turned.append(prediction_rows(rows, logit, table["model"], 0))
+        write_table(run, f"{name}/predictions.csv", pd.concat(turned))
+    return run
