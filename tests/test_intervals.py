@@ -237,7 +237,7 @@ def test_a_class_in_fewer_than_two_groups_leaves_no_interval(labels, groups):
 # --------------------------------------------------------------------- bootstrap
 
 
-def test_a_draw_of_groups_joins_their_members(many):
+def test_a_draw_of_groups_joins_their_members():
     rows = rows_with_skill(6, mixed=True)
     weights = group_weights(rows, draws=6, seed=2)
     names = [name for name in METRICS if name not in ("ece", "ace")]
