@@ -8,7 +8,7 @@ of studies whose 95 % interval holds the true AUC, for each kind of interval. Th
 equally good models, which differ by luck alone: the share of triples with any difference that is
 called significant after Holm, and, as the warning, the share of pairs that tests of single images
 call so. Each share has its Wilson interval; that of pairs counts triples, since the three pairs of
-one triple are alike. Takes about four minutes.
+one triple are alike. Takes about three minutes.
 """
 
 import argparse

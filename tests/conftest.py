@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from cytology import intervals
 from cytology.augmentation import pictures_of
 from cytology.predictions import prediction_rows
 from cytology.sample import draw_sample
@@ -117,3 +118,12 @@ def full_run(run):
             turned.append(prediction_rows(rows, logit, table["model"], 0))
         write_table(run, f"{name}/predictions.csv", pd.concat(turned))
     return run
+
+
+@pytest.fixture
+def few_draws(monkeypatch):
+    """Fifty draws for every interval: where the numbers of intervals are not the question."""
+    drawn = intervals.group_weights
+    monkeypatch.setattr(
+        intervals, "group_weights", lambda rows, draws=50, seed=0: drawn(rows, min(draws, 50), seed)
+    )

@@ -1,197 +1,61 @@
-"""Metrics by hand, intervals by group, the baseline, and what a comparison may say."""
-
-import math
+"""What carries the headline, the tables of the comparison, and rows found by key alone."""
 
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.linear_model import LogisticRegression
+from scipy.special import expit
+from scipy.stats import ttest_1samp
 from sklearn.metrics import roc_auc_score
-from sklearn.preprocessing import StandardScaler
 
 from cytology import evaluation
 from cytology.evaluation import (
-    auc_from_ranks,
-    classification_metrics,
+    OUT_OF_FOLD,
+    TEST,
+    combined,
     comparison,
     comparison_all,
-    group_bootstrap,
+    fold_pairs,
     headline,
-    metrics_with_intervals,
-    shortcut_baseline,
-    summary,
+    networks,
+    pairs_of_models,
+    weights_behind,
 )
+from cytology.intervals import auc_interval
+from cytology.metrics import METRICS, classification_metrics
 from cytology.predictions import read_predictions
-from cytology.settings import InputError
-from cytology.splitting import split_pictures_at_random
+from cytology.settings import ARCHITECTURE_NAMES, InputError
+from cytology.shortcuts import BASELINE, shortcut_baseline
+from cytology.significance import group_swap_p, matched
 from cytology.tables import read_json, read_table, write_json, write_table
 
-
-def rows_of(labels, probabilities, groups=None):
-    groups = range(len(labels)) if groups is None else groups
-    return pd.DataFrame({"label": list(labels), "probability": probabilities, "group": groups})
+pytestmark = pytest.mark.usefixtures("few_draws")
 
 
-@pytest.fixture
-def many():
-    """300 one-image groups, predicted with some skill."""
-    rng = np.random.default_rng(1)
-    truth = rng.random(300) < 0.5
-    logit = np.where(truth, 0.8, -0.8) + rng.normal(size=300)
-    return rows_of(np.where(truth, "M", "B"), 1 / (1 + np.exp(-logit)))
+def rows_of(labels, probabilities):
+    rows = pd.DataFrame({"label": list(labels), "probability": probabilities})
+    return rows.assign(group=range(len(rows)))
 
 
-# ----------------------------------------------------------------------- metrics
+def change(run, name, **values):
+    write_json(run, name, read_json(run, name) | values)
 
 
-def test_metrics_of_an_example_worked_by_hand():
-    """TN 1, FP 1, FN 1, TP 2; of the 6 pairs of an M and a B, 5 are in order."""
-    found = classification_metrics(rows_of("BBMMM", [0.1, 0.6, 0.4, 0.8, 0.5]))
-    expected = {
-        "accuracy": 3 / 5,
-        "balanced_accuracy": (2 / 3 + 1 / 2) / 2,
-        "precision": 2 / 3,
-        "recall": 2 / 3,
-        "specificity": 1 / 2,
-        "f1": 2 / 3,
-        "loss": -sum(map(math.log, [0.9, 0.4, 0.4, 0.8, 0.5])) / 5,
-        "auc": 4 / 6,
-    }
-    assert found == pytest.approx(expected)
+def baseline_of(run):
+    names = ("manifest.csv", "tables/appearance.csv", "split.csv")
+    return shortcut_baseline(*(read_table(run, name) for name in names))
 
 
-def test_nothing_called_malignant_is_a_precision_of_zero():
-    found = classification_metrics(rows_of("BM", [0.1, 0.2]))
-    assert found["precision"] == found["recall"] == found["f1"] == 0 and found["auc"] == 1
+def keep(run, *names):
+    """Leave the predictions of these networks alone."""
+    for name in set(ARCHITECTURE_NAMES) - set(names):
+        (run / name / "predictions.csv").unlink()
 
 
-@pytest.mark.filterwarnings("ignore:y_pred contains classes")
-def test_one_class_has_no_auc():
-    rows = rows_of("MM", [0.1, 0.9])
-    assert math.isnan(classification_metrics(rows)["auc"])
-    assert all(map(math.isnan, group_bootstrap(rows, draws=20)["auc"]))
+def predictions(run, name):
+    return read_table(run, f"{name}/predictions.csv")
 
 
-def test_the_fast_auc_is_scikit_learns_also_with_ties():
-    rng = np.random.default_rng(0)
-    truth, score = rng.random(200) < 0.3, rng.integers(0, 6, 200) / 5
-    assert auc_from_ranks(truth, score) == pytest.approx(roc_auc_score(truth, score))
-
-
-# --------------------------------------------------------------------- intervals
-
-
-def test_with_one_image_groups_the_interval_is_the_ordinary_one(many):
-    low, high = group_bootstrap(many, draws=2000)["accuracy"]
-    accuracy = classification_metrics(many)["accuracy"]
-    half = 1.96 * math.sqrt(accuracy * (1 - accuracy) / len(many))
-    assert low == pytest.approx(accuracy - half, abs=0.012)
-    assert high == pytest.approx(accuracy + half, abs=0.012)
-    low, high = group_bootstrap(many, draws=2000)["auc"]
-    rng, truth = np.random.default_rng(5), (many["label"] == "M").to_numpy()
-    draws = rng.integers(len(many), size=(500, len(many)))
-    score = many["probability"].to_numpy()
-    ordinary = np.quantile([roc_auc_score(truth[d], score[d]) for d in draws], [0.025, 0.975])
-    assert (low, high) == pytest.approx(tuple(ordinary), abs=0.015)
-
-
-def test_copies_within_a_group_do_not_make_the_interval_narrower(many):
-    copies = pd.concat([many] * 6)
-    naive = copies.assign(group=range(len(copies)))
-
-    def width(rows, name):
-        low, high = group_bootstrap(rows, draws=400)[name]
-        return high - low
-
-    for name in ("accuracy", "auc"):
-        assert width(copies, name) == pytest.approx(width(many, name), rel=0.15)
-        assert width(copies, name) > 2 * width(naive, name)
-
-
-def test_the_bootstrap_is_seeded_and_does_not_see_the_row_order(many):
-    first = group_bootstrap(many, draws=50)
-    np.random.seed(9)
-    assert group_bootstrap(many, draws=50) == first
-    shuffled = group_bootstrap(many.sample(frac=1, random_state=0), draws=50)
-    assert shuffled["auc"] == pytest.approx(first["auc"])
-    assert group_bootstrap(many, draws=50, seed=1) != first
-
-
-def test_intervals_enclose_the_metrics_and_images_and_groups_are_counted(many):
-    found = metrics_with_intervals(many.assign(group=many.index // 3))
-    assert (found["images"], found["groups"]) == (300, 100)
-    for name in ("accuracy", "auc"):
-        assert found[f"{name}_low"] < found[name] < found[f"{name}_high"]
-
-
-# ---------------------------------------------------------------------- baseline
-
-
-def baseline_of(run, change=lambda split: split):
-    split = read_table(run, "split.csv")
-    tables = read_table(run, "manifest.csv"), read_table(run, "tables/appearance.csv")
-    return shortcut_baseline(*tables, change(split))
-
-
-def flipped(rows):
-    return lambda split: split.assign(
-        label=split["label"].mask(rows(split), split["label"].map({"B": "M", "M": "B"}))
-    )
-
-
-def test_the_baseline_is_a_logistic_regression_on_the_other_folds(run):
-    found = baseline_of(run)
-    table = read_table(run, "manifest.csv").merge(read_table(run, "tables/appearance.csv"))
-    table = table.merge(read_table(run, "split.csv"))
-    signs = table[["width", "height", "red", "green", "blue"]].assign(aspect=64 / 48).to_numpy()
-    malignant = (table["label"] == "M").to_numpy()
-    held = (table["split"] != "test").to_numpy()
-    for name, train, judged in [
-        ("oof", held & (table["fold"] != 1), held & (table["fold"] == 1)),
-        ("final", held, ~held),
-    ]:
-        scaler = StandardScaler().fit(signs[train])
-        model = LogisticRegression(max_iter=1000)
-        model.fit(scaler.transform(signs[train]), malignant[train])
-        logit = model.decision_function(scaler.transform(signs[judged]))
-        rows = found[found["model"] == name].set_index("image_id")
-        assert rows.loc[table["image_id"][judged], "logit"].to_numpy() == pytest.approx(logit)
-
-
-def test_every_image_of_train_and_val_is_judged_once_and_test_by_the_final_model(run):
-    found, split = baseline_of(run), read_table(run, "split.csv")
-    counts = found.groupby("model")["image_id"].agg(["size", "nunique"])
-    test = (split["split"] == "test").sum()
-    assert (counts.loc["oof"] == len(split) - test).all() and (counts.loc["final"] == test).all()
-
-
-def test_the_baseline_never_sees_the_labels_of_the_judged_fold_or_of_test(run):
-    found = baseline_of(run).set_index(["model", "image_id"])["logit"]
-    other = baseline_of(run, flipped(lambda split: split["fold"] == 1))
-    judged = other[(other["model"] == "oof") & (other["fold"] == 1)]
-    judged = judged.set_index(["model", "image_id"])["logit"]
-    assert judged.to_numpy() == pytest.approx(found[judged.index].to_numpy())
-    other = baseline_of(run, flipped(lambda split: split["split"] == "test"))
-    other = other.set_index(["model", "image_id"])["logit"]
-    pd.testing.assert_series_equal(other, found)
-
-
-def test_the_baseline_finds_a_stain_that_gives_the_class_away(run):
-    appearance = read_table(run, "tables/appearance.csv")
-    malignant = read_table(run, "manifest.csv")["label"] == "M"
-    write_table(run, "tables/appearance.csv", appearance.assign(red=100 + 100.0 * malignant))
-    found = baseline_of(run)
-    assert classification_metrics(found[found["model"] == "oof"])["auc"] > 0.99
-
-
-def test_the_baseline_keeps_the_pictures_of_the_originals_protocol(run):
-    manifest = read_table(run, "manifest.csv")
-    split = split_pictures_at_random(manifest, 4, 3, 0.2, 0.2, seed=0)
-    found = baseline_of(run, lambda _: split)
-    assert set(found["orientation"]) == {0, 1, 2, 3} and len(found) == len(split)
-
-
-# -------------------------------------------------------------------- comparison
+# ------------------------------------------------------------------ what is judged
 
 
 @pytest.mark.parametrize(
@@ -215,26 +79,13 @@ def test_what_carries_the_headline(groups, fine_tuned, cross_validated, expected
     pd.testing.assert_frame_equal(rows, oof if expected == "out-of-fold" else final)
 
 
-def test_the_comparison_has_a_row_an_architecture(run):
-    table = comparison(run).set_index("architecture")
-    assert list(table.index) == ["mobilenetv2", "inceptionv3", "densenet121"]
-    assert (table["judged_on"] == "out-of-fold").all()
-    for name, row in table.iterrows():
-        predictions = read_predictions(run, name)
-        expected = classification_metrics(predictions[predictions["model"] == "oof"])
-        assert {key: row[key] for key in expected} == pytest.approx(expected)
-    assert {"weights", "accuracy", "precision", "recall", "f1", "loss", "auc"} <= set(table)
-
-
-def test_a_fine_tuned_architecture_is_judged_on_test(run):
-    about = read_json(run, "densenet121/metrics.json")
-    write_json(run, "densenet121/metrics.json", about | {"fine_tuned": True})
-    table = comparison(run).set_index("architecture")
-    assert table["judged_on"].to_dict() == {
-        "mobilenetv2": "out-of-fold", "inceptionv3": "out-of-fold", "densenet121": "test",
-    }  # fmt: skip
-    test = (read_table(run, "split.csv")["split"] == "test").sum()
-    assert table.loc["densenet121", "images"] == test
+def test_one_fine_tuned_network_puts_all_on_test(run):
+    assert evaluation.judged_on(run) == OUT_OF_FOLD
+    change(run, "densenet121/metrics.json", fine_tuned=True)
+    assert evaluation.judged_on(run) == TEST
+    table = comparison(run)
+    assert set(table["judged_on"]) == {TEST}
+    assert (table["images"] == (read_table(run, "split.csv")["split"] == "test").sum()).all()
 
 
 def test_a_run_without_predictions_says_what_to_run(tmp_path):
@@ -242,83 +93,251 @@ def test_a_run_without_predictions_says_what_to_run(tmp_path):
         comparison(tmp_path)
 
 
-def test_the_long_comparison_adds_ensemble_baseline_and_the_patient_level(run):
-    table = comparison_all(run, baseline_of(run)).set_index(["model", "level", "judged_on"])
-    assert len(table) == 5 * 2 * 2 and table.index.is_unique
-    tables = [read_predictions(run, name) for name in ("mobilenetv2", "inceptionv3", "densenet121")]
-    logits = [t[t["model"] == "oof"].set_index("image_id")["logit"] for t in tables]
-    mean = sum(logits) / 3
-    labels = tables[0][tables[0]["model"] == "oof"].set_index("image_id")["label"]
-    ensemble = table.loc[("ensemble (mean logit)", "image", "out-of-fold")]
-    assert ensemble["auc"] == pytest.approx(roc_auc_score(labels.loc[mean.index] == "M", mean))
-    patients = table.xs("group", level="level")
-    assert (patients["images"] == patients["groups"]).all()
+def test_the_report_says_what_it_was_judged_on():
+    text = evaluation.report(rows_of("BBMM", [0.1, 0.6, 0.8, 0.9]), "test")
+    assert text.startswith("judged on test: 4 images, 4 groups\n")
+    assert "malignant (M)      0.667     1.000     0.800         2" in text
 
 
-def test_the_baseline_of_the_comparison_is_judged_on_the_same_part(run):
-    baseline, table = baseline_of(run), comparison(run)
-    for on, model in (("out-of-fold", "oof"), ("test", "final")):
-        expected = classification_metrics(baseline[baseline["model"] == model])["auc"]
-        assert evaluation.baseline_auc(baseline, table.assign(judged_on=on)) == expected
+# ---------------------------------------------------------------------- comparison
 
 
-def test_orientations_are_compared_for_each_architecture(many):
-    logit = np.log(many["probability"] / (1 - many["probability"]))
-    table = pd.concat([many.assign(logit=logit * s, orientations=o) for o, s in ((1, -1), (8, 1))])
-    gain = evaluation.orientation_gain({"mobilenetv2": table}).set_index("orientations")
-    assert gain["auc"][8] == pytest.approx(1 - gain["auc"][1])
-    assert (gain["auc_low"] < gain["auc"]).all() and (gain["auc"] < gain["auc_high"]).all()
+def test_the_comparison_has_a_row_an_architecture(run):
+    table = comparison(run).set_index("architecture")
+    assert tuple(table.index) == ARCHITECTURE_NAMES
+    assert (table["judged_on"] == "out-of-fold").all()
+    for name, row in table.iterrows():
+        rows = read_predictions(run, name)
+        expected = classification_metrics(rows[rows["model"] == "oof"])
+        assert {key: row[key] for key in expected} == pytest.approx(expected)
+    bounds = {f"{name}_{end}" for name in METRICS for end in ("low", "high")}
+    assert bounds | {"weights", "recipe", "protocol", "groups"} <= set(table)
 
 
-def test_the_worst_mistakes_are_wrong_and_the_surest_first():
-    rows = pd.DataFrame({"image_id": list("abcd"), "label": list("BBMM"), "group": 0})
-    rows = rows.assign(orientation=0, logit=[1.0, 3.0, 2.0, -2.0])
-    assert evaluation.worst_mistakes({"x": rows}, 2)["image_id"].tolist() == ["b", "d"]
+def long_comparison(run):
+    return comparison_all(run, baseline_of(run)).set_index(["model", "level", "judged_on"])
 
 
-# ----------------------------------------------------------------------- summary
+def check_numbers(run, everything):
+    """The rows of ensembles hold the metrics of the mean logit, an image and a patient."""
+    for model in ("ensemble", "mobilenetv2, 4 orientations"):
+        rows = mean_by_hand(parts_of(run, model))
+        row = everything.loc[(model, "image", TEST)]
+        expected = classification_metrics(rows)
+        assert {name: row[name] for name in METRICS} == pytest.approx(expected)
+        patients = rows.groupby("group").agg({"label": "first", "logit": "mean"})
+        auc = roc_auc_score(patients["label"] == "M", patients["logit"])
+        assert everything.loc[(model, "patient", TEST), "auc"] == pytest.approx(auc)
+    patients = everything.xs("patient", level="level")
+    assert (patients["groups"] < patients["images"]).all()
 
 
-def compared(*rows, weights="imagenet", protocol="grouped"):
-    table = pd.DataFrame(rows, columns=["architecture", "auc", "auc_low", "auc_high"])
-    table = table.assign(weights=weights, protocol=protocol, judged_on="out-of-fold")
-    return table.assign(groups=24, images=320)
+def test_the_long_comparison_has_every_model_at_both_levels(full_run):
+    everything = long_comparison(full_run)
+    single = [*ARCHITECTURE_NAMES, "ensemble", BASELINE]
+    turned = [f"{name}, 4 orientations" for name in (*ARCHITECTURE_NAMES, "ensemble")]
+    folds = [f"{name}, mean of folds" for name in ARCHITECTURE_NAMES]
+    expected = {(name, OUT_OF_FOLD) for name in single + turned}
+    expected |= {(name, TEST) for name in single + turned + folds}
+    assert everything.index.is_unique
+    for level in ("image", "patient"):
+        assert set(everything.xs(level, level="level").index) == expected
+    check_numbers(full_run, everything)
 
 
-BEST = ("densenet121", 0.95, 0.92, 0.97)
+def mean_by_hand(parts):
+    """Mean logit of each image over all its rows, with a plain dictionary."""
+    logits = {}
+    for table in parts:
+        for row in table.itertuples():
+            logits.setdefault((row.image_id, row.group, row.label), []).append(row.logit)
+    keys = sorted(logits)
+    rows = pd.DataFrame(keys, columns=["image_id", "group", "label"])
+    logit = np.array([sum(logits[key]) / len(logits[key]) for key in keys])
+    return rows.assign(logit=logit, probability=expit(logit))
 
 
-def test_no_winner_is_named_with_random_weights():
-    (sentence,) = summary(compared(BEST, weights=["random"]), 0.5, "patient")
-    assert "ranks nothing" in sentence and "No winner is named" in sentence
-    assert "densenet121" not in sentence.lower()
+def final_on_test(table):
+    return table[(table["model"] == "final") & (table["split"] == "test")]
 
 
-def test_no_winner_is_named_where_the_split_leaks():
-    (sentence,) = summary(compared(BEST, protocol="original"), 0.5, "patient")
-    assert "leaks" in sentence and "densenet121" not in sentence.lower()
-
-
-def test_one_network_alone_is_not_called_the_highest():
-    assert summary(compared(BEST), 0.5, "patient")[0].startswith("DenseNet121 reaches AUC 0.950")
+def parts_of(run, model):
+    """The rows behind a model that combines several, on test."""
+    if model == "mobilenetv2, mean of folds":
+        table = predictions(run, "mobilenetv2")
+        return [
+            table[table["model"].isin(["fold0", "fold1", "fold2"]) & (table["orientation"] == 0)]
+        ]
+    if model == "mobilenetv2, 4 orientations":
+        return [final_on_test(predictions(run, "mobilenetv2"))]
+    tables = [final_on_test(predictions(run, name)) for name in ARCHITECTURE_NAMES]
+    if model == "ensemble":
+        return [table[table["orientation"] == 0] for table in tables]
+    return tables
 
 
 @pytest.mark.parametrize(
-    ("other", "said", "not_said"),
+    "model",
     [
-        (("mobilenetv2", 0.90, 0.85, 0.93), "does not separate the two", "lies below"),
-        (("mobilenetv2", 0.80, 0.75, 0.91), "lies below the best", "does not separate"),
+        "mobilenetv2, mean of folds",
+        "mobilenetv2, 4 orientations",
+        "ensemble",
+        "ensemble, 4 orientations",
     ],
-    ids=["overlap", "apart"],
 )
-def test_separation_is_claimed_only_where_the_intervals_do_not_overlap(other, said, not_said):
-    first, second, last = summary(compared(other, BEST), 0.5, "slide")
-    assert first.startswith("DenseNet121 has the highest AUC, 0.950 (95 % interval by slide")
-    assert "320 images, 24 slides" in first
-    assert said in second and not_said not in second
-    assert last == "Size and mean colour alone reach AUC 0.500. All are clearly above."
+def test_what_combines_several_is_the_mean_logit_by_hand(full_run, model):
+    expected = mean_by_hand(parts_of(full_run, model)).set_index("image_id")
+    found = combined(full_run, TEST)[model].set_index("image_id")
+    assert found.index.is_unique and set(found.index) == set(expected.index)
+    assert found["logit"].to_numpy() == pytest.approx(expected["logit"][found.index].to_numpy())
 
 
-def test_a_network_that_does_not_beat_the_baseline_is_named():
-    sentences = summary(compared(BEST, ("mobilenetv2", 0.8, 0.7, 0.9)), 0.75, "patient")
-    assert sentences[-1].endswith("Not clearly above that: MobileNetV2.")
+def test_groups_with_both_classes_have_no_level_of_their_own(run):
+    keep(run, "mobilenetv2", "densenet121")
+    for name in ("split.csv", "mobilenetv2/predictions.csv", "densenet121/predictions.csv"):
+        table = read_table(run, name)
+        first = table["image_id"].str.endswith("_0.png") & (table["split"] != "test")
+        other = table["label"].map({"B": "M", "M": "B"})
+        write_table(run, name, table.assign(label=table["label"].mask(first, other)))
+    baseline = baseline_of(run)
+    table = comparison_all(run, baseline)
+    assert set(table.loc[table["judged_on"] == OUT_OF_FOLD, "level"]) == {"image"}
+    assert set(table.loc[table["judged_on"] == TEST, "level"]) == {"image", "patient"}
+    assert set(pairs_of_models(run, baseline)["level"]) == {"image"}
+
+
+def test_the_level_is_called_what_a_group_is(run):
+    keep(run, "mobilenetv2")
+    change(run, "split.json", unit="field of view")
+    table = comparison_all(run, baseline_of(run))
+    assert set(table["level"]) == {"image", "field of view"}
+
+
+def test_the_rule_of_a_group_is_a_parameter(run):
+    keep(run, "mobilenetv2")
+    baseline = baseline_of(run)
+    found = {
+        rule: comparison_all(run, baseline, rule).set_index(["model", "level", "judged_on"])[
+            "brier"
+        ]
+        for rule in ("mean_logit", "vote")
+    }
+    images = found["vote"].xs("image", level="level")
+    pd.testing.assert_series_equal(images, found["mean_logit"].xs("image", level="level"))
+    rows = networks(run, OUT_OF_FOLD)["mobilenetv2"]
+    votes = (rows["probability"] >= 0.5).groupby(rows["group"]).mean()
+    truth = rows.groupby("group")["label"].first() == "M"
+    expected = ((truth - votes) ** 2).mean()
+    assert found["vote"]["mobilenetv2", "patient", OUT_OF_FOLD] == pytest.approx(expected)
+
+
+def test_a_fine_tuned_network_has_no_out_of_fold_row(run):
+    keep(run, "mobilenetv2", "densenet121")
+    change(run, "densenet121/metrics.json", fine_tuned=True)
+    table = comparison_all(run, baseline_of(run))
+    rows = table[table["judged_on"] == OUT_OF_FOLD]
+    assert "densenet121" not in set(rows["model"])
+
+
+def test_fold_models_of_a_fine_tuned_network_are_not_its_own(full_run):
+    change(full_run, "densenet121/metrics.json", fine_tuned=True)
+    found = combined(full_run, TEST)
+    assert "densenet121, mean of folds" not in found and "mobilenetv2, mean of folds" in found
+
+
+def test_the_weights_behind_an_ensemble_are_the_worst_of_its_members(run):
+    change(run, "inceptionv3/metrics.json", weights="random")
+    assert weights_behind(run, "ensemble, 8 orientations") == "random"
+    assert weights_behind(run, "mobilenetv2, mean of folds") == "imagenet"
+    assert weights_behind(run, BASELINE) == ""
+
+
+# --------------------------------------------------------------------------- pairs
+
+
+def test_the_pairs_of_a_run_by_family_and_level(full_run):
+    found = pairs_of_models(full_run, baseline_of(full_run))
+    counts = found.groupby(["family", "level"]).size()
+    for level in ("image", "patient"):
+        assert counts["networks", level] == counts["baseline", level] == 3
+        assert counts["more than one", level] == 2 * 3  # its own orientations and the ensemble
+    assert (found["judged_on"] == OUT_OF_FOLD).all()
+    for _, part in found.groupby(["family", "level"]):
+        assert part["p_holm"].min() == pytest.approx(min(1, len(part) * part["p"].min()))
+    at_image = found["level"] == "image"
+    assert found.loc[at_image, ["p_mcnemar", "p_delong"]].isna().all(axis=None)
+    assert found.loc[~at_image, "p_mcnemar"].notna().all()
+    tables = networks(full_run, OUT_OF_FOLD)
+    row = found[at_image & (found["first"] == "mobilenetv2")].iloc[0]
+    assert row["p"] == group_swap_p(matched(tables["mobilenetv2"], tables[row["second"]]))
+
+
+def test_differences_over_folds_are_those_of_the_folds_aucs(run):
+    found = fold_pairs(run)
+    aucs = {}
+    for name in ARCHITECTURE_NAMES:
+        rows = predictions(run, name)
+        for fold, part in rows[rows["model"] == "oof"].groupby("fold"):
+            aucs[name, fold] = roc_auc_score(part["label"] == "M", part["logit"])
+    assert len(found) == 3 * 3
+    for row in found.itertuples():
+        expected = aucs[row.second, row.fold] - aucs[row.first, row.fold]
+        assert row.difference == pytest.approx(expected)
+    part = found[(found["first"] == "mobilenetv2") & (found["second"] == "densenet121")]
+    narrow = ttest_1samp(part["difference"], 0).confidence_interval()
+    # Nadeau and Bengio: 1 / 3 + 1 / 2 in place of 1 / 3.
+    wider = (narrow.high - narrow.low) * np.sqrt((1 / 3 + 1 / 2) / (1 / 3))
+    assert (part["high"] - part["low"]).tolist() == pytest.approx([wider] * 3)
+
+
+def test_networks_judged_on_test_share_no_folds(run):
+    change(run, "densenet121/metrics.json", fine_tuned=True)
+    assert fold_pairs(run).empty
+
+
+# ---------------------------------------------------------------------- repeatable
+
+
+def all_tables(run):
+    baseline = baseline_of(run)
+    tables = [comparison(run), comparison_all(run, baseline), pairs_of_models(run, baseline)]
+    return [*tables, fold_pairs(run)]
+
+
+def test_rows_are_found_by_image_and_twice_is_the_same(full_run):
+    keep(full_run, "mobilenetv2", "densenet121")
+    first = all_tables(full_run)
+    again = all_tables(full_run)
+    assert [table.to_csv() for table in again] == [table.to_csv() for table in first]
+    for seed, name in enumerate(("mobilenetv2", "densenet121")):
+        table = predictions(full_run, name).sample(frac=1, random_state=seed)
+        write_table(full_run, f"{name}/predictions.csv", table)
+    split = read_table(full_run, "split.csv").sample(frac=1, random_state=9)
+    write_table(full_run, "split.csv", split)
+    for one, other in zip(first, all_tables(full_run), strict=True):
+        pd.testing.assert_frame_equal(other, one)
+
+
+# ---------------------------------------------------------------------- the others
+
+
+def test_orientations_are_compared_for_each_architecture():
+    rng = np.random.default_rng(0)
+    rows = rows_of("BM" * 60, 0.5)
+    logit = np.where(rows["label"] == "M", 0.8, -0.8) + rng.normal(size=120)
+    table = pd.concat([rows.assign(logit=logit * s, orientations=o) for o, s in ((1, -1), (8, 1))])
+    gain = evaluation.orientation_gain({"mobilenetv2": table}).set_index("orientations")
+    assert gain["auc"][8] == pytest.approx(roc_auc_score(rows["label"] == "M", logit))
+    assert gain["auc"][8] == pytest.approx(1 - gain["auc"][1])
+    bounds = auc_interval(rows.assign(probability=expit(logit)))
+    assert gain.loc[8, ["auc_low", "auc_high"]].tolist() == pytest.approx(bounds)
+
+
+def test_the_worst_mistakes_are_wrong_and_the_surest_of_each_group_first():
+    rows = pd.DataFrame({"image_id": list("abcdef"), "label": list("BBMMBM")})
+    rows = rows.assign(group=["1", "2", "3", "4", "2", "5"], split="test", fold=0, orientation=0)
+    one = rows.assign(logit=[1.0, 5.0, 2.0, -2.0, 4.0, -0.5])
+    other = rows.assign(logit=[1.0, 1.0, 2.0, -2.0, 1.0, -0.5]).iloc[::-1]
+    found = evaluation.worst_mistakes({"x": one, "y": other}, 3)
+    assert found["image_id"].tolist() == ["b", "d", "a"]
+    assert (found["predicted"] != found["label"]).all()

@@ -153,7 +153,6 @@ def test_the_expected_calibration_error_by_a_slow_loop():
     assert calibration_error(truth, probability) == pytest.approx(expected)
 
 
-@pytest.mark.xfail(strict=True, reason="3 x 0.1 is more than 0.3 in binary: 0.3, 0.6, 0.7 fall")
 def test_a_tenth_lies_in_the_bin_that_begins_with_it():
     tenths = np.array([0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0])
     assert calibration_bins(tenths).tolist() == [*range(10), 9]
@@ -190,7 +189,7 @@ def test_what_comes_true_as_often_as_was_said_has_no_error():
 def test_every_metric_of_draws_is_scikit_learns_with_weights(threshold, ties):
     rows = rows_with_skill(3, count=40, ties=ties)
     rng = np.random.default_rng(4)
-    weights = rng.multinomial(40, np.full(40, 1 / 40), size=25).astype(float)
+    weights = rng.multinomial(40, np.full(40, 1 / 40), size=12).astype(float)
     weights[0] *= rows["label"] == "M"  # draws with one class only
     weights[1] *= rows["label"] == "B"
     weights[2] *= rows["probability"] < threshold  # nothing called malignant
@@ -241,7 +240,6 @@ def test_the_order_of_rows_changes_no_metric_of_draws():
         assert other[name] == pytest.approx(found[name], nan_ok=True)
 
 
-@pytest.mark.xfail(strict=True, reason="mcc of NaN weights is 0")
 def test_draws_without_a_value_have_none():
     """The bootstrap gives NaN weights where there are too few groups."""
     rows = rows_with_skill(11, count=20)

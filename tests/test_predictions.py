@@ -1,13 +1,18 @@
 """The table of predictions: keys, never row order; none is read with another split."""
 
+import os
+
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.special import expit
 
 from cytology.predictions import (
     COLUMNS,
+    GROUP_RULES,
+    as_taken,
     by_group,
-    mean_over_models,
+    mean_logits,
     prediction_rows,
     read_predictions,
     trained,
@@ -55,20 +60,82 @@ def test_missing_predictions_name_their_notebook(run):
         read_predictions(run, "mobilenetv2")
 
 
+# ------------------------------------------------------------------------ reading
+
+
+def test_a_table_that_changed_is_read_again_and_the_reader_may_change_its_own(run):
+    first = read_predictions(run, "mobilenetv2")
+    first["logit"] = 0.0
+    again = read_predictions(run, "mobilenetv2")
+    assert again["logit"].abs().min() > 0
+    path = run / "mobilenetv2/predictions.csv"
+    write_table(run, "mobilenetv2/predictions.csv", again.assign(logit=7.0))
+    os.utime(path, ns=(path.stat().st_atime_ns, path.stat().st_mtime_ns + 1))
+    assert (read_predictions(run, "mobilenetv2")["logit"] == 7).all()
+
+
+def test_turned_pictures_are_read_only_when_asked_for(full_run):
+    taken = read_predictions(full_run, "mobilenetv2")
+    turned = read_predictions(full_run, "mobilenetv2", turned=True)
+    assert set(taken["orientation"]) == {0} and set(turned["orientation"]) == {0, 1, 2, 3}
+    assert len(turned) == 4 * len(taken)
+    pd.testing.assert_frame_equal(turned[turned["orientation"] == 0], taken)
+
+
+def test_under_the_originals_protocol_a_turned_picture_is_an_image_of_its_own():
+    rows = pictures(orientation=[0, 1, 2])
+    assert len(as_taken(rows, pictures())) == 3
+    assert as_taken(rows, pictures().drop(columns="orientation"))["image_id"].tolist() == ["a"]
+
+
+# ---------------------------------------------------------------------- ensembles
+
+
 def test_an_ensemble_matches_pictures_by_key():
     one = pictures(logit=[1.0, 2.0, 3.0])
     other = pictures(logit=[3.0, 4.0, -9.0]).iloc[[2, 0, 1]]
-    mean = mean_over_models([one, other]).set_index("image_id")
+    mean = mean_logits(pd.concat([one, other])).set_index("image_id")
     assert mean["logit"].to_dict() == {"a": 2.0, "b": 3.0, "c": -3.0}
     assert mean["label"].to_dict() == {"a": "B", "b": "B", "c": "M"}
     assert mean["probability"]["a"] == pytest.approx(1 / (1 + np.exp(-2)))
 
 
-def test_a_group_has_the_mean_logit_of_its_images():
-    grouped = by_group(pictures(logit=[1.0, -4.0, 3.0])).set_index("group")
-    assert grouped["logit"].to_dict() == {"1": -1.5, "2": 3.0}
+def test_a_test_image_without_a_fold_is_not_lost_in_an_ensemble():
+    rows = pictures(logit=[1.0, 2.0, 3.0], fold=[0.0, np.nan, np.nan])
+    assert mean_logits(pd.concat([rows, rows]))["logit"].tolist() == [1.0, 2.0, 3.0]
+
+
+def test_turned_pictures_are_averaged_apart_unless_they_are_named_alike():
+    rows = pd.concat([pictures(logit=1.0), pictures(logit=3.0, orientation=1)])
+    assert mean_logits(rows)["logit"].tolist() == [1.0, 3.0] * 3
+    assert mean_logits(rows.assign(orientation=0))["logit"].tolist() == [2.0] * 3
+
+
+# ------------------------------------------------------------------------- groups
+
+LOGITS = [1.0, -4.0, 3.0]
+GROUPED = {
+    "mean_logit": expit(-1.5),
+    "mean_probability": (expit(1) + expit(-4)) / 2,
+    "highest": expit(1),
+    "vote": 0.5,
+}
+
+
+@pytest.mark.parametrize("rule", GROUP_RULES)
+def test_a_group_by_each_rule_worked_by_hand(rule):
+    rows = pictures(logit=LOGITS, probability=expit(LOGITS)).iloc[[2, 0, 1]]
+    grouped = by_group(rows, rule).set_index("group")
+    assert grouped["probability"]["1"] == pytest.approx(GROUPED[rule])
+    assert grouped["probability"]["2"] == pytest.approx(1 if rule == "vote" else expit(3))
     assert grouped["label"].to_dict() == {"1": "B", "2": "M"}
+    assert grouped["images"].to_dict() == {"1": 2, "2": 1}
+
+
+def test_a_rule_that_is_not_there_is_refused():
+    with pytest.raises(ValueError, match="no rule median"):
+        by_group(pictures(logit=0.0, probability=0.5), "median")
 
 
 def test_a_group_with_both_classes_has_no_group_level():
-    assert by_group(pictures(logit=0.0, label=["B", "M", "M"])) is None
+    assert by_group(pictures(logit=0.0, probability=0.5, label=["B", "M", "M"])) is None

@@ -12,6 +12,7 @@ from cytology.summary import (
     RANDOM,
     baseline_in_words,
     calibration_in_words,
+    few_in_words,
     more_in_words,
     pair_in_words,
     summary,
@@ -37,7 +38,6 @@ def tables(run):
         "pairs": evaluation.pairs_of_models(run, baseline),
         "thresholds": locked.thresholds(run, 0.9),
         "calibrations": locked.calibrations(run),
-        "everything": evaluation.comparison_all(run, baseline),
         "unit": "patient",
     }
 
@@ -54,7 +54,7 @@ def tables(run):
         ({"p_holm": 0.06}, "The data do not separate MobileNetV2 from DenseNet121"),
         (
             {"difference": 1e-17},
-            "The data do not separate MobileNetV2 from DenseNet121: equal",
+            "The data do not separate MobileNetV2 from DenseNet121: their AUCs are equal",
         ),
         ({"difference_low": -0.01}, "The data do not separate MobileNetV2 from DenseNet121"),
     ],
@@ -118,8 +118,8 @@ def test_a_leak_or_random_weights_name_no_winner(tables):
 
 def test_one_patient_is_worth_what_a_patient_is_worth():
     row = pd.Series({"groups": 20, "images": 270})
-    assert worth_in_words(row, "slide", True) == (
-        "One slide of the 20 is worth 5.0 points of accuracy by slide (13.5 images): a smaller "
+    assert worth_in_words(row, "slide") == (
+        "One slide of the 20 is worth 5.0 points of accuracy on average (13.5 images): a smaller "
         "difference hangs on a single slide."
     )
 
@@ -142,3 +142,11 @@ def test_the_threshold_sentence_judges_where_it_was_not_chosen(tables):
     sentence = threshold_in_words(on_val, name, "test")
     assert "was to find 90% of" in sentence and "judged on test" in sentence
     assert f"sensitivity {row['recall']:.3f}" in sentence
+
+
+def test_too_few_patients_to_separate_anything_is_said():
+    pairs = pd.DataFrame({"groups": [5, 5, 5]})
+    assert few_in_words(pairs, "patient") == [
+        "With 5 patients no test could have separated the networks: P cannot fall below 0.19."
+    ]
+    assert few_in_words(pairs + 3, "patient") == [] == few_in_words(pairs.iloc[:0], "patient")

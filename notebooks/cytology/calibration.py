@@ -12,7 +12,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import expit
 from sklearn.isotonic import IsotonicRegression
 
-from cytology.intervals import group_weights, over_draws, percentile_interval
+from cytology.intervals import group_weights, over_draws, percentile_interval, with_width
 from cytology.metrics import calibration_bins, truth_and_probability
 from cytology.settings import InputError
 
@@ -79,7 +79,8 @@ def cross_fitted(rows: pd.DataFrame, method: str) -> pd.DataFrame:
 def reliability(rows: pd.DataFrame, draws: int = 500) -> pd.DataFrame:
     """A row a bin of ten: `said` (mean probability), `true` (share malignant), `images`, bounds.
 
-    `true_low`, `true_high`: 95 % from drawing whole groups. Empty bins are left out.
+    `true_low`, `true_high`: 95 % from drawing whole groups; none for a bin of one class, where no
+    draw differs. Empty bins are left out.
     """
     truth, probability = truth_and_probability(rows)
     bins = calibration_bins(probability)
@@ -91,6 +92,7 @@ def reliability(rows: pd.DataFrame, draws: int = 500) -> pd.DataFrame:
             with np.errstate(invalid="ignore"):
                 return {"true": drawn @ (here & truth) / (drawn @ here)}
 
-        low, high = percentile_interval(over_draws(rows, weights, share)["true"])
+        drawn = over_draws(rows, weights, share)["true"]
+        low, high = with_width(percentile_interval(drawn))
         found.append((probability[here].mean(), truth[here].mean(), low, high, here.sum()))
     return pd.DataFrame(found, columns=["said", "true", "true_low", "true_high", "images"])

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import roc_curve
 
-from cytology.intervals import group_weights, over_draws, percentile_interval
+from cytology.intervals import group_weights, over_draws, percentile_interval, with_width
 from cytology.metrics import truth_and_probability
 from cytology.settings import InputError
 
@@ -78,12 +78,12 @@ def net_benefit(rows: pd.DataFrame, probabilities: np.ndarray) -> np.ndarray:
 def abstention_curve(rows: pd.DataFrame, certainty: np.ndarray, draws: int = 500) -> pd.DataFrame:
     """Accuracy, sensitivity and specificity of what is answered, by the share referred.
 
-    The images of least `certainty`, shape (n,), go to a pathologist first. Intervals (`_low`,
-    `_high`) come from drawing whole groups.
+    The images of least (or unknown) `certainty`, shape (n,), go to a pathologist first. Intervals
+    (`_low`, `_high`) come from drawing whole groups.
     """
     truth, probability = truth_and_probability(rows)
     right = (probability >= 0.5) == truth
-    order = np.argsort(certainty, kind="stable")
+    order = np.argsort(np.nan_to_num(certainty, nan=-np.inf), kind="stable")
     among = {"accuracy": np.ones(len(rows), bool), "recall": truth, "specificity": ~truth}
     answered = np.ones((len(REFERRED), len(rows)), bool)
     for step, share in enumerate(REFERRED):
@@ -98,7 +98,7 @@ def abstention_curve(rows: pd.DataFrame, certainty: np.ndarray, draws: int = 500
     drawn = over_draws(rows, group_weights(rows, draws), shares)
     table = {"referred": REFERRED, "images": answered.sum(axis=1)}
     for name in among:
-        bounds = np.array([percentile_interval(column) for column in drawn[name].T])
+        bounds = np.array([with_width(percentile_interval(column)) for column in drawn[name].T])
         table[name] = found[name][0]
         table[f"{name}_low"], table[f"{name}_high"] = bounds.T
     return pd.DataFrame(table)

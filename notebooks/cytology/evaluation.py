@@ -98,8 +98,15 @@ def judged(table: pd.DataFrame, on: str) -> pd.DataFrame:
 
 
 def networks(run: Path, on: str) -> dict[str, pd.DataFrame]:
-    """The judged predictions of each network of the run that has any, images as taken."""
-    tables = {name: judged(read_predictions(run, name), on) for name in trained(run)}
+    """The judged predictions of each network of the run that has any, images as taken.
+
+    What was fine-tuned afterwards is another network than its out-of-fold heads.
+    """
+    tables = {
+        name: judged(read_predictions(run, name), on)
+        for name in trained(run)
+        if on == TEST or not fine_tuned(run, name)
+    }
     return {name: rows for name, rows in tables.items() if len(rows)}
 
 

@@ -26,7 +26,7 @@ from cytology.metrics import (
 LEVEL = 0.95
 DRAWS = 2000
 FEWEST_GROUPS = 5  # of each class, for a bootstrap
-AT_ONCE = 20_000_000  # weights in memory at once: 160 MB
+AT_ONCE = 20_000_000  # weights in memory at once: 160 MB, and some copies of them
 
 NOTHING = (np.nan, np.nan)
 
@@ -156,6 +156,11 @@ def percentile_interval(drawn: np.ndarray) -> tuple[float, float]:
     return tuple(float(x) for x in np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]))
 
 
+def with_width(bounds: tuple[float, float]) -> tuple[float, float]:
+    """The bounds, or none where all draws were alike: no width is not certainty."""
+    return bounds if bounds[0] < bounds[1] else NOTHING
+
+
 def bca_interval(drawn: np.ndarray, estimate: float, left_out: np.ndarray) -> tuple[float, float]:
     """Bias-corrected and accelerated interval (Efron 1987, doi 10.2307/2289144).
 
@@ -192,10 +197,13 @@ def bootstrap_intervals(
 
     drawn = over_draws(rows, group_weights(rows, draws, seed), statistic)
     if method == "percentile":
-        return {name: percentile_interval(values) for name, values in drawn.items()}
+        return {name: with_width(percentile_interval(values)) for name, values in drawn.items()}
     estimates = classification_metrics(rows, threshold)
     left_out = over_draws(rows, 1 - np.eye(rows["group"].nunique()), statistic)
-    return {name: bca_interval(drawn[name], estimates[name], left_out[name]) for name in names}
+    return {
+        name: with_width(bca_interval(drawn[name], estimates[name], left_out[name]))
+        for name in names
+    }
 
 
 def curve_bands(rows: pd.DataFrame, draws: int = 500, points: int = 101) -> pd.DataFrame:
@@ -214,8 +222,8 @@ def curve_bands(rows: pd.DataFrame, draws: int = 500, points: int = 101) -> pd.D
         for k in np.flatnonzero(both):
             f, n = np.append(0, found[k]), np.append(0, false[k])
             sensitivity[k] = np.interp(at, n / n[-1], f / f[-1])
-            shares = f[1:] / np.maximum(f[1:] + n[1:], 1e-12)
-            precision[k] = np.interp(at, f[1:] / f[-1], shares)
+            f, n = f[f + n > 0], n[f + n > 0]  # from the first image drawn on
+            precision[k] = np.interp(at, f / f[-1], f / (f + n))
         return {"sensitivity": sensitivity, "precision": precision}
 
     drawn = over_draws(rows, group_weights(rows, draws), curves)
@@ -231,15 +239,21 @@ def curve_bands(rows: pd.DataFrame, draws: int = 500, points: int = 101) -> pd.D
 
 
 def wilson_intervals(rows: pd.DataFrame, threshold: float) -> dict[str, tuple[float, float]]:
-    """Wilson's intervals (1927) of the shares in `PROPORTIONS`, for one row a group."""
+    """Wilson's intervals (1927) of the shares in `PROPORTIONS`, with groups counted as cases.
+
+    For one row a group they are what they always were. For several they serve a share of 0 or 1,
+    where every draw of the bootstrap is the same: so many groups without a mistake.
+    """
     truth, probability = truth_and_probability(rows)
     called = probability >= threshold
     cells = {"tp": truth & called, "fp": ~truth & called}
     cells |= {"tn": ~truth & ~called, "fn": truth & ~called}
     found = {}
     for name, (above, below) in PROPORTIONS.items():
-        hits, cases = (int(sum(cells[c].sum() for c in part)) for part in (above, below))
-        bounds = proportion_confint(hits, cases, 1 - LEVEL, "wilson") if cases else NOTHING
+        hits, asked = (sum(cells[c] for c in part) > 0 for part in (above, below))
+        cases = rows["group"][asked].nunique()
+        share = hits.sum() / max(asked.sum(), 1)
+        bounds = proportion_confint(share * cases, cases, 1 - LEVEL, "wilson") if cases else NOTHING
         found[name] = tuple(float(x) for x in bounds)
     return found
 
@@ -256,8 +270,8 @@ def metrics_with_intervals(
 ) -> dict[str, float]:
     """The metrics `names` with their `_low` and `_high`, and the counts `images` and `groups`.
 
-    Where each group has one row, shares have Wilson's interval, and a column `images` may say how
-    many images are behind each.
+    Where each group has one row, or a share is 0 or 1, it has Wilson's interval. A column `images`
+    may say how many images are behind a row.
     """
     found = classification_metrics(rows, threshold)
     bounds = bootstrap_intervals(
@@ -267,6 +281,9 @@ def metrics_with_intervals(
         bounds["auc"] = auc_interval(rows)
     if rows["group"].is_unique:
         bounds |= wilson_intervals(rows, threshold)
+    else:
+        by_wilson = wilson_intervals(rows, threshold)
+        bounds |= {name: by_wilson[name] for name in PROPORTIONS if found[name] in (0, 1)}
     table = {}
     for name in names:
         low, high = bounds[name]

@@ -94,7 +94,7 @@ def calibration_bins(probability: np.ndarray, adaptive: bool = False) -> np.ndar
     if adaptive:
         edges = np.unique(np.quantile(probability, np.linspace(0, 1, BINS + 1)[1:-1]))
     else:
-        edges = np.linspace(0, 1, BINS + 1)[1:-1]
+        edges = np.arange(1, BINS) / BINS
     return np.searchsorted(edges, probability, side="right")
 
 
@@ -157,7 +157,7 @@ def _at_threshold(truth, called, weights) -> dict[str, np.ndarray]:
         found["f1"] = 2 * tp / (2 * tp + fp + fn)
         product = (tp + fp) * (tp + fn) * (tn + fp) * (tn + fn)
         found["mcc"] = np.where(product > 0, (tp * tn - fp * fn) / np.sqrt(product), 0.0)
-    found["mcc"][(tp + fn == 0) | (tn + fp == 0)] = np.nan
+    found["mcc"][~((tp + fn > 0) & (tn + fp > 0))] = np.nan
     return found
 
 

@@ -41,7 +41,7 @@ def read_predictions(run: Path, architecture: str, turned: bool = False) -> pd.D
     Of images as taken; with `turned`, of all orientations that were predicted.
     """
     split, table = (
-        _parsed(run, name, (run / name).stat().st_mtime_ns if (run / name).is_file() else 0)
+        _parsed(run, name, file_state(run / name))
         for name in ("split.csv", f"{architecture}/predictions.csv")
     )
     trained_with = read_json(run, f"{architecture}/metrics.json")["split"]
@@ -55,8 +55,16 @@ def read_predictions(run: Path, architecture: str, turned: bool = False) -> pd.D
     return table.copy() if turned else as_taken(table, split).copy()
 
 
+def file_state(path: Path) -> tuple:
+    """What changes when a file is written anew; empty if it is not there."""
+    if not path.is_file():
+        return ()
+    found = path.stat()
+    return found.st_mtime_ns, found.st_size, found.st_ino
+
+
 @functools.lru_cache(maxsize=8)
-def _parsed(run: Path, name: str, changed: int) -> pd.DataFrame:
+def _parsed(run: Path, name: str, state: tuple) -> pd.DataFrame:
     """A table of the run; kept in memory until the file changes, since notebook 07 asks often."""
     return read_table(run, name)
 

@@ -21,7 +21,8 @@ from cytology.metrics import auc_from_ranks, auc_of_draws, truth_and_probability
 from cytology.settings import progress
 
 PATIENTS, IMAGES = 30, 10
-# Share of the variance of a logit that the patient makes, and of that what models have in common.
+# Share of the variance of a logit that the patient makes; and what models have in common, of the
+# patient's part and of the image's.
 LIKENESS, IN_COMMON = 0.5, 0.7
 
 

@@ -5,7 +5,7 @@ import pandas as pd
 from cytology.evaluation import ENSEMBLE, OUT_OF_FOLD
 from cytology.intervals import span
 from cytology.settings import NETWORK_TITLE, plural
-from cytology.significance import in_words
+from cytology.significance import ALPHA, in_words
 
 LEAKS = (
     "Protocol original: the split leaks, so these numbers say how well copies are recognized. "
@@ -33,7 +33,6 @@ def summary(
     pairs: pd.DataFrame,
     thresholds: pd.DataFrame,
     calibrations: pd.DataFrame,
-    everything: pd.DataFrame,
     unit: str,
 ) -> list[str]:
     """What the comparison of a run may say, from its tables; one sentence or two an entry."""
@@ -45,9 +44,10 @@ def summary(
     return [
         *best_in_words(table, unit),
         *[pair_in_words(row) for row in level[level["family"] == "networks"].itertuples()],
+        *few_in_words(level[level["family"] == "networks"], unit),
         baseline_in_words(level[level["family"] == "baseline"]),
         *more_in_words(level[level["family"] == "more than one"]),
-        worth_in_words(table.iloc[0], unit, (everything["level"] == unit).any()),
+        worth_in_words(table.iloc[0], unit),
         *[
             sentence
             for name in table["architecture"]
@@ -62,6 +62,17 @@ def summary(
 def pair_in_words(row) -> str:
     """A row of the pairwise table as a sentence that begins with a capital letter."""
     return capital(in_words(row, title(row.first), title(row.second)))
+
+
+def few_in_words(pairs: pd.DataFrame, unit: str) -> list[str]:
+    """What to say where so few groups can be exchanged that no P value can become small."""
+    smallest = len(pairs) * 2 / 2 ** pairs["groups"].min() if len(pairs) else 0
+    if smallest < ALPHA:
+        return []
+    return [
+        f"With {pairs['groups'].min()} {plural(unit)} no test could have separated the networks: P "
+        f"cannot fall below {min(smallest, 1):.2g}."
+    ]
 
 
 def best_in_words(table: pd.DataFrame, unit: str) -> list[str]:
@@ -115,13 +126,12 @@ def more_in_words(pairs: pd.DataFrame) -> list[str]:
     return ["Averaging: " + "; ".join(said) + f" ({len(pairs)} comparisons, Holm)."]
 
 
-def worth_in_words(row: pd.Series, unit: str, at_unit_level: bool) -> str:
+def worth_in_words(row: pd.Series, unit: str) -> str:
     """What one patient is worth in points, so that nobody reads more out of a difference."""
-    points = f"{100 / row['groups']:.1f} points"
-    at = f"{points} of accuracy by {unit}" if at_unit_level else f"{points} of accuracy on average"
     return (
-        f"One {unit} of the {row['groups']} is worth {at} ({row['images'] / row['groups']:.1f} "
-        f"images): a smaller difference hangs on a single {unit}."
+        f"One {unit} of the {row['groups']} is worth {100 / row['groups']:.1f} points of accuracy "
+        f"on average ({row['images'] / row['groups']:.1f} images): a smaller difference hangs on a "
+        f"single {unit}."
     )
 
 
