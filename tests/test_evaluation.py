@@ -341,3 +341,10 @@ def test_the_worst_mistakes_are_wrong_and_the_surest_of_each_group_first():
     found = evaluation.worst_mistakes({"x": one, "y": other}, 3)
     assert found["image_id"].tolist() == ["b", "d", "a"]
     assert (found["predicted"] != found["label"]).all()
+
+
+def test_one_network_alone_is_compared_with_the_baseline_only(full_run):
+    keep(full_run, "mobilenetv2")
+    found = pairs_of_models(full_run, baseline_of(full_run))
+    assert set(found["family"]) == {"more than one", "baseline"}
+    assert fold_pairs(full_run).empty

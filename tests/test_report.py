@@ -76,7 +76,7 @@ def make_run(folder, leak=LEAK):
         {
             "architecture": ["mobilenetv2", EVIL],
             "weights": ["random", f"/home/me/{QUOTED}/own.h5"],
-            "n": [1234, 1234],
+            "images": [1234, 1234],
             "accuracy": [0.8125, 0.75],
             "accuracy_low": [0.7014, np.nan],
             "accuracy_high": [0.9049, np.nan],

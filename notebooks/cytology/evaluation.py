@@ -232,10 +232,10 @@ def pairs_of_models(run: Path, baseline: pd.DataFrame, rule: str = "mean_logit")
 
 
 def fold_pairs(run: Path) -> pd.DataFrame:
-    """`significance.fold_differences` of the networks; empty where they have no folds to share."""
-    if judged_on(run) != OUT_OF_FOLD:
-        return pd.DataFrame()
+    """`significance.fold_differences` of the networks; empty where none share folds."""
     single = networks(run, OUT_OF_FOLD)
+    if judged_on(run) != OUT_OF_FOLD or len(single) < 2:
+        return pd.DataFrame()
     return fold_differences(fold_aucs(single), list(combinations(single, 2)))
 
 

@@ -25,6 +25,8 @@ FIGURE_WIDTHS = (1400, 1000, 700, 450)
 MOST_BYTES = 6_500_000  # base64 makes it 8.7 MB
 
 # Columns of the longer tables that fit a page; the files have them all.
+MAIN_SHOWN = ("architecture", "weights", "auc", "accuracy", "recall", "specificity", "precision")
+MAIN_SHOWN += ("f1", "mcc", "loss", "ece", "images", "groups", "judged_on", "recipe", "protocol")
 PAIRS_SHOWN = ("level", "first", "second", "images", "groups", "auc_first", "auc_second")
 PAIRS_SHOWN += ("difference", "p", "p_holm", "p_mcnemar", "p_delong", "weights", "protocol")
 THRESHOLDS_SHOWN = ("model", "rule", "chosen_on", "threshold", "judged_on", "groups", "recall")
@@ -102,8 +104,8 @@ def contents(run: Path) -> dict:
         "audit_words": paragraphs(run, "tables/leakage.md"),
         "audit_figures": [figure for figure in figures if figure.number == "09"],
         "robustness_figures": [figure for figure in figures if figure.number == "10"],
-        "comparison": comparison(run, "tables/comparison.csv"),
-        "pairs": comparison(run, "tables/pairwise.csv", PAIRS_SHOWN),
+        "comparison": comparison(run, "tables/comparison.csv", MAIN_SHOWN),
+        "pairs": comparison(run, "tables/pairwise.csv", PAIRS_SHOWN, family="networks"),
         "thresholds": comparison(run, "tables/thresholds.csv", THRESHOLDS_SHOWN),
         "calibration": comparison(run, "tables/calibration.csv", CALIBRATION_SHOWN),
         "comparison_all": comparison(run, "tables/comparison_all.csv", ALL_SHOWN),
@@ -150,14 +152,17 @@ class Cell:
     warn: bool = False
 
 
-def comparison(run: Path, name: str, shown: tuple[str, ...] = ()) -> dict:
+def comparison(run: Path, name: str, shown: tuple[str, ...] = (), family: str = "") -> dict:
     """A table of results as headings and rows of cells; empty when it is missing.
 
-    Columns `x_low` and `x_high` become the interval of `x`. Of `shown` columns, if any are named.
+    Columns `x_low` and `x_high` become the interval of `x`. Of `shown` columns, if any are named,
+    and of rows of one `family`.
     """
     if not (run / name).is_file():
         return {}
     table = read_table(run, name)
+    if family:
+        table = table[table["family"] == family]
     if shown:
         with_bounds = [f"{column}{end}" for column in shown for end in ("", "_low", "_high")]
         table = table[[column for column in with_bounds if column in table]]

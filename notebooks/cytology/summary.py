@@ -118,12 +118,13 @@ def more_in_words(pairs: pd.DataFrame) -> list[str]:
         for part, word in ((better, "better"), (worse, "worse"))
         for row in part.itertuples()
     ]
+    tested = f"({len(pairs)} {'comparison' if len(pairs) == 1 else 'comparisons'}, Holm)"
     if not said:
         return [
             "Averaging over orientations or over networks made no difference that these data can "
-            f"show ({len(pairs)} comparisons, Holm)."
+            f"show {tested}."
         ]
-    return ["Averaging: " + "; ".join(said) + f" ({len(pairs)} comparisons, Holm)."]
+    return [f"Averaging: {'; '.join(said)} {tested}."]
 
 
 def worth_in_words(row: pd.Series, unit: str) -> str:

@@ -101,6 +101,26 @@ def read_table(run: Path, name: str) -> pd.DataFrame:
     return pd.read_csv(path, dtype=TEXT, keep_default_na=False, na_values=missing)
 
 
+def readable(table: pd.DataFrame, columns: str):
+    """Some columns of a table for a reader, numbers with their intervals: `0.812 (0.745 to 0.870)`.
+
+    `columns` are names with spaces between; those that the table lacks are passed over.
+    """
+    shown = {}
+    for name in filter(table.__contains__, columns.split()):
+        values = table[name]
+        if f"{name}_low" in table:
+            low, high = table[f"{name}_low"], table[f"{name}_high"]
+            shown[name] = [
+                ("" if pd.isna(x) else f"{x:.3f}")
+                + ("" if pd.isna(a) else f" ({a:.3f} to {b:.3f})")
+                for x, a, b in zip(values, low, high, strict=True)
+            ]
+        else:
+            shown[name] = values
+    return pd.DataFrame(shown).style.format(precision=3, na_rep="").hide(axis="index")
+
+
 def write_json(run: Path, name: str, content: dict) -> None:
     """Write `content` to `run/name` as JSON."""
     write_text(run, name, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
