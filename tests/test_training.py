@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from cytology import features as feature_cache
 from cytology import inference, leakage, pipeline, training
 from cytology.architectures import (
     ARCHITECTURES,
@@ -369,8 +370,8 @@ def test_the_audit_computes_the_features_of_the_run_and_refuses_other_weights(
     write_table(tmp_path, "split.csv", data.split)
     write_json(tmp_path, "split.json", {"protocol": "grouped"})
     fresh = tmp_path / "cache"  # without features: they must be computed here
-    monkeypatch.setattr(leakage, "FeatureStore", partial(FeatureStore, cache=fresh))
-    monkeypatch.setattr(pipeline, "decode", partial(decode, cache=fresh))
+    monkeypatch.setattr(feature_cache, "FeatureStore", partial(FeatureStore, cache=fresh))
+    monkeypatch.setattr(training, "decode", partial(decode, cache=fresh))
     monkeypatch.setattr(pipeline, "frozen_features", partial(frozen_features, cache=fresh))
     asked = (tmp_path, "mobilenetv2", data.manifest[:6], 2, data.root)
     found = leakage.features_of_run(*asked, "random", 8)
@@ -411,10 +412,10 @@ def test_each_head_starts_afresh(toy):
 
 
 def test_out_of_fold_rows_are_complete_and_know_the_class(toy):
-    rows, history = toy.done[RECIPE]
+    rows, history, _ = toy.done[RECIPE]
     held = toy.split[toy.split["split"] != "test"]
     oof = rows[rows["model"] == "oof"]
-    assert sorted(oof["image_id"]) == sorted(held["image_id"])
+    assert sorted(oof["image_id"]) == sorted(4 * list(held["image_id"]))
     assert not rows.duplicated(["image_id", "model", "seed", "orientation"]).any()
     assert set(rows["model"]) == {"oof", "fold0", "fold1", "fold2"}
     assert (rows.loc[rows["model"] != "oof", "split"] == "test").all()
@@ -436,10 +437,9 @@ def test_out_of_fold_predictions_never_use_the_labels_of_their_fold(toy, recipe)
 def test_the_kept_heads_are_those_that_predicted(toy):
     rows, _, heads = toy.done[RECIPE]
     assert sorted(heads) == [f"fold{k}" for k in range(len(heads))]
-    rows["head"] = np.where(
-        rows["model"] == "oof", "fold" + rows["fold"].astype(str), rows["model"]
-    )
-    for name, part in rows.groupby("head"):
+    out_of_fold = rows["model"] == "oof"
+    head = rows["model"].where(~out_of_fold, "fold" + rows["fold"].astype(str))
+    for name, part in rows.groupby(head):
         logits = heads[name].logits(toy.features.of(part))
         np.testing.assert_allclose(logits, part["logit"], atol=1e-4)
 
@@ -468,8 +468,8 @@ def test_early_stopping_ends_before_the_last_epoch(toy):
 def test_fewer_orientations_are_tried_on_the_same_folds(toy):
     """One orientation is trained anew; the rows with all of them are taken as they are."""
     rows = toy.done[RECIPE][0]
-    oof = rows[rows["model"] == "oof"]
-    tried = orientations_tried(toy.features, toy.split, 4, RECIPE, oof)
+    oof = rows[(rows["model"] == "oof") & (rows["orientation"] == 0)]
+    tried = orientations_tried(toy.features, toy.split, 4, RECIPE, rows)
     one, four = (part.set_index("image_id") for _, part in tried.groupby("orientations"))
     assert keyed(four.reset_index().assign(model="oof")).equals(keyed(oof))
     assert one["fold"].to_dict() == four["fold"].to_dict()
