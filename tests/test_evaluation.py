@@ -218,17 +218,18 @@ def test_the_rule_of_a_group_is_a_parameter(run):
     baseline = baseline_of(run)
     found = {
         rule: comparison_all(run, baseline, rule).set_index(["model", "level", "judged_on"])[
-            "brier"
+            ["brier", "auc"]
         ]
         for rule in ("mean_logit", "vote")
     }
     images = found["vote"].xs("image", level="level")
-    pd.testing.assert_series_equal(images, found["mean_logit"].xs("image", level="level"))
+    pd.testing.assert_frame_equal(images, found["mean_logit"].xs("image", level="level"))
     rows = networks(run, OUT_OF_FOLD)["mobilenetv2"]
     votes = (rows["probability"] >= 0.5).groupby(rows["group"]).mean()
     truth = rows.groupby("group")["label"].first() == "M"
-    expected = ((truth - votes) ** 2).mean()
-    assert found["vote"]["mobilenetv2", "patient", OUT_OF_FOLD] == pytest.approx(expected)
+    of_votes = found["vote"].loc["mobilenetv2", "patient", OUT_OF_FOLD]
+    assert of_votes["auc"] == pytest.approx(roc_auc_score(truth, votes))
+    assert np.isnan(of_votes["brier"])  # a share of votes is no probability
 
 
 def test_a_fine_tuned_network_has_no_out_of_fold_row(run):
@@ -260,7 +261,7 @@ def test_the_pairs_of_a_run_by_family_and_level(full_run):
     counts = found.groupby(["family", "level"]).size()
     for level in ("image", "patient"):
         assert counts["networks", level] == counts["baseline", level] == 3
-        assert counts["more than one", level] == 2 * 3  # its own orientations and the ensemble
+        assert counts["more than one", level] == 3 * 3  # its own orientations, and two ensembles
     assert (found["judged_on"] == OUT_OF_FOLD).all()
     for _, part in found.groupby(["family", "level"]):
         assert part["p_holm"].min() == pytest.approx(min(1, len(part) * part["p"].min()))
@@ -290,8 +291,11 @@ def test_differences_over_folds_are_those_of_the_folds_aucs(run):
     assert (part["high"] - part["low"]).tolist() == pytest.approx([wider] * 3)
 
 
-def test_networks_judged_on_test_share_no_folds(run):
+def test_a_fine_tuned_network_shares_no_folds(run):
     change(run, "densenet121/metrics.json", fine_tuned=True)
+    found = fold_pairs(run)
+    assert set(found["first"]) | set(found["second"]) == {"mobilenetv2", "inceptionv3"}
+    change(run, "inceptionv3/metrics.json", fine_tuned=True)
     assert fold_pairs(run).empty
 
 

@@ -6,8 +6,9 @@ import pytest
 from sklearn.metrics import recall_score, roc_auc_score
 
 from cytology.inference import Decision, decide, judge, locked_decision, new_images
+from cytology.predictions import fingerprint
 from cytology.settings import InputError
-from cytology.tables import write_table
+from cytology.tables import read_table, write_table
 
 LOCKED = Decision("sensitivity", "out-of-fold", threshold_logit=-1.0, temperature=2.0)
 
@@ -67,23 +68,28 @@ def test_images_of_unknown_patients_count_each_for_itself():
     assert found["level"].tolist() == ["image"] and found["groups"].tolist() == [60]
 
 
-def test_what_notebook_07_locked_is_read_by_network_and_rule(tmp_path):
+def test_what_notebook_07_locked_is_read_by_network_and_rule(run):
     rows = [
         ("mobilenetv2", "half", "test", 0.0), ("mobilenetv2", "youden", "test", 0.3),
         ("densenet121", "youden", "test", 0.7),
     ]  # fmt: skip
     columns = ["model", "rule", "judged_on", "threshold_logit"]
-    table = pd.DataFrame(rows, columns=columns).assign(chosen_on="val")
-    write_table(tmp_path, "tables/thresholds.csv", table)
+    same = fingerprint(run, "mobilenetv2")
+    table = pd.DataFrame(rows, columns=columns).assign(chosen_on="val", predictions=same)
+    write_table(run, "tables/thresholds.csv", table)
     methods = [("mobilenetv2", "none", 1.0), ("mobilenetv2", "temperature", 1.8)]
     table = pd.DataFrame(methods, columns=["model", "method", "temperature"])
-    write_table(tmp_path, "tables/calibration.csv", table)
-    found = locked_decision(tmp_path, "mobilenetv2", "youden")
+    write_table(run, "tables/calibration.csv", table)
+    found = locked_decision(run, "mobilenetv2", "youden")
     assert found == Decision("youden", "val", 0.3, 1.8)
+    other = read_table(run, "densenet121/predictions.csv")
+    write_table(run, "mobilenetv2/predictions.csv", other)
+    with pytest.raises(InputError, match="trained again after its threshold was chosen"):
+        locked_decision(run, "mobilenetv2", "youden")
     with pytest.raises(InputError, match="know no densenet121: run notebook 07 again"):
-        locked_decision(tmp_path, "densenet121", "youden")
+        locked_decision(run, "densenet121", "youden")
     with pytest.raises(InputError, match="thresholds.csv is missing .*run notebook 07"):
-        locked_decision(tmp_path / "other", "mobilenetv2", "half")
+        locked_decision(run / "other", "mobilenetv2", "half")
 
 
 def test_classes_and_patients_of_a_new_folder(tmp_path, smear):
@@ -110,3 +116,12 @@ def test_classes_and_patients_of_a_new_folder(tmp_path, smear):
         new_images(tmp_path / "new", "x", "", "")
     with pytest.raises(InputError, match="Parameter `images_patient_pattern` 'zzz"):
         new_images(tmp_path / "new", "", "zzz", "")
+
+
+def test_votes_are_cast_at_the_locked_threshold_and_count_by_majority():
+    table = decide(answers(), LOCKED)
+    found = judge(table, LOCKED, "patient", "vote").set_index("level").loc["patient"]
+    shares = (table["logit"] >= -1).groupby(table["group"]).mean()
+    truth = table.groupby("group")["label"].first() == "M"
+    assert found["accuracy"] == ((shares >= 0.5) == truth).mean()
+    assert np.isnan(found[["loss", "brier", "ece", "ace"]].astype(float)).all()

@@ -64,6 +64,8 @@ def test_the_table_is_the_mean_over_repeats_with_an_interval_around_it(made):
         assert row.auc == pytest.approx(np.mean(aucs)) and row.repeats == len(aucs)
         assert row.auc_low < row.auc < row.auc_high
     half, whole = table.iloc[1], table.iloc[3]
-    words = in_words(table, "MobileNetV2", "patients")
-    assert f"from {half['trained_on']:.0f} to {whole['trained_on']:.0f}" in words
-    assert ("adds" in words) == (whole["auc"] >= half["auc"])
+    assert whole["gain"] == pytest.approx(whole["auc"] - half["auc"]) and half["gain_low"] == 0
+    words = in_words(table.assign(weights="file"), "MobileNetV2", "patients")
+    assert f"{100 * whole['gain']:+.1f} points of AUC" in words
+    assert ("More would likely help" in words) == (whole["gain_low"] > 0)
+    assert "says nothing" in in_words(table.assign(weights="random"), "MobileNetV2", "patients")

@@ -9,7 +9,6 @@ from scipy.special import expit
 
 from cytology.predictions import (
     COLUMNS,
-    GROUP_RULES,
     as_taken,
     by_group,
     mean_logits,
@@ -17,7 +16,7 @@ from cytology.predictions import (
     read_predictions,
     trained,
 )
-from cytology.settings import InputError
+from cytology.settings import PARAMETERS, InputError
 from cytology.tables import read_json, read_table, write_json, write_table
 
 
@@ -122,7 +121,7 @@ GROUPED = {
 }
 
 
-@pytest.mark.parametrize("rule", GROUP_RULES)
+@pytest.mark.parametrize("rule", PARAMETERS["group_rule"].choices)
 def test_a_group_by_each_rule_worked_by_hand(rule):
     rows = pictures(logit=LOGITS, probability=expit(LOGITS)).iloc[[2, 0, 1]]
     grouped = by_group(rows, rule).set_index("group")

@@ -130,7 +130,7 @@ def test_the_scale_of_a_model_and_the_order_of_rows_do_not_matter():
     assert group_swap_p(pairs.sample(frac=1, random_state=0), swaps=300) == p
     turned = pairs.rename(columns={"first": "second", "second": "first"})
     assert group_swap_p(turned, swaps=300) == p
-    assert group_swap_p(pairs, swaps=300, seed=1) != p
+    assert group_swap_p(pairs, swaps=200, seed=1) != group_swap_p(pairs, swaps=200)
 
 
 def test_whole_groups_are_swapped_so_that_copies_add_nothing():
@@ -290,13 +290,13 @@ def words(**changed):
 def test_a_difference_that_both_test_and_interval_see_is_told():
     assert words() == (
         "B separates the classes better than A: AUC higher by 0.100 "
-        "(95 % 0.020 to 0.180; P = 0.01 after Holm)."
+        "(95 %, for this pair alone, 0.020 to 0.180; P = 0.01 after Holm)."
     )
 
 
 def test_the_better_model_comes_first_and_the_interval_turns_with_it():
     said = words(difference=-0.1, difference_low=-0.18, difference_high=-0.02)
-    assert said.startswith("A separates the classes better than B: AUC higher by 0.100 (95 % 0.020")
+    assert said.startswith("A separates the classes better than B: AUC higher by 0.100 (95 %,")
 
 
 @pytest.mark.parametrize(
@@ -308,7 +308,7 @@ def test_where_test_or_interval_is_silent_nothing_is_claimed(changed):
     assert said.startswith("The data do not separate A from B: the AUC of B is higher by 0.100 (")
     assert "better" not in said
     if "difference_low" in changed and not np.isnan(changed["difference_low"]):
-        assert "95 % -0.020 to 0.180" in said
+        assert "-0.020 to 0.180" in said
 
 
 def test_a_p_value_is_never_zero_in_words():

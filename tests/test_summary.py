@@ -49,7 +49,7 @@ def tables(run):
         (
             {"difference": -0.1, "difference_low": -0.18, "difference_high": -0.02},
             "MobileNetV2 separates the classes better than DenseNet121: AUC higher by 0.100 "
-            "(95 % 0.020 to 0.180; P = 0.01 after Holm)",
+            "(95 %, for this pair alone, 0.020 to 0.180; P = 0.01 after Holm)",
         ),
         ({"p_holm": 0.06}, "The data do not separate MobileNetV2 from DenseNet121"),
         (
@@ -65,11 +65,12 @@ def test_better_is_said_only_where_test_and_interval_agree(changed, words):
 
 def test_the_baseline_is_beaten_by_test_not_by_eye():
     better, not_shown = (pair(first="baseline (size and colour)", p_holm=p) for p in (0.01, 0.2))
-    assert baseline_in_words(better) == (
-        "Size and mean colour alone reach AUC 0.800. DenseNet121 is better than that."
-    )
+    assert baseline_in_words(better) == [
+        "Size and mean colour alone reach AUC 0.800. Better than that: DenseNet121."
+    ]
     both = pd.concat([better, not_shown.assign(second="inceptionv3")])
-    assert "Not shown to be better than that: InceptionV3. What" in baseline_in_words(both)
+    assert "Not shown to be better than that: InceptionV3. What" in baseline_in_words(both)[0]
+    assert "to beat it says little" in baseline_in_words(better.assign(auc_first=0.4))[0]
 
 
 def test_averaging_is_praised_only_where_it_helped():
@@ -113,7 +114,10 @@ def test_a_leak_or_random_weights_name_no_winner(tables):
     random = tables["table"].copy()
     random.loc[1, "weights"] = "random"
     assert summary(**leaking) == [LEAKS]
-    assert summary(**tables | {"table": random}) == [RANDOM]
+    some = summary(**tables | {"table": random})
+    assert some[0].startswith("No pretrained weights for InceptionV3: they show the ")
+    everything = tables["table"].assign(weights="random")
+    assert summary(**tables | {"table": everything}) == [RANDOM]
 
 
 def test_one_patient_is_worth_what_a_patient_is_worth():
@@ -127,7 +131,10 @@ def test_one_patient_is_worth_what_a_patient_is_worth():
 def test_too_sure_and_not_sure_enough(tables):
     calibrations = tables["calibrations"]
     name = calibrations["model"].iloc[0]
-    for temperature, words in ((1.7, "are too sure: a temperature of 1.70"), (0.6, "not sure eno")):
+    for temperature, words in (
+        (1.7, "look too sure: a temperature of 1.70"),
+        (0.6, "not sure eno"),
+    ):
         changed = calibrations.copy()
         changed.loc[changed["method"] == "temperature", "temperature"] = temperature
         assert words in calibration_in_words(changed, name, "out-of-fold")
@@ -145,8 +152,12 @@ def test_the_threshold_sentence_judges_where_it_was_not_chosen(tables):
 
 
 def test_too_few_patients_to_separate_anything_is_said():
-    pairs = pd.DataFrame({"groups": [5, 5, 5]})
+    pairs = pd.DataFrame({"groups": [5, 5, 5], "level": "image"})
     assert few_in_words(pairs, "patient") == [
         "With 5 patients no test could have separated the networks: P cannot fall below 0.19."
     ]
-    assert few_in_words(pairs + 3, "patient") == [] == few_in_words(pairs.iloc[:0], "patient")
+    assert (
+        few_in_words(pairs.assign(groups=8), "patient")
+        == []
+        == few_in_words(pairs.iloc[:0], "patient")
+    )

@@ -13,7 +13,7 @@ from scipy.special import expit
 from sklearn import metrics as sk
 
 from cytology.intervals import auc_interval, metrics_with_intervals
-from cytology.metrics import THRESHOLD, auc_from_ranks
+from cytology.metrics import OF_PROBABILITIES, THRESHOLD, auc_from_ranks
 from cytology.predictions import (
     by_group,
     mean_logits,
@@ -191,8 +191,17 @@ def comparison_all(
             for level, part in (("image", table), (unit, by_group(table, rule))):
                 if part is not None:
                     about = {"model": name, "level": level, "judged_on": on}
-                    rows.append(about | metrics_with_intervals(part, method=method))
+                    found = metrics_with_intervals(part, method=method)
+                    if level == unit and rule == "vote":
+                        found = without_probabilities(found)
+                    rows.append(about | found)
     return marked(run, pd.DataFrame(rows))
+
+
+def without_probabilities(found: dict[str, float]) -> dict[str, float]:
+    """Metrics of votes: a share of votes is no probability, and has no log loss or calibration."""
+    silent = [n for n in found if n.removesuffix("_low").removesuffix("_high") in OF_PROBABILITIES]
+    return found | dict.fromkeys(silent, np.nan)
 
 
 def pairs_of_models(run: Path, baseline: pd.DataFrame, rule: str = "mean_logit") -> pd.DataFrame:
@@ -208,7 +217,7 @@ def pairs_of_models(run: Path, baseline: pd.DataFrame, rule: str = "mean_logit")
         "networks": list(combinations(single, 2)),
         "more than one": [
             (name, other) for name in single for other in more
-            if other.startswith(f"{name},") or other == ENSEMBLE
+            if other.startswith((f"{name},", ENSEMBLE))
         ],
         "baseline": [(BASELINE, name) for name in single],
     }  # fmt: skip
@@ -234,9 +243,10 @@ def pairs_of_models(run: Path, baseline: pd.DataFrame, rule: str = "mean_logit")
 def fold_pairs(run: Path) -> pd.DataFrame:
     """`significance.fold_differences` of the networks; empty where none share folds."""
     single = networks(run, OUT_OF_FOLD)
-    if judged_on(run) != OUT_OF_FOLD or len(single) < 2:
+    if len(single) < 2:
         return pd.DataFrame()
-    return fold_differences(fold_aucs(single), list(combinations(single, 2)))
+    table = fold_differences(fold_aucs(single), list(combinations(single, 2)))
+    return table.assign(protocol=read_json(run, "split.json")["protocol"])
 
 
 def orientation_gain(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:

@@ -13,6 +13,7 @@ from scipy.special import expit
 from cytology.augmentation import fit_to_square
 from cytology.backend import keras
 from cytology.datasets import image_root
+from cytology.evaluation import without_probabilities
 from cytology.folders import (
     IMAGE_SUFFIXES,
     add_patients_from_csv,
@@ -23,7 +24,7 @@ from cytology.folders import (
     unit_of,
 )
 from cytology.intervals import metrics_with_intervals
-from cytology.predictions import by_group
+from cytology.predictions import by_group, fingerprint
 from cytology.quality import UnreadableImage, open_rgb
 from cytology.settings import InputError, resolve
 from cytology.splitting import read_split
@@ -157,6 +158,10 @@ def locked_decision(run: Path, architecture: str, rule: str) -> Decision:
             "notebook 07 again."
         )
     row, cooled = row.iloc[0], cooled.iloc[0]
+    if row["predictions"] != fingerprint(run, architecture):
+        raise InputError(
+            f"{architecture} was trained again after its threshold was chosen: run notebook 07."
+        )
     return Decision(rule, row["chosen_on"], row["threshold_logit"], cooled["temperature"])
 
 
@@ -185,10 +190,11 @@ def judge(
         group=rows["group"].where(rows["group"] != "", alone),
         logit=rows["logit"].astype(float) / decision.temperature,
     )
-    levels = {"image": rows} | ({unit: by_group(rows, rule)} if unit else {})
-    found = [
-        {"level": level} | metrics_with_intervals(part, decision.threshold)
-        for level, part in levels.items()
-        if part is not None
-    ]
-    return pd.DataFrame(found)
+    found = [{"level": "image"} | metrics_with_intervals(rows, decision.threshold)]
+    grouped = by_group(rows, rule, decision.threshold) if unit else None
+    if grouped is not None:
+        voted = rule == "vote"
+        at_unit = metrics_with_intervals(grouped, 0.5 if voted else decision.threshold)
+        found.append({"level": unit} | (without_probabilities(at_unit) if voted else at_unit))
+    about = {"rule": decision.rule, "threshold": decision.threshold}
+    return pd.DataFrame(found).assign(**about, temperature=decision.temperature)

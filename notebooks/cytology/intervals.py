@@ -296,5 +296,5 @@ def span(row: pd.Series, name: str) -> str:
     """The interval of `name` in words."""
     low, high = row[f"{name}_low"], row[f"{name}_high"]
     if np.isnan(low):
-        return "no interval: too few groups"
+        return "no interval"
     return f"{low:.3f} to {high:.3f}"

@@ -22,6 +22,7 @@ from cytology.tables import read_json, read_table
 SHARES = (0.25, 0.5, 0.75, 1.0)
 REPEATS = 3  # other groups each time
 COLUMNS = ["share", "trained_on", "repeats", "auc", "auc_low", "auc_high"]
+COLUMNS += ["gain", "gain_low", "gain_high"]
 
 
 def some_groups(rows: pd.DataFrame, share: float, seed: int) -> pd.DataFrame:
@@ -68,9 +69,9 @@ def curve_table(logits: pd.DataFrame, draws: int = 500) -> pd.DataFrame:
     """A row a share: `trained_on` (groups), mean `auc` over repeats, `_low`, `_high`.
 
     The interval is of the mean over repeats, from drawing whole judged groups, the same for all
-    shares.
+    shares. `gain` is the AUC less that of half of the groups, taken draw by draw.
     """
-    found = []
+    found, of_share = [], {}
     for share, part in logits.groupby("share"):
         repeats = [rows.reset_index(drop=True) for _, rows in part.groupby("repeat")]
         truth = (repeats[0]["label"] == "M").to_numpy()
@@ -81,9 +82,15 @@ def curve_table(logits: pd.DataFrame, draws: int = 500) -> pd.DataFrame:
 
         drawn = over_draws(repeats[0], group_weights(repeats[0], draws), mean_auc)["auc"]
         low, high = percentile_interval(drawn)
+        of_share[share] = drawn
         auc = np.mean([auc_from_ranks(truth, score) for score in scores])
         found.append((share, part["trained_on"].mean(), len(scores), auc, low, high))
-    return pd.DataFrame(found, columns=COLUMNS)
+    table = pd.DataFrame(found, columns=COLUMNS[:6]).set_index("share")
+    table["gain"] = table["auc"] - table["auc"].get(0.5, np.nan)
+    for share, drawn in of_share.items():
+        bounds = percentile_interval(drawn - of_share.get(0.5, np.nan))
+        table.loc[share, ["gain_low", "gain_high"]] = bounds
+    return table.reset_index()[COLUMNS]
 
 
 def learning_curves(run: Path, most: int, seed: int) -> pd.DataFrame:
@@ -109,12 +116,17 @@ def learning_curves(run: Path, most: int, seed: int) -> pd.DataFrame:
 
 
 def in_words(table: pd.DataFrame, name: str, units: str) -> str:
-    """What the last step of a network's curve says about more patients."""
+    """What the last step of a network's curve says about more patients; nothing if untrained."""
     half, whole = (table[table["share"] == share].iloc[0] for share in (0.5, 1.0))
-    gain = 100 * (whole["auc"] - half["auc"])
-    verb = "adds" if gain >= 0 else "takes away"
+    if whole["weights"] == "random":
+        return f"{name}: random weights, so its curve says nothing."
+    if np.isnan(whole["gain_low"]):
+        shown = "no interval"
+    else:
+        shown = f"{100 * whole['gain_low']:+.1f} to {100 * whole['gain_high']:+.1f}"
+    verdict = "More would likely help." if whole["gain_low"] > 0 else "Not shown to help."
     return (
-        f"{name}: doubling the {units} trained on from {half['trained_on']:.0f} to "
-        f"{whole['trained_on']:.0f} {verb} {abs(gain):.1f} points of AUC "
-        f"({half['auc']:.3f} to {whole['auc']:.3f})."
+        f"{name}: {whole['trained_on']:.0f} {units} trained on instead of "
+        f"{half['trained_on']:.0f}: {100 * whole['gain']:+.1f} points of AUC (95 % {shown}). "
+        f"{verdict}"
     )

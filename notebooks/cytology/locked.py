@@ -20,18 +20,17 @@ from cytology.evaluation import (
     networks,
 )
 from cytology.intervals import metrics_with_intervals
-from cytology.metrics import PROPORTIONS
-from cytology.predictions import mean_logits, read_predictions, trained
+from cytology.metrics import OF_PROBABILITIES, PROPORTIONS
+from cytology.predictions import fingerprint, mean_logits, read_predictions, trained
 
 AT_A_THRESHOLD = (*PROPORTIONS, "balanced_accuracy")
-OF_PROBABILITIES = ("loss", "brier", "ece", "ace")
 
 
 def learned_from(run: Path, architecture: str) -> tuple[str, pd.DataFrame]:
     """What thresholds and calibration are chosen on: (its name, rows). Never test.
 
     They must come from the procedure that makes the test predictions: the out-of-fold ones, or,
-    where fine-tuning was not cross-validated, those of val.
+    where fine-tuning was not cross-validated, those of val, at which early stopping looked too.
     """
     table = read_predictions(run, architecture)
     if not fine_tuned(run, architecture) and (table["model"] == "oof").any():
@@ -54,6 +53,7 @@ def thresholds(run: Path, wanted_sensitivity: float) -> pd.DataFrame:
             threshold = decisions.choose_threshold(chosen_on, rule, wanted_sensitivity)
             about = {"model": name, "rule": rule, "chosen_on": source, "threshold": threshold}
             about["wanted_sensitivity"] = wanted_sensitivity
+            about["predictions"] = fingerprint(run, name)
             about["threshold_logit"] = float(logit_of(pd.Series([threshold]))[0])
             if source == OUT_OF_FOLD:
                 called = decisions.cross_fitted_calls(chosen_on, rule, wanted_sensitivity)

@@ -27,6 +27,7 @@ METRICS = {
     "ece": "expected calibration error",
     "ace": "adaptive calibration error",
 }
+OF_PROBABILITIES = ("loss", "brier", "ece", "ace")  # these ask for more than an order
 # Shares of something counted: numerator and denominator among TP, FP, TN, FN.
 PROPORTIONS = {
     "accuracy": (("tp", "tn"), ("tp", "fp", "tn", "fn")),

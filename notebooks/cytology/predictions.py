@@ -6,6 +6,7 @@ model, on val and test).
 """
 
 import functools
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,9 @@ COLUMNS += ["logit", "probability"]
 def prediction_rows(pictures: pd.DataFrame, logits, model: str, seed: int) -> pd.DataFrame:
     """Rows of `predictions.csv` for pictures (`judged_pictures`) and their logits, shape (n,)."""
     logit = np.asarray(logits, np.float32).ravel()
-    rows = pictures.assign(model=model, seed=seed, logit=logit, probability=expit(logit))
+    # In float64: in float32 a logit of 17 would already be a probability of exactly 1.
+    probability = expit(logit.astype(float))
+    rows = pictures.assign(model=model, seed=seed, logit=logit, probability=probability)
     return rows[COLUMNS]
 
 
@@ -66,7 +69,15 @@ def file_state(path: Path) -> tuple:
 @functools.lru_cache(maxsize=8)
 def _parsed(run: Path, name: str, state: tuple) -> pd.DataFrame:
     """A table of the run; kept in memory until the file changes, since notebook 07 asks often."""
-    return read_table(run, name)
+    table = read_table(run, name)
+    return table.assign(probability=expit(table["logit"])) if "logit" in table else table
+
+
+def fingerprint(run: Path, architecture: str) -> str:
+    """A hash of a network's logits, whatever the order of the rows: what was chosen on them."""
+    keys = ["image_id", "orientation", "model", "seed"]
+    table = read_predictions(run, architecture, turned=True).sort_values(keys)
+    return hashlib.sha256(table[[*keys, "logit"]].to_csv(index=False).encode()).hexdigest()
 
 
 def trained(run: Path) -> list[str]:
@@ -81,14 +92,14 @@ def mean_logits(rows: pd.DataFrame) -> pd.DataFrame:
     return mean.assign(probability=expit(mean["logit"]))
 
 
-GROUP_RULES = ("mean_logit", "mean_probability", "highest", "vote")
-
-
-def by_group(rows: pd.DataFrame, rule: str = "mean_logit") -> pd.DataFrame | None:
+def by_group(
+    rows: pd.DataFrame, rule: str = "mean_logit", threshold: float = 0.5
+) -> pd.DataFrame | None:
     """One prediction a group, by `rule`; None if any group has images of both classes.
 
-    The mean logit, the mean probability, the highest probability, or the share of images called
-    malignant (`vote`). `images` counts those behind each prediction.
+    The mean logit, the mean probability, the highest probability, or the share of images with a
+    probability of at least `threshold` (`vote`, which is no probability, and whose own threshold
+    is one half). `images` counts those behind each prediction.
     """
     if (rows.groupby("group")["label"].nunique() > 1).any():
         return None
@@ -100,7 +111,7 @@ def by_group(rows: pd.DataFrame, rule: str = "mean_logit") -> pd.DataFrame | Non
     elif rule == "highest":
         probability = grouped["probability"].max()
     elif rule == "vote":
-        probability = (rows["probability"] >= 0.5).groupby(rows["group"]).mean()
+        probability = (rows["probability"] >= threshold).groupby(rows["group"]).mean()
     else:
         raise ValueError(f"no rule {rule}")
     table = pd.DataFrame({"label": grouped["label"].first(), "probability": probability})

@@ -27,6 +27,7 @@ from cytology.intervals import (
     over_draws,
     percentile_interval,
     span,
+    with_width,
 )
 from cytology.metrics import auc_from_ranks, classification_metrics, metrics_of_draws
 from cytology.predictions import read_predictions
@@ -266,7 +267,7 @@ def summarize(judged: pd.DataFrame, draws: int = DRAWS) -> pd.DataFrame:
             row["groups"] = rows["group"].nunique()
             for name in SHOWN:
                 auc = name == "auc"
-                bounds = auc_interval(rows) if auc else percentile_interval(drawn[name])
+                bounds = auc_interval(rows) if auc else with_width(percentile_interval(drawn[name]))
                 row |= with_interval(name, found[name], bounds)
             for name, metric, sign in (("auc_drop", "auc", -1), ("loss_rise", "loss", 1)):
                 change = sign * (drawn[metric] - drawn_before[metric])

@@ -3,6 +3,8 @@
 Tables of the two models are matched by image, never by row order.
 """
 
+import itertools
+
 import numpy as np
 import pandas as pd
 from scipy.stats import norm, rankdata, t
@@ -65,8 +67,9 @@ def group_swap_p(pairs: pd.DataFrame, swaps: int = SWAPS, seed: int = 0) -> floa
     it tests that, which is more than equal AUCs: models of equal AUC whose predictions are much
     more alike within a patient in one than in the other are told apart too often (9 % instead of
     5 % for correlations of 0.9 and 0.1). Predictions are ranked within each model first, so that
-    the scales do not matter. Two-sided; the data as they are count as one of the exchanges, so
-    that P is never below 2 / 2**groups. NaN with one class only.
+    the scales do not matter. Two-sided. All exchanges are tried where they are no more than
+    `swaps`, else as many at random, and the data as they are count as one more: P is never below
+    2 / 2**groups. NaN with one class only.
     """
     truth = (pairs["label"] == "M").to_numpy()
     if not 0 < truth.sum() < len(truth):
@@ -77,7 +80,11 @@ def group_swap_p(pairs: pd.DataFrame, swaps: int = SWAPS, seed: int = 0) -> floa
         truth, ranks[len(truth) :]
     )
     groups = pairs["group"].nunique()
-    swapped = np.random.default_rng(seed).integers(0, 2, (swaps, groups)).astype(float)
+    exact = 2**groups <= swaps
+    if exact:
+        swapped = np.array(list(itertools.product([0.0, 1.0], repeat=groups)))
+    else:
+        swapped = np.random.default_rng(seed).integers(0, 2, (swaps, groups)).astype(float)
 
     def differences(chosen):
         # One list of both models' predictions, in which a group's are drawn from one of the two.
@@ -88,7 +95,7 @@ def group_swap_p(pairs: pd.DataFrame, swaps: int = SWAPS, seed: int = 0) -> floa
     drawn = over_draws(pairs, swapped, differences)["difference"]
     # Rounding must not make an equal difference look smaller.
     extreme = np.abs(drawn) >= abs(observed) - 1e-12
-    return float((1 + extreme.sum()) / (1 + swaps))
+    return float(extreme.mean() if exact else (1 + extreme.sum()) / (1 + swaps))
 
 
 def delong_p(pairs: pd.DataFrame) -> float:
@@ -99,7 +106,7 @@ def delong_p(pairs: pd.DataFrame) -> float:
     covariance, _ = clustered_covariance(truth, contrast, np.arange(len(pairs)))
     error = np.sqrt(max(covariance[0, 0], 0.0))
     if not error > 0:
-        return np.nan if np.isnan(covariance[0, 0]) else 1.0
+        return 1.0 if covariance[0, 0] == 0 and contrast[0, truth].mean() == 0 else np.nan
     return float(2 * norm.sf(abs(contrast[0, truth].mean()) / error))
 
 
@@ -168,7 +175,7 @@ def in_words(row, first: str, second: str) -> str:
     size, bounds = abs(row.difference), sorted([row.difference_low, row.difference_high])
     if row.difference <= 0:
         bounds = [-bounds[1], -bounds[0]]
-    interval = f"95 % {bounds[0]:.3f} to {bounds[1]:.3f}"
+    interval = f"95 %, for this pair alone, {bounds[0]:.3f} to {bounds[1]:.3f}"
     if np.isnan(row.difference_low):
         interval = "no interval: too few groups"
     if np.isnan(size):

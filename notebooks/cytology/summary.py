@@ -38,14 +38,25 @@ def summary(
     """What the comparison of a run may say, from its tables; one sentence or two an entry."""
     if (table["protocol"] == "original").any():
         return [LEAKS]
-    if (table["weights"] == "random").any():
+    random = table.loc[table["weights"] == "random", "architecture"]
+    if len(random) == len(table):
         return [RANDOM]
+    said = []
+    if len(random):
+        said = [
+            f"No pretrained weights for {listed(random.map(NETWORK_TITLE))}: they show the "
+            "machinery and rank nothing. What follows is about the others; no winner is named."
+        ]
+    table = table[table["weights"] != "random"]
+    pairs = pairs[~pairs["weights"].str.contains("random")]
     level = pairs[pairs["level"] == "image"]
+    networks = pairs[pairs["family"] == "networks"]
     return [
+        *said,
         *best_in_words(table, unit),
-        *[pair_in_words(row) for row in level[level["family"] == "networks"].itertuples()],
-        *few_in_words(level[level["family"] == "networks"], unit),
-        baseline_in_words(level[level["family"] == "baseline"]),
+        *[f"By {row.level}: {pair_in_words(row)}" for row in networks.itertuples()],
+        *few_in_words(networks, unit),
+        *baseline_in_words(level[level["family"] == "baseline"]),
         *more_in_words(level[level["family"] == "more than one"]),
         worth_in_words(table.iloc[0], unit),
         *[
@@ -66,6 +77,7 @@ def pair_in_words(row) -> str:
 
 def few_in_words(pairs: pd.DataFrame, unit: str) -> list[str]:
     """What to say where so few groups can be exchanged that no P value can become small."""
+    pairs = pairs[pairs["level"] == "image"]
     smallest = len(pairs) * 2 / 2 ** pairs["groups"].min() if len(pairs) else 0
     if smallest < ALPHA:
         return []
@@ -93,25 +105,31 @@ def best_in_words(table: pd.DataFrame, unit: str) -> list[str]:
     ]
 
 
-def baseline_in_words(pairs: pd.DataFrame) -> str:
+def baseline_in_words(pairs: pd.DataFrame) -> list[str]:
     """Which networks are better than size and colour alone, by the same test."""
-    better = (pairs["p_holm"] < 0.05) & (pairs["difference_low"] > 0)
-    names = pairs["second"].map(title)
-    start = f"Size and mean colour alone reach AUC {pairs['auc_first'].iloc[0]:.3f}."
-    if better.all():
-        return f"{start} {listed(names)} {'is' if len(names) == 1 else 'are'} better than that."
-    return (
-        f"{start} Not shown to be better than that: {listed(names[~better])}. What such a network "
-        "learned may be the stain or the camera."
-    )
+    if pairs.empty:
+        return []
+    better = (pairs["p_holm"] < ALPHA) & (pairs["difference_low"] > 0)
+    names, auc = pairs["second"].map(title), pairs["auc_first"].iloc[0]
+    said = [f"Size and mean colour alone reach AUC {auc:.3f}."]
+    if auc <= 0.5:
+        said.append("That is no better than chance: to beat it says little.")
+    if better.any():
+        said.append(f"Better than that: {listed(names[better])}.")
+    if not better.all():
+        said.append(
+            f"Not shown to be better than that: {listed(names[~better])}. What such a network "
+            "learned may be the stain or the camera."
+        )
+    return [" ".join(said)]
 
 
 def more_in_words(pairs: pd.DataFrame) -> list[str]:
     """Whether more than one prediction an image helped, in a sentence."""
     if pairs.empty:
         return []
-    better = pairs[(pairs["p_holm"] < 0.05) & (pairs["difference_low"] > 0)]
-    worse = pairs[(pairs["p_holm"] < 0.05) & (pairs["difference_high"] < 0)]
+    better = pairs[(pairs["p_holm"] < ALPHA) & (pairs["difference_low"] > 0)]
+    worse = pairs[(pairs["p_holm"] < ALPHA) & (pairs["difference_high"] < 0)]
     said = [
         f"{title(row.second)} is {word} than {title(row.first)} (AUC {row.auc_second:.3f} against "
         f"{row.auc_first:.3f})"
@@ -121,8 +139,8 @@ def more_in_words(pairs: pd.DataFrame) -> list[str]:
     tested = f"({len(pairs)} {'comparison' if len(pairs) == 1 else 'comparisons'}, Holm)"
     if not said:
         return [
-            "Averaging over orientations or over networks made no difference that these data can "
-            f"show {tested}."
+            f"Averaging the predictions of an image made no difference that these data can show "
+            f"{tested}."
         ]
     return [f"Averaging: {'; '.join(said)} {tested}."]
 
@@ -155,12 +173,13 @@ def calibration_in_words(calibrations: pd.DataFrame, name: str, on: str) -> str:
     raw, cooled = rows.loc[("none", on)], rows.loc[("temperature", on)]
     temperature = cooled["temperature"]
     sure = "too sure" if temperature > 1.1 else "not sure enough" if temperature < 0.9 else "fair"
+    error = "falls" if cooled["ece"] < raw["ece"] else "does not fall"
     verb = "lowers" if cooled["loss"] < raw["loss"] else "does not lower"
     return (
-        f"{NETWORK_TITLE[name]}'s probabilities are {sure}: a temperature of {temperature:.2f}, "
+        f"{NETWORK_TITLE[name]}'s probabilities look {sure}: a temperature of {temperature:.2f}, "
         f"fitted on {raw['fitted_on']} predictions, {verb} the log loss ({on}: {raw['loss']:.3f} "
-        f"before, {cooled['loss']:.3f} after; expected calibration error {raw['ece']:.3f} before, "
-        f"{cooled['ece']:.3f} after)."
+        f"before, {cooled['loss']:.3f} after); the expected calibration error {error} "
+        f"({raw['ece']:.3f} before, {cooled['ece']:.3f} after)."
     )
 
 

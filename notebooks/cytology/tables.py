@@ -20,7 +20,7 @@ TEXT = dict.fromkeys(
     + ["split", "model", "architecture", "reason", "finding", "other", "detail", "site", "subtype"]
     + ["category", "magnification", "protocol", "labels", "level", "judged_on", "rule"]
     + ["chosen_on", "fitted_on", "method", "first", "second", "certainty", "weights", "recipe"]
-    + ["shift", "amount", "column", "left_out", "interval", "device"],
+    + ["predictions", "shift", "amount", "column", "left_out", "interval", "device"],
     "str",
 )
 
@@ -115,6 +115,10 @@ def readable(table: pd.DataFrame, columns: str):
                 ("" if pd.isna(x) else f"{x:.3f}")
                 + ("" if pd.isna(a) else f" ({a:.3f} to {b:.3f})")
                 for x, a, b in zip(values, low, high, strict=True)
+            ]
+        elif name == "p" or name.startswith("p_"):
+            shown[name] = [
+                "" if pd.isna(p) else "< 0.001" if p < 0.001 else f"{p:.2g}" for p in values
             ]
         else:
             shown[name] = values

@@ -6,6 +6,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from sklearn.metrics import precision_recall_curve, roc_curve
 
+from cytology.intervals import span
 from cytology.plots.style import GREY, NETWORK_COLOUR, NETWORK_LINE
 from cytology.settings import NETWORK_TITLE
 from cytology.summary import title
@@ -40,7 +41,7 @@ def forest(table: pd.DataFrame, unit: str) -> Figure:
                 markerfacecolor=colour_of(model) if alone else "white",
             )
         first = rows.iloc[0]
-        text = f"{first['auc']:.3f}  ({first['auc_low']:.3f} to {first['auc_high']:.3f})"
+        text = f"{first['auc']:.3f}  ({span(first, 'auc')})"
         axis.text(1.02, place, text, va="center", fontsize=10, transform=_right_of(axis))
     baseline = table[table["model"].str.startswith("baseline")]["auc"].iloc[0]
     axis.axvline(baseline, color=GREY, linestyle="--", linewidth=1)
@@ -123,7 +124,7 @@ def pair_differences(pairs: pd.DataFrame, folds: pd.DataFrame, unit: str) -> Fig
             color="black",
             capsize=4,
         )
-        text = f"P = {row.p_holm:.2g}" if row.p_holm >= 0.001 else "P < 0.001"
+        text = "P < 0.001" if row.p_holm < 0.001 else f"P = {row.p_holm:.2g}"
         axes[0, 0].annotate(
             text,
             (row.difference, place),
@@ -137,15 +138,18 @@ def pair_differences(pairs: pd.DataFrame, folds: pd.DataFrame, unit: str) -> Fig
             axes[0, 1].plot(
                 each["difference"], np.full(len(each), place), "o", color=GREY, alpha=0.7
             )
-            bounds = each[["low", "high"]].iloc[0]
-            axes[0, 1].plot(bounds, [place - 0.15] * 2, color="black", linewidth=2)
-            axes[0, 1].plot(each["mean"].iloc[0], place - 0.15, "D", color="black", markersize=5)
+            for mean in each[["mean", "low", "high"]].drop_duplicates().itertuples():
+                below = place - 0.15
+                axes[0, 1].plot([mean.low, mean.high], [below] * 2, color="black", linewidth=2)
+                axes[0, 1].plot(mean.mean, below, "D", color="black", markersize=5)
     names = [f"{title(r.second)}\nless {title(r.first)}" for r in pairs[::-1].itertuples()]
     axes[0, 0].set_yticks(range(len(pairs)), names)
-    axes[0, 0].set(title="All images, 95 % by " + unit, xlabel="difference of AUC")
+    axes[0, 0].set(
+        title=f"{pairs['judged_on'].iloc[0]}, 95 % by {unit}", xlabel="difference of AUC"
+    )
     axes[0, 0].set_ylim(-0.5, len(pairs) - 0.4)
     if wide:
-        axes[0, 1].set(title="Fold by fold (descriptive)", xlabel="difference of AUC")
+        axes[0, 1].set(title="Fold by fold, out-of-fold (descriptive)", xlabel="difference of AUC")
     for axis in axes[0]:
         axis.axvline(0, color=GREY, linestyle=":", linewidth=1)
     return figure
