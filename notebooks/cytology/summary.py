@@ -136,13 +136,12 @@ def more_in_words(pairs: pd.DataFrame) -> list[str]:
         for part, word in ((better, "better"), (worse, "worse"))
         for row in part.itertuples()
     ]
-    tested = f"({len(pairs)} {'comparison' if len(pairs) == 1 else 'comparisons'}, Holm)"
     if not said:
         return [
-            f"Averaging the predictions of an image made no difference that these data can show "
-            f"{tested}."
+            "Averaging the predictions of an image made no difference that these data can show "
+            "(after Holm)."
         ]
-    return [f"Averaging: {'; '.join(said)} {tested}."]
+    return [f"Averaging: {'; '.join(said)} (after Holm)."]
 
 
 def worth_in_words(row: pd.Series, unit: str) -> str:
