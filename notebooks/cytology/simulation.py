@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit
 from scipy.stats import norm
+from statsmodels.stats.proportion import proportion_confint
 
 from cytology.intervals import (
     auc_interval,
@@ -90,8 +91,6 @@ def coverage(aucs: list[float], studies: int, seed: int = 0) -> pd.DataFrame:
     A study without an interval counts as not covered. `coverage_low` and `_high` are what chance
     leaves open with so many studies (Wilson).
     """
-    from statsmodels.stats.proportion import proportion_confint
-
     rng, rows = np.random.default_rng(seed), []
     work = [auc for auc in aucs for _ in range(studies)]
     for auc in progress(work, "studies", unit="study"):

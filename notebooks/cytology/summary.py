@@ -5,6 +5,7 @@ import pandas as pd
 from cytology.evaluation import ENSEMBLE, OUT_OF_FOLD
 from cytology.intervals import span
 from cytology.settings import NETWORK_TITLE, plural
+from cytology.shortcuts import BASELINE
 from cytology.significance import ALPHA, in_words
 
 LEAKS = (
@@ -20,7 +21,7 @@ def title(model: str) -> str:
     """A model's name for readers: `DenseNet121, 8 orientations`, `the ensemble`."""
     first, *rest = model.split(", ")
     name = "the ensemble" if first == ENSEMBLE else NETWORK_TITLE.get(first, first)
-    return ", ".join([name.replace("baseline (size and colour)", "size and colour"), *rest])
+    return ", ".join([name.replace(BASELINE, "size and colour"), *rest])
 
 
 def capital(sentence: str) -> str:
