@@ -55,8 +55,9 @@ def against_strength(table: pd.DataFrame, metric: str, reference: int, unit: str
             bars = [rows[metric] - rows[f"{metric}_low"], rows[f"{metric}_high"] - rows[metric]]
             axis.errorbar(
                 rows["strength"] + 0.14 * (number - (len(networks) - 1) / 2), rows[metric],
-                np.maximum(bars, 0), fmt=MARKER[network], linestyle=NETWORK_LINE[network], linewidth=2,
-                elinewidth=1.2, markersize=6, color=NETWORK_COLOUR[network],
+                np.maximum(bars, 0), fmt=MARKER[network],
+                linestyle=NETWORK_LINE[network], linewidth=2, elinewidth=1.2, markersize=6,
+                color=NETWORK_COLOUR[network],
                 label=NETWORK_TITLE[network],
             )  # fmt: skip
         axis.axvline(reference, color=GREY, linewidth=1, linestyle=":", zorder=0)
