@@ -1,6 +1,8 @@
 """Fixtures: small folders of coloured noise, tables without images, and a run folder."""
 
 import os
+from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -9,6 +11,9 @@ from PIL import Image
 
 from cytology import intervals
 from cytology.augmentation import pictures_of
+from cytology.copies import find_copies
+from cytology.datasets import build_manifest, load
+from cytology.inspection import inspect_images
 from cytology.predictions import prediction_rows
 from cytology.sample import draw_sample
 from cytology.settings import ARCHITECTURE_NAMES
@@ -68,6 +73,34 @@ def manifest():
     return table.assign(width=64, height=48, sha256=hashes, phash=hashes, family=table["image_id"])
 
 
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    """A cache of the module's own: tests neither use nor fill `outputs/cache`."""
+    from cytology import fine_tuning, training  # late: they start TensorFlow
+    from cytology.pipeline import frozen_features
+
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "CACHE", folder)
+        patch.setattr(training, "frozen_features", partial(frozen_features, cache=folder))
+        kept = partial(fine_tuning.activations, cache=folder)
+        patch.setattr(fine_tuning, "activations", kept)
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory, smear_folder, cache):
+    """24 images of 12 patients: root, manifest, split and images decoded at 75 pixels."""
+    from cytology.pipeline import decode  # late: it starts TensorFlow
+
+    root = smear_folder(tmp_path_factory.mktemp("data"))
+    readable, _ = inspect_images(load(str(root), patient_pattern=r"(p\d+)_"), cache)
+    manifest = build_manifest(readable, find_copies(readable))
+    split = split_by_group(manifest, 3, 0.2, 0.2, seed=0)
+    images = decode(root, manifest, 75, "pad", cache)
+    return SimpleNamespace(root=root, manifest=manifest, split=split, images=images)
+
+
 @pytest.fixture
 def run(tmp_path, manifest):
     """A run folder with a split and predictions of three architectures that know something."""
@@ -94,6 +127,7 @@ def run(tmp_path, manifest):
         write_table(folder, f"{name}/predictions.csv", pd.concat(rows))
         metrics = {"weights": "imagenet", "fine_tuned": False, "recipe": "head"}
         metrics |= {"split": about["fingerprint"], "seed": 0, "weights_hash": "0" * 64}
+        metrics |= {"architecture": name, "image_size": 224, "fit": "pad", "precision": "float32"}
         write_json(folder, f"{name}/metrics.json", metrics)
     return folder
 

@@ -7,7 +7,7 @@ import pytest
 from cytology.augmentation import pictures_of
 from cytology.features import Features, FeatureStore, named_by_content
 
-KEY = ["network", "hash of the weights", 224, "pad"]
+KEY = ["network", "hash of the weights", 224, "pad", "float32"]
 IMAGES = pd.Series({"a.png": "sha a", "b.png": "sha b", "c.png": "sha c"})
 
 
@@ -38,7 +38,8 @@ def test_what_was_kept_comes_back_in_any_order(cache):
 
 
 @pytest.mark.parametrize(
-    ("place", "value"), [(0, "other network"), (1, "other weights"), (2, 96), (3, "stretch")]
+    ("place", "value"),
+    [(0, "other network"), (1, "other weights"), (2, 96), (3, "stretch"), (4, "float16")],
 )
 def test_with_another_key_nothing_is_found(cache, place, value):
     key = [*KEY[:place], value, *KEY[place + 1 :]]
@@ -67,34 +68,8 @@ def test_where_any_is_missing_there_are_none(cache, wanted):
 
 def test_an_empty_store_has_none(tmp_path):
     store = FeatureStore(KEY, tmp_path)
-    assert store.features(pictures("a.png"), IMAGES) is None and len(store.known) == 0
+    assert store.features(pictures("a.png"), IMAGES) is None and len(store.names) == 0
     assert list(tmp_path.iterdir()) == []
-
-
-def test_additions_are_kept_beside_what_was_there(cache):
-    store, more = FeatureStore(KEY, cache), pictures("c.png", orientations=3)
-    store.add(named_by_content(more, IMAGES), values_of(more))
-    everything = pd.concat([pictures("a.png", "b.png"), more])
-    for found in (store, FeatureStore(KEY, cache)):
-        np.testing.assert_array_equal(
-            found.features(everything, IMAGES).values, values_of(everything)
-        )
-    assert len(list((cache / "features").iterdir())) == 1
-
-
-def test_an_interrupted_addition_leaves_what_was_there(cache, monkeypatch):
-    def breaks(path, **_):
-        path.write_bytes(b"half")
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(np, "savez", breaks)
-    more = pictures("c.png")
-    with pytest.raises(KeyboardInterrupt):
-        FeatureStore(KEY, cache).add(named_by_content(more, IMAGES), values_of(more))
-    found = FeatureStore(KEY, cache)
-    assert found.features(pictures("a.png"), IMAGES) is not None
-    assert found.features(more, IMAGES) is None
-    assert len(list((cache / "features").iterdir())) == 1
 
 
 def test_an_unknown_picture_has_no_features():

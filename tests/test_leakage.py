@@ -339,9 +339,8 @@ def test_features_that_a_training_notebook_left_are_read_without_a_network(
     tmp_path, made, monkeypatch
 ):
     """No TensorFlow: the root does not exist, so that anything but reading would fail."""
-    about = {"weights_hash": "abc", "image_size": 224, "fit": "pad", "seed": 0}
-    write_json(tmp_path, "mobilenetv2/metrics.json", about)
-    key = ["mobilenetv2", "abc", 224, "pad"]
+    key = ["mobilenetv2", "abc", 224, "pad", "float32"]
+    write_json(tmp_path, "mobilenetv2/metrics.json", dict(zip(cache.KEY, key, strict=True)))
     sha256 = made.images.set_index("image_id")["sha256"]
     pictures = made.audit.pictures
     store = FeatureStore(key, tmp_path)

@@ -19,13 +19,14 @@ from cytology.architectures import (
     build,
     build_head,
     calibrate_normalization,
+    feature_extractor,
     put_head,
 )
 from cytology.augmentation import fit_to_square, orient, pictures_of
 from cytology.backend import keras, tf
-from cytology.copies import find_copies
-from cytology.datasets import build_manifest, load
+from cytology.datasets import load
 from cytology.features import Features, FeatureStore
+from cytology.fine_tuning import predict_logits
 from cytology.inspection import inspect_images
 from cytology.pipeline import DecodedImages, batches, decode, frozen_features
 from cytology.quality import open_rgb
@@ -38,49 +39,29 @@ from cytology.training import (
     class_weights,
     compile_model,
     cross_validate_head,
-    fine_tune,
     network,
     orientations_tried,
-    predict_logits,
     save_model,
     train_final_head,
 )
 from cytology.weights import Weights
 
+pytestmark = pytest.mark.usefixtures("cache")
 SIZE = 75
 RECIPE = Recipe(
     learning_rate=0.05, epochs=4, batch_size=16, class_weight="balanced", patience=None, seed=0
 )
 STOPPING = Recipe(0.3, 30, 16, "balanced", patience=1, seed=0)
+KEY = ["mobilenetv2", "hash of the weights", SIZE, "pad", "float32"]
 RANDOM = Weights("random", None, "Random weights.")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory):
-    """A cache of this module's own: tests neither use nor fill `outputs/cache`."""
-    folder = tmp_path_factory.mktemp("cache")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "CACHE", folder)
-        patch.setattr(training, "frozen_features", partial(frozen_features, cache=folder))
-        yield folder
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory, smear_folder, cache):
-    """24 images of 12 patients: root, manifest, split and decoded images."""
-    root = smear_folder(tmp_path_factory.mktemp("data"))
-    readable, _ = inspect_images(load(str(root), patient_pattern=r"(p\d+)_"), cache)
-    manifest = build_manifest(readable, find_copies(readable))
-    split = split_by_group(manifest, 3, 0.2, 0.2, seed=0)
-    images = decode(root, manifest, SIZE, "pad", cache)
-    return SimpleNamespace(root=root, manifest=manifest, split=split, images=images)
 
 
 @pytest.fixture(scope="module")
 def trained(data):
     """A MobileNetV2 with a trained head: model, features, predictions and history."""
     model, weights_hash = network("mobilenetv2", RANDOM, data.images, data.split, seed=0)
-    features = training.features_for(model, data.images, data.split, 4, weights_hash, "pad", 16)
+    extractor, key = feature_extractor(model), [*KEY[:1], weights_hash, *KEY[2:]]
+    features = training.features_for(extractor, data.images, data.split, 4, key, 16)
     rows, history, _ = train_final_head(model, features, data.split, 4, RECIPE)
     return SimpleNamespace(model=model, features=features, rows=rows, history=history)
 
@@ -213,6 +194,35 @@ def test_an_image_is_decoded_once_and_found_by_its_name(data, tmp_path, monkeypa
     for name in data.manifest["image_id"]:
         np.testing.assert_array_equal(again.pixels[again.row[name]], first.pixels[first.row[name]])
     assert not np.array_equal(first.pixels, data.images.pixels)
+    assert list((tmp_path / "images").iterdir()) != []
+
+
+def test_decoding_goes_on_where_it_was_interrupted(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(pipeline, "rows_of_a_pack", lambda shape, dtype: 5)
+    opened = []
+
+    def breaks_after(count):
+        def open_some(path):
+            if len(opened) == count:
+                raise KeyboardInterrupt
+            opened.append(path.name)
+            return open_rgb(path)
+
+        return open_some
+
+    monkeypatch.setattr(pipeline, "cores", lambda: 1)
+    monkeypatch.setattr(pipeline, "open_rgb", breaks_after(13))
+    with pytest.raises(KeyboardInterrupt):
+        decode(data.root, data.manifest, SIZE, "pad", tmp_path)
+    kept = sum(len(np.load(pack)) for pack in tmp_path.glob("images/*/*.npy"))
+    assert kept in (9, 10)  # two packs; the smallest of the five has four images
+    del opened[:]
+    monkeypatch.setattr(pipeline, "open_rgb", breaks_after(24))
+    images = decode(data.root, data.manifest, SIZE, "pad", tmp_path)
+    assert len(opened) == 24 - kept
+    for name in data.manifest["image_id"]:
+        expected = data.images.pixels[data.images.row[name]]
+        np.testing.assert_array_equal(images.pixels[images.row[name]], expected)
 
 
 def test_a_changed_or_doubled_image_meets_no_stale_pixels(data, tmp_path, smear):
@@ -297,7 +307,7 @@ class MeanColour:
         return np.asarray(batch)[:, 0, 20].astype(np.float32)
 
 
-def features_from(data, pictures, cache, key=("mean", "hash", SIZE, "pad"), images=None):
+def features_from(data, pictures, cache, key=("mean", "hash", SIZE, "pad", "float32"), images=None):
     extractor, images = MeanColour(), images or data.images
     found = frozen_features(extractor, images, pictures, list(key), 5, cache)
     assert extractor.seen == found.computed
@@ -319,10 +329,11 @@ def test_features_are_computed_once_and_only_where_missing(data, tmp_path):
 @pytest.mark.parametrize(
     "key",
     [
-        ("other", "hash", SIZE, "pad"),
-        ("mean", "other weights", SIZE, "pad"),
-        ("mean", "hash", 96, "pad"),
-        ("mean", "hash", SIZE, "stretch"),
+        ("other", "hash", SIZE, "pad", "float32"),
+        ("mean", "other weights", SIZE, "pad", "float32"),
+        ("mean", "hash", 96, "pad", "float32"),
+        ("mean", "hash", SIZE, "stretch", "float32"),
+        ("mean", "hash", SIZE, "pad", "bfloat16"),
     ],
 )
 def test_other_weights_size_or_fit_never_meet_a_stale_entry(data, tmp_path, key):
@@ -364,8 +375,9 @@ def test_the_audit_computes_the_features_of_the_run_and_refuses_other_weights(
     data, trained, cache, tmp_path, monkeypatch
 ):
     model, weights_hash = network("mobilenetv2", RANDOM, data.images, data.split, seed=0)
-    about = {"weights_hash": weights_hash, "weights": "random", "seed": 0}
-    write_json(tmp_path, "mobilenetv2/metrics.json", about | {"image_size": SIZE, "fit": "pad"})
+    about = dict(zip(feature_cache.KEY, KEY, strict=True)) | {"weights": "random", "seed": 0}
+    about |= {"weights_hash": weights_hash}
+    write_json(tmp_path, "mobilenetv2/metrics.json", about)
     write_table(tmp_path, "manifest.csv", data.manifest)
     write_table(tmp_path, "split.csv", data.split)
     write_json(tmp_path, "split.json", {"protocol": "grouped"})
@@ -378,7 +390,7 @@ def test_the_audit_computes_the_features_of_the_run_and_refuses_other_weights(
     pictures = pictures_of(data.manifest[:6], 2)
     np.testing.assert_allclose(found.of(pictures), trained.features.of(pictures), atol=1e-4)
     assert found.computed == 12
-    write_json(tmp_path, "mobilenetv2/metrics.json", about | {"image_size": SIZE, "fit": "stretch"})
+    write_json(tmp_path, "mobilenetv2/metrics.json", about | {"fit": "stretch"})
     path = save_weights(model, tmp_path / "mobilenetv2.weights.h5")
     with pytest.raises(InputError, match="mobilenetv2 was trained with other weights"):
         leakage.features_of_run(*asked, str(path), 8)
@@ -506,33 +518,6 @@ def test_the_head_is_copied_with_its_standardization(toy):
     assert head.predict_on_batch(np.full((1, 6), 2.0)) == pytest.approx(0.5)
 
 
-def test_fine_tuning_trains_every_layer_but_the_batch_normalizations(data, cache):
-    model, _ = network("mobilenetv2", RANDOM, data.images, data.split, seed=0)
-    kernel = np.random.default_rng(0).normal(size=(1280, 1)) / 30
-    model.get_layer("logit").set_weights([kernel, np.zeros(1)])  # from zero nothing flows back
-    before = {layer.name: layer.get_weights() for layer in model.layers}
-    recipe = Recipe(1e-3, 2, 8, "balanced", None, 0)
-    rows, history = fine_tune(model, data.images, data.split, 1, recipe)
-    frozen = {layer.name for layer in normalizations(model)}
-    for layer in model.layers:
-        pairs = zip(before[layer.name], layer.get_weights(), strict=True)
-        same = [np.array_equal(*pair) for pair in pairs]
-        assert all(same) if layer.name in frozen else not any(same), layer.name
-    assert len(frozen) > 50
-    assert history["stage"].tolist() == ["fine_tune"] * 2 and history["epoch"].tolist() == [1, 2]
-    shuffled = rows.sample(frac=1, random_state=0)
-    logits = predict_logits(model, data.images, shuffled, 5)
-    np.testing.assert_allclose(logits, shuffled["logit"], atol=1e-4)
-    expected = data.split[data.split["split"] != "train"]
-    assert sorted(rows["image_id"]) == sorted(expected["image_id"])
-
-
-def test_more_pictures_a_step_than_there_are_is_refused(data, trained):
-    recipe = Recipe(1e-3, 1, 1000, "none", None, 0)
-    with pytest.raises(InputError, match="Parameter `batch_size` is 1000, more than the"):
-        fine_tune(trained.model, data.images, data.split, 1, recipe)
-
-
 def test_the_optimizers_are_the_originals():
     found = {
         name: (spec.optimizer.__name__, spec.learning_rate) for name, spec in ARCHITECTURES.items()
@@ -545,7 +530,7 @@ def test_the_optimizers_are_the_originals():
 
 
 def test_the_speed_is_measured(data, trained):
-    assert training.images_per_second(trained.model, data.images, 4) > 0
+    assert training.images_per_second(feature_extractor(trained.model), data.images, 4) > 0
 
 
 # --------------------------------------------------------------------- inference

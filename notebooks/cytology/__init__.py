@@ -13,7 +13,8 @@ Imports point one way, downwards in this list:
 ``learning_curve``         would more patients help?
 ``leakage``                the audit: one head, three ways to split, true and shuffled labels
 ``inference``              a trained model on new images, at the locked threshold
-``training``               heads on frozen features, fine-tuning, saved models
+``fine_tuning``            the whole network, or what comes after a cut
+``training``               heads on frozen features, saved models
 ``locked``                 a run's thresholds, calibration, abstention: chosen before test
 ``evaluation``             what is judged on what; the comparison of a run
 ``shortcuts``              the baseline that sees no cell
@@ -24,6 +25,7 @@ Imports point one way, downwards in this list:
 ``metrics``                every metric, once and for many draws at once
 ``predictions``            the table of predictions
 ``pipeline``               decode once, feed ``tf.data``, frozen features once
+``precision``              how many bits a network computes in
 ``architectures``          the three networks, and one ``build``
 ``weights``                where their weights come from, and what to say when there are none
 ``backend``                TensorFlow and Keras, started once and quietly
@@ -41,6 +43,7 @@ Imports point one way, downwards in this list:
 ``folders``                a folder of one's own: files, classes, patients
 ``shifts``                 another stain, light, focus, compression or scale of a picture
 ``augmentation``           exact orientations, squares
+``store``                  arrays on disk, found by name: what the caches are made of
 ``tables``                 CSV and JSON files that pass between notebooks
 ``settings``               parameters, paths, seeds, versions, workers
 =========================  ====================================================================

@@ -1,5 +1,6 @@
 """The three architectures: what each is, and one `build` for all."""
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -9,6 +10,8 @@ from cytology.backend import keras
 from cytology.heads import EPSILON
 from cytology.settings import InputError
 
+# The Keras policy behind each precision: what is computed in; weights and logits stay float32.
+POLICIES = {"float32": "float32", "float16": "mixed_float16", "bfloat16": "mixed_bfloat16"}
 IMAGENET_MEAN = np.array([0.485, 0.456, 0.406])
 IMAGENET_DEVIATION = np.array([0.229, 0.224, 0.225])
 
@@ -17,7 +20,8 @@ IMAGENET_DEVIATION = np.array([0.229, 0.224, 0.225])
 class Architecture:
     """A backbone and the original project's recipe for it.
 
-    `scale` and `offset` turn RGB 0..255 into what the backbone was trained with.
+    `scale` and `offset` turn RGB 0..255 into what the backbone was trained with. `last_block` is
+    where `fine_tune_from: last` begins: what sees whole nuclei, at a small part of the cost.
     """
 
     name: str
@@ -26,6 +30,7 @@ class Architecture:
     scale: object
     offset: object
     smallest_image: int
+    last_block: str
     optimizer: Callable
     learning_rate: float
 
@@ -38,6 +43,7 @@ ARCHITECTURES = {
         scale=1 / 127.5,
         offset=-1.0,
         smallest_image=32,
+        last_block="block_16",
         optimizer=keras.optimizers.Adam,
         learning_rate=1e-4,
     ),
@@ -48,6 +54,7 @@ ARCHITECTURES = {
         scale=1 / 127.5,
         offset=-1.0,
         smallest_image=75,
+        last_block="mixed9",
         optimizer=keras.optimizers.RMSprop,
         learning_rate=1e-5,
     ),
@@ -58,19 +65,22 @@ ARCHITECTURES = {
         scale=(1 / (255 * IMAGENET_DEVIATION)).tolist(),
         offset=(-IMAGENET_MEAN / IMAGENET_DEVIATION).tolist(),
         smallest_image=32,
+        last_block="conv5",
         optimizer=keras.optimizers.Adam,
         learning_rate=1e-4,
     ),
 }
 
 
-def build(architecture: str, image_size: int, weights=None, seed: int = 0) -> keras.Model:
+def build(
+    architecture: str, image_size: int, weights=None, seed: int = 0, precision: str = "float32"
+) -> keras.Model:
     """A network from raw RGB 0..255, shape (batch, size, size, 3), to a logit, shape (batch, 1).
 
     One flat functional graph: preprocessing, backbone, global average ("features"), the head.
-    The logit is positive for malignant; it stays float32 in any precision. `weights` is the path
-    of a backbone's weights or None for random ones. Batch normalization never learns here: it
-    keeps its statistics also while every other layer is fine-tuned.
+    The logit is positive for malignant; features and head stay float32 in any `precision`.
+    `weights` is the path of a backbone's weights or None for random ones. Batch normalization
+    never learns here: it keeps its statistics also while every other layer is fine-tuned.
     """
     spec = ARCHITECTURES[architecture]
     if image_size < spec.smallest_image:
@@ -79,13 +89,25 @@ def build(architecture: str, image_size: int, weights=None, seed: int = 0) -> ke
             f"{spec.smallest_image}."
         )
     keras.utils.set_random_seed(seed)
-    image = keras.Input((image_size, image_size, 3), name="image")
-    scaled = keras.layers.Rescaling(spec.scale, spec.offset, name="preprocess")(image)
-    backbone = spec.backbone(include_top=False, weights=weights, input_tensor=scaled)
-    features = keras.layers.GlobalAveragePooling2D(name="features")(backbone.output)
-    model = keras.Model(image, head_layers(features), name=architecture)
+    with computed_in(precision):
+        image = keras.Input((image_size, image_size, 3), name="image")
+        scaled = keras.layers.Rescaling(spec.scale, spec.offset, name="preprocess")(image)
+        backbone = spec.backbone(include_top=False, weights=weights, input_tensor=scaled)
+        pooling = keras.layers.GlobalAveragePooling2D(name="features", dtype="float32")
+        model = keras.Model(image, head_layers(pooling(backbone.output)), name=architecture)
     freeze_normalization(model)
     return model
+
+
+@contextlib.contextmanager
+def computed_in(precision: str):
+    """Layers made here compute in `precision`; their weights stay float32."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(POLICIES[precision])
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
 
 
 def head_layers(features):
@@ -97,10 +119,11 @@ def head_layers(features):
     would stay in the predictions as noise.
     """
     standardize = keras.layers.BatchNormalization(
-        center=False, scale=False, epsilon=EPSILON, name="standardize"
+        center=False, scale=False, epsilon=EPSILON, dtype="float32", name="standardize"
     )
+    dropout = keras.layers.Dropout(0.2, dtype="float32", name="dropout")
     logit = keras.layers.Dense(1, kernel_initializer="zeros", dtype="float32", name="logit")
-    return logit(keras.layers.Dropout(0.2, name="dropout")(standardize(features)))
+    return logit(dropout(standardize(features)))
 
 
 def build_head(width: int, seed: int = 0) -> keras.Model:

@@ -1,4 +1,4 @@
-"""TensorFlow and Keras, started once and quietly; the device that they found.
+"""TensorFlow and Keras, started once and quietly; what the machine has, and how it is used.
 
 Everything that computes imports `keras` and `tf` from here. Start-up costs seconds, so modules
 that only handle tables do not.
@@ -9,7 +9,7 @@ import os
 import sys
 import tempfile
 
-from cytology.settings import cores
+from cytology.settings import InputError, cores
 
 
 @contextlib.contextmanager
@@ -44,14 +44,44 @@ for _gpu in GPUS:
     tf.config.experimental.set_memory_growth(_gpu, True)
 
 
+# Notebooks that run beside each other share the cores (`run_all.py --jobs` sets this).
+if "CYTOLOGY_CORES" in os.environ:
+    tf.config.threading.set_intra_op_parallelism_threads(cores())
+
+
 def device() -> str:
     """The device in words, for tables of times: they mean little without it."""
     if not GPUS:
         return f"CPU, {cores()} cores"
-    names = [
-        tf.config.experimental.get_device_details(gpu).get("device_name", "GPU") for gpu in GPUS
-    ]
-    return ", ".join(names)
+    return ", ".join(details(gpu).get("device_name", "GPU") for gpu in GPUS)
 
 
-__all__ = ["GPUS", "device", "keras", "tf"]
+def details(gpu) -> dict:
+    """What TensorFlow knows of a GPU: `device_name`, `compute_capability`; may be empty."""
+    return tf.config.experimental.get_device_details(gpu)
+
+
+def distribution(strategy: str) -> tf.distribute.Strategy:
+    """How steps are spread over devices: `auto` takes all GPUs of this machine, `one` the first.
+
+    Keras 3 does not support MultiWorkerMirroredStrategy (keras#20585): to many machines one goes
+    by notebooks instead, with `run_all.py --dask`.
+    """
+    if strategy == "auto" and len(tf.config.list_logical_devices("GPU")) > 1:
+        return tf.distribute.MirroredStrategy()
+    return tf.distribute.get_strategy()
+
+
+@contextlib.contextmanager
+def enough_memory(batch_size: int):
+    """Turn TensorFlow's report of exhausted memory into one sentence about `batch_size`."""
+    try:
+        yield
+    except tf.errors.ResourceExhaustedError as error:
+        raise InputError(
+            f"The memory of the device does not hold a batch of {batch_size}: lower the parameter "
+            "`batch_size`; for training, raise `accumulate` by the same factor."
+        ) from error
+
+
+__all__ = ["GPUS", "details", "device", "distribution", "enough_memory", "keras", "tf"]

@@ -277,7 +277,7 @@ def read_orientations(run: Path) -> dict[str, pd.DataFrame]:
 def cost(run: Path) -> pd.DataFrame:
     """Parameters, size, seconds and speed of each architecture, from `timing.json`."""
     columns = ["parameters", "megabytes", "features_computed", "feature_seconds"]
-    columns += ["training_seconds", "images_per_second", "device"]
+    columns += ["training_seconds", "images_per_second", "precision", "device"]
     rows = [
         {"architecture": name, "weights": weights} | {key: timing[key] for key in columns}
         for name, weights in weights_of(run).items()

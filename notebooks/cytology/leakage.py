@@ -13,12 +13,11 @@ import pandas as pd
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from cytology.augmentation import pictures_of
-from cytology.features import Features, features_in_cache
+from cytology.features import Features, features_in_cache, key_of_run
 from cytology.heads import fitted_head
 from cytology.intervals import group_weights, over_draws
 from cytology.metrics import auc_from_ranks, auc_of_draws
 from cytology.settings import NETWORK_TITLE, InputError, plural, progress
-from cytology.tables import read_json
 
 # The column whose values are kept on one side.
 PROTOCOLS = {"images_random": None, "copies_together": "family", "patients_together": "group"}
@@ -239,7 +238,6 @@ def features_of_run(
     from cytology.training import backbone_of_run
 
     extractor, decoded = backbone_of_run(run, architecture, root, weights)
-    about = read_json(run, f"{architecture}/metrics.json")
-    key = [architecture, about["weights_hash"], about["image_size"], about["fit"]]
     pictures = pictures_of(images[["image_id"]], orientations)
+    key = key_of_run(run, architecture)
     return frozen_features(extractor, decoded, pictures, key, batch_size)

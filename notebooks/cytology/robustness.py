@@ -18,7 +18,7 @@ from scipy.special import expit
 from sklearn.cluster import KMeans
 
 from cytology.augmentation import fit_to_square
-from cytology.features import FeatureStore
+from cytology.features import FeatureStore, key_of_run
 from cytology.heads import LinearHead, read_heads
 from cytology.intervals import (
     DRAWS,
@@ -145,15 +145,13 @@ class Network:
 
 def network_of_run(run: Path, name: str, on: str, root: Path, weights: str) -> Network:
     """The network `name` of a run as it judges `out-of-fold` or `test`; loaded when needed."""
-    about = read_json(run, f"{name}/metrics.json")
+    about, key = read_json(run, f"{name}/metrics.json"), key_of_run(run, name)
     if on == "test":
         heads, load = None, functools.partial(whole_network, run, name)
-        key = [name, "whole network", file_hash(require(run, f"{name}/model.keras"))]
+        key += ["whole network", file_hash(require(run, f"{name}/model.keras"))]
     else:
-        heads = read_heads(run, name)
-        load = functools.partial(backbone, run, name, root, weights)
-        key = [name, about["weights_hash"]]
-    key += [about["image_size"], about["fit"], PIL.__version__]
+        heads, load = read_heads(run, name), functools.partial(backbone, run, name, root, weights)
+    key += [PIL.__version__]
     return Network(name, key, about["image_size"], about["fit"], heads, functools.cache(load))
 
 
@@ -190,9 +188,8 @@ def shifted_features(
         what += [[s.sha256, s.own.round(3).tolist(), s.other.round(3).tolist()] for s in smears]
     store = FeatureStore([*network.key, *what], cache)
     pictures = [(smear, strength) for strength in strengths for smear in smears]
-    names = pd.MultiIndex.from_tuples([(smear.sha256, strength) for smear, strength in pictures])
-    missing = np.flatnonzero(~names.isin(store.known))
-    computed = []
+    names = pd.Index([f"{smear.sha256} {strength}" for smear, strength in pictures])
+    missing, computed = store.missing(names), []
     for start in range(0, len(missing), batch_size):
         batch = [pictures[k] for k in missing[start : start + batch_size]]
         squares = [
@@ -202,7 +199,7 @@ def shifted_features(
         computed.append(network.load().predict_on_batch(np.stack(squares)))
     if computed:
         store.add(names[missing], np.concatenate(computed))
-    return store.values[store.known.get_indexer(names)].reshape(len(strengths), len(smears), -1)
+    return store.rows(names)[:].reshape(len(strengths), len(smears), -1)
 
 
 def judge(

@@ -109,13 +109,20 @@ PARAMETERS = {
     "test_share": Rule("share of the groups in test", float, 0.05, 0.4),
     "weights": Rule("auto, imagenet, random, a weights file or a folder of them", str),
     "batch_size": Rule("images a step", int, 1, 1024),
+    "accumulate": Rule("batches whose gradients make one step", int, 1, 1024),
+    "steps_per_execution": Rule("steps that the device takes on its own", int, 1, 1000),
+    "precision": Rule(
+        "what the network computes in", str, choices=("auto", "float32", "float16", "bfloat16")
+    ),
+    "strategy": Rule("all GPUs of this machine, or one", str, choices=("auto", "one")),
     "train_head": Rule("train the head on frozen features, cross-validated", bool),
     "head_learning_rate": Rule("Adam's rate for the head", float, 1e-7, 1.0),
     "head_epochs": Rule("epochs of the head (the most, with early stopping)", int, 1, 10000),
-    "fine_tune": Rule("train every layer", bool),
-    "epochs": Rule("epochs in which every layer is trained", int, 1, 10000),
+    "fine_tune": Rule("train more than the head", bool),
+    "fine_tune_from": Rule("first block to train, or `last`; empty: every layer", str),
+    "epochs": Rule("epochs of fine-tuning", int, 1, 10000),
     "learning_rate": Rule(
-        "rate of the whole network, None: the original's", float, 1e-9, 1.0, may_be_none=True
+        "rate of fine-tuning, None: the original's", float, 1e-9, 1.0, may_be_none=True
     ),
     "early_stopping": Rule("stop when the loss of held-back groups no longer falls", bool),
     "patience": Rule("epochs without a lower loss before stopping", int, 1, 1000),
@@ -160,6 +167,8 @@ def check_parameters(**values) -> None:
         raise InputError("`val_share` and `test_share` together must leave 0.4 for training.")
     if values.get("train_head") is False and values.get("fine_tune") is False:
         raise InputError("`train_head` and `fine_tune` are both false: nothing would be trained.")
+    if values.get("fine_tune_from") and values.get("fine_tune") is False:
+        raise InputError("`fine_tune_from` names a block, but `fine_tune` is false: make it true.")
 
 
 # --------------------------------------------------------------------- paths

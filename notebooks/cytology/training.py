@@ -10,7 +10,6 @@ import pandas as pd
 from sklearn.utils.class_weight import compute_class_weight
 
 from cytology.architectures import (
-    ARCHITECTURES,
     build,
     build_head,
     calibrate_normalization,
@@ -18,28 +17,24 @@ from cytology.architectures import (
     put_head,
 )
 from cytology.augmentation import pictures_of
-from cytology.backend import keras
-from cytology.features import Features, digest
+from cytology.backend import GPUS, distribution, keras
+from cytology.features import Features
 from cytology.heads import LinearHead
 from cytology.pipeline import DecodedImages, batches, decode, frozen_features
 from cytology.predictions import as_taken, prediction_rows
-from cytology.settings import CACHE, InputError, file_hash, progress, somebody_looks_on
+from cytology.settings import CACHE, InputError, file_hash, progress
 from cytology.splitting import (
     inner_group_split,
     judged_pictures,
     read_split,
     training_pictures,
 )
+from cytology.store import digest
 from cytology.tables import read_json, read_table, written_whole
 from cytology.weights import Weights, find_weights
 
-# What was trained, by (train_head, fine_tune): the words of the comparison.
-RECIPES = {
-    (True, False): "head on frozen features",
-    (True, True): "head, then every layer",
-    (False, True): "every layer",
-}
-CALIBRATION_IMAGES = 128
+CALIBRATION_IMAGES = 64
+STEPS_AT_ONCE = 16  # of a head, which are too short to be started one by one
 CALIBRATION_BATCH = 8  # all maps of a batch stay in memory at once: 32 would need 6 GB
 
 
@@ -53,36 +48,55 @@ class Recipe:
     class_weight: str
     patience: int | None  # None: no early stopping
     seed: int
+    accumulate: int = 1  # batches whose gradients make one step
+    steps_per_execution: int = 1  # steps between two looks at the progress
 
 
 # ---------------------------------------------------------------------- network
 
 
 def network(
-    architecture: str, weights: Weights, images: DecodedImages, split: pd.DataFrame, seed: int
+    architecture: str,
+    weights: Weights,
+    images: DecodedImages,
+    split: pd.DataFrame,
+    seed: int,
+    precision: str = "float32",
+    strategy: str = "one",
 ) -> tuple[keras.Model, str]:
     """Build a network with its weights: (model, hash that names the weights).
 
     A random backbone gets batch-normalization statistics from unlabelled images of train and
     val, never of test, and is then kept in the cache, so that later runs meet the very same one.
+    With several GPUs and `strategy` auto its variables lie on all of them.
     """
-    size = images.pixels.shape[1]
-    if weights.path is not None:
-        return build(architecture, size, str(weights.path), seed), file_hash(weights.path)
-    model = build(architecture, size, None, seed)
+    path = weights.path or random_weights(architecture, images, split, seed)
+    with distribution(strategy).scope():
+        if weights.path:
+            model = build(architecture, images.size, str(path), seed, precision)
+        else:
+            model = build(architecture, images.size, None, seed, precision)
+            model.load_weights(path)
+    return model, file_hash(path)
+
+
+def random_weights(
+    architecture: str, images: DecodedImages, split: pd.DataFrame, seed: int
+) -> Path:
+    """The file of a random network whose normalizations know these images; made where missing."""
     held = split[split["split"] != "test"]
     # The original's protocol has test copies of training images; then nothing can be kept apart.
     names = held["image_id"].drop_duplicates().sample(frac=1, random_state=seed)
     pictures = pictures_of(names.iloc[:CALIBRATION_IMAGES].to_frame(), 1)
     seen = hashlib.sha256(images.batch(pictures["image_id"], pictures["orientation"])).hexdigest()
-    name = digest(architecture, size, seed, seen, keras.version())
+    name = digest(architecture, images.size, seed, seen, keras.version())
     path = CACHE / "weights" / f"{architecture}-random-{name}.weights.h5"
     if not path.is_file():
+        model = build(architecture, images.size, None, seed)
         calibrate_normalization(model, batches(images, pictures, CALIBRATION_BATCH))
         with written_whole(path) as temporary:
             model.save_weights(temporary)
-    model.load_weights(path)
-    return model, file_hash(path)
+    return path
 
 
 def backbone_of_run(
@@ -97,8 +111,10 @@ def backbone_of_run(
         read_table(run, "manifest.csv"),
     )
     images = decode(root, manifest, about["image_size"], about["fit"])
-    found = find_weights(architecture, weights)
-    model, weights_hash = network(architecture, found, images, read_split(run), about["seed"])
+    found, split = find_weights(architecture, weights), read_split(run)
+    model, weights_hash = network(
+        architecture, found, images, split, about["seed"], about["precision"]
+    )
     if weights_hash != about["weights_hash"]:
         raise InputError(
             f"Parameter `weights` is {weights!r}, but {architecture} was trained with other "
@@ -108,18 +124,20 @@ def backbone_of_run(
 
 
 def features_for(
-    model: keras.Model,
+    extractor: keras.Model,
     images: DecodedImages,
     split: pd.DataFrame,
     orientations: int,
-    weights_hash: str,
-    fit: str,
+    key: list,
     batch_size: int,
 ) -> Features:
-    """Frozen features of every picture in all orientations: train, val and test."""
+    """Frozen features of every picture in all orientations: train, val and test.
+
+    `extractor` is `architectures.feature_extractor` of the network, `key` what it depends on (see
+    `features.KEY`).
+    """
     pictures = training_pictures(split, orientations)
-    key = [model.name, weights_hash, images.pixels.shape[1], fit]
-    return frozen_features(feature_extractor(model), images, pictures, key, batch_size)
+    return frozen_features(extractor, images, pictures, key, batch_size)
 
 
 def class_weights(labels: pd.Series, class_weight: str) -> pd.Series:
@@ -130,13 +148,18 @@ def class_weights(labels: pd.Series, class_weight: str) -> pd.Series:
     return labels.map(dict(zip("BM", weights, strict=True))).astype(float)
 
 
-def compile_model(model: keras.Model, optimizer) -> None:
-    """Binary cross-entropy on the logit, accuracy at probability 0.5."""
+def compile_model(model: keras.Model, optimizer, steps_per_execution: int = 1) -> None:
+    """Binary cross-entropy on the logit, accuracy at probability 0.5.
+
+    XLA compiles on GPUs only: on a processor it makes the steps of these networks slower.
+    """
     model.compile(
         optimizer,
         loss=keras.losses.BinaryCrossentropy(from_logits=True),
         metrics=[keras.metrics.BinaryAccuracy(name="accuracy", threshold=0.0)],
         weighted_metrics=[],
+        jit_compile=bool(GPUS),
+        steps_per_execution=steps_per_execution,
     )
 
 
@@ -169,7 +192,7 @@ class HeadTrainer:
     def __init__(self, width: int, recipe: Recipe):
         self.recipe = recipe
         self.head = build_head(width, recipe.seed)
-        compile_model(self.head, keras.optimizers.Adam(recipe.learning_rate))
+        compile_model(self.head, keras.optimizers.Adam(recipe.learning_rate), STEPS_AT_ONCE)
         self.head.optimizer.build(self.head.trainable_variables)
         # Beside the weights: the state of dropout's random numbers and of the optimizer.
         self.variables = self.head.variables + self.head.optimizer.variables
@@ -291,55 +314,6 @@ def train_final_head(
     return rows, history, trainer.trained()
 
 
-# ------------------------------------------------------------------ fine-tuning
-
-
-def fine_tune(
-    model: keras.Model,
-    images: DecodedImages,
-    split: pd.DataFrame,
-    orientations: int,
-    recipe: Recipe,
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Train every layer but the batch normalizations: (predictions on val and test, history).
-
-    The optimizer is the original project's for this architecture.
-    """
-    train = training_pictures(split[split["split"] == "train"], orientations)
-    if recipe.batch_size > len(train):
-        raise InputError(
-            f"Parameter `batch_size` is {recipe.batch_size}, more than the {len(train)} pictures "
-            "to train on: lower it."
-        )
-    val = judged_pictures(split[split["split"] == "val"])
-    judged = training_pictures(split[split["split"] != "train"], orientations)
-    judged = judged.reset_index(drop=True)
-    weights = class_weights(train["label"], recipe.class_weight)
-    by_label = weights.groupby(train["label"]).first()
-    compile_model(model, ARCHITECTURES[model.name].optimizer(recipe.learning_rate))
-    history = model.fit(
-        batches(images, train.assign(weight=weights), recipe.batch_size, recipe.seed),
-        validation_data=batches(
-            images, val.assign(weight=val["label"].map(by_label)), recipe.batch_size
-        ),
-        shuffle=False,  # `batches` does it; Keras would warn that it cannot
-        epochs=recipe.epochs,
-        callbacks=early_stopping(recipe.patience),
-        verbose=1 if somebody_looks_on() else 2,
-    )
-    logits = predict_logits(model, images, judged, recipe.batch_size)
-    rows = prediction_rows(judged, logits, "final", recipe.seed)
-    return rows, history_table(history, "final", "fine_tune")
-
-
-def predict_logits(
-    model: keras.Model, images: DecodedImages, pictures: pd.DataFrame, batch_size: int
-) -> np.ndarray:
-    """Logits of pictures by the whole network, shape (n,), in the order of `pictures`."""
-    feed = batches(images, pictures[["image_id", "orientation"]], batch_size)
-    return np.concatenate([model.predict_on_batch(batch).ravel() for batch in feed])
-
-
 # ------------------------------------------------------------------------ saving
 
 
@@ -353,19 +327,24 @@ def save_model(model: keras.Model, run: Path) -> list[Path]:
 
 
 def largest_difference(path: Path, model: keras.Model, pictures: np.ndarray) -> float:
-    """Load a saved model and compare its logits with the live model's on uint8 pictures."""
+    """Load a saved model and compare its logits with the live model's on uint8 pictures.
+
+    The layers are called one by one: for so few pictures, building two graphs would take longer.
+    """
     loaded = keras.saving.load_model(path, compile=False)
-    return float(np.abs(loaded.predict_on_batch(pictures) - model.predict_on_batch(pictures)).max())
+    logits = [np.asarray(each(pictures, training=False)) for each in (loaded, model)]
+    return float(np.abs(logits[0] - logits[1]).max())
 
 
-def images_per_second(model: keras.Model, images: DecodedImages, batch_size: int = 32) -> float:
-    """Forward passes from memory, after one to warm up: the median of three."""
-    count = min(batch_size, len(images.pixels))
-    batch = np.array(images.pixels[:count])
-    model.predict_on_batch(batch)
+def images_per_second(extractor: keras.Model, images: DecodedImages, batch_size: int = 32) -> float:
+    """Forward passes up to the pooled features, from memory: the best of three batches.
+
+    The best, since the first may have to build the graph, and other work only ever slows one.
+    """
+    batch = images.pixels[: min(batch_size, len(images.pixels))]
     seconds = []
     for _ in range(3):
         started = time.perf_counter()
-        model.predict_on_batch(batch)
+        extractor.predict_on_batch(batch)
         seconds.append(time.perf_counter() - started)
-    return count / float(np.median(seconds))
+    return len(batch) / min(seconds)
