@@ -3,6 +3,7 @@
     python run_all.py                                    # profile `quick` on the drawn sample
     python run_all.py --profile full --data ~/smears     # your own images, classes in B/ and M/
     python run_all.py --only 04 07 -p head_epochs 20     # some notebooks, another parameter
+    python run_all.py --jobs 2 --seeds 5                 # two at once; training with five seeds
     python run_all.py --list                             # notebooks and what they can be told
 
 A run folder (by default outputs/NAME_OF_PROFILE) gets the executed notebooks, tables, figures,
@@ -49,12 +50,21 @@ def main(argv: list[str] | None = None, root: Path = ROOT) -> int:
             only=arguments.only,
             start=arguments.start,
             force=arguments.force,
+            seeds=arguments.seeds,
+            folds=arguments.folds,
         )
+        if arguments.jobs < 1:
+            raise InputError(
+                f"--jobs is {arguments.jobs}; it must be a whole number of at least 1."
+            )
     except InputError as refusal:
         print(refusal, file=sys.stderr)
         return 2
     try:
-        return run(plan)
+        return run(plan, arguments.jobs, arguments.dask)
+    except InputError as refusal:  # a cluster that does not answer
+        print(refusal, file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("\nInterrupted.", file=sys.stderr)
         return 130
@@ -91,6 +101,13 @@ def parse(argv: list[str]) -> argparse.Namespace:
         metavar=("NAME", "VALUE"),
         help="a parameter of the notebooks; may be repeated",
     )
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument(
+        "--jobs", type=int, default=1, metavar="N", help="run N notebooks at once (default: 1)"
+    )
+    where.add_argument("--dask", metavar="ADDRESS", help="send notebooks to this Dask scheduler")
+    add("--seeds", type=int, default=1, metavar="N", help="train again with N - 1 other seeds")
+    add("--folds", type=int, metavar="K", help="split into K folds, and train anew for each")
     add("--list", action="store_true", help="show the notebooks and their parameters, run nothing")
     add("--force", action="store_true", help="other parameters in an existing run folder: redo it")
     return parser.parse_args(guard_values(argv))
@@ -128,52 +145,135 @@ def print_list(project) -> None:
 # ----------------------------------------------------------------- running
 
 
-def run(plan) -> int:
-    """Run the notebooks of `plan`, print how it went, write the report; returns the exit code."""
+def run(plan, jobs: int = 1, dask: str | None = None) -> int:
+    """Run the notebooks of `plan`, print how it went, write the report; returns the exit code.
+
+    One after the other, or `jobs` at once, or on the cluster at `dask`. Raises `InputError` if
+    that does not answer.
+    """
     from cytology import series
     from cytology.settings import short
 
     # asyncio would log that an interrupted notebook was interrupted.
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
-    many = f"{len(plan.notebooks)} notebook{'s' if len(plan.notebooks) > 1 else ''}"
-    print(f"Profile {plan.profile}, {many}, run folder {short(plan.run)}", flush=True)
-    record = series.new_record(plan)
-    results = {}
-    for notebook in plan.notebooks:
-        result = results[notebook.name] = run_notebook(plan, notebook, record)
-        if result.status != "ok":
+    tasks = series.tasks(plan)
+    many = f"{len(tasks)} notebook{'s' if len(tasks) > 1 else ''}"
+    journal = Journal(plan)
+    if jobs == 1 and dask is None:
+        print(f"Profile {plan.profile}, {many}, run folder {short(plan.run)}", flush=True)
+        results = one_by_one(tasks, journal)
+    else:
+        from cytology import scheduling
+
+        where = scheduling.on_cluster(dask) if dask else scheduling.on_this_machine(jobs)
+        with where as executor:
+            how = f"on {dask}" if dask else f"{jobs} at once"
+            print(
+                f"Profile {plan.profile}, {many}, {how}, run folder {short(plan.run)}", flush=True
+            )
+            results = together(tasks, executor, journal)
+    journal.close()
+    results = {task.name: results[task.name] for task in tasks if task.name in results}
+    for task in tasks:
+        if task.name in results and results[task.name].status == "interrupted":
+            print(f"Interrupted in {task.name}; what is done is kept in {short(plan.run)}.")
+            return 130
+    print_end(plan, tasks, results)
+    return 0 if all(result.is_good for result in results.values()) else 1
+
+
+def one_by_one(tasks: list, journal: "Journal") -> dict:
+    """Execute tasks in their order until one fails; returns the results by name."""
+    from cytology import headless
+
+    results, width = {}, max(len(task.name) for task in tasks)
+    for task in tasks:
+        result = journal.begin(task)
+        progress = Progress(task.name, width)
+        if result is None:
+            result = headless.execute(task.notebook, task.output, task.parameters, progress.show)
+        progress.end(result)
+        journal.end(task, result)
+        results[task.name] = result
+        if not result.is_good:
             break
-    record["ended"] = series.now()
-    series.write_record(plan.run, record)
-    if result.status == "interrupted":
-        print(f"Interrupted in {notebook.name}; what is done is kept in {short(plan.run)}.")
-        return 130
-    print_end(plan, results)
-    return 0 if result.status == "ok" else 1
+    return results
 
 
-def run_notebook(plan, notebook, record: dict):
-    """Execute one notebook and note in `run.json` how it went; returns a `headless.Result`."""
-    from cytology import headless, series
+def together(tasks: list, executor, journal: "Journal") -> dict:
+    """Execute tasks as soon as what they need is done; returns the results by name."""
+    from cytology import scheduling
 
-    parameters = plan.parameters_of(notebook)
-    entry = {"status": "running", "started": series.now(), "parameters": parameters}
-    record["notebooks"][notebook.name] = entry
-    series.write_record(plan.run, record)
-    output = plan.run / "notebooks" / notebook.path.name
-    progress = Progress(notebook.name, max(len(each.name) for each in plan.notebooks))
-    result = headless.execute(notebook.path, output, parameters, progress.show)
-    progress.end(result)
-    entry |= {
-        "status": result.status,
-        "seconds": result.seconds,
-        "peak_memory_mib": result.peak_memory_mib,
-        "ended": series.now(),
-    }
-    if result.failure:
-        entry["error"] = str(result.failure)
-    series.write_record(plan.run, record)
-    return result
+    board = Board(max(len(task.name) for task in tasks))
+
+    def end(task, result):
+        board.end(task.name, result)
+        journal.end(task, result)
+
+    return scheduling.run_together(tasks, executor, journal.begin, end, board.show)
+
+
+class Journal:
+    """Notes in `run.json` what begins and how it ended; only this process writes it."""
+
+    def __init__(self, plan):
+        from cytology import series
+
+        self.plan = plan
+        self.record = series.new_record(plan)
+
+    def begin(self, task):
+        """Note that a task begins; for a cell of the grid make its folder first.
+
+        Returns a result if there is nothing to execute: training that is done, or cannot begin.
+        """
+        from cytology import grid, headless, series
+        from cytology.settings import InputError
+        from cytology.tables import TRAINED_BY
+
+        entries, earlier = self._entries(task), self._entries(task).get(task.name, {})
+        entries[task.name] = {
+            "status": "running",
+            "started": series.now(),
+            "parameters": task.parameters,
+        }
+        if task.cell is not None:
+            try:
+                grid.make_run(self.plan.run, task.cell)
+            except InputError as error:
+                failure = headless.Failure("InputError", str(error), "")
+                return headless.Result("failed", 0.0, 0, failure)
+            same = earlier.get("status") in ("ok", "kept")
+            same = same and earlier["parameters"] == task.parameters
+            if same and grid.is_done(self.plan.run, task.cell, TRAINED_BY[task.notebook.stem]):
+                return headless.Result("kept", 0.0, 0)
+        series.write_record(self.plan.run, self.record)
+        return None
+
+    def end(self, task, result) -> None:
+        """Note how a task ended."""
+        from cytology import series
+
+        entry = self._entries(task)[task.name]
+        entry |= {
+            "status": result.status,
+            "seconds": result.seconds,
+            "peak_memory_mib": result.peak_memory_mib,
+            "ended": series.now(),
+        }
+        if result.failure:
+            entry["error"] = str(result.failure)
+        series.write_record(self.plan.run, self.record)
+
+    def close(self) -> None:
+        """Note that the run is over."""
+        from cytology import series
+
+        self.record["ended"] = series.now()
+        series.write_record(self.plan.run, self.record)
+
+    def _entries(self, task) -> dict:
+        return self.record["notebooks" if task.cell is None else "grid"]
 
 
 class Progress:
@@ -209,21 +309,46 @@ class Progress:
         print(f"\r{line:<{WIDTH - 1}}", end="", flush=True)
 
 
+class Board:
+    """Notebooks that run at once: on a terminal a live line of them, and a line for each ended."""
+
+    def __init__(self, width: int):
+        self.width = width
+        self.live = sys.stdout.isatty()
+        self.since: dict[str, float] = {}
+
+    def show(self, names: list[str]) -> None:
+        """Show what runs, and for how long it has."""
+        now = time.monotonic()
+        self.since = {name: self.since.get(name, now) for name in names}
+        if self.live:
+            running = ", ".join(f"{name} {now - at:.0f} s" for name, at in self.since.items())
+            print(f"\r{textwrap.shorten(running, WIDTH - 1):<{WIDTH - 1}}", end="", flush=True)
+
+    def end(self, name: str, result) -> None:
+        """The line that stays."""
+        line = f"{name:{self.width}}   {result.seconds:.0f} s   {result.status}"
+        print(f"\r{line:<{WIDTH - 1}}" if self.live else line, flush=True)
+
+
 # ------------------------------------------------------------------ the end
 
 
-def print_end(plan, results: dict) -> None:
+def print_end(plan, tasks: list, results: dict) -> None:
     """Failure, times, caveats, comparison and where the report is."""
     from cytology import headless
     from cytology.report import write_report
     from cytology.settings import short
 
-    for name, result in results.items():
-        executed = plan.run / "notebooks" / f"{name}.ipynb"
-        if executed.is_file():
-            headless.to_html(executed)
-        if result.failure:
-            print_failure(name, result.failure, executed)
+    for task in tasks:
+        result = results.get(task.name)
+        if result and result.status != "kept" and task.output.is_file():
+            headless.to_html(task.output)
+        if result and result.failure:
+            print_failure(task.name, result.failure, task.output)
+    left = [task.name for task in tasks if task.name not in results]
+    if left:
+        print(f"\nNot started: {', '.join(left)}")
     print_times(results)
     print_caveats(plan.run)
     print_comparison(plan.run)

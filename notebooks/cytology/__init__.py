@@ -3,6 +3,7 @@
 Imports point one way, downwards in this list:
 
 =========================  ====================================================================
+``scheduling``             several notebooks at once: on this machine, on a Dask cluster
 ``headless`` ``series``    running the notebooks: execution; what a run is and what it refuses
 ``report``                 the HTML page of a run
 ``plots``                  every figure, a file a group of notebooks: tables in, a figure out
@@ -10,6 +11,7 @@ Imports point one way, downwards in this list:
 ``simulation``             studies whose truth is known, to check intervals and tests
 ``domains``                one stain or site left out of training, and judged
 ``robustness``             predictions of shifted pictures, and how they change
+``spread``                 how far a result moves with the seed of the training
 ``learning_curve``         would more patients help?
 ``leakage``                the audit: one head, three ways to split, true and shuffled labels
 ``inference``              a trained model on new images, at the locked threshold
@@ -32,6 +34,7 @@ Imports point one way, downwards in this list:
 ``features``               the cache of frozen features, read without TensorFlow
 ``heads``                  linear heads on features, kept and used without TensorFlow
 ``caveats``                what a run must say aloud wherever its numbers show
+``grid``                   the same training with other seeds, or with a fold held out
 ``splitting``              groups, folds, the leak guard
 ``datasets``               what `data` names, the manifest, pictures written as files
 ``sources``                published sets; ``breakhis`` and ``fnac`` know how theirs are named

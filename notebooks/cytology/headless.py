@@ -14,6 +14,9 @@ from pathlib import Path
 import psutil
 
 SAMPLE_SECONDS = 0.2
+# `execute` changes the environment and watches all children: a Dask worker with several threads
+# must not execute two notebooks at once.
+ONE_AT_A_TIME = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -35,12 +38,20 @@ class Failure:
 
 @dataclass(frozen=True)
 class Result:
-    """How a notebook ended: `ok`, `failed` or `interrupted`; seconds; memory in MiB."""
+    """How a notebook ended: `ok`, `failed`, `interrupted`, or `kept` from before.
+
+    With its seconds, and its memory in MiB.
+    """
 
     status: str
     seconds: float
     peak_memory_mib: int
     failure: Failure | None = None
+
+    @property
+    def is_good(self) -> bool:
+        """Whether other notebooks can go on from it."""
+        return self.status in ("ok", "kept")
 
 
 class Watch(threading.Thread):
@@ -98,6 +109,11 @@ def execute(
     is the notebook's, as in JupyterLab. Never raises for what a notebook does; an interruption
     (Ctrl-C) ends the kernel and gives the status `interrupted`.
     """
+    with ONE_AT_A_TIME:
+        return _execute(notebook, output, parameters, progress)
+
+
+def _execute(notebook: Path, output: Path, parameters: dict, progress) -> Result:
     import nbformat
     import papermill
 

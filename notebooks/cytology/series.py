@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from cytology.grid import Cell, grid_cells
 from cytology.settings import (
     ARCHITECTURE_NAMES,
     DATA_WORDS,
@@ -29,12 +30,25 @@ from cytology.settings import (
     short,
     versions,
 )
+from cytology.tables import TRAINING_NOTEBOOKS
 
 DEFAULT_PROFILE = "quick"
 PATH_PARAMETERS = ("run_dir", "data", "archive", "patients_csv", "images", "weights")
 PATH_PARAMETERS += ("images_patients_csv",)
 # Words that stand where a path may stand.
 NO_PATHS = {"data": DATA_WORDS, "images": ("unseen",), "weights": ("auto", "imagenet", "random")}
+# Whose files each notebook reads; one that is not named here needs all before it.
+NEEDS = {
+    "01_data_exploration": (),
+    "02_augmentation": ("01_data_exploration",),
+    "03_splitting": ("02_augmentation",),
+    "04_train_mobilenetv2": ("03_splitting",),
+    "05_train_inceptionv3": ("03_splitting",),
+    "06_train_densenet121": ("03_splitting",),
+}
+NEEDS["07_comparison"] = tuple(TRAINING_NOTEBOOKS.values())
+NEEDS["08_inference"] = ("07_comparison",)
+NEEDS["09_leakage_audit"] = NEEDS["10_robustness"] = tuple(TRAINING_NOTEBOOKS.values())
 # Notebook 08 asks questions of a finished run: other questions do not make it another run.
 QUESTIONS = ("predict_with", "images", "show_images", "threshold_rule")
 QUESTIONS += ("images_classes", "images_patient_pattern", "images_patients_csv")
@@ -224,6 +238,7 @@ class Plan:
     notebooks: list[Notebook]
     command: str
     earlier: dict = field(default_factory=dict)  # the run folder's run.json, if it has one
+    cells: tuple[Cell, ...] = ()  # the grid: trainings with other seeds, or a fold held out
 
     @property
     def run(self) -> Path:
@@ -232,6 +247,43 @@ class Plan:
     def parameters_of(self, notebook: Notebook) -> dict:
         """The parameters that `notebook` has: papermill would only warn about others."""
         return {name: self.parameters[name] for name in notebook.parameters}
+
+
+@dataclass(frozen=True)
+class Task:
+    """A notebook to execute: with what, to which file, after which others."""
+
+    name: str
+    notebook: Path
+    output: Path
+    parameters: dict
+    needs: tuple[str, ...]
+    cell: Cell | None = None  # of the grid
+
+
+def tasks(plan: Plan) -> list[Task]:
+    """What is to be executed, in an order that serves all needs.
+
+    The training notebooks stand again for each cell of the grid, in a run folder of its own
+    below the run's.
+    """
+    found, chosen = [], [notebook.name for notebook in plan.notebooks]
+    for place, notebook in enumerate(plan.notebooks):
+        needs = NEEDS.get(notebook.name, tuple(chosen[:place]))
+        if notebook.name == "07_comparison":
+            needs += tuple(task.name for task in found if task.cell)
+        needs = tuple(name for name in needs if name in {task.name for task in found})
+        output = plan.run / "notebooks" / notebook.path.name
+        parameters = plan.parameters_of(notebook)
+        found.append(Task(notebook.name, notebook.path, output, parameters, needs))
+        if notebook.name in TRAINING_NOTEBOOKS.values():
+            for cell in plan.cells:
+                below = cell.folder(plan.run)
+                own = parameters | {"run_dir": str(below), "seed": cell.seed}
+                name, output = f"{cell.name}/{notebook.name}", below / "notebooks"
+                output /= notebook.path.name
+                found.append(Task(name, notebook.path, output, own, needs, cell))
+    return found
 
 
 def make_plan(
@@ -243,13 +295,18 @@ def make_plan(
     start: str | None = None,
     caller: Path | None = None,
     force: bool = False,
+    seeds: int = 1,
+    folds: int | None = None,
 ) -> Plan:
     """Plan a run, or raise `InputError` before anything is started or written.
 
     `given` are parameters from the command line, texts not yet typed; their relative paths start
     at `caller` (default: the working folder), those of a profile at the project's root. Without
-    `profile` the parameters of the run folder's `run.json` are the base, if it has one.
+    `profile` the parameters of the run folder's `run.json` are the base, if it has one. `seeds`
+    and `folds` make the grid: how many seeds, and whether each of so many folds is held out.
     """
+    if folds is not None:
+        given = given | with_folds(given, folds)
     notebooks = find_notebooks(project.notebooks)
     defaults = {}
     for notebook in notebooks:
@@ -277,7 +334,36 @@ def make_plan(
         raise InputError(f"The run folder {run} is a file.")
     if not force:
         check_same_run(run, earlier, parameters)
-    return Plan(name, parameters, chosen, command_line(project, name, parameters), earlier)
+    cells = cells_of(parameters, chosen, seeds, folds)
+    command = command_line(project, name, parameters, grid_options(seeds, folds))
+    return Plan(name, parameters, chosen, command, earlier, cells)
+
+
+def with_folds(given: dict, folds: int) -> dict:
+    """The parameter `folds` as `--folds` sets it; `InputError` if `-p folds` says otherwise."""
+    if given.get("folds", str(folds)) != str(folds):
+        raise InputError(f"--folds {folds} and -p folds {given['folds']} differ: give one of them.")
+    return {"folds": str(folds)}
+
+
+def cells_of(parameters: dict, chosen: list[Notebook], seeds: int, folds: int | None) -> tuple:
+    """The grid's cells; `InputError` where there can be none."""
+    if seeds < 1:
+        raise InputError(f"--seeds is {seeds}; it must be a whole number of at least 1.")
+    found = grid_cells(parameters.get("seed", 0), seeds, folds)
+    if found and not {notebook.name for notebook in chosen} & {*TRAINING_NOTEBOOKS.values()}:
+        raise InputError("--seeds and --folds are for notebooks 04 to 06, and none is to be run.")
+    if folds is not None and parameters.get("protocol") == "original":
+        raise InputError(
+            "--folds keeps groups apart, which the protocol `original` does not: leave it out."
+        )
+    return found
+
+
+def grid_options(seeds: int, folds: int | None) -> list[str]:
+    """The grid's options as words of a command line."""
+    words = ["--seeds", str(seeds)] if seeds > 1 else []
+    return words + (["--folds", str(folds)] if folds is not None else [])
 
 
 def profile_parameters(project: Project, profile: str, defaults: dict) -> dict:
@@ -315,7 +401,7 @@ def check_same_run(run: Path, earlier: dict, parameters: dict) -> None:
         )
 
 
-def command_line(project: Project, profile: str, parameters: dict) -> str:
+def command_line(project: Project, profile: str, parameters: dict, more: list[str]) -> str:
     """The shell command that gives this run again, with what differs from the profile."""
     base = absolute_paths(read_profile_or_nothing(project, profile), project.root)
     words = ["python", "run_all.py", "--profile", profile]
@@ -323,6 +409,7 @@ def command_line(project: Project, profile: str, parameters: dict) -> str:
         if name in base and base[name] != value:
             options = {"data": ["--data"], "run_dir": ["--run-dir"]}
             words += [*options.get(name, ["-p", name]), str(value)]
+    words += more
     return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
 
 
@@ -356,6 +443,7 @@ def new_record(plan: Plan) -> dict:
         "ended": None,
         "parameters": plan.parameters,
         "notebooks": dict(plan.earlier.get("notebooks", {})),
+        "grid": dict(plan.earlier.get("grid", {})),
         "fingerprint": None,
         "device": None,
         "versions": versions(),

@@ -292,7 +292,12 @@ def git_state() -> dict:
 
 
 def cores() -> int:
-    """Processor cores that this process may use."""
+    """Processor cores that this process may use: all, or its share of them.
+
+    Notebooks that run beside each other have `CYTOLOGY_CORES` in their environment.
+    """
+    if "CYTOLOGY_CORES" in os.environ:
+        return int(os.environ["CYTOLOGY_CORES"])
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

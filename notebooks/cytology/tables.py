@@ -29,6 +29,7 @@ TRAINING_NOTEBOOKS = {
     "inceptionv3": "05_train_inceptionv3",
     "densenet121": "06_train_densenet121",
 }
+TRAINED_BY = {notebook: name for name, notebook in TRAINING_NOTEBOOKS.items()}
 WRITTEN_BY = {
     "dataset.json": "01_data_exploration",
     "manifest.csv": "01_data_exploration",
@@ -44,6 +45,7 @@ WRITTEN_BY = {
     "tables/pairwise.csv": "07_comparison",
     "tables/thresholds.csv": "07_comparison",
     "tables/calibration.csv": "07_comparison",
+    "tables/seeds.csv": "07_comparison",
     "tables/leakage_audit.csv": "09_leakage_audit",
     "tables/robustness.csv": "10_robustness",
 } | {

@@ -1,0 +1,120 @@
+"""The same training again: with other seeds, and with each fold held out in turn.
+
+Each cell of the grid is a plain run folder below the run's, `grid/seed1` or `grid/seed0-fold2`,
+in which notebooks 04 to 06 were executed. What seeds change is the luck of training; the patients
+stay the same.
+"""
+
+import re
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+import pandas as pd
+
+from cytology.settings import InputError, short
+from cytology.splitting import describe, inner_group_split, read_split
+from cytology.tables import read_json, read_table, write_json, write_table
+
+FOLDER = "grid"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A training of the grid; `fold` is the one held out, None for the run's own split."""
+
+    seed: int
+    fold: int | None = None
+
+    @property
+    def name(self) -> str:
+        """`seed1`, or `seed0-fold2`."""
+        return f"seed{self.seed}" + ("" if self.fold is None else f"-fold{self.fold}")
+
+    def folder(self, run: Path) -> Path:
+        """The cell's run folder."""
+        return run / FOLDER / self.name
+
+
+def grid_cells(seed: int, seeds: int, folds: int | None) -> tuple[Cell, ...]:
+    """The cells of `seeds` seeds from `seed` on; without `folds` the run itself is the first."""
+    numbers = range(seed, seed + seeds)
+    if folds is None:
+        return tuple(Cell(number) for number in numbers[1:])
+    return tuple(Cell(number, fold) for number, fold in product(numbers, range(folds)))
+
+
+def cells_in(run: Path) -> list[Cell]:
+    """The cells whose folders are there, by seed and fold."""
+    found = []
+    for folder in (run / FOLDER).glob("seed*"):
+        name = re.fullmatch(r"seed(\d+)(?:-fold(\d+))?", folder.name)
+        if name:
+            found.append(Cell(int(name[1]), None if name[2] is None else int(name[2])))
+    return sorted(found, key=lambda cell: (cell.fold is not None, cell.seed, cell.fold))
+
+
+# ------------------------------------------------------------------------- making
+
+
+def split_of(split: pd.DataFrame, cell: Cell, seed: int) -> pd.DataFrame:
+    """The split of a cell: the run's, or one whose test part is the fold that is held out.
+
+    Then the run's own test images are left out, and val, on which early stopping looks, is a
+    fifth of the other folds' groups, the same for all seeds.
+    """
+    if cell.fold is None:
+        return split
+    rows = split[split["split"] != "test"].reset_index(drop=True)
+    held = rows["fold"] == cell.fold
+    if not held.any():
+        raise InputError(
+            f"The split has no fold {cell.fold}: run notebook 03 again with as many `folds`."
+        )
+    others = rows[~held]
+    val = others.index[inner_group_split(others, seed)]
+    part = pd.Series("train", index=rows.index)
+    part[val], part[held] = "val", "test"
+    return rows.assign(split=part, fold=rows["fold"].mask(held))
+
+
+def make_run(run: Path, cell: Cell) -> None:
+    """Write what notebooks 04 to 06 read into the cell's folder; replaces what stands there.
+
+    Raises `InputError` if notebooks 01 to 03 have not run.
+    """
+    about, dataset = read_json(run, "split.json"), read_json(run, "dataset.json")
+    split = split_of(read_split(run), cell, about["seed"])
+    manifest = read_table(run, "manifest.csv")
+    manifest = manifest[manifest["image_id"].isin(split["image_id"])]
+    folder, labels = cell.folder(run), manifest["label"].value_counts()
+    dataset |= {"images": len(manifest), "groups": int(manifest["group"].nunique())}
+    dataset |= {"benign": int(labels["B"]), "malignant": int(labels["M"])}
+    write_json(folder, "dataset.json", dataset)
+    write_table(folder, "manifest.csv", manifest)
+    write_table(folder, "split.csv", split)
+    found = describe(split, manifest, about["protocol"], about["unit"], about["seed"])
+    write_json(folder, "split.json", found)
+
+
+def is_done(run: Path, cell: Cell, architecture: str) -> bool:
+    """Whether this network was trained in the cell's folder, on the split that lies there."""
+    folder = cell.folder(run)
+    files = ("predictions.csv", "timing.json", "metrics.json")  # the last that are written
+    if not all((folder / architecture / name).is_file() for name in files):
+        return False
+    made_with = read_json(folder, f"{architecture}/metrics.json")["split"]
+    return made_with == read_json(folder, "split.json")["fingerprint"]
+
+
+def check_split(run: Path, cell: Cell) -> None:
+    """`InputError` if the run was split anew since the cell was trained."""
+    about, folder = read_json(run, "split.json"), cell.folder(run)
+    split = split_of(read_split(run), cell, about["seed"])
+    manifest = read_table(folder, "manifest.csv")
+    found = describe(split, manifest, about["protocol"], about["unit"], about["seed"])
+    if found["fingerprint"] != read_json(folder, "split.json")["fingerprint"]:
+        raise InputError(
+            f"{short(folder)} was trained on another split than the run has now: remove it, or "
+            "run it again with --seeds or --folds."
+        )

@@ -1,0 +1,106 @@
+"""How far a result moves when the same training is done again with another seed."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from cytology.evaluation import OUT_OF_FOLD, TEST, judged, judged_on, networks
+from cytology.grid import Cell, cells_in, check_split, is_done
+from cytology.intervals import metrics_with_intervals
+from cytology.predictions import read_predictions
+from cytology.settings import ARCHITECTURE_NAMES, NETWORK_TITLE
+from cytology.tables import read_json
+
+SHOWN = ("auc", "accuracy", "recall", "specificity", "loss")
+COLUMNS = ["architecture", "weights", "recipe", "seed", "judged_on", "images", "groups"]
+
+
+def seed_spread(run: Path) -> pd.DataFrame:
+    """A row an architecture and seed: `COLUMNS`, and metrics with their intervals by group.
+
+    Trainings on the run's own split are judged as the run is. Where each fold was held out, the
+    networks that never saw it are judged on it, all folds of a seed together. Empty without a
+    grid. Raises `InputError` where the run was split anew since.
+    """
+    cells = cells_in(run)
+    for cell in cells:
+        check_split(run, cell)
+    rows = other_seeds(run, cells) + held_out_folds(run, cells)
+    return pd.DataFrame(rows) if rows else pd.DataFrame(columns=[*COLUMNS, *SHOWN])
+
+
+def other_seeds(run: Path, cells: list[Cell]) -> list[dict]:
+    """The run itself and its other seeds, on one split; nothing if there are no others."""
+    others = [cell for cell in cells if cell.fold is None]
+    if not others:
+        return []
+    on, found = judged_on(run), []
+    for name, rows in networks(run, on).items():
+        found.append(row_of(run, name, rows, on))
+        for cell in others:
+            if is_done(run, cell, name):
+                folder = cell.folder(run)
+                found.append(row_of(folder, name, judged(read_predictions(folder, name), on), on))
+    return found
+
+
+def held_out_folds(run: Path, cells: list[Cell]) -> list[dict]:
+    """Each seed's folds together, where all of them were trained."""
+    found, folds = [], {cell.fold for cell in cells if cell.fold is not None}
+    for name in ARCHITECTURE_NAMES:
+        for seed in sorted({cell.seed for cell in cells}):
+            done = [
+                cell.folder(run)
+                for cell in cells
+                if cell.seed == seed and cell.fold is not None and is_done(run, cell, name)
+            ]
+            if folds and len(done) == len(folds):
+                rows = pd.concat([judged(read_predictions(each, name), TEST) for each in done])
+                on = f"{OUT_OF_FOLD}, trained anew for each of {len(folds)} folds"
+                found.append(row_of(done[0], name, rows, on))
+    return found
+
+
+def row_of(folder: Path, architecture: str, rows: pd.DataFrame, on: str) -> dict:
+    """A row of `seed_spread`: one training, or the folds of one seed."""
+    about = read_json(folder, f"{architecture}/metrics.json")
+    row = {"architecture": architecture, "weights": about["weights"], "recipe": about["recipe"]}
+    row |= {"seed": about["seed"], "judged_on": on}
+    return row | metrics_with_intervals(rows, names=SHOWN)
+
+
+def in_words(table: pd.DataFrame, unit: str) -> list[str]:
+    """What the table allows to say: how far each network moved, and whether the order changed."""
+    sentences = []
+    for on, rows in table.groupby("judged_on", sort=False):
+        for name, of_network in rows.groupby("architecture", sort=False):
+            auc, first = of_network["auc"], of_network.iloc[0]
+            sentences.append(
+                f"{NETWORK_TITLE[name]} ({on}): AUC {auc.min():.3f} to {auc.max():.3f} over "
+                f"{len(auc)} seeds (standard deviation {auc.std():.3f}); for seed {first['seed']} "
+                f"the interval by {unit} is {first['auc_low']:.3f} to {first['auc_high']:.3f}."
+                if len(auc) > 1
+                else f"{NETWORK_TITLE[name]} ({on}): AUC {first['auc']:.3f} ("
+                f"{first['auc_low']:.3f} to {first['auc_high']:.3f}) with one seed."
+            )
+        sentences += about_order(rows, on)
+    if (table["weights"] == "random").any():
+        sentences.append(
+            "Random weights change with the seed, too: of networks that have them, this is the "
+            "spread of other networks, not of other trainings."
+        )
+    return sentences
+
+
+def about_order(rows: pd.DataFrame, on: str) -> list[str]:
+    """Whether all seeds put the networks into the same order; nothing for a single one."""
+    by_seed = rows.pivot(index="seed", columns="architecture", values="auc").dropna()
+    if len(by_seed) < 2 or by_seed.shape[1] < 2:
+        return []
+    orders = by_seed.apply(lambda aucs: tuple(aucs.sort_values().index[::-1]), axis=1)
+    if orders.nunique() == 1:
+        return [f"All {len(by_seed)} seeds put the networks into the same order ({on})."]
+    return [
+        f"The order of the networks changes with the seed ({on}): none that luck can turn round "
+        "is a finding."
+    ]
