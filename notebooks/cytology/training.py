@@ -33,7 +33,7 @@ from cytology.store import digest
 from cytology.tables import read_json, read_table, written_whole
 from cytology.weights import Weights, find_weights
 
-CALIBRATION_IMAGES = 64
+CALIBRATION_IMAGES = 32
 STEPS_AT_ONCE = 16  # of a head, which are too short to be started one by one
 CALIBRATION_BATCH = 8  # all maps of a batch stay in memory at once: 32 would need 6 GB
 
@@ -171,13 +171,16 @@ def early_stopping(patience: int | None) -> list:
 
 
 def history_table(history: keras.callbacks.History, model: str, stage: str) -> pd.DataFrame:
-    """Rows of `history.csv`: model, stage, epoch (from 1), loss and accuracy, train and val."""
+    """Rows of `history.csv`: model, stage, epoch (from 1), loss and accuracy, train and val.
+
+    Empty are `val_loss` and `val_accuracy` where nothing was watched.
+    """
     table = pd.DataFrame(history.history)
     table.insert(0, "epoch", np.arange(1, len(table) + 1))
     table.insert(0, "stage", stage)
     table.insert(0, "model", model)
     columns = ["model", "stage", "epoch", "loss", "accuracy", "val_loss", "val_accuracy"]
-    return table[columns]
+    return table.reindex(columns=columns)
 
 
 # ------------------------------------------------------------------------- head
@@ -198,8 +201,8 @@ class HeadTrainer:
         self.variables = self.head.variables + self.head.optimizer.variables
         self.start = [variable.numpy() for variable in self.variables]
 
-    def fit(self, features: Features, train: pd.DataFrame, watched: pd.DataFrame, name: str):
-        """Train on pictures `train`, watch pictures `watched`; returns the history table."""
+    def fit(self, features: Features, train: pd.DataFrame, watched: pd.DataFrame | None, name: str):
+        """Train on pictures `train`, watch pictures `watched` if any; returns the history table."""
         recipe, values = self.recipe, features.of(train)
         for variable, value in zip(self.variables, self.start, strict=True):
             variable.assign(value)
@@ -208,15 +211,15 @@ class HeadTrainer:
         weights = class_weights(train["label"], recipe.class_weight)
         # Both losses weigh the classes alike, so that their curves can be compared.
         by_label = weights.groupby(train["label"]).first()
+        validation = None
+        if watched is not None:
+            weighed = watched["label"].map(by_label).to_numpy(np.float32)
+            validation = features.of(watched), is_malignant(watched), weighed
         history = self.head.fit(
             values,
             is_malignant(train),
             sample_weight=weights.to_numpy(np.float32),
-            validation_data=(
-                features.of(watched),
-                is_malignant(watched),
-                watched["label"].map(by_label).to_numpy(np.float32),
-            ),
+            validation_data=validation,
             batch_size=recipe.batch_size,
             epochs=recipe.epochs,
             callbacks=early_stopping(recipe.patience),
@@ -241,15 +244,20 @@ def is_malignant(pictures: pd.DataFrame) -> np.ndarray:
 
 
 def cross_validate_head(
-    features: Features, split: pd.DataFrame, orientations: int, recipe: Recipe
+    features: Features,
+    split: pd.DataFrame,
+    orientations: int,
+    recipe: Recipe,
+    watch: bool = True,
 ) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, LinearHead]]:
     """Train a head for each fold: (rows of predictions.csv, rows of history.csv, the heads).
 
     Fold k is predicted by a head that never saw it. With a `patience`, an inner group split of
     the other folds says when to stop; without, the head trains on all of them, and the
-    validation curve of the history is fold k itself, watched but never acted upon. Each fold's
-    head also predicts the test part. Predicted are all `orientations` of an image: those that
-    are turned serve test-time augmentation and no other figure.
+    validation curve of the history is fold k itself, watched but never acted upon. `watch` False
+    saves the time that the curve takes. Each fold's head also predicts the test part. Predicted
+    are all `orientations` of an image: those that are turned serve test-time augmentation and no
+    other figure.
     """
     held, test = split[split["split"] != "test"], split[split["split"] == "test"]
     trainer = HeadTrainer(features.width, recipe)
@@ -263,7 +271,8 @@ def cross_validate_head(
             stops = inner_group_split(others, recipe.seed)
             others, watched = others[~stops], others[stops]
         train = training_pictures(others, orientations)
-        histories.append(trainer.fit(features, train, judged_pictures(watched), f"fold{fold}"))
+        seen = judged_pictures(watched) if watch or recipe.patience is not None else None
+        histories.append(trainer.fit(features, train, seen, f"fold{fold}"))
         for pictures, name in ((judged, "oof"), (on_test, f"fold{fold}")):
             logits = trainer.logits(features, pictures)
             rows.append(prediction_rows(pictures, logits, name, recipe.seed))
@@ -288,7 +297,7 @@ def orientations_tried(
     if "orientation" not in split:
         for fewer in (1, 4):
             if fewer < orientations:
-                tried[fewer] = cross_validate_head(features, split, fewer, recipe)[0]
+                tried[fewer] = cross_validate_head(features, split, fewer, recipe, watch=False)[0]
     columns = ["orientations", "image_id", "orientation", "group", "label", "fold", "logit"]
     tables = [
         as_taken(rows[rows["model"] == "oof"], split).assign(orientations=number)[columns]

@@ -8,6 +8,7 @@ from cytology.plots.comparison import (
     forest,
     learning_and_orientations,
     pair_differences,
+    seed_spread,
 )
 from cytology.plots.data import (
     appearance,
@@ -58,6 +59,7 @@ __all__ = [
     "pad_or_stretch",
     "pair_differences",
     "predicted_gallery",
+    "seed_spread",
     "shifts",
     "thresholds",
     "who_is_where",

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from cytology.intervals import span
-from cytology.plots.style import GREY, NETWORK_COLOUR, NETWORK_LINE
+from cytology.plots.style import GREY, NETWORK_COLOUR, NETWORK_LINE, grid
 from cytology.settings import NETWORK_TITLE
 from cytology.summary import title
 
@@ -241,4 +241,28 @@ def coverage(table: pd.DataFrame) -> Figure:
         for auc, marker in zip(aucs, "os^", strict=False)
     ]
     axis.legend(handles=shown, loc="upper left", bbox_to_anchor=(1, 1))
+    return figure
+
+
+def seed_spread(table: pd.DataFrame, unit: str) -> Figure:
+    """AUC of each network for each seed, beside the first seed's interval by group.
+
+    `table` is that of `spread.seed_spread`; each way of judging has its axes.
+    """
+    ways = list(dict.fromkeys(table["judged_on"]))
+    figure, axes = grid(len(ways), 1, 8, 3)
+    for axis, way in zip(axes, ways, strict=True):
+        rows = table[table["judged_on"] == way]
+        names = list(dict.fromkeys(rows["architecture"]))[::-1]
+        for place, name in enumerate(names):
+            of_network, colour = rows[rows["architecture"] == name], NETWORK_COLOUR[name]
+            first = of_network.iloc[0]
+            axis.plot([first["auc_low"], first["auc_high"]], [place] * 2, color=colour, alpha=0.5)
+            # One above the other, so that equal seeds do not hide each other.
+            heights = place + np.linspace(-0.25, 0.25, len(of_network))
+            axis.scatter(of_network["auc"], heights, color=colour, edgecolor="white", zorder=3)
+        axis.axvline(0.5, color=GREY, linestyle=":", linewidth=1)
+        axis.set_yticks(range(len(names)), [NETWORK_TITLE[name] for name in names])
+        axis.set(ylim=(-0.6, len(names) - 0.4), title=f"The same training, other seeds ({way})")
+        axis.set_xlabel(f"AUC: a dot a seed; line: 95 % interval by {unit} of the first seed")
     return figure
