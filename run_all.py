@@ -152,6 +152,7 @@ def run(plan, jobs: int = 1, dask: str | None = None) -> int:
     that does not answer.
     """
     from cytology import series
+    from cytology.journal import Journal
     from cytology.settings import short
 
     # asyncio would log that an interrupted notebook was interrupted.
@@ -182,7 +183,7 @@ def run(plan, jobs: int = 1, dask: str | None = None) -> int:
     return 0 if all(result.is_good for result in results.values()) else 1
 
 
-def one_by_one(tasks: list, journal: "Journal") -> dict:
+def one_by_one(tasks: list, journal) -> dict:
     """Execute tasks in their order until one fails; returns the results by name."""
     from cytology import headless
 
@@ -200,7 +201,7 @@ def one_by_one(tasks: list, journal: "Journal") -> dict:
     return results
 
 
-def together(tasks: list, executor, journal: "Journal") -> dict:
+def together(tasks: list, executor, journal) -> dict:
     """Execute tasks as soon as what they need is done; returns the results by name."""
     from cytology import scheduling
 
@@ -211,69 +212,6 @@ def together(tasks: list, executor, journal: "Journal") -> dict:
         journal.end(task, result)
 
     return scheduling.run_together(tasks, executor, journal.begin, end, board.show)
-
-
-class Journal:
-    """Notes in `run.json` what begins and how it ended; only this process writes it."""
-
-    def __init__(self, plan):
-        from cytology import series
-
-        self.plan = plan
-        self.record = series.new_record(plan)
-
-    def begin(self, task):
-        """Note that a task begins; for a cell of the grid make its folder first.
-
-        Returns a result if there is nothing to execute: training that is done, or cannot begin.
-        """
-        from cytology import grid, headless, series
-        from cytology.settings import InputError
-        from cytology.tables import TRAINED_BY
-
-        entries, earlier = self._entries(task), self._entries(task).get(task.name, {})
-        entries[task.name] = {
-            "status": "running",
-            "started": series.now(),
-            "parameters": task.parameters,
-        }
-        if task.cell is not None:
-            try:
-                grid.make_run(self.plan.run, task.cell)
-            except InputError as error:
-                failure = headless.Failure("InputError", str(error), "")
-                return headless.Result("failed", 0.0, 0, failure)
-            same = earlier.get("status") in ("ok", "kept")
-            same = same and earlier["parameters"] == task.parameters
-            if same and grid.is_done(self.plan.run, task.cell, TRAINED_BY[task.notebook.stem]):
-                return headless.Result("kept", 0.0, 0)
-        series.write_record(self.plan.run, self.record)
-        return None
-
-    def end(self, task, result) -> None:
-        """Note how a task ended."""
-        from cytology import series
-
-        entry = self._entries(task)[task.name]
-        entry |= {
-            "status": result.status,
-            "seconds": result.seconds,
-            "peak_memory_mib": result.peak_memory_mib,
-            "ended": series.now(),
-        }
-        if result.failure:
-            entry["error"] = str(result.failure)
-        series.write_record(self.plan.run, self.record)
-
-    def close(self) -> None:
-        """Note that the run is over."""
-        from cytology import series
-
-        self.record["ended"] = series.now()
-        series.write_record(self.plan.run, self.record)
-
-    def _entries(self, task) -> dict:
-        return self.record["notebooks" if task.cell is None else "grid"]
 
 
 class Progress:

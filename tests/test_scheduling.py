@@ -240,9 +240,10 @@ def test_more_seeds_add_what_is_missing_and_keep_what_stands(tmp_path, run):
     assert again.code == 0, again.out + again.err
     assert (run / "grid" / "seed4" / "mobilenetv2" / "metrics.json").stat().st_mtime_ns == stood
     assert read_json(run / "grid" / "seed5", "mobilenetv2/metrics.json")["seed"] == 5
+    assert "seed4/04_train_mobilenetv2   cells  0/0   0 s   kept" in again.out
     grid = record_of(run)["grid"]
     assert {name: entry["status"] for name, entry in grid.items()} == {
-        "seed4/04_train_mobilenetv2": "kept",
+        "seed4/04_train_mobilenetv2": "ok",
         "seed5/04_train_mobilenetv2": "ok",
     }
     assert (run / "grid" / "seed5" / "notebooks" / "04_train_mobilenetv2.html").is_file()

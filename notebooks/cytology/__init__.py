@@ -4,7 +4,9 @@ Imports point one way, downwards in this list:
 
 =========================  ====================================================================
 ``scheduling``             several notebooks at once: on this machine, on a Dask cluster
-``headless`` ``series``    running the notebooks: execution; what a run is and what it refuses
+``series``                 what a run is: notebooks, parameters, plan; what it refuses
+``journal``                what happens in a run, noted in `run.json`
+``headless``               executing a notebook without a person looking on
 ``report``                 the HTML page of a run
 ``plots``                  every figure, a file a group of notebooks: tables in, a figure out
 ``summary``                the comparison in words

@@ -5,7 +5,6 @@ needs TensorFlow; `headless` executes what is planned here.
 """
 
 import ast
-import datetime
 import difflib
 import json
 import os
@@ -17,18 +16,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cytology.grid import Cell, grid_cells
+from cytology.journal import read_run
 from cytology.settings import (
-    ARCHITECTURE_NAMES,
     DATA_WORDS,
     FIXED_PARAMETERS,
     PARAMETERS,
     PROJECT_ROOT,
     InputError,
     check_parameters,
-    git_state,
     resolve,
     short,
-    versions,
 )
 from cytology.tables import TRAINING_NOTEBOOKS
 
@@ -418,54 +415,3 @@ def read_profile_or_nothing(project: Project, profile: str) -> dict:
     return (
         read_profile(project, profile) if (project.profiles / f"{profile}.yaml").is_file() else {}
     )
-
-
-# ------------------------------------------------------------------ run.json
-
-
-def read_run(run: Path) -> dict:
-    """The `run.json` of a run folder; empty if there is none."""
-    path = run / "run.json"
-    try:
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    except json.JSONDecodeError:
-        raise InputError(
-            f"{short(path)} is damaged: remove it, or choose another folder."
-        ) from None
-
-
-def new_record(plan: Plan) -> dict:
-    """`run.json` at the start of a run; notebooks not run this time keep their earlier entry."""
-    return {
-        "profile": plan.profile,
-        "command": plan.command,
-        "started": now(),
-        "ended": None,
-        "parameters": plan.parameters,
-        "notebooks": dict(plan.earlier.get("notebooks", {})),
-        "grid": dict(plan.earlier.get("grid", {})),
-        "fingerprint": None,
-        "device": None,
-        "versions": versions(),
-        "git": git_state(),
-    }
-
-
-def write_record(run: Path, record: dict) -> None:
-    """Write `run.json`, with the data's fingerprint and the device as far as they are known."""
-    from cytology.tables import write_json
-
-    record["fingerprint"] = _key(run / "dataset.json", "fingerprint")
-    devices = [_key(run / name / "timing.json", "device") for name in ARCHITECTURE_NAMES]
-    record["device"] = ", ".join(dict.fromkeys(filter(None, devices))) or None
-    record["notebooks"] = dict(sorted(record["notebooks"].items()))
-    write_json(run, "run.json", record)
-
-
-def _key(path: Path, key: str):
-    return json.loads(path.read_text(encoding="utf-8")).get(key) if path.is_file() else None
-
-
-def now() -> str:
-    """The time in the local zone, to the second."""
-    return datetime.datetime.now().astimezone().isoformat(timespec="seconds")

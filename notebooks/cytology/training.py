@@ -33,7 +33,7 @@ from cytology.store import digest
 from cytology.tables import read_json, read_table, written_whole
 from cytology.weights import Weights, find_weights
 
-CALIBRATION_IMAGES = 32
+CALIBRATION_IMAGES = 128
 STEPS_AT_ONCE = 16  # of a head, which are too short to be started one by one
 CALIBRATION_BATCH = 8  # all maps of a batch stay in memory at once: 32 would need 6 GB
 
