@@ -5,8 +5,11 @@ Notebooks without TensorFlow, with the names of the series; those that must over
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
+from concurrent.futures import Future
 
 import psutil
 import pytest
@@ -128,7 +131,7 @@ class AtOnce:
     """An executor that executes what it is given while it is given it."""
 
     def submit(self, function, *arguments):
-        future = run_together.__globals__["Future"]()
+        future = Future()
         future.set_result(Result("failed" if "bad" in arguments[0] else "ok", 0.0, 0))
         return future
 
@@ -154,6 +157,22 @@ def test_what_is_kept_from_before_is_not_sent():
         lambda task, result: None, lambda names: None,
     )  # fmt: skip
     assert [result.status for result in results.values()] == ["kept", "ok"]
+
+
+def test_without_a_scheduler_nothing_more_is_sent():
+    class Lost:
+        def submit(self, function, *arguments):
+            future = Future()
+            future.cancel()
+            future.set_running_or_notify_cancel()
+            return future
+
+    tasks = [Task("a", "a", None, {}, ()), Task("b", "b", None, {}, ("a",))]
+    results = run_together(
+        tasks, Lost(), lambda task: None, lambda task, result: None, lambda names: None
+    )
+    assert [*results] == ["a"] and results["a"].status == "failed"
+    assert "no connection to the scheduler any more" in str(results["a"].failure)
 
 
 # ---------------------------------------------------------------- on this machine
@@ -236,6 +255,8 @@ def test_more_seeds_add_what_is_missing_and_keep_what_stands(tmp_path, run):
     first = start(root, "--run-dir", str(run), "--seeds", "2", "--jobs", "2")
     assert first.code == 0, first.out + first.err
     stood = (run / "grid" / "seed4" / "mobilenetv2" / "metrics.json").stat().st_mtime_ns
+    without = start(root, "--run-dir", str(run))
+    assert without.code == 0 and "--seeds 2" in record_of(run)["command"]
     again = start(root, "--run-dir", str(run), "--seeds", "3")
     assert again.code == 0, again.out + again.err
     assert (run / "grid" / "seed4" / "mobilenetv2" / "metrics.json").stat().st_mtime_ns == stood
@@ -292,6 +313,36 @@ def test_a_notebook_whose_worker_is_killed_runs_again(tmp_path):
     assert len(attempts) == 2 and attempts[0][0] != attempts[1][0]
     assert {entry["status"] for entry in record_of(run)["notebooks"].values()} == {"ok"}
     wait_for(lambda: not psutil.pid_exists(killed[1]))  # the kernel of the lost worker
+
+
+RUN = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+import run_all
+sys.exit(run_all.main(sys.argv[3:], root=Path(sys.argv[2])))
+"""
+
+
+def test_an_interruption_ends_the_kernels_of_a_cluster_and_keeps_its_workers(tmp_path):
+    distributed = pytest.importorskip("distributed")
+    wait = "import os, time, pathlib\n(pathlib.Path(run_dir) / f'pid{os.getpid()}').write_text('')"
+    reading = "assert 'DASK_SCHEDULER_ADDRESS' not in os.environ"
+    root = project_of(tmp_path / "p", n04=f"{wait}\n{reading}\ntime.sleep(600)")
+    run = root / "outputs" / "quick"
+    with distributed.LocalCluster(
+        n_workers=1, threads_per_worker=1, processes=True, dashboard_address=None
+    ) as cluster:
+        command = [sys.executable, "-c", RUN, series.PROJECT_ROOT, root]
+        started = subprocess.Popen([*command, "--dask", cluster.scheduler_address])
+        wait_for(lambda: list(run.glob("pid*")))
+        kernel = int(next(run.glob("pid*")).name[3:])
+        started.send_signal(signal.SIGINT)
+        assert started.wait(PATIENCE) == 130
+        wait_for(lambda: not psutil.pid_exists(kernel))
+        assert len(cluster.scheduler_info["workers"]) == 1
+    statuses = [entry["status"] for entry in record_of(run)["notebooks"].values()]
+    assert statuses == ["interrupted"]
 
 
 def test_a_cluster_without_workers_is_refused(tmp_path):

@@ -2,10 +2,12 @@
 
 Each cell of the grid is a plain run folder below the run's, `grid/seed1` or `grid/seed0-fold2`,
 in which notebooks 04 to 06 were executed. What seeds change is the luck of training; the patients
-stay the same.
+stay the same. `series` needs the cells only: scikit-learn, which splitting takes long to import, is
+imported where a split is made.
 """
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -13,7 +15,6 @@ from pathlib import Path
 import pandas as pd
 
 from cytology.settings import InputError, short
-from cytology.splitting import describe, inner_group_split, read_split
 from cytology.tables import read_json, read_table, write_json, write_table
 
 FOLDER = "grid"
@@ -44,14 +45,20 @@ def grid_cells(seed: int, seeds: int, folds: int | None) -> tuple[Cell, ...]:
     return tuple(Cell(number, fold) for number, fold in product(numbers, range(folds)))
 
 
+def cells_named(names: Iterable[str]) -> list[Cell]:
+    """The cells that `names` name, each once, by seed and fold; what names none is left out."""
+    matches = [re.fullmatch(r"seed(\d+)(?:-fold(\d+))?", name) for name in names]
+    found = {
+        Cell(int(match[1]), None if match[2] is None else int(match[2]))
+        for match in matches
+        if match
+    }
+    return sorted(found, key=lambda cell: (cell.fold is not None, cell.seed, cell.fold))
+
+
 def cells_in(run: Path) -> list[Cell]:
     """The cells whose folders are there, by seed and fold."""
-    found = []
-    for folder in (run / FOLDER).glob("seed*"):
-        name = re.fullmatch(r"seed(\d+)(?:-fold(\d+))?", folder.name)
-        if name:
-            found.append(Cell(int(name[1]), None if name[2] is None else int(name[2])))
-    return sorted(found, key=lambda cell: (cell.fold is not None, cell.seed, cell.fold))
+    return cells_named(folder.name for folder in (run / FOLDER).glob("seed*"))
 
 
 # ------------------------------------------------------------------------- making
@@ -65,6 +72,8 @@ def split_of(split: pd.DataFrame, cell: Cell, seed: int) -> pd.DataFrame:
     """
     if cell.fold is None:
         return split
+    from cytology.splitting import inner_group_split
+
     rows = split[split["split"] != "test"].reset_index(drop=True)
     held = rows["fold"] == cell.fold
     if not held.any():
@@ -83,6 +92,8 @@ def make_run(run: Path, cell: Cell) -> None:
 
     Raises `InputError` if notebooks 01 to 03 have not run.
     """
+    from cytology.splitting import describe, read_split
+
     about, dataset = read_json(run, "split.json"), read_json(run, "dataset.json")
     split = split_of(read_split(run), cell, about["seed"])
     manifest = read_table(run, "manifest.csv")
@@ -109,6 +120,8 @@ def is_done(run: Path, cell: Cell, architecture: str) -> bool:
 
 def check_split(run: Path, cell: Cell) -> None:
     """`InputError` if the run was split anew since the cell was trained."""
+    from cytology.splitting import describe, read_split
+
     about, folder = read_json(run, "split.json"), cell.folder(run)
     split = split_of(read_split(run), cell, about["seed"])
     manifest = read_table(folder, "manifest.csv")

@@ -87,6 +87,10 @@ class Watch(threading.Thread):
         """Stop watching; a kernel that outlived an interruption is ended with it."""
         self._ended.set()
         self.join()
+        self.end_processes()
+
+    def end_processes(self):
+        """End every process that was seen and still runs."""
         # psutil compares start times, so a number that was given away again is never hit.
         left = [child for child in self.seen.values() if child.is_running()]
         for child in left:
@@ -102,18 +106,20 @@ def execute(
     output: Path,
     parameters: dict,
     progress: Callable[[int, int, float], None] = lambda done, cells, seconds: None,
+    wanted: Callable[[], bool] = lambda: True,
 ) -> Result:
     """Execute `notebook` in a process of its own and write it, with its outputs, to `output`.
 
-    `progress(done, cells, seconds)` is called several times a second. The kernel's working folder
-    is the notebook's, as in JupyterLab. Never raises for what a notebook does; an interruption
+    `progress(done, cells, seconds)` is called several times a second, and `wanted()` too: when
+    that says no, the kernel is ended. The kernel's working folder is the notebook's, as in
+    JupyterLab. Never raises for what a notebook does; an interruption
     (Ctrl-C) ends the kernel and gives the status `interrupted`.
     """
     with ONE_AT_A_TIME:
-        return _execute(notebook, output, parameters, progress)
+        return _execute(notebook, output, parameters, progress, wanted)
 
 
-def _execute(notebook: Path, output: Path, parameters: dict, progress) -> Result:
+def _execute(notebook: Path, output: Path, parameters: dict, progress, wanted) -> Result:
     import nbformat
     import papermill
 
@@ -131,7 +137,12 @@ def _execute(notebook: Path, output: Path, parameters: dict, progress) -> Result
             begun += 1
         at_cell = cell.source
 
-    watch = Watch(lambda: progress(max(begun - 1, 0), len(cells), seconds()))
+    def look():
+        progress(max(begun - 1, 0), len(cells), seconds())
+        if not wanted():
+            watch.end_processes()
+
+    watch = Watch(look)
     status, failure = "ok", None
     with quiet():
         watch.start()

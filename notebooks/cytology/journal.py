@@ -95,7 +95,8 @@ def write_record(run: Path, record: dict) -> None:
     record["fingerprint"] = _key(run / "dataset.json", "fingerprint")
     devices = [_key(run / name / "timing.json", "device") for name in ARCHITECTURE_NAMES]
     record["device"] = ", ".join(dict.fromkeys(filter(None, devices))) or None
-    record["notebooks"] = dict(sorted(record["notebooks"].items()))
+    for part in ("notebooks", "grid"):
+        record[part] = dict(sorted(record[part].items()))
     write_json(run, "run.json", record)
 
 

@@ -3,9 +3,12 @@
 Both give the executor of `concurrent.futures`, so that what waits for what is written once.
 """
 
+import asyncio
 import contextlib
+import logging
 import multiprocessing
 import os
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import (
     FIRST_COMPLETED,
@@ -15,6 +18,7 @@ from concurrent.futures import (
     ProcessPoolExecutor,
     wait,
 )
+from pathlib import Path
 
 import psutil
 
@@ -23,7 +27,6 @@ from cytology.series import Task
 from cytology.settings import InputError, cores
 
 ANSWER_SECONDS = 10  # how long a cluster may take to answer
-RETRIES = 2  # how often a notebook is sent again when its worker is lost
 
 
 # ----------------------------------------------------------------------- executors
@@ -44,18 +47,21 @@ def _take_share(share: int) -> None:
 
 @contextlib.contextmanager
 def on_cluster(address: str) -> Iterator[Executor]:
-    """The workers of the Dask scheduler at `address`; a notebook whose worker is lost runs again.
+    """The workers of the Dask scheduler at `address`.
 
-    Workers must see the project and the run folder under the same paths. Raises `InputError` if
-    nobody answers, or if there is no worker.
+    A notebook whose worker is lost runs again, until it has lost more workers than the scheduler's
+    `allowed-failures` (3). Workers must see the project and the run folder under the same paths.
+    Raises `InputError` if nobody answers, or if there is no worker.
     """
     try:
         from distributed import Client
     except ModuleNotFoundError:
         raise InputError("--dask needs the package distributed: pip install distributed") from None
+    # It would log a traceback when the scheduler is lost, which is told in a sentence.
+    logging.getLogger("distributed.client").setLevel(logging.CRITICAL + 1)
     try:
         client = Client(address, timeout=ANSWER_SECONDS, set_as_default=False)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, asyncio.TimeoutError) as error:  # no OSError in 3.10
         raise InputError(
             f"--dask {address}: no Dask scheduler answers there ({type(error).__name__}). "
             "Start one, or check the address."
@@ -63,7 +69,28 @@ def on_cluster(address: str) -> Iterator[Executor]:
     with client:
         if not client.scheduler_info()["workers"]:
             raise InputError(f"--dask {address}: the cluster has no worker. Start one.")
-        yield client.get_executor(pure=False, retries=RETRIES)
+        yield client.get_executor(pure=False)
+
+
+def execute_where_sent(notebook: Path, output: Path, parameters: dict) -> Result:
+    """`headless.execute` in a process of this machine or of a cluster.
+
+    On a cluster the notebook's kernel is ended when nobody waits for it any more.
+    """
+    wanted = _wanted_by_cluster() if "distributed" in sys.modules else lambda: True
+    return execute(notebook, output, parameters, wanted=wanted)
+
+
+def _wanted_by_cluster() -> Callable[[], bool]:
+    """Whether somebody still waits for the task that this Dask worker executes."""
+    from distributed import get_worker
+
+    worker = get_worker()
+    task = worker.state.tasks[worker.get_current_task()]
+    # Images must not be read by the cluster here: its workers may all be executing notebooks,
+    # which then wait for each other for ever.
+    os.environ.pop("DASK_SCHEDULER_ADDRESS", None)
+    return lambda: task.state != "cancelled"
 
 
 # ------------------------------------------------------------------------ running
@@ -102,6 +129,8 @@ def run_together(
             if not sent and not any(_may_start(task, results) for task in waiting):
                 break  # what still waits needs something that failed
             for future in wait(sent, timeout=seconds, return_when=FIRST_COMPLETED).done:
+                if future.cancelled():  # the scheduler is lost: there is nowhere to send more
+                    waiting.clear()
                 finish(sent.pop(future), _result_of(future))
             look([task.name for task in sent.values()])
     except KeyboardInterrupt:
@@ -118,28 +147,31 @@ def _may_start(task: Task, results: dict[str, Result]) -> bool:
 
 def _send(task: Task, executor: Executor, sent: dict[Future, Task]) -> Result | None:
     """Give the task to the executor; a result only if that cannot be done any more."""
+    what = (task.notebook, task.output, task.parameters)
     try:
-        sent[executor.submit(execute, task.notebook, task.output, task.parameters)] = task
+        sent[executor.submit(execute_where_sent, *what)] = task
     except BrokenExecutor as error:
         return _lost(error)
     return None
 
 
 def _result_of(future: Future) -> Result:
+    if future.cancelled():
+        return _lost(ConnectionError("no connection to the scheduler any more"))
     error = future.exception()
     return future.result() if error is None else _lost(error)
 
 
 def _lost(error: BaseException) -> Result:
-    """The result of a notebook whose process, not whose code, failed."""
-    text = f"the process that executed it was lost: {error}"
+    """The result of a notebook that could not be executed to its end, whatever its code."""
+    text = f"it could not be executed to its end: {error}"
     return Result("failed", 0.0, 0, Failure(type(error).__name__, text, ""))
 
 
 def _end_all(futures: list[Future]) -> None:
     """Take back what was sent, and end the processes of this machine that execute notebooks.
 
-    A worker of a cluster cannot be interrupted: it finishes the notebook that it has.
+    Workers of a cluster see that nobody waits any more, and end their notebooks themselves.
     """
     for future in futures:
         future.cancel()

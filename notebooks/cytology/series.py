@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cytology.grid import Cell, grid_cells
+from cytology.grid import Cell, cells_named, grid_cells
 from cytology.journal import read_run
 from cytology.settings import (
     DATA_WORDS,
@@ -332,7 +332,8 @@ def make_plan(
     if not force:
         check_same_run(run, earlier, parameters)
     cells = cells_of(parameters, chosen, seeds, folds)
-    command = command_line(project, name, parameters, grid_options(seeds, folds))
+    noted = cells_named(name.split("/")[0] for name in earlier.get("grid", {}))
+    command = command_line(project, name, parameters, grid_options(parameters, {*cells, *noted}))
     return Plan(name, parameters, chosen, command, earlier, cells)
 
 
@@ -357,10 +358,14 @@ def cells_of(parameters: dict, chosen: list[Notebook], seeds: int, folds: int | 
     return found
 
 
-def grid_options(seeds: int, folds: int | None) -> list[str]:
-    """The grid's options as words of a command line."""
+def grid_options(parameters: dict, cells: set[Cell]) -> list[str]:
+    """The options that make `cells`, of this call and of earlier ones, as words of a command."""
+    first = parameters.get("seed", 0)
+    seeds = max((cell.seed - first + 1 for cell in cells), default=1)
     words = ["--seeds", str(seeds)] if seeds > 1 else []
-    return words + (["--folds", str(folds)] if folds is not None else [])
+    if any(cell.fold is not None for cell in cells):
+        words += ["--folds", str(parameters["folds"])]
+    return words
 
 
 def profile_parameters(project: Project, profile: str, defaults: dict) -> dict:

@@ -229,7 +229,8 @@ class HeadTrainer:
 
     def logits(self, features: Features, pictures: pd.DataFrame) -> np.ndarray:
         """Logits of pictures, shape (n,)."""
-        return self.head.predict_on_batch(features.of(pictures)).ravel()
+        # Called, not predicted: each number of pictures would have a graph of its own built.
+        return np.asarray(self.head(features.of(pictures), training=False)).ravel()
 
     def trained(self) -> LinearHead:
         """A copy of the head as it stands now."""

@@ -1,0 +1,107 @@
+"""Run the benchmarks: each prints a table and writes benchmarks/results/NAME.json and .png.
+
+    python -m benchmarks                     # all of them; takes about an hour on two cores
+    python -m benchmarks B1 B4               # some
+    python -m benchmarks --list              # what each asks
+    python -m benchmarks B2 --data FOLDER --weights WEIGHTS --patient-pattern "(p\\d+)_"
+
+Every ratio comes from two ways that were measured in turn, in one run. Without --data and
+--weights, pictures are drawn and weights are random, and the result says so.
+"""
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+from benchmarks.comparison import machine, table_of, write
+from benchmarks.figures import ratios
+from benchmarks.registry import BENCHMARKS, Benchmark, Options, chosen
+from cytology.settings import ARCHITECTURE_NAMES, InputError, resolve, short
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHMARKS)}")
+    parser.add_argument("--list", action="store_true", help="say what each asks, run nothing")
+    parser.add_argument("--repeats", type=int, help="how often each way is measured")
+    parser.add_argument("--images", type=int, help="the most images to use")
+    parser.add_argument("--image-size", type=int, default=224, help="pixels a side (B1 to B3)")
+    parser.add_argument(
+        "--architecture", nargs="+", choices=ARCHITECTURE_NAMES, default=ARCHITECTURE_NAMES
+    )
+    parser.add_argument("--data", type=Path, help="a folder of images in two classes (B1 to B3)")
+    parser.add_argument("--patient-pattern", default="", help="as the notebooks' parameter (B2)")
+    parser.add_argument("--weights", default="random", help="as the notebooks' parameter (B2)")
+    return parser.parse_args(arguments)
+
+
+def check(arguments: argparse.Namespace) -> None:
+    """Raise `InputError` for numbers and folders that cannot be used."""
+    for name in ("repeats", "images", "image_size"):
+        value = getattr(arguments, name)
+        if value is not None and value < 1:
+            raise InputError(f"--{name.replace('_', '-')} is {value}: give at least 1.")
+    if arguments.data and not arguments.data.is_dir():
+        raise InputError(f"There is no folder {arguments.data}: check --data.")
+
+
+def options_for(benchmark: Benchmark, arguments: argparse.Namespace) -> Options:
+    """What this benchmark is told; relative paths start where the command was given."""
+    return Options(
+        repeats=arguments.repeats or benchmark.repeats,
+        images=arguments.images,
+        image_size=arguments.image_size,
+        architectures=tuple(arguments.architecture),
+        data=arguments.data and arguments.data.resolve(),
+        patient_pattern=arguments.patient_pattern,
+        weights=path_or_word(arguments.weights),
+    )
+
+
+def path_or_word(weights: str) -> str:
+    """`weights` as an absolute path, unless it is one of the words that the notebooks know."""
+    words = ("auto", "imagenet", "random")
+    return weights if weights in words else str(resolve(weights, Path.cwd()))
+
+
+def run(benchmark: Benchmark, options: Options) -> None:
+    """Measure one benchmark, print its table, keep its numbers and its figure."""
+    print(f"\n{benchmark.name} {benchmark.title}: {benchmark.asks}", flush=True)
+    module = benchmark.load()
+    # Windows does not remove files that are still mapped into memory.
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        result = module.measure(options, Path(folder))
+    print("\n".join([*result.notes, "", table_of(result.rows)]))
+    figure = getattr(module, "figure", ratios)(result)
+    write(RESULTS, benchmark.name, result, machine(), figure)
+    print(f"Kept in {short(RESULTS / benchmark.name)}.json and .png", flush=True)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run what the command line asks for; returns the exit code, 2 for input of no use."""
+    given = parse(arguments)
+    try:
+        benchmarks = chosen(given.names)
+        if given.list:
+            for benchmark in benchmarks:
+                print(f"{benchmark.name}  {benchmark.title}: {benchmark.asks}")
+            return 0
+        check(given)
+        for benchmark in benchmarks:
+            run(benchmark, options_for(benchmark, given))
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

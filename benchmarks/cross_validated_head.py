@@ -1,0 +1,223 @@
+"""B2: cross-validated heads on cached features, against the plain Keras way."""
+
+import shutil
+import tempfile
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from joblib import Parallel, delayed
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import StratifiedGroupKFold
+
+from benchmarks.comparison import Result, Row, compare, in_turn
+from benchmarks.networks import network
+from benchmarks.registry import Options
+from cytology.architectures import build, feature_extractor
+from cytology.augmentation import fit_to_square, pictures_of
+from cytology.backend import keras, tf
+from cytology.copies import find_copies
+from cytology.datasets import build_manifest, load
+from cytology.folders import Listing
+from cytology.inspection import inspect_images
+from cytology.pipeline import decode, frozen_features
+from cytology.quality import open_rgb
+from cytology.sample import draw_sample
+from cytology.settings import cores
+from cytology.splitting import judged_pictures
+from cytology.training import Recipe, compile_model, cross_validate_head, is_malignant
+
+FOLDS, ORIENTATIONS, BATCH = 5, 8, 32
+IMAGES, PATIENTS = 320, 24  # of the drawn sample
+RECIPE = Recipe(1e-3, 10, BATCH, class_weight="none", patience=None, seed=0)
+LOWER_AUC = 0.005  # that is still accepted
+EQUAL = (
+    "images, 5 folds of whole groups, backbone and its weights, layers of the head, Adam at 0.001, "
+    "10 epochs, batches of 32, no class weights, the loss of the held fold after each epoch (the "
+    "second row takes that off the plain way; ours still pays for it), judged on images as taken. "
+    "Ours, from empty caches, counts decoding, features of all 8 orientations, and heads "
+    "that see all 8 of each image in every epoch, standardized by the training features. The plain "
+    "way decodes once into memory; each epoch passes each training image once, in one of the 8 "
+    "orientations by chance, through the whole network; its features are not standardized"
+)
+# A new network for each fold is the plain way. TensorFlow warns that it must trace each.
+tf.get_logger().setLevel("ERROR")
+
+
+@dataclass(frozen=True)
+class Task:
+    """What both ways are given: the images below `root`, their folds, and the network's weights."""
+
+    root: Path
+    manifest: pd.DataFrame
+    split: pd.DataFrame
+    architecture: str
+    image_size: int
+    weights: Path
+
+    def network(self) -> keras.Model:
+        """The network as both begin with it."""
+        model = build(self.architecture, self.image_size)
+        model.load_weights(self.weights)
+        return model
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Seconds of a way, those for watching the held fold in every epoch, and the pooled AUC."""
+
+    seconds: float
+    watching: float
+    auc: float
+
+
+def measure(options: Options, folder: Path) -> Result:
+    """Both ways, in turn."""
+    listing = listed(options, folder)
+    task, notes = prepared(listing, options, folder)
+    ways = {"ours": lambda: on_cached_features(task, folder), "plain": lambda: plain(task)}
+    return Result(rows_of(in_turn(ways, options.repeats)), [f"Images: {listing.source}.", *notes])
+
+
+def rows_of(found: dict[str, list[Outcome]]) -> list[Row]:
+    """Time with and without watching the held fold, and AUC."""
+    ours, plain = found["ours"], found["plain"]
+    seconds, of_plain = [each.seconds for each in ours], [each.seconds for each in plain]
+    unwatched = [each.seconds - each.watching for each in plain]
+    return [
+        compare("heads against plain Keras", "s", seconds, of_plain, EQUAL, at_least=6),
+        compare("the same, watching taken off", "s", seconds, unwatched, EQUAL),
+        row_of_auc([each.auc for each in ours], [each.auc for each in plain]),
+    ]
+
+
+def row_of_auc(ours: list[float], plain: list[float]) -> Row:
+    """Pooled out-of-fold AUC; what counts is the difference."""
+    accepted = 1 - LOWER_AUC / float(np.median(plain))
+    row = compare("pooled AUC against plain Keras", "AUC", ours, plain, EQUAL, accepted)
+    return replace(row, target=f"{LOWER_AUC} lower at most")
+
+
+# ------------------------------------------------------------------------- data
+
+
+def listed(options: Options, folder: Path) -> Listing:
+    """The images of `options.data`, else a sample drawn below `folder`."""
+    if options.data:
+        found = load(str(options.data), patient_pattern=options.patient_pattern)
+        return replace(found, source=str(options.data))
+    root = folder / "sample"
+    table = draw_sample(root, options.images or IMAGES, PATIENTS)
+    images = table.rename(columns={"image": "image_id"})
+    return Listing(root, images, source="procedural sample: drawings, no medical data")
+
+
+def prepared(listing: Listing, options: Options, folder: Path) -> tuple[Task, list[str]]:
+    """The task, and sentences about its images and weights."""
+    readable, _ = inspect_images(listing, folder / "before")
+    manifest = build_manifest(readable, find_copies(readable))
+    if options.images:
+        manifest = manifest.sample(min(options.images, len(manifest)), random_state=0)
+    split = in_folds(manifest)
+    images = decode(listing.root, manifest, options.image_size, "pad", folder / "before")
+    model, about = network(
+        options.architectures[0], options.weights, images, pictures_of(manifest, 1)
+    )
+    weights = folder / "start.weights.h5"
+    model.save_weights(weights)
+    task = Task(listing.root, manifest, split, model.name, images.size, weights)
+    counted = f"{len(manifest):,} images in {manifest['group'].nunique():,} groups."
+    return task, [counted, about]
+
+
+def in_folds(manifest: pd.DataFrame) -> pd.DataFrame:
+    """A split of `FOLDS` folds of whole groups, without a test part."""
+    split = manifest[["image_id", "group", "label"]].reset_index(drop=True)
+    folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=0)
+    for fold, (_, held) in enumerate(folds.split(split, split["label"], split["group"])):
+        split.loc[held, "fold"] = fold
+    return split.assign(split="train")
+
+
+# --------------------------------------------------------------------- both ways
+
+
+def on_cached_features(task: Task, folder: Path) -> Outcome:
+    """Decode once, features once, then a head a fold; from empty caches."""
+    cache, started = Path(tempfile.mkdtemp(dir=folder)), time.perf_counter()
+    images = decode(task.root, task.manifest, task.image_size, "pad", cache)
+    extractor = feature_extractor(task.network())
+    pictures = pictures_of(task.split, ORIENTATIONS)
+    features = frozen_features(extractor, images, pictures, [task.architecture], BATCH, cache)
+    rows = cross_validate_head(features, task.split, ORIENTATIONS, RECIPE)[0]
+    taken = time.perf_counter() - started
+    shutil.rmtree(cache, ignore_errors=True)
+    judged = rows[(rows["model"] == "oof") & (rows["orientation"] == 0)]
+    return Outcome(taken, 0.0, roc_auc_score(judged["label"] == "M", judged["logit"]))
+
+
+def plain(task: Task) -> Outcome:
+    """The frozen backbone stays in the model: fit it for each fold."""
+    started, watch = time.perf_counter(), Watch()
+    decoded = Parallel(cores(), prefer="threads")(
+        delayed(decode_one)(task, image_id) for image_id in task.split["image_id"]
+    )
+    pixels, malignant = np.stack(decoded), is_malignant(judged_pictures(task.split))
+    logits = np.empty(len(pixels), np.float32)
+    for fold in range(FOLDS):
+        held = (task.split["fold"] == fold).to_numpy()
+        model = with_frozen_backbone(task)
+        model.fit(
+            turned_at_random(pixels[~held], malignant[~held]),
+            validation_data=(pixels[held], malignant[held]),
+            validation_batch_size=BATCH,
+            epochs=RECIPE.epochs,
+            shuffle=False,  # the data are shuffled already
+            callbacks=[watch],
+            verbose=0,
+        )
+        logits[held] = model.predict(pixels[held], BATCH, verbose=0).ravel()
+    taken = time.perf_counter() - started
+    return Outcome(taken, watch.seconds, roc_auc_score(malignant.ravel(), logits))
+
+
+def decode_one(task: Task, image_id: str) -> np.ndarray:
+    """An image as both ways see it, uint8 (size, size, 3)."""
+    return fit_to_square(open_rgb(task.root / image_id), task.image_size, "pad")
+
+
+def with_frozen_backbone(task: Task) -> keras.Model:
+    """The network of which only the last layer learns."""
+    keras.utils.set_random_seed(RECIPE.seed)
+    model = task.network()
+    for layer in model.layers:
+        layer.trainable = layer.name == "logit"
+    compile_model(model, keras.optimizers.Adam(RECIPE.learning_rate))
+    return model
+
+
+def turned_at_random(pixels: np.ndarray, malignant: np.ndarray) -> tf.data.Dataset:
+    """Batches in which each image stands once, in one of its 8 orientations."""
+
+    def turn(image, label):
+        quarters = tf.random.uniform((), 0, 4, tf.int32)
+        return tf.image.rot90(tf.image.random_flip_left_right(image), quarters), label
+
+    dataset = tf.data.Dataset.from_tensor_slices((pixels, malignant)).shuffle(len(pixels))
+    return dataset.map(turn, tf.data.AUTOTUNE).batch(BATCH).prefetch(tf.data.AUTOTUNE)
+
+
+class Watch(keras.callbacks.Callback):
+    """Adds up the seconds that validation took."""
+
+    def __init__(self):
+        super().__init__()
+        self.seconds = self._begun = 0.0
+
+    def on_test_begin(self, logs=None):
+        self._begun = time.perf_counter()
+
+    def on_test_end(self, logs=None):
+        self.seconds += time.perf_counter() - self._begun

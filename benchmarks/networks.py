@@ -1,0 +1,39 @@
+"""Networks for the benchmarks, with weights that were given or random ones."""
+
+import pandas as pd
+
+from benchmarks.comparison import seconds
+from cytology.architectures import ARCHITECTURES, build, calibrate_normalization
+from cytology.backend import keras, tf
+from cytology.fine_tuning import optimizer_of
+from cytology.pipeline import DecodedImages, batches
+from cytology.training import Recipe, compile_model
+from cytology.weights import find_weights
+
+
+def network(
+    architecture: str, weights: str, images: DecodedImages, pictures: pd.DataFrame
+) -> tuple[keras.Model, str]:
+    """A network for images of this size, and a sentence about its weights.
+
+    `weights` is as the notebooks' parameter. Random ones get normalization statistics from the
+    first of `pictures`: without, their signal dies, and numbers near zero have other times.
+    """
+    found = find_weights(architecture, weights)
+    model = build(architecture, images.size, str(found.path) if found.path else None)
+    if not found.path:
+        few = pictures[["image_id", "orientation"]].iloc[:16]
+        calibrate_normalization(model, batches(images, few, 8))
+    return model, f"{architecture}: {found.explanation}"
+
+
+def ready_to_train(model: keras.Model) -> None:
+    """Compile as `fine_tuning.fine_tune` does, with the original's optimizer and rate."""
+    rate = ARCHITECTURES[model.name].learning_rate
+    recipe = Recipe(rate, epochs=1, batch_size=32, class_weight="none", patience=None, seed=0)
+    compile_model(model, optimizer_of(model.name, recipe))
+
+
+def step_rate(model: keras.Model, feed: tf.data.Dataset, pictures: int) -> float:
+    """Pictures a second of one epoch over `feed`, which holds so many."""
+    return pictures / seconds(lambda: model.fit(feed, shuffle=False, verbose=0))

@@ -1,0 +1,88 @@
+"""Which benchmarks there are, and what they can be told."""
+
+import importlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from cytology.settings import ARCHITECTURE_NAMES, InputError
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line says; None leaves the choice to the benchmark.
+
+    `repeats` is how often each way is measured, `images` how many are used at most, `data` a
+    folder of images in two classes, `weights` a file or folder as the notebooks' parameter.
+    """
+
+    repeats: int
+    images: int | None = None
+    image_size: int = 224
+    architectures: tuple[str, ...] = ARCHITECTURE_NAMES
+    data: Path | None = None
+    patient_pattern: str = ""
+    weights: str = "random"
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """One question: `module` has `measure(options, folder)` and, where it is its own, `figure`."""
+
+    name: str
+    module: str
+    title: str
+    asks: str
+    repeats: int = 5
+
+    def load(self):
+        """Import the module; most of them start TensorFlow."""
+        return importlib.import_module(f"benchmarks.{self.module}")
+
+
+BENCHMARKS = {
+    benchmark.name: benchmark
+    for benchmark in (
+        Benchmark(
+            "B1",
+            "input_pipeline",
+            "Input",
+            "Does the input pipeline keep up, alone and in front of a training step?",
+        ),
+        Benchmark(
+            "B2",
+            "cross_validated_head",
+            "Head",
+            "How long do cross-validated heads take, and is their AUC as good?",
+            repeats=1,
+        ),
+        Benchmark(
+            "B3",
+            "cached_activations",
+            "Fine-tuning from a cut",
+            "What do cached activations gain when only the last block is trained?",
+        ),
+        Benchmark(
+            "B4",
+            "scale",
+            "Scale",
+            "Do memory and time a picture stay the same from 4,000 to 35,000 images?",
+        ),
+        Benchmark(
+            "B6",
+            "notebooks_at_once",
+            "Grid",
+            "What do two workers gain over one for the notebooks of a series?",
+            repeats=3,
+        ),
+    )
+}
+
+
+def chosen(names: list[str]) -> list[Benchmark]:
+    """The benchmarks of these names, all if there are none; raises `InputError` for another."""
+    for name in names:
+        if name.upper() not in BENCHMARKS:
+            raise InputError(
+                f"There is no benchmark {name!r}: choose from {', '.join(BENCHMARKS)}."
+            )
+    return [BENCHMARKS[name.upper()] for name in names] or list(BENCHMARKS.values())

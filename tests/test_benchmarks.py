@@ -1,0 +1,235 @@
+"""The benchmarks' helpers with ways that do nothing, and their command line; no TensorFlow."""
+
+import ast
+import json
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from cytology.settings import PROJECT_ROOT, InputError
+
+sys.path.insert(0, str(PROJECT_ROOT))
+
+from benchmarks import __main__ as command
+from benchmarks import images, scale
+from benchmarks.comparison import Result, compare, growth, in_turn, table_of
+from benchmarks.figures import ratios
+from benchmarks.registry import BENCHMARKS, Options, chosen
+
+EQUAL = "nothing but the name"
+
+
+def rates(*pairs):
+    """The rows of one comparison in images a second, with the target 2."""
+    ours, other = zip(*pairs, strict=True)
+    return compare("fake", "images/s", list(ours), list(other), EQUAL, at_least=2)
+
+
+# -------------------------------------------------------------------- measuring
+
+
+def test_ways_are_called_in_turn():
+    called = []
+    ways = {name: lambda name=name: called.append(name) or len(called) for name in "abc"}
+    assert in_turn(ways, 2) == {"a": [1, 4], "b": [2, 5], "c": [3, 6]}
+    assert called == list("abcabc")
+
+
+def test_a_ratio_is_the_median_of_the_ratios_of_the_runs():
+    row = rates((10, 1), (30, 10), (100, 50))
+    assert (row.ours, row.other, row.ratio) == (30, 10, 3)
+    assert row.runs == [(10, 1, 10), (30, 10, 3), (100, 50, 2)]
+    skewed = rates((10, 10), (20, 5), (90, 30))
+    assert skewed.ratio == 3 and skewed.ours / skewed.other == 2
+
+
+@pytest.mark.parametrize(("other", "met"), [(10, True), (10.1, False)])
+def test_a_target_is_reached_or_missed(other, met):
+    row = rates((20, other))
+    assert row.met is met
+    assert row.target == "at least 2" and row.limit == 2
+
+
+def test_of_seconds_less_is_better():
+    row = compare("fake", "s", [2.0], [6.0], EQUAL, at_least=3)
+    assert row.ratio == 3 and row.met
+    assert compare("fake", "s", [2.0], [6.0], EQUAL).met is None
+
+
+@pytest.mark.parametrize(("large", "met"), [(115, True), (116, False)])
+def test_growth_is_the_large_case_by_the_small_one(large, met):
+    row = growth("memory", "MiB", [large], [100], EQUAL, at_most=1.15)
+    assert row.ratio == large / 100 and row.met is met
+
+
+def test_the_table_names_a_missed_target_and_says_once_what_was_equal():
+    text = table_of([rates((20, 10)), rates((10, 10))])
+    assert "met" in text.splitlines()[1] and "MISSED" in text.splitlines()[2]
+    assert text.count(EQUAL) == 1
+
+
+# ------------------------------------------------------------------ command line
+
+
+def test_every_benchmark_of_the_registry_can_be_measured():
+    for benchmark in BENCHMARKS.values():
+        source = (PROJECT_ROOT / "benchmarks" / f"{benchmark.module}.py").read_text("utf-8")
+        functions = [each for each in ast.parse(source).body if isinstance(each, ast.FunctionDef)]
+        arguments = {each.name: [a.arg for a in each.args.args] for each in functions}
+        assert arguments["measure"] == ["options", "folder"]
+
+
+def test_names_may_be_small_and_none_means_all():
+    assert [each.name for each in chosen(["b4", "B1"])] == ["B4", "B1"]
+    assert chosen([]) == list(BENCHMARKS.values())
+
+
+def test_an_unknown_name_is_refused_in_one_sentence(capsys):
+    with pytest.raises(InputError, match="no benchmark 'B9'"):
+        chosen(["B1", "B9"])
+    assert command.main(["B1", "B9"]) == 2
+    said = capsys.readouterr()
+    assert said.out == "" and said.err.count("\n") == 1
+    assert all(name in said.err for name in BENCHMARKS)
+
+
+@pytest.mark.parametrize("arguments", [["--repeats", "0"], ["--data", "nowhere"]])
+def test_what_cannot_be_used_is_refused_before_anything_starts(arguments, capsys):
+    assert command.main(["B1", *arguments]) == 2
+    assert arguments[0] in capsys.readouterr().err
+
+
+def test_the_list_says_what_each_asks():
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks", "--list"],
+        cwd=PROJECT_ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    lines = done.stdout.splitlines()
+    assert [line.split()[0] for line in lines] == list(BENCHMARKS)
+    assert all(line.endswith("?") for line in lines)
+
+
+def test_a_run_prints_its_table_and_keeps_numbers_machine_and_figure(tmp_path, monkeypatch, capsys):
+    class Fake:
+        @staticmethod
+        def measure(options, folder):
+            found = in_turn({"ours": lambda: 20.0, "other": lambda: 5.0}, options.repeats)
+            row = compare("fake", "images/s", found["ours"], found["other"], EQUAL, at_least=2)
+            return Result([row], [f"Weights: {options.weights}."])
+
+    monkeypatch.setattr(command, "RESULTS", tmp_path)
+    monkeypatch.setattr(command, "machine", lambda: {"cores": 2})
+    monkeypatch.setattr(type(BENCHMARKS["B1"]), "load", lambda self: Fake)
+    assert command.main(["B1", "--repeats", "3"]) == 0
+    assert "Weights: random." in capsys.readouterr().out
+    kept = json.loads((tmp_path / "B1.json").read_text("utf-8"))
+    row = kept["rows"][0]
+    assert {"what", "ours", "other", "ratio", "held_equal", "runs"} <= set(row)
+    assert row["runs"] == [[20, 5, 4]] * 3 and row["ratio"] == 4
+    assert kept["machine"] == {"cores": 2} and kept["notes"] == ["Weights: random."]
+    assert (tmp_path / "B1.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_benchmark_says_itself_how_often_it_is_repeated():
+    given = command.parse(["B2", "--images", "40"])
+    assert command.options_for(BENCHMARKS["B2"], given).repeats == BENCHMARKS["B2"].repeats
+    assert command.options_for(BENCHMARKS["B2"], given).images == 40
+    given = command.parse(["--repeats", "7"])
+    assert command.options_for(BENCHMARKS["B2"], given).repeats == 7
+
+
+# ------------------------------------------------------------- figures, pictures
+
+
+def test_the_figure_shows_every_run_its_median_and_the_target():
+    figure = ratios(Result([rates((10, 5), (30, 10)), rates((10, 10))], []))
+    axis = figure.axes[0]
+    drawn = [list(line.get_xdata()) for line in axis.lines]
+    assert [2.0, 3.0] in drawn and [2.5] in drawn and [2, 2] in drawn
+    assert [text.get_text() for text in axis.texts] == ["2.5", "1"]
+
+
+def test_drawn_pictures_are_jpegs_of_two_classes_that_all_differ(tmp_path):
+    images.draw_jpegs(tmp_path, 20, width=120, height=90)
+    manifest = images.manifest_of(tmp_path)
+    assert len(manifest) == 20 and manifest["sha256"].is_unique
+    assert set(manifest["label"]) == {"B", "M"}
+
+
+def test_images_of_ones_own_are_copied_and_counted(tmp_path, smear_folder):
+    mine = smear_folder(tmp_path / "my images")
+    options = Options(1, images=6, data=mine)
+    root, manifest, about = images.large_jpegs(options, tmp_path / "copies", 100)
+    assert len(manifest) == 6 and "6 of" in about
+    assert all((root / image_id).is_file() for image_id in manifest["image_id"])
+    hashes = images.manifest_of(mine).set_index("sha256")["label"]
+    assert (manifest["sha256"].map(hashes) == manifest["label"]).all()
+
+
+def test_small_pictures_are_named_by_their_content(tmp_path):
+    made = images.small_jpegs(tmp_path, 5)
+    found = images.manifest_of(tmp_path).sort_values("image_id").reset_index(drop=True)
+    pd.testing.assert_frame_equal(made.sort_values("image_id").reset_index(drop=True), found)
+
+
+# ------------------------------------------------------------------------ scale
+
+
+@pytest.fixture
+def series():
+    """Two repeats of three sizes, with memory that does not grow and time that does."""
+    rows = []
+    for repeat in range(2):
+        for size in (1_000, 4_000, 16_000):
+            row = {"repeat": repeat, "images": size, "start_s": 4.0, "memory": "RssAnon"}
+            row |= {f"{part}_mib": 400.0 for part in scale.PARTS} | {"peak_mib": 400.0}
+            for unit in ("s", "cpu"):
+                row |= {f"{part}_{unit}": size / 1000 for part in scale.PARTS}
+                row[f"all_{unit}"] = 3 * size / 1000
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def test_growth_is_judged_against_4000_images(series):
+    rows = {row.what: row for row in scale.rows_of(series)}
+    peak = rows["peak memory, 16,000 to 4,000"]
+    each = rows["time an image, 16,000 to 4,000"]
+    assert peak.ratio == 1 and peak.met and len(peak.runs) == 2
+    assert each.ours == each.other == pytest.approx(3) and each.met
+    series.loc[series["images"] == 16_000, "peak_mib"] = 480.0
+    assert scale.rows_of(series)[0].met is False
+
+
+def test_the_slope_is_told_in_words(series):
+    series["peak_mib"] = 400 + series["images"] / 2**10  # a KiB an image
+    assert "takes 1.00 KiB of memory and 3.00 ms" in scale.slopes(series)[0]
+
+
+def test_the_figure_of_scale_has_memory_and_time(series):
+    memory, seconds = scale.figure(Result([], [], series)).axes
+    assert memory.get_ylabel() == "MiB" and seconds.get_ylabel() == "seconds"
+    assert any(list(line.get_ydata()) == [3, 12, 48] for line in seconds.lines)
+
+
+def test_peak_memory_sees_what_was_given_back():
+    before = scale.own_memory()
+    with scale.PeakMemory() as memory:
+        block = np.ones(40 * 2**17)  # 40 MiB
+        for _ in range(1000):  # until the thread has looked
+            if memory.peak > before + 30:
+                break
+            time.sleep(0.01)
+        del block
+    assert memory.peak > before + 30
+
+
+def test_too_few_images_for_scale_are_refused(tmp_path):
+    with pytest.raises(InputError, match="16,000"):
+        scale.measure(Options(1, images=4_000), tmp_path)
