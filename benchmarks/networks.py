@@ -1,8 +1,9 @@
 """Networks for the benchmarks, with weights that were given or random ones."""
 
+import time
+
 import pandas as pd
 
-from benchmarks.comparison import seconds
 from cytology.architectures import ARCHITECTURES, build, calibrate_normalization
 from cytology.backend import keras, tf
 from cytology.fine_tuning import optimizer_of
@@ -35,5 +36,25 @@ def ready_to_train(model: keras.Model) -> None:
 
 
 def step_rate(model: keras.Model, feed: tf.data.Dataset, pictures: int) -> float:
-    """Pictures a second of one epoch over `feed`, which holds so many."""
-    return pictures / seconds(lambda: model.fit(feed, shuffle=False, verbose=0))
+    """Pictures a second of one epoch over `feed`, which holds so many, up to its last step."""
+    watch = Stopwatch()
+    model.fit(feed, shuffle=False, callbacks=[watch], verbose=0)
+    return pictures / watch.seconds
+
+
+class Stopwatch(keras.callbacks.Callback):
+    """Seconds from the start of a training to the end of its last step.
+
+    Not to the end of `fit`: there TensorFlow may wait until tf.data's autotuner wakes up, which
+    sleeps twice as long each time.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.seconds = self._begun = 0.0
+
+    def on_train_begin(self, logs=None):
+        self._begun = time.perf_counter()
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.seconds = time.perf_counter() - self._begun
