@@ -16,7 +16,7 @@ import pytest
 from test_run_all import FIRST, PROFILE, record_of, run_all, start, write_notebook
 
 from cytology import headless, series
-from cytology.grid import Cell
+from cytology.grid import GridPoint
 from cytology.headless import Result
 from cytology.scheduling import run_together
 from cytology.series import Task
@@ -90,7 +90,7 @@ def test_the_grid_trains_again_in_folders_of_its_own(whole):
         *("03_splitting", "04_train_mobilenetv2", "seed4/04_train_mobilenetv2", name),
         "07_comparison",
     ]
-    assert found[name].cell == Cell(5) and found[name].needs == ("03_splitting",)
+    assert found[name].point == GridPoint(5) and found[name].needs == ("03_splitting",)
     below = plan.run / "grid" / "seed5"
     assert found[name].parameters == {"run_dir": str(below), "data": "sample", "seed": 5}
     assert found[name].output == below / "notebooks" / "04_train_mobilenetv2.ipynb"
@@ -121,7 +121,7 @@ def test_folds_said_twice_are_refused_and_make_no_groups_under_the_originals_pro
         series.with_folds({"folds": "5"}, 4)
     with pytest.raises(series.InputError, match="which the protocol `original` does not"):
         training = series.Notebook(series.Path("04_train_mobilenetv2.ipynb"), "", {})
-        series.cells_of({"seed": 0, "protocol": "original"}, [training], 1, 3)
+        series.points_of({"seed": 0, "protocol": "original"}, [training], 1, 3)
 
 
 # ------------------------------------------------------------------ without processes

@@ -1,9 +1,9 @@
 """The same training again: with other seeds, and with each fold held out in turn.
 
-Each cell of the grid is a plain run folder below the run's, `grid/seed1` or `grid/seed0-fold2`,
+Each point of the grid is a plain run folder below the run's, `grid/seed1` or `grid/seed0-fold2`,
 in which notebooks 04 to 06 were executed. What seeds change is the luck of training; the patients
-stay the same. `series` needs the cells only: scikit-learn, which splitting takes long to import, is
-imported where a split is made.
+stay the same. `series` needs the points only, so splitting, whose scikit-learn takes long to
+start, is imported where a split is made.
 """
 
 import re
@@ -21,7 +21,7 @@ FOLDER = "grid"
 
 
 @dataclass(frozen=True)
-class Cell:
+class GridPoint:
     """A training of the grid; `fold` is the one held out, None for the run's own split."""
 
     seed: int
@@ -33,52 +33,52 @@ class Cell:
         return f"seed{self.seed}" + ("" if self.fold is None else f"-fold{self.fold}")
 
     def folder(self, run: Path) -> Path:
-        """The cell's run folder."""
+        """The point's run folder."""
         return run / FOLDER / self.name
 
 
-def grid_cells(seed: int, seeds: int, folds: int | None) -> tuple[Cell, ...]:
-    """The cells of `seeds` seeds from `seed` on; without `folds` the run itself is the first."""
+def grid_points(seed: int, seeds: int, folds: int | None) -> tuple[GridPoint, ...]:
+    """The points of `seeds` seeds from `seed` on; without `folds` the run itself is the first."""
     numbers = range(seed, seed + seeds)
     if folds is None:
-        return tuple(Cell(number) for number in numbers[1:])
-    return tuple(Cell(number, fold) for number, fold in product(numbers, range(folds)))
+        return tuple(GridPoint(number) for number in numbers[1:])
+    return tuple(GridPoint(number, fold) for number, fold in product(numbers, range(folds)))
 
 
-def cells_named(names: Iterable[str]) -> list[Cell]:
-    """The cells that `names` name, each once, by seed and fold; what names none is left out."""
+def points_named(names: Iterable[str]) -> list[GridPoint]:
+    """The points that `names` name, each once, by seed and fold; what names none is left out."""
     matches = [re.fullmatch(r"seed(\d+)(?:-fold(\d+))?", name) for name in names]
     found = {
-        Cell(int(match[1]), None if match[2] is None else int(match[2]))
+        GridPoint(int(match[1]), None if match[2] is None else int(match[2]))
         for match in matches
         if match
     }
-    return sorted(found, key=lambda cell: (cell.fold is not None, cell.seed, cell.fold))
+    return sorted(found, key=lambda point: (point.fold is not None, point.seed, point.fold))
 
 
-def cells_in(run: Path) -> list[Cell]:
-    """The cells whose folders are there, by seed and fold."""
-    return cells_named(folder.name for folder in (run / FOLDER).glob("seed*"))
+def points_in(run: Path) -> list[GridPoint]:
+    """The points whose folders are there, by seed and fold."""
+    return points_named(folder.name for folder in (run / FOLDER).glob("seed*"))
 
 
 # ------------------------------------------------------------------------- making
 
 
-def split_of(split: pd.DataFrame, cell: Cell, seed: int) -> pd.DataFrame:
-    """The split of a cell: the run's, or one whose test part is the fold that is held out.
+def split_of(split: pd.DataFrame, point: GridPoint, seed: int) -> pd.DataFrame:
+    """The split of a point: the run's, or one whose test part is the fold that is held out.
 
     Then the run's own test images are left out, and val, on which early stopping looks, is a
     fifth of the other folds' groups, the same for all seeds.
     """
-    if cell.fold is None:
+    if point.fold is None:
         return split
     from cytology.splitting import inner_group_split
 
     rows = split[split["split"] != "test"].reset_index(drop=True)
-    held = rows["fold"] == cell.fold
+    held = rows["fold"] == point.fold
     if not held.any():
         raise InputError(
-            f"The split has no fold {cell.fold}: run notebook 03 again with as many `folds`."
+            f"The split has no fold {point.fold}: run notebook 03 again with as many `folds`."
         )
     others = rows[~held]
     val = others.index[inner_group_split(others, seed)]
@@ -87,18 +87,18 @@ def split_of(split: pd.DataFrame, cell: Cell, seed: int) -> pd.DataFrame:
     return rows.assign(split=part, fold=rows["fold"].mask(held))
 
 
-def make_run(run: Path, cell: Cell) -> None:
-    """Write what notebooks 04 to 06 read into the cell's folder; replaces what stands there.
+def make_run(run: Path, point: GridPoint) -> None:
+    """Write what notebooks 04 to 06 read into the point's folder; replaces what stands there.
 
     Raises `InputError` if notebooks 01 to 03 have not run.
     """
     from cytology.splitting import describe, read_split
 
     about, dataset = read_json(run, "split.json"), read_json(run, "dataset.json")
-    split = split_of(read_split(run), cell, about["seed"])
+    split = split_of(read_split(run), point, about["seed"])
     manifest = read_table(run, "manifest.csv")
     manifest = manifest[manifest["image_id"].isin(split["image_id"])]
-    folder, labels = cell.folder(run), manifest["label"].value_counts()
+    folder, labels = point.folder(run), manifest["label"].value_counts()
     dataset |= {"images": len(manifest), "groups": int(manifest["group"].nunique())}
     dataset |= {"benign": int(labels["B"]), "malignant": int(labels["M"])}
     write_json(folder, "dataset.json", dataset)
@@ -108,9 +108,9 @@ def make_run(run: Path, cell: Cell) -> None:
     write_json(folder, "split.json", found)
 
 
-def is_done(run: Path, cell: Cell, architecture: str) -> bool:
-    """Whether this network was trained in the cell's folder, on the split that lies there."""
-    folder = cell.folder(run)
+def is_done(run: Path, point: GridPoint, architecture: str) -> bool:
+    """Whether this network was trained in the point's folder, on the split that lies there."""
+    folder = point.folder(run)
     files = ("predictions.csv", "timing.json", "metrics.json")  # the last that are written
     if not all((folder / architecture / name).is_file() for name in files):
         return False
@@ -118,12 +118,12 @@ def is_done(run: Path, cell: Cell, architecture: str) -> bool:
     return made_with == read_json(folder, "split.json")["fingerprint"]
 
 
-def check_split(run: Path, cell: Cell) -> None:
-    """`InputError` if the run was split anew since the cell was trained."""
+def check_split(run: Path, point: GridPoint) -> None:
+    """`InputError` if the run was split anew since the point was trained."""
     from cytology.splitting import describe, read_split
 
-    about, folder = read_json(run, "split.json"), cell.folder(run)
-    split = split_of(read_split(run), cell, about["seed"])
+    about, folder = read_json(run, "split.json"), point.folder(run)
+    split = split_of(read_split(run), point, about["seed"])
     manifest = read_table(folder, "manifest.csv")
     found = describe(split, manifest, about["protocol"], about["unit"], about["seed"])
     if found["fingerprint"] != read_json(folder, "split.json")["fingerprint"]:

@@ -18,21 +18,21 @@ class Journal:
         self.record = new_record(plan)
 
     def begin(self, task):
-        """Note that a task begins; for a cell of the grid make its folder first.
+        """Note that a task begins; for a point of the grid make its folder first.
 
         Returns a result if there is nothing to execute: training that is done, or cannot begin.
         """
         entries = self._entries(task)
         earlier = entries.get(task.name, {})
         entry = {"status": "running", "started": now(), "parameters": task.parameters}
-        if task.cell is not None:
+        if task.point is not None:
             try:
-                make_run(self.plan.run, task.cell)
+                make_run(self.plan.run, task.point)
             except InputError as error:
                 entries[task.name] = entry
                 return Result("failed", 0.0, 0, Failure("InputError", str(error), ""))
             same = earlier.get("status") == "ok" and earlier["parameters"] == task.parameters
-            if same and is_done(self.plan.run, task.cell, TRAINED_BY[task.notebook.stem]):
+            if same and is_done(self.plan.run, task.point, TRAINED_BY[task.notebook.stem]):
                 return Result("kept", 0.0, 0)
         entries[task.name] = entry
         write_record(self.plan.run, self.record)
@@ -59,7 +59,7 @@ class Journal:
         write_record(self.plan.run, self.record)
 
     def _entries(self, task) -> dict:
-        return self.record["notebooks" if task.cell is None else "grid"]
+        return self.record["notebooks" if task.point is None else "grid"]
 
 
 def read_run(run: Path) -> dict:

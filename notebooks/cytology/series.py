@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cytology.grid import Cell, cells_named, grid_cells
+from cytology.grid import GridPoint, grid_points, points_named
 from cytology.journal import read_run
 from cytology.settings import (
     DATA_WORDS,
@@ -235,7 +235,7 @@ class Plan:
     notebooks: list[Notebook]
     command: str
     earlier: dict = field(default_factory=dict)  # the run folder's run.json, if it has one
-    cells: tuple[Cell, ...] = ()  # the grid: trainings with other seeds, or a fold held out
+    points: tuple[GridPoint, ...] = ()  # the grid: trainings with other seeds, or a fold held out
 
     @property
     def run(self) -> Path:
@@ -255,31 +255,31 @@ class Task:
     output: Path
     parameters: dict
     needs: tuple[str, ...]
-    cell: Cell | None = None  # of the grid
+    point: GridPoint | None = None  # of the grid
 
 
 def tasks(plan: Plan) -> list[Task]:
     """What is to be executed, in an order that serves all needs.
 
-    The training notebooks stand again for each cell of the grid, in a run folder of its own
+    The training notebooks stand again for each point of the grid, in a run folder of its own
     below the run's.
     """
     found, chosen = [], [notebook.name for notebook in plan.notebooks]
     for place, notebook in enumerate(plan.notebooks):
         needs = NEEDS.get(notebook.name, tuple(chosen[:place]))
         if notebook.name == "07_comparison":
-            needs += tuple(task.name for task in found if task.cell)
+            needs += tuple(task.name for task in found if task.point)
         needs = tuple(name for name in needs if name in {task.name for task in found})
         output = plan.run / "notebooks" / notebook.path.name
         parameters = plan.parameters_of(notebook)
         found.append(Task(notebook.name, notebook.path, output, parameters, needs))
         if notebook.name in TRAINING_NOTEBOOKS.values():
-            for cell in plan.cells:
-                below = cell.folder(plan.run)
-                own = parameters | {"run_dir": str(below), "seed": cell.seed}
-                name, output = f"{cell.name}/{notebook.name}", below / "notebooks"
+            for point in plan.points:
+                below = point.folder(plan.run)
+                own = parameters | {"run_dir": str(below), "seed": point.seed}
+                name, output = f"{point.name}/{notebook.name}", below / "notebooks"
                 output /= notebook.path.name
-                found.append(Task(name, notebook.path, output, own, needs, cell))
+                found.append(Task(name, notebook.path, output, own, needs, point))
     return found
 
 
@@ -331,10 +331,10 @@ def make_plan(
         raise InputError(f"The run folder {run} is a file.")
     if not force:
         check_same_run(run, earlier, parameters)
-    cells = cells_of(parameters, chosen, seeds, folds)
-    noted = cells_named(name.split("/")[0] for name in earlier.get("grid", {}))
-    command = command_line(project, name, parameters, grid_options(parameters, {*cells, *noted}))
-    return Plan(name, parameters, chosen, command, earlier, cells)
+    points = points_of(parameters, chosen, seeds, folds)
+    noted = points_named(name.split("/")[0] for name in earlier.get("grid", {}))
+    command = command_line(project, name, parameters, grid_options(parameters, {*points, *noted}))
+    return Plan(name, parameters, chosen, command, earlier, points)
 
 
 def with_folds(given: dict, folds: int) -> dict:
@@ -344,11 +344,11 @@ def with_folds(given: dict, folds: int) -> dict:
     return {"folds": str(folds)}
 
 
-def cells_of(parameters: dict, chosen: list[Notebook], seeds: int, folds: int | None) -> tuple:
-    """The grid's cells; `InputError` where there can be none."""
+def points_of(parameters: dict, chosen: list[Notebook], seeds: int, folds: int | None) -> tuple:
+    """The grid's points; `InputError` where there can be none."""
     if seeds < 1:
         raise InputError(f"--seeds is {seeds}; it must be a whole number of at least 1.")
-    found = grid_cells(parameters.get("seed", 0), seeds, folds)
+    found = grid_points(parameters.get("seed", 0), seeds, folds)
     if found and not {notebook.name for notebook in chosen} & {*TRAINING_NOTEBOOKS.values()}:
         raise InputError("--seeds and --folds are for notebooks 04 to 06, and none is to be run.")
     if folds is not None and parameters.get("protocol") == "original":
@@ -358,12 +358,12 @@ def cells_of(parameters: dict, chosen: list[Notebook], seeds: int, folds: int | 
     return found
 
 
-def grid_options(parameters: dict, cells: set[Cell]) -> list[str]:
-    """The options that make `cells`, of this call and of earlier ones, as words of a command."""
+def grid_options(parameters: dict, points: set[GridPoint]) -> list[str]:
+    """The options that make `points`, of this call and of earlier ones, as words of a command."""
     first = parameters.get("seed", 0)
-    seeds = max((cell.seed - first + 1 for cell in cells), default=1)
+    seeds = max((point.seed - first + 1 for point in points), default=1)
     words = ["--seeds", str(seeds)] if seeds > 1 else []
-    if any(cell.fold is not None for cell in cells):
+    if any(point.fold is not None for point in points):
         words += ["--folds", str(parameters["folds"])]
     return words
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from cytology.evaluation import OUT_OF_FOLD, TEST, judged, judged_on, networks
-from cytology.grid import Cell, cells_in, check_split, is_done
+from cytology.grid import GridPoint, check_split, is_done, points_in
 from cytology.intervals import metrics_with_intervals
 from cytology.predictions import read_predictions
 from cytology.settings import ARCHITECTURE_NAMES, NETWORK_TITLE
@@ -22,37 +22,37 @@ def seed_spread(run: Path) -> pd.DataFrame:
     networks that never saw it are judged on it, all folds of a seed together. Empty without a
     grid. Raises `InputError` where the run was split anew since.
     """
-    cells = cells_in(run)
-    for cell in cells:
-        check_split(run, cell)
-    rows = other_seeds(run, cells) + held_out_folds(run, cells)
+    points = points_in(run)
+    for point in points:
+        check_split(run, point)
+    rows = other_seeds(run, points) + held_out_folds(run, points)
     return pd.DataFrame(rows) if rows else pd.DataFrame(columns=[*COLUMNS, *SHOWN])
 
 
-def other_seeds(run: Path, cells: list[Cell]) -> list[dict]:
+def other_seeds(run: Path, points: list[GridPoint]) -> list[dict]:
     """The run itself and its other seeds, on one split; nothing if there are no others."""
-    others = [cell for cell in cells if cell.fold is None]
+    others = [point for point in points if point.fold is None]
     if not others:
         return []
     on, found = judged_on(run), []
     for name, rows in networks(run, on).items():
         found.append(row_of(run, name, rows, on))
-        for cell in others:
-            if is_done(run, cell, name):
-                folder = cell.folder(run)
+        for point in others:
+            if is_done(run, point, name):
+                folder = point.folder(run)
                 found.append(row_of(folder, name, judged(read_predictions(folder, name), on), on))
     return found
 
 
-def held_out_folds(run: Path, cells: list[Cell]) -> list[dict]:
+def held_out_folds(run: Path, points: list[GridPoint]) -> list[dict]:
     """Each seed's folds together, where all of them were trained."""
-    found, folds = [], {cell.fold for cell in cells if cell.fold is not None}
+    found, folds = [], {point.fold for point in points if point.fold is not None}
     for name in ARCHITECTURE_NAMES:
-        for seed in sorted({cell.seed for cell in cells}):
+        for seed in sorted({point.seed for point in points}):
             done = [
-                cell.folder(run)
-                for cell in cells
-                if cell.seed == seed and cell.fold is not None and is_done(run, cell, name)
+                point.folder(run)
+                for point in points
+                if point.seed == seed and point.fold is not None and is_done(run, point, name)
             ]
             if folds and len(done) == len(folds):
                 rows = pd.concat([judged(read_predictions(each, name), TEST) for each in done])
