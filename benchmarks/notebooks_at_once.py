@@ -57,7 +57,8 @@ def run_series(run_dir: Path, *arguments: str) -> None:
         encoding="utf-8",
     )
     if done.returncode:
-        raise RuntimeError(f"run_all.py {' '.join(arguments)} failed:\n{done.stdout[-3000:]}")
+        said = f"run_all.py {' '.join(arguments)} ended with code {done.returncode}"
+        raise RuntimeError(f"{said}:\n{done.stdout[-3000:]}")
 
 
 @contextlib.contextmanager
