@@ -91,14 +91,19 @@ class Watch(threading.Thread):
 
     def end_processes(self):
         """End every process that was seen and still runs."""
-        # psutil compares start times, so a number that was given away again is never hit.
-        left = [child for child in self.seen.values() if child.is_running()]
-        for child in left:
-            with contextlib.suppress(psutil.Error):
-                child.terminate()
-        for child in psutil.wait_procs(left, timeout=5)[1]:
-            with contextlib.suppress(psutil.Error):
-                child.kill()
+        end_all(list(self.seen.values()))
+
+
+def end_all(processes: list[psutil.Process]) -> None:
+    """Ask each process that still runs to end, and end after 5 s what has not."""
+    # psutil compares start times, so a number that was given away again is never hit.
+    left = [process for process in processes if process.is_running()]
+    for process in left:
+        with contextlib.suppress(psutil.Error):
+            process.terminate()
+    for process in psutil.wait_procs(left, timeout=5)[1]:
+        with contextlib.suppress(psutil.Error):
+            process.kill()
 
 
 def execute(

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import psutil
 
-from cytology.headless import Failure, Result, execute
+from cytology.headless import Failure, Result, end_all, execute
 from cytology.series import Task
 from cytology.settings import InputError, cores
 
@@ -134,7 +134,7 @@ def run_together(
                 finish(sent.pop(future), _result_of(future))
             look([task.name for task in sent.values()])
     except KeyboardInterrupt:
-        _end_all(list(sent))
+        _take_back(list(sent))
         for task in sent.values():
             why = Failure("KeyboardInterrupt", "interrupted", "")
             finish(task, Result("interrupted", 0.0, 0, why))
@@ -168,17 +168,11 @@ def _lost(error: BaseException) -> Result:
     return Result("failed", 0.0, 0, Failure(type(error).__name__, text, ""))
 
 
-def _end_all(futures: list[Future]) -> None:
+def _take_back(futures: list[Future]) -> None:
     """Take back what was sent, and end the processes of this machine that execute notebooks.
 
     Workers of a cluster see that nobody waits any more, and end their notebooks themselves.
     """
     for future in futures:
         future.cancel()
-    children = psutil.Process().children(recursive=True)
-    for child in children:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            child.terminate()
-    for child in psutil.wait_procs(children, timeout=5)[1]:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            child.kill()
+    end_all(psutil.Process().children(recursive=True))
