@@ -93,11 +93,13 @@ def decode_missing(store: ArrayStore, root: Path, unique: pd.Series, size: int, 
     shape = (size, size, 3)
     missing = unique.index[store.missing(unique.index)]
     chunks = in_chunks(missing, rows_of_a_pack(shape, np.uint8))
+    # One for all packs: each of its own would stay in memory until Python clears up.
+    buffer = np.empty((max(map(len, chunks), default=0), *shape), np.uint8)
     with progress(None, "decoding", len(missing)) as bar:
         for chunk in chunks:
             store.look_again()
             todo = chunk[store.missing(chunk)]
-            pixels = np.empty((len(todo), *shape), np.uint8)
+            pixels = buffer[: len(todo)]
 
             def decode_one(place, image_id, pixels=pixels):
                 pixels[place] = fit_to_square(open_rgb(root / image_id), size, fit)
@@ -146,8 +148,12 @@ def batches(
         return batch
 
     order = in_order(len(pictures), shuffle_seed, epochs).batch(batch_size)
+    # Nothing here is left to tf.data's autotuner, and the end of an epoch waits until it wakes,
+    # which it does after 2.5, 5, 10, 20 seconds and so on.
+    options = tf.data.Options()
+    options.autotune.enabled = False
     if "label" not in pictures:
-        return order.map(picture, num_parallel_calls=2).prefetch(2)
+        return order.map(picture, num_parallel_calls=2).prefetch(2).with_options(options)
     labels = tf.constant((pictures["label"] == "M").to_numpy(np.float32)[:, None])
     weight = pictures.get("weight", pd.Series(1.0, index=pictures.index))
     weights = tf.constant(weight.to_numpy(np.float32))
@@ -155,7 +161,7 @@ def batches(
     def with_labels(chosen):
         return picture(chosen), tf.gather(labels, chosen), tf.gather(weights, chosen)
 
-    return order.map(with_labels, num_parallel_calls=2).prefetch(2)
+    return order.map(with_labels, num_parallel_calls=2).prefetch(2).with_options(options)
 
 
 def in_order(
