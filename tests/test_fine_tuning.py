@@ -153,6 +153,7 @@ def test_from_a_cut_the_result_is_that_of_freezing_what_lies_before(data, name):
                 patch.setattr(shutil, "disk_usage", free_for_float16(data, model, at))
             key = [name, way, size, *KEY[3:]]
             found[way] = fine_tune_from("last", tuned[way], images, data.split, 4, recipe, key)
+    assert found["float16"][2] and not found["float32"][2]  # the recipe says so
     rows = {way: tables[0].set_index(["image_id", "orientation"]) for way, tables in found.items()}
     losses = {way: tables[1][["loss", "val_loss"]] for way, tables in found.items()}
     logits = {way: table["logit"] for way, table in rows.items()}
@@ -229,6 +230,7 @@ def test_the_disk_is_told_first_and_what_is_there_costs_nothing(data, models, ca
         ((True, True, ""), "head, then every layer"),
         ((False, True, ""), "every layer"),
         ((True, True, "mixed9"), "head, then layers from mixed9"),
+        ((False, True, "last", True), "layers from last (float16 activations)"),
     ],
 )
 def test_the_recipe_in_words(asked, words):
@@ -267,7 +269,7 @@ from cytology.backend import keras, tf
 
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-from cytology.fine_tuning import fine_tune
+from cytology.fine_tuning import cut, fine_tune
 from cytology.pipeline import DecodedImages
 from cytology.training import Recipe
 
@@ -283,9 +285,10 @@ for way, strategy in ways.items():
     keras.utils.set_random_seed(0)
     with strategy.scope():
         image = keras.Input((6, 6, 3))
-        scaled = keras.layers.Rescaling(1 / 255)(image)
+        scaled = keras.layers.Rescaling(1 / 255, name="scaled")(image)
         logit = keras.layers.Dense(1)(keras.layers.Flatten()(scaled))
         model = keras.Model(image, logit, name="mobilenetv2")
+    assert len(cut(model, "scaled").before.predict_on_batch(pixels[:8])) == 8  # each once
     rows, history = fine_tune(model, images, split, 1, Recipe(1e-2, 3, 8, "balanced", None, 0))
     print(way, strategy.num_replicas_in_sync, *history["loss"], *history["val_loss"],
           *rows.sort_values("image_id")["logit"], file=sys.stderr)

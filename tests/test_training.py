@@ -260,6 +260,7 @@ def test_pictures_labels_and_weights_stay_together_when_shuffled(data):
     assert orders[0] != orders[1]
     again = [w for *_, weight in batches(data.images, pictures, 20, 1) for w in weight.numpy()]
     assert again == orders[0]
+    assert not feed.options().autotune.enabled  # the end of an epoch would wait for it
 
 
 def test_a_picture_of_the_batch_is_the_turned_image(data):

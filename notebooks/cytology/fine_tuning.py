@@ -32,11 +32,12 @@ KIND = "activations"  # folder of the cache
 SHARE_OF_DISK = 0.5  # of what is free: the most that activations may take
 
 
-def recipe_in_words(train_head: bool, fine_tune: bool, start: str) -> str:
-    """What was trained, in the words of the comparison."""
+def recipe_in_words(train_head: bool, fine_tune: bool, start: str, rounded: bool = False) -> str:
+    """What was trained, in the words of the comparison; `rounded` if from float16 activations."""
     if not fine_tune:
         return "head on frozen features"
     what = "every layer" if start == EVERY_LAYER else f"layers from {start}"
+    what += " (float16 activations)" if rounded else ""
     return f"head, then {what}" if train_head else what
 
 
@@ -114,8 +115,9 @@ def cut(model: keras.Model, layer: str) -> Cut:
         copy = keras.models.clone_model(model)
         copy_variables(model, copy)
         at = copy.get_layer(layer).output
-        before = keras.Model(copy.input, at, name=model.name)
         after = keras.Model(at, copy.output, name=model.name)
+    # Outside: on several devices `predict_on_batch` would give every device the whole batch.
+    before = keras.Model(copy.input, at, name=model.name)
     return Cut(layer, before, after, copy)
 
 
@@ -209,18 +211,19 @@ def fine_tune_from(
     orientations: int,
     recipe: Recipe,
     key: list,
-) -> tuple[pd.DataFrame, pd.DataFrame]:
+) -> tuple[pd.DataFrame, pd.DataFrame, bool]:
     """`fine_tune` from the block `start` on, or every layer if it is empty.
 
-    The result is that of freezing what lies before `start` and training the whole network.
+    The result is that of freezing what lies before `start` and training the whole network. Last
+    comes whether it rests on activations that were rounded to float16.
     """
     if start == EVERY_LAYER:
-        return fine_tune(model, images, split, orientations, recipe)
+        return *fine_tune(model, images, split, orientations, recipe), False
     parts = cut(model, cut_before(model, start))
     kept = activations(parts, images, split, orientations, key, recipe.batch_size)
     found = fine_tune(parts.after, kept, split, orientations, recipe)
     parts.give_back(model)
-    return found
+    return *found, kept.dtype == np.float16
 
 
 def optimizer_of(architecture: str, recipe: Recipe):
