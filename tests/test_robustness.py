@@ -277,7 +277,7 @@ def test_each_image_is_judged_by_the_head_of_its_own_fold(chosen, tmp_path):
         "fold1": LinearHead(**flat, weights=np.array([0, 0, 2.0]), bias=7.0),
         "final": LinearHead(**flat, weights=np.full(3, np.nan), bias=np.nan),
     }
-    judged = judge(network_of(heads, MeanColour()), images, smears, 3, tmp_path)
+    judged = judge([network_of(heads, MeanColour())], images, smears, 3, tmp_path)
     assert len(judged) == 8 * (1 + 5 * len(SHIFTS))
     assert not judged.duplicated(["image_id", "shift", "strength"]).any()
     np.testing.assert_allclose(judged["probability"], expit(judged["logit"]))
@@ -304,7 +304,7 @@ def test_features_are_computed_once_and_again_only_where_something_changed(
 
     def asked(name, network=network, smears=smears):
         before = model.pictures
-        found = shifted_features(network, smears, name, 3, tmp_path)
+        (found,) = shifted_features([network], smears, name, 3, tmp_path)
         assert found.shape == (1 if name == NONE else 5, len(smears), 3)
         return model.pictures - before
 
@@ -321,9 +321,24 @@ def test_features_are_computed_once_and_again_only_where_something_changed(
 def test_cached_features_come_back_in_the_order_of_the_smears(chosen, tmp_path):
     _, smears = chosen
     network = network_of({}, MeanColour())
-    first = shifted_features(network, smears, "hue", 3, tmp_path)
-    again = shifted_features(network, smears[::-1], "hue", 3, tmp_path)
+    (first,) = shifted_features([network], smears, "hue", 3, tmp_path)
+    (again,) = shifted_features([network], smears[::-1], "hue", 3, tmp_path)
     np.testing.assert_array_equal(first, again[:, ::-1])
+
+
+def test_networks_share_shifted_pictures_and_each_gets_those_it_lacks(chosen, tmp_path):
+    _, smears = chosen
+    one, other = MeanColour(), MeanColour()
+    networks = [network_of({}, one, ("one",)), network_of({}, other, ("other",))]
+    shifted_features(networks[:1], smears[2:5], "blur", 3, tmp_path)
+    assert (one.pictures, other.pictures) == (15, 0)
+    first, second = shifted_features(networks, smears, "blur", 3, tmp_path)
+    assert (one.pictures, other.pictures) == (40, 40)
+    np.testing.assert_array_equal(first, second)
+    (alone,) = shifted_features(
+        [network_of({}, MeanColour(), ("alone",))], smears, "blur", 3, tmp_path
+    )
+    np.testing.assert_array_equal(first, alone)
 
 
 def test_distance_from_predictions_is_the_largest_over_networks(run):

@@ -10,14 +10,16 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from joblib import Parallel, delayed
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+from threadpoolctl import threadpool_limits
 
 from cytology.augmentation import pictures_of
 from cytology.features import Features, features_in_cache, key_of_run
 from cytology.heads import fitted_head
 from cytology.intervals import group_weights, over_draws
 from cytology.metrics import auc_from_ranks, auc_of_draws
-from cytology.settings import NETWORK_TITLE, InputError, plural, progress
+from cytology.settings import NETWORK_TITLE, InputError, cores, plural, progress
 
 # The column whose values are kept on one side.
 PROTOCOLS = {"images_random": None, "copies_together": "family", "patients_together": "group"}
@@ -70,25 +72,30 @@ def audit(
     columns = ["image_id", "label", "group", "family"]
     pictures = pictures_of(images[columns], orientations).reset_index(drop=True)
     values = features.of(pictures)
-    scores, logits = [], {}
     work = [
         (s, labels, protocol) for s in range(seeds) for labels in LABELS for protocol in PROTOCOLS
     ]
-    for seed, labels, protocol in progress(work, "audit", unit="split"):
+
+    def score(seed, labels, protocol):
         shown = pictures if labels == "true" else shuffle_labels(pictures, seed)
         malignant = (shown["label"] == "M").to_numpy()
-        found = out_of_fold_logits(values, malignant, assign_folds(shown, protocol, folds, seed))
-        if labels == "true":
-            logits[protocol, seed] = found
-        scores.append(
-            {
-                "protocol": protocol,
-                "labels": labels,
-                "seed": seed,
-                "auc": auc_from_ranks(malignant, found),
-                "accuracy": float(((found >= 0) == malignant).mean()),
-            }
+        return malignant, out_of_fold_logits(
+            values, malignant, assign_folds(shown, protocol, folds, seed)
         )
+
+    scores, logits = [], {}
+    # One thread for each solver here, since each that sets and resets it would disturb the others.
+    with threadpool_limits(1):
+        jobs = (delayed(score)(*item) for item in work)
+        results = Parallel(cores(), prefer="threads", return_as="generator")(jobs)
+        results = progress(results, "audit", len(work), "split")
+        for (seed, labels, protocol), (malignant, found) in zip(work, results, strict=True):
+            if labels == "true":
+                logits[protocol, seed] = found
+            about = {"protocol": protocol, "labels": labels, "seed": seed}
+            about["auc"] = auc_from_ranks(malignant, found)
+            about["accuracy"] = float(((found >= 0) == malignant).mean())
+            scores.append(about)
     return Audit(pd.DataFrame(scores), pictures, logits)
 
 

@@ -173,12 +173,13 @@ def backbone(run: Path, name: str, root: Path, weights: str):
 
 
 def shifted_features(
-    network: Network, smears: list[Smear], name: str, batch_size: int, cache: Path = CACHE
-) -> np.ndarray:
-    """Features of the smears under a shift, shape (strengths, smears, width); cached.
+    networks: list[Network], smears: list[Smear], name: str, batch_size: int, cache: Path = CACHE
+) -> list[np.ndarray]:
+    """What each network makes of the smears under a shift: (strengths, smears, width); cached.
 
-    The cache's name says the network, the shift, its amounts and its code; in it, pictures are
-    found by (file hash, strength).
+    The networks have one input size and one `fit`: a picture is shifted once for all of them. The
+    cache's name says the network, the shift, its amounts and its code; in it, pictures are found
+    by (file hash, strength).
     """
     what, strengths = [name], (0,)
     if name != NONE:
@@ -186,38 +187,46 @@ def shifted_features(
         what += [shift.amounts, inspect.getsource(shift.apply)]
     if name == "stain":  # its target depends on which images were chosen
         what += [[s.sha256, s.own.round(3).tolist(), s.other.round(3).tolist()] for s in smears]
-    store = FeatureStore([*network.key, *what], cache)
+    stores = [FeatureStore([*network.key, *what], cache) for network in networks]
     pictures = [(smear, strength) for strength in strengths for smear in smears]
     names = pd.Index([f"{smear.sha256} {strength}" for smear, strength in pictures])
-    missing, computed = store.missing(names), []
-    for start in range(0, len(missing), batch_size):
-        batch = [pictures[k] for k in missing[start : start + batch_size]]
-        squares = [
-            fit_to_square(shifted(smear, name, strength), network.size, network.fit)
-            for smear, strength in batch
-        ]
-        computed.append(network.load().predict_on_batch(np.stack(squares)))
-    if computed:
-        store.add(names[missing], np.concatenate(computed))
-    return store.rows(names)[:].reshape(len(strengths), len(smears), -1)
+    missing = [store.missing(names) for store in stores]
+    anywhere, computed = np.unique(np.concatenate(missing)), [[] for _ in networks]
+    for start in range(0, len(anywhere), batch_size):
+        batch = anywhere[start : start + batch_size]
+        squares = np.stack(
+            [
+                fit_to_square(shifted(smear, name, strength), networks[0].size, networks[0].fit)
+                for smear, strength in (pictures[k] for k in batch)
+            ]
+        )
+        for network, lacking, values in zip(networks, missing, computed, strict=True):
+            if (mine := np.isin(batch, lacking)).any():
+                values.append(network.load().predict_on_batch(squares[mine]))
+    for store, lacking, values in zip(stores, missing, computed, strict=True):
+        if values:
+            store.add(names[lacking], np.concatenate(values))
+    return [store.rows(names)[:].reshape(len(strengths), len(smears), -1) for store in stores]
 
 
 def judge(
-    network: Network, images: pd.DataFrame, smears: list[Smear], batch_size: int, cache=CACHE
+    networks: list[Network], images: pd.DataFrame, smears: list[Smear], batch_size: int, cache=CACHE
 ) -> pd.DataFrame:
     """A row a picture: `image_id, group, label, architecture, shift, strength, logit, probability`.
 
-    Untouched pictures stand once, as shift `none` with strength 0.
+    Untouched pictures stand once, as shift `none` with strength 0. The networks have one input.
     """
-    rows = []
-    for name in progress([NONE, *SHIFTS], NETWORK_TITLE[network.name], unit="shift"):
-        values = shifted_features(network, smears, name, batch_size, cache)
-        for strength, features in enumerate(values, start=0 if name == NONE else 1):
-            logit = network.logits(features, images["fold"])
-            about = {"architecture": network.name, "shift": name, "strength": strength}
-            about |= {"logit": logit, "probability": expit(logit)}
-            rows.append(images[["image_id", "group", "label"]].assign(**about))
-    return pd.concat(rows, ignore_index=True)
+    rows = {network.name: [] for network in networks}
+    for name in progress([NONE, *SHIFTS], "judging", unit="shift"):
+        found = shifted_features(networks, smears, name, batch_size, cache)
+        for network, values in zip(networks, found, strict=True):
+            for strength, features in enumerate(values, start=0 if name == NONE else 1):
+                logit = network.logits(features, images["fold"])
+                about = {"architecture": network.name, "shift": name, "strength": strength}
+                about |= {"logit": logit, "probability": expit(logit)}
+                found_here = images[["image_id", "group", "label"]].assign(**about)
+                rows[network.name].append(found_here)
+    return pd.concat([table for tables in rows.values() for table in tables], ignore_index=True)
 
 
 def distance_from_predictions(run: Path, judged: pd.DataFrame, on: str) -> float:
