@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cytology.backend import keras, tf
-from cytology.heads import EPSILON
+from cytology.heads import EPSILON, LinearHead
 from cytology.settings import InputError
 
 # The Keras policy behind each precision: what is computed in; weights and logits stay float32.
@@ -151,6 +151,32 @@ def put_head(model: keras.Model, head: keras.Model) -> None:
     """Copy a trained head into a whole network of the same width."""
     for name in ("standardize", "logit"):
         model.get_layer(name).set_weights(head.get_layer(name).get_weights())
+
+
+def put_linear_head(model: keras.Model, head: LinearHead) -> None:
+    """Copy a head that was kept as plain numbers into a whole network of the same width."""
+    model.get_layer("standardize").set_weights([head.mean, head.variance])
+    model.get_layer("logit").set_weights([head.weights[:, None], np.array([head.bias])])
+
+
+def linear_head(model: keras.Model) -> LinearHead:
+    """The head of a network as plain numbers."""
+    mean, variance = model.get_layer("standardize").get_weights()
+    kernel, bias = model.get_layer("logit").get_weights()
+    return LinearHead(mean, variance, kernel.ravel(), float(bias[0]))
+
+
+def shuffle_weights(model: keras.Model, batches, seed: int) -> keras.Model:
+    """A copy of `model` whose weights are shuffled, each variable's values among themselves.
+
+    Its normalizations get the statistics of `batches` anew, as a signal would else die or explode.
+    """
+    rng, copy = np.random.default_rng(seed), keras.models.clone_model(model)
+    copy.set_weights(
+        [rng.permuted(values.ravel()).reshape(values.shape) for values in model.get_weights()]
+    )
+    calibrate_normalization(copy, batches)
+    return copy
 
 
 def calibrate_normalization(model: keras.Model, batches) -> None:

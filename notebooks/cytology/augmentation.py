@@ -31,20 +31,25 @@ def orient(image: np.ndarray, orientation: int) -> np.ndarray:
     return np.rot90(image, orientation % 4, axes=(-3, -2))
 
 
+def place_in_square(width: int, height: int, size: int, fit: str) -> tuple[int, int, int, int]:
+    """Where an image of `width` x `height` lies in its square: left, top, width, height."""
+    if fit == "stretch":
+        return 0, 0, size, size
+    scale = size / max(width, height)
+    inside_width, inside_height = (max(1, round(side * scale)) for side in (width, height))
+    return (size - inside_width) // 2, (size - inside_height) // 2, inside_width, inside_height
+
+
 def fit_to_square(image: Image.Image, size: int, fit: str) -> np.ndarray:
     """Resize to (size, size, 3) uint8: `pad` keeps the aspect ratio, `stretch` does not.
 
     The padding has the median colour of the image's border, so that it neither stands out as a
     black bar nor repeats cells, as mirrored padding would.
     """
-    if fit == "stretch":
-        return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR, reducing_gap=3.0))
-    scale = size / max(image.size)
-    width, height = (max(1, round(side * scale)) for side in image.size)
+    left, top, width, height = place_in_square(*image.size, size, fit)
     small = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=3.0))
     square = np.empty((size, size, 3), np.uint8)
     square[:] = border_colour(small)
-    top, left = (size - height) // 2, (size - width) // 2
     square[top : top + height, left : left + width] = small
     return square
 

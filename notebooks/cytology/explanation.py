@@ -7,13 +7,22 @@ has no class to choose: it speaks for M, and its negative for B (tf-keras-vis#11
 Heat is signed: above zero for the explained class, below against it.
 """
 
-from dataclasses import dataclass
+import copy
+from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 from PIL import Image
 
+from cytology.architectures import (
+    feature_extractor,
+    linear_head,
+    put_linear_head,
+    shuffle_weights,
+)
 from cytology.augmentation import border_colour, place_in_square
 from cytology.backend import enough_memory, keras, tf
+from cytology.heads import LinearHead
 from cytology.settings import InputError
 
 METHODS = ("gradcam", "hirescam")
@@ -48,110 +57,138 @@ def sign_of(toward) -> np.ndarray:
     return np.where(np.asarray(toward) == "M", 1, -1).astype(np.float32)
 
 
-# --------------------------------------------------------------- class activation
+# ------------------------------------------------------------------------ networks
 
 
-@dataclass(frozen=True)
-class Heat:
-    """Signed `maps` of shape (n, rows, columns), and the network's `logits`, shape (n,)."""
+class Explained:
+    """A network whose logits are explained, at `layer` ("": the last map), by `method`.
 
-    maps: np.ndarray
-    logits: np.ndarray
-
-
-class Explainer:
-    """Makes heatmaps of one network at one layer, batch by batch.
-
-    Traced once; the head may be exchanged between two calls. `method` is `gradcam`, which weighs
-    each channel by its mean gradient, or `hirescam`, which keeps the gradient of every place. At
-    the last map both are the same: behind it everything is an average and a weighted sum.
+    With `heads`, by fold, each image is judged and explained by the head that never saw its
+    patient; without, by the network's own. `method` is `gradcam`, which weighs each channel by its
+    mean gradient, or `hirescam`, which keeps the gradient of every place. At the last map both
+    are the same: behind it everything is an average and a weighted sum.
     """
 
-    def __init__(self, model: keras.Model, layer: str = "", method: str = "gradcam"):
+    def __init__(
+        self,
+        model: keras.Model,
+        heads: dict[str, LinearHead] | None = None,
+        layer: str = "",
+        method: str = "gradcam",
+    ):
         if method not in METHODS:
             raise ValueError(f"no method {method}")
-        both = keras.Model(model.input, [map_of(model, layer), model.output])
-        shape = (None, *model.input_shape[1:])
+        self.model, self.layer, self.method = model, layer, method
+        self.heads = heads or {"": linear_head(model)}
+        self._extractor = feature_extractor(model)
+        self._both = keras.Model(model.input, [map_of(model, layer), model.output])
+        size = model.input_shape[1:]
+        self._heat = tf.function(self._heat_of, [tf.TensorSpec((None, *size), tf.uint8)])
+        self._slope = tf.function(self._slope_of, [tf.TensorSpec((None, *size), tf.float32)])
 
-        @tf.function(input_signature=[tf.TensorSpec(shape, tf.uint8)])
-        def explained(pixels):
-            pictures = tf.cast(pixels, tf.float32)
-            with tf.GradientTape(watch_accessed_variables=False) as tape:
-                # Watched from the pictures on, since a layer in the middle cannot be; going back
-                # ends at the layer all the same.
-                tape.watch(pictures)
-                activation, logit = both(pictures, training=False)
-            gradient = tf.cast(tape.gradient(logit, activation), tf.float32)
-            if method == "gradcam":
-                gradient = tf.reduce_mean(gradient, axis=(1, 2), keepdims=True)
-            heat = tf.reduce_sum(gradient * tf.cast(activation, tf.float32), axis=-1)
-            return heat, logit[:, 0]
+    def heat(self, pixels: np.ndarray, toward, folds=None, batch_size: int = 32) -> np.ndarray:
+        """Signed maps, shape (n, rows, columns), of uint8 pictures (n, size, size, 3).
 
-        self._explained = explained
-
-    def __call__(self, pixels: np.ndarray, toward, batch_size: int = 32) -> Heat:
-        """Explain uint8 `pixels`, shape (n, size, size, 3), toward "M" or "B", one or n of them."""
+        `toward` is "M" or "B", one or n of them; `folds` has shape (n,) where there are heads.
+        """
+        maps = np.zeros((len(pixels), *self._both.output[0].shape[1:3]), np.float32)
         with enough_memory(batch_size):
-            parts = [
-                self._explained(np.ascontiguousarray(pixels[start : start + batch_size]))
+            for here in self._by_fold(folds, len(pixels)):
+                for start in range(0, len(here), batch_size):
+                    batch = here[start : start + batch_size]
+                    maps[batch] = self._heat(np.ascontiguousarray(pixels[batch]))
+        return maps * np.broadcast_to(sign_of(toward), len(pixels))[:, None, None]
+
+    def logits(self, pixels: np.ndarray, folds=None, batch_size: int = 32) -> np.ndarray:
+        """Logits of uint8 pictures, shape (n,)."""
+        with enough_memory(batch_size):
+            features = [
+                self._extractor.predict_on_batch(pixels[start : start + batch_size])
                 for start in range(0, len(pixels), batch_size)
             ]
-        maps, logits = (np.concatenate([part[k].numpy() for part in parts]) for k in (0, 1))
-        sign = np.broadcast_to(sign_of(toward), len(maps))
-        return Heat(maps * sign[:, None, None], logits)
+        features, logits = np.concatenate(features), np.empty(len(pixels))
+        for here in self._by_fold(folds, len(pixels)):
+            logits[here] = linear_head(self.model).logits(features[here])
+        return logits
 
+    def integrated_gradients(
+        self, pixels: np.ndarray, toward, folds=None, steps: int = 16, batch_size: int = 16
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Attributions, shape (n, size, size), and by how much they miss completeness, (n,).
 
-# ----------------------------------------------------------- integrated gradients
+        The path leads from an empty field, in the colour of the picture's border, to the picture;
+        gradients are taken in the middle of `steps` equal steps. Attributions should add up to
+        the difference of the two logits: returned is |sum - difference| / |difference|.
+        """
+        middles = ((np.arange(steps) + 0.5) / steps).astype(np.float32)[:, None, None, None]
+        signs = np.broadcast_to(sign_of(toward), len(pixels))
+        found, missed = np.empty(pixels.shape[:3]), np.empty(len(pixels))
+        for here in self._by_fold(folds, len(pixels)):
+            for place in here:
+                picture = pixels[place].astype(np.float32)
+                empty = empty_field(picture)
+                path = empty + middles * (picture - empty)
+                with enough_memory(batch_size):
+                    parts = [
+                        self._slope(path[start : start + batch_size])
+                        for start in range(0, steps, batch_size)
+                    ]
+                attribution = signs[place] * (picture - empty) * np.concatenate(parts).mean(axis=0)
+                ends = np.asarray(self._both(np.stack([picture, empty]), training=False)[1])
+                difference = signs[place] * float(ends[0, 0] - ends[1, 0])
+                found[place] = attribution.sum(axis=-1)
+                missed[place] = abs(attribution.sum() - difference) / max(abs(difference), 1e-6)
+        return found, missed
 
+    def with_shuffled_heads(self, seed: int) -> "Explained":
+        """The same network with the weights of each head shuffled among themselves."""
+        rng, other = np.random.default_rng(seed), copy.copy(self)
+        other.heads = {
+            name: replace(head, weights=rng.permutation(head.weights))
+            for name, head in self.heads.items()
+        }
+        return other
 
-def integrated_gradients(
-    model: keras.Model, pixels: np.ndarray, toward, steps: int = 16, batch_size: int = 16
-) -> tuple[np.ndarray, np.ndarray]:
-    """Attributions, shape (n, size, size), and by how much they miss completeness, shape (n,).
+    def with_shuffled_weights(self, batches, seed: int) -> "Explained":
+        """A copy with every weight shuffled; its normalizations learn from uint8 `batches`."""
+        heads = self.with_shuffled_heads(seed).heads
+        model = shuffle_weights(self.model, batches, seed)
+        return Explained(model, heads, self.layer, self.method)
 
-    The path leads from an empty field, in the colour of the picture's border, to the picture;
-    gradients are taken in the middle of `steps` equal steps. Attributions should add up to the
-    difference of the two logits: returned is |sum - difference| / |difference|.
-    """
-    shape = (None, *model.input_shape[1:])
+    def _by_fold(self, folds, count: int) -> Iterator[np.ndarray]:
+        """Positions of images, a fold after the other, with its head put on the network."""
+        names = np.full(count, "") if folds is None else np.array([f"fold{k}" for k in folds])
+        for name in np.unique(names):
+            put_linear_head(self.model, self.heads[str(name)])
+            yield np.flatnonzero(names == name)
 
-    @tf.function(input_signature=[tf.TensorSpec(shape, tf.float32)])
-    def gradients(pictures):
+    def _heat_of(self, pixels):
+        pictures = tf.cast(pixels, tf.float32)
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            # Watched from the pictures on, since a layer in the middle cannot be; going back
+            # ends at the layer all the same.
+            tape.watch(pictures)
+            activation, logit = self._both(pictures, training=False)
+        gradient = tf.cast(tape.gradient(logit, activation), tf.float32)
+        if self.method == "gradcam":
+            gradient = tf.reduce_mean(gradient, axis=(1, 2), keepdims=True)
+        return tf.reduce_sum(gradient * tf.cast(activation, tf.float32), axis=-1)
+
+    def _slope_of(self, pictures):
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(pictures)
-            logit = model(pictures, training=False)
+            logit = self._both(pictures, training=False)[1]
         return tape.gradient(logit, pictures)
-
-    middles = ((np.arange(steps) + 0.5) / steps).astype(np.float32)[:, None, None, None]
-    found, missed = [], []
-    signs = np.broadcast_to(sign_of(toward), len(pixels))
-    with enough_memory(batch_size):
-        for picture, sign in zip(pixels.astype(np.float32), signs, strict=True):
-            empty = np.empty_like(picture)
-            empty[:] = border_colour(picture)
-            path = empty + middles * (picture - empty)
-            parts = [
-                gradients(path[start : start + batch_size]).numpy()
-                for start in range(0, steps, batch_size)
-            ]
-            attribution = sign * (picture - empty) * np.concatenate(parts).mean(axis=0)
-            logits = np.asarray(model(np.stack([picture, empty]), training=False), float).ravel()
-            difference = sign * (logits[0] - logits[1])
-            found.append(attribution.sum(axis=-1))
-            missed.append(abs(attribution.sum() - difference) / max(abs(difference), 1e-6))
-    return np.stack(found), np.array(missed)
-
-
-def by_cell(attributions: np.ndarray, rows: int, columns: int) -> np.ndarray:
-    """Attributions of pixels, shape (n, size, size), summed over a grid: (n, rows, columns)."""
-    by_row = np.array_split(attributions, rows, axis=1)
-    cells = [
-        [part.sum(axis=(1, 2)) for part in np.array_split(row, columns, axis=2)] for row in by_row
-    ]
-    return np.moveaxis(np.array(cells), 2, 0)
 
 
 # ---------------------------------------------------------------- over the picture
+
+
+def empty_field(picture: np.ndarray) -> np.ndarray:
+    """A picture of the same shape and type where nothing lies, in the colour of its border."""
+    empty = np.empty_like(picture)
+    empty[:] = border_colour(picture)
+    return empty
 
 
 def over_square(heat: np.ndarray, size: int) -> np.ndarray:

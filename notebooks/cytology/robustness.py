@@ -17,7 +17,7 @@ from PIL import Image
 from scipy.special import expit
 from sklearn.cluster import KMeans
 
-from cytology.augmentation import fit_to_square
+from cytology.augmentation import fit_to_square, place_in_square
 from cytology.features import FeatureStore, key_of_run
 from cytology.heads import LinearHead, read_heads
 from cytology.intervals import (
@@ -80,9 +80,7 @@ def open_smears(root: Path, images: pd.DataFrame, size: int, fit: str) -> list[S
     for row in progress(list(images.itertuples()), "opening"):
         image = open_rgb(root / row.image_id)
         # As `fit_to_square` does it, so that untouched pictures are pixel by pixel its own.
-        scale = size / max(image.size)
-        inside = tuple(max(1, round(side * scale)) for side in image.size)
-        inside = inside if fit == "pad" else (size, size)
+        inside = place_in_square(*image.size, size, fit)[2:]
         small = image.resize(inside, Image.Resampling.BILINEAR, reducing_gap=3.0)
         smears.append(Smear(small, row.sha256))
     return with_stains(smears, images)

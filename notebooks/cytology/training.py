@@ -14,6 +14,7 @@ from cytology.architectures import (
     build_head,
     calibrate_normalization,
     feature_extractor,
+    linear_head,
     put_head,
 )
 from cytology.augmentation import pictures_of
@@ -234,9 +235,7 @@ class HeadTrainer:
 
     def trained(self) -> LinearHead:
         """A copy of the head as it stands now."""
-        mean, variance = self.head.get_layer("standardize").get_weights()
-        kernel, bias = self.head.get_layer("logit").get_weights()
-        return LinearHead(mean, variance, kernel.ravel(), float(bias[0]))
+        return linear_head(self.head)
 
 
 def is_malignant(pictures: pd.DataFrame) -> np.ndarray:

@@ -1,0 +1,105 @@
+"""What lies near what in a network's features: a map, nearest neighbours, images unlike any known.
+
+A distance that counts an image itself, or its patient's others, would be small for every image of
+training and flag every new one: groups are left out.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from sklearn.decomposition import PCA
+from sklearn.manifold import TSNE
+from sklearn.metrics import pairwise_distances_chunked
+from sklearn.preprocessing import StandardScaler
+
+from cytology.tables import written_whole
+
+QUANTILE = 0.99  # of the distances of training: what lies further is unlike it
+MAPS = ("pca", "tsne")
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Known images: `table` has `image_id, label, group`, `values` their features (n, width).
+
+    `distances` are those of each to the nearest of another group, shape (n,), in units of the
+    features' standard deviations; `limit` is their 99th percentile.
+    """
+
+    table: pd.DataFrame
+    values: np.ndarray
+    distances: np.ndarray
+
+    @property
+    def limit(self) -> float:
+        """The distance beyond which an image is unlike these."""
+        return float(np.quantile(self.distances[np.isfinite(self.distances)], QUANTILE))
+
+
+def reference(table: pd.DataFrame, values: np.ndarray) -> Reference:
+    """What new images are compared with; `table` has `image_id, label, group`."""
+    table = table[["image_id", "label", "group"]].reset_index(drop=True)
+    found = Reference(table, np.asarray(values, np.float32), np.empty(0))
+    distances, _ = nearest(found, values, 1, table["group"])
+    return Reference(table, found.values, distances[:, 0])
+
+
+def nearest(
+    known: Reference, values: np.ndarray, count: int, groups: pd.Series | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Distances to the nearest known images and their positions, each of shape (n, count).
+
+    With `groups`, whose the images of `values` are, those of the same group are passed over; the
+    distance is infinite where there are too few others.
+    """
+    scaler = StandardScaler().fit(known.values)
+    theirs = known.table["group"].to_numpy()
+    own = None if groups is None else np.asarray(groups)
+    count = min(count, len(theirs))
+
+    def smallest(distances, start):
+        if own is not None:
+            distances[own[start : start + len(distances), None] == theirs] = np.inf
+        order = np.argsort(distances, axis=1, kind="stable")[:, :count]
+        return np.take_along_axis(distances, order, axis=1), order
+
+    parts = pairwise_distances_chunked(
+        scaler.transform(values), scaler.transform(known.values), reduce_func=smallest
+    )
+    distances, order = zip(*parts, strict=True)
+    return np.concatenate(distances), np.concatenate(order)
+
+
+def feature_map(values: np.ndarray, method: str, seed: int) -> np.ndarray:
+    """Features (n, width) in two dimensions, (n, 2): `pca`, or `tsne`, which keeps neighbours.
+
+    t-SNE (van der Maaten & Hinton 2008) of the first 50 principal components. Of its map only who
+    is near whom means something; distances between heaps and their sizes do not.
+    """
+    scaled = StandardScaler().fit_transform(values)
+    count = min(50 if method == "tsne" else 2, *scaled.shape)
+    components = PCA(count, random_state=seed).fit_transform(scaled)
+    if method == "pca":
+        return components
+    perplexity = min(30, (len(values) - 1) / 3)
+    return TSNE(perplexity=perplexity, random_state=seed).fit_transform(components)
+
+
+def write_reference(path: Path, known: Reference, model: str) -> None:
+    """Write a reference with the hash of the model file whose features it holds."""
+    columns = {name: known.table[name].to_numpy(str) for name in known.table}
+    with written_whole(path) as temporary:
+        np.savez(temporary, model=model, values=known.values, distances=known.distances, **columns)
+
+
+def read_reference(path: Path, model: str) -> Reference | None:
+    """The reference of `path`; None if there is none, or if it is of another model file."""
+    if not path.is_file():
+        return None
+    with np.load(path, allow_pickle=False) as stored:
+        if str(stored["model"]) != model:
+            return None
+        table = pd.DataFrame({name: stored[name] for name in ("image_id", "label", "group")})
+        return Reference(table.astype("str"), stored["values"], stored["distances"])
