@@ -167,14 +167,16 @@ def linear_head(model: keras.Model) -> LinearHead:
 
 
 def shuffle_weights(model: keras.Model, batches, seed: int) -> keras.Model:
-    """A copy of `model` whose weights are shuffled, each variable's values among themselves.
+    """A copy of `model` whose weights are shuffled, the values of each variable among themselves.
 
-    Its normalizations get the statistics of `batches` anew, as a signal would else die or explode.
+    Its normalizations begin anew, with scale 1, shift 0 and the statistics of `batches`: with
+    those that were learned for other weights, hardly any unit would answer at all.
     """
     rng, copy = np.random.default_rng(seed), keras.models.clone_model(model)
-    copy.set_weights(
-        [rng.permuted(values.ravel()).reshape(values.shape) for values in model.get_weights()]
-    )
+    for layer, shuffled in zip(model.layers, copy.layers, strict=True):
+        if not isinstance(layer, keras.layers.BatchNormalization):
+            values = [rng.permutation(v.ravel()).reshape(v.shape) for v in layer.get_weights()]
+            shuffled.set_weights(values)
     calibrate_normalization(copy, batches)
     return copy
 

@@ -1,0 +1,228 @@
+"""Heatmaps, their checks, and the map of features, notebooks 08 and 11."""
+
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.offsetbox import AnnotationBbox, OffsetImage
+from PIL import Image, ImageOps
+
+from cytology.explanation_checks import CHECKS
+from cytology.plots.style import CLASS_COLOUR, CLASS_NAME, GREY, NETWORK_COLOUR, picture
+from cytology.quality import open_rgb
+from cytology.settings import NETWORK_TITLE, plural
+
+HEAT = plt.get_cmap("inferno")
+WRONG = "#b00020"
+
+
+def overlaid(image: Image.Image, heat: np.ndarray) -> np.ndarray:
+    """Heat above zero over an image in grey, (height, width, 3) in 0..1, hottest brightest.
+
+    `heat` has the shape of the image. Each image has a scale of its own, up to its own maximum.
+    """
+    grey = np.asarray(image.convert("L"), float)[..., None] / 255
+    share = np.clip(heat, 0, None) / max(float(heat.max()), 1e-12)
+    weight = (0.75 * np.sqrt(share))[..., None]
+    return (1 - weight) * (0.25 + 0.75 * grey) + weight * HEAT(share)[..., :3]
+
+
+def scale_of_heat(figure: Figure, axes) -> None:
+    """The colour scale of all overlays of a figure."""
+    bar = figure.colorbar(
+        ScalarMappable(Normalize(0, 1), HEAT), ax=axes, fraction=0.02, pad=0.02, shrink=0.6
+    )
+    bar.set_label("heat, share of the image's own maximum")
+
+
+def heatmaps(root: Path, rows: pd.DataFrame, maps: list[np.ndarray], pairs: int = 3) -> Figure:
+    """Each image beside its heat; `rows` as `predicted_gallery` takes them, perhaps with `kind`.
+
+    `maps` are heat over the original images, shapes (height, width). A row of the figure shows
+    one `kind` where there is one.
+    """
+    kinds = rows.get("kind", pd.Series("", index=rows.index)).to_numpy()
+    lines = []
+    for kind in dict.fromkeys(kinds):
+        here = np.flatnonzero(kinds == kind)
+        lines += [(kind, here[k : k + pairs]) for k in range(0, len(here), pairs)]
+    figure, axes = plt.subplots(
+        len(lines), 2 * pairs, figsize=(4 * pairs + 1, 2.5 * len(lines)), squeeze=False
+    )
+    for axis in axes.ravel():
+        axis.set_axis_off()
+    for line, (kind, here) in zip(axes, lines, strict=True):
+        for place, k in enumerate(here):
+            row = rows.iloc[k]
+            image = open_rgb(root / row["image_id"])
+            wrong = row["label"] not in ("", row["predicted"])
+            title = f"{kind + ': ' if kind else ''}P(M) = {row['probability']:.2f}"
+            truth = f"true {row['label']}" if row["label"] else ""
+            left, right = line[2 * place : 2 * place + 2]
+            for axis in (left, right):
+                axis.set_axis_on()
+            thumbnail = ImageOps.contain(image, (320, 320))
+            picture(left, thumbnail, title, WRONG if wrong else "black")
+            shown = overlaid(image, maps[k])
+            why = f"why {row['predicted']}? {truth}{', wrong' if wrong else ''}"
+            picture(right, shown, why, CLASS_COLOUR[row["predicted"]])
+    scale_of_heat(figure, axes)
+    return figure
+
+
+def explanation_checks(table: pd.DataFrame) -> Figure:
+    """Each check a panel: what each network's heat reaches, and what chance gives.
+
+    `table` is that of `explanation_checks.summarize` with `architecture`.
+    """
+    checks = [check for check in CHECKS if (table["check"] == check).any()]
+    names = list(dict.fromkeys(table["architecture"]))[::-1]
+    columns = 2
+    lines = -(-len(checks) // columns)
+    figure, axes = plt.subplots(
+        lines, columns, figsize=(12, (0.9 + 0.32 * len(names)) * lines + 0.5), squeeze=False
+    )
+    for axis in axes.ravel()[len(checks) :]:
+        axis.set_axis_off()
+    for axis, check in zip(axes.ravel(), checks, strict=False):
+        rows = table[table["check"] == check].set_index("architecture")
+        for place, name in enumerate(names):
+            row, colour = rows.loc[name], NETWORK_COLOUR[name]
+            axis.plot([row["chance"], row["value"]], [place] * 2, color=colour, linewidth=1)
+            axis.plot(row["chance"], place, "D", color="white", markeredgecolor=GREY)
+            axis.plot(row["value"], place, "o", color=colour, markersize=9)
+            verdict = {"yes": "passed", "no": "FAILED", "unclear": "unclear"}[row["passed"]]
+            axis.annotate(
+                verdict,
+                (1.01, place),
+                xycoords=("axes fraction", "data"),
+                va="center",
+                fontsize=9,
+                color=WRONG if row["passed"] == "no" else GREY,
+            )
+        axis.set_yticks(range(len(names)), [NETWORK_TITLE[name] for name in names], fontsize=9)
+        axis.set(ylim=(-0.6, len(names) - 0.4))
+        axis.margins(x=0.08)
+        axis.set_title(CHECKS[check].asks, fontsize=10)
+        chance = CHECKS[check].chance
+        limit = "the limit" if chance == "0.5" else chance
+        axis.set_xlabel(f"{check}; diamond: {limit}", fontsize=9)
+    return figure
+
+
+def deletion_and_insertion(curves: pd.DataFrame) -> Figure:
+    """Mean logit toward the explained class while cells are covered, or uncovered.
+
+    `curves` are the tables of `explanation_checks.deletion_and_insertion` with `architecture`.
+    """
+    names = list(dict.fromkeys(curves["architecture"]))
+    figure, axes = plt.subplots(
+        1, len(names), figsize=(4.4 * len(names), 3.6), squeeze=False, sharex=True
+    )
+    for axis, name in zip(axes[0], names, strict=True):
+        rows = curves[curves["architecture"] == name]
+        for curve, colour in (("deletion", "#D55E00"), ("insertion", "#0072B2")):
+            for order, style in (("heat", "-"), ("random", ":")):
+                part = rows[(rows["curve"] == curve) & (rows["order"] == order)]
+                mean = part.groupby("share")["logit"].mean()
+                words = "hottest first" if order == "heat" else "random order"
+                axis.plot(100 * mean.index, mean, style, color=colour, label=f"{curve}, {words}")
+        axis.set(title=NETWORK_TITLE[name], xlabel="cells covered or uncovered (%)")
+    axes[0][0].set_ylabel("mean logit toward\nthe explained class")
+    axes[0][-1].legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
+    return figure
+
+
+def feature_map(places: np.ndarray, rows: pd.DataFrame, root: Path, unit: str) -> Figure:
+    """Images where their features lie, `places` (n, 2): by class, by `unit`, and as thumbnails.
+
+    `rows` has `image_id, label, group`, and `wrong`: whether the network called it wrongly.
+    Within a group lines lead to its middle; its colour is that of `stain` where there are two.
+    """
+    figure, axes = plt.subplots(1, 3, figsize=(16, 5.4))
+    for label, marker in (("B", "o"), ("M", "^")):
+        here = (rows["label"] == label).to_numpy()
+        axes[0].scatter(
+            *places[here].T, 34, CLASS_COLOUR[label], marker, alpha=0.75, linewidth=0,
+            label=CLASS_NAME[label],
+        )  # fmt: skip
+    wrong = rows["wrong"].to_numpy(bool)
+    axes[0].scatter(
+        *places[wrong].T,
+        120,
+        facecolor="none",
+        edgecolor="black",
+        label=f"mistakes ({wrong.sum()})",
+    )
+    axes[0].set_title("By class, and by mistake")
+    axes[0].legend(loc="upper left", bbox_to_anchor=(0, -0.02), ncols=3, fontsize=9)
+    stains = rows.get("stain", pd.Series("", index=rows.index))
+    kinds = sorted(set(stains)) if stains.nunique() > 1 else [""]
+    colours = ["#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0072B2", "#D55E00"]
+    for kind, colour in zip(kinds, colours, strict=False):
+        for number, (_, part) in enumerate(rows[stains == kind].groupby("group")):
+            own = places[rows.index.get_indexer(part.index)]
+            middle = own.mean(axis=0)
+            for place in own:
+                axes[1].plot(*zip(middle, place, strict=True), color=colour, linewidth=0.8)
+            axes[1].plot(*own.T, ".", color=colour, label=kind or None if number == 0 else None)
+    axes[1].set_title(f"By {unit}: lines lead to the middle of each")
+    if kinds != [""]:
+        axes[1].legend(
+            loc="upper left", bbox_to_anchor=(0, -0.02), ncols=3, title="stain", fontsize=9
+        )
+    thumbnails(axes[2], places, rows, root)
+    for axis in axes:
+        axis.set(xticks=[], yticks=[])
+    return figure
+
+
+def thumbnails(axis, places: np.ndarray, rows: pd.DataFrame, root: Path, most: int = 40) -> None:
+    """Small images at their places, framed in class colour; of those too near, the first."""
+    span = np.ptp(places, axis=0).max() / 9
+    shown: list[int] = []
+    for k, place in enumerate(places):
+        if all(np.abs(place - places[other]).max() > span for other in shown):
+            shown.append(k)
+    axis.plot(*places.T, ".", color="#dddddd", zorder=0)
+    for k in shown[:most]:
+        row = rows.iloc[k]
+        small = ImageOps.fit(open_rgb(root / row["image_id"]), (44, 44))
+        box = AnnotationBbox(
+            OffsetImage(np.asarray(small), zoom=0.8),
+            places[k],
+            pad=0.15,
+            bboxprops={"edgecolor": CLASS_COLOUR[row["label"]], "linewidth": 2},
+        )
+        axis.add_artist(box)
+    axis.set_title("What lies there")
+
+
+def neighbours(root: Path, rows: pd.DataFrame, found: pd.DataFrame, unit: str) -> Figure:
+    """Each image of `rows` and its nearest known images beside it.
+
+    `rows` has `image_id`, `title`; `found` has `image_id` (of rows), `rank`, `neighbour`, `label`,
+    `group`, `distance`.
+    """
+    most = int(found["rank"].max()) if len(found) else 0
+    figure, axes = plt.subplots(
+        len(rows), most + 1, figsize=(2.3 * (most + 1), 2.35 * len(rows)), squeeze=False
+    )
+    for line, (_, row) in zip(axes, rows.iterrows(), strict=True):
+        near = found[found["image_id"] == row["image_id"]].sort_values("rank")
+        thumbnail = ImageOps.contain(open_rgb(root / row["image_id"]), (320, 320))
+        picture(line[0], thumbnail, row["title"], WRONG)
+        for axis in line[1 + len(near) :]:
+            axis.set_axis_off()
+        for axis, (_, other) in zip(line[1:], near.iterrows(), strict=False):
+            thumbnail = ImageOps.contain(open_rgb(root / other["neighbour"]), (320, 320))
+            title = f"{other['label']}, {other['group']}\ndistance {other['distance']:.0f}"
+            picture(axis, thumbnail, title, CLASS_COLOUR[other["label"]])
+    figure.suptitle(
+        f"Mistakes, and what other {plural(unit)} lie nearest", x=0.01, ha="left", weight="bold"
+    )
+    return figure
