@@ -1,14 +1,20 @@
 """Heatmaps of small networks, against formulas and against the same network reloaded."""
 
+from types import SimpleNamespace
+
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
+from cytology import explained_run
 from cytology.architectures import build, calibrate_normalization, head_layers
 from cytology.augmentation import fit_to_square
 from cytology.backend import keras
 from cytology.explanation import METHODS, Explained, empty_field, last_map, over_image, over_square
+from cytology.explanation_checks import CHECKS, summarize
 from cytology.heads import EPSILON, LinearHead
+from cytology.sample import draw_sample
 from cytology.settings import InputError
 
 SIZE = 128
@@ -201,6 +207,91 @@ def test_heat_in_half_precision_is_float32_and_finite(pixels):
     model = network("mobilenetv2", "bfloat16")
     heat = Explained(model).heat(pixels, "M")
     assert heat.dtype == np.float32 and np.isfinite(heat).all()
+
+
+# ------------------------------------------------------------------------- of a run
+
+
+@pytest.fixture(scope="module")
+def smears_with_masks(tmp_path_factory):
+    """12 drawn smears of 12 patients with their nuclei: root, images, and pictures by id."""
+    root = tmp_path_factory.mktemp("drawn ü")
+    table = draw_sample(root, images=12, patients=12).rename(columns={"image": "image_id"})
+    table = table.assign(group=table["patient"], fold=np.arange(12) % 2)
+    squares = {
+        name: fit_to_square(Image.open(root / name).convert("RGB"), SIZE, "pad")
+        for name in table["image_id"]
+    }
+    decoded = SimpleNamespace(
+        size=SIZE, batch=lambda names, _: np.stack([squares[name] for name in names])
+    )
+    return root, table, decoded
+
+
+def test_every_check_is_made_of_every_image_it_can_be_made_of(smears_with_masks, model):
+    root, images, decoded = smears_with_masks
+    heads = {f"fold{k}": some_head(1280, 5 + k) for k in range(2)}
+    network = Explained(network_copy(model), heads)
+    values, curves, missed = explained_run.check_network(
+        network, images, decoded, 10, root, "pad", 0
+    )
+    table = summarize(values).set_index("check")
+    assert list(table.index) == list(CHECKS)
+    assert (table.loc[["pointing game", "shuffled head"], "images"] == 12).all()
+    assert (table.loc[["deletion", "turned copies"], "images"] == 10).all()
+    assert table["value"].notna().all() and missed >= 0
+    pixels = decoded.batch(images["image_id"], None)
+    folds = images["fold"].to_numpy()
+    logits = network.logits(pixels, folds)
+    whole = curves[(curves["share"] == 0) & (curves["curve"] == "deletion")]
+    np.testing.assert_allclose(
+        whole.groupby("image")["logit"].first(), np.abs(logits[:10]), rtol=1e-3, atol=1e-3
+    )
+    without = images.assign(mask="")
+    values, *_ = explained_run.check_network(network, without, decoded, 2, root, "pad", 0)
+    assert "pointing game" not in set(values["check"]) and "deletion" in set(values["check"])
+
+
+def network_copy(model):
+    """A copy whose head may be exchanged."""
+    copy = keras.models.clone_model(model)
+    copy.set_weights(model.get_weights())
+    return copy
+
+
+def judged_rows(probabilities, labels, groups):
+    rows = pd.DataFrame({"probability": probabilities, "label": labels, "group": groups})
+    rows["image_id"] = [f"i{k}" for k in range(len(rows))]
+    rows["logit"] = np.log(rows["probability"] / (1 - rows["probability"]))
+    rows["predicted"] = np.where(rows["probability"] >= 0.5, "M", "B")
+    return rows.assign(wrong=rows["predicted"] != rows["label"])
+
+
+def test_the_surest_right_and_wrong_and_the_least_sure_are_shown_one_a_patient():
+    rows = judged_rows(
+        [0.99, 0.98, 0.01, 0.9, 0.51, 0.2, 0.95],
+        ["M", "M", "B", "B", "M", "M", "B"],
+        ["a", "a", "b", "c", "d", "e", "c"],
+    )
+    found = explained_run.telling_images(rows, each=2)
+    assert found.groupby("kind", sort=False)["image_id"].agg(list).to_dict() == {
+        "right": ["i0", "i2"],
+        "wrong": ["i6", "i5"],
+        "unsure": ["i4"],  # i5 is the second, and stands among the wrong ones
+    }
+
+
+def test_neighbours_of_mistakes_are_of_other_patients():
+    rows = judged_rows([0.9, 0.1, 0.8, 0.95], ["B", "B", "M", "B"], ["a", "a", "b", "c"])
+    values = np.array([[0, 0], [0, 0.1], [1, 0], [3, 0.0]])
+    worst, near = explained_run.mistakes_and_neighbours(rows, values, count=2, each=2)
+    assert worst["image_id"].tolist() == ["i3", "i0"]
+    assert near[near["image_id"] == "i0"]["neighbour"].tolist() == ["i2", "i3"]
+    assert near["rank"].tolist() == [1, 2, 1, 2]
+    none, empty = explained_run.mistakes_and_neighbours(
+        rows[rows["label"] == "M"], values[2:3], 2, 2
+    )
+    assert none.empty and empty.empty
 
 
 # ---------------------------------------------------------------- over the picture

@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 from sklearn.metrics import recall_score, roc_auc_score
 
-from cytology.inference import Decision, decide, judge, locked_decision, new_images
+from cytology.inference import Decision, compare, decide, judge, locked_decision, refer
+from cytology.neighbours import reference
 from cytology.predictions import fingerprint
 from cytology.settings import InputError
 from cytology.tables import read_table, write_table
@@ -92,32 +93,6 @@ def test_what_notebook_07_locked_is_read_by_network_and_rule(run):
         locked_decision(run / "other", "mobilenetv2", "half")
 
 
-def test_classes_and_patients_of_a_new_folder(tmp_path, smear):
-    for name in ("normal/anna_1.png", "normal/anna_2.png", "Cancer/bea_1.png", "other/c_1.png"):
-        (tmp_path / "new" / name).parent.mkdir(parents=True, exist_ok=True)
-        smear(1).save(tmp_path / "new" / name)
-    found = new_images(tmp_path / "new", "normal=B, cancer=M", r"/(?P<case>[a-z]+)_", "")
-    assert found.unit == "case"
-    assert found.table.set_index("image_id")[["label", "group"]].T.to_dict("list") == {
-        "normal/anna_1.png": ["B", "anna"],
-        "normal/anna_2.png": ["B", "anna"],
-        "Cancer/bea_1.png": ["M", "bea"],
-        "other/c_1.png": ["", "c"],
-    }
-    listed = tmp_path / "whose.csv"
-    listed.write_text("image,patient\nanna_1.png,7\nbea_1.png,8\n", "utf-8")
-    found = new_images(tmp_path / "new", "normal=B, cancer=M", "", str(listed))
-    groups = found.table.set_index("image_id")["group"]
-    assert found.unit == "patient" and groups["normal/anna_1.png"] == "7"
-    assert groups["other/c_1.png"] == ""
-    nobody = new_images(tmp_path / "new", "", "", "")
-    assert nobody.unit == "" and (nobody.table[["label", "group"]] == "").all(axis=None)
-    with pytest.raises(InputError, match="Parameter `images_classes` is 'x'"):
-        new_images(tmp_path / "new", "x", "", "")
-    with pytest.raises(InputError, match="Parameter `images_patient_pattern` 'zzz"):
-        new_images(tmp_path / "new", "", "zzz", "")
-
-
 def test_votes_are_cast_at_the_locked_threshold_and_count_by_majority():
     table = decide(answers(), LOCKED)
     found = judge(table, LOCKED, "patient", "vote").set_index("level").loc["patient"]
@@ -125,3 +100,34 @@ def test_votes_are_cast_at_the_locked_threshold_and_count_by_majority():
     truth = table.groupby("group")["label"].first() == "M"
     assert found["accuracy"] == ((shares >= 0.5) == truth).mean()
     assert np.isnan(found[["loss", "brier", "ece", "ace"]].astype(float)).all()
+
+
+def test_images_unlike_training_are_told_by_their_nearest_neighbour():
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(40, 5))
+    table = pd.DataFrame({"image_id": [f"t{k:02}" for k in range(40)], "label": list("BM") * 20})
+    known = reference(table.assign(group=table["image_id"]), values)
+    asked = pd.DataFrame({"image_id": ["near", "broken", "far"], "logit": [1.0, np.nan, 2.0]})
+    found = compare(asked, np.stack([values[7] + 0.01, values[7] + 30]), known)
+    assert found["unlike_training"].tolist() == [False, False, True]
+    assert found.loc[0, ["nearest", "nearest_label"]].tolist() == ["t07", "M"]
+    assert found.loc[1, "nearest"] == "" and np.isnan(found.loc[1, "distance"])
+    nothing = compare(asked.iloc[[1]].reset_index(drop=True), np.empty((0, 5)), known)
+    assert not nothing["unlike_training"].any()
+
+
+def test_who_is_referred_and_why():
+    logit = [-1.5, -1.0, 3.0, 3.0, np.nan]
+    table = pd.DataFrame({"logit": logit, "unlike_training": [False, False, True, False, False]})
+    found = refer(table, LOCKED, least_margin=0.4)  # the threshold is -1, the temperature 2
+    assert found["refer"].tolist() == [True, True, True, False, True]
+    assert found["refer_why"].tolist() == [
+        "too near the threshold",
+        "too near the threshold",
+        "unlike all training images",
+        "",
+        "could not be read",
+    ]
+    assert refer(table, LOCKED, 0.2)["refer"].tolist() == [False, True, True, False, True]
+    everyone = refer(table, LOCKED, 0.4, every=True)
+    assert everyone["refer"].all() and everyone["refer_why"][3] == "of neither class"

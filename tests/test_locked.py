@@ -203,6 +203,21 @@ def test_the_margin_refers_what_lies_nearest_to_one_half(full_run):
     assert (found["judged_on"] == OUT_OF_FOLD).all()
 
 
+@pytest.mark.parametrize("rule", ["half", "sensitivity"])
+def test_the_least_margin_holds_its_share_and_does_not_know_test(run, rule):
+    write_table(run, "tables/thresholds.csv", locked.thresholds(run, 0.9))
+    rows = oof(run, "inceptionv3")
+    table = read_table(run, "tables/thresholds.csv").set_index(["model", "rule"])
+    at = table.loc[("inceptionv3", rule), "threshold_logit"].iloc[0]
+    temperature = calibration.fit(rows, "temperature").temperature
+    limit = locked.least_margin(run, "inceptionv3", rule, 0.2)
+    nearer = ((rows["logit"] - at).abs() / temperature < limit).mean()
+    assert nearer == pytest.approx(0.2, abs=1 / len(rows))
+    assert locked.least_margin(run, "inceptionv3", rule, 0.0) <= limit
+    flip_labels(run, "test")
+    assert locked.least_margin(run, "inceptionv3", rule, 0.2) == limit
+
+
 def test_orientations_that_disagree_are_referred(full_run):
     rows = locked.calibrated(full_run, "densenet121", OUT_OF_FOLD)
     table = read_predictions(full_run, "densenet121", turned=True)

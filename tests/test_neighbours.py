@@ -75,9 +75,10 @@ def test_a_map_keeps_groups_together_and_is_the_same_again(known, method):
 def test_a_reference_comes_back_for_its_own_model_only(known, tmp_path):
     path = tmp_path / "größe" / "reference.npz"
     assert read_reference(path, "abc") is None
-    write_reference(path, known, "abc")
+    write_reference(path, known, "abc", 0.25)
     assert read_reference(path, "another") is None
-    again = read_reference(path, "abc")
+    again, falsely = read_reference(path, "abc")
+    assert falsely == 0.25
     pd.testing.assert_frame_equal(again.table, known.table, check_dtype=False)
     np.testing.assert_array_equal(again.values, known.values)
     assert again.limit == known.limit

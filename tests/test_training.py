@@ -28,6 +28,7 @@ from cytology.datasets import load
 from cytology.features import Features, FeatureStore
 from cytology.fine_tuning import predict_logits
 from cytology.inspection import inspect_images
+from cytology.new_images import images_in
 from cytology.pipeline import DecodedImages, batches, decode, frozen_features
 from cytology.quality import open_rgb
 from cytology.settings import ARCHITECTURE_NAMES, InputError
@@ -555,9 +556,12 @@ def test_files_are_predicted_as_in_training_and_a_broken_one_has_its_reason(
     (tmp_path / "new" / "text.jpg").write_text("no image")
     (tmp_path / "new" / "notes.txt").write_text("not looked at")
     model, about = inference.load_trained(finished, "mobilenetv2")
-    names = inference.images_in(tmp_path / "new")
-    table = inference.predict_files(model, tmp_path / "new", names, about["fit"], 5)
+    names, _ = images_in(tmp_path / "new")
+    table, features = inference.predict_files(model, tmp_path / "new", names, about["fit"], 5)
     assert table["image_id"].tolist() == names and len(names) == 26
+    readable = table.loc[table["reason"] == "", "image_id"]
+    expected = trained.features.of(pd.DataFrame({"image_id": readable, "orientation": 0}))
+    np.testing.assert_allclose(features, expected, atol=1e-4)
     table = table.set_index("image_id")
     assert list(table) == ["logit", "reason"]
     assert table.loc["text.jpg", "reason"] == "not an image"
@@ -572,15 +576,12 @@ def test_files_are_predicted_as_in_training_and_a_broken_one_has_its_reason(
 
 def test_a_folder_of_broken_files_only_is_a_table_of_reasons(trained, tmp_path):
     (tmp_path / "a.png").write_text("no image")
-    table = inference.predict_files(trained.model, tmp_path, ["a.png"], "pad")
+    table, features = inference.predict_files(trained.model, tmp_path, ["a.png"], "pad")
+    assert features.shape == (0, 1280)
     assert table["reason"].tolist() == ["not an image"] and table["logit"].isna().all()
 
 
-def test_what_cannot_be_predicted_is_refused_with_its_path(finished, tmp_path):
-    with pytest.raises(InputError, match="There is no folder .*no: check the parameter `images`"):
-        inference.images_in(tmp_path / "no")
-    with pytest.raises(InputError, match="No JPEG, PNG, BMP or TIFF file in"):
-        inference.images_in(tmp_path)
+def test_a_network_that_was_not_trained_is_named_with_its_notebook(finished):
     with pytest.raises(InputError, match="run notebook 05_train_inceptionv3 first"):
         inference.load_trained(finished, "inceptionv3")
 

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from cytology.evaluation import OUT_OF_FOLD
+from cytology.augmentation import fit_to_square
+from cytology.evaluation import OUT_OF_FOLD, networks
 from cytology.explanation import Explained, over_image, over_square, sign_of
 from cytology.explanation_checks import (
     by_cell,
@@ -21,9 +22,10 @@ from cytology.explanation_checks import (
 from cytology.heads import read_heads
 from cytology.inference import load_trained
 from cytology.metrics import THRESHOLD
-from cytology.neighbours import Reference, nearest
+from cytology.neighbours import nearest, reference
 from cytology.pipeline import DecodedImages
 from cytology.quality import open_rgb
+from cytology.tables import read_table
 
 SHUFFLES = 3
 STEPS = 7  # of covering: the cells of a map, a seventh of them at a time
@@ -115,16 +117,37 @@ def shuffled(explained, images, pixels, toward, heat, seed: int) -> pd.DataFrame
 # --------------------------------------------------------------------- to show
 
 
+def heat_over_files(
+    explained: Explained, rows: pd.DataFrame, root: Path, fit: str
+) -> list[np.ndarray]:
+    """Heat toward the `predicted` class over image files, shapes (height, width)."""
+    size, opened = explained.model.input_shape[1], [open_rgb(root / x) for x in rows["image_id"]]
+    pixels = np.stack([fit_to_square(image, size, fit) for image in opened])
+    maps = explained.heat(pixels, rows["predicted"], folds_of(explained, rows))
+    return [over_image(h, *image.size, size, fit) for h, image in zip(maps, opened, strict=True)]
+
+
+def judged_images(run: Path, name: str, on: str) -> pd.DataFrame:
+    """The judged predictions of a network with `predicted` and `wrong`, one row an image.
+
+    From the manifest come `sha256`, and `stain` where it has one.
+    """
+    manifest = read_table(run, "manifest.csv")
+    known = manifest[["image_id", "sha256", *manifest.columns.intersection(["stain"])]]
+    rows = networks(run, on)[name].drop_duplicates("image_id").merge(known, on="image_id")
+    predicted = np.where(rows["probability"] >= THRESHOLD, "M", "B")
+    return rows.assign(predicted=predicted, wrong=predicted != rows["label"])
+
+
 def telling_images(rows: pd.DataFrame, each: int = 3) -> pd.DataFrame:
     """The surest right and wrong answers and the least sure: `kind` is right, wrong or unsure.
 
-    `rows` are judged predictions. Within a kind one image a group, both classes in turn.
+    `rows` are those of `judged_images`. Within a kind one image a group, both classes in turn.
     """
-    rows = rows.assign(predicted=np.where(rows["probability"] >= THRESHOLD, "M", "B"))
-    right, sure = rows["predicted"] == rows["label"], rows["logit"].abs()
+    sure = rows["logit"].abs()
     kinds = {
-        "right": rows[right].assign(order=-sure),
-        "wrong": rows[~right].assign(order=-sure),
+        "right": rows[~rows["wrong"]].assign(order=-sure),
+        "wrong": rows[rows["wrong"]].assign(order=-sure),
         "unsure": rows.assign(order=sure),
     }
     found = []
@@ -137,33 +160,27 @@ def telling_images(rows: pd.DataFrame, each: int = 3) -> pd.DataFrame:
     return table.drop_duplicates("image_id", ignore_index=True).drop(columns="order")
 
 
-def heat_over_images(
-    explained: Explained, rows: pd.DataFrame, decoded: DecodedImages, root: Path, fit: str
-) -> list[np.ndarray]:
-    """Heat toward the `predicted` class over each original image, shapes (height, width)."""
-    pixels = decoded.batch(rows["image_id"], np.zeros(len(rows), int))
-    maps = explained.heat(pixels, rows["predicted"], folds_of(explained, rows))
-    sizes = [open_rgb(root / image_id).size for image_id in rows["image_id"]]
-    return [
-        over_image(each, *size, decoded.size, fit) for each, size in zip(maps, sizes, strict=True)
-    ]
+def mistakes_and_neighbours(
+    rows: pd.DataFrame, values: np.ndarray, count: int, each: int
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The surest mistakes, one a group, with a `title`; and what images of others lie nearest.
 
-
-def neighbours_of(
-    rows: pd.DataFrame, values: np.ndarray, known: Reference, count: int
-) -> pd.DataFrame:
-    """The nearest known images of other groups: `image_id, rank, neighbour, label, group, distance`.
-
-    `values` are the features of `rows` (`image_id`, `group`), shape (n, width).
+    `rows` are those of `judged_images`, `values` their features, shape (n, width). The second
+    table has `image_id, rank, neighbour, label, group, distance`.
     """
-    distances, order = nearest(known, values, count, rows["group"])
+    known = reference(rows, values)
+    wrong = rows[rows["wrong"]].sort_values("logit", key=np.abs, ascending=False, kind="stable")
+    wrong = wrong.drop_duplicates("group").head(count)
+    titles = [
+        f"true {row.label}, called {row.predicted}\n{row.group}" for row in wrong.itertuples()
+    ]
     table = []
-    for image_id, near, positions in zip(rows["image_id"], distances, order, strict=True):
-        for rank, (distance, place) in enumerate(zip(near, positions, strict=True), start=1):
-            other = known.table.iloc[place]
-            if np.isfinite(distance):
-                row = {"image_id": image_id, "rank": rank, "neighbour": other["image_id"]}
-                row |= {"label": other["label"], "group": other["group"]}
-                table.append(row | {"distance": float(distance)})
+    if len(wrong):
+        distances, order = nearest(known, values[wrong.index], each, wrong["group"])
+        for image_id, near, positions in zip(wrong["image_id"], distances, order, strict=True):
+            others = known.table.iloc[positions].rename(columns={"image_id": "neighbour"})
+            others = others.assign(image_id=image_id, distance=near, rank=range(1, len(near) + 1))
+            table.append(others[np.isfinite(near)])
     columns = ["image_id", "rank", "neighbour", "label", "group", "distance"]
-    return pd.DataFrame(table, columns=columns)
+    found = pd.concat(table)[columns] if table else pd.DataFrame(columns=columns)
+    return wrong.assign(title=titles), found

@@ -1,4 +1,4 @@
-"""A trained model on new images: a folder in, a table of predictions out.
+"""A trained model on new images: files in, a table of predictions out.
 
 With labels it is an external validation: train here, test there, at what was locked before.
 """
@@ -10,23 +10,19 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit
 
+from cytology.architectures import feature_extractor
 from cytology.augmentation import fit_to_square
-from cytology.backend import keras
+from cytology.backend import enough_memory, keras
 from cytology.datasets import image_root
 from cytology.evaluation import without_probabilities
-from cytology.folders import (
-    IMAGE_SUFFIXES,
-    add_patients_from_csv,
-    add_patients_from_pattern,
-    class_of,
-    find_files,
-    parse_classes,
-    unit_of,
-)
+from cytology.features import key_of_run
 from cytology.intervals import metrics_with_intervals
+from cytology.neighbours import Reference, nearest, read_reference, reference, write_reference
+from cytology.new_images import Images
+from cytology.pipeline import decode, frozen_features
 from cytology.predictions import by_group, fingerprint
 from cytology.quality import UnreadableImage, open_rgb
-from cytology.settings import InputError, resolve
+from cytology.settings import InputError, file_hash, progress
 from cytology.splitting import read_split
 from cytology.tables import read_json, read_table, require
 
@@ -41,89 +37,76 @@ def load_trained(run: Path, architecture: str) -> tuple[keras.Model, dict]:
     return model, about
 
 
-@dataclass(frozen=True)
-class Images:
-    """Images to predict: `table` has `image_id`, `label` and `group`, empty where unknown.
+def features_of_model(
+    run: Path, model: keras.Model, root: Path, images: pd.DataFrame, batch_size: int = 32
+) -> np.ndarray:
+    """What the saved model's pooled features say of the run's `images`, shape (n, width).
 
-    `unit` is what a group is; empty if nobody knows whose the images are.
+    `images` has `image_id` and `sha256`. From the cache where they were computed before: those of
+    a network of which only the head was trained are the frozen ones.
     """
+    about, key = read_json(run, f"{model.name}/metrics.json"), key_of_run(run, model.name)
+    if about["fine_tuned"]:
+        key = [model.name, file_hash(run / model.name / "model.keras"), *key[2:]]
+    decoded = decode(root, images, about["image_size"], about["fit"])
+    pictures = images[["image_id"]].assign(orientation=0)
+    found = frozen_features(feature_extractor(model), decoded, pictures, key, batch_size)
+    return found.of(pictures)
 
-    root: Path
-    table: pd.DataFrame
-    unit: str
 
+def reference_of_run(
+    run: Path, model: keras.Model, data: str, batch_size: int = 32
+) -> tuple[Reference, float]:
+    """The training images that new ones are compared with, and the share of test images flagged.
 
-def choose_images(
-    run: Path, data: str, images: str, classes: str, patient_pattern: str, patients_csv: str
-) -> Images:
-    """The images to predict.
-
-    `images` is a folder, `unseen` (the run's images of neither class) or empty: the test part.
-    The others are for a folder, as for training data; it may have classes and patients, or none.
+    No test image should be: they come from the same place. Both are kept in
+    `<architecture>/reference.npz`, so that the training images are needed only once.
     """
-    if images == "unseen":
-        unseen = read_table(run, "unseen.csv")
-        if unseen.empty:
-            raise InputError(
-                "Parameter `images` is unseen, but this data set has no images of neither class: "
-                "name a folder."
-            )
-        return Images(image_root(run, data), unseen[["image_id"]].assign(label="", group=""), "")
-    if images:
-        return new_images(resolve(images), classes, patient_pattern, patients_csv)
-    split = read_split(run)
-    test = split[split["split"] == "test"].drop_duplicates("image_id")
-    unit = read_json(run, "split.json")["unit"]
-    return Images(image_root(run, data), test[["image_id", "label", "group"]], unit)
-
-
-def new_images(root: Path, classes: str, patient_pattern: str, patients_csv: str) -> Images:
-    """Images of a folder, with the classes and patients that can be told."""
-    names, found = parse_classes(classes, "images_classes"), images_in(root)
-    table = pd.DataFrame({"image_id": found, "label": [class_of(name, names) for name in found]})
-    if patients_csv:
-        table = add_patients_from_csv(table, resolve(patients_csv))
-    elif patient_pattern:
-        table = add_patients_from_pattern(table, patient_pattern, "images_patient_pattern")
-    else:
-        return Images(root, table.assign(group=""), "")
-    unit = unit_of("" if patients_csv else patient_pattern)
-    return Images(root, table.rename(columns={"patient": "group"}), unit)
-
-
-def images_in(folder: Path) -> list[str]:
-    """Image files below `folder`, as posix paths; `InputError` if there is none."""
-    if not folder.is_dir():
-        raise InputError(f"There is no folder {folder}: check the parameter `images`.")
-    files, _ = find_files(folder)
-    files = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
-    if not files:
-        raise InputError(f"No JPEG, PNG, BMP or TIFF file in {folder}: check `images`.")
-    return sorted(path.relative_to(folder).as_posix() for path in files)
+    path, used = run / model.name / "reference.npz", file_hash(run / model.name / "model.keras")
+    kept = read_reference(path, used)
+    if kept is not None:
+        return kept
+    root, split = image_root(run, data), read_split(run)
+    manifest = read_table(run, "manifest.csv")[["image_id", "sha256"]]
+    images = split.drop_duplicates("image_id").merge(manifest, on="image_id")
+    train, test = (images[images["split"] == part] for part in ("train", "test"))
+    known = reference(train, features_of_model(run, model, root, train, batch_size))
+    distances, _ = nearest(known, features_of_model(run, model, root, test, batch_size), 1)
+    falsely = float((distances[:, 0] > known.limit).mean())
+    write_reference(path, known, used, falsely)
+    return known, falsely
 
 
 def predict_files(
     model: keras.Model, root: Path, image_ids: list[str], fit: str, batch_size: int = 32
-) -> pd.DataFrame:
-    """Predict image files: `image_id, logit, reason`.
+) -> tuple[pd.DataFrame, np.ndarray]:
+    """Predict image files: (`image_id, logit, reason`, features of those with a logit).
 
-    A file that cannot be read gets a row with its `reason` and no logit; the batch goes on.
+    A file that cannot be read gets a row with its `reason` and no logit; the batch goes on. Rows
+    lie in the order of `image_ids`; the features have shape (rows with a logit, width).
     """
     size = model.input_shape[1]
-    rows = []
-    for start in range(0, len(image_ids), batch_size):
+    both = keras.Model(model.input, [model.get_layer("features").output, model.output])
+    rows, features = [], []
+    batches = [image_ids[k : k + batch_size] for k in range(0, len(image_ids), batch_size)]
+    for batch in progress(batches, "predicting", unit="batch"):
         pixels, found = [], []
-        for image_id in image_ids[start : start + batch_size]:
+        for image_id in batch:
+            rows.append({"image_id": image_id, "logit": np.nan, "reason": ""})
             try:
                 pixels.append(fit_to_square(open_rgb(root / image_id), size, fit))
-                found.append({"image_id": image_id, "reason": ""})
+                found.append(rows[-1])
             except UnreadableImage as error:
-                rows.append({"image_id": image_id, "reason": str(error)})
+                rows[-1]["reason"] = str(error)
         if pixels:
-            logits = model.predict_on_batch(np.stack(pixels)).ravel()
-            rows += [row | {"logit": z} for row, z in zip(found, logits, strict=True)]
-    table = pd.DataFrame(rows, columns=["image_id", "logit", "reason"])
-    return table.sort_values("image_id", ignore_index=True)
+            with enough_memory(batch_size):
+                values, logits = both.predict_on_batch(np.stack(pixels))
+            features.append(values)
+            for row, logit in zip(found, logits.ravel(), strict=True):
+                row["logit"] = float(logit)
+    width = both.output_shape[0][1]
+    values = np.concatenate(features) if features else np.empty((0, width), np.float32)
+    return pd.DataFrame(rows, columns=["image_id", "logit", "reason"]), values
 
 
 # -------------------------------------------------------------------- decisions
@@ -173,6 +156,70 @@ def decide(table: pd.DataFrame, decision: Decision) -> pd.DataFrame:
         probability=expit(logit / decision.temperature),
         predicted=np.where(logit.isna(), "", called),
     )
+
+
+def compare(table: pd.DataFrame, features: np.ndarray, known: Reference) -> pd.DataFrame:
+    """The table with the nearest training image of each readable one.
+
+    `nearest`, `nearest_label`, `distance`, and whether that is `unlike_training`: beyond the
+    reference's limit. `features` belong to the rows with a logit, in their order.
+    """
+    readable = table["logit"].notna().to_numpy()
+    found = table.assign(nearest="", nearest_label="", distance=np.nan, unlike_training=False)
+    if readable.any():
+        distances, order = nearest(known, features, 1)
+        other = known.table.iloc[order[:, 0]]
+        found.loc[readable, "nearest"] = other["image_id"].to_numpy()
+        found.loc[readable, "nearest_label"] = other["label"].to_numpy()
+        found.loc[readable, "distance"] = distances[:, 0]
+        found.loc[readable, "unlike_training"] = distances[:, 0] > known.limit
+    return found
+
+
+def refer(
+    table: pd.DataFrame, decision: Decision, least_margin: float, every: bool = False
+) -> pd.DataFrame:
+    """The table with `refer`, whether a pathologist must see the image, and `refer_why`.
+
+    Because it could not be read, is unlike all training images, or lies nearer to the threshold
+    than `least_margin`, in calibrated logits (`locked.least_margin`); `every`: because the run
+    knows no class for images like these.
+    """
+    margin = (table["logit"] - decision.threshold_logit).abs() / decision.temperature
+    reasons = [
+        ("could not be read", table["logit"].isna()),
+        ("of neither class", pd.Series(every, index=table.index)),
+        ("unlike all training images", table["unlike_training"].astype(bool)),
+        ("too near the threshold", margin < least_margin),
+    ]
+    why = ["; ".join(reason for reason, applies in reasons if applies[row]) for row in table.index]
+    return table.assign(refer=[bool(words) for words in why], refer_why=why)
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A model with all that its answers hang on: kept together, since none makes sense alone."""
+
+    model: keras.Model
+    fit: str
+    decision: Decision
+    known: Reference
+    least_margin: float
+    batch_size: int = 32
+
+    def answer(self, images: Images, every: bool = False) -> pd.DataFrame:
+        """A row an image: what `predict_files`, `decide`, `compare` and `refer` say of it.
+
+        With `label` and `group` where they are known. `every`: all are to be referred.
+        """
+        ids = list(images.table["image_id"])
+        table, features = predict_files(self.model, images.root, ids, self.fit, self.batch_size)
+        refused = images.refused.assign(logit=np.nan)
+        table = pd.concat([table, refused], ignore_index=True) if len(refused) else table
+        table = compare(decide(table, self.decision), features, self.known)
+        table = refer(table, self.decision, self.least_margin, every)
+        table = table.merge(images.table, on="image_id", how="left")
+        return table.fillna({"label": "", "group": ""})
 
 
 def judge(

@@ -22,6 +22,7 @@ from cytology.evaluation import (
 from cytology.intervals import metrics_with_intervals
 from cytology.metrics import OF_PROBABILITIES, PROPORTIONS
 from cytology.predictions import fingerprint, mean_logits, read_predictions, trained
+from cytology.tables import read_table
 
 AT_A_THRESHOLD = (*PROPORTIONS, "balanced_accuracy")
 
@@ -123,6 +124,20 @@ def abstentions(run: Path) -> pd.DataFrame:
         parts.append(_referred(rows, rows["logit"].abs(), ENSEMBLE, "margin"))
         parts.append(_referred(rows, -doubt, ENSEMBLE, "networks disagree"))
     return marked(run, pd.concat(parts, ignore_index=True)).assign(judged_on=on)
+
+
+def least_margin(run: Path, architecture: str, rule: str, share: float) -> float:
+    """The margin below which the least sure `share` of images lie; new ones there are referred.
+
+    The margin is the distance from the threshold of `rule` in calibrated logits, of the images
+    that threshold and temperature were chosen on: never of test.
+    """
+    _, rows = learned_from(run, architecture)
+    table = read_table(run, "tables/thresholds.csv")
+    of_rule = (table["model"] == architecture) & (table["rule"] == rule)
+    at = table.loc[of_rule, "threshold_logit"].iloc[0]
+    temperature = calibration.fit(rows, "temperature").temperature
+    return float(np.quantile((rows["logit"] - at).abs() / temperature, share))
 
 
 def net_benefits(run: Path) -> pd.DataFrame:

@@ -87,19 +87,21 @@ def feature_map(values: np.ndarray, method: str, seed: int) -> np.ndarray:
     return TSNE(perplexity=perplexity, random_state=seed).fit_transform(components)
 
 
-def write_reference(path: Path, known: Reference, model: str) -> None:
-    """Write a reference with the hash of the model file whose features it holds."""
+def write_reference(path: Path, known: Reference, model: str, falsely: float) -> None:
+    """Write a reference with the hash of its model's file and the share of test images flagged."""
     columns = {name: known.table[name].to_numpy(str) for name in known.table}
+    numbers = {"values": known.values, "distances": known.distances, "falsely": falsely}
     with written_whole(path) as temporary:
-        np.savez(temporary, model=model, values=known.values, distances=known.distances, **columns)
+        np.savez(temporary, model=model, **numbers, **columns)
 
 
-def read_reference(path: Path, model: str) -> Reference | None:
-    """The reference of `path`; None if there is none, or if it is of another model file."""
+def read_reference(path: Path, model: str) -> tuple[Reference, float] | None:
+    """What `write_reference` wrote; None if there is nothing, or if it is of another model file."""
     if not path.is_file():
         return None
     with np.load(path, allow_pickle=False) as stored:
         if str(stored["model"]) != model:
             return None
         table = pd.DataFrame({name: stored[name] for name in ("image_id", "label", "group")})
-        return Reference(table.astype("str"), stored["values"], stored["distances"])
+        known = Reference(table.astype("str"), stored["values"], stored["distances"])
+        return known, float(stored["falsely"])

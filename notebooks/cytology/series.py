@@ -46,9 +46,10 @@ NEEDS = {
 NEEDS["07_comparison"] = tuple(TRAINING_NOTEBOOKS.values())
 NEEDS["08_inference"] = ("07_comparison",)
 NEEDS["09_leakage_audit"] = NEEDS["10_robustness"] = tuple(TRAINING_NOTEBOOKS.values())
+NEEDS["11_explanation"] = tuple(TRAINING_NOTEBOOKS.values())
 # Notebook 08 asks questions of a finished run: other questions do not make it another run.
 QUESTIONS = ("predict_with", "images", "show_images", "threshold_rule")
-QUESTIONS += ("images_classes", "images_patient_pattern", "images_patients_csv")
+QUESTIONS += ("images_classes", "images_patient_pattern", "images_patients_csv", "refer_share")
 
 
 # ----------------------------------------------------------------- notebooks
@@ -212,14 +213,12 @@ def absolute_paths(parameters: dict, base: Path) -> dict:
 
 def check_paths(parameters: dict) -> None:
     """`InputError` if a path that a notebook will read is not there: now, not in ten minutes."""
-    tests = {"data": Path.is_dir, "images": Path.is_dir}
+    tests = {"data": Path.is_dir, "images": Path.exists}
     tests |= dict.fromkeys(("patients_csv", "images_patients_csv"), Path.is_file)
     for name, exists in (tests | {"weights": Path.exists, "archive": Path.exists}).items():
         value = parameters.get(name)
         if value and value not in NO_PATHS.get(name, ()) and not exists(Path(value)):
-            kind = {"data": "folder", "images": "folder", "patients_csv": "file"}.get(
-                name, "file or folder"
-            )
+            kind = {"data": "folder", "patients_csv": "file"}.get(name, "file or folder")
             raise InputError(f"Parameter `{name}`: there is no {kind} {value}.")
 
 

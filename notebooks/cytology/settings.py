@@ -145,9 +145,17 @@ PARAMETERS = {
     "audit_seeds": Rule("repetitions of the leakage audit", int, 2, 200),
     "audit_images": Rule("most images in the leakage audit; whole groups are drawn", int, 40),
     "predict_with": Rule("whose model predicts new images", str, choices=ARCHITECTURE_NAMES),
-    "images": Rule("folder of new images, or unseen; empty: images of the test split", str),
+    "images": Rule(
+        "folder, archive or list of new images, or unseen; empty: images of the test split", str
+    ),
+    "refer_share": Rule("share of the least sure images that is to be referred", float, 0.0, 0.9),
     "show_images": Rule("how many pictures to show", int, 1, 200),
     "shift_images": Rule("most images to shift; spread over the groups", int, 8),
+    "explain_with": Rule("whose answers notebook 11 shows", str, choices=ARCHITECTURE_NAMES),
+    "explain_layer": Rule("layer whose maps are weighed; empty: the last map", str),
+    "explained_images": Rule("most images to explain; spread over the groups", int, 8),
+    "perturbed_images": Rule("of the explained, how many are covered and turned", int, 2),
+    "map_method": Rule("of the map of features", str, choices=("pca", "tsne")),
     "reference_strength": Rule("strength of a shift that the tables compare at", int, 1, 5),
 }
 

@@ -20,7 +20,9 @@ TEXT = dict.fromkeys(
     + ["split", "model", "architecture", "reason", "finding", "other", "detail", "site", "subtype"]
     + ["category", "magnification", "protocol", "labels", "level", "judged_on", "rule"]
     + ["chosen_on", "fitted_on", "method", "first", "second", "certainty", "weights", "recipe"]
-    + ["predictions", "shift", "amount", "column", "left_out", "interval", "device"],
+    + ["predictions", "shift", "amount", "column", "left_out", "interval", "device"]
+    + ["check", "asks", "chance_of", "passed", "neighbour", "nearest", "nearest_label"]
+    + ["refer_why"],
     "str",
 )
 
@@ -48,6 +50,7 @@ WRITTEN_BY = {
     "tables/seeds.csv": "07_comparison",
     "tables/leakage_audit.csv": "09_leakage_audit",
     "tables/robustness.csv": "10_robustness",
+    "tables/explanation_checks.csv": "11_explanation",
 } | {
     f"{name}/{file}": TRAINING_NOTEBOOKS[name]
     for name in ARCHITECTURE_NAMES

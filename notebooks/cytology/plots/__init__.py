@@ -21,7 +21,14 @@ from cytology.plots.data import (
     pad_or_stretch,
 )
 from cytology.plots.decisions import abstention, calibration, decision_curve, thresholds
-from cytology.plots.inference import predicted_gallery
+from cytology.plots.explanation import (
+    deletion_and_insertion,
+    explanation_checks,
+    feature_map,
+    heatmaps,
+    neighbours,
+)
+from cytology.plots.inference import answers, at_threshold, predicted_gallery
 from cytology.plots.robustness import (
     against_strength,
     calibration_curves,
@@ -37,7 +44,9 @@ __all__ = [
     "SPLIT_COLOUR",
     "abstention",
     "against_strength",
+    "answers",
     "appearance",
+    "at_threshold",
     "calibration",
     "calibration_curves",
     "class_counts",
@@ -47,14 +56,19 @@ __all__ = [
     "coverage",
     "curves",
     "decision_curve",
+    "deletion_and_insertion",
     "domains_left_out",
+    "explanation_checks",
+    "feature_map",
     "forest",
     "gallery",
     "image_sizes",
+    "heatmaps",
     "leakage_audit",
     "learning_and_orientations",
     "learning_curves",
     "lossy_changes",
+    "neighbours",
     "orientations",
     "pad_or_stretch",
     "pair_differences",

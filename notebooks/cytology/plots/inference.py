@@ -2,11 +2,15 @@
 
 from pathlib import Path
 
+import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from PIL import ImageOps
+from sklearn.metrics import confusion_matrix
 
-from cytology.plots.style import CLASS_COLOUR, grid, picture
+from cytology.plots.explanation import overlaid
+from cytology.plots.style import CLASS_COLOUR, CLASS_NAME, WRONG, grid, picture
 from cytology.quality import open_rgb
 
 
@@ -27,5 +31,73 @@ def predicted_gallery(root: Path, rows: pd.DataFrame, columns: int = 6) -> Figur
         picture(axis, thumbnail, title, CLASS_COLOUR[row["predicted"]])
         if wrong:
             for spine in axis.spines.values():
-                spine.set(visible=True, color="#b00020", linewidth=3)
+                spine.set(visible=True, color=WRONG, linewidth=3)
+    return figure
+
+
+def answers(
+    root: Path, rows: pd.DataFrame, maps: list[np.ndarray], known: Path, pairs: int = 2
+) -> Figure:
+    """New images, each with its heat and the nearest training image, found below `known`.
+
+    `rows` are those of `inference.refer` and `inference.compare`; `maps` are heat over the images,
+    shapes (height, width). What a pathologist must see has a frame.
+    """
+    lines = -(-len(rows) // pairs)
+    figure, axes = plt.subplots(
+        lines, 3 * pairs, figsize=(2.6 * 3 * pairs, 2.75 * lines), squeeze=False
+    )
+    cells = axes.reshape(-1, 3)
+    for left, middle, right in cells[len(rows) :]:
+        for axis in (left, middle, right):
+            axis.set_axis_off()
+    for (left, middle, right), (_, row), heat in zip(cells, rows.iterrows(), maps, strict=False):
+        image = open_rgb(root / row["image_id"])
+        truth = f", true {row['label']}" if row["label"] else ""
+        colour = CLASS_COLOUR[row["predicted"]]
+        title = f"{row['predicted']}, P(M) = {row['probability']:.2f}{truth}"
+        picture(left, ImageOps.contain(image, (320, 320)), title, colour)
+        if row["refer"]:
+            left.set_xlabel("refer: " + row["refer_why"], fontsize=8, color=WRONG)
+            for spine in left.spines.values():
+                spine.set(visible=True, color=WRONG, linewidth=3)
+        picture(middle, overlaid(image, heat), f"speaks for {row['predicted']}")
+        middle.set_xlabel(Path(row["image_id"]).name, fontsize=8)
+        if (known / row["nearest"]).is_file():
+            near = ImageOps.contain(open_rgb(known / row["nearest"]), (320, 320))
+            picture(right, near, f"nearest known: {row['nearest_label']}")
+            right.set_xlabel(row["nearest"], fontsize=8)
+        else:
+            right.set_axis_off()
+    return figure
+
+
+def at_threshold(rows: pd.DataFrame, threshold: float) -> Figure:
+    """What a threshold of the calibrated probability makes: the confusion matrix, and why.
+
+    `rows` has `label` and `probability`.
+    """
+    truth, called = rows["label"] == "M", rows["probability"] >= threshold
+    matrix = confusion_matrix(truth, called, labels=[False, True])
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.4), width_ratios=(1, 2))
+    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    left.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for (row, column), count in np.ndenumerate(matrix):
+        share = shares[row, column]
+        left.text(
+            column, row, f"{count}\n{share:.0%}", ha="center", va="center",
+            color="white" if share > 0.5 else "black",
+        )  # fmt: skip
+    left.set_xticks([0, 1], ["called B", "called M"])
+    left.set_yticks([0, 1], ["true B", "true M"])
+    left.set_title(f"threshold {threshold:.2f}")
+    edges = np.linspace(0, 1, 21)
+    for label in "BM":
+        right.hist(
+            rows.loc[rows["label"] == label, "probability"], edges, alpha=0.6,
+            color=CLASS_COLOUR[label], label=CLASS_NAME[label],
+        )  # fmt: skip
+    right.axvline(threshold, color="black")
+    right.set(xlabel="calibrated probability of M", ylabel="images", xlim=(0, 1))
+    right.legend(loc="upper center")
     return figure

@@ -13,6 +13,7 @@ NETWORK_COLOUR = {"mobilenetv2": "#009E73", "inceptionv3": "#CC79A7", "densenet1
 NETWORK_LINE = {"mobilenetv2": "-", "inceptionv3": "--", "densenet121": "-."}
 SPLIT_COLOUR = {"train": "#999999", "val": "#E69F00", "test": "#0072B2"}
 GREY = "#777777"
+WRONG = "#b00020"
 
 sns.set_theme(
     context="notebook",
