@@ -74,6 +74,12 @@ BENCHMARKS = {
             "What do two workers gain over one for the notebooks of a series?",
             repeats=3,
         ),
+        Benchmark(
+            "B7",
+            "heatmaps",
+            "Heatmaps",
+            "How many forward and backward passes does a batch of heatmaps cost?",
+        ),
     )
 }
 

@@ -9,6 +9,7 @@ Imports point one way, downwards in this list:
 ``headless``               executing a notebook without a person looking on
 ``report``                 the HTML page of a run
 ``plots``                  every figure, a file a group of notebooks: tables in, a figure out
+``widgets``                a slider and an upload button, where a person looks on
 ``summary``                the comparison in words
 ``simulation``             studies whose truth is known, to check intervals and tests
 ``domains``                one stain or site left out of training, and judged
@@ -16,7 +17,12 @@ Imports point one way, downwards in this list:
 ``spread``                 how far a result moves with the seed of the training
 ``learning_curve``         would more patients help?
 ``leakage``                the audit: one head, three ways to split, true and shuffled labels
-``inference``              a trained model on new images, at the locked threshold
+``explained_run``          every check of a network's heatmaps; mistakes and their neighbours
+``explanation_checks``     whether heatmaps deserve belief, against chance
+``explanation``            Grad-CAM, HiResCAM, integrated gradients; heat over the picture
+``inference``              a trained model on new images: answer, or refer to a pathologist
+``new_images``             which images: a folder, an archive, a list
+``neighbours``             nearest images in feature space, images unlike any, the map
 ``fine_tuning``            the whole network, or what comes after a cut
 ``training``               heads on frozen features, saved models
 ``locked``                 a run's thresholds, calibration, abstention: chosen before test

@@ -168,7 +168,7 @@ def mistakes_and_neighbours(
     `rows` are those of `judged_images`, `values` their features, shape (n, width). The second
     table has `image_id, rank, neighbour, label, group, distance`.
     """
-    known = reference(rows, values)
+    known, rows = reference(rows, values), rows.reset_index(drop=True)
     wrong = rows[rows["wrong"]].sort_values("logit", key=np.abs, ascending=False, kind="stable")
     wrong = wrong.drop_duplicates("group").head(count)
     titles = [

@@ -37,6 +37,9 @@ CALIBRATION_SHOWN += ("ece", "ace", "weights", "protocol")
 ALL_SHOWN = ("model", "level", "judged_on", "images", "groups", "auc", "accuracy", "recall")
 ALL_SHOWN += ("specificity", "loss", "weights", "protocol")
 
+EXPLANATION_SHOWN = ("architecture", "check", "value", "chance", "chance_of", "difference")
+EXPLANATION_SHOWN += ("passed", "images", "groups", "judged_on", "weights", "protocol")
+
 HEADINGS = {
     "f1": "F1",
     "auc": "AUC",
@@ -68,6 +71,7 @@ SERIES = {
     "08": "Inference",
     "09": "Leakage audit",
     "10": "Robustness",
+    "11": "Explanation",
 }
 
 
@@ -104,6 +108,9 @@ def contents(run: Path) -> dict:
         "audit_words": paragraphs(run, "tables/leakage.md"),
         "audit_figures": [figure for figure in figures if figure.number == "09"],
         "robustness_figures": [figure for figure in figures if figure.number == "10"],
+        "explanation": comparison(run, "tables/explanation_checks.csv", EXPLANATION_SHOWN),
+        "explanation_words": paragraphs(run, "tables/explanation.md"),
+        "explanation_figures": [figure for figure in figures if figure.number == "11"],
         "comparison": comparison(run, "tables/comparison.csv", MAIN_SHOWN),
         "pairs": comparison(run, "tables/pairwise.csv", PAIRS_SHOWN, family="networks"),
         "thresholds": comparison(run, "tables/thresholds.csv", THRESHOLDS_SHOWN),
@@ -114,7 +121,7 @@ def contents(run: Path) -> dict:
         "other_figures": [
             (SERIES.get(number, number), list(group))
             for number, group in itertools.groupby(
-                (figure for figure in figures if figure.number not in ("07", "09", "10")),
+                (figure for figure in figures if figure.number not in ("07", "09", "10", "11")),
                 lambda each: each.number,
             )
         ],
