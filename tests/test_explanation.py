@@ -269,7 +269,7 @@ def judged_rows(probabilities, labels, groups):
 
 def test_the_surest_right_and_wrong_and_the_least_sure_are_shown_one_a_patient():
     rows = judged_rows(
-        [0.99, 0.98, 0.01, 0.9, 0.51, 0.2, 0.95],
+        [0.995, 0.98, 0.01, 0.9, 0.51, 0.2, 0.95],
         ["M", "M", "B", "B", "M", "M", "B"],
         ["a", "a", "b", "c", "d", "e", "c"],
     )

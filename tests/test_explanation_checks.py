@@ -205,7 +205,7 @@ def test_the_summary_counts_groups_and_says_what_failed():
         "turned copies": "yes",
     }
     (sentence,) = in_words(table)
-    assert "1 of 2 checks passed" in sentence and "FAILED: shuffled head" in sentence
+    assert "1 of 2 checks passed" in sentence and "NOT PASSED: shuffled head" in sentence
     unknown = summarize(values_of("insertion", few, 1.0, 0.5))
     assert unknown["passed"].tolist() == ["unclear"]
     assert np.isnan(unknown["difference_low"][0]) and unknown["groups"][0] == 2

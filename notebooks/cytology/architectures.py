@@ -153,12 +153,6 @@ def put_head(model: keras.Model, head: keras.Model) -> None:
         model.get_layer(name).set_weights(head.get_layer(name).get_weights())
 
 
-def put_linear_head(model: keras.Model, head: LinearHead) -> None:
-    """Copy a head that was kept as plain numbers into a whole network of the same width."""
-    model.get_layer("standardize").set_weights([head.mean, head.variance])
-    model.get_layer("logit").set_weights([head.weights[:, None], np.array([head.bias])])
-
-
 def linear_head(model: keras.Model) -> LinearHead:
     """The head of a network as plain numbers."""
     mean, variance = model.get_layer("standardize").get_weights()

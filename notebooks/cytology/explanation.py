@@ -8,21 +8,15 @@ Heat is signed: above zero for the explained class, below against it.
 """
 
 import copy
-from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
 from PIL import Image
 
-from cytology.architectures import (
-    feature_extractor,
-    linear_head,
-    put_linear_head,
-    shuffle_weights,
-)
+from cytology.architectures import linear_head, shuffle_weights
 from cytology.augmentation import border_colour, place_in_square
 from cytology.backend import enough_memory, keras, tf
-from cytology.heads import LinearHead
+from cytology.heads import EPSILON, LinearHead
 from cytology.settings import InputError
 
 METHODS = ("gradcam", "hirescam")
@@ -80,36 +74,40 @@ class Explained:
             raise ValueError(f"no method {method}")
         self.model, self.layer, self.method = model, layer, method
         self.heads = heads or {"": linear_head(model)}
-        self._extractor = feature_extractor(model)
-        self._both = keras.Model(model.input, [map_of(model, layer), model.output])
-        size = model.input_shape[1:]
-        self._heat = tf.function(self._heat_of, [tf.TensorSpec((None, *size), tf.uint8)])
-        self._slope = tf.function(self._slope_of, [tf.TensorSpec((None, *size), tf.float32)])
+        at, features = map_of(model, layer), model.get_layer("features").output
+        self._both = keras.Model(model.input, [at, features])
+        size, width = model.input_shape[1:], features.shape[-1]
+        slopes = tf.TensorSpec((None, width), tf.float32)
+        self._heat = tf.function(self._heat_of, [tf.TensorSpec((None, *size), tf.uint8), slopes])
+        self._gradient = tf.function(
+            self._gradient_of, [tf.TensorSpec((None, *size), tf.float32), slopes]
+        )
 
     def heat(self, pixels: np.ndarray, toward, folds=None, batch_size: int = 32) -> np.ndarray:
         """Signed maps, shape (n, rows, columns), of uint8 pictures (n, size, size, 3).
 
         `toward` is "M" or "B", one or n of them; `folds` has shape (n,) where there are heads.
         """
-        maps = np.zeros((len(pixels), *self._both.output[0].shape[1:3]), np.float32)
+        slopes, _ = self._lines(folds, len(pixels))
+        slopes = slopes * np.broadcast_to(sign_of(toward), len(pixels))[:, None]
         with enough_memory(batch_size):
-            for here in self._by_fold(folds, len(pixels)):
-                for start in range(0, len(here), batch_size):
-                    batch = here[start : start + batch_size]
-                    maps[batch] = self._heat(np.ascontiguousarray(pixels[batch]))
-        return maps * np.broadcast_to(sign_of(toward), len(pixels))[:, None, None]
+            maps = [
+                self._heat(
+                    np.ascontiguousarray(pixels[k : k + batch_size]), slopes[k : k + batch_size]
+                )
+                for k in range(0, len(pixels), batch_size)
+            ]
+        return np.concatenate(maps)
 
     def logits(self, pixels: np.ndarray, folds=None, batch_size: int = 32) -> np.ndarray:
         """Logits of uint8 pictures, shape (n,)."""
         with enough_memory(batch_size):
             features = [
-                self._extractor.predict_on_batch(pixels[start : start + batch_size])
-                for start in range(0, len(pixels), batch_size)
+                self._both.predict_on_batch(pixels[k : k + batch_size])[1]
+                for k in range(0, len(pixels), batch_size)
             ]
-        features, logits = np.concatenate(features), np.empty(len(pixels))
-        for here in self._by_fold(folds, len(pixels)):
-            logits[here] = linear_head(self.model).logits(features[here])
-        return logits
+        slopes, offsets = self._lines(folds, len(pixels))
+        return (np.concatenate(features) * slopes).sum(axis=1) + offsets
 
     def integrated_gradients(
         self, pixels: np.ndarray, toward, folds=None, steps: int = 16, batch_size: int = 16
@@ -120,25 +118,25 @@ class Explained:
         gradients are taken in the middle of `steps` equal steps. Attributions should add up to
         the difference of the two logits: returned is |sum - difference| / |difference|.
         """
+        slopes, _ = self._lines(folds, len(pixels))
+        slopes = slopes * np.broadcast_to(sign_of(toward), len(pixels))[:, None]
         middles = ((np.arange(steps) + 0.5) / steps).astype(np.float32)[:, None, None, None]
-        signs = np.broadcast_to(sign_of(toward), len(pixels))
-        found, missed = np.empty(pixels.shape[:3]), np.empty(len(pixels))
-        for here in self._by_fold(folds, len(pixels)):
-            for place in here:
-                picture = pixels[place].astype(np.float32)
-                empty = empty_field(picture)
-                path = empty + middles * (picture - empty)
-                with enough_memory(batch_size):
-                    parts = [
-                        self._slope(path[start : start + batch_size])
-                        for start in range(0, steps, batch_size)
-                    ]
-                attribution = signs[place] * (picture - empty) * np.concatenate(parts).mean(axis=0)
-                ends = np.asarray(self._both(np.stack([picture, empty]), training=False)[1])
-                difference = signs[place] * float(ends[0, 0] - ends[1, 0])
-                found[place] = attribution.sum(axis=-1)
-                missed[place] = abs(attribution.sum() - difference) / max(abs(difference), 1e-6)
-        return found, missed
+        found, missed = [], []
+        for picture, slope in zip(pixels.astype(np.float32), slopes, strict=True):
+            empty = empty_field(picture)
+            path = empty + middles * (picture - empty)
+            along = np.repeat(slope[None], steps, axis=0)
+            with enough_memory(batch_size):
+                gradients = [
+                    self._gradient(path[k : k + batch_size], along[k : k + batch_size])
+                    for k in range(0, steps, batch_size)
+                ]
+                ends = self._both.predict_on_batch(np.stack([picture, empty]))[1] @ slope
+            attribution = (picture - empty) * np.concatenate(gradients).mean(axis=0)
+            difference = float(ends[0] - ends[1])
+            found.append(attribution.sum(axis=-1))
+            missed.append(abs(attribution.sum() - difference) / max(abs(difference), 1e-6))
+        return np.stack(found), np.array(missed)
 
     def with_shuffled_heads(self, seed: int) -> "Explained":
         """The same network with the weights of each head shuffled among themselves."""
@@ -155,29 +153,35 @@ class Explained:
         model = shuffle_weights(self.model, batches, seed)
         return Explained(model, heads, self.layer, self.method)
 
-    def _by_fold(self, folds, count: int) -> Iterator[np.ndarray]:
-        """Positions of images, a fold after the other, with its head put on the network."""
-        names = np.full(count, "") if folds is None else np.array([f"fold{k}" for k in folds])
-        for name in np.unique(names):
-            put_linear_head(self.model, self.heads[str(name)])
-            yield np.flatnonzero(names == name)
+    def _lines(self, folds, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """The heads of `count` images as slopes, shape (count, width), and offsets, (count,)."""
+        names = [""] * count if folds is None else [f"fold{fold}" for fold in folds]
+        slopes = {
+            name: head.weights / np.sqrt(head.variance + EPSILON)
+            for name, head in self.heads.items()
+        }
+        offsets = {name: head.bias - head.mean @ slopes[name] for name, head in self.heads.items()}
+        chosen = np.array([slopes[name] for name in names], np.float32)
+        return chosen, np.array([offsets[name] for name in names])
 
-    def _heat_of(self, pixels):
+    def _heat_of(self, pixels, slopes):
         pictures = tf.cast(pixels, tf.float32)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             # Watched from the pictures on, since a layer in the middle cannot be; going back
             # ends at the layer all the same.
             tape.watch(pictures)
-            activation, logit = self._both(pictures, training=False)
+            activation, features = self._both(pictures, training=False)
+            logit = tf.reduce_sum(features * slopes, axis=-1)
         gradient = tf.cast(tape.gradient(logit, activation), tf.float32)
         if self.method == "gradcam":
             gradient = tf.reduce_mean(gradient, axis=(1, 2), keepdims=True)
         return tf.reduce_sum(gradient * tf.cast(activation, tf.float32), axis=-1)
 
-    def _slope_of(self, pictures):
+    def _gradient_of(self, pictures, slopes):
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(pictures)
-            logit = self._both(pictures, training=False)[1]
+            features = self._both(pictures, training=False)[1]
+            logit = tf.reduce_sum(features * slopes, axis=-1)
         return tape.gradient(logit, pictures)
 
 

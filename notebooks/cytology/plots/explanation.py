@@ -50,7 +50,7 @@ def heatmaps(root: Path, rows: pd.DataFrame, maps: list[np.ndarray], pairs: int 
         here = np.flatnonzero(kinds == kind)
         lines += [(kind, here[k : k + pairs]) for k in range(0, len(here), pairs)]
     figure, axes = plt.subplots(
-        len(lines), 2 * pairs, figsize=(4 * pairs + 1, 2.5 * len(lines)), squeeze=False
+        len(lines), 2 * pairs, figsize=(4 * pairs + 1, 1.95 * len(lines)), squeeze=False
     )
     for axis in axes.ravel():
         axis.set_axis_off()
@@ -76,7 +76,8 @@ def heatmaps(root: Path, rows: pd.DataFrame, maps: list[np.ndarray], pairs: int 
 def explanation_checks(table: pd.DataFrame) -> Figure:
     """Each check a panel: what each network's heat reaches, and what chance gives.
 
-    `table` is that of `explanation_checks.summarize` with `architecture`.
+    The bar is the 95 % interval of the difference, drawn from chance on: passed where it lies
+    wholly on the better side. `table` is that of `explanation_checks.summarize` with `architecture`.
     """
     checks = [check for check in CHECKS if (table["check"] == check).any()]
     names = list(dict.fromkeys(table["architecture"]))[::-1]
@@ -91,10 +92,11 @@ def explanation_checks(table: pd.DataFrame) -> Figure:
         rows = table[table["check"] == check].set_index("architecture")
         for place, name in enumerate(names):
             row, colour = rows.loc[name], NETWORK_COLOUR[name]
-            axis.plot([row["chance"], row["value"]], [place] * 2, color=colour, linewidth=1)
+            bar = row["chance"] + row[["difference_low", "difference_high"]].astype(float)
+            axis.plot(bar, [place] * 2, color=colour, linewidth=5, alpha=0.35)
             axis.plot(row["chance"], place, "D", color="white", markeredgecolor=GREY)
             axis.plot(row["value"], place, "o", color=colour, markersize=9)
-            verdict = {"yes": "passed", "no": "FAILED", "unclear": "unclear"}[row["passed"]]
+            verdict = {"yes": "passed", "no": "not passed"}.get(row["passed"], "unclear")
             axis.annotate(
                 verdict,
                 (1.01, place),
@@ -167,7 +169,9 @@ def feature_map(places: np.ndarray, rows: pd.DataFrame, root: Path, unit: str) -
             own = places[rows.index.get_indexer(part.index)]
             middle = own.mean(axis=0)
             for place in own:
-                axes[1].plot(*zip(middle, place, strict=True), color=colour, linewidth=0.8)
+                axes[1].plot(
+                    *zip(middle, place, strict=True), color=colour, linewidth=0.8, alpha=0.5
+                )
             axes[1].plot(*own.T, ".", color=colour, label=kind or None if number == 0 else None)
     axes[1].set_title(f"By {unit}: lines lead to the middle of each")
     if kinds != [""]:
@@ -182,7 +186,7 @@ def feature_map(places: np.ndarray, rows: pd.DataFrame, root: Path, unit: str) -
 
 def thumbnails(axis, places: np.ndarray, rows: pd.DataFrame, root: Path, most: int = 40) -> None:
     """Small images at their places, framed in class colour; of those too near, the first."""
-    span = np.ptp(places, axis=0).max() / 9
+    span = np.ptp(places, axis=0).max() / 13
     shown: list[int] = []
     for k, place in enumerate(places):
         if all(np.abs(place - places[other]).max() > span for other in shown):
@@ -190,7 +194,7 @@ def thumbnails(axis, places: np.ndarray, rows: pd.DataFrame, root: Path, most: i
     axis.plot(*places.T, ".", color="#dddddd", zorder=0)
     for k in shown[:most]:
         row = rows.iloc[k]
-        small = ImageOps.fit(open_rgb(root / row["image_id"]), (44, 44))
+        small = ImageOps.fit(open_rgb(root / row["image_id"]), (36, 36))
         box = AnnotationBbox(
             OffsetImage(np.asarray(small), zoom=0.8),
             places[k],

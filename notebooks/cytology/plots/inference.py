@@ -45,7 +45,7 @@ def answers(
     """
     lines = -(-len(rows) // pairs)
     figure, axes = plt.subplots(
-        lines, 3 * pairs, figsize=(2.6 * 3 * pairs, 2.75 * lines), squeeze=False
+        lines, 3 * pairs, figsize=(2.6 * 3 * pairs, 2.45 * lines), squeeze=False
     )
     cells = axes.reshape(-1, 3)
     for left, middle, right in cells[len(rows) :]:
@@ -99,5 +99,5 @@ def at_threshold(rows: pd.DataFrame, threshold: float) -> Figure:
         )  # fmt: skip
     right.axvline(threshold, color="black")
     right.set(xlabel="calibrated probability of M", ylabel="images", xlim=(0, 1))
-    right.legend(loc="upper center")
+    right.legend(loc="upper left")
     return figure
