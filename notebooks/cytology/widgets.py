@@ -16,6 +16,7 @@ def threshold_slider(draw: Callable, threshold: float) -> None:
         return
     import ipywidgets
 
+    plt.close("all")  # a still picture of the same cell would stand below the slider
     slider = ipywidgets.FloatSlider(
         threshold, min=0.01, max=0.99, step=0.01, description="threshold", continuous_update=False
     )
