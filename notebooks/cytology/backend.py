@@ -13,10 +13,11 @@ from cytology.settings import InputError, cores
 
 
 @contextlib.contextmanager
-def _quiet_start():
-    """Hold back what C++ code writes to the error stream, and show it if the start fails.
+def quietly():
+    """Hold back what C++ code writes to the error stream, and show it if something fails.
 
-    TensorFlow logs before its log level is set; no variable silences those lines.
+    TensorFlow logs before its log level is set, and its converters whatever the level; no variable
+    silences those lines.
     """
     sys.stderr.flush()
     stream = os.dup(2)
@@ -33,7 +34,7 @@ def _quiet_start():
             os.close(stream)
 
 
-with _quiet_start():
+with quietly():
     import keras
     import tensorflow as tf
 
@@ -84,4 +85,4 @@ def enough_memory(batch_size: int):
         ) from error
 
 
-__all__ = ["GPUS", "details", "device", "distribution", "enough_memory", "keras", "tf"]
+__all__ = ["GPUS", "details", "device", "distribution", "enough_memory", "keras", "quietly", "tf"]

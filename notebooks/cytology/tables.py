@@ -20,7 +20,8 @@ TEXT = dict.fromkeys(
     + ["split", "model", "architecture", "reason", "finding", "other", "detail", "site", "subtype"]
     + ["category", "magnification", "protocol", "labels", "level", "judged_on", "rule"]
     + ["chosen_on", "fitted_on", "method", "first", "second", "certainty", "weights", "recipe"]
-    + ["predictions", "shift", "amount", "column", "left_out", "interval", "device"],
+    + ["predictions", "shift", "amount", "column", "left_out", "interval", "device"]
+    + ["format", "file", "warning"],
     "str",
 )
 
@@ -48,6 +49,8 @@ WRITTEN_BY = {
     "tables/seeds.csv": "07_comparison",
     "tables/leakage_audit.csv": "09_leakage_audit",
     "tables/robustness.csv": "10_robustness",
+    "tables/exports.csv": "12_export",
+    "model_card.md": "12_export",
 } | {
     f"{name}/{file}": TRAINING_NOTEBOOKS[name]
     for name in ARCHITECTURE_NAMES
@@ -75,6 +78,23 @@ def written_whole(path):
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def folder_written_whole(path):
+    """Context that gives a temporary folder beside `path` and renames it when all went well.
+
+    It takes the place of an earlier folder as a whole: nothing of that one stays behind.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".", dir=path.parent) as beside:
+        new = Path(beside) / "new"
+        new.mkdir()
+        yield new
+        if path.exists():
+            path.replace(Path(beside) / "old")
+        new.replace(path)
 
 
 def require(run: Path, name: str) -> Path:

@@ -21,6 +21,7 @@ from cytology.plots.data import (
     pad_or_stretch,
 )
 from cytology.plots.decisions import abstention, calibration, decision_curve, thresholds
+from cytology.plots.export import exports
 from cytology.plots.inference import predicted_gallery
 from cytology.plots.robustness import (
     against_strength,
@@ -48,6 +49,7 @@ __all__ = [
     "curves",
     "decision_curve",
     "domains_left_out",
+    "exports",
     "forest",
     "gallery",
     "image_sizes",
