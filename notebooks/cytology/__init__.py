@@ -8,6 +8,7 @@ Imports point one way, downwards in this list:
 ``journal``                what happens in a run, noted in `run.json`
 ``headless``               executing a notebook without a person looking on
 ``report``                 the HTML page of a run
+``model_card``             who may use a run's networks for what, in Markdown
 ``plots``                  every figure, a file a group of notebooks: tables in, a figure out
 ``summary``                the comparison in words
 ``simulation``             studies whose truth is known, to check intervals and tests
@@ -16,7 +17,10 @@ Imports point one way, downwards in this list:
 ``spread``                 how far a result moves with the seed of the training
 ``learning_curve``         would more patients help?
 ``leakage``                the audit: one head, three ways to split, true and shuffled labels
+``exported``               exported files, run and held against their network
+``export``                 a network as files for other programs, and what goes with them
 ``inference``              a trained model on new images, at the locked threshold
+``loading``                a model file opened with care
 ``fine_tuning``            the whole network, or what comes after a cut
 ``training``               heads on frozen features, saved models
 ``locked``                 a run's thresholds, calibration, abstention: chosen before test

@@ -8,7 +8,6 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from cytology.architectures import build
 from cytology.augmentation import fit_to_square
@@ -124,7 +123,9 @@ def lite(model: keras.Model, calibration: np.ndarray | None = None) -> bytes:
     converter = tf.lite.TFLiteConverter.from_concrete_functions([traced], owner)
     if calibration is not None:
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        converter.representative_dataset = lambda: ([each[None]] for each in full_range(calibration))
+        converter.representative_dataset = lambda: (
+            [each[None]] for each in full_range(calibration)
+        )
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
         converter.inference_input_type = tf.uint8
         converter.inference_output_type = tf.int8
@@ -161,7 +162,9 @@ def save_for_serving(model: keras.Model, fit: str, folder: Path) -> None:
     @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, name="image_bytes")])
     def from_bytes(image_bytes):
         found = tf.map_fn(
-            lambda each: square_of_bytes(each, size, fit), image_bytes, fn_output_signature=tf.float32
+            lambda each: square_of_bytes(each, size, fit),
+            image_bytes,
+            fn_output_signature=tf.float32,
         )
         return {"logit": model(tf.ensure_shape(found, (None, size, size, 3)), training=False)}
 

@@ -1,5 +1,6 @@
 """Exported files are run and held against the network that they came from."""
 
+import base64
 import time
 import warnings
 from collections.abc import Callable
@@ -85,7 +86,9 @@ def runner(name: str, path: Path) -> Callable:
         from_bytes = loaded.signatures["from_bytes"]
         return lambda contents: from_bytes(image_bytes=tf.constant(contents))["logit"].numpy()[:, 0]
     from_arrays = loaded.signatures["serving_default"]
-    return lambda squares: from_arrays(image=tf.constant(squares, tf.float32))["logit"].numpy()[:, 0]
+    return lambda squares: from_arrays(image=tf.constant(squares, tf.float32))["logit"].numpy()[
+        :, 0
+    ]
 
 
 def lite_runner(path: Path) -> Callable:
@@ -163,8 +166,10 @@ def readable_bytes(path: Path) -> bytes:
     """A file's bytes if TensorFlow reads it as Pillow does; else its pixels as PNG."""
     with Image.open(path) as image:
         plain = image.mode in ("RGB", "L") and image.getexif().get(0x0112, 1) == 1
-        if plain and image.format in ("JPEG", "PNG", "BMP") and not (
-            image.format == "BMP" and image.mode == "L"
+        if (
+            plain
+            and image.format in ("JPEG", "PNG", "BMP")
+            and not (image.format == "BMP" and image.mode == "L")
         ):
             return path.read_bytes()
     stream = BytesIO()
@@ -180,6 +185,13 @@ def pixel_differences(contents: list[bytes], squares: np.ndarray, fit: str) -> d
         for each, square in zip(contents, squares, strict=True)
     ]
     return {"mean": float(np.mean(apart)), "largest": float(np.max(apart))}
+
+
+def serving_request(contents: list[bytes]) -> dict:
+    """The JSON that asks TensorFlow Serving about image files, for `/v1/models/NAME:predict`."""
+    coded = [base64.b64encode(each).decode("ascii") for each in contents]
+    instances = [{"image_bytes": {"b64": each}} for each in coded]
+    return {"signature_name": "from_bytes", "instances": instances}
 
 
 def write_exports(run: Path, table: pd.DataFrame) -> pd.DataFrame:

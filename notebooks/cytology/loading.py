@@ -34,30 +34,9 @@ def load_safely(path: Path, architecture: str, about: dict) -> keras.Model:
     where another minor version of Keras wrote it.
     """
     again = f"run notebook {TRAINING_NOTEBOOKS[architecture]} again"
-    if about.get("classes", CLASSES) != CLASSES:
-        raise InputError(
-            f"{architecture}/metrics.json has the classes in the order "
-            f"{', '.join(map(str, about['classes']))}, not {', '.join(CLASSES)}: {again}."
-        )
-    if about.get("model_sha256", "") not in ("", file_hash(path)):
-        raise InputError(
-            f"{short(path)} is not the file that notebook {TRAINING_NOTEBOOKS[architecture][:2]} "
-            f"wrote: put that one back, or {again}."
-        )
-    try:
-        with zipfile.ZipFile(path) as archive:
-            config = json.loads(archive.read("config.json"))
-            written_by = json.loads(archive.read("metadata.json"))["keras_version"]
-        name, foreign = config["config"]["name"], kinds_in(config["config"]) - KINDS
-    except (zipfile.BadZipFile, KeyError, TypeError, ValueError, OSError) as error:
-        raise InputError(f"{short(path)} is damaged ({in_one_line(error)}): {again}.") from None
-    if foreign:
-        raise InputError(
-            f"{short(path)} has parts that our networks do not have and that may run code "
-            f"({', '.join(sorted(foreign))}), so it is not loaded: {again}."
-        )
-    if name != architecture:
-        raise InputError(f"{short(path)} holds a {name}, not a {architecture}: train it again.")
+    check_origin(path, architecture, about, again)
+    config, written_by = described(path, again)
+    check_parts(path, architecture, config, again)
     if minor(written_by) != minor(keras.version()):
         print(
             f"{short(path)} was written by Keras {written_by}, and this is {keras.version()}: if "
@@ -66,7 +45,7 @@ def load_safely(path: Path, architecture: str, about: dict) -> keras.Model:
     try:
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # what Keras, h5py and zipfile raise differs between versions
-        raise InputError(f"{short(path)} is damaged ({in_one_line(error)}): {again}.") from None
+        raise InputError(damaged(path, error, again)) from None
     size = about.get("image_size", model.input_shape[1])
     if model.input_shape != (None, size, size, 3) or model.output_shape != (None, 1):
         raise InputError(
@@ -74,6 +53,49 @@ def load_safely(path: Path, architecture: str, about: dict) -> keras.Model:
             f"{(size, size, 3)} into (1,): {again}."
         )
     return model
+
+
+def check_origin(path: Path, architecture: str, about: dict, again: str) -> None:
+    """`InputError` if the classes are in another order, or the file was changed since training.
+
+    Runs of earlier versions noted neither.
+    """
+    classes = about.get("classes", CLASSES)
+    if classes != CLASSES:
+        raise InputError(
+            f"{architecture}/metrics.json has the classes in the order "
+            f"{', '.join(map(str, classes))}, not {', '.join(CLASSES)}: {again}."
+        )
+    if "model_sha256" in about and about["model_sha256"] != file_hash(path):
+        raise InputError(
+            f"{short(path)} is not the file that notebook {TRAINING_NOTEBOOKS[architecture][:2]} "
+            f"wrote: put that one back, or {again}."
+        )
+
+
+def described(path: Path, again: str) -> tuple[dict, str]:
+    """What a `.keras` file says of itself: (configuration of the model, version of Keras)."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            config = json.loads(archive.read("config.json"))["config"]
+            written_by = json.loads(archive.read("metadata.json"))["keras_version"]
+        return dict(config), str(written_by)
+    except (zipfile.BadZipFile, KeyError, TypeError, ValueError, OSError) as error:
+        raise InputError(damaged(path, error, again)) from None
+
+
+def check_parts(path: Path, architecture: str, config: dict, again: str) -> None:
+    """`InputError` if a configuration is of another architecture or asks for foreign parts."""
+    foreign = kinds_in(config) - KINDS
+    if foreign:
+        raise InputError(
+            f"{short(path)} has parts that our networks do not have and that may run code "
+            f"({', '.join(sorted(foreign))}), so it is not loaded: {again}."
+        )
+    if config.get("name") != architecture:
+        raise InputError(
+            f"{short(path)} holds a {config.get('name')}, not a {architecture}: train it again."
+        )
 
 
 def kinds_in(config) -> set[str]:
@@ -88,6 +110,11 @@ def kinds_in(config) -> set[str]:
 def minor(version: str) -> tuple[str, ...]:
     """`3.15` of `3.15.1`."""
     return tuple(version.split(".")[:2])
+
+
+def damaged(path: Path, error: Exception, again: str) -> str:
+    """The sentence about a file that cannot be read."""
+    return f"{short(path)} is damaged ({in_one_line(error)}): {again}."
 
 
 def in_one_line(error: Exception) -> str:

@@ -15,7 +15,7 @@ from cytology.evaluation import FEW_GROUPS
 from cytology.predictions import trained
 from cytology.settings import NETWORK_TITLE, file_hash, plural, short, versions
 from cytology.shifts import SHIFTS
-from cytology.summary import baseline_in_words, worth_in_words
+from cytology.summary import baseline_in_words, capital, title, worth_in_words
 from cytology.tables import TRAINING_NOTEBOOKS, WRITTEN_BY, read_json, read_table, write_text
 
 NAME = "model_card.md"
@@ -98,8 +98,8 @@ def contents(run: Path) -> dict:
         "unit": unit,
         "units": plural(unit),
         "domains": domains(run),
-        "networks": [network(run, name, record) for name in names],
-        "others": others(run, names),
+        "networks": [network(run, name, record, plural(unit)) for name in names],
+        "others": others(run, names, plural(unit)),
         "failures": failures(run, names, unit),
         "missing": missing(run, names),
     }
@@ -136,7 +136,7 @@ def domains(run: Path) -> dict[str, str]:
     }
 
 
-def network(run: Path, name: str, record: dict) -> dict:
+def network(run: Path, name: str, record: dict, units: str) -> dict:
     """What the card says of one network."""
     notebook = record.get("notebooks", {}).get(TRAINING_NOTEBOOKS[name], {})
     parameters = notebook.get("parameters", {})
@@ -145,15 +145,18 @@ def network(run: Path, name: str, record: dict) -> dict:
         strength = record.get("parameters", {}).get("reference_strength", 3)
         shifted = shifted[shifted["strength"].isin([0, strength])]
     checks = table(run, "tables/explanation_checks.csv", architecture=name)
+    cooled = table(run, "tables/calibration.csv", model=name)
+    # Isotonic steps are not what the files are used with.
+    cooled = cooled[cooled["method"] != "isotonic"] if len(cooled) else cooled
     return {
         "title": NETWORK_TITLE[name],
         "name": name,
         "about": there(run, f"{name}/metrics.json"),
         "timing": there(run, f"{name}/timing.json"),
         "parameters": parameters,
-        "results": markdown(results(run, name), RESULTS),
+        "results": markdown(results(run, name), RESULTS | {"groups": units}),
         "thresholds": markdown(table(run, "tables/thresholds.csv", model=name), THRESHOLDS),
-        "calibrations": markdown(table(run, "tables/calibration.csv", model=name), CALIBRATIONS),
+        "calibrations": markdown(cooled, CALIBRATIONS),
         "shifted": markdown(shifted, SHIFTED),
         "checks": markdown(checks, {column: column.replace("_", " ") for column in checks}),
         "exports": markdown(table(run, "tables/exports.csv", architecture=name), EXPORTED),
@@ -167,13 +170,21 @@ def results(run: Path, name: str) -> pd.DataFrame:
     if rows.empty:
         rows = table(run, "tables/comparison.csv", architecture=name)
         rows = rows.assign(model=name, level="image") if len(rows) else rows
-    return rows.replace({"model": NETWORK_TITLE}) if len(rows) else rows
+    return with_titles(rows)
 
 
-def others(run: Path, names: list[str]) -> str:
+def others(run: Path, names: list[str], units: str) -> str:
     """The rows of `comparison_all.csv` that are no single network: ensemble, baseline."""
     rows = table(run, "tables/comparison_all.csv", level="image")
-    return markdown(rows[~rows["model"].isin(names)], RESULTS) if len(rows) else ""
+    rows = rows[~rows["model"].isin(names)] if len(rows) else rows
+    return markdown(with_titles(rows), RESULTS | {"groups": units})
+
+
+def with_titles(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows with the names of models as a reader knows them."""
+    return (
+        rows.assign(model=[capital(title(name)) for name in rows["model"]]) if len(rows) else rows
+    )
 
 
 def files(run: Path, name: str) -> list[dict]:
@@ -297,7 +308,7 @@ def markdown(rows: pd.DataFrame, columns: dict[str, str]) -> str:
         return ""
     lines = [[text(columns[name]) for name in names]]
     lines.append(["---:" if is_number(rows[name]) else "---" for name in names])
-    lines += [[cell(row, name) for name in names] for _, row in rows.iterrows()]
+    lines += [[cell(row, name, rows[name]) for name in names] for _, row in rows.iterrows()]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
@@ -306,7 +317,7 @@ def is_number(column: pd.Series) -> bool:
     return pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
 
 
-def cell(row: pd.Series, name: str) -> str:
+def cell(row: pd.Series, name: str, column: pd.Series) -> str:
     """A value as the card shows it: `0.812 (0.745 to 0.870)`, `yes`, a name."""
     value = row[name]
     if isinstance(value, str):
@@ -315,8 +326,8 @@ def cell(row: pd.Series, name: str) -> str:
         return "yes" if value else "**no**"
     if pd.isna(value):
         return ""
-    if float(value).is_integer() and name not in ("temperature", "largest_difference"):
-        return f"{value:,.0f}"
+    if pd.api.types.is_integer_dtype(column):
+        return f"{value:,}"
     if name == "largest_difference":
         return f"{value:.1e}"
     low, high = row.get(f"{name}_low"), row.get(f"{name}_high")

@@ -26,7 +26,9 @@ def exports(table: pd.DataFrame) -> Figure:
     figure, axes = plt.subplots(1, len(PANELS), figsize=(12, height), sharey=True)
     for axis, (column, label) in zip(axes, PANELS.items(), strict=True):
         for place, (name, rows) in enumerate(table.groupby("architecture", sort=False)):
-            values = rows[column].clip(lower=EXACT) if column == "largest_difference" else rows[column]
+            values = (
+                rows[column].clip(lower=EXACT) if column == "largest_difference" else rows[column]
+            )
             heights = rows["format"].map(formats.index) + 0.18 * (1 - place)
             axis.scatter(
                 values,
@@ -47,7 +49,9 @@ def exports(table: pd.DataFrame) -> Figure:
     axes[0].set_ylim(-0.6, len(formats) - 0.4)
     handles, labels = axes[0].get_legend_handles_labels()
     if not table["agrees"].all():
-        handles.append(axes[0].scatter([], [], s=70, color="white", edgecolors="#b00020", linewidths=2.5))
+        handles.append(
+            axes[0].scatter([], [], s=70, color="white", edgecolors="#b00020", linewidths=2.5)
+        )
         labels.append("does not agree")
     figure.legend(handles, labels, loc="outside lower center", ncols=4)
     return figure
