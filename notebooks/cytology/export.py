@@ -123,9 +123,8 @@ def lite(model: keras.Model, calibration: np.ndarray | None = None) -> bytes:
     converter = tf.lite.TFLiteConverter.from_concrete_functions([traced], owner)
     if calibration is not None:
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        converter.representative_dataset = lambda: (
-            [each[None]] for each in full_range(calibration)
-        )
+        watched = full_range(calibration)
+        converter.representative_dataset = lambda: ([each[None]] for each in watched)
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
         converter.inference_input_type = tf.uint8
         converter.inference_output_type = tf.int8
@@ -155,17 +154,16 @@ def save_for_serving(model: keras.Model, fit: str, folder: Path) -> None:
     """
     size = model.input_shape[1]
 
+    def one(contents):
+        return square_of_bytes(contents, size, fit)
+
     @tf.function(input_signature=[tf.TensorSpec((None, size, size, 3), tf.float32, name="image")])
     def from_arrays(image):
         return {"logit": model(image, training=False)}
 
     @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, name="image_bytes")])
     def from_bytes(image_bytes):
-        found = tf.map_fn(
-            lambda each: square_of_bytes(each, size, fit),
-            image_bytes,
-            fn_output_signature=tf.float32,
-        )
+        found = tf.map_fn(one, image_bytes, fn_output_signature=tf.float32)
         return {"logit": model(tf.ensure_shape(found, (None, size, size, 3)), training=False)}
 
     owner = tf.Module()
@@ -176,9 +174,9 @@ def save_for_serving(model: keras.Model, fit: str, folder: Path) -> None:
 
 
 def square_of_bytes(contents: tf.Tensor, size: int, fit: str) -> tf.Tensor:
-    """`augmentation.fit_to_square` in TensorFlow: an image file's bytes to (size, size, 3), float32.
+    """`augmentation.fit_to_square` in TensorFlow: from an image file's bytes to (size, size, 3).
 
-    Whole numbers from 0 to 255. Pillow rounds between rows and columns and first shrinks very
+    Whole numbers from 0 to 255, float32. Pillow rounds between rows and columns and first shrinks very
     large images by averaging; so single pixels differ a little.
     """
     image = tf.io.decode_image(contents, channels=3, expand_animations=False)

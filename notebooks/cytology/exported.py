@@ -81,14 +81,12 @@ def runner(name: str, path: Path) -> Callable:
         return lambda squares: model.predict_on_batch(squares).ravel()
     if name.startswith("tflite"):
         return lite_runner(path)
-    loaded = tf.saved_model.load(str(path / VERSION))
+    signatures = tf.saved_model.load(str(path / VERSION)).signatures
     if name == BYTES:
-        from_bytes = loaded.signatures["from_bytes"]
-        return lambda contents: from_bytes(image_bytes=tf.constant(contents))["logit"].numpy()[:, 0]
-    from_arrays = loaded.signatures["serving_default"]
-    return lambda squares: from_arrays(image=tf.constant(squares, tf.float32))["logit"].numpy()[
-        :, 0
-    ]
+        ask, given, kind = signatures["from_bytes"], "image_bytes", tf.string
+    else:
+        ask, given, kind = signatures["serving_default"], "image", tf.float32
+    return lambda batch: ask(**{given: tf.constant(batch, kind)})["logit"].numpy().ravel()
 
 
 def lite_runner(path: Path) -> Callable:

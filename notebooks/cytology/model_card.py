@@ -16,7 +16,7 @@ from cytology.predictions import trained
 from cytology.settings import NETWORK_TITLE, file_hash, plural, short, versions
 from cytology.shifts import SHIFTS
 from cytology.summary import baseline_in_words, capital, title, worth_in_words
-from cytology.tables import TRAINING_NOTEBOOKS, WRITTEN_BY, read_json, read_table, write_text
+from cytology.tables import TRAINING_NOTEBOOKS, WRITTEN_BY, read_table, write_text
 
 NAME = "model_card.md"
 # What a card draws on beside the networks' own files, and what each adds to it.
@@ -182,9 +182,9 @@ def others(run: Path, names: list[str], units: str) -> str:
 
 def with_titles(rows: pd.DataFrame) -> pd.DataFrame:
     """Rows with the names of models as a reader knows them."""
-    return (
-        rows.assign(model=[capital(title(name)) for name in rows["model"]]) if len(rows) else rows
-    )
+    if rows.empty:
+        return rows
+    return rows.assign(model=[capital(title(name)) for name in rows["model"]])
 
 
 def files(run: Path, name: str) -> list[dict]:

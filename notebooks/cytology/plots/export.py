@@ -13,6 +13,7 @@ PANELS = {
     "latency": "one image in ms",
     "largest_difference": "largest difference of the logit",
 }
+RED = "#b00020"
 EXACT = 1e-8  # a difference of 0 has no place on a logarithmic axis
 
 
@@ -26,9 +27,7 @@ def exports(table: pd.DataFrame) -> Figure:
     figure, axes = plt.subplots(1, len(PANELS), figsize=(12, height), sharey=True)
     for axis, (column, label) in zip(axes, PANELS.items(), strict=True):
         for place, (name, rows) in enumerate(table.groupby("architecture", sort=False)):
-            values = (
-                rows[column].clip(lower=EXACT) if column == "largest_difference" else rows[column]
-            )
+            values = rows[column].clip(lower=EXACT)
             heights = rows["format"].map(formats.index) + 0.18 * (1 - place)
             axis.scatter(
                 values,
@@ -36,7 +35,7 @@ def exports(table: pd.DataFrame) -> Figure:
                 s=70,
                 marker=MARKERS[name],
                 color=NETWORK_COLOUR[name],
-                edgecolors=["black" if agrees else "#b00020" for agrees in rows["agrees"]],
+                edgecolors=["black" if agrees else RED for agrees in rows["agrees"]],
                 linewidths=[0.6 if agrees else 2.5 for agrees in rows["agrees"]],
                 zorder=3,
                 label=NETWORK_TITLE[name],
@@ -49,9 +48,7 @@ def exports(table: pd.DataFrame) -> Figure:
     axes[0].set_ylim(-0.6, len(formats) - 0.4)
     handles, labels = axes[0].get_legend_handles_labels()
     if not table["agrees"].all():
-        handles.append(
-            axes[0].scatter([], [], s=70, color="white", edgecolors="#b00020", linewidths=2.5)
-        )
+        handles.append(axes[0].scatter([], [], s=70, color="white", edgecolors=RED, linewidths=2.5))
         labels.append("does not agree")
     figure.legend(handles, labels, loc="outside lower center", ncols=4)
     return figure
