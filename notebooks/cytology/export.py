@@ -93,9 +93,7 @@ def export(
 
 def in_float32(model: keras.Model) -> keras.Model:
     """The same network computing in float32: other runtimes may not know its half precision."""
-    if model.dtype_policy.compute_dtype == "float32" and all(
-        layer.compute_dtype == "float32" for layer in model.layers
-    ):
+    if all(layer.compute_dtype == "float32" for layer in model.layers):
         return model
     twin = build(model.name, model.input_shape[1], None)
     twin.set_weights(model.get_weights())
@@ -176,8 +174,8 @@ def save_for_serving(model: keras.Model, fit: str, folder: Path) -> None:
 def square_of_bytes(contents: tf.Tensor, size: int, fit: str) -> tf.Tensor:
     """`augmentation.fit_to_square` in TensorFlow: from an image file's bytes to (size, size, 3).
 
-    Whole numbers from 0 to 255, float32. Pillow rounds between rows and columns and first shrinks very
-    large images by averaging; so single pixels differ a little.
+    Whole numbers from 0 to 255, float32. Pillow rounds between rows and columns, and first shrinks
+    very large images by averaging; so single pixels differ a little.
     """
     image = tf.io.decode_image(contents, channels=3, expand_animations=False)
     sides = tf.shape(image)[:2]
