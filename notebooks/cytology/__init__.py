@@ -19,6 +19,7 @@ Imports point one way, downwards in this list:
 ``leakage``                the audit: one head, three ways to split, true and shuffled labels
 ``exported``               exported files, run and held against their network
 ``export``                 a network as files for other programs, and what goes with them
+``serving``                a network for TensorFlow Serving; resizing there as Pillow does it
 ``inference``              a trained model on new images, at the locked threshold
 ``loading``                a model file opened with care
 ``fine_tuning``            the whole network, or what comes after a cut

@@ -5,6 +5,7 @@ that only handle tables do not.
 """
 
 import contextlib
+import logging
 import os
 import sys
 import tempfile
@@ -14,11 +15,15 @@ from cytology.settings import InputError, cores
 
 @contextlib.contextmanager
 def quietly():
-    """Hold back what C++ code writes to the error stream, and show it if something fails.
+    """Hold back what TensorFlow has to say, and show what its C++ code said if something fails.
 
-    TensorFlow logs before its log level is set, and its converters whatever the level; no variable
+    It logs before its log level is set, and its converters whatever the level; no variable
     silences those lines.
     """
+    loggers = [logging.getLogger(name) for name in ("tensorflow", "absl")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     sys.stderr.flush()
     stream = os.dup(2)
     with tempfile.TemporaryFile() as collected:
@@ -32,6 +37,8 @@ def quietly():
         finally:
             os.dup2(stream, 2)
             os.close(stream)
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
 
 
 with quietly():

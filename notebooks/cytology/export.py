@@ -17,6 +17,7 @@ from cytology.decisions import RULES
 from cytology.inference import locked_decision
 from cytology.loading import CLASSES
 from cytology.quality import open_rgb
+from cytology.serving import LIMITS, save_for_serving
 from cytology.settings import InputError, file_hash, versions
 from cytology.splitting import read_split
 from cytology.tables import folder_written_whole, write_json
@@ -30,16 +31,13 @@ FILES = {
     "saved_model": "saved_model",
 }
 VERSION = "1"  # TensorFlow Serving wants a numbered folder below the model's
-LIMITS = (
-    "Send upright 8-bit JPEG, PNG or 24-bit BMP. TensorFlow knows no camera orientation (EXIF), "
-    "drops transparency instead of laying it on white, and reads no TIFF."
-)
+NOT_FOR = {("h5", "mobilenetv2"), ("h5", "inceptionv3")}  # the original had DenseNet121 only
 
 
 def formats_of(architecture: str, wanted: str) -> list[str]:
     """The formats that `wanted` (all, or names with commas) means for an architecture.
 
-    Only DenseNet121 has `h5`, as in the original project. Raises `InputError` for another name.
+    Raises `InputError` for a name that is none.
     """
     names = list(FILES) if wanted == "all" else [name.strip() for name in wanted.split(",")]
     unknown = [name for name in names if name not in FILES]
@@ -48,9 +46,6 @@ def formats_of(architecture: str, wanted: str) -> list[str]:
             f"Parameter `export_formats` names {unknown[0]!r}; there are: all, {', '.join(FILES)}."
         )
     return [name for name in FILES if name in names and (name, architecture) not in NOT_FOR]
-
-
-NOT_FOR = {("h5", "mobilenetv2"), ("h5", "inceptionv3")}
 
 
 def images_of(run: Path, part: str, count: int, seed: int) -> list[str]:
@@ -82,7 +77,8 @@ def export(
             if each == "keras":
                 shutil.copyfile(run / name / "model.keras", path)
             elif each == "h5":
-                model.save(path)
+                with quietly():
+                    model.save(path)
             elif each == "saved_model":
                 save_for_serving(model, about["fit"], path / VERSION)
             else:
@@ -139,68 +135,6 @@ def full_range(squares: np.ndarray) -> np.ndarray:
     found = squares.astype(np.float32)
     found[0, 0, 0], found[0, -1, -1] = 0, 255
     return found
-
-
-# ------------------------------------------------------------ TensorFlow Serving
-
-
-def save_for_serving(model: keras.Model, fit: str, folder: Path) -> None:
-    """Write a SavedModel with two signatures, each from a batch to its `logit`, (batch, 1).
-
-    `serving_default` takes `image`, raw RGB squares of shape (batch, size, size, 3), float32;
-    `from_bytes` takes `image_bytes`, the bytes of image files, shape (batch,).
-    """
-    size = model.input_shape[1]
-
-    def one(contents):
-        return square_of_bytes(contents, size, fit)
-
-    @tf.function(input_signature=[tf.TensorSpec((None, size, size, 3), tf.float32, name="image")])
-    def from_arrays(image):
-        return {"logit": model(image, training=False)}
-
-    @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, name="image_bytes")])
-    def from_bytes(image_bytes):
-        found = tf.map_fn(one, image_bytes, fn_output_signature=tf.float32)
-        return {"logit": model(tf.ensure_shape(found, (None, size, size, 3)), training=False)}
-
-    owner = tf.Module()
-    owner.variables_in_use = from_arrays.get_concrete_function().variables
-    signatures = {"serving_default": from_arrays, "from_bytes": from_bytes}
-    with quietly():
-        tf.saved_model.save(owner, str(folder), signatures)
-
-
-def square_of_bytes(contents: tf.Tensor, size: int, fit: str) -> tf.Tensor:
-    """`augmentation.fit_to_square` in TensorFlow: from an image file's bytes to (size, size, 3).
-
-    Whole numbers from 0 to 255, float32. Pillow rounds between rows and columns, and first shrinks
-    very large images by averaging; so single pixels differ a little.
-    """
-    image = tf.io.decode_image(contents, channels=3, expand_animations=False)
-    sides = tf.shape(image)[:2]
-    if fit == "stretch":
-        return tf.ensure_shape(resized(image, [size, size]), (size, size, 3))
-    scale = size / tf.cast(tf.reduce_max(sides), tf.float64)
-    inner = tf.maximum(tf.cast(tf.round(tf.cast(sides, tf.float64) * scale), tf.int32), 1)
-    small = resized(image, inner)
-    colour = border_colour(small)
-    first = (size - inner) // 2
-    margins = tf.concat([tf.stack([first, size - inner - first], axis=1), [[0, 0]]], axis=0)
-    return tf.ensure_shape(tf.pad(small - colour, margins) + colour, (size, size, 3))
-
-
-def resized(image: tf.Tensor, sides) -> tf.Tensor:
-    """An image in another size, whole numbers; the filter widens when it shrinks, as Pillow's."""
-    return tf.round(tf.image.resize(image, sides, "bilinear", antialias=True))
-
-
-def border_colour(image: tf.Tensor) -> tf.Tensor:
-    """Median colour of the border, rounded down, as `augmentation.border_colour` has it."""
-    border = tf.concat([image[0], image[-1], image[:, 0], image[:, -1]], axis=0)
-    ordered = tf.sort(border, axis=0)
-    half = tf.shape(border)[0] // 2  # of an even number
-    return tf.floor((ordered[half - 1] + ordered[half]) / 2)
 
 
 # ------------------------------------------------------------- what goes with it

@@ -47,7 +47,10 @@ CALIBRATIONS = {"method": "method", "fitted_on": "fitted on", "temperature": "te
 CALIBRATIONS |= {"judged_on": "judged", "loss": "log loss", "brier": "Brier score", "ece": "ECE"}
 SHIFTED = {"shift": "shift", "amount": "amount", "auc": "AUC", "auc_drop": "drop of AUC"}
 EXPORTED = {"format": "format", "file": "file", "megabytes": "MB", "latency": "ms an image"}
-EXPORTED |= {"largest_difference": "largest difference of the logit"}
+EXPORTED |= {
+    "pixel_difference": "pixels differ by",
+    "largest_difference": "largest difference of the logit",
+}
 EXPORTED |= {"changed_decisions": "changed decisions", "images": "of images", "agrees": "agrees"}
 
 
@@ -328,6 +331,8 @@ def cell(row: pd.Series, name: str, column: pd.Series) -> str:
         return ""
     if pd.api.types.is_integer_dtype(column):
         return f"{value:,}"
+    if name == "pixel_difference":
+        return f"{value:g}"
     if name == "largest_difference":
         return f"{value:.1e}"
     low, high = row.get(f"{name}_low"), row.get(f"{name}_high")
