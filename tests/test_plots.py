@@ -110,6 +110,21 @@ def test_learning_curves_have_a_row_a_stage():
     assert len(axes[0].lines) == 4 and len(axes[2].lines) == 2
 
 
+def test_an_exported_file_that_does_not_agree_is_rimmed_in_red():
+    rows = [("mobilenetv2", "keras", True), ("mobilenetv2", "tflite_int8", False)]
+    rows += [("densenet121", name, True) for name in ("keras", "h5", "tflite_int8")]
+    table = pd.DataFrame(rows, columns=["architecture", "format", "agrees"])
+    table = table.assign(megabytes=9.0, latency=20.0, largest_difference=[0, 1, 0, 0, 1])
+    axes = plots.exports(table.assign(tolerance=[1e-3, np.nan, 1e-3, 1e-3, np.nan])).axes
+    assert [label.get_text() for label in axes[0].get_yticklabels()] == [
+        "keras", "h5", "tflite int8",
+    ]  # fmt: skip
+    first, second = axes[2].collections[:2]
+    assert [to_hex(colour) for colour in first.get_edgecolors()] == ["#000000", "#b00020"]
+    assert [to_hex(colour) for colour in second.get_edgecolors()] == ["#000000"] * 3
+    assert first.get_offsets()[:, 0].tolist() == [1e-8, 1] and len(axes[2].lines) == 1
+
+
 MODELS = [("fold0", "head"), ("final", "head"), ("final", "fine_tune")]
 
 

@@ -8,6 +8,7 @@ Imports point one way, downwards in this list:
 ``journal``                what happens in a run, noted in `run.json`
 ``headless``               executing a notebook without a person looking on
 ``report``                 the HTML page of a run
+``model_card``             who may use a run's networks for what, in Markdown
 ``plots``                  every figure, a file a group of notebooks: tables in, a figure out
 ``widgets``                a slider and an upload button, where a person looks on
 ``summary``                the comparison in words
@@ -17,12 +18,16 @@ Imports point one way, downwards in this list:
 ``spread``                 how far a result moves with the seed of the training
 ``learning_curve``         would more patients help?
 ``leakage``                the audit: one head, three ways to split, true and shuffled labels
+``exported``               exported files, run and held against their network
+``export``                 a network as files for other programs, and what goes with them
+``serving``                a network for TensorFlow Serving; resizing there as Pillow does it
 ``explained_run``          every check of a network's heatmaps; mistakes and their neighbours
 ``explanation_checks``     whether heatmaps deserve belief, against chance
 ``explanation``            Grad-CAM, HiResCAM, integrated gradients; heat over the picture
 ``inference``              a trained model on new images: answer, or refer to a pathologist
 ``new_images``             which images: a folder, an archive, a list
 ``neighbours``             nearest images in feature space, images unlike any, the map
+``loading``                a model file opened with care
 ``fine_tuning``            the whole network, or what comes after a cut
 ``training``               heads on frozen features, saved models
 ``locked``                 a run's thresholds, calibration, abstention: chosen before test

@@ -5,6 +5,7 @@ that only handle tables do not.
 """
 
 import contextlib
+import logging
 import os
 import sys
 import tempfile
@@ -13,11 +14,16 @@ from cytology.settings import InputError, cores
 
 
 @contextlib.contextmanager
-def _quiet_start():
-    """Hold back what C++ code writes to the error stream, and show it if the start fails.
+def quietly():
+    """Hold back what TensorFlow has to say, and show what its C++ code said if something fails.
 
-    TensorFlow logs before its log level is set; no variable silences those lines.
+    It logs before its log level is set, and its converters whatever the level; no variable
+    silences those lines.
     """
+    loggers = [logging.getLogger(name) for name in ("tensorflow", "absl")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     sys.stderr.flush()
     stream = os.dup(2)
     with tempfile.TemporaryFile() as collected:
@@ -31,9 +37,11 @@ def _quiet_start():
         finally:
             os.dup2(stream, 2)
             os.close(stream)
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
 
 
-with _quiet_start():
+with quietly():
     import keras
     import tensorflow as tf
 
@@ -84,4 +92,4 @@ def enough_memory(batch_size: int):
         ) from error
 
 
-__all__ = ["GPUS", "details", "device", "distribution", "enough_memory", "keras", "tf"]
+__all__ = ["GPUS", "details", "device", "distribution", "enough_memory", "keras", "quietly", "tf"]

@@ -17,6 +17,7 @@ from cytology.datasets import image_root
 from cytology.evaluation import without_probabilities
 from cytology.features import key_of_run
 from cytology.intervals import metrics_with_intervals
+from cytology.loading import load_safely
 from cytology.neighbours import Reference, nearest, read_reference, reference, write_reference
 from cytology.new_images import Images
 from cytology.pipeline import decode, frozen_features
@@ -28,13 +29,10 @@ from cytology.tables import read_json, read_table, require
 
 
 def load_trained(run: Path, architecture: str) -> tuple[keras.Model, dict]:
-    """The saved model of a run and its `metrics.json`; Keras' safe mode, no code is run."""
+    """The saved model of a run and its `metrics.json`; see `loading.load_safely`."""
     path = require(run, f"{architecture}/model.keras")
     about = read_json(run, f"{architecture}/metrics.json")
-    model = keras.saving.load_model(path, compile=False, safe_mode=True)
-    if model.name != architecture:
-        raise InputError(f"{path} holds a {model.name}, not a {architecture}: train it again.")
-    return model, about
+    return load_safely(path, architecture, about), about
 
 
 def features_of_model(

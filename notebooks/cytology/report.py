@@ -16,6 +16,7 @@ from urllib.parse import quote
 import pandas as pd
 
 from cytology.caveats import caveats
+from cytology.model_card import card_html
 from cytology.settings import PARAMETERS, short
 from cytology.summary import capital, title
 from cytology.tables import TRAINING_NOTEBOOKS, WRITTEN_BY, read_table, written_whole
@@ -72,6 +73,7 @@ SERIES = {
     "09": "Leakage audit",
     "10": "Robustness",
     "11": "Explanation",
+    "12": "Export",
 }
 
 
@@ -129,6 +131,7 @@ def contents(run: Path) -> dict:
         "split": read_if_there(run, "split.json"),
         "notebooks": notebooks(run, record),
         "parameters": parameters(record),
+        "model_card": card_html(run),
         "written_by": WRITTEN_BY,
     }
 

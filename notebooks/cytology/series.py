@@ -47,9 +47,13 @@ NEEDS["07_comparison"] = tuple(TRAINING_NOTEBOOKS.values())
 NEEDS["08_inference"] = ("07_comparison",)
 NEEDS["09_leakage_audit"] = NEEDS["10_robustness"] = tuple(TRAINING_NOTEBOOKS.values())
 NEEDS["11_explanation"] = tuple(TRAINING_NOTEBOOKS.values())
-# Notebook 08 asks questions of a finished run: other questions do not make it another run.
-QUESTIONS = ("predict_with", "images", "show_images", "threshold_rule")
-QUESTIONS += ("images_classes", "images_patient_pattern", "images_patients_csv", "refer_share")
+# The model card tells what the others found.
+NEEDS["12_export"] = ("07_comparison", "09_leakage_audit", "10_robustness", "11_explanation")
+# What is asked of a finished run: other questions do not make it another run.
+QUESTIONS = ("predict_with", "images", "show_images", "threshold_rule", "refer_share")
+QUESTIONS += ("images_classes", "images_patient_pattern", "images_patients_csv")
+QUESTIONS += ("explain_with", "explain_layer", "map_method")
+QUESTIONS += ("export_with", "export_formats", "check_images", "calibration_images")
 
 
 # ----------------------------------------------------------------- notebooks

@@ -157,6 +157,11 @@ PARAMETERS = {
     "perturbed_images": Rule("of the explained, how many are covered and turned", int, 2),
     "map_method": Rule("of the map of features", str, choices=("pca", "tsne")),
     "reference_strength": Rule("strength of a shift that the tables compare at", int, 1, 5),
+    # 12
+    "export_with": Rule("whose model is exported", str, choices=("all", *ARCHITECTURE_NAMES)),
+    "export_formats": Rule("all, or names of formats with commas between", str),
+    "check_images": Rule("test images that each exported file must agree on", int, 2, 2000),
+    "calibration_images": Rule("training images that set the ranges of int8", int, 8, 2000),
 }
 
 

@@ -22,7 +22,7 @@ TEXT = dict.fromkeys(
     + ["chosen_on", "fitted_on", "method", "first", "second", "certainty", "weights", "recipe"]
     + ["predictions", "shift", "amount", "column", "left_out", "interval", "device"]
     + ["check", "asks", "chance_of", "passed", "neighbour", "nearest", "nearest_label"]
-    + ["refer_why"],
+    + ["refer_why", "format", "file", "warning"],
     "str",
 )
 
@@ -51,6 +51,8 @@ WRITTEN_BY = {
     "tables/leakage_audit.csv": "09_leakage_audit",
     "tables/robustness.csv": "10_robustness",
     "tables/explanation_checks.csv": "11_explanation",
+    "tables/exports.csv": "12_export",
+    "model_card.md": "12_export",
 } | {
     f"{name}/{file}": TRAINING_NOTEBOOKS[name]
     for name in ARCHITECTURE_NAMES
@@ -78,6 +80,23 @@ def written_whole(path):
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def folder_written_whole(path):
+    """Context that gives a temporary folder beside `path` and renames it when all went well.
+
+    It takes the place of an earlier folder as a whole: nothing of that one stays behind.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".", dir=path.parent) as beside:
+        new = Path(beside) / "new"
+        new.mkdir()
+        yield new
+        if path.exists():
+            path.replace(Path(beside) / "old")
+        new.replace(path)
 
 
 def require(run: Path, name: str) -> Path:

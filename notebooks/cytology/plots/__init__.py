@@ -28,6 +28,7 @@ from cytology.plots.explanation import (
     heatmaps,
     neighbours,
 )
+from cytology.plots.export import exports
 from cytology.plots.inference import answers, at_threshold, predicted_gallery
 from cytology.plots.robustness import (
     against_strength,
@@ -59,6 +60,7 @@ __all__ = [
     "deletion_and_insertion",
     "domains_left_out",
     "explanation_checks",
+    "exports",
     "feature_map",
     "forest",
     "gallery",

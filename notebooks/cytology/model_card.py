@@ -1,0 +1,352 @@
+"""The model card of a run: who may use its networks for what, and how far they can be trusted.
+
+The questions are those of Mitchell et al. 2019 (doi 10.1145/3287560.3287596). All answers come
+from the run's own files; what is not there is said, with the notebook that writes it.
+"""
+
+import json
+import re
+from pathlib import Path
+
+import pandas as pd
+
+from cytology.caveats import caveats
+from cytology.evaluation import FEW_GROUPS
+from cytology.predictions import trained
+from cytology.settings import NETWORK_TITLE, file_hash, plural, short, versions
+from cytology.shifts import SHIFTS
+from cytology.summary import baseline_in_words, capital, title, worth_in_words
+from cytology.tables import TRAINING_NOTEBOOKS, WRITTEN_BY, read_table, write_text
+
+NAME = "model_card.md"
+# What a card draws on beside the networks' own files, and what each adds to it.
+SOURCES = {
+    "dataset.json": "the data",
+    "split.json": "the split",
+    "run.json": "parameters, versions and times",
+    "tables/comparison.csv": "the metrics",
+    "tables/comparison_all.csv": "the metrics by group and on test",
+    "tables/thresholds.csv": "locked thresholds",
+    "tables/calibration.csv": "calibration",
+    "tables/robustness.csv": "robustness",
+    "tables/explanation_checks.csv": "checks of the explanations",
+    "tables/exports.csv": "checks of the exported files",
+}
+WRITERS = WRITTEN_BY | {
+    "run.json": "run_all.py",
+    "tables/explanation_checks.csv": "11_explanation",
+}
+DOMAINS = ("site", "stain", "magnification", "subtype", "category")
+RESULTS = {"model": "what", "level": "by", "judged_on": "judged", "images": "images"}
+RESULTS |= {"groups": "groups", "auc": "AUC", "accuracy": "accuracy", "recall": "sensitivity"}
+RESULTS |= {"specificity": "specificity", "loss": "log loss", "ece": "ECE"}
+THRESHOLDS = {"rule": "rule", "chosen_on": "chosen on", "threshold": "probability"}
+THRESHOLDS |= {"threshold_logit": "logit", "judged_on": "judged", "recall": "sensitivity"}
+THRESHOLDS |= {"specificity": "specificity"}
+CALIBRATIONS = {"method": "method", "fitted_on": "fitted on", "temperature": "temperature"}
+CALIBRATIONS |= {"judged_on": "judged", "loss": "log loss", "brier": "Brier score", "ece": "ECE"}
+SHIFTED = {"shift": "shift", "amount": "amount", "auc": "AUC", "auc_drop": "drop of AUC"}
+EXPORTED = {"format": "format", "file": "file", "megabytes": "MB", "latency": "ms an image"}
+EXPORTED |= {
+    "pixel_difference": "pixels differ by",
+    "largest_difference": "largest difference of the logit",
+}
+EXPORTED |= {"changed_decisions": "changed decisions", "images": "of images", "agrees": "agrees"}
+
+
+def write_model_card(run: Path) -> Path:
+    """Write `model_card.md` of the run folder `run` from whatever is there; returns its path."""
+    from jinja2 import Environment, FileSystemLoader
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"text": text, "code": code, "title": NETWORK_TITLE.get}
+    card = environment.get_template(f"{NAME}.jinja").render(contents(run))
+    write_text(run, NAME, re.sub(r"\n{3,}", "\n\n", card).strip() + "\n")
+    return run / NAME
+
+
+def card_html(run: Path) -> str:
+    """The run's card as HTML for a page that has headings of its own; empty without a card."""
+    import mistune
+
+    class Below(mistune.HTMLRenderer):
+        def heading(self, text, level, **attributes):
+            return super().heading(text, min(level + 2, 6), **attributes)
+
+    path = run / NAME
+    if not path.is_file():
+        return ""
+    page = mistune.create_markdown(renderer=Below(escape=True), plugins=["table"])
+    # Wide tables scroll on their own.
+    html = page(path.read_text(encoding="utf-8"))
+    html = html.replace("<table>", '<div class="scroll" tabindex="0"><table class="results">')
+    return html.replace("</table>", "</table></div>")
+
+
+def contents(run: Path) -> dict:
+    """Everything that the card says, read from the run folder."""
+    record, names = there(run, "run.json"), trained(run)
+    split = there(run, "split.json")
+    unit = split.get("unit", "group")
+    return {
+        "run": short(run),
+        "names": names,
+        "record": record,
+        "versions": record.get("versions") or versions(),
+        "caveats": [caveat.text for caveat in caveats(run)],
+        "dataset": there(run, "dataset.json"),
+        "split": split,
+        "unit": unit,
+        "units": plural(unit),
+        "domains": domains(run),
+        "networks": [network(run, name, record, plural(unit)) for name in names],
+        "others": others(run, names, plural(unit)),
+        "failures": failures(run, names, unit),
+        "missing": missing(run, names),
+    }
+
+
+def there(run: Path, name: str) -> dict:
+    """A JSON file of the run; empty when it is missing."""
+    path = run / name
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def table(run: Path, name: str, **keys) -> pd.DataFrame:
+    """Rows of a table of the run in which columns have the given values; empty when missing."""
+    if not (run / name).is_file():
+        return pd.DataFrame()
+    rows = read_table(run, name)
+    for column, value in keys.items():
+        rows = rows[rows[column] == value]
+    return rows
+
+
+def domains(run: Path) -> dict[str, str]:
+    """How many images each stain, site and the like has, where the manifest knows them."""
+    manifest = table(run, "manifest.csv")
+    counts = {
+        name: manifest.loc[manifest[name] != "", name].value_counts()
+        for name in DOMAINS
+        if name in manifest
+    }
+    return {
+        name: ", ".join(f"{value} ({count:,})" for value, count in found.items())
+        for name, found in counts.items()
+        if len(found)
+    }
+
+
+def network(run: Path, name: str, record: dict, units: str) -> dict:
+    """What the card says of one network."""
+    notebook = record.get("notebooks", {}).get(TRAINING_NOTEBOOKS[name], {})
+    parameters = notebook.get("parameters", {})
+    shifted = table(run, "tables/robustness.csv", architecture=name)
+    if len(shifted):
+        strength = record.get("parameters", {}).get("reference_strength", 3)
+        shifted = shifted[shifted["strength"].isin([0, strength])]
+    checks = table(run, "tables/explanation_checks.csv", architecture=name)
+    cooled = table(run, "tables/calibration.csv", model=name)
+    # Isotonic steps are not what the files are used with.
+    cooled = cooled[cooled["method"] != "isotonic"] if len(cooled) else cooled
+    return {
+        "title": NETWORK_TITLE[name],
+        "name": name,
+        "about": there(run, f"{name}/metrics.json"),
+        "timing": there(run, f"{name}/timing.json"),
+        "parameters": parameters,
+        "results": markdown(results(run, name), RESULTS | {"groups": units}),
+        "thresholds": markdown(table(run, "tables/thresholds.csv", model=name), THRESHOLDS),
+        "calibrations": markdown(cooled, CALIBRATIONS),
+        "shifted": markdown(shifted, SHIFTED),
+        "checks": markdown(checks, {column: column.replace("_", " ") for column in checks}),
+        "exports": markdown(table(run, "tables/exports.csv", architecture=name), EXPORTED),
+        "files": files(run, name),
+    }
+
+
+def results(run: Path, name: str) -> pd.DataFrame:
+    """The network's rows of `comparison_all.csv`; without that table those of `comparison.csv`."""
+    rows = table(run, "tables/comparison_all.csv", model=name)
+    if rows.empty:
+        rows = table(run, "tables/comparison.csv", architecture=name)
+        rows = rows.assign(model=name, level="image") if len(rows) else rows
+    return with_titles(rows)
+
+
+def others(run: Path, names: list[str], units: str) -> str:
+    """The rows of `comparison_all.csv` that are no single network: ensemble, baseline."""
+    rows = table(run, "tables/comparison_all.csv", level="image")
+    rows = rows[~rows["model"].isin(names)] if len(rows) else rows
+    return markdown(with_titles(rows), RESULTS | {"groups": units})
+
+
+def with_titles(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows with the names of models as a reader knows them."""
+    if rows.empty:
+        return rows
+    return rows.assign(model=[capital(title(name)) for name in rows["model"]])
+
+
+def files(run: Path, name: str) -> list[dict]:
+    """The network's own files: name, MB and hash."""
+    return [
+        {
+            "file": f"{name}/{path.name}",
+            "megabytes": path.stat().st_size / 1e6,
+            "sha256": file_hash(path),
+        }
+        for path in sorted((run / name).glob("model.*"))
+    ]
+
+
+def missing(run: Path, names: list[str]) -> list[dict]:
+    """What the card could not draw on: file, what it would tell, what writes it."""
+    wanted = dict(SOURCES)
+    for name in names:
+        wanted |= {f"{name}/{file}": "the network" for file in ("metrics.json", "model.keras")}
+    return [
+        {"file": file, "adds": adds, "writer": WRITERS[file]}
+        for file, adds in wanted.items()
+        if not (run / file).is_file()
+    ]
+
+
+# ---------------------------------------------------------------------- failures
+
+
+def failures(run: Path, names: list[str], unit: str) -> list[str]:
+    """What is known to go wrong with these networks, a sentence or two each."""
+    return [
+        *few(run, unit),
+        *no_better_than_size_and_colour(run),
+        *missed(run),
+        *shaken(run),
+        *unexplained(run),
+        *badly_exported(run, names),
+    ]
+
+
+def few(run: Path, unit: str) -> list[str]:
+    """That few groups make wide intervals."""
+    rows = table(run, "tables/comparison.csv")
+    if rows.empty or rows["groups"].min() >= FEW_GROUPS:
+        return []
+    row = rows.sort_values("groups").iloc[0]
+    return [f"Judged on {row['groups']} {plural(unit)} only. {worth_in_words(row, unit)}"]
+
+
+def no_better_than_size_and_colour(run: Path) -> list[str]:
+    """Whether the networks beat the baseline that sees no cell."""
+    pairs = table(run, "tables/pairwise.csv", family="baseline", level="image")
+    if pairs.empty or (pairs["protocol"] == "original").any():
+        return []
+    return baseline_in_words(pairs[~pairs["weights"].str.contains("random")])
+
+
+def missed(run: Path) -> list[str]:
+    """Thresholds that do not reach on test the sensitivity that they were chosen for."""
+    rows = table(run, "tables/thresholds.csv", rule="sensitivity", judged_on="test")
+    return [
+        f"{NETWORK_TITLE[row.model]}: the threshold that was to find "
+        f"{row.wanted_sensitivity:.0%} of the malignant test images found {row.recall:.0%}."
+        for row in rows.itertuples()
+        if row.recall < row.wanted_sensitivity
+    ]
+
+
+def shaken(run: Path) -> list[str]:
+    """Shifts under which a network loses AUC, at any strength, beyond what its interval allows."""
+    rows = table(run, "tables/robustness.csv")
+    if rows.empty:
+        return []
+    rows = rows[(rows["auc_drop_low"] > 0) & rows["shift"].isin(SHIFTS)]
+    return [
+        f"{NETWORK_TITLE[name]} separates the classes less well under: "
+        + "; ".join(
+            f"{shift} from strength {part['strength'].min()} on (AUC falls by up to "
+            f"{part['auc_drop'].max():.3f})"
+            for shift, part in found.groupby("shift", sort=False)
+        )
+        + "."
+        for name, found in rows.groupby("architecture", sort=False)
+    ]
+
+
+def unexplained(run: Path) -> list[str]:
+    """Checks that the heatmaps of a network did not pass."""
+    rows = table(run, "tables/explanation_checks.csv")
+    if rows.empty:
+        return []
+    return [
+        f"{NETWORK_TITLE[name]}: its heatmaps fail "
+        f"{', '.join(dict.fromkeys(found['check'].astype(str)))}. Do not explain it by them."
+        for name, found in rows[~rows["passed"].astype(bool)].groupby("architecture", sort=False)
+    ]
+
+
+def badly_exported(run: Path, names: list[str]) -> list[str]:
+    """Exported files that do not agree with the network, or that are of an earlier one."""
+    rows = table(run, "tables/exports.csv")
+    said = [] if rows.empty else [warning for warning in rows["warning"] if warning]
+    for name in names:
+        model = run / name / "model.keras"
+        known = there(run, f"exports/{name}/export.json").get("model_sha256")
+        if known and model.is_file() and known != file_hash(model):
+            said.append(
+                f"{NETWORK_TITLE[name]} was trained again after it was exported: run notebook 12."
+            )
+    return said
+
+
+# ---------------------------------------------------------------------- Markdown
+
+
+def markdown(rows: pd.DataFrame, columns: dict[str, str]) -> str:
+    """Columns of a table (name: heading) in Markdown, numbers with their intervals; or nothing."""
+    names = [name for name in columns if name in rows]
+    if rows.empty or not names:
+        return ""
+    lines = [[text(columns[name]) for name in names]]
+    lines.append(["---:" if is_number(rows[name]) else "---" for name in names])
+    lines += [[cell(row, name, rows[name]) for name in names] for _, row in rows.iterrows()]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def is_number(column: pd.Series) -> bool:
+    """Whether a column holds numbers; truth values are words."""
+    return pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
+
+
+def cell(row: pd.Series, name: str, column: pd.Series) -> str:
+    """A value as the card shows it: `0.812 (0.745 to 0.870)`, `yes`, a name."""
+    value = row[name]
+    if isinstance(value, str):
+        return text(value)
+    if pd.api.types.is_bool(value):
+        return "yes" if value else "**no**"
+    if pd.isna(value):
+        return ""
+    if pd.api.types.is_integer_dtype(column):
+        return f"{value:,}"
+    if name == "pixel_difference":
+        return f"{value:g}"
+    if name == "largest_difference":
+        return f"{value:.1e}"
+    low, high = row.get(f"{name}_low"), row.get(f"{name}_high")
+    bounds = "" if low is None or pd.isna(low) else f" ({low:.3f} to {high:.3f})"
+    return f"{value:.3f}{bounds}"
+
+
+def text(value) -> str:
+    """Words of a user or a table, with whatever Markdown or HTML would read into them escaped."""
+    escaped = re.sub(r"([\\`*<>\[\]|~&])", r"\\\1", " ".join(str(value).split()))
+    return re.sub(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\\_", escaped)
+
+
+def code(value) -> str:
+    """A path or a name as it is, set as code."""
+    plain = " ".join(str(value).split()).replace("`", "'")
+    return f"`{plain}`" if plain else ""
