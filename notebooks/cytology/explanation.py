@@ -24,8 +24,8 @@ METHODS = ("gradcam", "hirescam")
 
 def last_map(model: keras.Model) -> str:
     """The layer whose maps are averaged into the pooled features: the last that knows where."""
-    pooled = model.get_layer("features").input
-    return next(layer.name for layer in model.layers if layer.output is pooled)
+    # By its shape: with half precision, older minors of Keras 3 put a cast before the pooling.
+    return [layer.name for layer in model.layers if len(layer.output.shape) == 4][-1]
 
 
 def map_of(model: keras.Model, layer: str):

@@ -151,7 +151,9 @@ PARAMETERS = {
     "refer_share": Rule("share of the least sure images that is to be referred", float, 0.0, 0.9),
     "show_images": Rule("how many pictures to show", int, 1, 200),
     "shift_images": Rule("most images to shift; spread over the groups", int, 8),
-    "explain_with": Rule("whose answers notebook 11 shows", str, choices=ARCHITECTURE_NAMES),
+    "explain_with": Rule(
+        "whose answers notebook 11 explains", str, choices=("all", *ARCHITECTURE_NAMES)
+    ),
     "explain_layer": Rule("layer whose maps are weighed; empty: the last map", str),
     "explained_images": Rule("most images to explain; spread over the groups", int, 8),
     "perturbed_images": Rule("of the explained, how many are covered and turned", int, 2),

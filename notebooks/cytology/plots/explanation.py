@@ -77,7 +77,8 @@ def explanation_checks(table: pd.DataFrame) -> Figure:
     """Each check a panel: what each network's heat reaches, and what chance gives.
 
     The bar is the 95 % interval of the difference, drawn from chance on: passed where it lies
-    wholly on the better side. `table` is that of `explanation_checks.summarize` with `architecture`.
+    wholly on the better side. `table` is that of `explanation_checks.summarize`, for each
+    `architecture`.
     """
     checks = [check for check in CHECKS if (table["check"] == check).any()]
     names = list(dict.fromkeys(table["architecture"]))[::-1]
