@@ -20,7 +20,7 @@ from cytology.tables import read_table, write_table
 
 FLOAT_TOLERANCE = 1e-3  # of the logit
 MOST_CHANGED = 1  # decisions, where numbers are rounded on purpose
-BYTES = "saved_model, image bytes"
+BYTES = "saved_model_bytes"
 RUNS = 15  # timed, one image each
 
 
