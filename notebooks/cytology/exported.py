@@ -195,7 +195,8 @@ def write_exports(run: Path, table: pd.DataFrame) -> pd.DataFrame:
     if (run / "tables/exports.csv").is_file():
         earlier = read_table(run, "tables/exports.csv")
         others = earlier[~earlier["architecture"].isin(table["architecture"])]
-        table = pd.concat([others, table], ignore_index=True)
+        # In the columns of today: an earlier version may have had others.
+        table = pd.concat([table, others], ignore_index=True)[list(table)]
     order = {name: place for place, name in enumerate(NETWORK_TITLE)}
     table = table.sort_values("architecture", key=lambda names: names.map(order), kind="stable")
     write_table(run, "tables/exports.csv", table)
