@@ -2,6 +2,7 @@
 
 import base64
 import json
+import sys
 from io import BytesIO
 
 import numpy as np
@@ -191,6 +192,14 @@ def test_rows_of_networks_that_were_not_exported_stay(tmp_path):
     assert table["architecture"].tolist() == ["mobilenetv2", "densenet121"]
     assert table["latency"].tolist() == [2.0, 3.0]
     pd.testing.assert_frame_equal(read_table(tmp_path, "tables/exports.csv"), table)
+
+
+def test_a_tensorflow_that_runs_no_tflite_says_what_to_install(made, monkeypatch):
+    run, _, _ = made
+    monkeypatch.setattr(exported.tf, "lite", object())
+    monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
+    with pytest.raises(InputError, match="runs no TFLite files: install ai-edge-litert, or leave"):
+        exported.interpreter_of(run / "exports" / "mobilenetv2" / "model_int8.tflite")
 
 
 def test_a_network_of_half_precision_is_exported_in_single():

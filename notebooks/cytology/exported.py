@@ -15,7 +15,7 @@ from cytology.export import FILES, VERSION
 from cytology.inference import Decision
 from cytology.quality import open_rgb
 from cytology.serving import square_of_bytes
-from cytology.settings import NETWORK_TITLE, cores
+from cytology.settings import NETWORK_TITLE, InputError, cores
 from cytology.tables import read_table, write_table
 
 FLOAT_TOLERANCE = 1e-3  # of the logit
@@ -115,7 +115,12 @@ def interpreter_of(path: Path):
     try:
         from ai_edge_litert.interpreter import Interpreter
     except ModuleNotFoundError:
-        Interpreter = tf.lite.Interpreter
+        Interpreter = getattr(tf.lite, "Interpreter", None)
+    if Interpreter is None:
+        raise InputError(
+            f"TensorFlow {tf.__version__} runs no TFLite files: install ai-edge-litert, or leave "
+            "the tflite formats out of `export_formats`."
+        )
     with quietly(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it only says where it will live in later versions
         # The bytes, not the path: Windows cannot replace a file that is mapped into memory.
