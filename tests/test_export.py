@@ -2,6 +2,7 @@
 
 import base64
 import json
+import sys
 from io import BytesIO
 
 import numpy as np
@@ -193,6 +194,14 @@ def test_rows_of_networks_that_were_not_exported_stay(tmp_path):
     pd.testing.assert_frame_equal(read_table(tmp_path, "tables/exports.csv"), table)
 
 
+def test_a_tensorflow_that_runs_no_tflite_says_what_to_install(made, monkeypatch):
+    run, _, _ = made
+    monkeypatch.setattr(exported.tf, "lite", object())
+    monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
+    with pytest.raises(InputError, match="runs no TFLite files: install ai-edge-litert, or leave"):
+        exported.interpreter_of(run / "exports" / "mobilenetv2" / "model_int8.tflite")
+
+
 def test_a_network_of_half_precision_is_exported_in_single():
     half = build("mobilenetv2", 32, None, precision="bfloat16")
     single = export.in_float32(half)
@@ -310,4 +319,7 @@ def test_every_export_of_every_architecture_agrees(name, data, tmp_path):
     assert set(table["format"]) >= {*ALL, exported.BYTES}
     assert ("h5" in set(table["format"])) == (name == "densenet121")
     assert table.loc[table["tolerance"].notna(), "agrees"].all(), table
-    assert (table["changed_decisions"] <= 1).all(), table
+    # Eight bits may change decisions of a network that is not trained, but say something still.
+    int8 = table.set_index("format").loc["tflite_int8"]
+    logits = model.predict_on_batch(squares).ravel()
+    assert int8["largest_difference"] < np.ptp(logits) and int8["agrees"] == (int8["warning"] == "")

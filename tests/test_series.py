@@ -70,6 +70,18 @@ def test_no_group_crosses(smoke):
     assert (split.dropna(subset=["fold"]).groupby("group")["fold"].nunique() == 1).all()
 
 
+def test_a_network_is_exported_and_has_its_card(smoke):
+    _, run = smoke
+    table = read_table(run, "tables/exports.csv")
+    assert table["format"].tolist() == ["keras", "tflite_int8"]
+    assert (table["images"] == 8).all() and (table["warning"] == "").equals(table["agrees"])
+    assert all((run / file).is_file() for file in table["file"])
+    card = (run / "model_card.md").read_text("utf-8")
+    assert "ranks nothing" in card.split("## Model details")[0]
+    assert "Model card: MobileNetV2, InceptionV3 and DenseNet121" in card
+    assert 'id="card"' in (run / "report.html").read_text("utf-8")
+
+
 def test_comparison_has_a_row_an_architecture(smoke):
     _, run = smoke
     table = pd.read_csv(run / "tables" / "comparison.csv")

@@ -69,6 +69,7 @@ def export(
     whose activations set the ranges of int8.
     """
     name = model.name
+    beside = description(run, about)
     model = in_float32(model)
     folder = run / "exports" / name
     with folder_written_whole(folder) as new:
@@ -83,7 +84,9 @@ def export(
                 save_for_serving(model, about["fit"], path / VERSION)
             else:
                 path.write_bytes(lite(model, calibration if each == "tflite_int8" else None))
-        write_json(new, "export.json", description(run, about, formats, new, len(calibration)))
+        beside["calibration_images"] = len(calibration) if "tflite_int8" in formats else 0
+        beside["files"] = hashes(new)
+        write_json(new, "export.json", beside)
     return folder
 
 
@@ -140,8 +143,11 @@ def full_range(squares: np.ndarray) -> np.ndarray:
 # ------------------------------------------------------------- what goes with it
 
 
-def description(run: Path, about: dict, formats: list[str], folder: Path, calibrated: int) -> dict:
-    """What a user of the files must know, for `export.json`."""
+def description(run: Path, about: dict) -> dict:
+    """What a user of the files must know, for `export.json`.
+
+    Raises `InputError` if notebook 07 locked no threshold for this training of the network.
+    """
     name = about["architecture"]
     locked = {rule: locked_decision(run, name, rule) for rule in RULES}
     size, used = about["image_size"], versions()
@@ -167,19 +173,19 @@ def description(run: Path, about: dict, formats: list[str], folder: Path, calibr
             "how": "cytology.augmentation.fit_to_square of cytology.quality.open_rgb (Pillow)",
             "image_bytes": LIMITS,
         },
-        "calibration_images": calibrated if "tflite_int8" in formats else 0,
         "weights": about["weights"],
         "weights_hash": about["weights_hash"],
         "recipe": about["recipe"],
-        "trained_in": about["precision"],
+        "trained_in": about.get("precision", "float32"),
         "seed": about["seed"],
         "protocol": about["protocol"],
         "caveats": [caveat.text for caveat in caveats(run)],
         "model_sha256": file_hash(run / name / "model.keras"),
         "versions": {key: used[key] for key in ("python", "tensorflow", "keras", "numpy")},
-        "files": {
-            path.relative_to(folder).as_posix(): file_hash(path)
-            for path in sorted(folder.rglob("*"))
-            if path.is_file()
-        },
     }
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file below a folder, by its posix path there."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): file_hash(path) for path in files}

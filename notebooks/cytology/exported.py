@@ -15,12 +15,12 @@ from cytology.export import FILES, VERSION
 from cytology.inference import Decision
 from cytology.quality import open_rgb
 from cytology.serving import square_of_bytes
-from cytology.settings import NETWORK_TITLE, cores
+from cytology.settings import NETWORK_TITLE, InputError, cores
 from cytology.tables import read_table, write_table
 
 FLOAT_TOLERANCE = 1e-3  # of the logit
 MOST_CHANGED = 1  # decisions, where numbers are rounded on purpose
-BYTES = "saved_model, image bytes"
+BYTES = "saved_model_bytes"
 RUNS = 15  # timed, one image each
 
 
@@ -115,7 +115,12 @@ def interpreter_of(path: Path):
     try:
         from ai_edge_litert.interpreter import Interpreter
     except ModuleNotFoundError:
-        Interpreter = tf.lite.Interpreter
+        Interpreter = getattr(tf.lite, "Interpreter", None)
+    if Interpreter is None:
+        raise InputError(
+            f"TensorFlow {tf.__version__} runs no TFLite files: install ai-edge-litert, or leave "
+            "the tflite formats out of `export_formats`."
+        )
     with quietly(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it only says where it will live in later versions
         # The bytes, not the path: Windows cannot replace a file that is mapped into memory.
@@ -195,7 +200,8 @@ def write_exports(run: Path, table: pd.DataFrame) -> pd.DataFrame:
     if (run / "tables/exports.csv").is_file():
         earlier = read_table(run, "tables/exports.csv")
         others = earlier[~earlier["architecture"].isin(table["architecture"])]
-        table = pd.concat([others, table], ignore_index=True)
+        # In the columns of today: an earlier version may have had others.
+        table = pd.concat([table, others], ignore_index=True)[list(table)]
     order = {name: place for place, name in enumerate(NETWORK_TITLE)}
     table = table.sort_values("architecture", key=lambda names: names.map(order), kind="stable")
     write_table(run, "tables/exports.csv", table)
