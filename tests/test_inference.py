@@ -5,8 +5,18 @@ import pandas as pd
 import pytest
 from sklearn.metrics import recall_score, roc_auc_score
 
-from cytology.inference import Decision, compare, decide, judge, locked_decision, refer
+from cytology import inference
+from cytology.inference import (
+    Decision,
+    Predictor,
+    compare,
+    decide,
+    judge,
+    locked_decision,
+    refer,
+)
 from cytology.neighbours import reference
+from cytology.new_images import Images
 from cytology.predictions import fingerprint
 from cytology.settings import InputError
 from cytology.tables import read_table, write_table
@@ -131,3 +141,29 @@ def test_who_is_referred_and_why():
     assert refer(table, LOCKED, 0.2)["refer"].tolist() == [False, True, True, False, True]
     everyone = refer(table, LOCKED, 0.4, every=True)
     assert everyone["refer"].all() and everyone["refer_why"][3] == "of neither class"
+
+
+def test_an_answer_has_a_row_for_every_file_also_the_refused(monkeypatch, tmp_path):
+    """The network's part is replaced: what is asked here is how the rest is put together."""
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(40, 5))
+    table = pd.DataFrame({"image_id": [f"t{k:02}" for k in range(40)], "label": list("BM") * 20})
+    known = reference(table.assign(group=table["image_id"]), values)
+
+    def predicted(model, root, ids, fit, batch_size):
+        assert (root, ids, fit, batch_size) == (tmp_path, ["b", "a", "c"], "pad", 8)
+        logits = pd.DataFrame({"image_id": ids, "logit": [3.0, np.nan, -4.0]})
+        return logits.assign(reason=["", "not an image", ""]), values[[4, 9]] + 0.01
+
+    monkeypatch.setattr(inference, "predict_files", predicted)
+    asked = pd.DataFrame({"image_id": ["b", "a", "c"], "label": ["M", "", "B"], "group": "p"})
+    refused = pd.DataFrame({"image_id": ["d.png"], "reason": ["a folder"]})
+    predictor = Predictor(None, "pad", LOCKED, known, least_margin=0.1, batch_size=8)
+    found = predictor.answer(Images(tmp_path, asked, "patient", refused)).set_index("image_id")
+    assert found["predicted"].to_dict() == {"b": "M", "a": "", "c": "B", "d.png": ""}
+    assert found["nearest"].to_dict() == {"b": "t04", "a": "", "c": "t09", "d.png": ""}
+    assert found["label"].to_dict() == {"b": "M", "a": "", "c": "B", "d.png": ""}
+    assert found["refer"].to_dict() == {"b": False, "a": True, "c": False, "d.png": True}
+    assert found.loc[["a", "d.png"], "reason"].tolist() == ["not an image", "a folder"]
+    alone = predictor.answer(Images(tmp_path, asked, ""), every=True)
+    assert alone["refer"].all() and len(alone) == 3

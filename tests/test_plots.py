@@ -9,6 +9,7 @@ from matplotlib.colors import to_hex
 from cytology import plots
 from cytology.evaluation import comparison_all, fold_pairs, pairs_of_models
 from cytology.intervals import curve_bands
+from cytology.plots.explanation import overlaid
 from cytology.predictions import read_predictions
 from cytology.settings import ARCHITECTURE_NAMES
 from cytology.shortcuts import shortcut_baseline
@@ -126,6 +127,89 @@ def test_an_exported_file_that_does_not_agree_is_rimmed_in_red():
 
 
 MODELS = [("fold0", "head"), ("final", "head"), ("final", "fine_tune")]
+
+
+@pytest.fixture
+def judged_smears(tmp_path, smear):
+    """Three images of two patients with answers, below a folder."""
+    for k in range(3):
+        smear(k).save(tmp_path / f"{k}.png")
+    rows = pd.DataFrame({"image_id": [f"{k}.png" for k in range(3)], "label": ["B", "M", ""]})
+    rows = rows.assign(predicted=list("BBM"), probability=[0.1, 0.4, 0.9], group=list("aab"))
+    return tmp_path, rows
+
+
+def test_heatmaps_lie_beside_their_images_a_row_a_kind(judged_smears):
+    root, rows = judged_smears
+    maps = [np.random.default_rng(k).normal(size=(48, 64)) for k in range(3)]
+    figure = plots.heatmaps(root, rows.assign(kind=["right", "wrong", "wrong"]), maps, pairs=2)
+    titles = [axis.get_title(loc="left") for axis in figure.axes[:8]]
+    assert titles[:2] == ["right: P(M) = 0.10", "why B? true B"]
+    assert titles[4:] == [
+        "wrong: P(M) = 0.40", "why B? true M, wrong", "wrong: P(M) = 0.90", "why M? ",
+    ]  # fmt: skip
+
+
+def test_heat_below_zero_leaves_an_image_grey_and_the_hottest_place_is_brightest(smear):
+    grey = overlaid(smear(0), np.full((48, 64), -1.0))
+    assert np.ptp(grey, axis=-1).max() < 1e-9
+    heat = np.zeros((48, 64))
+    heat[10, 20] = 2.0
+    shown = overlaid(smear(0), heat)
+    assert np.unravel_index(np.ptp(shown, axis=-1).argmax(), (48, 64)) == (10, 20)
+    assert shown.min() >= 0 and shown.max() <= 1
+
+
+def test_what_is_referred_has_a_frame_and_says_why(judged_smears):
+    root, rows = judged_smears
+    rows = rows.assign(refer=[False, True, False], refer_why=["", "too near the threshold", ""])
+    rows = rows.assign(nearest=["1.png", "gone.png", "0.png"], nearest_label="B")
+    axes = plots.answers(root, rows, [np.ones((48, 64))] * 3, root).axes
+    assert [axis.get_xlabel() for axis in axes[:6:3]] == ["", "refer: too near the threshold"]
+    assert axes[2].get_title(loc="left") == "nearest known: B" and not axes[5].axison
+
+
+def test_a_threshold_makes_a_confusion_matrix():
+    rows = pd.DataFrame({"label": list("BBBMM"), "probability": [0.1, 0.2, 0.9, 0.5, 0.1]})
+    left, right = plots.at_threshold(rows, 0.5).axes
+    assert texts(left) == ["2\n67%", "1\n33%", "1\n50%", "1\n50%"]
+    assert right.lines[0].get_xdata()[0] == 0.5
+
+
+def test_checks_show_chance_the_interval_and_the_verdict():
+    table = pd.DataFrame(
+        {
+            "architecture": ["mobilenetv2", "densenet121"],
+            "check": "deletion",
+            "value": [1.0, 2.0],
+            "chance": 2.0,
+            "difference_low": [-1.5, np.nan],
+            "difference_high": [-0.5, np.nan],
+            "passed": ["yes", "unclear"],
+        }
+    )
+    axis = plots.explanation_checks(table).axes[0]
+    assert texts(axis) == ["unclear", "passed"]
+    bars = [line.get_xdata().tolist() for line in axis.lines if len(line.get_xdata()) == 2]
+    assert bars[1] == [0.5, 1.5]
+
+
+def test_the_map_marks_mistakes_and_every_stain(judged_smears):
+    root, rows = judged_smears
+    rows = rows.assign(label=list("BMM"), wrong=[False, True, False], stain=["x", "x", "y"])
+    left, middle, _ = plots.feature_map(np.eye(3)[:, :2], rows, root, "slide").axes
+    assert left.get_legend_handles_labels()[1][-1] == "mistakes (1)"
+    assert middle.get_legend_handles_labels()[1] == ["x", "y"]
+    assert middle.get_title(loc="left") == "By slide: lines lead to the middle of each"
+
+
+def test_neighbours_stand_beside_their_mistake(judged_smears):
+    root, rows = judged_smears
+    found = pd.DataFrame({"image_id": "1.png", "rank": [1, 2], "neighbour": ["0.png", "2.png"]})
+    found = found.assign(label=list("BM"), group=list("ab"), distance=[3.2, 4.0])
+    axes = plots.neighbours(root, rows.iloc[[1]].assign(title="wrong"), found, "patient").axes
+    titles = [axis.get_title(loc="left") for axis in axes]
+    assert titles == ["wrong", "B, a\ndistance 3", "M, b\ndistance 4"]
 
 
 def test_a_network_has_one_colour_in_every_figure(run):
