@@ -149,8 +149,8 @@ def feature_map(places: np.ndarray, rows: pd.DataFrame, root: Path, unit: str) -
     for label, marker in (("B", "o"), ("M", "^")):
         here = (rows["label"] == label).to_numpy()
         axes[0].scatter(
-            *places[here].T, s=34, color=CLASS_COLOUR[label], marker=marker, alpha=0.75, linewidth=0,
-            label=CLASS_NAME[label],
+            *places[here].T, s=34, color=CLASS_COLOUR[label], marker=marker, alpha=0.75,
+            linewidth=0, label=CLASS_NAME[label],
         )  # fmt: skip
     wrong = rows["wrong"].to_numpy(bool)
     axes[0].scatter(
