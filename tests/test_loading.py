@@ -153,6 +153,18 @@ def test_another_minor_of_keras_is_told(tmp_path, capsys):
     assert capsys.readouterr().out == ""
 
 
+def test_a_file_that_this_keras_cannot_read_names_both_versions(tmp_path):
+    path = write_run(tmp_path, network())
+    rewrite(path, "metadata.json", lambda content: content.update(keras_version="9.1.0"))
+
+    def of_tomorrow(content):
+        content["config"]["layers"][-1]["config"]["unheard_of"] = 1
+
+    rewrite(path, "config.json", of_tomorrow)
+    with pytest.raises(InputError, match=r"by Keras 9.1.0, and this is .+, which cannot read it: "):
+        load_trained(tmp_path, "mobilenetv2")
+
+
 @pytest.mark.parametrize("name", ARCHITECTURE_NAMES)
 def test_our_networks_consist_of_what_is_allowed(name):
     model = build(name, SIZE, None, precision="float16")

@@ -9,6 +9,7 @@ Imports point one way, downwards in this list:
 ``headless``               executing a notebook without a person looking on
 ``report``                 the HTML page of a run
 ``model_card``             who may use a run's networks for what, in Markdown
+``known_failures``         what is known to go wrong with a run's networks
 ``plots``                  every figure, a file a group of notebooks: tables in, a figure out
 ``widgets``                a slider and an upload button, where a person looks on
 ``summary``                the comparison in words

@@ -18,7 +18,7 @@ CLASSES = ["B", "M"]  # a logit above 0 speaks for the second
 KINDS = {"Functional", "InputLayer", "Rescaling", "Conv2D", "DepthwiseConv2D", "Dense"}
 KINDS |= {"BatchNormalization", "Activation", "ReLU", "Add", "Concatenate", "ZeroPadding2D"}
 KINDS |= {"MaxPooling2D", "AveragePooling2D", "GlobalAveragePooling2D", "Dropout"}
-KINDS |= {"DTypePolicy", "GlorotUniform", "Ones", "Zeros", "__keras_tensor__"}
+KINDS |= {"DTypePolicy", "Cast", "GlorotUniform", "Ones", "Zeros", "__keras_tensor__"}
 
 
 def about_file(path: Path) -> dict:
@@ -30,22 +30,23 @@ def load_safely(path: Path, architecture: str, about: dict) -> keras.Model:
     """The model in a `.keras` file of a run, whose `metrics.json` is `about`.
 
     Raises `InputError` if it is not the file that was written, is damaged, holds another
-    architecture, input or order of the classes, or anything but the layers of our networks. Says so
-    where another minor version of Keras wrote it.
+    architecture, input or order of the classes, or anything but the layers of our networks, or if
+    another minor version of Keras wrote it that this one cannot read. Where it can, it is told.
     """
     again = f"run notebook {TRAINING_NOTEBOOKS[architecture]} again"
     check_origin(path, architecture, about, again)
     config, written_by = described(path, again)
     check_parts(path, architecture, config, again)
-    if minor(written_by) != minor(keras.version()):
-        print(
-            f"{short(path)} was written by Keras {written_by}, and this is {keras.version()}: if "
-            f"its answers differ from predictions.csv, {again}."
-        )
+    other = minor(written_by) != minor(keras.version())
+    versions = f"{short(path)} was written by Keras {written_by}, and this is {keras.version()}"
     try:
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # what Keras, h5py and zipfile raise differs between versions
+        if other:
+            raise InputError(f"{versions}, which cannot read it: {again}.") from None
         raise InputError(damaged(path, error, again)) from None
+    if other:
+        print(f"{versions}: if its answers differ from predictions.csv, {again}.")
     size = about.get("image_size", model.input_shape[1])
     if model.input_shape != (None, size, size, 3) or model.output_shape != (None, 1):
         raise InputError(

@@ -4,19 +4,23 @@ The questions are those of Mitchell et al. 2019 (doi 10.1145/3287560.3287596). A
 from the run's own files; what is not there is said, with the notebook that writes it.
 """
 
-import json
 import re
 from pathlib import Path
 
 import pandas as pd
 
 from cytology.caveats import caveats
-from cytology.evaluation import FEW_GROUPS
+from cytology.known_failures import known_failures
 from cytology.predictions import trained
 from cytology.settings import NETWORK_TITLE, file_hash, plural, short, versions
-from cytology.shifts import SHIFTS
-from cytology.summary import baseline_in_words, capital, title, worth_in_words
-from cytology.tables import TRAINING_NOTEBOOKS, WRITTEN_BY, read_table, write_text
+from cytology.summary import capital, title
+from cytology.tables import (
+    TRAINING_NOTEBOOKS,
+    WRITTEN_BY,
+    json_if_there,
+    table_if_there,
+    write_text,
+)
 
 NAME = "model_card.md"
 # What a card draws on beside the networks' own files, and what each adds to it.
@@ -87,8 +91,8 @@ def card_html(run: Path) -> str:
 
 def contents(run: Path) -> dict:
     """Everything that the card says, read from the run folder."""
-    record, names = there(run, "run.json"), trained(run)
-    split = there(run, "split.json")
+    record, names = json_if_there(run, "run.json"), trained(run)
+    split = json_if_there(run, "split.json")
     unit = split.get("unit", "group")
     return {
         "run": short(run),
@@ -96,37 +100,21 @@ def contents(run: Path) -> dict:
         "record": record,
         "versions": record.get("versions") or versions(),
         "caveats": [caveat.text for caveat in caveats(run)],
-        "dataset": there(run, "dataset.json"),
+        "dataset": json_if_there(run, "dataset.json"),
         "split": split,
         "unit": unit,
         "units": plural(unit),
         "domains": domains(run),
         "networks": [network(run, name, record, plural(unit)) for name in names],
         "others": others(run, names, plural(unit)),
-        "failures": failures(run, names, unit),
+        "failures": known_failures(run, names, unit),
         "missing": missing(run, names),
     }
 
 
-def there(run: Path, name: str) -> dict:
-    """A JSON file of the run; empty when it is missing."""
-    path = run / name
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-
-
-def table(run: Path, name: str, **keys) -> pd.DataFrame:
-    """Rows of a table of the run in which columns have the given values; empty when missing."""
-    if not (run / name).is_file():
-        return pd.DataFrame()
-    rows = read_table(run, name)
-    for column, value in keys.items():
-        rows = rows[rows[column] == value]
-    return rows
-
-
 def domains(run: Path) -> dict[str, str]:
     """How many images each stain, site and the like has, where the manifest knows them."""
-    manifest = table(run, "manifest.csv")
+    manifest = table_if_there(run, "manifest.csv")
     counts = {
         name: manifest.loc[manifest[name] != "", name].value_counts()
         for name in DOMAINS
@@ -143,42 +131,44 @@ def network(run: Path, name: str, record: dict, units: str) -> dict:
     """What the card says of one network."""
     notebook = record.get("notebooks", {}).get(TRAINING_NOTEBOOKS[name], {})
     parameters = notebook.get("parameters", {})
-    shifted = table(run, "tables/robustness.csv", architecture=name)
+    shifted = table_if_there(run, "tables/robustness.csv", architecture=name)
     if len(shifted):
         strength = record.get("parameters", {}).get("reference_strength", 3)
         shifted = shifted[shifted["strength"].isin([0, strength])]
-    checks = table(run, "tables/explanation_checks.csv", architecture=name)
-    cooled = table(run, "tables/calibration.csv", model=name)
+    checks = table_if_there(run, "tables/explanation_checks.csv", architecture=name)
+    cooled = table_if_there(run, "tables/calibration.csv", model=name)
     # Isotonic steps are not what the files are used with.
     cooled = cooled[cooled["method"] != "isotonic"] if len(cooled) else cooled
     return {
         "title": NETWORK_TITLE[name],
         "name": name,
-        "about": there(run, f"{name}/metrics.json"),
-        "timing": there(run, f"{name}/timing.json"),
+        "about": json_if_there(run, f"{name}/metrics.json"),
+        "timing": json_if_there(run, f"{name}/timing.json"),
         "parameters": parameters,
         "results": markdown(results(run, name), RESULTS | {"groups": units}),
-        "thresholds": markdown(table(run, "tables/thresholds.csv", model=name), THRESHOLDS),
+        "thresholds": markdown(
+            table_if_there(run, "tables/thresholds.csv", model=name), THRESHOLDS
+        ),
         "calibrations": markdown(cooled, CALIBRATIONS),
         "shifted": markdown(shifted, SHIFTED),
         "checks": markdown(checks, {column: column.replace("_", " ") for column in checks}),
-        "exports": markdown(table(run, "tables/exports.csv", architecture=name), EXPORTED),
+        "exports": markdown(table_if_there(run, "tables/exports.csv", architecture=name), EXPORTED),
         "files": files(run, name),
     }
 
 
 def results(run: Path, name: str) -> pd.DataFrame:
     """The network's rows of `comparison_all.csv`; without that table those of `comparison.csv`."""
-    rows = table(run, "tables/comparison_all.csv", model=name)
+    rows = table_if_there(run, "tables/comparison_all.csv", model=name)
     if rows.empty:
-        rows = table(run, "tables/comparison.csv", architecture=name)
+        rows = table_if_there(run, "tables/comparison.csv", architecture=name)
         rows = rows.assign(model=name, level="image") if len(rows) else rows
     return with_titles(rows)
 
 
 def others(run: Path, names: list[str], units: str) -> str:
     """The rows of `comparison_all.csv` that are no single network: ensemble, baseline."""
-    rows = table(run, "tables/comparison_all.csv", level="image")
+    rows = table_if_there(run, "tables/comparison_all.csv", level="image")
     rows = rows[~rows["model"].isin(names)] if len(rows) else rows
     return markdown(with_titles(rows), RESULTS | {"groups": units})
 
@@ -214,93 +204,6 @@ def missing(run: Path, names: list[str]) -> list[dict]:
     ]
 
 
-# ---------------------------------------------------------------------- failures
-
-
-def failures(run: Path, names: list[str], unit: str) -> list[str]:
-    """What is known to go wrong with these networks, a sentence or two each."""
-    return [
-        *few(run, unit),
-        *no_better_than_size_and_colour(run),
-        *missed(run),
-        *shaken(run),
-        *unexplained(run),
-        *badly_exported(run, names),
-    ]
-
-
-def few(run: Path, unit: str) -> list[str]:
-    """That few groups make wide intervals."""
-    rows = table(run, "tables/comparison.csv")
-    if rows.empty or rows["groups"].min() >= FEW_GROUPS:
-        return []
-    row = rows.sort_values("groups").iloc[0]
-    return [f"Judged on {row['groups']} {plural(unit)} only. {worth_in_words(row, unit)}"]
-
-
-def no_better_than_size_and_colour(run: Path) -> list[str]:
-    """Whether the networks beat the baseline that sees no cell."""
-    pairs = table(run, "tables/pairwise.csv", family="baseline", level="image")
-    if pairs.empty or (pairs["protocol"] == "original").any():
-        return []
-    return baseline_in_words(pairs[~pairs["weights"].str.contains("random")])
-
-
-def missed(run: Path) -> list[str]:
-    """Thresholds that do not reach on test the sensitivity that they were chosen for."""
-    rows = table(run, "tables/thresholds.csv", rule="sensitivity", judged_on="test")
-    return [
-        f"{NETWORK_TITLE[row.model]}: the threshold that was to find "
-        f"{row.wanted_sensitivity:.0%} of the malignant test images found {row.recall:.0%}."
-        for row in rows.itertuples()
-        if row.recall < row.wanted_sensitivity
-    ]
-
-
-def shaken(run: Path) -> list[str]:
-    """Shifts under which a network loses AUC, at any strength, beyond what its interval allows."""
-    rows = table(run, "tables/robustness.csv")
-    if rows.empty:
-        return []
-    rows = rows[(rows["auc_drop_low"] > 0) & rows["shift"].isin(SHIFTS)]
-    return [
-        f"{NETWORK_TITLE[name]} separates the classes less well under: "
-        + "; ".join(
-            f"{shift} from strength {part['strength'].min()} on (AUC falls by up to "
-            f"{part['auc_drop'].max():.3f})"
-            for shift, part in found.groupby("shift", sort=False)
-        )
-        + "."
-        for name, found in rows.groupby("architecture", sort=False)
-    ]
-
-
-def unexplained(run: Path) -> list[str]:
-    """Checks that the heatmaps of a network did not pass."""
-    rows = table(run, "tables/explanation_checks.csv")
-    if rows.empty:
-        return []
-    return [
-        f"{NETWORK_TITLE[name]}: its heatmaps fail "
-        f"{', '.join(dict.fromkeys(found['check'].astype(str)))}. Do not explain it by them."
-        for name, found in rows[rows["passed"] == "no"].groupby("architecture", sort=False)
-    ]
-
-
-def badly_exported(run: Path, names: list[str]) -> list[str]:
-    """Exported files that do not agree with the network, or that are of an earlier one."""
-    rows = table(run, "tables/exports.csv")
-    said = [] if rows.empty else [warning for warning in rows["warning"] if warning]
-    for name in names:
-        model = run / name / "model.keras"
-        known = there(run, f"exports/{name}/export.json").get("model_sha256")
-        if known and model.is_file() and known != file_hash(model):
-            said.append(
-                f"{NETWORK_TITLE[name]} was trained again after it was exported: run notebook 12."
-            )
-    return said
-
-
 # ---------------------------------------------------------------------- Markdown
 
 
@@ -333,6 +236,8 @@ def cell(row: pd.Series, name: str, column: pd.Series) -> str:
         return f"{value:,}"
     if name == "pixel_difference":
         return f"{value:g}"
+    if name in ("megabytes", "latency"):
+        return f"{value:.1f}"
     if name == "largest_difference":
         return f"{value:.1e}"
     low, high = row.get(f"{name}_low"), row.get(f"{name}_high")

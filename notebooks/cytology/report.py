@@ -7,7 +7,6 @@ it, so that a run which stopped half-way has a report too.
 import base64
 import io
 import itertools
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,13 @@ from cytology.caveats import caveats
 from cytology.model_card import card_html
 from cytology.settings import PARAMETERS, short
 from cytology.summary import capital, title
-from cytology.tables import TRAINING_NOTEBOOKS, WRITTEN_BY, read_table, written_whole
+from cytology.tables import (
+    TRAINING_NOTEBOOKS,
+    WRITTEN_BY,
+    json_if_there,
+    read_table,
+    written_whole,
+)
 
 # Widths tried in turn until all figures together stay below MOST_BYTES of the page.
 FIGURE_WIDTHS = (1400, 1000, 700, 450)
@@ -97,7 +102,7 @@ def write_report(run: Path) -> Path:
 
 def contents(run: Path) -> dict:
     """Everything that the page shows, read from the run folder."""
-    record = read_if_there(run, "run.json")
+    record = json_if_there(run, "run.json")
     figures = sorted(
         embedded_figures(run), key=lambda figure: (figure.number, in_order(figure.name))
     )
@@ -127,19 +132,13 @@ def contents(run: Path) -> dict:
                 lambda each: each.number,
             )
         ],
-        "dataset": read_if_there(run, "dataset.json"),
-        "split": read_if_there(run, "split.json"),
+        "dataset": json_if_there(run, "dataset.json"),
+        "split": json_if_there(run, "split.json"),
         "notebooks": notebooks(run, record),
         "parameters": parameters(record),
         "model_card": card_html(run),
         "written_by": WRITTEN_BY,
     }
-
-
-def read_if_there(run: Path, name: str) -> dict:
-    """A JSON file of the run; empty when it is missing."""
-    path = run / name
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 def paragraphs(run: Path, name: str) -> list[str]:

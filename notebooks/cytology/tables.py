@@ -125,6 +125,16 @@ def read_table(run: Path, name: str) -> pd.DataFrame:
     return pd.read_csv(path, dtype=TEXT, keep_default_na=False, na_values=missing)
 
 
+def table_if_there(run: Path, name: str, **keys) -> pd.DataFrame:
+    """Rows of a table in which columns have the given values; an empty one when it is missing."""
+    if not (run / name).is_file():
+        return pd.DataFrame()
+    rows = read_table(run, name)
+    for column, value in keys.items():
+        rows = rows[rows[column] == value]
+    return rows
+
+
 def readable(table: pd.DataFrame, columns: str):
     """Some columns of a table for a reader, numbers with their intervals: `0.812 (0.745 to 0.870)`.
 
@@ -163,6 +173,11 @@ def write_text(run: Path, name: str, text: str) -> None:
 def read_json(run: Path, name: str) -> dict:
     """Read a JSON file that a notebook wrote."""
     return json.loads(require(run, name).read_text(encoding="utf-8"))
+
+
+def json_if_there(run: Path, name: str) -> dict:
+    """A JSON file of the run; empty when it is missing."""
+    return read_json(run, name) if (run / name).is_file() else {}
 
 
 def splits_as_the_original(run: Path) -> bool:
