@@ -207,7 +207,15 @@ def test_a_failure_beside_another_notebook_is_told_and_the_other_is_kept(tmp_pat
     assert [entry["status"] for entry in entries.values()] == ["failed", "ok"]
 
 
-def test_an_interruption_ends_the_kernels(tmp_path):
+@pytest.fixture
+def heard():
+    """An interruption is heard, also where a shell started the tests in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_an_interruption_ends_the_kernels(tmp_path, heard):
     wait = "import os, time, pathlib\n(pathlib.Path(run_dir) / f'pid{os.getpid()}').write_text('')"
     root = project_of(
         tmp_path / "p", n04=f"{wait}\ntime.sleep(600)", n05=f"{wait}\ntime.sleep(600)"
@@ -324,7 +332,7 @@ sys.exit(run_all.main(sys.argv[3:], root=Path(sys.argv[2])))
 """
 
 
-def test_an_interruption_ends_the_kernels_of_a_cluster_and_keeps_its_workers(tmp_path):
+def test_an_interruption_ends_the_kernels_of_a_cluster_and_keeps_its_workers(tmp_path, heard):
     distributed = pytest.importorskip("distributed")
     wait = "import os, time, pathlib\n(pathlib.Path(run_dir) / f'pid{os.getpid()}').write_text('')"
     reading = "assert 'DASK_SCHEDULER_ADDRESS' not in os.environ"
