@@ -5,7 +5,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from cytology.plots.style import GREY, NETWORK_COLOUR
+from cytology.plots.style import GREY, NETWORK_COLOUR, WRONG
 from cytology.settings import NETWORK_TITLE
 
 MARKERS = {"mobilenetv2": "o", "inceptionv3": "s", "densenet121": "^"}
@@ -14,7 +14,6 @@ PANELS = {
     "latency": "one image in ms",
     "largest_difference": "largest difference of the logit",
 }
-RED = "#b00020"
 EXACT = 1e-8  # stands for 0, which has no place on a logarithmic axis
 
 
@@ -33,7 +32,7 @@ def exports(table: pd.DataFrame) -> Figure:
                 s=70,
                 marker=MARKERS[name],
                 color=NETWORK_COLOUR[name],
-                edgecolors=["black" if agrees else RED for agrees in rows["agrees"]],
+                edgecolors=["black" if agrees else WRONG for agrees in rows["agrees"]],
                 linewidths=[0.6 if agrees else 2.5 for agrees in rows["agrees"]],
                 zorder=3,
                 label=NETWORK_TITLE[name],
@@ -42,13 +41,16 @@ def exports(table: pd.DataFrame) -> Figure:
         axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: plain(value)))
         axis.grid(axis="x", color="#dddddd", linewidth=0.8)
     small_steps(axes[:2])
+    axes[-1].xaxis.set_major_locator(LogLocator(numticks=5))
     for tolerance in table["tolerance"].dropna().unique():
         axes[-1].axvline(tolerance, color=GREY, linestyle=":")
     axes[0].set_yticks(range(len(formats)), [name.replace("_", " ") for name in formats])
     axes[0].set_ylim(len(formats) - 0.4, -0.6)
     handles, labels = axes[0].get_legend_handles_labels()
     if not table["agrees"].all():
-        handles.append(axes[0].scatter([], [], s=70, color="white", edgecolors=RED, linewidths=2.5))
+        handles.append(
+            axes[0].scatter([], [], s=70, color="white", edgecolors=WRONG, linewidths=2.5)
+        )
         labels.append("does not agree")
     figure.legend(handles, labels, loc="outside lower center", ncols=4)
     return figure
