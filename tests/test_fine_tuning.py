@@ -56,6 +56,7 @@ def normalizations(model):
 # ------------------------------------------------------------------- every layer
 
 
+@pytest.mark.slow
 def test_fine_tuning_trains_every_layer_but_the_batch_normalizations(data):
     model = with_a_trained_head("mobilenetv2", data.images, data.split)
     before = {layer.name: layer.get_weights() for layer in model.layers}
