@@ -26,11 +26,11 @@ from cytology.neighbours import nearest, reference
 from cytology.pipeline import DecodedImages
 from cytology.quality import open_rgb
 from cytology.tables import read_table
+from cytology.training import CALIBRATION_BATCH
 
 SHUFFLES = 3
 STEPS = 7  # of covering: the cells of a map, a seventh of them at a time
 PATH_STEPS = 16  # of integrated gradients
-CALIBRATION_BATCH = 8
 
 
 def explained_network(
