@@ -8,13 +8,16 @@
 
 A run folder (by default outputs/NAME_OF_PROFILE) gets the executed notebooks, tables, figures,
 run.json and report.html. Started again in the same folder, the run goes on with the parameters
-stored there. Exit codes: 0 all went well, 1 a notebook failed, 2 refused before the start,
-130 interrupted.
+stored there; notebooks whose code, parameters and inputs are unchanged are kept. Exit codes: 0 all
+went well, 1 a notebook failed, the machine gave out, or --verify found a difference, 2 refused
+before the start, 130 interrupted.
 """
 
 import argparse
 import logging
 import os
+import shutil
+import signal
 import sys
 import textwrap
 import time
@@ -36,13 +39,21 @@ def main(argv: list[str] | None = None, root: Path = ROOT) -> int:
     arguments = parse(sys.argv[1:] if argv is None else argv)
     # Late: `--help` has answered by now, and these take a moment.
     from cytology import series
-    from cytology.settings import InputError
+    from cytology.settings import InputError, MachineError
 
+    # A batch queue ends a job so, some seconds before it kills it.
+    signal.signal(signal.SIGTERM, interrupt)
     project = series.Project(root)
     try:
         if arguments.list:
             print_list(project)
             return 0
+        if arguments.jobs < 1:
+            raise InputError(
+                f"--jobs is {arguments.jobs}; it must be a whole number of at least 1."
+            )
+        if arguments.verify is not None:
+            return verify(project, Path(arguments.verify), arguments.jobs)
         plan = series.make_plan(
             project,
             given_parameters(arguments),
@@ -53,21 +64,18 @@ def main(argv: list[str] | None = None, root: Path = ROOT) -> int:
             seeds=arguments.seeds,
             folds=arguments.folds,
         )
-        if arguments.jobs < 1:
-            raise InputError(
-                f"--jobs is {arguments.jobs}; it must be a whole number of at least 1."
-            )
+        return run(plan, arguments.jobs, arguments.dask)
     except InputError as refusal:
         print(refusal, file=sys.stderr)
-        return 2
-    try:
-        return run(plan, arguments.jobs, arguments.dask)
-    except InputError as refusal:  # a cluster that does not answer
-        print(refusal, file=sys.stderr)
-        return 2
+        return 1 if isinstance(refusal, MachineError) else 2
     except KeyboardInterrupt:
         print("\nInterrupted.", file=sys.stderr)
         return 130
+
+
+def interrupt(*_) -> None:
+    """What a signal to end does: the same as Ctrl-C."""
+    raise KeyboardInterrupt
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -109,7 +117,13 @@ def parse(argv: list[str]) -> argparse.Namespace:
     add("--seeds", type=int, default=1, metavar="N", help="train again with N - 1 other seeds")
     add("--folds", type=int, metavar="K", help="split into K folds, and train anew for each")
     add("--list", action="store_true", help="show the notebooks and their parameters, run nothing")
-    add("--force", action="store_true", help="other parameters in an existing run folder: redo it")
+    add(
+        "--force",
+        action="store_true",
+        help="other parameters in an existing run folder: redo what depends on them; "
+        "the same parameters: redo everything",
+    )
+    add("--verify", metavar="RUN", help="run RUN again elsewhere and compare every table")
     return parser.parse_args(guard_values(argv))
 
 
@@ -149,38 +163,70 @@ def run(plan, jobs: int = 1, dask: str | None = None) -> int:
     """Run the notebooks of `plan`, print how it went, write the report; returns the exit code.
 
     One after the other, or `jobs` at once, or on the cluster at `dask`. Raises `InputError` if
-    that does not answer.
+    that does not answer, or another run is at work in the folder, `MachineError` if the folder
+    cannot be written to.
     """
     from cytology import series
-    from cytology.journal import Journal
+    from cytology.journal import Journal, sole_run
     from cytology.settings import short
 
     # asyncio would log that an interrupted notebook was interrupted.
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     tasks = series.tasks(plan)
+    with sole_run(plan.run):
+        journal = Journal(plan, jobs)
+        results = execute_all(plan, tasks, journal, jobs, dask)
+        journal.close()
+        results = {task.name: results[task.name] for task in tasks if task.name in results}
+        for task in tasks:
+            if task.name in results and results[task.name].status == "interrupted":
+                print(f"Interrupted in {task.name}; what is done is kept in {short(plan.run)}.")
+                return 130
+        print_end(plan, tasks, results, journal)
+    return 0 if all(result.is_good for result in results.values()) else 1
+
+
+def execute_all(plan, tasks: list, journal, jobs: int, dask: str | None) -> dict:
+    """Execute `tasks` where the options say; returns the results by name."""
+    from cytology.settings import short
+
     many = f"{len(tasks)} notebook{'s' if len(tasks) > 1 else ''}"
-    journal = Journal(plan)
     if jobs == 1 and dask is None:
         print(f"Profile {plan.profile}, {many}, run folder {short(plan.run)}", flush=True)
-        results = one_by_one(tasks, journal)
-    else:
-        from cytology import scheduling
+        return one_by_one(tasks, journal)
+    from cytology import scheduling
 
-        where = scheduling.on_cluster(dask) if dask else scheduling.on_this_machine(jobs)
-        with where as executor:
-            how = f"on {dask}" if dask else f"{jobs} at once"
-            print(
-                f"Profile {plan.profile}, {many}, {how}, run folder {short(plan.run)}", flush=True
-            )
-            results = together(tasks, executor, journal)
-    journal.close()
-    results = {task.name: results[task.name] for task in tasks if task.name in results}
-    for task in tasks:
-        if task.name in results and results[task.name].status == "interrupted":
-            print(f"Interrupted in {task.name}; what is done is kept in {short(plan.run)}.")
-            return 130
-    print_end(plan, tasks, results)
-    return 0 if all(result.is_good for result in results.values()) else 1
+    where = scheduling.on_cluster(dask) if dask else scheduling.on_this_machine(jobs)
+    with where as executor:
+        how = f"on {dask}" if dask else f"{jobs} at once"
+        print(f"Profile {plan.profile}, {many}, {how}, run folder {short(plan.run)}", flush=True)
+        return together(tasks, executor, journal)
+
+
+def verify(project, folder: Path, jobs: int) -> int:
+    """Run a finished run again from its images and compare every table; returns the exit code."""
+    from cytology import series, verification
+    from cytology.journal import sole_run
+    from cytology.settings import short
+
+    folder = folder.resolve()
+    record = verification.check_finished(folder)
+    with sole_run(folder):
+        again = verification.scratch(folder)
+        # A cache of its own: what was computed before proves nothing.
+        os.environ["CYTOLOGY_CACHE"] = str(again / "cache")
+        code = run(series.plan_again(project, record, again), jobs)
+        if code:
+            return code
+        files, found = verification.compare(folder, again)
+        verification.write_verification(folder, files, found)
+    print(f"\nVerification of {short(folder)}:")
+    print(*(textwrap.fill(line, WIDTH) for line in verification.in_words(found, files)), sep="\n")
+    if len(found):
+        print(f"The second run stays in {short(again)} to be looked at.")
+        return 1
+    shutil.rmtree(again)
+    return 0
 
 
 def one_by_one(tasks: list, journal) -> dict:
@@ -190,7 +236,7 @@ def one_by_one(tasks: list, journal) -> dict:
     results, width = {}, max(len(task.name) for task in tasks)
     for task in tasks:
         result = journal.begin(task)
-        progress = Progress(task.name, width)
+        progress = Progress(task.name, width, journal.reasons.get(task.name, ""))
         if result is None:
             result = headless.execute(task.notebook, task.output, task.parameters, progress.show)
         progress.end(result)
@@ -208,7 +254,7 @@ def together(tasks: list, executor, journal) -> dict:
     board = Board(max(len(task.name) for task in tasks))
 
     def end(task, result):
-        board.end(task.name, result)
+        board.end(task.name, result, journal.reasons.get(task.name, ""))
         journal.end(task, result)
 
     return scheduling.run_together(tasks, executor, journal.begin, end, board.show)
@@ -217,8 +263,9 @@ def together(tasks: list, executor, journal) -> dict:
 class Progress:
     """One line a notebook: rewritten live on a terminal, printed once at the end elsewhere."""
 
-    def __init__(self, name: str, width: int):
+    def __init__(self, name: str, width: int, again: str = ""):
         self.name = f"{name:{width}}"
+        self.again = f"   again: {again}" if again else ""
         self.live = sys.stdout.isatty()
         self.cells = (0, 0)
         self.shown = 0.0
@@ -236,7 +283,9 @@ class Progress:
         """The line that stays."""
         done, cells = self.cells
         far = f"cells {cells:>2}/{cells}" if result.status == "ok" else f"cells {done:>2}/{cells}"
-        line = f"{self.name}   {far}   {result.seconds:.0f} s   {result.status}"
+        line = f"{self.name}   {far}   {result.seconds:.0f} s   {result.status}{self.again}"
+        if result.status == "kept":
+            line = f"{self.name}   kept: unchanged"
         if self.live:
             self._rewrite(line)
             print()
@@ -263,17 +312,20 @@ class Board:
             running = ", ".join(f"{name} {now - at:.0f} s" for name, at in self.since.items())
             print(f"\r{textwrap.shorten(running, WIDTH - 1):<{WIDTH - 1}}", end="", flush=True)
 
-    def end(self, name: str, result) -> None:
+    def end(self, name: str, result, again: str = "") -> None:
         """The line that stays."""
         line = f"{name:{self.width}}   {result.seconds:.0f} s   {result.status}"
+        line += f"   again: {again}" if again else ""
+        if result.status == "kept":
+            line = f"{name:{self.width}}   kept: unchanged"
         print(f"\r{line:<{WIDTH - 1}}" if self.live else line, flush=True)
 
 
 # ------------------------------------------------------------------ the end
 
 
-def print_end(plan, tasks: list, results: dict) -> None:
-    """Failure, times, caveats, comparison and where the report is."""
+def print_end(plan, tasks: list, results: dict, journal) -> None:
+    """Failure, times, what was kept, caveats, comparison and where the report is."""
     from cytology import headless
     from cytology.report import write_report
     from cytology.settings import short
@@ -288,6 +340,7 @@ def print_end(plan, tasks: list, results: dict) -> None:
     if left:
         print(f"\nNot started: {', '.join(left)}")
     print_times(results)
+    print_kept(results, journal)
     print_caveats(plan.run)
     print_comparison(plan.run)
     print(f"\nReport: {short(write_report(plan.run))}")
@@ -315,6 +368,16 @@ def print_times(results: dict) -> None:
     total = sum(result.seconds for result in results.values())
     peak = max(result.peak_memory_mib for result in results.values())
     print(f"{'all':{width}}   {'':8} {total:8.1f} {peak:9,}")
+
+
+def print_kept(results: dict, journal) -> None:
+    """Which notebooks were kept, and what a reader must know of them."""
+    kept = [name for name, result in results.items() if result.status == "kept"]
+    if kept:
+        text = f"Kept, since code, parameters and inputs are unchanged: {', '.join(kept)}. "
+        print("\n" + textwrap.fill(text + "--force runs them again.", WIDTH))
+    for notice in journal.notices:
+        print("\n" + textwrap.fill(f"NOTE: {notice}", WIDTH))
 
 
 def print_caveats(folder: Path) -> None:

@@ -13,10 +13,22 @@ from pathlib import Path
 
 import psutil
 
+from cytology.tables import written_whole
+
 SAMPLE_SECONDS = 0.2
 # `execute` changes the environment and watches all children: a Dask worker with several threads
 # must not execute two notebooks at once.
 ONE_AT_A_TIME = threading.Lock()
+# What the machine may lack, by what the error of any library says of it.
+SHORTAGES = {
+    "No space left on device": "The disk is full: make room",
+    "database or disk is full": "The disk is full: make room",
+    "Disk quota exceeded": "Your share of the disk is full: make room",
+    "Read-only file system": "The disk is read-only: choose another folder with --run-dir",
+    "Permission denied": "The system does not permit it: mend the permissions",
+}
+OUT_OF_MEMORY = ("MemoryError", "_ArrayMemoryError", "ResourceExhaustedError")
+LESS_MEMORY = "lower `batch_size` or `image_size`, or run fewer notebooks at once"
 
 
 @dataclass(frozen=True)
@@ -30,7 +42,7 @@ class Failure:
     @property
     def is_input(self) -> bool:
         """Whether the sentence alone helps: something that the user gave cannot be used."""
-        return self.name == "InputError"
+        return self.name in ("InputError", "MachineError")
 
     def __str__(self) -> str:
         return self.text if self.is_input else f"{self.name}: {self.text}"
@@ -118,7 +130,8 @@ def execute(
     `progress(done, cells, seconds)` is called several times a second, and `wanted()` too: when
     that says no, the kernel is ended. The kernel's working folder is the notebook's, as in
     JupyterLab. Never raises for what a notebook does; an interruption
-    (Ctrl-C) ends the kernel and gives the status `interrupted`.
+    (Ctrl-C) ends the kernel and gives the status `interrupted`. While it runs, `output` stays as
+    it was: a killed run leaves no half of a notebook.
     """
     with ONE_AT_A_TIME:
         return _execute(notebook, output, parameters, progress, wanted)
@@ -127,8 +140,9 @@ def execute(
 def _execute(notebook: Path, output: Path, parameters: dict, progress, wanted) -> Result:
     import nbformat
     import papermill
+    from nbclient.exceptions import DeadKernelError
+    from papermill.exceptions import PapermillExecutionError
 
-    output.parent.mkdir(parents=True, exist_ok=True)
     cells = nbformat.read(notebook, as_version=4).cells
     begun, at_cell, started = 0, "", time.perf_counter()
 
@@ -152,17 +166,23 @@ def _execute(notebook: Path, output: Path, parameters: dict, progress, wanted) -
     with quiet():
         watch.start()
         try:
-            papermill.execute_notebook(
-                _literal(notebook),
-                _literal(output),
-                parameters,
-                progress_bar=False,
-                cwd=str(notebook.parent),
-                on_cell_start=on_cell_start,
-                extra_arguments=["--log-level=CRITICAL"],
-            )
-        except KeyboardInterrupt:
-            status, failure = "interrupted", Failure("KeyboardInterrupt", "interrupted", at_cell)
+            with written_whole(output) as unfinished:
+                try:
+                    papermill.execute_notebook(
+                        _literal(notebook),
+                        _literal(unfinished),
+                        parameters,
+                        progress_bar=False,
+                        cwd=str(notebook.parent),
+                        on_cell_start=on_cell_start,
+                        extra_arguments=["--log-level=CRITICAL"],
+                    )
+                except KeyboardInterrupt:
+                    status = "interrupted"
+                    failure = Failure("KeyboardInterrupt", "interrupted", at_cell)
+                except (PapermillExecutionError, DeadKernelError) as error:
+                    # papermill has written what was executed: that is kept, and looked at.
+                    status, failure = "failed", failure_of(error, at_cell)
         except Exception as error:  # whatever stops a notebook is that notebook's failure
             status, failure = "failed", failure_of(error, at_cell)
         finally:
@@ -176,15 +196,27 @@ def _literal(path: Path) -> str:
 
 
 def failure_of(error: Exception, cell: str) -> Failure:
-    """What to tell of an exception that `papermill.execute_notebook` raised in `cell`."""
+    """What to tell of an exception that executing a notebook raised in `cell`."""
     from nbclient.exceptions import DeadKernelError
 
     if isinstance(error, DeadKernelError):
-        text = "the notebook's process died; the usual reason is too little memory"
-        return Failure("DeadKernelError", text, cell)
+        text = "The notebook's process died; the usual reason is too little memory"
+        return Failure("MachineError", f"{text}: {LESS_MEMORY}, then start again.", cell)
     name = getattr(error, "ename", type(error).__name__)
-    text = getattr(error, "evalue", str(error))
-    return Failure(name, without_colours(text).strip(), getattr(error, "source", cell))
+    text = without_colours(getattr(error, "evalue", str(error))).strip()
+    shortage = "" if name == "MachineError" else shortage_of(name, text)
+    if shortage:
+        name, text = "MachineError", f"{shortage}, then start again ({text.splitlines()[0][:200]})."
+    return Failure(name, text, getattr(error, "source", cell))
+
+
+def shortage_of(name: str, text: str) -> str:
+    """What the machine lacks and what to do, by the name and the text of an error; may be empty."""
+    if name in OUT_OF_MEMORY:
+        return f"There is too little memory: {LESS_MEMORY}"
+    if name not in ("OSError", "PermissionError", "OperationalError", "RuntimeError"):
+        return ""
+    return next((told for words, told in SHORTAGES.items() if words in text), "")
 
 
 def without_colours(text: str) -> str:
@@ -229,8 +261,6 @@ def to_html(notebook: Path) -> Path:
     """Write an executed notebook as an HTML page beside it that loads nothing from the network."""
     from jinja2 import DictLoader
     from nbconvert import HTMLExporter
-
-    from cytology.tables import written_whole
 
     with quiet():
         exporter = HTMLExporter(

@@ -1,28 +1,81 @@
-"""What happens in a run, noted in its `run.json`."""
+"""What happens in a run, noted in its `run.json`: what begins, how it ends, what is kept."""
 
+import contextlib
 import datetime
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
-from cytology.grid import is_done, make_run
+from filelock import FileLock, Timeout
+
+from cytology import provenance
+from cytology.folders import some
+from cytology.grid import make_run
 from cytology.headless import Failure, Result
-from cytology.settings import ARCHITECTURE_NAMES, InputError, git_state, short, versions
-from cytology.tables import TRAINED_BY, write_json
+from cytology.settings import (
+    ARCHITECTURE_NAMES,
+    CACHE,
+    InputError,
+    cores,
+    git_state,
+    short,
+    versions,
+)
+from cytology.tables import (
+    FORGOTTEN_SECONDS,
+    disk_errors_told,
+    remove_unfinished,
+    write_json,
+)
+
+LOCK = ".lock"
+
+
+@contextlib.contextmanager
+def sole_run(run: Path) -> Iterator[None]:
+    """Keep other runs out of a run folder, and clear away what a killed one left half written.
+
+    The system itself frees the lock when the process ends, however it ends. Raises `InputError`
+    if another run is at work there.
+    """
+    lock = FileLock(run / LOCK)
+    with disk_errors_told(run / LOCK):
+        run.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise InputError(
+                f"Another run is at work in {short(run)}: wait until it has ended, or choose "
+                "another folder with --run-dir."
+            ) from None
+    try:
+        remove_unfinished(run)
+        remove_unfinished(CACHE, FORGOTTEN_SECONDS)  # other runs may be at work there
+        yield
+    finally:
+        lock.release()
 
 
 class Journal:
-    """Notes in `run.json` what begins and how it ended; only this process writes it."""
+    """Notes in `run.json` what begins and how it ended; only this process writes it.
 
-    def __init__(self, plan):
+    `reasons` tells why a notebook that ran before runs again; `notices` what a reader must know
+    of those that are kept.
+    """
+
+    def __init__(self, plan, jobs: int = 1):
         self.plan = plan
-        self.record = new_record(plan)
+        self.record = new_record(plan, read_run(plan.run)) | {"notebooks_at_once": jobs}
+        self.reasons: dict[str, str] = {}
+        self.notices: list[str] = []
 
     def begin(self, task):
         """Note that a task begins; for a point of the grid make its folder first.
 
-        Returns a result if there is nothing to execute: training that is done, or cannot begin.
+        Returns a result if there is nothing to execute: what is finished and unchanged is kept,
+        and some training cannot begin.
         """
-        entries = self._entries(task)
+        entries, run = self._entries(task), Path(task.parameters["run_dir"])
         earlier = entries.get(task.name, {})
         entry = {"status": "running", "started": now(), "parameters": task.parameters}
         if task.point is not None:
@@ -31,10 +84,13 @@ class Journal:
             except InputError as error:
                 entries[task.name] = entry
                 return Result("failed", 0.0, 0, Failure("InputError", str(error), ""))
-            same = earlier.get("status") == "ok" and earlier["parameters"] == task.parameters
-            if same and is_done(self.plan.run, task.point, TRAINED_BY[task.notebook.stem]):
-                return Result("kept", 0.0, 0)
-        entries[task.name] = entry
+        made_from = provenance.state(task.notebook, run, task.parameters)
+        why = provenance.changes(earlier, made_from, task.parameters, run)
+        if earlier and not why and not self.plan.again:
+            self._look_at_kept(task.name, earlier, run)
+            return Result("kept", 0.0, 0)
+        self.reasons[task.name] = "; ".join(why)
+        entries[task.name] = entry | made_from
         write_record(self.plan.run, self.record)
         return None
 
@@ -42,13 +98,18 @@ class Journal:
         """Note how a task ended; what was kept keeps its earlier note."""
         if result.status == "kept":
             return
-        entry = self._entries(task)[task.name]
+        entry, run = self._entries(task)[task.name], Path(task.parameters["run_dir"])
         entry |= {
             "status": result.status,
             "seconds": result.seconds,
             "peak_memory_mib": result.peak_memory_mib,
             "ended": now(),
         }
+        if result.status == "ok":
+            # Again, since the notebook may have drawn or downloaded what it needs.
+            entry["outside"] = provenance.outside(task.notebook.stem, run, task.parameters)
+            entry["outputs"] = provenance.outputs(task.notebook.stem, run)
+            entry["versions"] = computed_with(self.record)
         if result.failure:
             entry["error"] = str(result.failure)
         write_record(self.plan.run, self.record)
@@ -60,6 +121,24 @@ class Journal:
 
     def _entries(self, task) -> dict:
         return self.record["notebooks" if task.point is None else "grid"]
+
+    def _look_at_kept(self, name: str, entry: dict, run: Path) -> None:
+        """Notice what was altered by hand, and what other versions computed."""
+        files, present = provenance.altered(entry, run), computed_with(self.record)
+        if files:
+            self.notices.append(
+                f"{some(files)} of {short(run)} changed after {name} had ended, and is used as it "
+                f"is now; --from {name[:2]} makes it anew."
+            )
+        before = entry["versions"].items()
+        old = [f"{what} {version}" for what, version in before if version != present[what]]
+        if old:
+            self.notices.append(f"{name} is kept as computed with {', '.join(old)}.")
+
+
+def computed_with(record: dict) -> dict:
+    """The versions of a run that its numbers may depend on."""
+    return {name: record["versions"][name] for name in provenance.COMPUTED_WITH}
 
 
 def read_run(run: Path) -> dict:
@@ -73,18 +152,19 @@ def read_run(run: Path) -> dict:
         ) from None
 
 
-def new_record(plan) -> dict:
-    """`run.json` at the start of a run; notebooks not run this time keep their earlier entry."""
+def new_record(plan, earlier: dict) -> dict:
+    """`run.json` at the start of a run; notebooks not run this time keep their `earlier` entry."""
     return {
         "profile": plan.profile,
         "command": plan.command,
         "started": now(),
         "ended": None,
         "parameters": plan.parameters,
-        "notebooks": dict(plan.earlier.get("notebooks", {})),
-        "grid": dict(plan.earlier.get("grid", {})),
+        "notebooks": dict(earlier.get("notebooks", {})),
+        "grid": dict(earlier.get("grid", {})),
         "fingerprint": None,
         "device": None,
+        "cores": cores(),
         "versions": versions(),
         "git": git_state(),
     }

@@ -12,11 +12,12 @@ import re
 import shlex
 import subprocess
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from cytology.grid import GridPoint, grid_points, points_named
 from cytology.journal import read_run
+from cytology.provenance import READS, needs
 from cytology.settings import (
     DATA_WORDS,
     FIXED_PARAMETERS,
@@ -34,21 +35,6 @@ PATH_PARAMETERS = ("run_dir", "data", "archive", "patients_csv", "images", "weig
 PATH_PARAMETERS += ("images_patients_csv",)
 # Words that stand where a path may stand.
 NO_PATHS = {"data": DATA_WORDS, "images": ("unseen",), "weights": ("auto", "imagenet", "random")}
-# Whose files each notebook reads; one that is not named here needs all before it.
-NEEDS = {
-    "01_data_exploration": (),
-    "02_augmentation": ("01_data_exploration",),
-    "03_splitting": ("02_augmentation",),
-    "04_train_mobilenetv2": ("03_splitting",),
-    "05_train_inceptionv3": ("03_splitting",),
-    "06_train_densenet121": ("03_splitting",),
-}
-NEEDS["07_comparison"] = tuple(TRAINING_NOTEBOOKS.values())
-NEEDS["08_inference"] = ("07_comparison",)
-NEEDS["09_leakage_audit"] = NEEDS["10_robustness"] = tuple(TRAINING_NOTEBOOKS.values())
-NEEDS["11_explanation"] = tuple(TRAINING_NOTEBOOKS.values())
-# The model card tells what the others found.
-NEEDS["12_export"] = ("07_comparison", "09_leakage_audit", "10_robustness", "11_explanation")
 # What is asked of a finished run: other questions do not make it another run.
 QUESTIONS = ("predict_with", "images", "show_images", "threshold_rule", "refer_share")
 QUESTIONS += ("images_classes", "images_patient_pattern", "images_patients_csv")
@@ -237,8 +223,8 @@ class Plan:
     parameters: dict
     notebooks: list[Notebook]
     command: str
-    earlier: dict = field(default_factory=dict)  # the run folder's run.json, if it has one
     points: tuple[GridPoint, ...] = ()  # the grid: trainings with other seeds, or a fold held out
+    again: bool = False  # also what is finished and unchanged
 
     @property
     def run(self) -> Path:
@@ -269,20 +255,20 @@ def tasks(plan: Plan) -> list[Task]:
     """
     found, chosen = [], [notebook.name for notebook in plan.notebooks]
     for place, notebook in enumerate(plan.notebooks):
-        needs = NEEDS.get(notebook.name, tuple(chosen[:place]))
+        after = needs(notebook.name) if notebook.name in READS else chosen[:place]
         if notebook.name == "07_comparison":
-            needs += tuple(task.name for task in found if task.point)
-        needs = tuple(name for name in needs if name in {task.name for task in found})
+            after = [*after, *(task.name for task in found if task.point)]
+        after = tuple(name for name in after if name in {task.name for task in found})
         output = plan.run / "notebooks" / notebook.path.name
         parameters = plan.parameters_of(notebook)
-        found.append(Task(notebook.name, notebook.path, output, parameters, needs))
+        found.append(Task(notebook.name, notebook.path, output, parameters, after))
         if notebook.name in TRAINING_NOTEBOOKS.values():
             for point in plan.points:
                 below = point.folder(plan.run)
                 own = parameters | {"run_dir": str(below), "seed": point.seed}
                 name, output = f"{point.name}/{notebook.name}", below / "notebooks"
                 output /= notebook.path.name
-                found.append(Task(name, notebook.path, output, own, needs, point))
+                found.append(Task(name, notebook.path, output, own, after, point))
     return found
 
 
@@ -332,12 +318,31 @@ def make_plan(
     check_paths(parameters)
     if run.exists() and not run.is_dir():
         raise InputError(f"The run folder {run} is a file.")
-    if not force:
-        check_same_run(run, earlier, parameters)
+    other = differences(earlier, parameters)
+    if other and not force:
+        raise InputError(
+            f"{short(run)} was made with {'; '.join(other)}: choose another folder with --run-dir, "
+            "or --force to redo here what depends on it."
+        )
     points = points_of(parameters, chosen, seeds, folds)
     noted = points_named(name.split("/")[0] for name in earlier.get("grid", {}))
     command = command_line(project, name, parameters, grid_options(parameters, {*points, *noted}))
-    return Plan(name, parameters, chosen, command, earlier, points)
+    # With other parameters, --force redoes what depends on them; else everything.
+    again = bool(start) or (force and not other)
+    return Plan(name, parameters, chosen, command, points, again)
+
+
+def plan_again(project: Project, record: dict, run: Path) -> Plan:
+    """The plan that does in the folder `run` what `record`, the `run.json` of a run, tells of."""
+    notebooks = [
+        notebook
+        for notebook in find_notebooks(project.notebooks)
+        if notebook.name in record["notebooks"]
+    ]
+    parameters = record["parameters"] | {"run_dir": str(run)}
+    points = points_named(dict.fromkeys(name.split("/")[0] for name in record["grid"]))
+    command = command_line(project, record["profile"], parameters, grid_options(parameters, points))
+    return Plan(record["profile"], parameters, notebooks, command, tuple(points))
 
 
 def with_folds(given: dict, folds: int) -> dict:
@@ -387,23 +392,19 @@ def default_run(project: Project, profile: str, base: dict, given: dict) -> str:
     return str(project.root / "outputs" / f"{profile}-{Path(data).name or 'data'}")
 
 
-def check_same_run(run: Path, earlier: dict, parameters: dict) -> None:
-    """`InputError` if a finished notebook of the run was made with other parameters.
+def differences(earlier: dict, parameters: dict) -> list[str]:
+    """Parameters that a finished notebook of the run had another value of, in words.
 
     Notebooks that failed protect nothing: whoever corrects a parameter goes on in the same folder.
     """
-    differences = {}
+    found = {}
     for entry in earlier.get("notebooks", {}).values():
         if entry.get("status") != "ok":
             continue
         for name, old in entry.get("parameters", {}).items():
             if name not in (*QUESTIONS, "run_dir") and parameters.get(name, old) != old:
-                differences[name] = f"{name}={old!r}, now {name}={parameters[name]!r}"
-    if differences:
-        raise InputError(
-            f"{short(run)} was made with {'; '.join(differences.values())}: choose another folder "
-            "with --run-dir, or --force to redo it here."
-        )
+                found[name] = f"{name}={old!r}, now {name}={parameters[name]!r}"
+    return list(found.values())
 
 
 def command_line(project: Project, profile: str, parameters: dict, more: list[str]) -> str:

@@ -40,7 +40,11 @@ class InputError(ValueError):
 
     def _render_traceback_(self):
         # IPython's hook: the reader of a notebook needs the sentence, not our stack.
-        return [f"InputError: {self}"]
+        return [f"{type(self).__name__}: {self}"]
+
+
+class MachineError(InputError):
+    """What the machine has does not suffice: disk, memory or permission. The message says what."""
 
 
 # ---------------------------------------------------------------- parameters

@@ -5,14 +5,22 @@ their keys, never by their order.
 """
 
 import contextlib
+import errno
 import json
 import os
+import shutil
 import tempfile
+import time
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pandas as pd
 
-from cytology.settings import ARCHITECTURE_NAMES, InputError, short
+from cytology.settings import InputError, MachineError, short
+
+UNFINISHED = ".unfinished-"  # what a file is called until it is whole
+FORGOTTEN_SECONDS = 24 * 3600
+FULL_BYTES = 2**20  # a disk with less free is full: libraries do not always pass the reason on
 
 # Codes, not numbers: patient 007 must not become 7.
 TEXT = dict.fromkeys(
@@ -32,32 +40,44 @@ TRAINING_NOTEBOOKS = {
     "densenet121": "06_train_densenet121",
 }
 TRAINED_BY = {notebook: name for name, notebook in TRAINING_NOTEBOOKS.items()}
+# Who writes what; a name with a star stands for many files.
 WRITTEN_BY = {
-    "dataset.json": "01_data_exploration",
-    "manifest.csv": "01_data_exploration",
-    "rejected.csv": "01_data_exploration",
-    "unseen.csv": "01_data_exploration",
-    "tables/quality.csv": "01_data_exploration",
-    "tables/appearance.csv": "01_data_exploration",
+    **dict.fromkeys(
+        ("dataset.json", "manifest.csv", "rejected.csv", "unseen.csv")
+        + ("tables/quality.csv", "tables/appearance.csv"),
+        "01_data_exploration",
+    ),
     "augmentation.json": "02_augmentation",
-    "split.csv": "03_splitting",
-    "split.json": "03_splitting",
-    "tables/comparison.csv": "07_comparison",
-    "tables/comparison_all.csv": "07_comparison",
-    "tables/pairwise.csv": "07_comparison",
-    "tables/thresholds.csv": "07_comparison",
-    "tables/calibration.csv": "07_comparison",
-    "tables/seeds.csv": "07_comparison",
-    "tables/leakage_audit.csv": "09_leakage_audit",
-    "tables/robustness.csv": "10_robustness",
-    "tables/explanation_checks.csv": "11_explanation",
-    "tables/exports.csv": "12_export",
-    "model_card.md": "12_export",
-} | {
-    f"{name}/{file}": TRAINING_NOTEBOOKS[name]
-    for name in ARCHITECTURE_NAMES
-    for file in ("predictions.csv", "history.csv", "metrics.json", "timing.json", "model.keras")
-    + ("heads.npz", "orientations.csv")
+    **dict.fromkeys(("split.csv", "split.json"), "03_splitting"),
+    **{
+        f"{name}/{file}": notebook
+        for name, notebook in TRAINING_NOTEBOOKS.items()
+        for file in ("predictions.csv", "history.csv", "metrics.json", "timing.json", "model.keras")
+        + ("heads.npz", "orientations.csv")
+    },
+    "densenet121/model.h5": "06_train_densenet121",
+    **{
+        f"tables/{name}.csv": "07_comparison"
+        for name in ("comparison", "comparison_all", "pairwise", "thresholds", "calibration")
+        + ("seeds", "folds", "abstention", "decision_curve", "learning_curve", "orientations")
+        + ("coverage", "cost")
+    },
+    "tables/summary.md": "07_comparison",
+    **dict.fromkeys(("inference/*.csv", "*/reference.npz"), "08_inference"),
+    **{
+        f"tables/{name}": "09_leakage_audit"
+        for name in ("leakage_audit.csv", "leakage_summary.csv", "leakage.md")
+    },
+    **{
+        f"tables/robustness{rest}": "10_robustness"
+        for rest in (".csv", "_pictures.csv", "_domains.csv", ".md")
+    },
+    **{
+        f"tables/{name}": "11_explanation"
+        for name in ("explanation_checks.csv", "explanation_pictures.csv", "explanation.md")
+        + ("neighbours.csv",)
+    },
+    **dict.fromkeys(("tables/exports.csv", "exports/*", "model_card.md"), "12_export"),
 }
 
 
@@ -66,18 +86,21 @@ def written_whole(path):
     """Context that gives a temporary path beside `path` and renames it when all went well.
 
     A reader sees the old file or the new one, never half of one; after an error the temporary
-    file is removed. The suffixes are kept, since Keras chooses its format by them.
+    file is removed. The suffixes are kept, since Keras chooses its format by them. Raises
+    `MachineError` if the disk is full or cannot be written to.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     suffix = "".join(path.suffixes)
-    handle, name = tempfile.mkstemp(prefix=".", suffix=suffix, dir=path.parent)
-    os.close(handle)
+    with disk_errors_told(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=UNFINISHED, suffix=suffix, dir=path.parent)
+        os.close(handle)
     temporary = Path(name)
     try:
-        yield temporary
-        temporary.chmod(0o644)  # mkstemp's 0600 would lock out the people one shares a run with
-        temporary.replace(path)
+        with disk_errors_told(path):
+            yield temporary
+            temporary.chmod(0o644)  # mkstemp's 0600 would lock out the people one shares a run with
+            temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -86,11 +109,15 @@ def written_whole(path):
 def folder_written_whole(path):
     """Context that gives a temporary folder beside `path` and renames it when all went well.
 
-    It takes the place of an earlier folder as a whole: nothing of that one stays behind.
+    It takes the place of an earlier folder as a whole: nothing of that one stays behind. Raises
+    `MachineError` as `written_whole` does.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".", dir=path.parent) as beside:
+    with disk_errors_told(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        holder = tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=path.parent)
+    # The disk is looked at before the unfinished file is removed, which makes room again.
+    with holder as beside, disk_errors_told(path):
         new = Path(beside) / "new"
         new.mkdir()
         yield new
@@ -99,12 +126,58 @@ def folder_written_whole(path):
         new.replace(path)
 
 
+@contextlib.contextmanager
+def disk_errors_told(path: Path):
+    """Turn the error of a disk that is full, read-only or not ours into one sentence."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:  # RuntimeError: h5py, when it cannot close a file
+        reason = why_not_written(error, path)
+        if reason is None:
+            raise
+        raise MachineError(
+            f"{short(path)} cannot be written: {reason}. What was finished is kept: mend it, then "
+            "start again."
+        ) from error
+
+
+def why_not_written(error: Exception, path: Path) -> str | None:
+    """Why the system refused to write; None if the error has another cause."""
+    number = getattr(error, "errno", None)
+    if number in (errno.EACCES, errno.EPERM):
+        return "no permission"
+    if number == errno.EROFS:
+        return "the disk is read-only"
+    place = next(folder for folder in path.parents if folder.is_dir())
+    full = number in (errno.ENOSPC, errno.EDQUOT) or shutil.disk_usage(place).free < FULL_BYTES
+    return "the disk is full" if full else None
+
+
+def remove_unfinished(folder: Path, older_than: float = 0.0) -> list[str]:
+    """Remove what killed processes left half written below `folder`; returns the names.
+
+    With `older_than` seconds only what is at least so old: others may be at work there.
+    """
+    found = []
+    for path in sorted(folder.rglob(f"{UNFINISHED}*")):
+        if path.exists() and time.time() - path.stat().st_mtime >= older_than:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+            found.append(path.name)
+    return found
+
+
+def written_by(name: str) -> str | None:
+    """The notebook that writes the file `name` of a run folder; None if none is known to."""
+    matching = (notebook for pattern, notebook in WRITTEN_BY.items() if fnmatch(name, pattern))
+    return WRITTEN_BY.get(name) or next(matching, None)
+
+
 def require(run: Path, name: str) -> Path:
     """The file `name` of the run; `InputError` that names its notebook if it is not there."""
     path = run / name
     if not path.is_file():
         raise InputError(
-            f"{name} is missing in {short(run)}: run notebook {WRITTEN_BY[name]} first "
+            f"{name} is missing in {short(run)}: run notebook {written_by(name)} first "
             f"(with run_dir = {short(run)!r})."
         )
     return path

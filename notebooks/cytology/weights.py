@@ -10,7 +10,7 @@ import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
-from cytology.settings import InputError, resolve
+from cytology.settings import InputError, file_hash, resolve
 
 DOWNLOADS = "https://storage.googleapis.com/tensorflow/keras-applications/"
 IMAGENET_FILES = {
@@ -57,6 +57,26 @@ def find_weights(architecture: str, weights: str) -> Weights:
         sentence = f"{path.name} is not for {architecture} by its name. {fallback.explanation}"
         return Weights(fallback.kind, fallback.path, sentence)
     return Weights("file", path, f"Weights from {path.name}.")
+
+
+def mark(architecture: str, weights: str) -> str:
+    """What changes when `find_weights` would find something else: a hash, or why there is none.
+
+    Nothing is downloaded. Where ImageNet weights were out of reach and no longer are, that counts
+    as a change.
+    """
+    if weights == "random":
+        return "random"
+    path = resolve(weights)
+    files = sorted(path.glob("*.h5")) if path.is_dir() else [path]
+    fitting = [file for file in files if file.is_file() and is_for(architecture, file)]
+    if fitting and weights not in ("auto", "imagenet"):
+        return file_hash(fitting[0])
+    address = DOWNLOADS + IMAGENET_FILES[architecture]
+    cached = keras_models() / Path(address).name
+    if cached.is_file():
+        return file_hash(cached)
+    return "out of reach" if unreachable(address) else "can be downloaded"
 
 
 def is_for(architecture: str, path: Path) -> bool:
