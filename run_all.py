@@ -358,7 +358,10 @@ def print_failure(name: str, failure, executed: Path) -> None:
 
 
 def print_times(results: dict) -> None:
-    """A table of status, time and peak memory."""
+    """A table of status, time and peak memory of what was executed."""
+    results = {name: result for name, result in results.items() if result.status != "kept"}
+    if not results:
+        return
     width = max(len(name) for name in results)
     print(f"\n{'notebook':{width}}   {'status':8} {'seconds':>8} {'peak MiB':>9}")
     for name, result in results.items():

@@ -113,7 +113,7 @@ def code(notebook: Path) -> str:
         if cell["cell_type"] == "code" and not tag & {"parameters", "colab-setup"}
     ]
     digest = hashlib.sha256("\n".join(own).encode())
-    for module in sorted(modules_of(frozenset().union(*map(imported, own)))):
+    for module in sorted(modules_of(frozenset().union(*map(imported_by_cell, own)))):
         digest.update(module.encode() + source(module))
     return digest.hexdigest()
 
@@ -125,19 +125,29 @@ def modules_of(names: frozenset[str]) -> set[str]:
         name = waiting.pop()
         if name not in found and files_of(name):
             found.add(name)
-            waiting |= imported(files_of(name)[0].read_text(encoding="utf-8"))
+            waiting |= imported_by(name)
     return found
 
 
-def imported(text: str) -> frozenset[str]:
-    """Dotted names that the source of a module or cell imports from the package."""
+@functools.cache
+def imported_by(module: str) -> frozenset[str]:
+    """Dotted names that a module of the package imports from it."""
+    return imported(files_of(module)[0].read_text(encoding="utf-8"))
+
+
+def imported_by_cell(text: str) -> frozenset[str]:
+    """Dotted names that a cell imports from the package."""
     from IPython.core.inputtransformer2 import TransformerManager
 
     try:
-        tree = ast.parse(TransformerManager().transform_cell(text))
+        return imported(TransformerManager().transform_cell(text))
     except SyntaxError:
         return frozenset()  # executing the notebook will tell it, and better
-    found = set()
+
+
+def imported(text: str) -> frozenset[str]:
+    """Dotted names that Python source imports from the package."""
+    tree, found = ast.parse(text), set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             found |= {name.name for name in node.names}
