@@ -4,8 +4,10 @@ Imports point one way, downwards in this list:
 
 =========================  ====================================================================
 ``scheduling``             several notebooks at once: on this machine, on a Dask cluster
+``verification``           a run compared with the same run again: every table, every number
 ``series``                 what a run is: notebooks, parameters, plan; what it refuses
-``journal``                what happens in a run, noted in `run.json`
+``journal``                what happens in a run, noted in `run.json`; a folder's lock
+``provenance``             what a finished notebook was made from, and whether that has changed
 ``headless``               executing a notebook without a person looking on
 ``report``                 the HTML page of a run
 ``model_card``             who may use a run's networks for what, in Markdown

@@ -23,6 +23,7 @@ from cytology.settings import (
 )
 from cytology.tables import (
     FORGOTTEN_SECONDS,
+    VERIFICATION,
     disk_errors_told,
     remove_unfinished,
     write_json,
@@ -90,6 +91,7 @@ class Journal:
             self._look_at_kept(task.name, earlier, run)
             return Result("kept", 0.0, 0)
         self.reasons[task.name] = "; ".join(why)
+        (self.plan.run / VERIFICATION).unlink(missing_ok=True)  # of what stood before
         entries[task.name] = entry | made_from
         write_record(self.plan.run, self.record)
         return None

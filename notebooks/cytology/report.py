@@ -20,6 +20,7 @@ from cytology.settings import PARAMETERS, short
 from cytology.summary import capital, title
 from cytology.tables import (
     TRAINING_NOTEBOOKS,
+    VERIFICATION,
     WRITTEN_BY,
     json_if_there,
     read_table,
@@ -135,6 +136,7 @@ def contents(run: Path) -> dict:
         "dataset": json_if_there(run, "dataset.json"),
         "split": json_if_there(run, "split.json"),
         "notebooks": notebooks(run, record),
+        "verification": json_if_there(run, VERIFICATION),
         "parameters": parameters(record),
         "model_card": card_html(run),
         "written_by": WRITTEN_BY,

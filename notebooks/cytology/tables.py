@@ -19,6 +19,7 @@ import pandas as pd
 from cytology.settings import InputError, MachineError, short
 
 UNFINISHED = ".unfinished-"  # what a file is called until it is whole
+VERIFICATION = "verification.json"  # how the run compared with the same run again
 FORGOTTEN_SECONDS = 24 * 3600
 FULL_BYTES = 2**20  # a disk with less free is full: libraries do not always pass the reason on
 

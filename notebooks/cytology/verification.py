@@ -13,7 +13,7 @@ import pandas as pd
 
 from cytology.journal import now, read_run
 from cytology.settings import InputError, short
-from cytology.tables import TEXT, UNFINISHED, write_json, write_table
+from cytology.tables import TEXT, UNFINISHED, VERIFICATION, write_json, write_table
 
 # Times, memory and what hangs on them; and hashes of files that hold the time of their making.
 MEASURED = {
@@ -25,7 +25,7 @@ MEASURED = {
     "*/metrics.json": ("model_sha256",),
     "exports/*/export.json": ("model_sha256", "sha256", "written", "latency"),
 }
-NOT_COMPARED = ("run.json", "verification.json", "model_card.md", "inference/uploads/*", "cache/*")
+NOT_COMPARED = ("run.json", "verification.*", "model_card.md", "inference/uploads/*", "cache/*")
 COLUMNS = ["file", "row", "column", "before", "after"]
 
 
@@ -129,12 +129,13 @@ def in_words(found: pd.DataFrame, files: list[str], most: int = 10) -> list[str]
 
 
 def write_verification(run: Path, files: list[str], found: pd.DataFrame) -> None:
-    """Note in the run that it was run again: `verification.json`, and `.csv` where it differs."""
+    """Note in the run that it was run again: `verification.json`, and `.csv`
+    where it differs."""
     (run / "verification.csv").unlink(missing_ok=True)
     if len(found):
         write_table(run, "verification.csv", found)
     about = {"verified": now(), "files": len(files), "different": int(found["file"].nunique())}
-    write_json(run, "verification.json", about | {"git": read_run(run)["git"]})
+    write_json(run, VERIFICATION, about | {"git": read_run(run)["git"]})
 
 
 def check_finished(run: Path) -> dict:
