@@ -15,15 +15,14 @@ from cytology.journal import now, read_run
 from cytology.settings import InputError, short
 from cytology.tables import TEXT, UNFINISHED, VERIFICATION, write_json, write_table
 
-# Times, memory and what hangs on them; and hashes of files that hold the time of their making.
+# Times, where they were measured, and hashes of files that hold the time of their making.
+TIMES = ("device", "feature_seconds", "features_computed", "training_seconds", "images_per_second")
 MEASURED = {
-    "*/timing.json": ("feature_seconds", "features_computed", "training_seconds")
-    + ("images_per_second", "megabytes"),
-    "tables/cost.csv": ("feature_seconds", "features_computed", "training_seconds")
-    + ("images_per_second", "megabytes"),
-    "tables/exports.csv": ("latency", "megabytes"),
+    "*/timing.json": TIMES,
+    "tables/cost.csv": TIMES,
+    "tables/exports.csv": ("latency",),
     "*/metrics.json": ("model_sha256",),
-    "exports/*/export.json": ("model_sha256", "sha256", "written", "latency"),
+    "exports/*/export.json": ("model_sha256", "files.model.keras", "files.model.h5"),
 }
 NOT_COMPARED = ("run.json", "verification.*", "model_card.md", "inference/uploads/*", "cache/*")
 COLUMNS = ["file", "row", "column", "before", "after"]
@@ -76,7 +75,7 @@ def differences(name: str, first: Path, second: Path) -> list[tuple]:
     return [
         (name, "", key, texts[0].get(key, ""), texts[1].get(key, ""))
         for key in {**texts[0], **texts[1]}
-        if texts[0].get(key) != texts[1].get(key) and key.split(".")[-1] not in measured
+        if texts[0].get(key) != texts[1].get(key) and key not in measured
     ]
 
 
@@ -112,7 +111,7 @@ def flat(content, prefix: str = "") -> dict[str, str]:
 def in_words(found: pd.DataFrame, files: list[str], most: int = 10) -> list[str]:
     """Sentences: how many files are identical, and which number moved, column by column."""
     if found.empty:
-        return [f"All {len(files)} tables are identical, but for measured times and sizes."]
+        return [f"All {len(files)} tables are identical, but for measured times."]
     sentences = [f"{found['file'].nunique()} of {len(files)} tables differ:"]
     for (file, column), rows in list(found.groupby(["file", "column"], sort=False))[:most]:
         one, numbers = rows.iloc[0], rows[["before", "after"]].apply(pd.to_numeric, errors="coerce")

@@ -1,0 +1,1 @@
+"""Break things on purpose, and write down what happened."""
