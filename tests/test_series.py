@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+from collections import defaultdict
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,19 +14,35 @@ from PIL import Image
 from cytology.leakage import LABELS, PROTOCOLS
 from cytology.metrics import METRICS
 from cytology.predictions import COLUMNS
+from cytology.provenance import READS, inputs, is_from
 from cytology.settings import ARCHITECTURE_NAMES, PROJECT_ROOT
 from cytology.shifts import SHIFTS, STRENGTHS
-from cytology.tables import read_json, read_table
+from cytology.tables import UNFINISHED, read_json, read_table, written_by
+
+# Python runs this when it starts: it notes which files of the run each process opens and writes.
+TRACE = """
+import os, sys
+
+def note(event, given):
+    path = {"open": given[:1], "os.rename": given[1:2]}.get(event, ())
+    if path and str(path[0]).startswith(os.environ["TRACED_RUN"]):
+        log = os.open(os.environ["TRACE"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        os.write(log, f"{os.getpid()} {event} {path[0]}\\n".encode())
+        os.close(log)
+
+if "TRACE" in os.environ:
+    sys.addaudithook(note)
+"""
 
 
-def run_all(*arguments):
+def run_all(*arguments, **environment):
     """Run the series as a user would, without a terminal and with ImageNet out of reach."""
     return subprocess.run(
         [sys.executable, str(PROJECT_ROOT / "run_all.py"), "--profile", "smoke", *arguments],
         capture_output=True,
         text=True,
         encoding="utf-8",
-        env=os.environ | {"PYTHONIOENCODING": "utf-8"},
+        env=os.environ | {"PYTHONIOENCODING": "utf-8"} | environment,
     )
 
 
@@ -34,8 +52,12 @@ def smoke(tmp_path_factory):
 
     Two notebooks at once, which on two cores saves a third of the time.
     """
-    run = tmp_path_factory.mktemp("series") / "smoke"
-    done = run_all("--run-dir", str(run), "-p", "weights", "random", "--jobs", "2")
+    folder = tmp_path_factory.mktemp("series")
+    run = folder / "smoke"
+    (folder / "sitecustomize.py").write_text(TRACE)
+    path = os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))
+    traced = {"PYTHONPATH": path, "TRACE": str(folder / "trace"), "TRACED_RUN": str(run)}
+    done = run_all("--run-dir", str(run), "-p", "weights", "random", "--jobs", "2", **traced)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout, run
 
@@ -46,6 +68,35 @@ def test_every_notebook_ran(smoke):
     assert [path.stem for path in sorted((run / "notebooks").glob("*.ipynb"))] == names
     assert [path.stem for path in sorted((run / "notebooks").glob("*.html"))] == names
     assert (run / "report.html").is_file()
+
+
+def test_every_notebook_reads_and_writes_what_is_said_of_it(smoke):
+    """What runs again after a change hangs on it: see `provenance.READS` and `WRITTEN_BY`."""
+    _, run = smoke
+    opened, written = defaultdict(set), defaultdict(set)
+    for line in (run.parent / "trace").read_text("utf-8").splitlines():
+        process, event, path = line.split(" ", 2)
+        name = Path(path).relative_to(run).as_posix()
+        if UNFINISHED not in name:
+            (written if event == "os.rename" else opened)[process].add(name)
+    notebooks = set()
+    for process, names in written.items():
+        writers = {written_by(name) for name in names if not name.startswith("figures/")} - {None}
+        if not writers:
+            continue  # run_all.py itself, or one of its workers
+        (notebook,) = writers
+        notebooks.add(notebook)
+        said = {*inputs(notebook, run), "run.json"}
+        unsaid = {name for name in opened[process] - said if not is_from(notebook, name)}
+        assert not unsaid, f"{notebook} reads {unsaid}"
+        assert all(is_from(notebook, name) for name in names)
+    assert notebooks == set(READS)
+
+
+def test_what_is_unchanged_is_kept(smoke):
+    _, run = smoke
+    done = run_all("--run-dir", str(run), "-p", "weights", "random")
+    assert done.returncode == 0 and done.stdout.count("kept: unchanged") == len(READS)
 
 
 @pytest.mark.parametrize("name", ARCHITECTURE_NAMES)
@@ -184,7 +235,7 @@ def test_the_same_predictions_give_the_same_tables_and_figures_twice(smoke):
         return {path.name: path.read_bytes() for path in paths}
 
     first = written()
-    done = run_all("--run-dir", str(run), "--only", "07", "-p", "weights", "random")
+    done = run_all("--run-dir", str(run), "--only", "07", "--force", "-p", "weights", "random")
     assert done.returncode == 0, done.stdout + done.stderr
     assert len(first) > 25 and written() == first
 
