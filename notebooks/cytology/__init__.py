@@ -32,6 +32,7 @@ Imports point one way, downwards in this list:
 ``neighbours``             nearest images in feature space, images unlike any, the map
 ``loading``                a model file opened with care
 ``fine_tuning``            the whole network, or what comes after a cut
+``checkpoints``            a training that was broken off goes on after its last whole epoch
 ``training``               heads on frozen features, saved models
 ``locked``                 a run's thresholds, calibration, abstention: chosen before test
 ``evaluation``             what is judged on what; the comparison of a run

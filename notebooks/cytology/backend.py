@@ -57,10 +57,20 @@ if "CYTOLOGY_CORES" in os.environ:
     tf.config.threading.set_intra_op_parallelism_threads(cores())
 
 
+def be_deterministic(wanted: bool, seed: int) -> None:
+    """Let every operation give the same bits each time, if `wanted`; on GPUs that takes time.
+
+    To be called before anything is computed. It holds for the whole process.
+    """
+    if wanted:
+        keras.utils.set_random_seed(seed)  # without a seed some operations refuse
+        tf.config.experimental.enable_op_determinism()
+
+
 def device() -> str:
     """The device in words, for tables of times: they mean little without it."""
     if not GPUS:
-        return f"CPU, {cores()} cores"
+        return f"CPU, {cores()} core{'s' if cores() > 1 else ''}"
     return ", ".join(details(gpu).get("device_name", "GPU") for gpu in GPUS)
 
 
@@ -92,4 +102,5 @@ def enough_memory(batch_size: int):
         ) from error
 
 
-__all__ = ["GPUS", "details", "device", "distribution", "enough_memory", "keras", "quietly", "tf"]
+__all__ = ["GPUS", "be_deterministic", "details", "device", "distribution", "enough_memory"]
+__all__ += ["keras", "quietly", "tf"]

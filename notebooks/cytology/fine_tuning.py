@@ -4,21 +4,26 @@ What lies before the cut does not change, so each picture passes through it once
 at the cut are kept on disk, and every epoch begins there.
 """
 
+import inspect
 import math
 import shutil
-from dataclasses import dataclass
+import sys
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from cytology import architectures, pipeline, training
 from cytology.architectures import ARCHITECTURES
 from cytology.backend import enough_memory, keras
+from cytology.checkpoints import Checkpoint
 from cytology.features import Features, FeatureStore, named_by_content
 from cytology.pipeline import DecodedImages, Epochs, batches, frozen_features
 from cytology.predictions import prediction_rows
 from cytology.settings import CACHE, InputError, somebody_looks_on
 from cytology.splitting import judged_pictures, training_pictures
+from cytology.store import digest
 from cytology.training import (
     Recipe,
     class_weights,
@@ -168,11 +173,15 @@ def fine_tune(
     split: pd.DataFrame,
     orientations: int,
     recipe: Recipe,
+    kept_in: Path | None = None,
+    key: str = "",
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Train every layer but those that are frozen: (predictions on val and test, history).
 
     `source` are the images, or for the part after a cut the activations before it. The optimizer
-    is the original project's for this architecture.
+    is the original project's for this architecture. The folder `kept_in` keeps the state after
+    each epoch; a training that was broken off goes on from there if the `key`, which names all that
+    it depends on (see `training_key`), is the same.
     """
     train = training_pictures(split[split["split"] == "train"], orientations)
     if recipe.batch_size > len(train):
@@ -188,19 +197,32 @@ def fine_tune(
     val = val.assign(weight=val["label"].map(by_label))
     with model.distribute_strategy.scope():
         compile_model(model, optimizer_of(model.name, recipe), recipe.steps_per_execution)
-    train, epochs = train.assign(weight=weights), Epochs()
+    train, epochs, stopping = (
+        train.assign(weight=weights),
+        Epochs(),
+        early_stopping(recipe.patience),
+    )
+    kept = [Checkpoint(kept_in, key, recipe.epochs, stopping)] if kept_in else []
     with enough_memory(recipe.batch_size):
         history = model.fit(
             batches(source, train, recipe.batch_size, recipe.seed, epochs),
             validation_data=batches(source, val, recipe.batch_size),
             shuffle=False,  # `batches` does it; Keras would warn that it cannot
             epochs=recipe.epochs,
-            callbacks=[epochs, *early_stopping(recipe.patience)],
+            initial_epoch=kept[0].epoch if kept else 0,
+            callbacks=[epochs, *stopping, *kept],
             verbose=1 if somebody_looks_on() else 2,
         )
         logits = predict_logits(model, source, judged, recipe.batch_size)
     rows = prediction_rows(judged, logits, "final", recipe.seed)
-    return rows, history_table(history, "final", "fine_tune")
+    logs = kept[0].rows if kept else history.history
+    return rows, history_table(logs, "final", "fine_tune")
+
+
+def training_key(*parts) -> str:
+    """The name of a training: of `parts`, of the code that it runs, and of Keras' version."""
+    modules = (architectures, training, pipeline, sys.modules[__name__])
+    return digest(*parts, *map(inspect.getsource, modules), keras.version())
 
 
 def fine_tune_from(
@@ -211,17 +233,23 @@ def fine_tune_from(
     orientations: int,
     recipe: Recipe,
     key: list,
+    kept_in: Path | None = None,
 ) -> tuple[pd.DataFrame, pd.DataFrame, bool]:
     """`fine_tune` from the block `start` on, or every layer if it is empty.
 
     The result is that of freezing what lies before `start` and training the whole network. Last
-    comes whether it rests on activations that were rounded to float16.
+    comes whether it rests on activations that were rounded to float16. `key` is that of the run's
+    features, `kept_in` the folder that keeps the state after each epoch.
     """
+    tables = (split.to_csv(index=False), images.sha256.sort_index().to_csv())
+    whole = (*key, *tables, start, orientations, asdict(recipe))
     if start == EVERY_LAYER:
-        return *fine_tune(model, images, split, orientations, recipe), False
+        name = training_key(*whole)
+        return *fine_tune(model, images, split, orientations, recipe, kept_in, name), False
     parts = cut(model, cut_before(model, start))
     kept = activations(parts, images, split, orientations, key, recipe.batch_size)
-    found = fine_tune(parts.after, kept, split, orientations, recipe)
+    name = training_key(*whole, kept.dtype.name)
+    found = fine_tune(parts.after, kept, split, orientations, recipe, kept_in, name)
     parts.give_back(model)
     return *found, kept.dtype == np.float16
 

@@ -49,7 +49,8 @@ READS = {
     "12_export": (*SPLIT, "tables/comparison.csv", "tables/comparison_all.csv")
     + ("tables/pairwise.csv", "tables/thresholds.csv", "tables/calibration.csv")
     + ("tables/robustness.csv", "tables/explanation_checks.csv")
-    + _of_each("predictions.csv", "metrics.json", "timing.json", "model.keras"),
+    + _of_each("predictions.csv", "metrics.json", "timing.json", "model.keras")
+    + ("densenet121/model.h5",),
 }
 # What it takes from outside the run folder: parameters that name files.
 OUTSIDE = {

@@ -171,12 +171,13 @@ def early_stopping(patience: int | None) -> list:
     return [keras.callbacks.EarlyStopping("val_loss", patience=patience, restore_best_weights=True)]
 
 
-def history_table(history: keras.callbacks.History, model: str, stage: str) -> pd.DataFrame:
+def history_table(history: dict | list[dict], model: str, stage: str) -> pd.DataFrame:
     """Rows of `history.csv`: model, stage, epoch (from 1), loss and accuracy, train and val.
 
-    Empty are `val_loss` and `val_accuracy` where nothing was watched.
+    `history` is Keras' dictionary of lists, or the logs of each epoch. Empty are `val_loss` and
+    `val_accuracy` where nothing was watched.
     """
-    table = pd.DataFrame(history.history)
+    table = pd.DataFrame(history)
     table.insert(0, "epoch", np.arange(1, len(table) + 1))
     table.insert(0, "stage", stage)
     table.insert(0, "model", model)
@@ -226,7 +227,7 @@ class HeadTrainer:
             callbacks=early_stopping(recipe.patience),
             verbose=0,
         )
-        return history_table(history, name, "head")
+        return history_table(history.history, name, "head")
 
     def logits(self, features: Features, pictures: pd.DataFrame) -> np.ndarray:
         """Logits of pictures, shape (n,)."""
