@@ -130,6 +130,7 @@ PARAMETERS = {
     ),
     "early_stopping": Rule("stop when the loss of held-back groups no longer falls", bool),
     "patience": Rule("epochs without a lower loss before stopping", int, 1, 1000),
+    "deterministic": Rule("the same bits each time, also on a GPU, where that takes time", bool),
     "class_weight": Rule("weight of the classes in the loss", str, choices=("balanced", "none")),
     "wanted_sensitivity": Rule("sensitivity that a threshold is to reach", float, 0.5, 1.0),
     "group_rule": Rule(
