@@ -4,6 +4,7 @@ import shutil
 import sqlite3
 import threading
 import time
+from contextlib import closing
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,7 @@ from PIL import Image, ImageFilter, ImageOps
 from cytology import inspection, quality
 from cytology.copies import find_copies
 from cytology.folders import folder
-from cytology.inspection import INSPECTED, findings, inspect_images
+from cytology.inspection import INSPECTED, findings, inspect_images, memory
 from cytology.settings import InputError, in_parallel
 
 
@@ -43,7 +44,7 @@ def opened(monkeypatch):
 def kept(cache):
     """How many images the cache holds, as another process sees it."""
     with sqlite3.connect(cache / "inspected.sqlite") as store:
-        return store.execute("SELECT count(*) FROM inspected").fetchone()[0]
+        return store.execute("SELECT count(*) FROM checked").fetchone()[0]
 
 
 # --------------------------------------------------------------------- the tables
@@ -273,3 +274,37 @@ def test_a_good_folder_has_no_findings(root, cache):
     readable, rejected = inspect_images(folder(root), cache)
     table = findings(readable, rejected, find_copies(readable))
     assert len(table) == 0 and list(table) == ["image_id", "label", "finding", "other", "detail"]
+
+
+# ---------------------------------------------------------------- a damaged memory
+
+
+def test_a_damaged_memory_is_told_and_begun_anew(root, cache, opened, capsys):
+    first, _ = inspect_images(folder(root), cache)
+    path = cache / "inspected.sqlite"
+    for content in (path.read_bytes()[: path.stat().st_size // 2], b"no data base", b""):
+        path.write_bytes(content)
+        opened.clear()
+        again, _ = inspect_images(folder(root), cache)
+        pd.testing.assert_frame_equal(again, first)
+        assert len(opened) == 8 and kept(cache) == 8
+    assert capsys.readouterr().out.count("is damaged") == 2  # an empty file is an empty memory
+
+
+def test_an_altered_row_is_inspected_again(root, cache, opened):
+    first, _ = inspect_images(folder(root), cache)
+    with closing(sqlite3.connect(cache / "inspected.sqlite")) as store, store:
+        store.execute("UPDATE checked SET found = replace(found, '64', '65') WHERE rowid = 1")
+    opened.clear()
+    again, _ = inspect_images(folder(root), cache)
+    pd.testing.assert_frame_equal(again, first)
+    assert len(opened) == 1
+
+
+def test_a_memory_in_use_is_no_damage(root, cache):
+    inspect_images(folder(root), cache)
+    with closing(sqlite3.connect(cache / "inspected.sqlite")) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            memory(cache / "inspected.sqlite", seconds=0.1)
+    assert kept(cache) == 8

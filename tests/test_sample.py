@@ -7,7 +7,7 @@ from joblib import parallel_config
 from PIL import Image
 from scipy import ndimage
 
-from cytology.sample import draw_sample, images_per_patient, patient_cards
+from cytology.sample import draw_sample, images_per_patient, is_whole, patient_cards
 
 
 def contents(folder):
@@ -36,7 +36,8 @@ def tiny(tmp_path_factory):
 
 def test_the_table_lists_every_image_and_mask_once(drawn):
     folder, table = drawn
-    assert list(table.columns) == ["image", "label", "patient", "slide", "stain", "mask"]
+    columns = ["image", "label", "patient", "slide", "stain", "mask", "sha256", "mask_sha256"]
+    assert list(table.columns) == columns
     assert len(table) == table.image.nunique() == table["mask"].nunique() == 32
     for label in "BM":
         images = {path.relative_to(folder).as_posix() for path in (folder / label).iterdir()}
@@ -151,3 +152,15 @@ def test_atypia_overlaps_between_the_classes():
     atypia = {label: [c["atypia"] for c in cards if c["label"] == label] for label in "BM"}
     assert max(atypia["B"]) > min(atypia["M"])
     assert np.mean(atypia["M"]) - np.mean(atypia["B"]) > 0.3
+
+
+@pytest.mark.parametrize(
+    "harm", [lambda path: path.write_bytes(b"\x89PNG"), lambda path: path.unlink()]
+)
+@pytest.mark.parametrize("kind", ["image", "mask"])
+def test_a_picture_that_is_not_as_it_was_drawn_is_noticed(tmp_path, harm, kind):
+    assert not is_whole(tmp_path)
+    table = draw_sample(tmp_path, images=8, patients=4)
+    assert is_whole(tmp_path)
+    harm(tmp_path / table[kind].iloc[3])
+    assert not is_whole(tmp_path)

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from cytology import store as module
-from cytology.store import ArrayStore, rows_of_a_pack
+from cytology.store import ArrayStore, is_sound, keep_checksum, rows_of_a_pack
 
 
 def names(*found):
@@ -104,3 +104,60 @@ def test_a_pack_has_about_the_same_size_whatever_its_rows():
     assert rows_of_a_pack((224, 224, 3), np.uint8) == 222
     assert rows_of_a_pack((1280,), np.float32) == 6553
     assert rows_of_a_pack((5000, 5000, 3), np.uint8) == 1
+
+
+# -------------------------------------------------------------------- checksums
+
+
+def flip(path):
+    """Turn one bit in the middle of a file."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def cut(path):
+    """Keep the first half of a file."""
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.mark.parametrize(
+    "harm", [flip, cut, lambda path: path.write_bytes(b""), lambda p: p.unlink()]
+)
+@pytest.mark.parametrize("kind", ["npy", "names"])
+def test_a_damaged_pack_is_told_and_made_again(folder, capsys, harm, kind):
+    (listed,) = (path for path in folder.glob("*.names") if "a" in path.read_text().split("\n"))
+    harmed = listed.with_suffix(f".{kind}")
+    harm(harmed)
+    gone = not harmed.exists()
+    store = ArrayStore(folder)
+    assert store.missing(names("a", "b", "c")).tolist() == [0, 1]
+    # A list that is gone leaves nothing to tell of: the pack is as if it had never been written.
+    told = not (gone and kind == "names")
+    assert ("is damaged and is made again" in capsys.readouterr().out) == told
+    store.add(names("a", "b"), values(1, 2))
+    for each in (store, ArrayStore(folder)):
+        assert not len(each.missing(names("a", "b", "c")))
+        np.testing.assert_array_equal(each.rows(names("c", "a", "b")), values(3, 1, 2))
+
+
+def test_only_packs_that_are_wanted_are_looked_through(folder, monkeypatch):
+    read = []
+    monkeypatch.setattr(module, "checksum", lambda path: read.append(path) or "no")
+    ArrayStore(folder).missing(names("c"))
+    assert len(read) == 1
+
+
+def test_a_file_or_folder_with_its_checksum(tmp_path, capsys):
+    folder = tmp_path / "ein Archiv"
+    folder.mkdir()
+    (folder / "a.png").write_bytes(b"one")
+    (tmp_path / "b.h5").write_bytes(b"weights")
+    for path in (folder, tmp_path / "b.h5"):
+        keep_checksum(path)
+        assert is_sound(path) and is_sound(path)
+    (folder / "a.png").rename(folder / "c.png")
+    (tmp_path / "b.h5").write_bytes(b"wejghts")
+    for path in (folder, tmp_path / "b.h5", tmp_path / "never there"):
+        assert not is_sound(path) and not path.exists()
+    assert capsys.readouterr().out.count("is damaged") == 2

@@ -52,6 +52,9 @@ class Checkpoint(keras.callbacks.Callback):
             for name, value in self.found["about"]["stopping"].items():
                 setattr(self.stopping, name, value)
             self.stopping.best_weights = self.found["best"] or None
+            # Less is better of a loss. Older minors of Keras find that out after the first epoch,
+            # and then forget what was best.
+            self.stopping.monitor_op = keras.ops.less
         self.found = None
 
     def on_epoch_end(self, epoch, logs=None):

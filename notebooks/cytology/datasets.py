@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from filelock import FileLock
 from PIL import Image
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
@@ -14,7 +15,7 @@ from cytology.copies import family_of, looks_augmented
 from cytology.folders import Listing, folder
 from cytology.inspection import INSPECTED
 from cytology.quality import open_rgb
-from cytology.sample import draw_sample
+from cytology.sample import HASHED, draw_sample, is_whole
 from cytology.settings import PROJECT_ROOT, InputError, progress, resolve, short
 from cytology.sources import PUBLISHED, published
 from cytology.tables import read_json
@@ -28,13 +29,18 @@ APPEARANCE_COLUMNS = ["image_id", "brightness", "red", "green", "blue"]
 
 
 def sample(images: int, patients: int) -> Listing:
-    """The drawn sample. Drawn when it is not there yet."""
+    """The drawn sample; drawn when it is not there, or when a picture is not as it was drawn."""
     root = PROJECT_ROOT / "data" / f"sample-{images}-images-{patients}-patients"
-    if not (root / "sample.csv").is_file():
-        with progress(None, "drawing the sample", images) as bar:
-            draw_sample(root, images, patients, progress=lambda done, _: bar.update(done - bar.n))
+    root.parent.mkdir(parents=True, exist_ok=True)
+    # Of two runs that find none at the same moment one draws, and the other waits.
+    with FileLock(root.with_name(f".{root.name}.lock")):
+        if not is_whole(root):
+            with progress(None, "drawing the sample", images) as bar:
+                draw_sample(
+                    root, images, patients, progress=lambda done, _: bar.update(done - bar.n)
+                )
     listing = pd.read_csv(root / "sample.csv", dtype=str, keep_default_na=False)
-    listing = listing.rename(columns={"image": "image_id"})
+    listing = listing.rename(columns={"image": "image_id"}).drop(columns=[*HASHED.values()])
     return Listing(root, listing, source="procedural sample: drawings, no medical data")
 
 

@@ -81,7 +81,7 @@ class FeatureStore(ArrayStore):
         `sha256` maps an image's `image_id` to the hash of its file.
         """
         names = named_by_content(pictures, sha256)
-        if not names.isin(self.names).all():
+        if len(self.missing(names)):
             return None
         index = pd.MultiIndex.from_frame(pictures[["image_id", "orientation"]])
         return Features(self.rows(names), index)

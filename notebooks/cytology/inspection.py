@@ -8,6 +8,7 @@ import hashlib
 import inspect
 import json
 import sqlite3
+import zlib
 from contextlib import closing
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from cytology.settings import CACHE, InputError, file_hash, in_parallel
 INSPECTED = ["width", "height", "sha256", "phash", "brightness", "red", "green", "blue"]
 INSPECTED += ["contrast", "sharpness", "overexposed", "converted", "discs"]
 KEPT_AT_ONCE = 1024
+TABLE = "checked"
 
 
 def inspect_images(listing: Listing, cache: Path = CACHE) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -50,8 +52,7 @@ def inspect_files(paths: list[Path], cache: Path) -> list[dict]:
     """`quality.inspect_image` of each file; from the cache where its content was seen before."""
     hashes = list(in_parallel(hash_or_none, paths, "reading files", "file"))
     cache.mkdir(parents=True, exist_ok=True)
-    with closing(sqlite3.connect(cache / "inspected.sqlite", timeout=60)) as store:
-        store.execute("CREATE TABLE IF NOT EXISTS inspected (key TEXT PRIMARY KEY, found, discs)")
+    with closing(memory(cache / "inspected.sqlite")) as store:
         names = [key(path, sha256) for path, sha256 in zip(paths, hashes, strict=True)]
         known = recall(store, names)
         new = {name: path for name, path in zip(names, paths, strict=True) if name not in known}
@@ -82,15 +83,37 @@ def hash_or_none(path: Path) -> str | None:
         return None
 
 
+def memory(path: Path, seconds: float = 60) -> sqlite3.Connection:
+    """The data base of what was inspected; a damaged one is told, removed and begun anew.
+
+    Another process may keep it busy for so many `seconds`.
+    """
+    store = sqlite3.connect(path, timeout=seconds)
+    try:
+        damage = store.execute("PRAGMA quick_check").fetchone()[0]
+    except sqlite3.OperationalError:
+        raise  # in use, or the disk is full: that is no damage
+    except sqlite3.DatabaseError as error:
+        damage = str(error)
+    if damage != "ok":
+        print(f"{path} is damaged ({damage.splitlines()[0]}): the images are inspected again.")
+        store.close()
+        path.unlink()
+        store = sqlite3.connect(path, timeout=seconds)
+    store.execute(f"CREATE TABLE IF NOT EXISTS {TABLE} (key TEXT PRIMARY KEY, found, discs, crc)")
+    return store
+
+
 def recall(store: sqlite3.Connection, names: list[str]) -> dict[str, dict]:
-    """What the cache knows of `names`."""
+    """What the cache knows of `names`; a row that was altered counts as unknown."""
     known = {}
     for start in range(0, len(names), 500):
         some = names[start : start + 500]
         marks = ",".join("?" * len(some))
-        query = f"SELECT key, found, discs FROM inspected WHERE key IN ({marks})"
-        for name, found, discs in store.execute(query, some):
-            known[name] = json.loads(found) | {"discs": discs}
+        query = f"SELECT key, found, discs, crc FROM {TABLE} WHERE key IN ({marks})"
+        for name, found, discs, crc in store.execute(query, some):
+            if crc == row_check(name, found, discs):
+                known[name] = json.loads(found) | {"discs": discs}
     return known
 
 
@@ -98,11 +121,14 @@ def remember(store: sqlite3.Connection, name: str, found: dict) -> None:
     """Keep what was found of one file, but not that it is unreadable; the caller commits."""
     if "reason" in found:
         return
-    plain = {what: value for what, value in found.items() if what != "discs"}
-    store.execute(
-        "INSERT OR REPLACE INTO inspected VALUES (?, ?, ?)",
-        (name, json.dumps(plain), found["discs"]),
-    )
+    plain = json.dumps({what: value for what, value in found.items() if what != "discs"})
+    row = (name, plain, found["discs"])
+    store.execute(f"INSERT OR REPLACE INTO {TABLE} VALUES (?, ?, ?, ?)", (*row, row_check(*row)))
+
+
+def row_check(name: str, found: str, discs: bytes) -> int:
+    """The checksum of a row, CRC-32."""
+    return zlib.crc32(discs, zlib.crc32(f"{name} {found}".encode()))
 
 
 # ------------------------------------------------------------------- findings

@@ -18,6 +18,7 @@ from cytology.folders import (
 )
 from cytology.settings import CACHE, InputError, file_hash, resolve
 from cytology.splitting import read_split
+from cytology.store import is_sound, keep_checksum
 from cytology.tables import read_json, read_table
 
 ARCHIVES = (".zip", ".tar", ".gz", ".tgz")
@@ -94,8 +95,9 @@ def found_images(path: Path) -> tuple[Path, list[str], pd.DataFrame]:
         raise InputError(f"There is no folder or file {path}: check the parameter `images`.")
     if path.suffix.lower() in ARCHIVES:
         folder = CACHE / "unpacked" / file_hash(path)[:20]
-        if not folder.is_dir():
+        if not is_sound(folder):
             unpack(path, folder)
+            keep_checksum(folder)
         return folder, *images_in(folder)
     if path.suffix.lower() in LISTS:
         return path.parent, listed(path), no_refusals()

@@ -11,7 +11,7 @@ import numpy as np
 from cytology.architectures import build
 from cytology.backend import GPUS, details, keras
 from cytology.settings import CACHE
-from cytology.store import digest
+from cytology.store import digest, is_sound, keep_checksum
 from cytology.tables import written_whole
 
 TENSOR_CORES = (7, 0)  # compute capability from which GPUs have them
@@ -34,10 +34,11 @@ def precision_for(asked: str, architecture: str, image_size: int, cache: Path = 
         return "float32"
     name = digest(architecture, image_size, processor(), keras.version())
     path = cache / "precision" / f"{architecture}-{name}.json"
-    if not path.is_file():
+    if not is_sound(path):
         found = {"processor": processor(), "times_faster": bfloat16_gain(architecture, image_size)}
         with written_whole(path) as temporary:
             temporary.write_text(json.dumps(found), encoding="utf-8")
+        keep_checksum(path)
     gain = json.loads(path.read_text(encoding="utf-8"))["times_faster"]
     return "bfloat16" if gain >= WORTH_IT else "float32"
 

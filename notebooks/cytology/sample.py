@@ -24,6 +24,7 @@ from joblib import Parallel, delayed
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
+from cytology.settings import file_hash
 from cytology.tables import write_table
 
 # Optical densities in red, green and blue light at full strength: two ends between which every
@@ -50,6 +51,8 @@ TRAITS = (
 # Atypia of the most typical patient of a class and of the least typical one: they overlap.
 ATYPIA = {"B": (0.0, 0.50), "M": (1.0, 0.42)}
 PIXELS_PER_UM = 1.7
+# Columns of `sample.csv` that name files, and those that hold their SHA-256.
+HASHED = {"image": "sha256", "mask": "mask_sha256"}
 
 
 # ------------------------------------------------------------------ patients
@@ -424,10 +427,10 @@ def draw_sample(
     """Draw the sample into `folder` and return its table, one row an image.
 
     Columns: `image` and `mask` (paths below `folder`), `label` (B benign, M malignant), `patient`,
-    `slide` (empty: one a patient) and `stain`. Sizes are in pixels. `progress`, if given, is called
-    with (done, total). The same arguments give the same bytes in any order and on any number of
-    cores, since each image has a random generator of its own. `sample.csv` is written last: where
-    it is, the sample is complete.
+    `slide` (empty: one a patient), `stain`, and the hashes of both files. Sizes are in pixels.
+    `progress`, if given, is called with (done, total). The same arguments give the same bytes in
+    any order and on any number of cores, since each image has a random generator of its own.
+    `sample.csv` is written last: where it is, the sample is complete.
     """
     folder = Path(folder)
     rng = np.random.default_rng([seed, patients, images])
@@ -453,5 +456,20 @@ def draw_sample(
         if progress:
             progress(done, images)
     table = pd.DataFrame([row for row, _, _ in tasks])
+    for column, hashed in HASHED.items():
+        table[hashed] = [file_hash(folder / name) for name in table[column]]
     write_table(folder, "sample.csv", table)
     return table
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether the sample in `folder` is complete, and every picture as it was drawn."""
+    if not (folder / "sample.csv").is_file():
+        return False
+    table = pd.read_csv(folder / "sample.csv", dtype=str, keep_default_na=False)
+    if not {*HASHED, *HASHED.values()} <= {*table}:
+        return False  # of an earlier version
+    pairs = [pair for columns in HASHED.items() for pair in table[list(columns)].to_numpy()]
+    return all(
+        (folder / name).is_file() and file_hash(folder / name) == hash for name, hash in pairs
+    )

@@ -21,7 +21,8 @@ from joblib import Parallel, delayed, parallel_config
 from tqdm import tqdm
 
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
-CACHE = PROJECT_ROOT / "outputs" / "cache"
+# A fast disk may hold the cache, or a verification may begin with an empty one.
+CACHE = Path(os.environ.get("CYTOLOGY_CACHE", PROJECT_ROOT / "outputs" / "cache"))
 # Which network a training notebook trains is what makes it that notebook: it stands in its
 # parameters cell, but a run cannot set it, or all three would train the same one.
 FIXED_PARAMETERS = ("architecture",)

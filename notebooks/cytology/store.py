@@ -2,11 +2,15 @@
 
 Decoded images, frozen features and activations at a cut are kept so. A pack is written whole and
 never changed. So several notebooks may add at once, what was made before an interruption counts,
-and what is read takes no memory of the process's own.
+and what is read takes no memory of the process's own. Disks err: a checksum is compared before
+anything from the cache is used, and what does not fit is made again.
 """
 
+import functools
 import hashlib
 import json
+import shutil
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +26,53 @@ def digest(*parts) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:20]
 
 
+# ------------------------------------------------------------------- checksums
+
+
+def checksum(path: Path) -> str:
+    """CRC-32 of a file, or of all files of a folder with their names, as 8 hex digits.
+
+    It finds what went wrong by chance, at several gigabytes a second; it is no defence.
+    """
+    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    found = 0
+    for file in files:
+        if file != path:
+            found = zlib.crc32(file.relative_to(path).as_posix().encode(), found)
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 22):
+                found = zlib.crc32(block, found)
+    return f"{found:08x}"
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(path.name + ".crc32")
+
+
+def keep_checksum(path: Path) -> None:
+    """Write the checksum of a file or folder of the cache beside it."""
+    with written_whole(_beside(path)) as temporary:
+        temporary.write_text(checksum(path), encoding="ascii")
+
+
+def is_sound(path: Path) -> bool:
+    """Whether a file or folder of the cache is there and as it was written.
+
+    What is damaged is told and removed, so that it is made again.
+    """
+    if not path.exists():
+        return False
+    kept = _beside(path)
+    if kept.is_file() and kept.read_bytes() == checksum(path).encode():
+        return True
+    print(f"{path} is damaged, or of an earlier version, and is made again.")
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    return False
+
+
+# ------------------------------------------------------------------------ rows
+
+
 class Rows:
     """Rows of a store in an order of one's own, read when they are indexed.
 
@@ -29,10 +80,11 @@ class Rows:
     `np.asarray` does with all of them. `shape` is (rows, ...).
     """
 
-    def __init__(self, packs: list[np.ndarray], pack: np.ndarray, row: np.ndarray):
+    def __init__(self, packs: list[np.ndarray | None], pack: np.ndarray, row: np.ndarray):
         self.packs, self.pack, self.row = packs, pack, row
-        self.shape = (len(row), *packs[0].shape[1:]) if packs else (0,)
-        self.dtype = packs[0].dtype if packs else np.dtype(np.float32)
+        there = [each for each in packs if each is not None]  # damaged ones were taken out
+        self.shape = (len(row), *there[0].shape[1:]) if there else (0,)
+        self.dtype = there[0].dtype if there else np.dtype(np.float32)
 
     def __len__(self) -> int:
         return len(self.row)
@@ -52,13 +104,17 @@ class Rows:
 
 
 class ArrayStore:
-    """Rows of one shape and type in `folder`, each found by its name; `names` are those it has."""
+    """Rows of one shape and type in `folder`, each found by its name; `names` are those it has.
+
+    A pack is `<name>.npy` with its list `<name>.names`, whose first line holds two checksums: that
+    of the names, compared when the list is read, and that of the pack, when its rows are wanted.
+    """
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self.packs: list[np.ndarray] = []
+        self.packs: list[np.ndarray | None] = []
         self.names = pd.Index([], dtype=object)
-        self._read: set[str] = set()
+        self._lists: list[Path | None] = []
         self._pack = self._row = np.empty(0, np.int64)
         self.look_again()
 
@@ -66,16 +122,18 @@ class ArrayStore:
         """Take up what was added since, also by others."""
         names, pack, row = [self.names], [self._pack], [self._row]
         # The list of names is written last: without one, a pack is not there.
-        for listed in sorted(self.folder.glob("*.names")):
-            if listed.stem in self._read:
+        for listed in sorted({*self.folder.glob("*.names")} - {*self._lists}):
+            try:
+                added = read_list(listed)
+                mapped = np.load(listed.with_suffix(".npy"), mmap_mode="r", allow_pickle=False)
+            except (OSError, ValueError, EOFError):
+                self._remove(listed)
                 continue
-            self._read.add(listed.stem)
-            added = listed.read_text(encoding="utf-8").split("\n")
             names.append(pd.Index(added, dtype=object))
             pack.append(np.full(len(added), len(self.packs)))
             row.append(np.arange(len(added)))
-            mapped = np.load(listed.with_suffix(".npy"), mmap_mode="r", allow_pickle=False)
             self.packs.append(mapped)
+            self._lists.append(listed)
         if len(names) > 1:
             known = names[0].append(names[1:])
             first = ~known.duplicated()  # two notebooks may have made the same row
@@ -83,8 +141,28 @@ class ArrayStore:
             self._pack, self._row = np.concatenate(pack)[first], np.concatenate(row)[first]
 
     def missing(self, names: pd.Index) -> np.ndarray:
-        """Positions in `names` of what is not there; of a name that stands twice, the first."""
+        """Positions in `names` of what is not there; of a name that stands twice, the first.
+
+        What lies in a damaged pack is not there: such packs are told and removed.
+        """
+        found = self.names.get_indexer(names)
+        for number in np.unique(self._pack[found[found >= 0]]):
+            listed = self._lists[number]
+            if not _is_whole(listed, *_states(listed)):
+                self.packs[number] = None
+                kept = self._pack != number
+                self.names = self.names[kept]
+                self._pack, self._row = self._pack[kept], self._row[kept]
+                self._remove(listed)
         return np.flatnonzero(~names.isin(self.names) & ~names.duplicated())
+
+    def _remove(self, listed: Path) -> None:
+        """Tell of a damaged pack and remove it; the list first, without which it is not there."""
+        print(f"{listed.with_suffix('.npy')} is damaged and is made again.")
+        listed.unlink(missing_ok=True)
+        listed.with_suffix(".npy").unlink(missing_ok=True)
+        if listed in self._lists:
+            self._lists[self._lists.index(listed)] = None
 
     def add(self, names: pd.Index, values: np.ndarray) -> None:
         """Keep `values`, shape (names, ...), under `names`."""
@@ -92,8 +170,11 @@ class ArrayStore:
         if not (self.folder / f"{name}.names").is_file():
             with written_whole(self.folder / f"{name}.npy") as temporary:
                 np.save(temporary, values)
+                of_pack = checksum(temporary)
             with written_whole(self.folder / f"{name}.names") as temporary:
-                temporary.write_text("\n".join(names), encoding="utf-8")
+                listing = "\n".join(names)
+                first = f"{zlib.crc32(listing.encode()):08x} {of_pack}"
+                temporary.write_bytes(f"{first}\n{listing}".encode())
         self.look_again()
 
     def rows(self, names: pd.Index) -> Rows:
@@ -107,3 +188,24 @@ class ArrayStore:
 def rows_of_a_pack(shape: tuple[int, ...], dtype) -> int:
     """How many rows of `shape` make a pack of about 32 MiB; at least 1."""
     return max(1, PACK_BYTES // (int(np.prod(shape)) * np.dtype(dtype).itemsize))
+
+
+def read_list(listed: Path) -> list[str]:
+    """The names in a list; `ValueError` if it is damaged."""
+    first, _, listing = listed.read_bytes().partition(b"\n")
+    if first.split(b" ")[0] != f"{zlib.crc32(listing):08x}".encode():
+        raise ValueError(f"{listed} is damaged")
+    return listing.decode().split("\n")
+
+
+def _states(listed: Path) -> tuple:
+    """What changes when a pack or its list is written anew."""
+    found = [path.stat() for path in (listed, listed.with_suffix(".npy"))]
+    return tuple((about.st_mtime_ns, about.st_size) for about in found)
+
+
+@functools.cache
+def _is_whole(listed: Path, *states: tuple) -> bool:
+    """Whether a pack fits the checksum in its list; looked at once in a process."""
+    first = listed.read_text(encoding="utf-8").partition("\n")[0]
+    return first.split(" ")[1] == checksum(listed.with_suffix(".npy"))

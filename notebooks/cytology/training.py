@@ -30,7 +30,7 @@ from cytology.splitting import (
     read_split,
     training_pictures,
 )
-from cytology.store import digest
+from cytology.store import digest, is_sound, keep_checksum
 from cytology.tables import read_json, read_table, written_whole
 from cytology.weights import Weights, find_weights
 
@@ -92,11 +92,12 @@ def random_weights(
     seen = hashlib.sha256(images.batch(pictures["image_id"], pictures["orientation"])).hexdigest()
     name = digest(architecture, images.size, seed, seen, keras.version())
     path = CACHE / "weights" / f"{architecture}-random-{name}.weights.h5"
-    if not path.is_file():
+    if not is_sound(path):
         model = build(architecture, images.size, None, seed)
         calibrate_normalization(model, batches(images, pictures, CALIBRATION_BATCH))
         with written_whole(path) as temporary:
             model.save_weights(temporary)
+        keep_checksum(path)
     return path
 
 
