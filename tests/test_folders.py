@@ -198,27 +198,50 @@ def test_an_optional_group_that_did_not_match_is_an_unknown_patient():
 def test_patients_from_a_csv(tmp_path, text, patients, slides):
     path = tmp_path / "patients.csv"
     path.write_text(text, encoding="utf-8")
-    found = add_patients_from_csv(listed("B/a.png", "B/b.png", "M/c.png"), path)
+    found, notes = add_patients_from_csv(listed("B/a.png", "B/b.png", "M/c.png"), path)
     assert found["patient"].tolist() == patients and found["slide"].tolist() == slides
+    assert len(notes) == ("not here" in text)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_csv_as_any_spreadsheet_writes_it(tmp_path, encoding, separator, end):
+    path = tmp_path / "Patientinnen.csv"
+    rows = ["Image, PATIENT ,Note", 'B/a.png , Müller,"one, or; two"', "z.png,9", ",,", "q.png,8,x"]
+    if separator != ",":
+        rows = [
+            row.replace('"one, or; two"', '"one or two"').replace(",", separator) for row in rows
+        ]
+    path.write_bytes((end.join(rows) + end).encode(encoding))
+    found, notes = add_patients_from_csv(listed("B/a.png", "B/b.png"), path)
+    assert found["patient"].tolist() == ["Müller", ""]
+    assert notes == ("Patientinnen.csv names 2 images that are not there, like q.png.",)
 
 
 def test_a_bare_name_counts_only_where_it_is_unique(tmp_path):
     path = tmp_path / "patients.csv"
     path.write_text("image,patient\na.png,1\nb.png,2\n")
-    found = add_patients_from_csv(listed("B/a.png", "M/a.png", "M/b.png"), path)
+    found, notes = add_patients_from_csv(listed("B/a.png", "M/a.png", "M/b.png"), path)
     assert found["patient"].tolist() == ["", "", "2"]
 
 
 @pytest.mark.parametrize(
     ("text", "part"),
     [
-        ("image\na.png\n", "needs the columns image,patient[,slide]; it has image."),
-        ("file;case\na;1\n", "needs the columns image,patient[,slide]; it has file, case."),
+        ("image\na.png\n", "needs the columns image,patient[,slide], each once; it has image."),
+        (
+            "file;case\na;1\n",
+            "needs the columns image,patient[,slide], each once; it has file, case.",
+        ),
         ("image,patient\nB/a.png,1\nB/a.png,2\n", "names 'B/a.png' twice, with different"),
         ("image,patient\nB/a.png,1\nB\\a.png,2\n", "names 'B/a.png' twice, with different"),
         ("image,patient\nz.png,1\n", "names none of the images; an image is named like 'B/a.png'"),
-        ("", "is no readable CSV in UTF-8"),
-        ('image,patient\n"a.png,1\n', "is no readable CSV in UTF-8"),
+        ("", "has no names of columns in its first line"),
+        ('image,patient\n"a.png,1\n', "is no readable CSV: unexpected end of data"),
+        ("image,patient\na.png,1,2\n", "has 3 cells in row 2, and 2 names of columns"),
+        ("image,patient,patient\na.png,1,2\n", "each once; it has image, patient, patient."),
+        ("image,patient\na.png,1\0\n", "holds bytes that are no text"),
     ],
 )
 def test_a_bad_csv_is_refused_with_its_path(tmp_path, text, part):
@@ -234,7 +257,8 @@ def test_a_csv_that_is_missing_or_not_in_utf8(tmp_path):
         f"There is no file {path}: check the parameter `patients_csv`."
     )
     path.write_bytes("image,patient\nB/ä.png,1\n".encode("latin-1"))
-    assert "is no readable CSV in UTF-8" in refused(add_patients_from_csv, listed("B/a.png"), path)
+    said = refused(add_patients_from_csv, listed("B/a.png"), path)
+    assert said.endswith("is no text in UTF-8 (line 2): save it as 'CSV UTF-8'.")
 
 
 # --------------------------------------------------- for the published sets

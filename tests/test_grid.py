@@ -16,7 +16,7 @@ from cytology.grid import (
     split_of,
 )
 from cytology.settings import ARCHITECTURE_NAMES, InputError
-from cytology.splitting import read_split
+from cytology.splitting import describe, read_split
 from cytology.tables import read_json, read_table, write_json, write_table
 
 FOLDS = 3
@@ -164,5 +164,9 @@ def test_a_point_of_another_split_is_refused(run):
     split = read_table(run, "split.csv")
     split["fold"] = split["fold"].map({"0": 1, "1": 0, "2": 2, 0: 1, 1: 0, 2: 2}).astype("Int64")
     write_table(run, "split.csv", split)
+    with pytest.raises(InputError, match="split.csv is not the one that split.json describes"):
+        check_split(run, GridPoint(1))
+    about = describe(split, read_table(run, "manifest.csv"), "grouped", "patient", seed=0)
+    write_json(run, "split.json", about)
     with pytest.raises(InputError, match="seed1 was trained on another split"):
         check_split(run, GridPoint(1))

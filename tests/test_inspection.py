@@ -71,7 +71,7 @@ def test_unreadable_images_are_rejected_with_their_reason_and_the_rest_goes_on(r
     reasons = rejected.set_index("image_id")["reason"]
     assert reasons.pop("B/cut.png").startswith("damaged: ")
     assert reasons.to_dict() == {
-        "B/text.png": "not an image",
+        "B/text.png": "not a JPEG, PNG, BMP or TIFF image",
         "M/empty.jpg": "empty file",
         "M/web.webp": ".webp files are not read: use JPEG, PNG, BMP or TIFF",
     }
@@ -86,7 +86,7 @@ def test_no_readable_image_of_a_class(root, cache, broken, which):
         inspect_images(folder(root), cache)
     assert str(error.value) == (
         f"No readable image of {which} in {root}: {4 * len(broken)} files were rejected, "
-        "the first because: not an image."
+        "the first because: not a JPEG, PNG, BMP or TIFF image."
     )
 
 
@@ -124,7 +124,9 @@ def test_an_unreadable_file_is_not_kept_and_looked_at_again(root, cache, opened,
     assert kept(cache) == 8
     opened.clear()
     _, rejected = inspect_images(folder(root), cache)
-    assert opened == ["text.png"] and rejected["reason"].tolist() == ["not an image"]
+    assert opened == ["text.png"] and rejected["reason"].tolist() == [
+        "not a JPEG, PNG, BMP or TIFF image"
+    ]
 
 
 def test_a_suffix_that_is_not_read_is_no_help_to_a_file_that_was(root, cache):
@@ -265,7 +267,7 @@ def test_findings_name_what_is_wrong_with_which_image(tmp_path, smears, cache):
     assert detail["conflicting labels", "M/rotated.png"].startswith("turned +20°")
     assert detail["turned", "B/turned.png"].startswith("mirrored, turned -90°, correlation ")
     assert detail["same file", "B/same.png"] == "the same file, correlation 1.00"
-    assert detail["unusable", "B/text.png"] == "not an image"
+    assert detail["unusable", "B/text.png"] == "not a JPEG, PNG, BMP or TIFF image"
     assert detail["converted", "M/cmyk.jpg"] == "CMYK: converted to RGB"
     assert detail["blank", "M/blank.png"] == "contrast 0, sharpness 0"
 

@@ -98,8 +98,8 @@ def test_what_names_no_images_is_refused_in_a_sentence(tmp_path, smear):
     for name, content, words in (
         ("a.txt", b"\n \n", "names no image"),
         ("b.csv", b"picture\nx.png\n", "no column `image`"),
-        ("c.csv", b"", "cannot be read as UTF-8"),
-        ("d.txt", b"\xff\xfe\x00b", "cannot be read as UTF-8"),
+        ("c.csv", b"", "no names of columns"),
+        ("d.txt", b"\xe4.png", "no text in UTF-8"),
         ("e.zip", b"PK no archive", "damaged or incomplete"),
     ):
         (tmp_path / name).write_bytes(content)

@@ -263,10 +263,10 @@ def test_a_folder_with_a_space_and_an_umlaut(tmp_path):
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert read_table(run, "manifest.csv")["patient"].nunique() == 16
-    assert list(read_table(run, "rejected.csv")["reason"]) == ["not an image"]
+    assert list(read_table(run, "rejected.csv")["reason"]) == ["not a JPEG, PNG, BMP or TIFF image"]
     quality = read_table(run, "tables/quality.csv")
     assert quality.to_numpy().tolist() == [
-        ["Benign/kaputt P00 9.png", "B", "unusable", "", "not an image"]
+        ["Benign/kaputt P00 9.png", "B", "unusable", "", "not a JPEG, PNG, BMP or TIFF image"]
     ]
     assert len(pd.read_csv(run / "tables" / "comparison.csv")) == 1
     assert (run / "tables" / "robustness.csv").is_file()

@@ -564,7 +564,7 @@ def test_files_are_predicted_as_in_training_and_a_broken_one_has_its_reason(
     np.testing.assert_allclose(features, expected, atol=1e-4)
     table = table.set_index("image_id")
     assert list(table) == ["logit", "reason"]
-    assert table.loc["text.jpg", "reason"] == "not an image"
+    assert table.loc["text.jpg", "reason"] == "not a JPEG, PNG, BMP or TIFF image"
     assert table.loc["B/cut.png", "reason"].startswith("damaged: ")
     broken = table["reason"] != ""
     assert broken.sum() == 2 and table.loc[broken, "logit"].isna().all()
@@ -578,7 +578,10 @@ def test_a_folder_of_broken_files_only_is_a_table_of_reasons(trained, tmp_path):
     (tmp_path / "a.png").write_text("no image")
     table, features = inference.predict_files(trained.model, tmp_path, ["a.png"], "pad")
     assert features.shape == (0, 1280)
-    assert table["reason"].tolist() == ["not an image"] and table["logit"].isna().all()
+    assert (
+        table["reason"].tolist() == ["not a JPEG, PNG, BMP or TIFF image"]
+        and table["logit"].isna().all()
+    )
 
 
 def test_a_network_that_was_not_trained_is_named_with_its_notebook(finished):

@@ -61,6 +61,7 @@ Imports point one way, downwards in this list:
 ``quality``                opening an image or saying why not; blank, blurred, over-exposed
 ``copies``                 copies of one image, turned by any angle
 ``folders``                a folder of one's own: files, classes, patients
+``spreadsheets``           CSV files that a person made
 ``shifts``                 another stain, light, focus, compression or scale of a picture
 ``augmentation``           exact orientations, squares
 ``store``                  arrays on disk, found by name: what the caches are made of

@@ -12,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from cytology.settings import InputError, resolve
+from cytology.spreadsheets import read_spreadsheet
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff"}
 NEVER_IMAGES = {"", ".csv", ".txt", ".md", ".json", ".db", ".ini", ".xlsx", ".pdf"}
@@ -71,8 +72,9 @@ def folder(
     listing = listing[listing["label"] != ""].sort_values("image_id", ignore_index=True)
     check_both_classes(root, listing, names)
     listing["patient"], listing["slide"] = "", ""
+    notes = ()
     if patients_csv:
-        listing = add_patients_from_csv(listing, resolve(patients_csv))
+        listing, notes = add_patients_from_csv(listing, resolve(patients_csv))
     elif patient_pattern:
         listing = add_patients_from_pattern(listing, patient_pattern)
     refused = [(*labelled(path), reason) for path, reason in refusals.items()]
@@ -80,6 +82,7 @@ def folder(
         root,
         listing,
         unit_of("" if patients_csv else patient_pattern),
+        notes=notes,
         refused=pd.DataFrame(refused, columns=["image_id", "label", "reason"]),
     )
 
@@ -183,28 +186,28 @@ def unit_of(patient_pattern: str) -> str:
     return names.get(1, "patient").replace("_", " ")
 
 
-def add_patients_from_csv(listing: pd.DataFrame, path: Path) -> pd.DataFrame:
-    """Fill `patient` and `slide` from a CSV `image,patient[,slide]`; comma or semicolon.
+def add_patients_from_csv(
+    listing: pd.DataFrame, path: Path, parameter: str = "patients_csv"
+) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """Fill `patient` and `slide` from a CSV `image,patient[,slide]`: (listing, notes on it).
 
-    `image` is the path below the data folder, or the bare file name where that is unique.
+    `image` is the path below the data folder, or the bare file name where that is unique. How the
+    file may be written, `spreadsheets` says. Raises `InputError` for what cannot be used.
     """
     if not path.is_file():
-        raise InputError(f"There is no file {path}: check the parameter `patients_csv`.")
-    try:
-        with path.open(encoding="utf-8-sig") as lines:
-            separator = max(",;\t", key=lines.readline().count)
-        table = pd.read_csv(
-            path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig"
-        )
-    except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise InputError(f"{path} is no readable CSV in UTF-8: {error}.") from None
-    if not {"image", "patient"} <= set(table.columns):
+        raise InputError(f"There is no file {path}: check the parameter `{parameter}`.")
+    table = read_spreadsheet(path, parameter)
+    if (
+        sorted({"image", "patient"} & set(table)) != ["image", "patient"]
+        or table.columns.has_duplicates
+    ):
         raise InputError(
-            f"{path} needs the columns image,patient[,slide]; it has {', '.join(table.columns)}."
+            f"{path} needs the columns image,patient[,slide], each once; it has "
+            f"{', '.join(table.columns)}."
         )
     table = table.reindex(columns=["image", "patient", "slide"], fill_value="")
     table["image"] = table["image"].str.replace("\\", "/")  # as Windows writes paths
-    table = table.drop_duplicates()
+    table = table[table["image"] != ""].drop_duplicates()
     doubled = table["image"][table["image"].duplicated()]
     if len(doubled):
         raise InputError(f"{path} names {doubled.iloc[0]!r} twice, with different patients.")
@@ -218,7 +221,13 @@ def add_patients_from_csv(listing: pd.DataFrame, path: Path) -> pd.DataFrame:
             f"{listing['image_id'].iloc[0]!r}."
         )
     found = known.reindex(key).fillna("")
-    return listing.assign(patient=found["patient"].to_numpy(), slide=found["slide"].to_numpy())
+    unknown, notes = known.index.difference(key.dropna()), ()
+    if len(unknown):
+        notes = (
+            f"{path.name} names {len(unknown):,} images that are not there, like {unknown[0]}.",
+        )
+    filled = listing.assign(patient=found["patient"].to_numpy(), slide=found["slide"].to_numpy())
+    return filled, notes
 
 
 # --------------------------------------------------- for the published sets

@@ -144,14 +144,16 @@ def computed_with(record: dict) -> dict:
 
 
 def read_run(run: Path) -> dict:
-    """The `run.json` of a run folder; empty if there is none."""
+    """The `run.json` of a run folder; empty if there is none. `InputError` if it is damaged."""
     path = run / "run.json"
     try:
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    except json.JSONDecodeError:
-        raise InputError(
-            f"{short(path)} is damaged: remove it, or choose another folder."
-        ) from None
+        record = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except (ValueError, RecursionError):
+        record = None
+    parts = ("parameters", "notebooks", "grid")
+    if not isinstance(record, dict) or not all(isinstance(record.get(p, {}), dict) for p in parts):
+        raise InputError(f"{short(path)} is damaged: remove it, or choose another folder.")
+    return record
 
 
 def new_record(plan, earlier: dict) -> dict:

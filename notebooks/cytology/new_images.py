@@ -18,6 +18,7 @@ from cytology.folders import (
 )
 from cytology.settings import CACHE, InputError, file_hash, resolve
 from cytology.splitting import read_split
+from cytology.spreadsheets import read_spreadsheet, text_of
 from cytology.store import is_sound, keep_checksum
 from cytology.tables import read_json, read_table
 
@@ -78,7 +79,9 @@ def new_images(path: Path, classes: str, patient_pattern: str, patients_csv: str
     root, found, refused = found_images(path)
     table = pd.DataFrame({"image_id": found, "label": [class_of(name, names) for name in found]})
     if patients_csv:
-        table = add_patients_from_csv(table, resolve(patients_csv))
+        parameter = "images_patients_csv"
+        table, notes = add_patients_from_csv(table, resolve(patients_csv), parameter)
+        print(*(f"NOTE: {note}" for note in notes), sep="\n", end="\n" if notes else "")
     elif patient_pattern:
         table = add_patients_from_pattern(table, patient_pattern, "images_patient_pattern")
     else:
@@ -123,16 +126,13 @@ def images_in(folder: Path) -> tuple[list[str], pd.DataFrame]:
 
 def listed(path: Path) -> list[str]:
     """The paths of a list, each once; `InputError` if it has none or cannot be read."""
-    try:
-        if path.suffix.lower() == ".csv":
-            table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-            if "image" not in table:
-                raise InputError(f"The list {path} has no column `image`: name it so.")
-            lines = table["image"].tolist()
-        else:
-            lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise InputError(f"The list {path} cannot be read as UTF-8 text: {error}.") from None
+    if path.suffix.lower() == ".csv":
+        table = read_spreadsheet(path, "images")
+        if list(table).count("image") != 1:
+            raise InputError(f"The list {path} has no column `image`: name it so, and once.")
+        lines = table["image"].tolist()
+    else:
+        lines = text_of(path, "images").splitlines()
     found = list(dict.fromkeys(line.strip().replace("\\", "/") for line in lines if line.strip()))
     if not found:
         raise InputError(f"The list {path} names no image: write a path a line.")

@@ -14,7 +14,7 @@ import pandas as pd
 from scipy.special import expit
 
 from cytology.settings import ARCHITECTURE_NAMES, InputError
-from cytology.tables import TRAINING_NOTEBOOKS, read_json, read_table
+from cytology.tables import TRAINING_NOTEBOOKS, check_columns, damaged, read_json, read_table
 
 COLUMNS = ["image_id", "group", "label", "split", "fold", "model", "seed", "orientation"]
 COLUMNS += ["logit", "probability"]
@@ -43,19 +43,39 @@ def read_predictions(run: Path, architecture: str, turned: bool = False) -> pd.D
 
     Of images as taken; with `turned`, of all orientations that were predicted.
     """
-    split, table = (
-        _parsed(run, name, file_state(run / name))
-        for name in ("split.csv", f"{architecture}/predictions.csv")
-    )
+    name = f"{architecture}/predictions.csv"
+    states = file_state(run / "split.csv"), file_state(run / name)
+    split, table = _parsed(run, "split.csv", states[0]), _parsed(run, name, states[1])
     trained_with = read_json(run, f"{architecture}/metrics.json")["split"]
     if trained_with != read_json(run, "split.json")["fingerprint"]:
         raise InputError(
             f"{architecture}/predictions.csv was made with another split than split.csv: run "
             f"notebook {TRAINING_NOTEBOOKS[architecture]} again."
         )
-    if not table["image_id"].isin(split["image_id"]).all():
-        raise InputError(f"{architecture}/predictions.csv names images that split.csv does not.")
+    _check_rows(run, name, *states)
     return table.copy() if turned else as_taken(table, split).copy()
+
+
+@functools.lru_cache(maxsize=8)
+def _check_rows(run: Path, name: str, split_state: tuple, state: tuple) -> None:
+    """`InputError` for rows that no notebook wrote: doubled, missing, of another label."""
+    split, table = _parsed(run, "split.csv", split_state), _parsed(run, name, state)
+    if not table["image_id"].isin(split["image_id"]).all():
+        raise InputError(f"{name} names images that split.csv does not.")
+    keys = ["image_id", "model", "seed", "orientation"]
+    doubled = table[table.duplicated(keys)]
+    label = split.drop_duplicates("image_id").set_index("image_id")["label"]
+    other = table[table["image_id"].map(label) != table["label"]]
+    there = set(table.loc[table["model"] == "oof", "image_id"])
+    lost = sorted(set(split.loc[split["fold"].notna(), "image_id"]) - there) if there else []
+    for rows, what in (
+        (doubled["image_id"].tolist(), "it has two rows of the same model for"),
+        (other["image_id"].tolist(), "it has another label than split.csv for"),
+        (table.loc[table["logit"].isna(), "image_id"].tolist(), "it has no logit for"),
+        (lost, "it has no out-of-fold row for"),
+    ):
+        if rows:
+            raise InputError(damaged(run, name, f"{what} {rows[0]}"))
 
 
 def file_state(path: Path) -> tuple:
@@ -70,7 +90,13 @@ def file_state(path: Path) -> tuple:
 def _parsed(run: Path, name: str, state: tuple) -> pd.DataFrame:
     """A table of the run; kept in memory until the file changes, since notebook 07 asks often."""
     table = read_table(run, name)
-    return table.assign(probability=expit(table["logit"])) if "logit" in table else table
+    if name == "split.csv":
+        check_columns(table, run, name, "fold", "image_id label")
+        return table
+    check_columns(
+        table, run, name, "logit fold seed orientation", "image_id group label split model"
+    )
+    return table.assign(probability=expit(table["logit"]))
 
 
 def fingerprint(run: Path, architecture: str) -> str:

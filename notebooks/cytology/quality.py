@@ -1,7 +1,10 @@
 """Open an image as RGB, or say why not; measure what tells a usable picture from a poor one."""
 
+import contextlib
 import hashlib
+import re
 import warnings
+from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 
@@ -19,6 +22,13 @@ from cytology.folders import IMAGE_SUFFIXES
 BLANK_CONTRAST = 4.0  # standard deviation of the grey levels, 0 to 255
 BLURRED_SHARPNESS = 0.10  # deviation of the Laplacian over deviation of the greys, 256 px a side
 OVEREXPOSED_SHARE = 0.60  # share of pixels that are 250 or more in every channel
+# What is decoded, told by the content: another format that is called .jpg never reaches its reader.
+# (Of JPEG also MPO, which some telephones write.)
+FORMATS = ("JPEG", "PNG", "BMP", "TIFF")
+MOST_PIXELS = Image.MAX_IMAGE_PIXELS  # 89 million, Pillow's limit; a slide scanner's field has 10
+# A blank picture takes a byte for some hundred pixels. Small ones are decoded whatever they claim.
+PIXELS_A_BYTE = 1000
+FEW_PIXELS = 4_000_000
 
 
 class UnreadableImage(ValueError):
@@ -31,20 +41,51 @@ def open_rgb(source) -> Image.Image:
     Transparent pixels become white, 16-bit greys are scaled by their own range, the camera's
     orientation mark (EXIF) is applied. Raises `UnreadableImage` with the reason.
     """
+    with opened(source) as image:
+        image.load()
+        return _to_rgb(ImageOps.exif_transpose(image))
+
+
+@contextlib.contextmanager
+def opened(source) -> Iterator[Image.Image]:
+    """A file (path or bytes) as Pillow opens it, its size checked before anything is decoded.
+
+    Whatever goes wrong with it inside the context becomes `UnreadableImage` with the reason.
+    """
     try:
+        size = len(source) if isinstance(source, bytes) else Path(source).stat().st_size
+        file = BytesIO(source) if isinstance(source, bytes) else source
         with warnings.catch_warnings():
-            # Pillow only warns about a decompression bomb until it is twice too large.
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(BytesIO(source) if isinstance(source, bytes) else source) as image:
-                image.load()
-                return _to_rgb(ImageOps.exif_transpose(image))
+            # Pillow only warns about a decompression bomb until it is twice too large; our own
+            # limit, below, is where it warns.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(file, formats=FORMATS) as image:
+                check_pixels(image.width * image.height, size)
+                yield image
+    except UnreadableImage:
+        raise
     except UnidentifiedImageError:
-        raise UnreadableImage("not an image") from None
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise UnreadableImage("more pixels than Pillow considers safe") from None
-    except (OSError, SyntaxError, ValueError, MemoryError) as error:
-        # Pillow raises SyntaxError for broken PNG chunks and ValueError for broken headers.
+        raise UnreadableImage("not a JPEG, PNG, BMP or TIFF image") from None
+    except Image.DecompressionBombError as error:
+        check_pixels(int(re.search(r"\d+", str(error))[0]), size)
+        raise UnreadableImage("more pixels than Pillow reads") from None
+    except MemoryError:
+        raise UnreadableImage("more pixels than the memory holds") from None
+    except Exception as error:
+        # Pillow's readers run into whatever a broken header leads them to: OSError, SyntaxError,
+        # ValueError, TypeError, struct.error, ... (tests/test_fuzz.py). All mean the same.
         raise UnreadableImage(f"damaged: {error or type(error).__name__}") from None
+
+
+def check_pixels(pixels: int, size: int) -> None:
+    """Raise `UnreadableImage` for a header of more pixels than a smear has, or its bytes can hold.
+
+    A few bytes can promise gigabytes: such a file is refused before anything is decoded.
+    """
+    if pixels > MOST_PIXELS:
+        raise UnreadableImage(f"{pixels:,} pixels: at most {MOST_PIXELS:,} are read")
+    if pixels > max(FEW_PIXELS, PIXELS_A_BYTE * size):
+        raise UnreadableImage(f"damaged: {size:,} bytes cannot hold {pixels:,} pixels")
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -80,8 +121,11 @@ def perceptual_hash(image: Image.Image) -> str:
 
 
 def how_converted(content: bytes) -> str:
-    """What had to be changed to read an image as 8-bit RGB; empty if nothing that matters."""
-    with Image.open(BytesIO(content)) as image:
+    """What had to be changed to read an image as 8-bit RGB; empty if nothing that matters.
+
+    Raises `UnreadableImage` as `open_rgb` does: to count frames, all their headers are read.
+    """
+    with opened(content) as image:
         if getattr(image, "n_frames", 1) > 1:
             return f"{image.n_frames} frames: only the first is used"
         if image.mode.startswith("I") or image.mode == "F":
@@ -136,7 +180,7 @@ def inspect_image(path: Path) -> dict:
     if not content:
         return {"reason": "empty file"}
     try:
-        image = open_rgb(content)
+        image, converted = open_rgb(content), how_converted(content)
     except UnreadableImage as error:
         return {"reason": str(error)}
     red, green, blue = np.asarray(image.resize((64, 64), Image.Resampling.BOX)).mean(axis=(0, 1))
@@ -150,6 +194,6 @@ def inspect_image(path: Path) -> dict:
         "green": round(float(green), 3),
         "blue": round(float(blue), 3),
         **measure(image),
-        "converted": how_converted(content),
+        "converted": converted,
         "discs": discs(image),
     }

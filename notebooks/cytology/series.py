@@ -158,7 +158,7 @@ def read_profile(project: Project, name: str) -> dict:
     path = project.profiles / f"{name}.yaml"
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{short(path)} is no YAML file: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
         raise InputError(f"{short(path)} must hold lines like `seed: 0`.")

@@ -9,7 +9,7 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, train
 from cytology.augmentation import pictures_of
 from cytology.datasets import write_pictures
 from cytology.settings import InputError
-from cytology.tables import read_json, read_table
+from cytology.tables import check_columns, damaged, read_json, read_table
 
 SPLITS = ("train", "val", "test")
 
@@ -183,10 +183,11 @@ def read_split(run: Path) -> pd.DataFrame:
     """Read `split.csv` for training, after checking it again.
 
     Raises `InputError` if its images or labels are not those of the manifest, or if anything of
-    `NEVER_APART` crosses while `split.json` does not say that this was asked for.
+    `NEVER_APART` crosses while `split.json` does not say that this was asked for, or if it was
+    edited in another way.
     """
     split, manifest = read_table(run, "split.csv"), read_table(run, "manifest.csv")
-    split["fold"] = split["fold"].astype("Int64")
+    check_cells(run, split)
     ours, known = (set(map(tuple, t[["image_id", "label"]].to_numpy())) for t in (split, manifest))
     if ours != known:
         raise InputError(
@@ -198,7 +199,28 @@ def read_split(run: Path) -> pd.DataFrame:
     elif about["leak"] != leak_report(split, manifest):
         # Every banner is written from these numbers: they must be this split's own.
         raise InputError("split.json does not tell what split.csv leaks: run notebook 03 again.")
+    if about["fingerprint"] != fingerprint(split):
+        raise InputError(
+            "split.csv is not the one that split.json describes: put that one back, or run "
+            "notebook 03 again."
+        )
     return split
+
+
+def check_cells(run: Path, split: pd.DataFrame) -> None:
+    """Make whole numbers of the folds; `InputError` for cells that no split can have."""
+    check_columns(split, run, "split.csv", "fold", "image_id group label split")
+    keys = [column for column in ("image_id", "orientation") if column in split]
+    folds, doubled = split["fold"].dropna(), split[split.duplicated(keys)]
+    for wrong, what in (
+        (len(doubled), f"it names {split['image_id'][doubled.index].min()} twice"),
+        (not set(split["label"]) <= {"B", "M"}, "label is B or M"),
+        (not set(split["split"]) <= {*SPLITS}, f"split is one of {', '.join(SPLITS)}"),
+        ((folds % 1 != 0).any() or (folds < 0).any(), "fold is a whole number or empty"),
+    ):
+        if wrong:
+            raise InputError(damaged(run, "split.csv", what))
+    split["fold"] = split["fold"].astype("Int64")
 
 
 def training_pictures(split_rows: pd.DataFrame, orientations: int) -> pd.DataFrame:
@@ -263,7 +285,8 @@ def describe(
 def fingerprint(split: pd.DataFrame) -> str:
     """A hash of who is where; predictions carry it, so that none is read with another split."""
     keys = [c for c in ("image_id", "orientation") if c in split]
-    text = split.sort_values(keys)[[*keys, "group", "label", "split", "fold"]].to_csv(index=False)
+    whole = split.assign(fold=split["fold"].astype("Int64")).sort_values(keys)
+    text = whole[[*keys, "group", "label", "split", "fold"]].to_csv(index=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -11,9 +11,11 @@ import os
 import shutil
 import tempfile
 import time
+import warnings
 from fnmatch import fnmatch
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from cytology.settings import InputError, MachineError, short
@@ -191,12 +193,43 @@ def write_table(run: Path, name: str, table: pd.DataFrame) -> None:
 
 
 def read_table(run: Path, name: str) -> pd.DataFrame:
-    """Read a table that a notebook wrote; empty text stays empty text."""
+    """Read a table that a notebook wrote; empty text stays empty text.
+
+    Raises `InputError` if it is missing or no longer a table: people open them in spreadsheets.
+    """
     path = require(run, name)
-    numbers = [column for column in pd.read_csv(path, nrows=0) if column not in TEXT]
-    # Only a number can be missing: a patient with the initials NA is one.
-    missing = {column: [""] for column in numbers}
-    return pd.read_csv(path, dtype=TEXT, keep_default_na=False, na_values=missing)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)  # rows longer than the header
+            columns = pd.read_csv(path, nrows=0, index_col=False).columns
+            # Only a number can be missing: a patient with the initials NA is one.
+            missing = {column: [""] for column in columns if column not in TEXT}
+            return pd.read_csv(
+                path, index_col=False, dtype=TEXT, keep_default_na=False, na_values=missing
+            )
+    except (ValueError, OverflowError, pd.errors.ParserWarning) as error:
+        raise InputError(damaged(run, name, error)) from None
+
+
+def damaged(run: Path, name: str, why) -> str:
+    """The sentence about a file of the run that cannot be read."""
+    return (
+        f"{short(run / name)} cannot be read ({' '.join(str(why).split())[:200]}): put back what "
+        f"notebook {written_by(name)} wrote, or run it again."
+    )
+
+
+def check_columns(table: pd.DataFrame, run: Path, name: str, numbers: str, texts: str) -> None:
+    """`InputError` if a table lacks one of the columns, or one of `numbers` holds anything else.
+
+    Both are names with spaces between; of `numbers` a cell may be empty.
+    """
+    lacking = [column for column in f"{numbers} {texts}".split() if column not in table]
+    if lacking:
+        raise InputError(damaged(run, name, f"it has no column {', '.join(lacking)}"))
+    for column in numbers.split():
+        if not pd.api.types.is_numeric_dtype(table[column]) or np.isinf(table[column]).any():
+            raise InputError(damaged(run, name, f"{column} is not a number everywhere"))
 
 
 def table_if_there(run: Path, name: str, **keys) -> pd.DataFrame:
@@ -244,14 +277,33 @@ def write_text(run: Path, name: str, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def read_json(run: Path, name: str) -> dict:
-    """Read a JSON file that a notebook wrote."""
-    return json.loads(require(run, name).read_text(encoding="utf-8"))
+class Facts(dict):
+    """A JSON file of the run; a key that it lacks is told with the file's name."""
+
+    def __init__(self, content: dict, run: Path, name: str):
+        super().__init__(content)
+        self.place = run, name
+
+    def __missing__(self, key):
+        raise InputError(damaged(*self.place, f"it has no {key}"))
+
+
+def read_json(run: Path, name: str) -> Facts:
+    """Read a JSON file that a notebook wrote; `InputError` if it is missing or damaged."""
+    try:
+        content = json.loads(require(run, name).read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:  # also what is no text in UTF-8
+        if isinstance(error, InputError):
+            raise
+        raise InputError(damaged(run, name, error)) from None
+    if not isinstance(content, dict):
+        raise InputError(damaged(run, name, "it holds no facts by name"))
+    return Facts(content, run, name)
 
 
 def json_if_there(run: Path, name: str) -> dict:
     """A JSON file of the run; empty when it is missing."""
-    return read_json(run, name) if (run / name).is_file() else {}
+    return dict(read_json(run, name)) if (run / name).is_file() else {}
 
 
 def splits_as_the_original(run: Path) -> bool:

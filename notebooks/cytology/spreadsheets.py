@@ -1,0 +1,68 @@
+"""CSV files that a person made, in whatever way their spreadsheet writes them.
+
+Commas, semicolons or tabs; UTF-8 with or without a byte-order mark, or Excel's UTF-16; names of
+columns in any letter case. What cannot be read without guessing is refused in one sentence.
+"""
+
+import codecs
+import csv
+import io
+from pathlib import Path
+
+import pandas as pd
+
+from cytology.settings import InputError
+
+MARKS = {
+    codecs.BOM_UTF8: "utf-8",
+    codecs.BOM_UTF16_LE: "utf-16-le",
+    codecs.BOM_UTF16_BE: "utf-16-be",
+}
+SEPARATORS = ",;\t"
+
+
+def read_spreadsheet(path: Path, parameter: str) -> pd.DataFrame:
+    """A CSV file as text: columns by their names in lower case, cells without spaces around them.
+
+    Cells that are missing at the end of a row are empty.
+    `parameter` is what the user knows the file by. Raises `InputError` with the line for anything
+    that is no table.
+    """
+    lines = text_of(path, parameter)
+    first = lines.split("\n", 1)[0]
+    separator = max(SEPARATORS, key=first.count)
+    try:
+        rows = list(csv.reader(io.StringIO(lines, newline=""), delimiter=separator, strict=True))
+    except csv.Error as error:
+        raise InputError(f"`{parameter}`: {path} is no readable CSV: {error}.") from None
+    cells = [[cell.strip() for cell in row] for row in rows]
+    if not cells or not any(cells[0]):
+        raise InputError(f"`{parameter}`: {path} has no names of columns in its first line.")
+    header = [name.lower() for name in cells[0]]
+    for number, row in enumerate(cells[1:], start=2):
+        if any(row[len(header) :]):
+            raise InputError(
+                f"`{parameter}`: {path} has {len(row)} cells in row {number}, and {len(header)} "
+                "names of columns in its first line."
+            )
+    body = [(row + [""] * len(header))[: len(header)] for row in cells[1:] if any(row)]
+    return pd.DataFrame(body, columns=header, dtype=str)
+
+
+def text_of(path: Path, parameter: str) -> str:
+    """The text of a file in UTF-8 or, with its mark, UTF-16; `InputError` for anything else."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"`{parameter}`: {path} cannot be read: {error.strerror}.") from None
+    mark = next((mark for mark in MARKS if content.startswith(mark)), b"")
+    try:
+        text = content[len(mark) :].decode(MARKS.get(mark, "utf-8"))
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise InputError(
+            f"`{parameter}`: {path} is no text in UTF-8 (line {line}): save it as 'CSV UTF-8'."
+        ) from None
+    if "\0" in text:
+        raise InputError(f"`{parameter}`: {path} holds bytes that are no text: save it as CSV.")
+    return text

@@ -1,0 +1,222 @@
+"""Mutated images, tables and settings: each is read, or refused with its reason, and soon.
+
+Seeded, so that what fails once fails again.
+"""
+
+import io
+import json
+import threading
+import time
+from contextlib import contextmanager
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from PIL import Image
+
+from cytology.folders import add_patients_from_csv
+from cytology.journal import read_run
+from cytology.new_images import listed
+from cytology.predictions import read_predictions
+from cytology.quality import inspect_image
+from cytology.series import Project, read_profile
+from cytology.settings import PARAMETERS, PROJECT_ROOT, InputError, check_parameters
+from cytology.splitting import read_split
+from cytology.tables import read_json
+
+IMAGES = 1200
+TEXTS = 80  # of each kind of file
+MOST_SECONDS = 5
+
+
+@contextmanager
+def watched(what):
+    """Fail if the work inside takes longer than anybody would wait."""
+    started = time.monotonic()
+    yield
+    assert time.monotonic() - started < MOST_SECONDS, what
+
+
+def encoded(picture, form, **options):
+    stream = io.BytesIO()
+    picture.save(stream, form, **options)
+    return stream.getvalue()
+
+
+def pictures():
+    """(suffix, bytes) of every kind of file that is read."""
+    rng = np.random.default_rng(0)
+    colour = Image.fromarray(rng.integers(0, 256, (40, 50, 3), dtype=np.uint8))
+    deep = Image.fromarray(rng.integers(0, 65536, (40, 50), dtype=np.uint16))
+    turned = Image.Exif()
+    turned[274] = 6
+    few, two = colour.quantize(16), colour.convert("1")
+    for picture in (colour, colour.convert("L"), colour.convert("CMYK")):
+        yield ".jpg", encoded(picture, "JPEG")
+    yield ".jpg", encoded(colour, "JPEG", progressive=True, exif=turned)
+    yield ".jpg", encoded(colour, "MPO", save_all=True, append_images=[colour])
+    for picture in (colour, few, two, deep, colour.convert("RGBA"), colour.convert("LA")):
+        yield ".png", encoded(picture, "PNG")
+    yield ".png", encoded(few, "PNG", transparency=3, exif=turned)
+    for picture in (colour, few, two):
+        yield ".bmp", encoded(picture, "BMP")
+    for compression in (None, "tiff_lzw", "tiff_adobe_deflate", "jpeg", "packbits"):
+        yield ".tif", encoded(colour, "TIFF", compression=compression)
+    yield ".tif", encoded(two, "TIFF", compression="group4")
+    yield ".tif", encoded(colour, "TIFF", save_all=True, append_images=[few, two])
+    for picture in (deep, colour.convert("F")):
+        yield ".tif", encoded(picture, "TIFF")
+
+
+def mutated(content, rng):
+    """The bytes with turned bits, an edited header, a part cut off, left out or doubled."""
+    changed, kind = bytearray(content), rng.integers(5)
+    if kind == 0:
+        for place in rng.integers(len(changed), size=rng.integers(1, 20)):
+            changed[place] ^= 1 << rng.integers(8)
+    elif kind == 1:
+        del changed[rng.integers(len(changed)) :]
+    elif kind == 2:
+        for place in rng.integers(min(200, len(changed)), size=rng.integers(1, 6)):
+            changed[place] = rng.integers(256)
+    elif kind == 3:
+        place = rng.integers(max(1, min(120, len(changed) - 4)))
+        numbers = (b"\xff" * 4, bytes(4), b"\x7f\xff\xff\xff", rng.bytes(4))
+        changed[place : place + 4] = numbers[rng.integers(4)]
+    else:
+        one, other = sorted(rng.integers(len(changed), size=2))
+        again = changed[one:] if rng.integers(2) else changed[other:]
+        changed = changed[: one if again else other] + again
+    return bytes(changed)
+
+
+def test_mutated_images_are_read_or_have_a_reason(tmp_path):
+    rng, kinds, seen = np.random.default_rng(7), list(pictures()), {"read": 0, "refused": 0}
+    for number in range(IMAGES):
+        suffix, content = kinds[number % len(kinds)]
+        path = tmp_path / f"{number}{suffix}"
+        path.write_bytes(mutated(content, rng))
+        with watched(path):
+            found = inspect_image(path)
+        seen["refused" if found.get("reason") else "read"] += 1
+        assert found.get("reason") or found["width"] > 0
+        path.unlink()
+    assert sum(seen.values()) == IMAGES and min(seen.values()) > IMAGES / 10
+
+
+# ------------------------------------------------------------------------ texts
+
+WORDS = (b",", b";", b"\t", b'"', b"\n", b"\r\n", b"\xef\xbb\xbf", b"\x00", b"\xe4", b"nan", b"inf")
+WORDS += (b"-1", b"1e999", b"''", b"#", b": ", b"{", b"[", b"&a", b"*a", b"!!python/object:os.x ")
+WORDS += (b"B", b"Q", b"train", "Köln".encode(), b"=1+1", b"<img src=x>", b"9" * 400)
+
+
+def mutated_text(content, rng):
+    """A text with words of trouble put in, lines doubled, swapped or lost; or mutated bytes."""
+    kind = rng.integers(4)
+    if kind == 0:
+        return mutated(content, rng)
+    if kind == 1:
+        for _ in range(rng.integers(1, 4)):
+            place, word = rng.integers(len(content)), WORDS[rng.integers(len(WORDS))]
+            content = content[:place] + word + content[place:]
+        return content
+    lines = content.split(b"\n")
+    chosen = rng.integers(len(lines), size=len(lines)) if kind == 2 else rng.permutation(len(lines))
+    return b"\n".join(lines[number] for number in chosen)
+
+
+def mutations(content, seed):
+    rng = np.random.default_rng(seed)
+    return [mutated_text(content, rng) for _ in range(TEXTS)]
+
+
+def read_or_refused(read, path, contents):
+    """How many of `contents`, written to `path`, are read and how many refused in a sentence."""
+    seen = {"read": 0, "refused": 0}
+    for content in contents:
+        path.write_bytes(content)
+        try:
+            with watched(content):
+                read()
+            seen["read"] += 1
+        except InputError as refusal:
+            assert str(refusal).strip() and "\n" not in str(refusal), content
+            seen["refused"] += 1
+    assert sum(seen.values()) == TEXTS
+    return seen
+
+
+def test_mutated_lists_of_patients(tmp_path):
+    listing = pd.DataFrame({"image_id": [f"B/{n}.png" for n in range(9)], "label": "B"})
+    listing = listing.assign(patient="", slide="")
+    path = tmp_path / "patients.csv"
+    content = b"image,patient,slide\n" + b"".join(b"B/%d.png,p%d,s\n" % (n, n) for n in range(9))
+    seen = read_or_refused(
+        lambda: add_patients_from_csv(listing, path), path, mutations(content, 1)
+    )
+    assert min(seen.values()) > 0
+
+
+@pytest.mark.parametrize("name", ["split.csv", "split.json"])
+def test_mutated_splits(run, name):
+    content = (run / name).read_bytes()
+    seen = read_or_refused(lambda: read_split(run), run / name, mutations(content, 2))
+    assert seen["refused"] > 0
+
+
+@pytest.mark.parametrize("name", ["predictions.csv", "metrics.json"])
+def test_mutated_predictions(run, name):
+    path = run / "mobilenetv2" / name
+    contents = mutations(path.read_bytes(), 3)
+    seen = read_or_refused(lambda: read_predictions(run, "mobilenetv2"), path, contents)
+    assert seen["refused"] > 0
+
+
+@pytest.mark.parametrize("name", ["new.csv", "new.txt"])
+def test_mutated_lists_of_images(tmp_path, name):
+    path = tmp_path / name
+    content = b"image\n" + b"".join(b"folder/%d.png\n" % number for number in range(20))
+    read_or_refused(lambda: listed(path), path, mutations(content, 4))
+
+
+def test_mutated_profiles(tmp_path):
+    profiles = tmp_path / "notebooks" / "profiles"
+    profiles.mkdir(parents=True)
+    content = (PROJECT_ROOT / "notebooks" / "profiles" / "smoke.yaml").read_bytes()
+
+    def read():
+        found = read_profile(Project(tmp_path), "smoke")
+        check_parameters(**{name: found[name] for name in found if name in PARAMETERS})
+
+    seen = read_or_refused(read, profiles / "smoke.yaml", mutations(content, 5))
+    assert min(seen.values()) > 0
+
+
+def test_yaml_makes_no_objects(tmp_path):
+    profiles = tmp_path / "notebooks" / "profiles"
+    profiles.mkdir(parents=True)
+    (profiles / "smoke.yaml").write_text("seed: !!python/object/apply:os.getcwd []\n")
+    with pytest.raises(InputError, match="smoke.yaml is no YAML file"):
+        read_profile(Project(tmp_path), "smoke")
+    assert yaml.safe_load("a: 1") == {"a": 1}
+
+
+def test_mutated_records(tmp_path):
+    record = {"profile": "quick", "parameters": {"seed": 0}, "notebooks": {}, "grid": {}}
+    content = json.dumps(record, indent=2).encode()
+    path = tmp_path / "run.json"
+    seen = read_or_refused(lambda: read_run(tmp_path), path, mutations(content, 6))
+    assert min(seen.values()) > 0
+
+
+def test_mutated_facts(run):
+    content = (run / "split.json").read_bytes()
+    read_or_refused(lambda: read_json(run, "split.json"), run / "split.json", mutations(content, 8))
+
+
+def test_the_watch_sees_what_hangs(monkeypatch):
+    monkeypatch.setattr(f"{__name__}.MOST_SECONDS", 0.01)
+    with pytest.raises(AssertionError, match="slow"), watched("slow"):
+        threading.Event().wait(0.05)
