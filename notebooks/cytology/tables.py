@@ -263,7 +263,9 @@ def readable(table: pd.DataFrame, columns: str):
             ]
         else:
             shown[name] = values
-    return pd.DataFrame(shown).style.format(precision=3, na_rep="").hide(axis="index")
+    return (
+        pd.DataFrame(shown).style.format(precision=3, na_rep="", escape="html").hide(axis="index")
+    )
 
 
 def write_json(run: Path, name: str, content: dict) -> None:

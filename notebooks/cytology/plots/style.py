@@ -27,6 +27,7 @@ sns.set_theme(
         "axes.titlesize": 12,
         "legend.frameon": False,
         "figure.constrained_layout.use": True,
+        "text.parse_math": False,  # a file may be called $x$
     },
 )
 

@@ -1,0 +1,68 @@
+"""Files and patients with names that would be HTML, formulas or patterns, through the series."""
+
+import os
+import re
+import subprocess
+import sys
+from html import unescape
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cytology.settings import PROJECT_ROOT
+
+NAMES = [
+    "<img src=x onerror=alert(1)>",
+    "a&b;amp",
+    "$x$",
+    r"$\frac{1}$",
+    "{0} %s *a* _b_ `c`",
+    "=1+1",
+]
+NOTEBOOKS = ["01", "02", "03", "04", "07", "08", "10", "11", "12"]
+
+
+def test_cells_that_show_tables_escape_what_they_show():
+    """Pandas' styled tables escape nothing unless they are told to."""
+    notebooks = PROJECT_ROOT / "notebooks"
+    calls = [
+        (path.name, call)
+        for path in [*notebooks.glob("*.ipynb"), *notebooks.glob("cytology/**/*.py")]
+        for call in re.findall(r"\.style\s*\.format\((.*?)\)\s*\.", path.read_text("utf-8"), re.S)
+    ]
+    assert len(calls) >= 6
+    assert not [name for name, call in calls if "escape=" not in call]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such file names")
+def test_names_are_shown_as_they_are_written(tmp_path):
+    rng = np.random.default_rng(0)
+    for patient in range(18):
+        label, name = "BM"[patient % 2], NAMES[patient % len(NAMES)]
+        folder = tmp_path / "<b>daten & $bilder$" / label
+        folder.mkdir(parents=True, exist_ok=True)
+        for number in range(3):
+            pixels = rng.integers(0, 180, (12, 16, 3)) + 60 * (label == "M")
+            picture = Image.fromarray(pixels.astype(np.uint8)).resize((128, 96))
+            picture.save(folder / f"P{patient:02}{name}_{number}.png")
+    (folder / f"broken {NAMES[0]}.png").write_bytes(b"no image")
+    run = tmp_path / "run"
+    done = subprocess.run(
+        [sys.executable, PROJECT_ROOT / "run_all.py", "--profile", "smoke", "--run-dir", run]
+        + ["--data", folder.parent, "-p", "patient_pattern", r"/(P\d+.*)_\d", "--only", *NOTEBOOKS]
+        + ["-p", "weights", "random", "-p", "images", folder, "--jobs", "2"],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    pages = [run / "report.html", *run.glob("notebooks/*.html")]
+    assert len(pages) == 1 + len(NOTEBOOKS)
+    for page in pages:
+        text = page.read_text("utf-8")
+        assert not re.search(r"<img\s+src=x", text), page.name
+        assert "<b>daten" not in text, page.name
+    first = unescape((run / "notebooks" / "01_data_exploration.html").read_text("utf-8"))
+    assert f"broken {NAMES[0]}.png" in first
