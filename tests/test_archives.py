@@ -27,6 +27,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         server = self.server
         server.ranges.append(self.headers.get("Range"))
+        if server.leads_to and self.path not in server.leads_to:
+            self.send_response(302)
+            self.send_header("Location", server.leads_to)
+            self.end_headers()
+            return
         if server.status != 200:
             self.send_error(server.status)
             return
@@ -57,7 +62,7 @@ def server():
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         server.content, server.status, server.etag = CONTENT, 200, '"one"'
         server.knows_ranges, server.breaks_at, server.ranges = True, None, []
-        server.kind = "application/gzip"
+        server.kind, server.leads_to = "application/gzip", ""
         server.address = f"http://127.0.0.1:{server.server_address[1]}/set.tar.gz"
         thread = threading.Thread(target=server.serve_forever, args=(0.05,))
         thread.start()
@@ -168,6 +173,25 @@ def test_only_web_addresses_are_downloaded(tmp_path):
     (tmp_path / "secret").write_text("secret")
     with pytest.raises(InputError, match="https://"):
         download((tmp_path / "secret").as_uri(), tmp_path / "set.tar.gz")
+
+
+@pytest.mark.parametrize(
+    "address", ["http://a.test/x.tar", "ftp://a.test/x.tar", "HTTP://a.test/x"]
+)
+def test_what_can_be_altered_on_its_way_is_not_downloaded(tmp_path, address):
+    with pytest.raises(InputError, match="must begin with https://.*`archive`"):
+        download(address, tmp_path / "set.tar.gz")
+
+
+def test_a_server_that_leads_on_to_http_is_not_followed(server, tmp_path, monkeypatch):
+    safe = archives.is_safe
+    monkeypatch.setattr(
+        archives, "is_safe", lambda address: safe(address) and "other" not in address
+    )
+    server.leads_to = server.address.replace("set", "other")
+    with pytest.raises(Unreachable, match="leads on to .*other.tar.gz, which is not https"):
+        download(server.address, tmp_path / "set.tar.gz")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_full_disk_is_seen_before_the_download(server, tmp_path, monkeypatch):

@@ -203,6 +203,19 @@ def test_yaml_makes_no_objects(tmp_path):
     assert yaml.safe_load("a: 1") == {"a": 1}
 
 
+def test_nothing_is_unpickled():
+    """A pickle runs code when it is read; NumPy reads one only if it is told to."""
+    code = "".join(
+        path.read_text("utf-8")
+        for folder in ("notebooks", "benchmarks", ".")
+        for path in (PROJECT_ROOT / folder).glob("*.py" if folder == "." else "**/*.py")
+        if "venv" not in path.parts
+    )
+    for word in ("pickle.", "import pickle", "joblib.load", "read_pickle", "allow_pickle=True"):
+        assert word not in code
+    assert code.count("np.load(") == code.count("allow_pickle=False")
+
+
 def test_mutated_records(tmp_path):
     record = {"profile": "quick", "parameters": {"seed": 0}, "notebooks": {}, "grid": {}}
     content = json.dumps(record, indent=2).encode()

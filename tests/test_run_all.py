@@ -109,7 +109,7 @@ def started(monkeypatch):
         (["-p", "folds", "3.5"], ["`folds`", "3.5", "whole number"]),
         (["-p", "folds", "many"], ["`folds`", "'many'"]),
         (["-p", "folds", "true"], ["`folds`", "True"]),
-        (["-p", "seed", "-1"], ["`seed`", "-1", "at least 0"]),
+        (["-p", "seed", "-1"], ["`seed`", "-1", "from 0 to"]),
         (["-p", "val_share", "nan"], ["`val_share`", "0.05 to 0.4"]),
         (["-p", "predict_with", "resnet"], ["`predict_with`", "densenet121"]),
         (["--data", "nowhere"], ["`data`", "no folder", "nowhere"]),

@@ -254,7 +254,7 @@ def test_official_addresses_are_used(tmp_path, monkeypatch):
         with pytest.raises(InputError):
             published(name, folder=tmp_path)
     assert asked == [
-        ("http://www.inf.ufpr.br/vri/databases/BreaKHis_v1.tar.gz", "BreaKHis_v1.tar.gz"),
+        ("https://www.inf.ufpr.br/vri/databases/BreaKHis_v1.tar.gz", "BreaKHis_v1.tar.gz"),
         (
             "https://zenodo.org/records/20763900/files/breast-cytology-main.zip?download=1",
             "breast-cytology-main.zip",

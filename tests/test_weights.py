@@ -1,5 +1,6 @@
 """Where weights come from, and that a fallback is never silent."""
 
+import hashlib
 import socket
 import sys
 from types import SimpleNamespace
@@ -43,6 +44,7 @@ def test_without_a_network_imagenet_is_an_error(home):
 @pytest.mark.parametrize("architecture", list(IMAGENET_FILES))
 def test_keras_cache_is_used_without_asking_the_network(home, monkeypatch, architecture, choice):
     monkeypatch.setattr(weights, "unreachable", None)
+    monkeypatch.setattr(weights, "IMAGENET_MD5", {})  # "weights" is not what Keras publishes
     path = put(home, IMAGENET_FILES[architecture].rsplit("/")[-1])
     found = find_weights(architecture, choice)
     assert (found.kind, found.path) == ("imagenet", path)
@@ -105,3 +107,12 @@ def test_a_download_that_breaks_is_said_aloud(home, monkeypatch):
     assert found.kind == "random" and "connection reset" in found.explanation
     with pytest.raises(InputError, match="connection reset"):
         weights.find_weights("densenet121", "imagenet")
+
+
+def test_damaged_imagenet_weights_are_not_used(home, monkeypatch):
+    path = put(home, IMAGENET_FILES["inceptionv3"].split("/")[-1])
+    found = find_weights("inceptionv3", "auto")
+    assert found.kind == "random" and f"no route, and {path} is damaged" in found.explanation
+    md5 = hashlib.md5(path.read_bytes()).hexdigest()
+    monkeypatch.setitem(weights.IMAGENET_MD5, "inceptionv3", md5)
+    assert find_weights("inceptionv3", "auto").path == path

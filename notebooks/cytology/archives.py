@@ -11,6 +11,7 @@ import shutil
 import tarfile
 import tempfile
 import urllib.error
+import urllib.parse
 import urllib.request
 import zipfile
 import zlib
@@ -42,15 +43,18 @@ class Unreachable(InputError):
 
 
 def download(address: str, path: Path) -> None:
-    """Fetch `address` (http or https) to `path`, going on where an earlier call broke off.
+    """Fetch `address` (https) to `path`, going on where an earlier call broke off.
 
     Until all bytes that the server announced are there, they lie in `<name>.part` beside `path`.
     Where the server cannot go on in the middle, or the file has changed, it starts over. Raises
     `Unreachable` with the reason when there is no connection or no such file, and `InputError`
     when the disk is too small or the connection breaks.
     """
-    if not address.lower().startswith(("http://", "https://")):
-        raise InputError(f"The address {address!r} must begin with https:// or http://.")
+    if not is_safe(address):
+        raise InputError(
+            f"The address {address!r} must begin with https://: what comes otherwise can be "
+            "altered on its way. Download it yourself and name it with the parameter `archive`."
+        )
     _probe(address)
     path.parent.mkdir(parents=True, exist_ok=True)
     part, memory = path.with_name(path.name + ".part"), path.name + ".part.json"
@@ -67,6 +71,13 @@ def download(address: str, path: Path) -> None:
         )
     part.replace(path)
     path.with_name(memory).unlink()
+
+
+def is_safe(address: str) -> bool:
+    """Whether nobody can alter what comes from `address`: https, or this very machine."""
+    parts = urllib.parse.urlsplit(address)
+    here = parts.hostname in ("localhost", "127.0.0.1", "::1")
+    return parts.scheme == "https" or (parts.scheme == "http" and here)
 
 
 def _probe(address: str) -> None:
@@ -109,7 +120,11 @@ def _get(address: str, headers: dict[str, str]) -> http.client.HTTPResponse | No
     """Response to a GET request; None if the server has nothing in the range asked for."""
     try:
         request = urllib.request.Request(address, headers=headers)
-        return urllib.request.urlopen(request, timeout=STALL_SECONDS)
+        response = urllib.request.urlopen(request, timeout=STALL_SECONDS)
+        if not is_safe(response.geturl()):
+            response.close()
+            raise Unreachable(f"the server leads on to {response.geturl()}, which is not https")
+        return response
     except urllib.error.HTTPError as error:
         if error.code == 416 and headers:
             return None

@@ -22,7 +22,7 @@ from cytology.features import Features, FeatureStore, named_by_content
 from cytology.pipeline import DecodedImages, Epochs, batches, frozen_features
 from cytology.predictions import prediction_rows
 from cytology.settings import CACHE, InputError, somebody_looks_on
-from cytology.splitting import judged_pictures, training_pictures
+from cytology.splitting import check_batch_size, judged_pictures, training_pictures
 from cytology.store import digest
 from cytology.training import (
     Recipe,
@@ -183,12 +183,8 @@ def fine_tune(
     each epoch; a training that was broken off goes on from there if the `key`, which names all that
     it depends on (see `training_key`), is the same.
     """
+    check_batch_size(recipe.batch_size, split, orientations)
     train = training_pictures(split[split["split"] == "train"], orientations)
-    if recipe.batch_size > len(train):
-        raise InputError(
-            f"Parameter `batch_size` is {recipe.batch_size}, more than the {len(train)} pictures "
-            "to train on: lower it."
-        )
     val = judged_pictures(split[split["split"] == "val"])
     judged = training_pictures(split[split["split"] != "train"], orientations)
     judged = judged.reset_index(drop=True)

@@ -69,10 +69,14 @@ class Rule:
             text = "one of " + ", ".join(str(choice) for choice in self.choices)
         else:
             text = words[self.kind]
+        low, high = (
+            f"{limit:,}" if isinstance(limit, int) else f"{limit:g}"
+            for limit in (self.low or 0, self.high or 0)
+        )
         if self.low is not None and self.high is not None:
-            text += f" from {self.low:g} to {self.high:g}"
+            text += f" from {low} to {high}"
         elif self.low is not None:
-            text += f" of at least {self.low:g}"
+            text += f" of at least {low}"
         return text + (" or nothing (None)" if self.may_be_none else "")
 
     def accepts(self, value) -> bool:
@@ -83,6 +87,8 @@ class Rule:
             return False
         if not isinstance(value, (int, float) if self.kind is float else self.kind):
             return False
+        if isinstance(value, str) and "\0" in value:
+            return False  # no path and no pattern has one
         if self.choices:
             return value in self.choices
         return (self.low is None or value >= self.low) and (self.high is None or value <= self.high)
@@ -91,7 +97,7 @@ class Rule:
 PARAMETERS = {
     "run_dir": Rule("folder that holds everything of this run", str),
     "data": Rule("sample, breakhis, fnac, fnac2019, or a folder of images in two classes", str),
-    "seed": Rule("one seed for Python, NumPy, Keras and the order of the data", int, 0),
+    "seed": Rule("one seed for Python, NumPy, Keras and the order of the data", int, 0, 2**32 - 1),
     "classes": Rule("folder names of the classes, like 'normal=B, cancer=M'", str),
     "patient_pattern": Rule("regular expression; its first group is the patient", str),
     "patients_csv": Rule("CSV file with image,patient[,slide]", str),
@@ -190,6 +196,13 @@ def check_parameters(**values) -> None:
         raise InputError("`train_head` and `fine_tune` are both false: nothing would be trained.")
     if values.get("fine_tune_from") and values.get("fine_tune") is False:
         raise InputError("`fine_tune_from` names a block, but `fine_tune` is false: make it true.")
+    if values.get("data", "sample") not in DATA_WORDS and "run_dir" in values:
+        run, data = resolve(values["run_dir"]), resolve(values["data"])
+        if run == data or data in run.parents:
+            raise InputError(
+                f"Parameter `run_dir` is {run}, inside the data folder {data}: what is written "
+                "there would be taken for images. Choose another folder."
+            )
 
 
 # --------------------------------------------------------------------- paths

@@ -121,7 +121,7 @@ PUBLISHED = {
         "doi 10.1109/TBME.2015.2496264",
         page="https://web.inf.ufpr.br/vri/databases/"
         "breast-cancer-histopathological-database-breakhis/",
-        address="http://www.inf.ufpr.br/vri/databases/BreaKHis_v1.tar.gz",
+        address="https://www.inf.ufpr.br/vri/databases/BreaKHis_v1.tar.gz",
         archive="BreaKHis_v1.tar.gz",
         caveats=(
             "BreaKHis is histology of surgical biopsies, not cytology; its 40X, 100X, 200X and "

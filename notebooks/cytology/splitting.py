@@ -231,6 +231,16 @@ def training_pictures(split_rows: pd.DataFrame, orientations: int) -> pd.DataFra
     return split_rows if "orientation" in split_rows else pictures_of(split_rows, orientations)
 
 
+def check_batch_size(batch_size: int, split: pd.DataFrame, orientations: int) -> None:
+    """`InputError` if there are fewer pictures to train on than a batch has."""
+    train = len(training_pictures(split[split["split"] == "train"], orientations))
+    if batch_size > train:
+        raise InputError(
+            f"Parameter `batch_size` is {batch_size}, more than the {train} pictures to train on: "
+            "lower it."
+        )
+
+
 def judged_pictures(split_rows: pd.DataFrame) -> pd.DataFrame:
     """The pictures on which a network is judged: originals only, each once.
 

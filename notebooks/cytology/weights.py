@@ -4,6 +4,7 @@
 run goes on with random weights, and every table, notebook and report says so.
 """
 
+import hashlib
 import os
 import urllib.error
 import urllib.request
@@ -17,6 +18,11 @@ IMAGENET_FILES = {
     "mobilenetv2": "mobilenet_v2/mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5",
     "inceptionv3": "inception_v3/inception_v3_weights_tf_dim_ordering_tf_kernels_notop.h5",
     "densenet121": "densenet/densenet121_weights_tf_dim_ordering_tf_kernels_notop.h5",
+}
+# As keras.applications has them (inception_v3.py, densenet.py); of MobileNetV2 it has none.
+IMAGENET_MD5 = {
+    "inceptionv3": "bcbd6486424b2319ff4ef7d526e38f63",
+    "densenet121": "30ee3e1110167f948a6b9946edeeb738",
 }
 
 
@@ -87,7 +93,8 @@ def is_for(architecture: str, path: Path) -> bool:
 def _imagenet(architecture: str, may_be_random: bool) -> Weights:
     address = DOWNLOADS + IMAGENET_FILES[architecture]
     cached = keras_models() / Path(address).name
-    trouble = "" if cached.is_file() else download(address, cached)
+    md5 = IMAGENET_MD5.get(architecture)
+    trouble = "" if is_official(cached, md5) else download(address, cached, md5)
     if trouble and may_be_random:
         return Weights(
             "random",
@@ -105,15 +112,29 @@ def _imagenet(architecture: str, may_be_random: bool) -> Weights:
     return Weights("imagenet", cached, "ImageNet weights.")
 
 
-def download(address: str, path: Path) -> str:
-    """Fetch `address` to `path` through Keras; returns what went wrong, empty if nothing did."""
+def is_official(path: Path, md5: str | None) -> bool:
+    """Whether a file of weights is there and, where its `md5` is known, has that hash."""
+    if not path.is_file() or md5 is None:
+        return path.is_file()
+    # Against damage, as Keras itself compares it; https speaks for where the file came from.
+    found = hashlib.md5(path.read_bytes(), usedforsecurity=False)
+    return found.hexdigest() == md5
+
+
+def download(address: str, path: Path, md5: str | None = None) -> str:
+    """Fetch `address` to `path` through Keras, which compares the hash if there is one.
+
+    Returns what went wrong, empty if nothing did.
+    """
     trouble = unreachable(address)
     if trouble:
-        return trouble
+        return trouble + (f", and {path} is damaged" if path.is_file() else "")
     from cytology.backend import keras
 
     try:
-        keras.utils.get_file(path.name, address, cache_dir=path.parents[1], cache_subdir="models")
+        keras.utils.get_file(
+            path.name, address, cache_dir=path.parents[1], cache_subdir="models", file_hash=md5
+        )
     except Exception as error:  # Keras raises a bare Exception when the connection breaks
         return str(error)
     return ""
