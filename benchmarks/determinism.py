@@ -1,0 +1,114 @@
+"""How far the same training differs from run to run, without and with `deterministic`.
+
+    python -m benchmarks.determinism
+    python -m benchmarks.determinism --architecture inceptionv3 --repeats 3
+
+Each training is a process of its own: every layer, drawn smears, random weights, one seed. Told
+are the largest difference of a logit between any two, and how long the epochs took beside each
+other; the first epoch, in which graphs are built, does not count.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from cytology.sample import draw_sample
+from cytology.settings import ARCHITECTURE_NAMES, PROJECT_ROOT, cores
+
+IMAGES, PATIENTS, SIZE, BATCH = 96, 16, 96, 16
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Train again and again and print what differs; returns 0."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--architecture", choices=ARCHITECTURE_NAMES, default="mobilenetv2")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument(
+        "--train", nargs=2, metavar=("FOLDER", "DETERMINISTIC"), help="one training"
+    )
+    options = parser.parse_args(argv)
+    if options.train:
+        folder, wanted = options.train
+        print(json.dumps(train(Path(folder), options, wanted == "True")))
+        return 0
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        draw_sample(Path(folder) / "images", IMAGES, PATIENTS)
+        found = {False: [], True: []}
+        for _ in range(options.repeats):  # in turn, so that other work slows both
+            for wanted, runs in found.items():
+                runs.append(in_a_process(folder, options, wanted))
+    print(
+        f"{options.architecture}: {options.repeats} trainings of {options.epochs} epochs, each way"
+    )
+    for wanted, runs in found.items():
+        logits = np.array([run["logits"] for run in runs])
+        spread, largest = np.ptp(logits, axis=0).max(), np.abs(logits).max()
+        print(
+            f"deterministic: {wanted!s:5}   largest difference of a logit {spread:.3g}, where the "
+            f"largest logit is {largest:.3g}"
+        )
+    pairs = zip(found[True], found[False], strict=True)
+    ratio = np.median([one["seconds"] / other["seconds"] for one, other in pairs])
+    print(f"time with it to time without: {ratio:.2f} ({cores()} cores)")
+    return 0
+
+
+def in_a_process(folder: str, options: argparse.Namespace, wanted: bool) -> dict:
+    """Train once, in a process of its own."""
+    words = ["--train", folder, str(wanted), "--architecture", options.architecture]
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.determinism", *words, "--epochs", str(options.epochs)],
+        cwd=PROJECT_ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def train(folder: Path, options: argparse.Namespace, wanted: bool) -> dict:
+    """Logits of val and test after a training, and the seconds of its epochs but the first."""
+    from cytology import pipeline
+    from cytology.architectures import build
+    from cytology.backend import be_deterministic, keras
+    from cytology.copies import find_copies
+    from cytology.datasets import build_manifest
+    from cytology.fine_tuning import fine_tune
+    from cytology.folders import folder as listing
+    from cytology.inspection import inspect_images
+    from cytology.splitting import split_by_group
+    from cytology.training import Recipe
+
+    be_deterministic(wanted, seed=0)
+    cache = folder / "cache"
+    readable, _ = inspect_images(
+        listing(folder / "images", patient_pattern=r"(patient\d+)_"), cache
+    )
+    manifest = build_manifest(readable, find_copies(readable))
+    split = split_by_group(manifest, 3, 0.2, 0.2, seed=0)
+    images = pipeline.decode(folder / "images", manifest, SIZE, "pad", cache)
+    begun = []
+    epochs = pipeline.Epochs.on_epoch_begin
+
+    def note(self, epoch, logs=None):
+        begun.append(time.perf_counter())
+        epochs(self, epoch, logs)
+
+    pipeline.Epochs.on_epoch_begin = note
+    recipe = Recipe(1e-4, options.epochs, BATCH, "balanced", None, 0)
+    keras.config.disable_interactive_logging()
+    rows, _ = fine_tune(build(options.architecture, SIZE), images, split, 1, recipe)
+    return {"logits": rows["logit"].tolist(), "seconds": begun[-1] - begun[1]}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
