@@ -47,6 +47,12 @@ def copy_of_project(folder: Path) -> Path:
     return folder
 
 
+def environment(project: Path) -> dict[str, str]:
+    """Variables in which only the copy's package, and caches of its own, are found."""
+    own = {"PYTHONPATH": str(project / "notebooks"), "PYTHONIOENCODING": "utf-8"}
+    return {name: value for name, value in os.environ.items() if name != "CYTOLOGY_CACHE"} | own
+
+
 def start(project: Path, run: Path, *arguments: str) -> subprocess.Popen:
     """Start the series; what it says is appended to `<run>.log` beside the run folder."""
     run.parent.mkdir(parents=True, exist_ok=True)
@@ -54,6 +60,7 @@ def start(project: Path, run: Path, *arguments: str) -> subprocess.Popen:
         return subprocess.Popen(
             [sys.executable, "run_all.py", "--run-dir", run, *arguments],
             cwd=project,
+            env=environment(project),
             stdout=log,
             stderr=subprocess.STDOUT,
         )

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from benchmarks.kills import environment
 from cytology.verification import compare
 
 SPLIT, TRAIN = ("01", "02", "03"), ("01", "02", "03", "04")
@@ -59,7 +60,7 @@ class Bench:
         done = subprocess.run(
             words,
             cwd=self.project,
-            env=os.environ | more | {"PYTHONIOENCODING": "utf-8"},
+            env=environment(self.project) | more,
             capture_output=True,
             text=True,
             encoding="utf-8",
