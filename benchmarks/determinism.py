@@ -10,6 +10,7 @@ other; the first epoch, in which graphs are built, does not count.
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -21,7 +22,7 @@ import numpy as np
 from cytology.sample import draw_sample
 from cytology.settings import ARCHITECTURE_NAMES, PROJECT_ROOT, cores
 
-IMAGES, PATIENTS, SIZE, BATCH = 96, 16, 96, 16
+IMAGES, PATIENTS, SIZE, BATCH, RATE = 96, 16, 96, 16, 1e-3
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -68,6 +69,7 @@ def in_a_process(folder: str, options: argparse.Namespace, wanted: bool) -> dict
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.determinism", *words, "--epochs", str(options.epochs)],
         cwd=PROJECT_ROOT,
+        env=os.environ | {"CYTOLOGY_CACHE": str(Path(folder) / "cache")},
         capture_output=True,
         text=True,
         check=True,
@@ -78,24 +80,24 @@ def in_a_process(folder: str, options: argparse.Namespace, wanted: bool) -> dict
 def train(folder: Path, options: argparse.Namespace, wanted: bool) -> dict:
     """Logits of val and test after a training, and the seconds of its epochs but the first."""
     from cytology import pipeline
-    from cytology.architectures import build
-    from cytology.backend import be_deterministic, keras
+    from cytology.backend import be_deterministic
     from cytology.copies import find_copies
     from cytology.datasets import build_manifest
     from cytology.fine_tuning import fine_tune
     from cytology.folders import folder as listing
     from cytology.inspection import inspect_images
     from cytology.splitting import split_by_group
-    from cytology.training import Recipe
+    from cytology.training import Recipe, network
+    from cytology.weights import find_weights
 
     be_deterministic(wanted, seed=0)
-    cache = folder / "cache"
-    readable, _ = inspect_images(
-        listing(folder / "images", patient_pattern=r"(patient\d+)_"), cache
-    )
+    root = folder / "images"
+    readable, _ = inspect_images(listing(root, patient_pattern=r"(patient\d+)_"))
     manifest = build_manifest(readable, find_copies(readable))
     split = split_by_group(manifest, 3, 0.2, 0.2, seed=0)
-    images = pipeline.decode(folder / "images", manifest, SIZE, "pad", cache)
+    images = pipeline.decode(root, manifest, SIZE, "pad")
+    random = find_weights(options.architecture, "random")
+    model, _ = network(options.architecture, random, images, split, seed=0)
     begun = []
     epochs = pipeline.Epochs.on_epoch_begin
 
@@ -104,9 +106,8 @@ def train(folder: Path, options: argparse.Namespace, wanted: bool) -> dict:
         epochs(self, epoch, logs)
 
     pipeline.Epochs.on_epoch_begin = note
-    recipe = Recipe(1e-4, options.epochs, BATCH, "balanced", None, 0)
-    keras.config.disable_interactive_logging()
-    rows, _ = fine_tune(build(options.architecture, SIZE), images, split, 1, recipe)
+    recipe = Recipe(RATE, options.epochs, BATCH, "balanced", None, 0)
+    rows, _ = fine_tune(model, images, split, 1, recipe)
     return {"logits": rows["logit"].tolist(), "seconds": begun[-1] - begun[1]}
 
 
