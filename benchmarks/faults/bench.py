@@ -14,6 +14,7 @@ from benchmarks.kills import environment
 from cytology.verification import compare
 
 SPLIT, TRAIN = ("01", "02", "03"), ("01", "02", "03", "04")
+FINE_TUNE = ("-p", "fine_tune", "true", "-p", "fine_tune_from", "last", "-p", "orientations", "1")
 
 
 class NotTried(Exception):

@@ -4,11 +4,8 @@ import json
 import shutil
 from pathlib import Path
 
-from benchmarks.faults.bench import SPLIT, TRAIN, Bench, fault, text_of
+from benchmarks.faults.bench import FINE_TUNE, SPLIT, TRAIN, Bench, fault, text_of
 from benchmarks.kills import half_written
-
-FINE_TUNE = ("-p", "fine_tune", "true", "-p", "fine_tune_from", "last", "-p", "epochs", "3")
-FINE_TUNE += ("-p", "orientations", "1")
 
 
 @fault(

@@ -4,7 +4,15 @@ import time
 
 import psutil
 
-from benchmarks.faults.bench import TRAIN, Bench, Done, fault, same_tables, text_of
+from benchmarks.faults.bench import (
+    FINE_TUNE,
+    TRAIN,
+    Bench,
+    Done,
+    fault,
+    same_tables,
+    text_of,
+)
 from benchmarks.kills import half_written, kill_tree, start
 
 
@@ -44,6 +52,27 @@ def run_is_killed(bench: Bench):
     same, words = same_tables(whole, run)
     good = again.code == 0 and same and not halves
     return good, f"{len(halves)} half-written files; exit {again.code}, {words}"
+
+
+@fault(
+    "the run is killed while a network is fine-tuned",
+    "started again, it goes on after its last epoch and ends with the same bits",
+)
+def fine_tuning_is_killed(bench: Bench):
+    whole, run = bench.new("whole"), bench.new("killed")
+    words = [*FINE_TUNE, "-p", "epochs", "6", "-p", "deterministic", "true", "--only", *TRAIN]
+    bench.call(whole, *words)
+    process = start(bench.project, run, "--profile", "smoke", "-p", "weights", "random", *words)
+    while not list(run.glob("*/checkpoint/epoch-00002.npz")):
+        time.sleep(0.05)
+    kill_tree(process)
+    states = [path.name for path in sorted(run.glob("*/checkpoint/epoch-*.npz"))]
+    again = bench.call(run, only=TRAIN)
+    same, words = same_tables(whole, run)
+    notebook = text_of(run / "notebooks" / "04_train_mobilenetv2.ipynb")
+    good = again.code == 0 and same and "Going on after epoch" in notebook
+    left = list(run.glob("*/checkpoint"))
+    return good and not left, f"killed with {states[-1]}; exit {again.code}, {words}"
 
 
 @fault("the run is killed and its notebook's process is not", "that process ends by itself")
