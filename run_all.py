@@ -14,20 +14,17 @@ before the start, 130 interrupted.
 """
 
 import argparse
+import contextlib
 import logging
 import os
 import shutil
 import signal
 import sys
-import textwrap
-import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
 # The package of this checkout, wherever the command is started and whatever else is installed.
 sys.path.insert(0, str(ROOT / "notebooks"))
-
-WIDTH = 100
 
 
 def main(argv: list[str] | None = None, root: Path = ROOT) -> int:
@@ -53,6 +50,7 @@ def main(argv: list[str] | None = None, root: Path = ROOT) -> int:
                 f"--jobs is {arguments.jobs}; it must be a whole number of at least 1."
             )
         if arguments.verify is not None:
+            check_alone(arguments)
             return verify(project, Path(arguments.verify), arguments.jobs)
         plan = series.make_plan(
             project,
@@ -71,6 +69,16 @@ def main(argv: list[str] | None = None, root: Path = ROOT) -> int:
     except KeyboardInterrupt:
         print("\nInterrupted.", file=sys.stderr)
         return 130
+
+
+def check_alone(arguments: argparse.Namespace) -> None:
+    """`InputError` if --verify stands beside an option that would make it another run."""
+    from cytology.settings import InputError
+
+    others = "profile data run_dir only start parameters dask folds force"
+    given = [name for name in others.split() if getattr(arguments, name)]
+    if given or arguments.seeds != 1:
+        raise InputError("--verify runs RUN again as it was: beside it only --jobs may stand.")
 
 
 def interrupt(*_) -> None:
@@ -169,6 +177,7 @@ def run(plan, jobs: int = 1, dask: str | None = None) -> int:
     from cytology import series
     from cytology.journal import Journal, sole_run
     from cytology.settings import short
+    from cytology.terminal import print_end
 
     # asyncio would log that an interrupted notebook was interrupted.
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
@@ -207,31 +216,42 @@ def verify(project, folder: Path, jobs: int) -> int:
     """Run a finished run again from its images and compare every table; returns the exit code."""
     from cytology import series, verification
     from cytology.journal import sole_run
-    from cytology.settings import short
+    from cytology.terminal import print_verification
 
     folder = folder.resolve()
     record = verification.check_finished(folder)
     with sole_run(folder):
         again = verification.scratch(folder)
         # A cache of its own: what was computed before proves nothing.
-        os.environ["CYTOLOGY_CACHE"] = str(again / "cache")
-        code = run(series.plan_again(project, record, again), jobs)
+        with variable("CYTOLOGY_CACHE", str(again / "cache")):
+            code = run(series.plan_again(project, record, again), jobs)
         if code:
             return code
         files, found = verification.compare(folder, again)
         verification.write_verification(folder, files, found)
-    print(f"\nVerification of {short(folder)}:")
-    print(*(textwrap.fill(line, WIDTH) for line in verification.in_words(found, files)), sep="\n")
-    if len(found):
-        print(f"The second run stays in {short(again)} to be looked at.")
-        return 1
-    shutil.rmtree(again)
-    return 0
+    print_verification(folder, again, files, found)
+    if len(found) == 0:
+        shutil.rmtree(again)
+    return int(len(found) > 0)
+
+
+@contextlib.contextmanager
+def variable(name: str, value: str):
+    """Set a variable of the environment for the processes that are started meanwhile."""
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        del os.environ[name]
+        if before is not None:
+            os.environ[name] = before
 
 
 def one_by_one(tasks: list, journal) -> dict:
     """Execute tasks in their order until one fails; returns the results by name."""
     from cytology import headless
+    from cytology.terminal import Progress
 
     results, width = {}, max(len(task.name) for task in tasks)
     for task in tasks:
@@ -250,6 +270,7 @@ def one_by_one(tasks: list, journal) -> dict:
 def together(tasks: list, executor, journal) -> dict:
     """Execute tasks as soon as what they need is done; returns the results by name."""
     from cytology import scheduling
+    from cytology.terminal import Board
 
     board = Board(max(len(task.name) for task in tasks))
 
@@ -258,158 +279,6 @@ def together(tasks: list, executor, journal) -> dict:
         journal.end(task, result)
 
     return scheduling.run_together(tasks, executor, journal.begin, end, board.show)
-
-
-class Progress:
-    """One line a notebook: rewritten live on a terminal, printed once at the end elsewhere."""
-
-    def __init__(self, name: str, width: int, again: str = ""):
-        self.name = f"{name:{width}}"
-        self.again = f"   again: {again}" if again else ""
-        self.live = sys.stdout.isatty()
-        self.cells = (0, 0)
-        self.shown = 0.0
-        if self.live:
-            self._rewrite(self.name)
-
-    def show(self, done: int, cells: int, seconds: float) -> None:
-        """Show how far the notebook is; at most twice a second."""
-        self.cells = (done, cells)
-        if self.live and time.monotonic() - self.shown > 0.5:
-            self.shown = time.monotonic()
-            self._rewrite(f"{self.name}   cells {done:>2}/{cells}   {seconds:.0f} s")
-
-    def end(self, result) -> None:
-        """The line that stays."""
-        done, cells = self.cells
-        far = f"cells {cells:>2}/{cells}" if result.status == "ok" else f"cells {done:>2}/{cells}"
-        line = f"{self.name}   {far}   {result.seconds:.0f} s   {result.status}{self.again}"
-        if result.status == "kept":
-            line = f"{self.name}   kept: unchanged"
-        if self.live:
-            self._rewrite(line)
-            print()
-        else:
-            print(line, flush=True)
-
-    def _rewrite(self, line: str) -> None:
-        print(f"\r{line:<{WIDTH - 1}}", end="", flush=True)
-
-
-class Board:
-    """Notebooks that run at once: on a terminal a live line of them, and a line for each ended."""
-
-    def __init__(self, width: int):
-        self.width = width
-        self.live = sys.stdout.isatty()
-        self.since: dict[str, float] = {}
-
-    def show(self, names: list[str]) -> None:
-        """Show what runs, and for how long it has."""
-        now = time.monotonic()
-        self.since = {name: self.since.get(name, now) for name in names}
-        if self.live:
-            running = ", ".join(f"{name} {now - at:.0f} s" for name, at in self.since.items())
-            print(f"\r{textwrap.shorten(running, WIDTH - 1):<{WIDTH - 1}}", end="", flush=True)
-
-    def end(self, name: str, result, again: str = "") -> None:
-        """The line that stays."""
-        line = f"{name:{self.width}}   {result.seconds:.0f} s   {result.status}"
-        line += f"   again: {again}" if again else ""
-        if result.status == "kept":
-            line = f"{name:{self.width}}   kept: unchanged"
-        print(f"\r{line:<{WIDTH - 1}}" if self.live else line, flush=True)
-
-
-# ------------------------------------------------------------------ the end
-
-
-def print_end(plan, tasks: list, results: dict, journal) -> None:
-    """Failure, times, what was kept, caveats, comparison and where the report is."""
-    from cytology import headless
-    from cytology.report import write_report
-    from cytology.settings import short
-
-    for task in tasks:
-        result = results.get(task.name)
-        if result and result.status != "kept" and task.output.is_file():
-            headless.to_html(task.output)
-        if result and result.failure:
-            print_failure(task.name, result.failure, task.output)
-    left = [task.name for task in tasks if task.name not in results]
-    if left:
-        print(f"\nNot started: {', '.join(left)}")
-    print_times(results)
-    print_kept(results, journal)
-    print_caveats(plan.run)
-    print_comparison(plan.run)
-    print(f"\nReport: {short(write_report(plan.run))}")
-
-
-def print_failure(name: str, failure, executed: Path) -> None:
-    """The sentence for what the user can mend; for anything else the error and its cell."""
-    from cytology.settings import short
-
-    print(f"\n{name} stopped: {failure}" if failure.is_input else f"\n{name} failed: {failure}")
-    if not failure.is_input and failure.cell:
-        print("In this cell:\n" + textwrap.indent(failure.cell.rstrip(), "    "))
-    if executed.is_file():
-        print(f"Executed so far: {short(executed)}")
-
-
-def print_times(results: dict) -> None:
-    """A table of status, time and peak memory of what was executed."""
-    results = {name: result for name, result in results.items() if result.status != "kept"}
-    if not results:
-        return
-    width = max(len(name) for name in results)
-    print(f"\n{'notebook':{width}}   {'status':8} {'seconds':>8} {'peak MiB':>9}")
-    for name, result in results.items():
-        print(
-            f"{name:{width}}   {result.status:8} {result.seconds:8.1f} {result.peak_memory_mib:9,}"
-        )
-    total = sum(result.seconds for result in results.values())
-    peak = max(result.peak_memory_mib for result in results.values())
-    print(f"{'all':{width}}   {'':8} {total:8.1f} {peak:9,}")
-
-
-def print_kept(results: dict, journal) -> None:
-    """Which notebooks were kept, and what a reader must know of them."""
-    kept = [name for name, result in results.items() if result.status == "kept"]
-    if kept:
-        text = f"Kept, since code, parameters and inputs are unchanged: {', '.join(kept)}. "
-        print("\n" + textwrap.fill(text + "--force runs them again.", WIDTH))
-    for notice in journal.notices:
-        print("\n" + textwrap.fill(f"NOTE: {notice}", WIDTH))
-
-
-def print_caveats(folder: Path) -> None:
-    """What the run must say aloud; a leak in red on a terminal."""
-    from cytology.caveats import caveats
-
-    colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-    for caveat in caveats(folder):
-        text = textwrap.fill(caveat.text, WIDTH, initial_indent="!! ", subsequent_indent="!! ")
-        print("\n" + (f"\033[1;31m{text}\033[0m" if colour and caveat.kind == "leak" else text))
-
-
-def print_comparison(folder: Path) -> None:
-    """`tables/comparison.csv` as text, as many of its columns as fit."""
-    from cytology.tables import read_table
-
-    if not (folder / "tables" / "comparison.csv").is_file():
-        return
-    table = read_table(folder, "tables/comparison.csv")
-    first = "architecture weights accuracy precision recall f1 loss auc auc_low auc_high".split()
-    columns = [name for name in first if name in table]
-    if "weights" in table:  # of a long path the file's name tells which it is
-        table["weights"] = [Path(str(value)).name for value in table["weights"]]
-    while True:
-        text = table[columns].to_string(index=False, float_format="{:.3f}".format, line_width=None)
-        if len(columns) <= 2 or max(map(len, text.splitlines())) <= WIDTH:
-            break
-        columns.pop()
-    print(f"\n{text}")
 
 
 if __name__ == "__main__":

@@ -409,3 +409,8 @@ def test_what_cannot_be_verified_is_refused(project, execution, tmp_path, make):
     make(tmp_path)
     done = start(project, "--verify", str(tmp_path))
     assert done.code == 2 and "run.json" in done.err and not execution
+
+
+def test_verify_stands_alone(project, execution, tmp_path):
+    done = start(project, "--verify", str(tmp_path), "-p", "seed", "4")
+    assert done.code == 2 and "beside it only --jobs may stand" in done.err and not execution

@@ -3,6 +3,7 @@
 Imports point one way, downwards in this list:
 
 =========================  ====================================================================
+``terminal``               what `run_all.py` tells: how far it is, and how it went
 ``scheduling``             several notebooks at once: on this machine, on a Dask cluster
 ``verification``           a run compared with the same run again: every table, every number
 ``series``                 what a run is: notebooks, parameters, plan; what it refuses
