@@ -59,8 +59,8 @@ def disguised_images(bench: Bench):
     data, run = drawn_data(bench), bench.new("run")
     page = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n"
     header = struct.pack(">IIBBBBB", 20_000, 20_000, 8, 2, 0, 0, 0)
-    chunk = b"IHDR" + header + struct.pack(">I", zlib.crc32(b"IHDR" + header))
-    contents = {"eps": page, "bomb": b"\x89PNG\r\n\x1a\n\0\0\0\r" + chunk, "text": b"no image"}
+    bomb = b"\x89PNG\r\n\x1a\n" + b"".join(map(png_chunk, (b"IHDR", b"IDAT"), (header, b"")))
+    contents = {"eps": page, "bomb": bomb, "text": b"no image"}
     for name, content in contents.items():
         (data / "B" / f"{name}.png").write_bytes(content)
     done = bench.call(run, "--data", str(data), only=SPLIT)
@@ -102,6 +102,12 @@ def archive_outside(bench: Bench):
         done.code == 1 and done.says("would lie outside") and not list(path.parents[1].glob("out*"))
     )
     return good, f"exit {done.code}: {done.sentence('outside')}"
+
+
+def png_chunk(kind: bytes, content: bytes) -> bytes:
+    """A part of a PNG file: length, kind, content, checksum."""
+    checksum = zlib.crc32(kind + content)
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", checksum)
 
 
 def drawn_data(bench: Bench) -> Path:
