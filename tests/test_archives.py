@@ -3,6 +3,7 @@
 import http.server
 import io
 import socket
+import struct
 import tarfile
 import threading
 import zipfile
@@ -11,7 +12,7 @@ from collections import namedtuple
 import pytest
 
 from cytology import archives
-from cytology.archives import Unreachable, download, unpack
+from cytology.archives import Unreachable, download, is_safe, unpack
 from cytology.settings import InputError
 
 CONTENT = bytes(range(256)) * 1000
@@ -27,7 +28,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         server = self.server
         server.ranges.append(self.headers.get("Range"))
-        if server.leads_to and self.path not in server.leads_to:
+        if server.leads_to:
             self.send_response(302)
             self.send_header("Location", server.leads_to)
             self.end_headers()
@@ -176,20 +177,27 @@ def test_only_web_addresses_are_downloaded(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "address", ["http://a.test/x.tar", "ftp://a.test/x.tar", "HTTP://a.test/x"]
+    "address",
+    ["http://example.org/a.zip", "http://localhost.example.org/a", "http://127.0.0.1@example.org/a"]
+    + ["ftp://example.org/a", "https:///a", "data:,a", "//example.org/a", "http://[::1/a", "https"],
 )
-def test_what_can_be_altered_on_its_way_is_not_downloaded(tmp_path, address):
-    with pytest.raises(InputError, match="must begin with https://.*`archive`"):
+def test_what_others_could_change_on_the_way_is_not_downloaded(tmp_path, address):
+    assert not is_safe(address)
+    with pytest.raises(InputError, match="must begin with https://"):
         download(address, tmp_path / "set.tar.gz")
 
 
-def test_a_server_that_leads_on_to_http_is_not_followed(server, tmp_path, monkeypatch):
-    safe = archives.is_safe
-    monkeypatch.setattr(
-        archives, "is_safe", lambda address: safe(address) and "other" not in address
-    )
-    server.leads_to = server.address.replace("set", "other")
-    with pytest.raises(Unreachable, match="leads on to .*other.tar.gz, which is not https"):
+@pytest.mark.parametrize(
+    "address", ["https://example.org/a", "http://localhost:8/a", "http://[::1]/a"]
+)
+def test_https_and_this_machine_are_safe(address):
+    assert is_safe(address)
+
+
+@pytest.mark.parametrize("leads_to", ["http://example.org/a", "file:///etc/passwd", "ftp://a/b"])
+def test_a_server_cannot_lead_elsewhere(server, tmp_path, leads_to):
+    server.leads_to = leads_to
+    with pytest.raises(Unreachable, match="which is not https|not allowed"):
         download(server.address, tmp_path / "set.tar.gz")
     assert not list(tmp_path.iterdir())
 
@@ -352,3 +360,43 @@ def test_an_archive_larger_than_the_disk_is_refused(tmp_path, monkeypatch, pack)
     usage = namedtuple("usage", "total used free")(10**7, 9 * 10**6, 10**6)
     monkeypatch.setattr(archives.shutil, "disk_usage", lambda folder: usage)
     refused(archive, tmp_path / "set", "unpacks to more than the 1 MB .*make room")
+
+
+# ------------------------------------------------- names and sizes that deceive
+
+
+PAIRS = [
+    ("set/A.png", "set/a.png"),
+    ("set/one.png", "set/one.png"),
+    ("s/e\u0301.png", "s/\u00e9.png"),
+]
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize("names", PAIRS, ids=["case", "twice", "accents"])
+@pytest.mark.parametrize("pack", [pack_tar, pack_zip])
+def test_two_members_that_would_be_one_file_are_refused(tmp_path, pack, names):
+    member = tarfile.TarInfo if pack is pack_tar else zipfile.ZipInfo
+    archive = pack(tmp_path / "set.tar.gz", [(member(name), b"x") for name in names])
+    refused(archive, tmp_path / "set", "would be one file on a Mac or on Windows")
+
+
+@pytest.mark.parametrize(
+    "name", ["set/CON", "aux.png", "B/nul.tar.gz", "B/a. ", "B./a.png", "a\nb"]
+)
+@pytest.mark.parametrize("pack", [pack_tar, pack_zip])
+def test_names_that_windows_cannot_have_are_refused(tmp_path, pack, name):
+    member = tarfile.TarInfo if pack is pack_tar else zipfile.ZipInfo
+    archive = pack(tmp_path / "set.tar.gz", [(member(name), b"x")])
+    refused(archive, tmp_path / "set", "a name that Windows cannot have")
+
+
+@pytest.mark.parametrize("claimed", [10, 3_000_000])
+def test_a_zip_that_lies_about_its_size_is_refused(tmp_path, claimed):
+    archive = tmp_path / "set.zip"
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as packed:
+        packed.writestr("set/zeros.png", bytes(2_000_000))
+    right, wrong = struct.pack("<I", 2_000_000), struct.pack("<I", claimed)
+    assert archive.read_bytes().count(right) == 2  # in the member's header and in the directory
+    archive.write_bytes(archive.read_bytes().replace(right, wrong))
+    refused(archive, tmp_path / "set", "damaged or incomplete")

@@ -189,6 +189,19 @@ def test_a_turned_bit_is_seen_by_the_files_own_checksum(tmp_path):
         read_state(path)
 
 
+def test_a_bit_turned_anywhere_in_the_file_is_told_or_harmless(tmp_path, capsys):
+    path = tmp_path / "epoch-00001.npz"
+    about = {"key": "key", "rows": [{}], "stopping": {}, "variables": 1, "best": 0}
+    np.savez(path, about=json.dumps(about), variable0=np.arange(3.0))
+    whole = path.read_bytes()
+    for place in range(len(whole)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 16]) + whole[place + 1 :])
+        found = Checkpoint(tmp_path, "key", 5, []).found
+        if found:
+            np.testing.assert_array_equal(found["variables"], [np.arange(3.0)])
+    assert "is damaged" in capsys.readouterr().out
+
+
 def test_the_state_of_another_training_is_removed(monkeypatch, tmp_path, capsys, whole):
     break_off(monkeypatch, 2, tmp_path, key="another")
     same(train(tmp_path), whole["mobilenetv2"])

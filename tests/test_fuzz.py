@@ -105,6 +105,16 @@ def test_mutated_images_are_read_or_have_a_reason(tmp_path):
     assert sum(seen.values()) == IMAGES and min(seen.values()) > IMAGES / 10
 
 
+def test_pixels_that_are_no_numbers_are_refused(tmp_path):
+    for value in (np.nan, np.inf):
+        grey = np.full((9, 9), 3, np.float32)
+        grey[4, 4] = value
+        Image.fromarray(grey).save(tmp_path / "a.tif")
+        assert inspect_image(tmp_path / "a.tif") == {
+            "reason": "damaged: pixels that are no numbers"
+        }
+
+
 # ------------------------------------------------------------------------ texts
 
 WORDS = (b",", b";", b"\t", b'"', b"\n", b"\r\n", b"\xef\xbb\xbf", b"\x00", b"\xe4", b"nan", b"inf")

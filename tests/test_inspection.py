@@ -1,5 +1,6 @@
 """Every image is opened once, whatever happens in between; what was found stands in a table."""
 
+import os
 import shutil
 import sqlite3
 import threading
@@ -310,3 +311,10 @@ def test_a_memory_in_use_is_no_damage(root, cache):
         with pytest.raises(sqlite3.OperationalError, match="locked"):
             memory(cache / "inspected.sqlite", seconds=0.1)
     assert kept(cache) == 8
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_pipe_in_the_folder_is_not_waited_for(root, cache):
+    os.mkfifo(root / "B" / "pipe.png")
+    _, rejected = inspect_images(folder(root), cache)
+    assert rejected["reason"].tolist() == ["a pipe or a device, no file"]

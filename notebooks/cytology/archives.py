@@ -7,9 +7,11 @@ says about its size is checked against the disk.
 import gzip
 import http.client
 import json
+import re
 import shutil
 import tarfile
 import tempfile
+import unicodedata
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -20,7 +22,7 @@ from lzma import LZMAError
 from pathlib import Path, PureWindowsPath
 from typing import BinaryIO, NamedTuple
 
-from cytology.settings import InputError, progress, short
+from cytology.settings import InputError, is_one_line, progress, short
 from cytology.tables import write_json
 
 BLOCK = 1 << 20
@@ -29,6 +31,8 @@ PROBE_SECONDS = 5.0
 STALL_SECONDS = 60.0
 USABLE_SHARE_OF_FREE_DISK = 0.9
 MARK = ".unpacked-from.txt"
+# Names that Windows gives to devices, whatever follows a dot, and ends of names that it drops.
+RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?$|.*[ .]$", re.IGNORECASE)
 DAMAGE = (
     *(tarfile.TarError, zipfile.BadZipFile, zlib.error, LZMAError, gzip.BadGzipFile),
     *(EOFError, NotImplementedError),  # NotImplementedError: a compression that zipfile lacks
@@ -42,8 +46,30 @@ class Unreachable(InputError):
 # -------------------------------------------------------------------- download
 
 
+def is_safe(address: str) -> bool:
+    """Whether nobody on the way can change what comes: https, or this very machine."""
+    try:
+        parts = urllib.parse.urlsplit(address)
+        here = parts.hostname in ("localhost", "127.0.0.1", "::1")
+    except ValueError:
+        return False
+    return bool(parts.hostname) and (parts.scheme == "https" or parts.scheme == "http" and here)
+
+
+class SafeRedirects(urllib.request.HTTPRedirectHandler):
+    """Goes only where `is_safe`, also when a server sends it elsewhere."""
+
+    def redirect_request(self, request, response, code, message, headers, address):
+        if not is_safe(address):
+            raise urllib.error.URLError(f"the server leads to {address}, which is not https")
+        return super().redirect_request(request, response, code, message, headers, address)
+
+
+OPENER = urllib.request.build_opener(SafeRedirects)
+
+
 def download(address: str, path: Path) -> None:
-    """Fetch `address` (https) to `path`, going on where an earlier call broke off.
+    """Fetch `address` (https; http from this machine) to `path`, going on where a call broke off.
 
     Until all bytes that the server announced are there, they lie in `<name>.part` beside `path`.
     Where the server cannot go on in the middle, or the file has changed, it starts over. Raises
@@ -52,8 +78,7 @@ def download(address: str, path: Path) -> None:
     """
     if not is_safe(address):
         raise InputError(
-            f"The address {address!r} must begin with https://: what comes otherwise can be "
-            "altered on its way. Download it yourself and name it with the parameter `archive`."
+            f"The address {address!r} must begin with https:// (http:// only for this machine)."
         )
     _probe(address)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -73,18 +98,11 @@ def download(address: str, path: Path) -> None:
     path.with_name(memory).unlink()
 
 
-def is_safe(address: str) -> bool:
-    """Whether nobody can alter what comes from `address`: https, or this very machine."""
-    parts = urllib.parse.urlsplit(address)
-    here = parts.hostname in ("localhost", "127.0.0.1", "::1")
-    return parts.scheme == "https" or (parts.scheme == "http" and here)
-
-
 def _probe(address: str) -> None:
     """Raise `Unreachable` soon if there is no connection; the download itself may wait longer."""
     try:
         request = urllib.request.Request(address, method="HEAD")  # noqa: S310 (see is_safe)
-        urllib.request.urlopen(request, timeout=PROBE_SECONDS).close()  # noqa: S310
+        OPENER.open(request, timeout=PROBE_SECONDS).close()
     except urllib.error.HTTPError:
         return  # The server is there; some refuse HEAD alone, and GET tells what is wrong.
     except (OSError, http.client.HTTPException, ValueError) as error:
@@ -120,11 +138,7 @@ def _get(address: str, headers: dict[str, str]) -> http.client.HTTPResponse | No
     """Response to a GET request; None if the server has nothing in the range asked for."""
     try:
         request = urllib.request.Request(address, headers=headers)  # noqa: S310 (see is_safe)
-        response = urllib.request.urlopen(request, timeout=STALL_SECONDS)  # noqa: S310
-        if not is_safe(response.geturl()):
-            response.close()
-            raise Unreachable(f"the server leads on to {response.geturl()}, which is not https")
-        return response
+        return OPENER.open(request, timeout=STALL_SECONDS)
     except urllib.error.HTTPError as error:
         if error.code == 416 and headers:
             return None
@@ -221,7 +235,7 @@ def _damaged(archive: Path, error: BaseException) -> str:
 
 
 def _unpack_members(members: Iterator[Member], raw: BinaryIO, archive: Path, whole: Path) -> None:
-    total, size = 0, archive.stat().st_size
+    total, size, taken = 0, archive.stat().st_size, {}
     with progress(None, f"unpacking {archive.name}", size // MEGABYTE, "MB") as bar:
         room = shutil.disk_usage(whole).free * USABLE_SHARE_OF_FREE_DISK
         for member in members:
@@ -232,11 +246,13 @@ def _unpack_members(members: Iterator[Member], raw: BinaryIO, archive: Path, who
                     f"disk of {whole.parents[1]} has to spare: make room first."
                 )
             target = _inside(whole, member.name, archive)
+            _check_free(target, taken, member.name, archive)
             target.parent.mkdir(parents=True, exist_ok=True)
             with target.open("wb") as file:
-                shutil.copyfileobj(member.content, file, BLOCK)
+                # One byte more than it says it has: what goes on after that is a bomb.
+                _copy(member.content, file, member.size + 1)
                 if file.tell() != member.size:
-                    raise EOFError(f"{member.name} ends early")
+                    raise EOFError(f"{member.name} has not the {member.size:,} bytes it names")
             bar.update(max(0, raw.tell() // MEGABYTE - bar.n))
 
 
@@ -248,7 +264,29 @@ def _inside(folder: Path, name: str, archive: Path) -> Path:
             f"{archive.name} is not unpacked: its member {name!r} would lie outside the folder; "
             "get the archive from its official page."
         )
+    if any(RESERVED.match(part) for part in path.parts) or not is_one_line(name):
+        raise InputError(
+            f"{archive.name} is not unpacked: its member {name!r} has a name that Windows cannot "
+            "have, or a line break in it; rename it and pack it again."
+        )
     return folder.joinpath(*path.parts)
+
+
+def _check_free(target: Path, taken: dict[str, str], name: str, archive: Path) -> None:
+    """`InputError` if another member has this name already, as Windows and a Mac compare names."""
+    key = unicodedata.normalize("NFC", target.as_posix()).casefold()
+    if key in taken:
+        raise InputError(
+            f"{archive.name} is not unpacked: its members {taken[key]!r} and {name!r} would be one "
+            "file on a Mac or on Windows; rename one and pack it again."
+        )
+    taken[key] = name
+
+
+def _copy(source: BinaryIO, target: BinaryIO, most: int) -> None:
+    while most > 0 and (block := source.read(min(BLOCK, most))):
+        target.write(block)
+        most -= len(block)
 
 
 def _members(raw: BinaryIO, archive: Path) -> Iterator[Member]:

@@ -9,6 +9,7 @@ hangs on seed and epoch alone. Heads on frozen features take seconds and are tra
 import json
 import shutil
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,9 @@ from cytology.tables import written_whole
 
 FOLDER = "checkpoint"
 KEPT = 2  # the one before is there in case the last is damaged
+# What reading a damaged npz file may raise: zipfile and NumPy say it in many ways.
+DAMAGE = (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, KeyError)
+DAMAGE += (NotImplementedError, RuntimeError)
 STOPPING = ("wait", "best", "best_epoch", "stopped_epoch")  # of Keras' EarlyStopping
 
 
@@ -65,6 +69,7 @@ class Checkpoint(keras.callbacks.Callback):
             about["stopping"] = {name: getattr(self.stopping, name) for name in STOPPING}
             best = self.stopping.best_weights or []
         arrays = {f"variable{n}": np.asarray(v) for n, v in enumerate(self._variables())}
+        about |= {"variables": len(arrays), "best": len(best)}
         arrays |= {f"best{number}": value for number, value in enumerate(best)}
         with written_whole(self.folder / f"epoch-{epoch + 1:05}.npz") as temporary:
             np.savez(temporary, about=json.dumps(about, default=float), **arrays)
@@ -85,7 +90,7 @@ class Checkpoint(keras.callbacks.Callback):
         for path in reversed(self._files()):
             try:
                 state = read_state(path)
-            except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            except DAMAGE as error:
                 print(f"{path} is damaged ({error}) and is not used.")
             else:
                 if state["about"]["key"] == self.key and len(state["about"]["rows"]) <= self.epochs:
@@ -103,11 +108,12 @@ def read_state(path: Path) -> dict:
     """
     with np.load(path, allow_pickle=False) as stored:
         arrays = {name: stored[name] for name in stored.files}
-    about = json.loads(str(arrays.pop("about")))
-    found = {"about": about, "variables": [], "best": []}
-    for name, value in arrays.items():  # in the order in which they were written
-        found["best" if name.startswith("best") else "variables"].append(value)
-    return found
+    about = json.loads(str(arrays["about"]))
+    return {
+        "about": about,
+        "variables": [arrays[f"variable{number}"] for number in range(about["variables"])],
+        "best": [arrays[f"best{number}"] for number in range(about["best"])],
+    }
 
 
 def folder_of(run: Path, architecture: str) -> Path:

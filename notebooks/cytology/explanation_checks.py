@@ -18,6 +18,7 @@ from scipy.stats import spearmanr
 
 from cytology.augmentation import border_colour, orient, place_in_square
 from cytology.intervals import group_weights, over_draws, percentile_interval, with_width
+from cytology.quality import open_rgb
 from cytology.settings import NETWORK_TITLE
 
 MARGIN = 15 / 224  # of the input's side: how near a nucleus the hottest point must lie
@@ -64,8 +65,7 @@ def nuclei_in_square(path: Path, size: int, fit: str) -> tuple[np.ndarray, np.nd
 
     Both have shape (size, size); on the padding there is neither.
     """
-    with Image.open(path) as opened:
-        mask = opened.convert("L")
+    mask = open_rgb(path).convert("L")
     left, top, width, height = place_in_square(*mask.size, size, fit)
     small = np.asarray(mask.resize((width, height), Image.Resampling.BOX)) > 127
     nuclei, image = np.zeros((size, size), bool), np.zeros((size, size), bool)

@@ -13,7 +13,7 @@ from PIL import Image
 from cytology.backend import keras, quietly, tf
 from cytology.export import FILES, VERSION
 from cytology.inference import Decision
-from cytology.quality import open_rgb
+from cytology.quality import FORMATS, open_rgb
 from cytology.serving import square_of_bytes
 from cytology.settings import NETWORK_TITLE, InputError, cores
 from cytology.tables import read_table, write_table
@@ -173,7 +173,7 @@ def bytes_of(root: Path, image_ids: list[str]) -> list[bytes]:
 
 def readable_bytes(path: Path) -> bytes:
     """A file's bytes if TensorFlow reads it as Pillow does; else its pixels as PNG."""
-    with Image.open(path) as image:
+    with Image.open(path, formats=FORMATS) as image:
         plain = image.mode in ("RGB", "L") and image.getexif().get(0x0112, 1) == 1
         if (
             plain

@@ -184,6 +184,12 @@ def fine_tune(
     it depends on (see `training_key`), is the same.
     """
     check_batch_size(recipe.batch_size, split, orientations)
+    if recipe.accumulate > 1 and model.distribute_strategy.num_replicas_in_sync > 1:
+        # Keras 3.15 fails there with an error of TensorFlow's graphs.
+        raise InputError(
+            f"Parameter `accumulate` is {recipe.accumulate}, which does not work on several GPUs: "
+            "set `strategy` to one."
+        )
     train = training_pictures(split[split["split"] == "train"], orientations)
     val = judged_pictures(split[split["split"] == "val"])
     judged = training_pictures(split[split["split"] != "train"], orientations)

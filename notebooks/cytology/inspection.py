@@ -78,7 +78,7 @@ def key(path: Path, sha256: str | None) -> str:
 def hash_or_none(path: Path) -> str | None:
     """SHA-256 of a file; None if it cannot be read: why, `quality.inspect_image` will say."""
     try:
-        return file_hash(path)
+        return file_hash(path) if path.is_file() else None
     except OSError:
         return None
 

@@ -19,8 +19,8 @@ from joblib import Parallel, delayed
 from cytology.augmentation import border_colour, fit_to_square, orient, place_in_square
 from cytology.backend import enough_memory, keras, tf
 from cytology.features import Features, FeatureStore, named_by_content
-from cytology.quality import open_rgb
-from cytology.settings import CACHE, cores, progress
+from cytology.quality import UnreadableImage, open_rgb
+from cytology.settings import CACHE, InputError, cores, progress
 from cytology.store import ArrayStore, Rows, digest, rows_of_a_pack
 
 # Features are small: without this, an hour of DenseNet121 would be in memory before it is kept.
@@ -102,7 +102,12 @@ def decode_missing(store: ArrayStore, root: Path, unique: pd.Series, size: int, 
             pixels = buffer[: len(todo)]
 
             def decode_one(place, image_id, pixels=pixels):
-                pixels[place] = fit_to_square(open_rgb(root / image_id), size, fit)
+                try:
+                    pixels[place] = fit_to_square(open_rgb(root / image_id), size, fit)
+                except UnreadableImage as error:
+                    raise InputError(
+                        f"{root / image_id} can no longer be read ({error}): run notebook 01 again."
+                    ) from None
 
             jobs = (delayed(decode_one)(*job) for job in enumerate(unique[todo]))
             for _ in Parallel(cores(), prefer="threads", return_as="generator_unordered")(jobs):

@@ -91,6 +91,8 @@ def check_pixels(pixels: int, size: int) -> None:
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I") or image.mode == "F":  # 16- and 32-bit greys
         grey = np.asarray(image, dtype=np.float64)
+        if not np.isfinite(grey).all():
+            raise UnreadableImage("damaged: pixels that are no numbers")
         low, high = grey.min(), grey.max()
         return Image.fromarray(((grey - low) / max(high - low, 1) * 255).astype(np.uint8)).convert(
             "RGB"
@@ -173,6 +175,8 @@ def inspect_image(path: Path) -> dict:
     """
     if path.suffix.lower() not in IMAGE_SUFFIXES:
         return {"reason": f"{path.suffix} files are not read: use JPEG, PNG, BMP or TIFF"}
+    if path.exists() and not path.is_file():
+        return {"reason": "a pipe or a device, no file"}  # reading it might never end
     try:
         content = path.read_bytes()
     except OSError as error:

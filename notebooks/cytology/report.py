@@ -16,6 +16,7 @@ import pandas as pd
 
 from cytology.caveats import caveats
 from cytology.model_card import card_html
+from cytology.quality import UnreadableImage, opened
 from cytology.settings import PARAMETERS, short
 from cytology.summary import capital, title
 from cytology.tables import (
@@ -267,7 +268,7 @@ def embedded(path: Path, most: int) -> Figure | None:
     from PIL import Image
 
     try:
-        with Image.open(path) as picture:
+        with opened(path) as picture:
             picture.load()
             caption = str(picture.info.get("Description", "")) or path.stem.replace("_", " ")
             if picture.width <= most:
@@ -276,7 +277,7 @@ def embedded(path: Path, most: int) -> Figure | None:
                 height = max(1, round(picture.height * most / picture.width))
                 small = picture.convert("RGBA").resize((most, height), Image.Resampling.LANCZOS)
                 data = encoded(small, "PNG")
-    except OSError:
+    except UnreadableImage:
         return None
     kind = "png"
     # Plots are small as PNG; galleries of photographs are not, and lose nothing as WebP.

@@ -13,6 +13,7 @@ import random
 import re
 import subprocess
 import sys
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,11 +88,17 @@ class Rule:
             return False
         if not isinstance(value, (int, float) if self.kind is float else self.kind):
             return False
-        if isinstance(value, str) and "\0" in value:
-            return False  # no path and no pattern has one
+        if isinstance(value, str) and not is_one_line(value):
+            return False
         if self.choices:
             return value in self.choices
         return (self.low is None or value >= self.low) and (self.high is None or value <= self.high)
+
+
+def is_one_line(text: str) -> bool:
+    """Whether text can name a file or stand in a message: no line break, NUL or half a letter."""
+    odd = ("Cc", "Cs", "Zl", "Zp")  # control, half of a pair, line and paragraph separators
+    return not any(unicodedata.category(character) in odd for character in text)
 
 
 PARAMETERS = {

@@ -85,7 +85,7 @@ def compress(smear: Smear, quality: float) -> Image.Image:
     """Stored once as JPEG of this quality (Pillow's scale of 1 to 95)."""
     stream = BytesIO()
     smear.image.save(stream, "JPEG", quality=int(quality))
-    return Image.open(stream).convert("RGB")
+    return Image.open(stream, formats=["JPEG"]).convert("RGB")
 
 
 def add_noise(smear: Smear, deviation: float) -> Image.Image:

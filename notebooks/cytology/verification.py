@@ -15,12 +15,19 @@ from cytology.journal import now, read_run
 from cytology.settings import InputError, short
 from cytology.tables import TEXT, UNFINISHED, VERIFICATION, write_json, write_table
 
-# Times, where they were measured, and hashes of files that hold the time of their making.
-TIMES = ("device", "feature_seconds", "features_computed", "training_seconds", "images_per_second")
+# Times and where they were measured; sizes and hashes of files that hold the time of their making.
+MEASURES = (
+    "device",
+    "feature_seconds",
+    "features_computed",
+    "training_seconds",
+    "images_per_second",
+)
+MEASURES += ("megabytes",)
 MEASURED = {
-    "*/timing.json": TIMES,
-    "tables/cost.csv": TIMES,
-    "tables/exports.csv": ("latency",),
+    "*/timing.json": MEASURES,
+    "tables/cost.csv": MEASURES,
+    "tables/exports.csv": ("latency", "megabytes"),
     "*/metrics.json": ("model_sha256",),
     "exports/*/export.json": ("model_sha256", "files.model.keras", "files.model.h5"),
 }
@@ -111,7 +118,7 @@ def flat(content, prefix: str = "") -> dict[str, str]:
 def in_words(found: pd.DataFrame, files: list[str], most: int = 10) -> list[str]:
     """Sentences: how many files are identical, and which number moved, column by column."""
     if found.empty:
-        return [f"All {len(files)} tables are identical, but for measured times."]
+        return [f"All {len(files)} tables are identical, but for times and sizes of files."]
     sentences = [f"{found['file'].nunique()} of {len(files)} tables differ:"]
     for (file, column), rows in list(found.groupby(["file", "column"], sort=False))[:most]:
         one, numbers = rows.iloc[0], rows[["before", "after"]].apply(pd.to_numeric, errors="coerce")
