@@ -105,7 +105,7 @@ def named(what):
 
 
 @pytest.mark.parametrize("what", RECIPES)
-@pytest.mark.parametrize("epoch", [0, 1, 2])
+@pytest.mark.parametrize("epoch", [0, 2])
 def test_broken_off_it_ends_with_the_same_bits(monkeypatch, tmp_path, capsys, whole, what, epoch):
     options = {"recipe": RECIPES[what], "name": named(what)}
     break_off(monkeypatch, epoch, tmp_path, **options)
@@ -161,8 +161,10 @@ def test_a_killed_process_leaves_a_state_to_go_on_from(tmp_path, whole):
 
 
 def damage(path):
+    """Turn bits all over the file: single ones may hit what nobody reads."""
     content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
+    for place in range(50, len(content), 50):
+        content[place] ^= 1
     path.write_bytes(content)
 
 
