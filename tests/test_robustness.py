@@ -34,6 +34,7 @@ from cytology.robustness import (
 )
 from cytology.settings import InputError
 from cytology.shifts import NONE, SHIFTS, STRENGTHS, Smear, lab_pixels, move_stain, shifted
+from cytology.splitting import describe
 from cytology.tables import read_json, read_table, write_json, write_table
 
 every_shift = pytest.mark.parametrize("name", SHIFTS)
@@ -211,8 +212,10 @@ def test_one_file_counts_once_and_one_group_is_refused(run):
     once = choose_images(run, "out-of-fold", 10_000, seed=0)
     assert (once.groupby(["label", "group"]).size() == 1).all()
     split = read_table(run, "split.csv").assign(split="test", fold=np.nan)
-    write_table(run, "split.csv", split[split["label"] == "B"])
-    write_table(run, "manifest.csv", manifest[manifest["label"] == "B"])
+    split, manifest = split[split["label"] == "B"], manifest[manifest["label"] == "B"]
+    write_table(run, "split.csv", split)
+    write_table(run, "manifest.csv", manifest)
+    write_json(run, "split.json", describe(split, manifest, "grouped", "patient", seed=0))
     with pytest.raises(InputError, match="two groups and of both classes"):
         choose_images(run, "test", 8, seed=0)
 

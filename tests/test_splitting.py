@@ -3,6 +3,8 @@
 import numpy as np
 import pandas as pd
 import pytest
+import sklearn
+from sklearn.model_selection import StratifiedGroupKFold
 
 from cytology.augmentation import pictures_of
 from cytology.datasets import independent_groups
@@ -12,6 +14,7 @@ from cytology.splitting import (
     counts_by_split,
     describe,
     fingerprint,
+    group_folds,
     inner_group_split,
     judged_pictures,
     leak_report,
@@ -300,7 +303,11 @@ def tamper(run, column, value, also_group):
 @pytest.mark.parametrize("also_group", [False, True], ids=["plain", "hidden"])
 @pytest.mark.parametrize(
     ("column", "value"),
-    [("split", lambda _: "test"), ("split", lambda _: "val"), ("fold", lambda fold: 2 - fold / 2)],
+    [
+        ("split", lambda _: "test"),
+        ("split", lambda _: "val"),
+        ("fold", lambda fold: (fold + 1) % 3),
+    ],
     ids=["into test", "into val", "another fold"],
 )
 def test_a_split_in_which_a_group_crosses_is_refused(run, column, value, also_group):
@@ -359,3 +366,26 @@ def test_the_split_is_written_as_files_too(tmp_path, smear_folder):
     for part, count in split["split"].value_counts().items():
         files = list((tmp_path / "split_data" / part).rglob("*.png"))
         assert len(files) == written[part] == count * (4 if part == "train" else 1)
+
+
+@pytest.mark.skipif(
+    tuple(map(int, sklearn.__version__.split(".")[:2])) < (1, 8),
+    reason="scikit-learn's own shuffling loses the strata before 1.8",
+)
+@pytest.mark.parametrize("seed", range(5))
+def test_folds_are_those_of_scikit_learn(manifest, seed):
+    labels, groups = manifest["label"], manifest["group"]
+    theirs = StratifiedGroupKFold(5, shuffle=True, random_state=seed)
+    for ours, (_, held_out) in zip(
+        group_folds(5, seed, labels, groups), theirs.split(manifest, labels, groups), strict=True
+    ):
+        np.testing.assert_array_equal(ours, held_out)
+
+
+def test_folds_hold_whole_groups_of_both_labels(manifest):
+    for seed in range(20):
+        folds = group_folds(3, seed, manifest["label"], manifest["group"])
+        assert sorted(np.concatenate(folds)) == list(range(len(manifest)))
+        held = [manifest.iloc[fold] for fold in folds]
+        assert sum(part["group"].nunique() for part in held) == manifest["group"].nunique()
+        assert all(0.3 < (part["label"] == "M").mean() < 0.7 for part in held)

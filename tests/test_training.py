@@ -32,7 +32,7 @@ from cytology.new_images import images_in
 from cytology.pipeline import DecodedImages, batches, decode, frozen_features
 from cytology.quality import open_rgb
 from cytology.settings import ARCHITECTURE_NAMES, InputError
-from cytology.splitting import judged_pictures, split_by_group, split_pictures_at_random
+from cytology.splitting import describe, judged_pictures, split_by_group, split_pictures_at_random
 from cytology.tables import write_json, write_table
 from cytology.training import (
     HeadTrainer,
@@ -382,7 +382,8 @@ def test_the_audit_computes_the_features_of_the_run_and_refuses_other_weights(
     write_json(tmp_path, "mobilenetv2/metrics.json", about)
     write_table(tmp_path, "manifest.csv", data.manifest)
     write_table(tmp_path, "split.csv", data.split)
-    write_json(tmp_path, "split.json", {"protocol": "grouped"})
+    described = describe(data.split, data.manifest, "grouped", "patient", seed=0)
+    write_json(tmp_path, "split.json", described)
     fresh = tmp_path / "cache"  # without features: they must be computed here
     monkeypatch.setattr(feature_cache, "FeatureStore", partial(FeatureStore, cache=fresh))
     monkeypatch.setattr(training, "decode", partial(decode, cache=fresh))

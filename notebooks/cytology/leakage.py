@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
-from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+from sklearn.model_selection import StratifiedKFold
 from threadpoolctl import threadpool_limits
 
 from cytology.augmentation import pictures_of
@@ -20,6 +20,7 @@ from cytology.heads import fitted_head
 from cytology.intervals import group_weights, over_draws
 from cytology.metrics import auc_from_ranks, auc_of_draws
 from cytology.settings import NETWORK_TITLE, InputError, cores, plural, progress
+from cytology.splitting import group_folds
 
 # The column whose values are kept on one side.
 PROTOCOLS = {"images_random": None, "copies_together": "family", "patients_together": "group"}
@@ -112,18 +113,18 @@ def assign_folds(pictures: pd.DataFrame, protocol: str, folds: int, seed: int) -
 
     Raises `InputError` where fewer units than folds are to be kept together.
     """
-    together = PROTOCOLS[protocol]
+    together, labels = PROTOCOLS[protocol], pictures["label"]
     if together is None:
         splitter = StratifiedKFold(folds, shuffle=True, random_state=seed)
+        parts = [held_out for _, held_out in splitter.split(pictures, labels)]
     else:
-        splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
         if pictures[together].nunique() < folds:
             raise InputError(
                 f"The audit needs at least {folds} groups, one for each of the `folds`."
             )
+        parts = group_folds(folds, seed, labels, pictures[together])
     fold = np.empty(len(pictures), int)
-    groups = None if together is None else pictures[together]
-    for number, (_, held_out) in enumerate(splitter.split(pictures, pictures["label"], groups)):
+    for number, held_out in enumerate(parts):
         fold[held_out] = number
     return fold
 

@@ -3,8 +3,10 @@
 import hashlib
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, train_test_split
+from sklearn.utils import check_random_state
 
 from cytology.augmentation import pictures_of
 from cytology.datasets import write_pictures
@@ -34,11 +36,25 @@ def split_by_group(
     most = rest["label"].value_counts().max()
     if folds > most:
         raise InputError(f"Parameter `folds` is {folds}; these images allow {most} at most.")
-    kfold = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
-    for fold, (_, held_out) in enumerate(kfold.split(rest, rest["label"], rest["group"])):
+    for fold, held_out in enumerate(group_folds(folds, seed, rest["label"], rest["group"])):
         images.loc[rest.index[held_out], "fold"] = fold
     check_labels_everywhere(images)
     return images
+
+
+def group_folds(folds: int, seed: int, labels, groups) -> list[np.ndarray]:
+    """The positions that each of `folds` holds out: whole groups, stratified, in shuffled order.
+
+    scikit-learn's StratifiedGroupKFold with its groups renamed by chance. When it shuffles itself,
+    versions before 1.8 forget which counts are whose, and the strata are lost; since then it gives
+    the same folds as here.
+    """
+    number = np.unique(groups, return_inverse=True)[1]
+    order = np.arange(number.max() + 1)
+    check_random_state(seed).shuffle(order)
+    renamed = np.argsort(order)[number]
+    found = StratifiedGroupKFold(folds).split(np.zeros(len(number)), labels, renamed)
+    return [held_out for _, held_out in found]
 
 
 def best_part(images: pd.DataFrame, share: float, seed: int):
@@ -50,7 +66,6 @@ def best_part(images: pd.DataFrame, share: float, seed: int):
     """
     most = min(images["group"].nunique(), images["label"].value_counts().max())
     parts = min(max(2, round(1 / share)), most)
-    kfold = StratifiedGroupKFold(parts, shuffle=True, random_state=seed)
     there = images["label"].value_counts()
     wanted = share * there
 
@@ -59,7 +74,7 @@ def best_part(images: pd.DataFrame, share: float, seed: int):
         one_sided = ((counts == 0) | (counts == there)).any()
         return one_sided, ((counts - wanted) / wanted).abs().sum()
 
-    held_out = [part for _, part in kfold.split(images, images["label"], images["group"])]
+    held_out = group_folds(parts, seed, images["label"], images["group"])
     mask = pd.Series(False, index=images.index)
     mask.iloc[min(held_out, key=miss)] = True
     return mask.to_numpy()

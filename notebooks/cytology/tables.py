@@ -205,7 +205,12 @@ def read_table(run: Path, name: str) -> pd.DataFrame:
             # Only a number can be missing: a patient with the initials NA is one.
             missing = {column: [""] for column in columns if column not in TEXT}
             return pd.read_csv(
-                path, index_col=False, dtype=TEXT, keep_default_na=False, na_values=missing
+                path,
+                index_col=False,
+                dtype=TEXT,
+                keep_default_na=False,
+                na_values=missing,
+                float_precision="round_trip",  # a number that is written again stays the same
             )
     except (ValueError, OverflowError, pd.errors.ParserWarning) as error:
         raise InputError(damaged(run, name, error)) from None

@@ -27,7 +27,7 @@ def exports(table: pd.DataFrame) -> Figure:
     for axis, (column, label) in zip(axes, PANELS.items(), strict=True):
         for place, (name, rows) in enumerate(table.groupby("architecture", sort=False)):
             axis.scatter(
-                rows[column].clip(lower=EXACT),
+                rows[column].astype(float).clip(lower=EXACT),
                 rows["format"].map(formats.index) + 0.2 * (place - 1),
                 s=70,
                 marker=MARKERS[name],
