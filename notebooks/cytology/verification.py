@@ -29,7 +29,8 @@ MEASURED = {
     "tables/cost.csv": MEASURES,
     "tables/exports.csv": ("latency", "megabytes"),
     "*/metrics.json": ("model_sha256",),
-    "exports/*/export.json": ("model_sha256", "files.model.keras", "files.model.h5"),
+    "exports/*/export.json": ("model_sha256", "files.model.keras", "files.model.h5")
+    + ("files.saved_model*",),
 }
 NOT_COMPARED = ("run.json", "verification.*", "model_card.md", "inference/uploads/*", "cache/*")
 COLUMNS = ["file", "row", "column", "before", "after"]
@@ -82,7 +83,8 @@ def differences(name: str, first: Path, second: Path) -> list[tuple]:
     return [
         (name, "", key, texts[0].get(key, ""), texts[1].get(key, ""))
         for key in {**texts[0], **texts[1]}
-        if texts[0].get(key) != texts[1].get(key) and key not in measured
+        if texts[0].get(key) != texts[1].get(key)
+        and not any(fnmatch(key, pattern) for pattern in measured)
     ]
 
 
