@@ -105,7 +105,7 @@ def named(what):
 
 
 @pytest.mark.parametrize("what", RECIPES)
-@pytest.mark.parametrize("epoch", [0, 2])
+@pytest.mark.parametrize("epoch", [pytest.param(0, marks=pytest.mark.slow), 2])
 def test_broken_off_it_ends_with_the_same_bits(monkeypatch, tmp_path, capsys, whole, what, epoch):
     options = {"recipe": RECIPES[what], "name": named(what)}
     break_off(monkeypatch, epoch, tmp_path, **options)
@@ -138,6 +138,7 @@ def test_what_had_ended_is_not_trained_on(tmp_path, monkeypatch, whole, what):
     same(train(tmp_path, recipe=recipe), whole[what])
 
 
+@pytest.mark.slow
 def test_a_killed_process_leaves_a_state_to_go_on_from(tmp_path, whole):
     code = (
         "import os, sys; from pathlib import Path; import test_checkpoints as t\n"

@@ -293,6 +293,7 @@ for number in range(20):
 """
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_the_series_ends_with_the_same_tables(project, tmp_path):
     write_notebook(project, "01_data_exploration", FIRST, ONE, WRITE + SLOW)
     (project / "run_all.py").write_text(
@@ -317,6 +318,7 @@ def test_a_half_written_file_is_seen(tmp_path, name):
     assert len(kills.half_written(tmp_path)) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no signal to end that can be heard")
 def test_a_batch_queue_that_ends_the_job_is_heard(project, tmp_path):
     write_notebook(

@@ -23,6 +23,8 @@ from cytology.settings import InputError, MachineError, short
 UNFINISHED = ".unfinished-"  # what a file is called until it is whole
 VERIFICATION = "verification.json"  # how the run compared with the same run again
 FORGOTTEN_SECONDS = 24 * 3600
+# A number that is read and written again stays the same: from pandas 3 on without being asked.
+EXACTLY = {} if pd.__version__ >= "3" else {"float_precision": "round_trip"}
 FULL_BYTES = 2**20  # a disk with less free is full: libraries do not always pass the reason on
 
 # Codes, not numbers: patient 007 must not become 7.
@@ -210,7 +212,7 @@ def read_table(run: Path, name: str) -> pd.DataFrame:
                 dtype=TEXT,
                 keep_default_na=False,
                 na_values=missing,
-                float_precision="round_trip",  # a number that is written again stays the same
+                **EXACTLY,
             )
     except (ValueError, OverflowError, pd.errors.ParserWarning) as error:
         raise InputError(damaged(run, name, error)) from None
