@@ -24,7 +24,7 @@ UNFINISHED = ".unfinished-"  # what a file is called until it is whole
 VERIFICATION = "verification.json"  # how the run compared with the same run again
 FORGOTTEN_SECONDS = 24 * 3600
 # A number that is read and written again stays the same: from pandas 3 on without being asked.
-EXACTLY = {} if pd.__version__ >= "3" else {"float_precision": "round_trip"}
+EXACTLY = {} if int(pd.__version__.split(".")[0]) >= 3 else {"float_precision": "round_trip"}
 FULL_BYTES = 2**20  # a disk with less free is full: libraries do not always pass the reason on
 
 # Codes, not numbers: patient 007 must not become 7.
