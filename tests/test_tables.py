@@ -2,15 +2,12 @@
 
 import pandas as pd
 import pytest
-from matplotlib.figure import Figure
-from PIL import Image
 
 from cytology.settings import InputError
 from cytology.tables import (
     read_json,
     read_table,
     require,
-    save_figure,
     write_json,
     write_table,
     written_whole,
@@ -90,10 +87,3 @@ def test_a_missing_file_names_the_notebook_that_writes_it(tmp_path, name, notebo
         f"{name} is missing in {tmp_path}: run notebook {notebook} first "
         f"(with run_dir = {str(tmp_path)!r})."
     )
-
-
-def test_the_caption_of_a_figure_travels_in_the_png(tmp_path):
-    save_figure(tmp_path, "03_who", Figure(), "Who is where")
-    path = tmp_path / "figures" / "03_who.png"
-    assert path == tmp_path / "figures" / "03_who.png"
-    assert Image.open(path).text["Description"] == "Who is where"

@@ -3,6 +3,8 @@
 Imports point one way, downwards in this list:
 
 =========================  ====================================================================
+``address``                where the project is published, written into badges and setup cells
+``colab``                  what a Colab session lacks
 ``terminal``               what `run_all.py` tells: how far it is, and how it went
 ``scheduling``             several notebooks at once: on this machine, on a Dask cluster
 ``verification``           a run compared with the same run again: every table, every number
@@ -15,6 +17,7 @@ Imports point one way, downwards in this list:
 ``known_failures``         what is known to go wrong with a run's networks
 ``plots``                  every figure, a file a group of notebooks: tables in, a figure out
 ``widgets``                a slider and an upload button, where a person looks on
+``figures``                a figure saved with its caption, and shown with it
 ``summary``                the comparison in words
 ``simulation``             studies whose truth is known, to check intervals and tests
 ``domains``                one stain or site left out of training, and judged

@@ -16,7 +16,7 @@ from cytology.folders import Listing, folder
 from cytology.inspection import INSPECTED
 from cytology.quality import open_rgb
 from cytology.sample import HASHED, draw_sample, is_whole
-from cytology.settings import PROJECT_ROOT, InputError, progress, resolve, short
+from cytology.settings import HOME, InputError, progress, resolve, short
 from cytology.sources import PUBLISHED, published
 from cytology.tables import read_json
 
@@ -30,7 +30,7 @@ APPEARANCE_COLUMNS = ["image_id", "brightness", "red", "green", "blue"]
 
 def sample(images: int, patients: int) -> Listing:
     """The drawn sample; drawn when it is not there, or when a picture is not as it was drawn."""
-    root = PROJECT_ROOT / "data" / f"sample-{images}-images-{patients}-patients"
+    root = HOME / "data" / f"sample-{images}-images-{patients}-patients"
     root.parent.mkdir(parents=True, exist_ok=True)
     # Of two runs that find none at the same moment one draws, and the other waits.
     with FileLock(root.with_name(f".{root.name}.lock")):

@@ -21,6 +21,7 @@ from cytology.provenance import READS, needs
 from cytology.settings import (
     DATA_WORDS,
     FIXED_PARAMETERS,
+    HOME,
     PARAMETERS,
     PROJECT_ROOT,
     InputError,
@@ -58,6 +59,11 @@ class Project:
     @property
     def profiles(self) -> Path:
         return self.notebooks / "profiles"
+
+    @property
+    def home(self) -> Path:
+        """Where `data` and `outputs` lie."""
+        return HOME if self.root == PROJECT_ROOT else self.root
 
 
 @dataclass(frozen=True)
@@ -381,7 +387,7 @@ def profile_parameters(project: Project, profile: str, defaults: dict) -> dict:
     content = read_profile(project, profile)
     check_names(content, defaults.keys() | PARAMETERS.keys(), f", but profile `{profile}` sets it")
     content = {key: value for key, value in content.items() if key in defaults}
-    return absolute_paths({"run_dir": f"outputs/{profile}"} | defaults | content, project.root)
+    return absolute_paths({"run_dir": f"outputs/{profile}"} | defaults | content, project.home)
 
 
 def default_run(project: Project, profile: str, base: dict, given: dict) -> str:
@@ -389,7 +395,7 @@ def default_run(project: Project, profile: str, base: dict, given: dict) -> str:
     data = given.get("data")
     if data is None or data == base.get("data"):
         return base["run_dir"]
-    return str(project.root / "outputs" / f"{profile}-{Path(data).name or 'data'}")
+    return str(project.home / "outputs" / f"{profile}-{Path(data).name or 'data'}")
 
 
 def differences(earlier: dict, parameters: dict) -> list[str]:
@@ -409,7 +415,7 @@ def differences(earlier: dict, parameters: dict) -> list[str]:
 
 def command_line(project: Project, profile: str, parameters: dict, more: list[str]) -> str:
     """The shell command that gives this run again, with what differs from the profile."""
-    base = absolute_paths(read_profile_or_nothing(project, profile), project.root)
+    base = absolute_paths(read_profile_or_nothing(project, profile), project.home)
     words = ["python", "run_all.py", "--profile", profile]
     for name, value in parameters.items():
         if name in base and base[name] != value:

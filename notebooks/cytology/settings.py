@@ -22,8 +22,10 @@ from joblib import Parallel, delayed, parallel_config
 from tqdm import tqdm
 
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
+# `data` and `outputs` may lie elsewhere than the code: on Google Drive, on a scratch disk.
+HOME = Path(os.environ.get("CYTOLOGY_HOME", PROJECT_ROOT))
 # A fast disk may hold the cache, or a verification may begin with an empty one.
-CACHE = Path(os.environ.get("CYTOLOGY_CACHE", PROJECT_ROOT / "outputs" / "cache"))
+CACHE = Path(os.environ.get("CYTOLOGY_CACHE", HOME / "outputs" / "cache"))
 # Which network a training notebook trains is what makes it that notebook: it stands in its
 # parameters cell, but a run cannot set it, or all three would train the same one.
 FIXED_PARAMETERS = ("architecture",)
@@ -215,7 +217,7 @@ def check_parameters(**values) -> None:
 # --------------------------------------------------------------------- paths
 
 
-def resolve(path, base: Path = PROJECT_ROOT) -> Path:
+def resolve(path, base: Path = HOME) -> Path:
     """`path` as an absolute path; a relative one starts at `base`, `~` is the home folder."""
     return (base / Path(path).expanduser()).resolve()
 

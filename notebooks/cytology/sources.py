@@ -12,7 +12,7 @@ from cytology.archives import Unreachable, download, mark, unpack, unpacked_from
 from cytology.breakhis import MAGNIFICATIONS, read_breakhis
 from cytology.fnac import read_fnac, read_fnac2019
 from cytology.folders import Listing
-from cytology.settings import PROJECT_ROOT, InputError, resolve, short
+from cytology.settings import HOME, InputError, resolve, short
 
 ARCHIVE_SUFFIXES = (".tar.gz", ".tgz", ".tar", ".zip")
 
@@ -47,7 +47,7 @@ def published(
     archive: str = "",
     address: str = "",
     magnification: str = "all",
-    folder: Path = PROJECT_ROOT / "data",
+    folder: Path = HOME / "data",
 ) -> Listing:
     """The published set `name` (a key of `PUBLISHED`), fetched if it has to be.
 

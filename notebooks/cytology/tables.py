@@ -320,19 +320,3 @@ def splits_as_the_original(run: Path) -> bool:
     return (run / "split.json").is_file() and (
         read_json(run, "split.json")["protocol"] == "original"
     )
-
-
-def save_figure(run: Path, name: str, figure, caption: str) -> None:
-    """Save a Matplotlib figure as `run/figures/name.png`; its caption travels inside the PNG.
-
-    The report shows the caption below the picture and reads it to those who cannot see it. Under
-    the original's protocol the picture itself says that its split leaks: it may travel alone.
-    """
-    # 01 and 02 come before the split; the audit of 09 makes splits of its own.
-    if name[:2] not in ("01", "02", "09") and splits_as_the_original(run):
-        warning = "protocol: original. THIS SPLIT LEAKS: copies of test images lie in training."
-        figure.text(0, 1, warning, color="#b00020", weight="bold", va="bottom")
-        caption = f"{caption}. {warning}"
-    path = run / "figures" / f"{name}.png"
-    with written_whole(path) as temporary:
-        figure.savefig(temporary, dpi=120, bbox_inches="tight", metadata={"Description": caption})

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 from IPython.display import display
 
+from cytology.figures import show_figure
 from cytology.folders import IMAGE_SUFFIXES
 from cytology.settings import somebody_looks_on
 
@@ -16,18 +16,15 @@ def threshold_slider(draw: Callable, threshold: float) -> None:
         return
     import ipywidgets
 
-    plt.close("all")  # a still picture of the same cell would stand below the slider
     slider = ipywidgets.FloatSlider(
         threshold, min=0.01, max=0.99, step=0.01, description="threshold", continuous_update=False
     )
     below = ipywidgets.Output()
 
     def redraw(_=None):
-        figure = draw(slider.value)
         with below:
             below.clear_output(wait=True)
-            display(figure)
-        plt.close(figure)
+            show_figure(draw(slider.value), f"The same at a threshold of {slider.value:.2f}")
 
     slider.observe(redraw, "value")
     redraw()

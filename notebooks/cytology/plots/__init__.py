@@ -30,6 +30,7 @@ from cytology.plots.explanation import (
 )
 from cytology.plots.export import exports
 from cytology.plots.inference import answers, at_threshold, predicted_gallery
+from cytology.plots.networks import building_block
 from cytology.plots.robustness import (
     against_strength,
     calibration_curves,
@@ -48,6 +49,7 @@ __all__ = [
     "answers",
     "appearance",
     "at_threshold",
+    "building_block",
     "calibration",
     "calibration_curves",
     "class_counts",
