@@ -5,12 +5,14 @@
     python run_all.py --only 04 07 -p head_epochs 20     # some notebooks, another parameter
     python run_all.py --jobs 2 --seeds 5                 # two at once; training with five seeds
     python run_all.py --list                             # notebooks and what they can be told
+    python run_all.py --json > run.json                  # for machines: the outcome as JSON
 
 A run folder (by default outputs/NAME_OF_PROFILE) gets the executed notebooks, tables, figures,
 run.json and report.html. Started again in the same folder, the run goes on with the parameters
-stored there; notebooks whose code, parameters and inputs are unchanged are kept. Exit codes: 0 all
-went well, 1 a notebook failed, the machine gave out, or --verify found a difference, 2 refused
-before the start, 130 interrupted.
+stored there; notebooks whose code, parameters and inputs are unchanged are kept. On a terminal
+each notebook shows how far it is; in a file it gets one line when it ends. Exit codes: 0 all went
+well, 1 a notebook failed, the machine gave out, or --verify found a difference, 2 refused before
+the start, 130 interrupted.
 """
 
 import argparse
@@ -34,24 +36,37 @@ def main(argv: list[str] | None = None, root: Path = ROOT) -> int:
             # A console that cannot write an umlaut shall show a question mark, not fail.
             stream.reconfigure(errors="replace")
     arguments = parse(sys.argv[1:] if argv is None else argv)
-    # Late: `--help` has answered by now, and these take a moment.
-    from cytology import series
-    from cytology.settings import InputError, MachineError
-
     # A batch queue ends a job so, some seconds before it kills it.
     signal.signal(signal.SIGTERM, interrupt)
-    project = series.Project(root)
+    if not arguments.json:
+        return answer(arguments, root).code
+    # What people read goes to the other stream, so that this one holds JSON and nothing else.
+    with contextlib.redirect_stdout(sys.stderr):
+        outcome = answer(arguments, root)
+    print(outcome.as_json())
+    return outcome.code
+
+
+def answer(arguments: argparse.Namespace, root: Path):
+    """Do what the options ask for, and say how it ended: an `Outcome`."""
+    # Late: `--help` has answered by now, and these take a moment.
+    from cytology import series
+    from cytology.outcome import Outcome
+    from cytology.settings import InputError, MachineError
+
+    project, folder = series.Project(root), None
     try:
         if arguments.list:
             print_list(project)
-            return 0
+            return Outcome(0, listed=series.find_notebooks(project.notebooks))
         if arguments.jobs < 1:
             raise InputError(
                 f"--jobs is {arguments.jobs}; it must be a whole number of at least 1."
             )
         if arguments.verify is not None:
             check_alone(arguments)
-            return verify(project, Path(arguments.verify), arguments.jobs)
+            folder = Path(arguments.verify)
+            return Outcome(verify(project, folder, arguments.jobs), folder.resolve())
         plan = series.make_plan(
             project,
             given_parameters(arguments),
@@ -62,13 +77,14 @@ def main(argv: list[str] | None = None, root: Path = ROOT) -> int:
             seeds=arguments.seeds,
             folds=arguments.folds,
         )
-        return run(plan, arguments.jobs, arguments.dask)
+        folder = plan.run
+        return Outcome(run(plan, arguments.jobs, arguments.dask), folder)
     except InputError as refusal:
         print(refusal, file=sys.stderr)
-        return 1 if isinstance(refusal, MachineError) else 2
+        return Outcome(1 if isinstance(refusal, MachineError) else 2, folder, str(refusal))
     except KeyboardInterrupt:
         print("\nInterrupted.", file=sys.stderr)
-        return 130
+        return Outcome(130, folder)
 
 
 def check_alone(arguments: argparse.Namespace) -> None:
@@ -132,6 +148,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
         "the same parameters: redo everything",
     )
     add("--verify", metavar="RUN", help="run RUN again elsewhere and compare every table")
+    add("--json", action="store_true", help="the outcome as JSON; what people read goes to stderr")
     return parser.parse_args(guard_values(argv))
 
 

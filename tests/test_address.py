@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from cytology.address import PLACES, published_at, publish_at
+from cytology.address import PLACES, publish_at, published_at
 from cytology.settings import PROJECT_ROOT, InputError
 
 

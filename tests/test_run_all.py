@@ -153,6 +153,49 @@ def test_a_run_folder_that_is_a_file_is_refused(project, started, tmp_path):
     assert done.code == 2 and "is a file" in done.err and not started
 
 
+# ------------------------------------------------------------------- machines
+
+
+def test_json_alone_on_standard_output(project, started):
+    done = start(project, "--json", "--only", "1", "2")
+    told = json.loads(done.out)
+    assert done.code == told["exit_code"] == 0
+    assert told["run_dir"] == str(project / "outputs" / "quick")
+    assert told["profile"] == "quick" and told["report"].endswith("report.html")
+    assert list(told["notebooks"]) == ["01_a", "02_b"]
+    assert told["notebooks"]["02_b"] == {"status": "ok", "seconds": 0.1, "peak_memory_mib": 1}
+    assert told["caveats"] == [] and told["comparison"] == []
+    assert "02_b" in done.err, "people read the other stream"
+
+
+def test_json_has_the_comparison_and_no_nan(project, started):
+    run = project / "outputs" / "quick"
+    table = "architecture,weights,auc,auc_low\nmobilenetv2,imagenet,0.9,\n"
+    (run / "tables").mkdir(parents=True)
+    (run / "tables" / "comparison.csv").write_text(table)
+    (row,) = json.loads(start(project, "--json").out)["comparison"]
+    assert row["auc"] == 0.9 and row["auc_low"] is None
+
+
+def test_json_of_a_refusal_and_of_the_list(project, started):
+    done = start(project, "--json", "-p", "folds", "many")
+    assert json.loads(done.out) == {"exit_code": 2, "refused": done.err.strip()}
+    listed = json.loads(start(project, "--json", "--list").out)
+    assert [each["name"] for each in listed["notebooks"]] == ["01_a", "02_b", "03_c"]
+    assert listed["notebooks"][1]["parameters"]["folds"] == 5
+
+
+def test_json_of_a_failure_names_it(project, monkeypatch):
+    failure = headless.Failure("ValueError", "no such thing", "x = 1")
+    failed = headless.Result("failed", 0.1, 1, failure)
+    monkeypatch.setattr(headless, "execute", lambda *_: failed)
+    done = start(project, "--json")
+    told = json.loads(done.out)
+    assert done.code == told["exit_code"] == 1
+    assert told["notebooks"]["01_a"]["status"] == "failed"
+    assert "no such thing" in told["notebooks"]["01_a"]["error"]
+
+
 # ----------------------------------------------------------------- parameters
 
 

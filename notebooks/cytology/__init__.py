@@ -5,6 +5,7 @@ Imports point one way, downwards in this list:
 =========================  ====================================================================
 ``address``                where the project is published, written into badges and setup cells
 ``colab``                  what a Colab session lacks
+``outcome``                how `run_all.py` ended, for machines
 ``terminal``               what `run_all.py` tells: how far it is, and how it went
 ``scheduling``             several notebooks at once: on this machine, on a Dask cluster
 ``verification``           a run compared with the same run again: every table, every number
