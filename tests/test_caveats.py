@@ -32,7 +32,7 @@ def test_a_leak_comes_first_with_its_counts_and_in_red(run):
     assert (leak.kind, weights.kind) == ("leak", "weights")
     assert "THIS SPLIT LEAKS: 1,200 of 1,300 test images" in leak.text
     assert "24 of 25 groups" in leak.text
-    assert "for densenet121:" in weights.text and "ranks nothing" in weights.text
+    assert "for DenseNet121:" in weights.text and "ranks nothing" in weights.text
     assert caveats_html(run).index("#b00020") < caveats_html(run).index("#8a5a00")
 
 

@@ -13,6 +13,7 @@ import nbformat
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 
 from cytology import colab
@@ -104,7 +105,7 @@ class Session:
 
     def run(self, notebook: Path) -> nbformat.NotebookNode:
         """Execute a notebook as it is opened from GitHub: a copy in `content`, nothing beside."""
-        page = nbformat.read(notebook, as_version=4)
+        page = load_notebook_node(str(notebook))
         named = re.findall(r"(?m)^(\w+) = ", page.cells[3].source)
         page = parameterize_notebook(page, {key: SMOKE[key] for key in named if key in SMOKE})
         setup = page.cells[1]

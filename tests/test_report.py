@@ -1,5 +1,6 @@
 """The report of a run: partial or complete, safe to open, in need of nothing but itself."""
 
+import base64
 import json
 import re
 from html.parser import HTMLParser
@@ -9,8 +10,9 @@ import pandas as pd
 import pytest
 from PIL import Image, PngImagePlugin
 
-from cytology import report
-from cytology.report import duration, write_report
+from cytology import embedded
+from cytology.report import by_section, duration, write_report
+from cytology.summary import LEAKS
 from cytology.tables import write_json, write_table
 
 EVIL = "<img src=x onerror=alert(1)>"
@@ -180,7 +182,7 @@ def test_captions_are_read_aloud_and_shown(page):
 
 
 def test_links_lead_to_executed_notebooks(page):
-    targets = {link["href"] for link in page.all("a") if not link["href"].startswith("#")}
+    targets = {link["href"] for link in page.all("a") if link["href"][0] not in "#d"}
     assert targets == {"notebooks/01_a%20b%23.html"}
 
 
@@ -188,6 +190,52 @@ def test_links_within_the_page_lead_somewhere(page):
     names = {attributes["id"] for _, attributes in page.tags if "id" in attributes}
     inside = {link["href"][1:] for link in page.all("a") if link["href"].startswith("#")}
     assert inside and inside <= names
+
+
+def test_every_table_is_named_with_a_link_that_works_when_the_page_travels_alone(page):
+    (link,) = [each for each in page.all("a") if each.get("download") == "comparison.csv"]
+    kind, data = link["href"].split(",", 1)
+    assert kind == "data:text/plain;base64"
+    assert base64.b64decode(data).decode("utf-8").startswith("architecture,weights,images,accuracy")
+
+
+def test_a_long_table_is_a_link_beside_the_page(tmp_path, monkeypatch):
+    monkeypatch.setattr(embedded, "MOST_TABLE_BYTES", 10)
+    page = Page(write_report(make_run(tmp_path)))
+    links = {link["href"] for link in page.all("a") if "download" not in link}
+    assert "tables/comparison.csv" in links
+
+
+def test_the_page_opens_with_the_answer_and_one_figure(tmp_path):
+    run = make_run(tmp_path)
+    save_png(run / "figures" / "07_1_auc.png", "AUC of each")
+    page = Page(write_report(run))
+    first = page.source.index('<p class="answer">No winner.')
+    assert first < page.source.index('id="07_1_auc"') < page.source.index("<main>")
+    assert page.source.count("No winner. ") == 1
+
+
+def test_what_a_caveat_says_is_not_said_again_as_the_answer(tmp_path):
+    run = make_run(tmp_path)
+    (run / "tables" / "summary.md").write_text(LEAKS + "\n", "utf-8")
+    assert "answer" not in [
+        attributes.get("class") for _, attributes in Page(write_report(run)).tags
+    ]
+
+
+def test_figures_stand_in_the_section_of_what_they_show(tmp_path):
+    names = ("07_5_thresholds", "07_12_mistakes", "07_2_pairs", "11_4_neighbours", "01_gallery")
+    for name in names:
+        save_png(tmp_path / "figures" / f"{name}.png", name)
+    sections = by_section(embedded.embedded_figures(tmp_path))
+    found = {figure.name: name for name, figures in sections.items() for figure in figures}
+    assert found == {
+        "07_5_thresholds": "decisions",
+        "07_12_mistakes": "mistakes",
+        "07_2_pairs": "comparison",
+        "11_4_neighbours": "mistakes",
+        "01_gallery": "data",
+    }
 
 
 # ----------------------------------------------------------------------- safe
@@ -209,7 +257,7 @@ def test_nothing_is_loaded_from_elsewhere(page):
 
 
 def test_big_figures_are_made_smaller(tmp_path, monkeypatch):
-    monkeypatch.setattr(report, "MOST_BYTES", 300_000)
+    monkeypatch.setattr(embedded, "MOST_BYTES", 300_000)
     for number in range(3):
         save_png(tmp_path / "figures" / f"0{number}_big.png", "big", (1600, 800), noise=True)
     path = write_report(tmp_path)
@@ -252,7 +300,7 @@ def test_the_record_stays_as_it_is(tmp_path):
 
 def test_the_tenth_figure_comes_after_the_second():
     names = ["07_10_coverage", "07_1_auc", "densenet121_curves", "07_2_pairs"]
-    assert sorted(names, key=report.in_order) == [
+    assert sorted(names, key=embedded.in_order) == [
         "07_1_auc",
         "07_2_pairs",
         "07_10_coverage",

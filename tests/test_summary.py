@@ -10,6 +10,7 @@ from cytology.shortcuts import shortcut_baseline
 from cytology.summary import (
     LEAKS,
     RANDOM,
+    answer,
     baseline_in_words,
     calibration_in_words,
     few_in_words,
@@ -100,9 +101,44 @@ def test_every_figure_of_the_summary_stands_in_a_table(tables):
 
 def test_who_leads_is_the_highest_auc_of_the_table(tables):
     best = tables["table"].sort_values("auc").iloc[-1]
-    first = summary(**tables)[0]
+    answered, first, *_ = summary(**tables)
+    assert evaluation_title(best["architecture"]) in answered and f"{best['auc']:.3f}" in answered
     assert first.startswith(evaluation_title(best["architecture"]) + " has the highest AUC, ")
     assert f"{best['auc']:.3f} (95 % interval by patient {best['auc_low']:.3f} to" in first
+
+
+@pytest.mark.parametrize(
+    ("p", "words"),
+    [
+        (
+            (0.01, 0.01),
+            "DenseNet121 separates the classes best: AUC 0.900 (95 % interval 0.850 to ",
+        ),
+        ((0.2, 0.2), "No network is shown to be the best: DenseNet121 has the highest AUC, 0.900"),
+        ((0.2, 0.01), "It is better than InceptionV3; these 20 slides cannot tell it from Mobile"),
+    ],
+)
+def test_the_answer_names_a_best_network_only_where_it_beats_all_others(p, words):
+    table = pd.DataFrame(
+        {
+            "architecture": ["mobilenetv2", "inceptionv3", "densenet121"],
+            "auc": [0.8, 0.7, 0.9],
+            "auc_low": [0.7, 0.6, 0.85],
+            "auc_high": [0.9, 0.8, 0.95],
+            "groups": 20,
+        }
+    )
+    pairs = pd.concat(
+        [
+            pair(p_holm=p[0]),
+            pair(first="densenet121", second="inceptionv3", p_holm=p[1])
+            .assign(difference=-0.2, difference_low=-0.3, difference_high=-0.1),
+            pair(second="inceptionv3", difference=-0.1, p_holm=0.001),
+        ]
+    )  # fmt: skip
+    (said,) = answer(table, pairs, "slide")
+    assert words in said
+    assert answer(table.iloc[:1], pairs.iloc[:0], "slide") == []
 
 
 def evaluation_title(name):

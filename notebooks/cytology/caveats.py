@@ -9,7 +9,7 @@ from html import escape
 from pathlib import Path
 
 from cytology.copies import looks_augmented
-from cytology.settings import ARCHITECTURE_NAMES
+from cytology.settings import NETWORK_TITLE
 from cytology.tables import read_json
 
 
@@ -29,8 +29,8 @@ def caveats(run: Path) -> list[Caveat]:
     if (run / "dataset.json").is_file():
         found += data_caveats(read_json(run, "dataset.json"))
     random = [
-        name
-        for name in ARCHITECTURE_NAMES
+        title
+        for name, title in NETWORK_TITLE.items()
         if (run / name / "metrics.json").is_file()
         and read_json(run, f"{name}/metrics.json")["weights"] == "random"
     ]

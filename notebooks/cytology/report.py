@@ -4,9 +4,6 @@ It is written from what lies in the run folder; of what is missing it says which
 it, so that a run which stopped half-way has a report too.
 """
 
-import base64
-import io
-import itertools
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,22 +12,17 @@ from urllib.parse import quote
 import pandas as pd
 
 from cytology.caveats import caveats
+from cytology.embedded import Figure, embedded_figures, in_order, table_links
 from cytology.model_card import card_html
-from cytology.quality import UnreadableImage, opened
 from cytology.settings import PARAMETERS, short
-from cytology.summary import capital, title
+from cytology.summary import LEAKS, RANDOM, capital, title
 from cytology.tables import (
-    TRAINING_NOTEBOOKS,
     VERIFICATION,
     WRITTEN_BY,
     json_if_there,
     read_table,
     written_whole,
 )
-
-# Widths tried in turn until all figures together stay below MOST_BYTES of the page.
-FIGURE_WIDTHS = (1400, 1000, 700, 450)
-MOST_BYTES = 6_500_000  # base64 makes it 8.7 MB
 
 # Columns of the longer tables that fit a page; the files have them all.
 MAIN_SHOWN = ("architecture", "weights", "auc", "accuracy", "recall", "specificity", "precision")
@@ -68,20 +60,29 @@ HEADINGS = {
     "ece": "ECE",
     "ace": "ACE",
 }
-SERIES = {
-    "01": "The data",
-    "02": "Augmentation",
-    "03": "The split",
-    "04": "MobileNetV2",
-    "05": "InceptionV3",
-    "06": "DenseNet121",
-    "07": "Comparison",
-    "08": "Inference",
-    "09": "Leakage audit",
-    "10": "Robustness",
-    "11": "Explanation",
-    "12": "Export",
+# Where a figure stands in the report, by its notebook; some of 07 and 11 by their own names.
+SECTION_OF = {
+    **dict.fromkeys(("01", "02", "03"), "more_data"),
+    **dict.fromkeys(("01_gallery", "03_who_is_where"), "data"),
+    **dict.fromkeys(("08", "12"), "use"),
+    "07": "comparison",
+    "07_1_auc": "answer",
+    **dict.fromkeys(("07_5_thresholds", "07_6_calibration"), "decisions"),
+    **dict.fromkeys(("07_7_decision_curve", "07_8_abstention"), "decisions"),
+    **dict.fromkeys(("07_12_mistakes", "11_4_neighbours"), "mistakes"),
+    "09": "audit",
+    "10": "robustness",
+    "11": "explanation",
 }
+SECTIONS = (*sorted(set(SECTION_OF.values())), "training")
+# The files that the report names: the shorter ones travel in it.
+NAMED = ["manifest.csv", "rejected.csv", "split.csv", "split.json", "verification.csv"]
+NAMED += [
+    f"tables/{name}.csv"
+    for name in ("quality", "comparison", "comparison_all", "pairwise", "thresholds", "calibration")
+    + ("decision_curve", "abstention", "leakage_summary", "robustness", "robustness_domains")
+    + ("explanation_checks",)
+]
 
 
 def write_report(run: Path) -> Path:
@@ -105,43 +106,44 @@ def write_report(run: Path) -> Path:
 def contents(run: Path) -> dict:
     """Everything that the page shows, read from the run folder."""
     record = json_if_there(run, "run.json")
-    figures = sorted(
-        embedded_figures(run), key=lambda figure: (figure.number, in_order(figure.name))
-    )
+    said = paragraphs(run, "tables/summary.md")
+    # A leak or random weights stand above as a caveat: twice would not be more.
+    said = [] if said in ([LEAKS], [RANDOM]) else said
     return {
         "run": short(run),
         "record": record,
         "caveats": caveats(run),
-        "summary": paragraphs(run, "tables/summary.md"),
-        "audit": comparison(run, "tables/leakage_summary.csv"),
-        "audit_words": paragraphs(run, "tables/leakage.md"),
-        "audit_figures": [figure for figure in figures if figure.number == "09"],
-        "robustness_figures": [figure for figure in figures if figure.number == "10"],
-        "explanation": comparison(run, "tables/explanation_checks.csv", EXPLANATION_SHOWN),
-        "explanation_words": paragraphs(run, "tables/explanation.md"),
-        "explanation_figures": [figure for figure in figures if figure.number == "11"],
-        "comparison": comparison(run, "tables/comparison.csv", MAIN_SHOWN),
-        "pairs": comparison(run, "tables/pairwise.csv", PAIRS_SHOWN, family="networks"),
-        "thresholds": comparison(run, "tables/thresholds.csv", THRESHOLDS_SHOWN),
-        "calibration": comparison(run, "tables/calibration.csv", CALIBRATION_SHOWN),
-        "comparison_all": comparison(run, "tables/comparison_all.csv", ALL_SHOWN),
-        "robustness_words": paragraphs(run, "tables/robustness.md"),
-        "main_figures": [figure for figure in figures if figure.number == "07"],
-        "other_figures": [
-            (SERIES.get(number, number), list(group))
-            for number, group in itertools.groupby(
-                (figure for figure in figures if figure.number not in ("07", "09", "10", "11")),
-                lambda each: each.number,
-            )
-        ],
+        "answer": said[0] if said else "",
+        "summary": said[1:],
+        "figures": by_section(embedded_figures(run)),
+        "links": table_links(run, NAMED),
         "dataset": json_if_there(run, "dataset.json"),
         "split": json_if_there(run, "split.json"),
+        "comparison": comparison(run, "tables/comparison.csv", MAIN_SHOWN),
+        "pairs": comparison(run, "tables/pairwise.csv", PAIRS_SHOWN, family="networks"),
+        "comparison_all": comparison(run, "tables/comparison_all.csv", ALL_SHOWN),
+        "thresholds": comparison(run, "tables/thresholds.csv", THRESHOLDS_SHOWN),
+        "calibration": comparison(run, "tables/calibration.csv", CALIBRATION_SHOWN),
+        "audit": comparison(run, "tables/leakage_summary.csv"),
+        "audit_words": paragraphs(run, "tables/leakage.md"),
+        "robustness_words": paragraphs(run, "tables/robustness.md"),
+        "explanation": comparison(run, "tables/explanation_checks.csv", EXPLANATION_SHOWN),
+        "explanation_words": paragraphs(run, "tables/explanation.md"),
         "notebooks": notebooks(run, record),
         "verification": json_if_there(run, VERIFICATION),
         "parameters": parameters(record),
         "model_card": card_html(run),
         "written_by": WRITTEN_BY,
     }
+
+
+def by_section(figures: list[Figure]) -> dict[str, list[Figure]]:
+    """The figures of each section of the page, in the order of the series."""
+    found = {section: [] for section in SECTIONS}
+    for figure in sorted(figures, key=lambda each: (each.number, in_order(each.name))):
+        section = SECTION_OF.get(figure.name) or SECTION_OF.get(figure.number, "training")
+        found[section].append(figure)
+    return found
 
 
 def paragraphs(run: Path, name: str) -> list[str]:
@@ -229,74 +231,6 @@ def number(value: float, column: pd.Series) -> str:
     if math.isinf(value):
         return "∞"
     return f"{value:.3f}" if abs(value) < 10 else f"{value:,.1f}"
-
-
-# ------------------------------------------------------------------- figures
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A picture as a data address; `number` is its notebook's."""
-
-    name: str
-    number: str
-    caption: str
-    source: str
-    width: int
-    height: int
-
-
-def embedded_figures(run: Path) -> list[Figure]:
-    """Every PNG of the run's figures, in name order, small enough that the page stays handy."""
-    paths = sorted((run / "figures").glob("*.png"))
-    for width in FIGURE_WIDTHS:
-        figures = [figure for path in paths if (figure := embedded(path, width))]
-        if sum(len(figure.source) for figure in figures) <= MOST_BYTES * 4 / 3:
-            break
-    return figures
-
-
-def in_order(name: str) -> list[tuple[bool, int, str]]:
-    """A key by which `07_2_pairs` comes before `07_10_coverage`."""
-    return [
-        (not part.isdigit(), int(part) if part.isdigit() else 0, part) for part in name.split("_")
-    ]
-
-
-def embedded(path: Path, most: int) -> Figure | None:
-    """A PNG no wider than `most` pixels with the caption it carries; None if it is unreadable."""
-    from PIL import Image
-
-    try:
-        with opened(path) as picture:
-            picture.load()
-            caption = str(picture.info.get("Description", "")) or path.stem.replace("_", " ")
-            if picture.width <= most:
-                small, data = picture.copy(), path.read_bytes()
-            else:
-                height = max(1, round(picture.height * most / picture.width))
-                small = picture.convert("RGBA").resize((most, height), Image.Resampling.LANCZOS)
-                data = encoded(small, "PNG")
-    except UnreadableImage:
-        return None
-    kind = "png"
-    # Plots are small as PNG; galleries of photographs are not, and lose nothing as WebP.
-    if len(data) > 250_000 and len(webp := encoded(small, "WEBP", quality=85)) < len(data):
-        kind, data = "webp", webp
-    source = f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"
-    return Figure(path.stem, notebook_of(path.stem), caption, source, *small.size)
-
-
-def notebook_of(figure: str) -> str:
-    """The number of the notebook that drew a figure: `07_1_auc`, `densenet121_curves`."""
-    return TRAINING_NOTEBOOKS.get(figure.split("_")[0], figure)[:2]
-
-
-def encoded(picture, form: str, **options) -> bytes:
-    """The bytes of a picture in a format of Pillow's."""
-    stream = io.BytesIO()
-    picture.save(stream, form, **options)
-    return stream.getvalue()
 
 
 # ------------------------------------------------------- notebooks, parameters

@@ -165,6 +165,11 @@ def pairwise(tables: dict[str, pd.DataFrame], pairs: list[tuple[str, str]]) -> p
     return table
 
 
+def is_separated(row) -> bool:
+    """Whether corrected test and interval agree that the models of a row of `pairwise` differ."""
+    return bool(row.p_holm < ALPHA and (row.difference_low > 0 or row.difference_high < 0))
+
+
 def in_words(row, first: str, second: str) -> str:
     """What a row of `pairwise` allows to say about models called `first` and `second`.
 
@@ -185,8 +190,7 @@ def in_words(row, first: str, second: str) -> str:
             f"The data do not separate {first} from {second}: their AUCs are equal to three "
             f"decimals ({interval})."
         )
-    separated = row.p_holm < ALPHA and (row.difference_low > 0 or row.difference_high < 0)
-    if separated:
+    if is_separated(row):
         return (
             f"{better} separates the classes better than {worse}: AUC higher by {size:.3f} "
             f"({interval}; P = {in_figures(row.p_holm)} after Holm)."

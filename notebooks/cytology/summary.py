@@ -6,7 +6,7 @@ from cytology.evaluation import ENSEMBLE, OUT_OF_FOLD
 from cytology.intervals import span
 from cytology.settings import NETWORK_TITLE, plural
 from cytology.shortcuts import BASELINE
-from cytology.significance import ALPHA, in_words
+from cytology.significance import ALPHA, in_words, is_separated
 
 LEAKS = (
     "Protocol original: the split leaks, so these numbers say how well copies are recognized. "
@@ -54,6 +54,7 @@ def summary(
     networks = pairs[pairs["family"] == "networks"]
     return [
         *said,
+        *answer(table, networks[networks["level"] == "image"], unit),
         *best_in_words(table, unit),
         *[f"By {row.level}: {pair_in_words(row)}" for row in networks.itertuples()],
         *few_in_words(networks, unit),
@@ -85,6 +86,37 @@ def few_in_words(pairs: pd.DataFrame, unit: str) -> list[str]:
     return [
         f"With {pairs['groups'].min()} {plural(unit)} no test could have separated the networks: P "
         f"cannot fall below {min(smallest, 1):.2g}."
+    ]
+
+
+def answer(table: pd.DataFrame, pairs: pd.DataFrame, unit: str) -> list[str]:
+    """The answer to "which is best?" in a sentence; none where there is nothing to choose from.
+
+    `table` has the networks, `pairs` their rows of `pairwise` by image.
+    """
+    if len(table) < 2:
+        return []
+    best = table.sort_values("auc", ascending=False, kind="stable").iloc[0]
+    first = best["architecture"]
+    against = {
+        row.second if row.first == first else row.first: is_separated(row)
+        for row in pairs.itertuples()
+        if first in (row.first, row.second)
+    }
+    name, auc = NETWORK_TITLE[first], f"{best['auc']:.3f} (95 % interval {span(best, 'auc')})"
+    beaten = [NETWORK_TITLE[other] for other, separated in against.items() if separated]
+    open_ = [NETWORK_TITLE[other] for other, separated in against.items() if not separated]
+    patients = f"{best['groups']} {plural(unit)}"
+    if not open_:
+        return [f"{name} separates the classes best: AUC {auc}, better than {listed(beaten)}."]
+    if not beaten:
+        return [
+            f"No network is shown to be the best: {name} has the highest AUC, {auc}, and these "
+            f"{patients} cannot tell it from {listed(open_)}."
+        ]
+    return [
+        f"{name} has the highest AUC, {auc}. It is better than {listed(beaten)}; these {patients} "
+        f"cannot tell it from {listed(open_)}."
     ]
 
 
