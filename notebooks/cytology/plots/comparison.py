@@ -191,23 +191,18 @@ def learning_and_orientations(learned: pd.DataFrame, turned: pd.DataFrame, units
 
 def cost_and_quality(table: pd.DataFrame) -> Figure:
     """AUC against images a second; the area of a disc is the size of the saved model."""
-    figure, axis = plt.subplots(figsize=(6.4, 3.8))
-    by_speed = table.sort_values("images_per_second")
-    for place, (_, row) in enumerate(by_speed.iterrows()):  # names above and below in turn
+    figure, axis = plt.subplots(figsize=(9, 3.8))
+    for _, row in table.iterrows():
         colour = NETWORK_COLOUR[row["architecture"]]
+        name = f"{NETWORK_TITLE[row['architecture']]}, {row['megabytes']:.0f} MB"
         axis.plot([row["images_per_second"]] * 2, row[["auc_low", "auc_high"]], color=colour)
         axis.scatter(
             row["images_per_second"], row["auc"], s=row["megabytes"] * 12, alpha=0.75, color=colour
         )
-        axis.annotate(
-            f"{NETWORK_TITLE[row['architecture']]}, {row['megabytes']:.0f} MB",
-            (row["images_per_second"], row["auc"]),
-            xytext=(0, (22, -32)[place % 2]),
-            textcoords="offset points",
-            ha="center",
-            fontsize=9,
-        )
-    axis.margins(0.3)
+        axis.plot([], [], "o", color=colour, label=name)
+    axis.margins(0.25)
+    axis.set_xlim(left=0)
+    axis.legend(loc="center left", bbox_to_anchor=(1, 0.5), title="area: size of the model")
     axis.set(
         title="Cost and quality",
         xlabel="images a second (forward pass)",

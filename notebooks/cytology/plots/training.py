@@ -22,7 +22,7 @@ def who_is_where(split: pd.DataFrame, unit: str) -> Figure:
     labels = split.groupby("group")["label"].agg(lambda found: "".join(sorted(set(found))))
     home = table.to_numpy().argmax(axis=1)
     table = table.iloc[np.lexsort((-table.sum(axis=1), home, labels.reindex(table.index)))]
-    figure, axis = plt.subplots(figsize=(12, 3.4))
+    figure, axis = plt.subplots(figsize=(12, 3.6))
     bottom = np.zeros(len(table))
     for name, colour in SPLIT_COLOUR.items():
         axis.bar(range(len(table)), table[name], 0.9, bottom, color=colour, label=name)
@@ -37,10 +37,10 @@ def who_is_where(split: pd.DataFrame, unit: str) -> Figure:
     else:
         axis.set_xticks([])
         axis.set_xlabel(f"{len(table)} {plural(unit)}, benign first")
-    axis.set(title=f"Which {unit} is where: one colour a column means no leak")
+    axis.set_title(f"Which {unit} is where: one colour a column means no leak", pad=10)
     axis.set_ylabel("pictures" if "orientation" in split else "images")
     axis.yaxis.set_major_locator(MaxNLocator(integer=True))
-    axis.legend(ncols=3, loc="upper right", bbox_to_anchor=(1, 1.18))
+    axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 
 
