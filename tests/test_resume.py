@@ -16,6 +16,7 @@ from test_run_all import FIRST, record_of, start, started, write_notebook
 
 from cytology import headless, provenance, series
 from cytology.journal import LOCK, sole_run
+from cytology.networks import NETWORKS
 from cytology.settings import PROJECT_ROOT, InputError
 from cytology.tables import UNFINISHED, WRITTEN_BY, written_by
 
@@ -235,7 +236,7 @@ def test_weights_that_come_into_reach_are_a_change(monkeypatch, tmp_path):
     monkeypatch.setattr(weights, "unreachable", lambda address: "")
     marks.append(weights.mark("mobilenetv2", "auto"))
     (tmp_path / "models").mkdir()
-    name = weights.IMAGENET_FILES["mobilenetv2"].split("/")[-1]
+    name = NETWORKS["mobilenetv2"].weights.split("/")[-1]
     (tmp_path / "models" / name).write_bytes(b"weights")
     marks.append(weights.mark("mobilenetv2", "auto"))
     (tmp_path / "mobilenetv2.weights.h5").write_bytes(b"others")

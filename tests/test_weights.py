@@ -3,13 +3,15 @@
 import hashlib
 import socket
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
 from cytology import weights
+from cytology.networks import NETWORKS
 from cytology.settings import InputError
-from cytology.weights import IMAGENET_FILES, find_weights, unreachable
+from cytology.weights import find_weights, unreachable
 
 
 @pytest.fixture(autouse=True)
@@ -18,6 +20,11 @@ def home(tmp_path, monkeypatch):
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
     monkeypatch.setattr(weights, "unreachable", lambda address: "no route")
     return tmp_path / "keras" / "models"
+
+
+def file_of(architecture):
+    """What Keras calls the file of a network's ImageNet weights."""
+    return NETWORKS[architecture].weights.split("/")[-1]
 
 
 def put(folder, name):
@@ -29,7 +36,7 @@ def put(folder, name):
 def test_without_a_network_auto_goes_on_with_random_weights_aloud(home):
     found = find_weights("mobilenetv2", "auto")
     assert (found.kind, found.path) == ("random", None)
-    assert found.explanation.startswith("NO PRETRAINED WEIGHTS for mobilenetv2")
+    assert found.explanation.startswith("NO PRETRAINED WEIGHTS for MobileNetV2")
     assert str(home) in found.explanation and "(no route)" in found.explanation
     assert "ranks nothing" in found.explanation
 
@@ -41,11 +48,12 @@ def test_without_a_network_imagenet_is_an_error(home):
 
 
 @pytest.mark.parametrize("choice", ["auto", "imagenet"])
-@pytest.mark.parametrize("architecture", list(IMAGENET_FILES))
+@pytest.mark.parametrize("architecture", list(NETWORKS))
 def test_keras_cache_is_used_without_asking_the_network(home, monkeypatch, architecture, choice):
     monkeypatch.setattr(weights, "unreachable", None)
-    monkeypatch.setattr(weights, "IMAGENET_MD5", {})  # "weights" is not what Keras publishes
-    path = put(home, IMAGENET_FILES[architecture].rsplit("/")[-1])
+    unchecked = replace(NETWORKS[architecture], md5="")  # "weights" is not what Keras publishes
+    monkeypatch.setitem(NETWORKS, architecture, unchecked)
+    path = put(home, file_of(architecture))
     found = find_weights(architecture, choice)
     assert (found.kind, found.path) == ("imagenet", path)
 
@@ -74,11 +82,9 @@ def test_a_folder_serves_the_architectures_that_it_has(tmp_path):
     assert other.explanation.startswith(f"No densenet121*.weights.h5 in {path.parent}. NO PRE")
 
 
-@pytest.mark.parametrize("architecture", IMAGENET_FILES)
+@pytest.mark.parametrize("architecture", NETWORKS)
 def test_files_keep_the_names_that_keras_gives_them(tmp_path, architecture):
-    files = {
-        name: put(tmp_path, address.split("/")[-1]) for name, address in IMAGENET_FILES.items()
-    }
+    files = {name: put(tmp_path, file_of(name)) for name in NETWORKS}
     assert find_weights(architecture, str(tmp_path)).path == files[architecture]
     assert find_weights(architecture, str(files[architecture])).kind == "file"
 
@@ -110,9 +116,9 @@ def test_a_download_that_breaks_is_said_aloud(home, monkeypatch):
 
 
 def test_damaged_imagenet_weights_are_not_used(home, monkeypatch):
-    path = put(home, IMAGENET_FILES["inceptionv3"].split("/")[-1])
+    path = put(home, file_of("inceptionv3"))
     found = find_weights("inceptionv3", "auto")
     assert found.kind == "random" and f"no route, and {path} is damaged" in found.explanation
     md5 = hashlib.md5(path.read_bytes()).hexdigest()
-    monkeypatch.setitem(weights.IMAGENET_MD5, "inceptionv3", md5)
+    monkeypatch.setitem(NETWORKS, "inceptionv3", replace(NETWORKS["inceptionv3"], md5=md5))
     assert find_weights("inceptionv3", "auto").path == path

@@ -73,6 +73,7 @@ Imports point one way, downwards in this list:
 ``store``                  arrays on disk, found by name: what the caches are made of
 ``tables``                 CSV and JSON files that pass between notebooks
 ``settings``               parameters, paths, seeds, versions, workers
+``networks``               the networks that are compared: title, weights, look
 =========================  ====================================================================
 """
 

@@ -21,6 +21,8 @@ import numpy as np
 from joblib import Parallel, delayed, parallel_config
 from tqdm import tqdm
 
+from cytology.networks import NETWORKS
+
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 # `data` and `outputs` may lie elsewhere than the code: on Google Drive, on a scratch disk.
 HOME = Path(os.environ.get("CYTOLOGY_HOME", PROJECT_ROOT))
@@ -29,12 +31,8 @@ CACHE = Path(os.environ.get("CYTOLOGY_CACHE", HOME / "outputs" / "cache"))
 # Which network a training notebook trains is what makes it that notebook: it stands in its
 # parameters cell, but a run cannot set it, or all three would train the same one.
 FIXED_PARAMETERS = ("architecture",)
-NETWORK_TITLE = {
-    "mobilenetv2": "MobileNetV2",
-    "inceptionv3": "InceptionV3",
-    "densenet121": "DenseNet121",
-}
-ARCHITECTURE_NAMES = tuple(NETWORK_TITLE)
+NETWORK_TITLE = {name: network.title for name, network in NETWORKS.items()}
+ARCHITECTURE_NAMES = tuple(NETWORKS)
 # What `data` may be beside a folder: the drawn sample, and published sets (see `sources`).
 DATA_WORDS = ("sample", "breakhis", "fnac", "fnac2019")
 

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from cytology.networks import NETWORKS
 from cytology.settings import InputError, MachineError, short
 
 UNFINISHED = ".unfinished-"  # what a file is called until it is whole
@@ -39,11 +40,7 @@ TEXT = dict.fromkeys(
     "str",
 )
 
-TRAINING_NOTEBOOKS = {
-    "mobilenetv2": "04_train_mobilenetv2",
-    "inceptionv3": "05_train_inceptionv3",
-    "densenet121": "06_train_densenet121",
-}
+TRAINING_NOTEBOOKS = {name: network.notebook for name, network in NETWORKS.items()}
 TRAINED_BY = {notebook: name for name, notebook in TRAINING_NOTEBOOKS.items()}
 # Who writes what; a name with a star stands for many files.
 WRITTEN_BY = {

@@ -11,19 +11,10 @@ import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
+from cytology.networks import NETWORKS
 from cytology.settings import InputError, file_hash, resolve
 
 DOWNLOADS = "https://storage.googleapis.com/tensorflow/keras-applications/"
-IMAGENET_FILES = {
-    "mobilenetv2": "mobilenet_v2/mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5",
-    "inceptionv3": "inception_v3/inception_v3_weights_tf_dim_ordering_tf_kernels_notop.h5",
-    "densenet121": "densenet/densenet121_weights_tf_dim_ordering_tf_kernels_notop.h5",
-}
-# As keras.applications has them (inception_v3.py, densenet.py); of MobileNetV2 it has none.
-IMAGENET_MD5 = {
-    "inceptionv3": "bcbd6486424b2319ff4ef7d526e38f63",
-    "densenet121": "30ee3e1110167f948a6b9946edeeb738",
-}
 
 
 @dataclass(frozen=True)
@@ -78,7 +69,7 @@ def mark(architecture: str, weights: str) -> str:
     fitting = [file for file in files if file.is_file() and is_for(architecture, file)]
     if fitting and weights not in ("auto", "imagenet"):
         return file_hash(fitting[0])
-    address = DOWNLOADS + IMAGENET_FILES[architecture]
+    address = DOWNLOADS + NETWORKS[architecture].weights
     cached = keras_models() / Path(address).name
     if cached.is_file():
         return file_hash(cached)
@@ -91,22 +82,22 @@ def is_for(architecture: str, path: Path) -> bool:
 
 
 def _imagenet(architecture: str, may_be_random: bool) -> Weights:
-    address = DOWNLOADS + IMAGENET_FILES[architecture]
+    network = NETWORKS[architecture]
+    address, md5 = DOWNLOADS + network.weights, network.md5 or None
     cached = keras_models() / Path(address).name
-    md5 = IMAGENET_MD5.get(architecture)
     trouble = "" if is_official(cached, md5) else download(address, cached, md5)
     if trouble and may_be_random:
         return Weights(
             "random",
             None,
-            f"NO PRETRAINED WEIGHTS for {architecture}: none in {cached.parent}, and they cannot "
+            f"NO PRETRAINED WEIGHTS for {network.title}: none in {cached.parent}, and they cannot "
             f"be downloaded ({trouble}). The run goes on with random weights: it shows the "
             "machinery and ranks nothing. To mend it, connect once, or pass a file with the "
             "parameter `weights`.",
         )
     if trouble:
         raise InputError(
-            f"ImageNet weights of {architecture} are not in {cached.parent} and cannot be "
+            f"ImageNet weights of {network.title} are not in {cached.parent} and cannot be "
             f"downloaded ({trouble}): connect, or set `weights` to a file or to auto."
         )
     return Weights("imagenet", cached, "ImageNet weights.")

@@ -1,6 +1,7 @@
 """Every figure of the series, a file a group of notebooks: tables in, a Matplotlib figure out."""
 
 from cytology.plots.audit import leakage_audit
+from cytology.plots.blocks import building_block
 from cytology.plots.comparison import (
     cost_and_quality,
     coverage,
@@ -30,7 +31,6 @@ from cytology.plots.explanation import (
 )
 from cytology.plots.export import exports
 from cytology.plots.inference import answers, at_threshold, predicted_gallery
-from cytology.plots.networks import building_block
 from cytology.plots.robustness import (
     against_strength,
     calibration_curves,

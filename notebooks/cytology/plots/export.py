@@ -5,10 +5,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from cytology.plots.style import GREY, NETWORK_COLOUR, WRONG
+from cytology.plots.style import GREY, NETWORK_COLOUR, NETWORK_MARKER, WRONG
 from cytology.settings import NETWORK_TITLE
 
-MARKERS = {"mobilenetv2": "o", "inceptionv3": "s", "densenet121": "^"}
 PANELS = {
     "megabytes": "size in MB",
     "latency": "one image in ms",
@@ -30,7 +29,7 @@ def exports(table: pd.DataFrame) -> Figure:
                 rows[column].astype(float).clip(lower=EXACT),
                 rows["format"].map(formats.index) + 0.2 * (place - 1),
                 s=70,
-                marker=MARKERS[name],
+                marker=NETWORK_MARKER[name],
                 color=NETWORK_COLOUR[name],
                 edgecolors=["black" if agrees else WRONG for agrees in rows["agrees"]],
                 linewidths=[0.6 if agrees else 2.5 for agrees in rows["agrees"]],

@@ -7,11 +7,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
 from cytology.intervals import group_weights, percentile_interval
-from cytology.plots.style import GREY, NETWORK_COLOUR, NETWORK_LINE, grid, picture
+from cytology.plots.style import GREY, NETWORK_COLOUR, NETWORK_LINE, NETWORK_MARKER, grid, picture
 from cytology.settings import NETWORK_TITLE, plural
 from cytology.shifts import NONE, SHIFTS, STRENGTHS, Smear, amount, shifted
 
-MARKER = {"mobilenetv2": "o", "inceptionv3": "s", "densenet121": "^"}
 WORDS = {"auc": "AUC", "loss": "log loss (nats)"}
 BINS = 5  # of the calibration curves, with equal counts
 
@@ -55,7 +54,7 @@ def against_strength(table: pd.DataFrame, metric: str, reference: int, unit: str
             bars = [rows[metric] - rows[f"{metric}_low"], rows[f"{metric}_high"] - rows[metric]]
             axis.errorbar(
                 rows["strength"] + 0.14 * (number - (len(networks) - 1) / 2), rows[metric],
-                np.maximum(bars, 0), fmt=MARKER[network],
+                np.maximum(bars, 0), fmt=NETWORK_MARKER[network],
                 linestyle=NETWORK_LINE[network], linewidth=2, elinewidth=1.2, markersize=6,
                 color=NETWORK_COLOUR[network],
                 label=NETWORK_TITLE[network],

@@ -7,10 +7,13 @@ design", 2008), with a marker or a label beside the colour.
 import matplotlib.pyplot as plt
 import seaborn as sns
 
+from cytology.networks import NETWORKS
+
 CLASS_NAME = {"B": "benign (B)", "M": "malignant (M)"}
 CLASS_COLOUR = {"B": "#0072B2", "M": "#D55E00"}
-NETWORK_COLOUR = {"mobilenetv2": "#009E73", "inceptionv3": "#CC79A7", "densenet121": "#56B4E9"}
-NETWORK_LINE = {"mobilenetv2": "-", "inceptionv3": "--", "densenet121": "-."}
+NETWORK_COLOUR = {name: network.colour for name, network in NETWORKS.items()}
+NETWORK_LINE = {name: network.line for name, network in NETWORKS.items()}
+NETWORK_MARKER = {name: network.marker for name, network in NETWORKS.items()}
 SPLIT_COLOUR = {"train": "#999999", "val": "#E69F00", "test": "#0072B2"}
 GREY = "#777777"
 WRONG = "#b00020"
