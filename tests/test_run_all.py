@@ -17,7 +17,7 @@ import nbformat
 import psutil
 import pytest
 
-from cytology import headless
+from cytology import headless, series
 from cytology.settings import PROJECT_ROOT
 
 _spec = importlib.util.spec_from_file_location("run_all", PROJECT_ROOT / "run_all.py")
@@ -484,3 +484,14 @@ def test_no_kernel_outlives_its_notebook(good, failed, mistaken):
     children = psutil.Process().children(recursive=True)
     kernels = [each for each in children if "ipykernel_launcher" in " ".join(each.cmdline())]
     assert not kernels
+
+
+def test_a_notebook_runs_after_those_whose_files_it_reads(tmp_path, monkeypatch):
+    """A network that is added later has a later number, and is trained before the comparison."""
+    for name in ("13_train_other", "07_comparison", "04_train_mobilenetv2", "99_unknown"):
+        page = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# Title")])
+        nbformat.write(page, tmp_path / f"{name}.ipynb")
+    owners = ["04_train_mobilenetv2", "13_train_other"]
+    monkeypatch.setattr(series, "needs", lambda name: owners if name == "07_comparison" else [])
+    found = [notebook.name for notebook in series.find_notebooks(tmp_path)]
+    assert found == ["04_train_mobilenetv2", "13_train_other", "07_comparison", "99_unknown"]

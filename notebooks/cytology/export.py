@@ -16,6 +16,7 @@ from cytology.caveats import caveats
 from cytology.decisions import RULES
 from cytology.inference import locked_decision
 from cytology.loading import CLASSES
+from cytology.networks import KEPT_AS_H5
 from cytology.quality import open_rgb
 from cytology.serving import LIMITS, save_for_serving
 from cytology.settings import InputError, file_hash, versions
@@ -31,7 +32,6 @@ FILES = {
     "saved_model": "saved_model",
 }
 VERSION = "1"  # TensorFlow Serving wants a numbered folder below the model's
-NOT_FOR = {("h5", "mobilenetv2"), ("h5", "inceptionv3")}  # the original had DenseNet121 only
 
 
 def formats_of(architecture: str, wanted: str) -> list[str]:
@@ -45,7 +45,9 @@ def formats_of(architecture: str, wanted: str) -> list[str]:
         raise InputError(
             f"Parameter `export_formats` names {unknown[0]!r}; there are: all, {', '.join(FILES)}."
         )
-    return [name for name in FILES if name in names and (name, architecture) not in NOT_FOR]
+    return [
+        name for name in FILES if name in names and (name != "h5" or architecture in KEPT_AS_H5)
+    ]
 
 
 def images_of(run: Path, part: str, count: int, seed: int) -> list[str]:

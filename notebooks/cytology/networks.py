@@ -23,6 +23,7 @@ class Network:
     marker: str
 
 
+KEPT_AS_H5 = ("densenet121",)  # as the original project had it
 # Colours: Okabe & Ito, "Color universal design", 2008; line and marker tell them apart in grey.
 NETWORKS = {
     "mobilenetv2": Network(

@@ -80,11 +80,22 @@ class Notebook:
 
 
 def find_notebooks(folder: Path) -> list[Notebook]:
-    """The notebooks `NN_name.ipynb` of `folder`, in order; `InputError` if there are none."""
-    paths = sorted(folder.glob("[0-9][0-9]_*.ipynb"))
+    """The notebooks `NN_name.ipynb` of `folder` in the order of their numbers, but each after those
+    whose files it reads; `InputError` if there are none."""
+    paths = {path.stem: path for path in sorted(folder.glob("[0-9][0-9]_*.ipynb"))}
     if not paths:
         raise InputError(f"There are no notebooks NN_name.ipynb in {short(folder)}.")
-    return [read_notebook(path) for path in paths]
+    order: dict[str, None] = {}
+
+    def place(name: str) -> None:
+        for earlier in needs(name) if name in READS else ():
+            if earlier in paths:
+                place(earlier)
+        order.setdefault(name)
+
+    for name in paths:
+        place(name)
+    return [read_notebook(paths[name]) for name in order]
 
 
 def read_notebook(path: Path) -> Notebook:

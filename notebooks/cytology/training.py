@@ -21,6 +21,7 @@ from cytology.augmentation import pictures_of
 from cytology.backend import GPUS, distribution, keras
 from cytology.features import Features
 from cytology.heads import LinearHead
+from cytology.networks import KEPT_AS_H5
 from cytology.pipeline import DecodedImages, batches, decode, frozen_features
 from cytology.predictions import as_taken, prediction_rows
 from cytology.settings import CACHE, InputError, file_hash, progress
@@ -330,7 +331,7 @@ def train_final_head(
 
 def save_model(model: keras.Model, run: Path) -> list[Path]:
     """Write `<architecture>/model.keras`; DenseNet121 also `model.h5`, as the original had it."""
-    names = ["model.keras"] + (["model.h5"] if model.name == "densenet121" else [])
+    names = ["model.keras"] + (["model.h5"] if model.name in KEPT_AS_H5 else [])
     for name in names:
         with written_whole(run / model.name / name) as temporary:
             model.save(temporary)
