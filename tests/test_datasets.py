@@ -236,7 +236,7 @@ def test_a_published_set_is_loaded_with_its_own_parameters(monkeypatch):
 
 
 def test_the_sample_is_drawn_once_and_keeps_its_own_columns(tmp_path, monkeypatch, cache):
-    monkeypatch.setattr(datasets, "PROJECT_ROOT", tmp_path)
+    monkeypatch.setattr(datasets, "HOME", tmp_path)
     listing = load("sample", sample_images=8, sample_patients=4)
     manifest, _, said = made(listing, cache)
     assert (len(manifest), manifest["group"].nunique(), said) == (8, 4, [])
