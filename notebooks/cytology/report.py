@@ -14,8 +14,9 @@ import pandas as pd
 from cytology.caveats import caveats
 from cytology.embedded import Figure, embedded_figures, in_order, table_links
 from cytology.model_card import card_html
-from cytology.settings import PARAMETERS, short
-from cytology.summary import LEAKS, RANDOM, capital, title
+from cytology.predictions import trained
+from cytology.settings import NETWORK_TITLE, PARAMETERS, short
+from cytology.summary import LEAKS, RANDOM, capital, listed, title
 from cytology.tables import (
     VERIFICATION,
     WRITTEN_BY,
@@ -111,6 +112,7 @@ def contents(run: Path) -> dict:
     said = [] if said in ([LEAKS], [RANDOM]) else said
     return {
         "run": short(run),
+        "networks": title_of(trained(run)),
         "record": record,
         "caveats": caveats(run),
         "answer": said[0] if said else "",
@@ -135,6 +137,13 @@ def contents(run: Path) -> dict:
         "model_card": card_html(run),
         "written_by": WRITTEN_BY,
     }
+
+
+def title_of(names: list[str]) -> str:
+    """The networks `names` as the title of the page has them; empty if there are none."""
+    if not names:
+        return ""
+    return listed(NETWORK_TITLE[name] for name in names) + (" compared" if len(names) > 1 else "")
 
 
 def by_section(figures: list[Figure]) -> dict[str, list[Figure]]:

@@ -18,7 +18,7 @@ from cytology.architectures import (
     put_head,
 )
 from cytology.augmentation import pictures_of
-from cytology.backend import GPUS, distribution, keras
+from cytology.backend import GPUS, distribution, keras, quietly
 from cytology.features import Features
 from cytology.heads import LinearHead
 from cytology.networks import KEPT_AS_H5
@@ -333,7 +333,8 @@ def save_model(model: keras.Model, run: Path) -> list[Path]:
     """Write `<architecture>/model.keras`; DenseNet121 also `model.h5`, as the original had it."""
     names = ["model.keras"] + (["model.h5"] if model.name in KEPT_AS_H5 else [])
     for name in names:
-        with written_whole(run / model.name / name) as temporary:
+        # Keras calls HDF5 legacy, in a paragraph; why we write it stands in the notebook.
+        with written_whole(run / model.name / name) as temporary, quietly():
             model.save(temporary)
     return [run / model.name / name for name in names]
 
