@@ -139,6 +139,9 @@ def open_notebook(page, server, name):
 
 def run_all(page, project, name):
     """Run > Run All Cells, wait, save; returns the saved notebook."""
+    path = project / "notebooks" / f"{name}.ipynb"
+    cells = [c for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code"]
+    wait_for(lambda: len(page.evaluate(EXECUTED)) == len(cells), 60, lambda: "cells are missing")
     before, seen = page.evaluate(EXECUTED), []
     while page.evaluate(EXECUTED) == before:  # the menu opens before its commands are ready
         page.click(".lm-MenuBar-itemLabel:text-is('Run')")
@@ -153,7 +156,6 @@ def run_all(page, project, name):
         return "[*]:" not in seen[-1] and seen[-10:] == [seen[-1]] * 10
 
     wait_for(done, SECONDS, lambda: f"{name}: {seen[-1]}")
-    path = project / "notebooks" / f"{name}.ipynb"
     saved = path.stat().st_mtime_ns
     page.keyboard.press("Control+s")
     wait_for(lambda: path.stat().st_mtime_ns != saved, 30, lambda: f"{name} was not saved")

@@ -17,7 +17,7 @@ from cytology.architectures import linear_head, shuffle_weights
 from cytology.augmentation import border_colour, place_in_square
 from cytology.backend import enough_memory, keras, tf
 from cytology.heads import EPSILON, LinearHead
-from cytology.settings import InputError
+from cytology.settings import InputError, progress
 
 METHODS = ("gradcam", "hirescam")
 
@@ -122,7 +122,8 @@ class Explained:
         slopes = slopes * np.broadcast_to(sign_of(toward), len(pixels))[:, None]
         middles = ((np.arange(steps) + 0.5) / steps).astype(np.float32)[:, None, None, None]
         found, missed = [], []
-        for picture, slope in zip(pixels.astype(np.float32), slopes, strict=True):
+        each = list(zip(pixels.astype(np.float32), slopes, strict=True))
+        for picture, slope in progress(each, "integrated gradients"):
             empty = empty_field(picture)
             path = empty + middles * (picture - empty)
             along = np.repeat(slope[None], steps, axis=0)

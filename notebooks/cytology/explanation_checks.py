@@ -19,7 +19,7 @@ from scipy.stats import spearmanr
 from cytology.augmentation import border_colour, orient, place_in_square
 from cytology.intervals import group_weights, over_draws, percentile_interval, with_width
 from cytology.quality import open_rgb
-from cytology.settings import NETWORK_TITLE
+from cytology.settings import NETWORK_TITLE, progress
 
 MARGIN = 15 / 224  # of the input's side: how near a nucleus the hottest point must lie
 
@@ -141,7 +141,8 @@ def deletion_and_insertion(
     rng, shape, table = np.random.default_rng(seed), heat.shape[1:], []
     count = shape[0] * shape[1]
     shares = np.linspace(0, 1, steps + 1)
-    for image, (picture, heat_of) in enumerate(zip(pixels, heat, strict=True)):
+    each = list(zip(pixels, heat, strict=True))
+    for image, (picture, heat_of) in enumerate(progress(each, "covering")):
         orders = {"heat": np.argsort(-heat_of.ravel(), kind="stable")}
         orders["random"] = rng.permutation(count)
         changed, about = [], []

@@ -19,7 +19,7 @@ from cytology.loading import CLASSES
 from cytology.networks import KEPT_AS_H5
 from cytology.quality import open_rgb
 from cytology.serving import LIMITS, save_for_serving
-from cytology.settings import InputError, file_hash, versions
+from cytology.settings import InputError, file_hash, progress, versions
 from cytology.splitting import read_split
 from cytology.tables import folder_written_whole, write_json
 
@@ -75,7 +75,7 @@ def export(
     model = in_float32(model)
     folder = run / "exports" / name
     with folder_written_whole(folder) as new:
-        for each in formats:
+        for each in progress(formats, f"exporting {name}", unit="format"):
             path = new / FILES[each]
             if each == "keras":
                 shutil.copyfile(run / name / "model.keras", path)

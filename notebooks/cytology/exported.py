@@ -15,7 +15,7 @@ from cytology.export import FILES, VERSION
 from cytology.inference import Decision
 from cytology.quality import FORMATS, open_rgb
 from cytology.serving import square_of_bytes
-from cytology.settings import NETWORK_TITLE, InputError, cores
+from cytology.settings import NETWORK_TITLE, InputError, cores, progress
 from cytology.tables import read_table, write_table
 
 FLOAT_TOLERANCE = 1e-3  # of the logit
@@ -44,7 +44,7 @@ def check_exports(
     expected = model.predict_on_batch(squares).ravel()
     single = about.get("precision", "float32") == "float32"
     rows = []
-    for name, path in present(folder).items():
+    for name, path in progress(list(present(folder).items()), "comparing", unit="file"):
         inputs = contents if name == BYTES else squares
         answer = runner(name, path)
         found = np.concatenate([answer(inputs[k : k + 1]) for k in range(len(inputs))])

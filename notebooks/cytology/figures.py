@@ -7,6 +7,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 
+from cytology.caveats import COLOURS
 from cytology.tables import splits_as_the_original, written_whole
 
 DPI = 120
@@ -22,7 +23,7 @@ def save_figure(run: Path, name: str, figure, caption: str) -> None:
     # 01 and 02 come before the split; the audit of 09 makes splits of its own.
     if name[:2] not in ("01", "02", "09") and splits_as_the_original(run):
         warning = "protocol: original. THIS SPLIT LEAKS: copies of test images lie in training."
-        figure.text(0, 1, warning, color="#b00020", weight="bold", va="bottom")
+        figure.text(0, 1, warning, color=COLOURS["leak"], weight="bold", va="bottom")
         caption = f"{caption}. {warning}"
     data = png(figure, caption)
     with written_whole(run / "figures" / f"{name}.png") as temporary:

@@ -95,7 +95,9 @@ def random_weights(
     path = CACHE / "weights" / f"{architecture}-random-{name}.weights.h5"
     if not is_sound(path):
         model = build(architecture, images.size, None, seed)
-        calibrate_normalization(model, batches(images, pictures, CALIBRATION_BATCH))
+        steps = -(-len(pictures) // CALIBRATION_BATCH)
+        feed = batches(images, pictures, CALIBRATION_BATCH)
+        calibrate_normalization(model, progress(feed, "calibrating", steps, "batch"))
         with written_whole(path) as temporary:
             model.save_weights(temporary)
         keep_checksum(path)

@@ -4,7 +4,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
-from cytology.plots.style import GREY, NETWORK_COLOUR
+from cytology.plots.style import GREY, NETWORK_COLOUR, WRONG
 from cytology.settings import NETWORK_TITLE
 
 
@@ -45,7 +45,7 @@ def leakage_audit(summary: pd.DataFrame, unit: str) -> Figure:
             axis.plot([row["auc"]] * 2, [-0.5, place], color=GREY, linewidth=0.8, linestyle="--")
         axis.annotate(
             "", (gain["auc"], -0.45), (honest["auc"], -0.45),
-            arrowprops={"arrowstyle": "-|>", "color": "#b00020", "linewidth": 2}
+            arrowprops={"arrowstyle": "-|>", "color": WRONG, "linewidth": 2}
             | {"shrinkA": 0, "shrinkB": 0},
         )  # fmt: skip
         axis.set_title(

@@ -7,6 +7,7 @@ design", 2008), with a marker or a label beside the colour.
 import matplotlib.pyplot as plt
 import seaborn as sns
 
+from cytology.caveats import COLOURS
 from cytology.networks import NETWORKS
 
 CLASS_NAME = {"B": "benign (B)", "M": "malignant (M)"}
@@ -16,7 +17,7 @@ NETWORK_LINE = {name: network.line for name, network in NETWORKS.items()}
 NETWORK_MARKER = {name: network.marker for name, network in NETWORKS.items()}
 SPLIT_COLOUR = {"train": "#999999", "val": "#E69F00", "test": "#0072B2"}
 GREY = "#777777"
-WRONG = "#b00020"
+WRONG = COLOURS["leak"]
 
 sns.set_theme(
     context="notebook",
