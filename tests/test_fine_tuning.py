@@ -28,6 +28,7 @@ from cytology.fine_tuning import (
     recipe_in_words,
 )
 from cytology.pipeline import decode
+from cytology.plots.blocks import BLOCKS
 from cytology.settings import ARCHITECTURE_NAMES, InputError
 from cytology.training import Recipe, compile_model, network
 from cytology.weights import Weights
@@ -308,3 +309,19 @@ def test_two_devices_give_the_loss_of_one_with_the_same_global_batch():
     one, two = (np.array(line[2:], float) for line in lines)
     np.testing.assert_allclose(two, one, atol=1e-5)
     assert len(one) == 14 and one[0] != one[2]
+
+
+def test_the_drawn_blocks_have_the_networks_own_numbers_of_maps(models):
+    def maps(name, layer):
+        return models[name].get_layer(layer).output.shape[-1]
+
+    (path,) = BLOCKS["mobilenetv2"].paths
+    layers = ("block_2_expand", "block_2_depthwise", "block_2_project")
+    assert [drawn for _, drawn in path] == [maps("mobilenetv2", layer) for layer in layers]
+    inception, module = BLOCKS["inceptionv3"], models["inceptionv3"].get_layer("mixed4")
+    ends = [path[-1][1] for path in inception.paths]
+    assert sorted(ends) == sorted(each.shape[-1] for each in module.input)
+    assert inception.maps_in == maps("inceptionv3", "mixed3")
+    dense = BLOCKS["densenet121"]
+    grown = [dense.maps_in + dense.growth * (k + 1) for k in range(dense.layers)]
+    assert grown == [maps("densenet121", f"conv2_block{k + 1}_concat") for k in range(dense.layers)]
