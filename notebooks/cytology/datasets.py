@@ -173,8 +173,9 @@ def about_copies(manifest: pd.DataFrame, counts: pd.Series) -> list[str]:
     if copies:
         kinds = [f"{counts[k]:,} {k}" for k in ("same file", "turned", "rotated") if k in counts]
         found.append(
-            f"{copies:,} images are copies of others ({', '.join(kinds)}): each family of copies "
-            "is one group, and the split keeps it together."
+            f"{copies:,} {'images are copies' if copies > 1 else 'image is a copy'} of others "
+            f"({', '.join(kinds)}): each family of copies is one group, and the split keeps it "
+            "together."
         )
     if looks_augmented(len(manifest), originals):
         found.append(
