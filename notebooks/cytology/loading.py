@@ -18,6 +18,7 @@ CLASSES = ["B", "M"]  # a logit above 0 speaks for the second
 KINDS = {"Functional", "InputLayer", "Rescaling", "Conv2D", "DepthwiseConv2D", "Dense"}
 KINDS |= {"BatchNormalization", "Activation", "ReLU", "Add", "Concatenate", "ZeroPadding2D"}
 KINDS |= {"MaxPooling2D", "AveragePooling2D", "GlobalAveragePooling2D", "Dropout"}
+KINDS |= {"Multiply", "Reshape", "VarianceScaling"}  # squeeze and excitation, as EfficientNets have
 KINDS |= {"DTypePolicy", "Cast", "GlorotUniform", "Ones", "Zeros", "__keras_tensor__"}
 
 

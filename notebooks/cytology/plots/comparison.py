@@ -162,9 +162,10 @@ def learning_and_orientations(learned: pd.DataFrame, turned: pd.DataFrame, units
         (axes[0], learned, "trained_on"),
         (axes[1], turned, "orientations"),
     ):
+        middle = (table["architecture"].nunique() - 1) / 2
         for shift, (name, part) in enumerate(table.groupby("architecture", sort=False)):
             steps = part[column].to_numpy(float)
-            place = steps + (shift - 1) * 0.012 * steps.max()
+            place = steps + (shift - middle) * 0.012 * steps.max()
             errors = np.maximum([part["auc"] - part["auc_low"], part["auc_high"] - part["auc"]], 0)
             axis.errorbar(
                 place,

@@ -24,10 +24,11 @@ def exports(table: pd.DataFrame) -> Figure:
     formats = in_order(table)
     figure, axes = plt.subplots(1, len(PANELS), figsize=(12, 0.5 * len(formats) + 1.7), sharey=True)
     for axis, (column, label) in zip(axes, PANELS.items(), strict=True):
+        middle = (table["architecture"].nunique() - 1) / 2
         for place, (name, rows) in enumerate(table.groupby("architecture", sort=False)):
             axis.scatter(
                 rows[column].astype(float).clip(lower=EXACT),
-                rows["format"].map(formats.index) + 0.2 * (place - 1),
+                rows["format"].map(formats.index) + 0.2 * (place - middle),
                 s=70,
                 marker=NETWORK_MARKER[name],
                 color=NETWORK_COLOUR[name],
