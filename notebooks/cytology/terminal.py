@@ -90,7 +90,7 @@ def print_end(plan, tasks: list, results: dict, journal) -> None:
             print_failure(task.name, result.failure, task.output)
     left = [task.name for task in tasks if task.name not in results]
     if left:
-        print(f"\nNot started: {', '.join(left)}")
+        print("\n" + textwrap.fill(f"Not started: {', '.join(left)}", WIDTH))
     print_times(results)
     print_kept(results, journal)
     print_caveats(plan.run)
