@@ -1,6 +1,7 @@
 """Fixtures: small folders of coloured noise, tables without images, and a run folder."""
 
 import os
+import shutil
 from functools import partial
 from types import SimpleNamespace
 
@@ -60,9 +61,7 @@ def smears(tmp_path_factory):
     return [Image.open(folder / image).convert("RGB") for image in images]
 
 
-@pytest.fixture
-def manifest():
-    """A manifest of 30 groups with 1 to 5 images each, without files."""
+def some_manifest():
     rows = [
         (f"{'BM'[g % 2]}/p{g:03}_{i}.png", "BM"[g % 2], f"{g:03}", "", f"{g:03}")
         for g in range(30)
@@ -71,6 +70,23 @@ def manifest():
     table = pd.DataFrame(rows, columns=["image_id", "label", "patient", "slide", "group"])
     hashes = [f"{i:064x}" for i in range(len(table))]
     return table.assign(width=64, height=48, sha256=hashes, phash=hashes, family=table["image_id"])
+
+
+@pytest.fixture
+def manifest():
+    """A manifest of 30 groups with 1 to 5 images each, without files."""
+    return some_manifest()
+
+
+@pytest.fixture(
+    params=[
+        pytest.param(name, marks=() if name == "mobilenetv2" else pytest.mark.slow)
+        for name in ARCHITECTURE_NAMES
+    ]
+)
+def each_network(request):
+    """The name of each network; all but the quickest are for the slow tests."""
+    return request.param
 
 
 @pytest.fixture(scope="module")
@@ -101,11 +117,11 @@ def data(tmp_path_factory, smear_folder, cache):
     return SimpleNamespace(root=root, manifest=manifest, split=split, images=images)
 
 
-@pytest.fixture
-def run(tmp_path, manifest):
-    """A run folder with a split and predictions of three architectures that know something."""
-    rng = np.random.default_rng(0)
-    folder = tmp_path / "run"
+@pytest.fixture(scope="session")
+def run_once(tmp_path_factory):
+    """The folder that `run` copies: read it, change nothing."""
+    rng, manifest = np.random.default_rng(0), some_manifest()
+    folder = tmp_path_factory.mktemp("once") / "run"
     colours = pd.DataFrame(rng.uniform(0, 255, (len(manifest), 4)).round(3))
     colours.columns = ["brightness", "red", "green", "blue"]
     split = split_by_group(manifest, 3, 0.2, 0.2, seed=0)
@@ -133,6 +149,12 @@ def run(tmp_path, manifest):
 
 
 @pytest.fixture
+def run(tmp_path, run_once):
+    """A run folder with a split and predictions of three architectures that know something."""
+    return shutil.copytree(run_once, tmp_path / "run")
+
+
+@pytest.fixture
 def full_run(run):
     """The run with what training writes besides: fold models on test, and four orientations."""
     rng, split = np.random.default_rng(1), read_table(run, "split.csv")
@@ -154,10 +176,14 @@ def full_run(run):
     return run
 
 
-@pytest.fixture
-def few_draws(monkeypatch):
+@pytest.fixture(scope="module")
+def few_draws():
     """Fifty draws for every interval: where the numbers of intervals are not the question."""
     drawn = intervals.group_weights
-    monkeypatch.setattr(
-        intervals, "group_weights", lambda rows, draws=50, seed=0: drawn(rows, min(draws, 50), seed)
-    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            intervals,
+            "group_weights",
+            lambda rows, draws=50, seed=0: drawn(rows, min(draws, 50), seed),
+        )
+        yield

@@ -75,10 +75,9 @@ def test_a_turned_copy_ties_its_patients_together_and_is_said_aloud(root, cache)
     assert family["M/p003_copy.png"] == family["B/p000_0.png"] == "B/p000_0.png"
     assert family.nunique() == 8
     assert said == [
-        "1 images are copies of others (1 turned): each family of copies is one group, and the "
+        "1 image is a copy of others (1 turned): each family of copies is one group, and the "
         "split keeps it together.",
-        "1 images have the other class in a copy: one label is wrong; tables/quality.csv names "
-        "them.",
+        "1 image has the other class in a copy: one label is wrong; tables/quality.csv says which.",
     ]
 
 
@@ -97,9 +96,9 @@ def test_poor_and_unusable_images_and_the_sources_notes_are_said(root, cache):
     listing = Listing(root, listing.images, refused=listing.refused, notes=("A note.",))
     assert made(listing, cache)[2] == [
         "A note.",
-        "1 files cannot be used; rejected.csv says why.",
-        "1 images are blank: tables/quality.csv names them.",
-        "1 images are over-exposed: tables/quality.csv names them.",
+        "1 file cannot be used; rejected.csv says why.",
+        "1 image is blank: tables/quality.csv says which.",
+        "1 image is over-exposed: tables/quality.csv says which.",
     ]
 
 

@@ -38,10 +38,6 @@ SIZE = 75
 RECIPE = Recipe(1e-3, 2, 8, "balanced", None, 0)
 KEY = ["mobilenetv2", "hash of the weights", SIZE, "pad", "float32"]
 RANDOM = Weights("random", None, "Random weights.")
-SLOW = [
-    pytest.param(name, marks=() if name == "mobilenetv2" else pytest.mark.slow)
-    for name in ARCHITECTURE_NAMES
-]
 
 
 @pytest.fixture(scope="module")
@@ -130,13 +126,13 @@ def test_no_shortcut_leads_past_a_cut():
     assert cut_points(model) == ["a", "c", "e", "features"]
 
 
-@pytest.mark.parametrize("name", SLOW)
-def test_from_a_cut_the_result_is_that_of_freezing_what_lies_before(data, name):
+def test_from_a_cut_the_result_is_that_of_freezing_what_lies_before(data, each_network):
     """Exact but for rounding; with activations kept as float16, logits move by less than 0.02.
 
     Not those of InceptionV3: RMSprop divides each gradient by its own size, however small, and
     so makes much of a little rounding. At 224 pixels they moved by 0.03, at 150 by as much.
     """
+    name = each_network
     size, within = (150, 0.05) if name == "inceptionv3" else (SIZE, 0.02)
     images = decode(data.root, data.manifest, size, "pad", training.CACHE)
     model = with_a_trained_head(name, images, data.split)
@@ -297,6 +293,7 @@ for way, strategy in ways.items():
 """
 
 
+@pytest.mark.slow
 def test_two_devices_give_the_loss_of_one_with_the_same_global_batch():
     """In a process of its own, since devices are fixed when TensorFlow starts."""
     done = subprocess.run(

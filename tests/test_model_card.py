@@ -1,5 +1,7 @@
 """The model card says what the run says, names what is missing, and lets no text break out."""
 
+import shutil
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -26,9 +28,10 @@ def section(card, heading):
     return card.split(f"\n## {heading}\n")[1].split("\n## ")[0]
 
 
-@pytest.fixture
-def judged(run, few_draws):
-    """The run with what notebook 07 writes, its networks' files and its data set."""
+@pytest.fixture(scope="module")
+def judged_once(run_once, few_draws, tmp_path_factory):
+    """The folder that `judged` copies."""
+    run = shutil.copytree(run_once, tmp_path_factory.mktemp("judged") / "run")
     for name in ARCHITECTURE_NAMES:
         (run / name / "model.keras").write_bytes(name.encode())
         change(run, f"{name}/metrics.json", explanation="ImageNet weights.")
@@ -42,6 +45,12 @@ def judged(run, few_draws):
     about = {"data": "sample", "source": "drawings", "images": 88, "benign": 45, "malignant": 43}
     write_json(run, "dataset.json", about | {"groups": 30, "rejected": 3, "unit": "patient"})
     return run
+
+
+@pytest.fixture
+def judged(tmp_path, judged_once):
+    """The run with what notebook 07 writes, its networks' files and its data set."""
+    return shutil.copytree(judged_once, tmp_path / "run")
 
 
 def test_an_empty_run_has_a_card_that_says_what_writes_the_rest(tmp_path):

@@ -30,15 +30,15 @@ def pair(**changed):
     return pd.DataFrame([PAIR | changed])
 
 
-@pytest.fixture
-def tables(run):
+@pytest.fixture(scope="module")
+def tables(run_once):
     names = ("manifest.csv", "tables/appearance.csv", "split.csv")
-    baseline = shortcut_baseline(*(read_table(run, name) for name in names))
+    baseline = shortcut_baseline(*(read_table(run_once, name) for name in names))
     return {
-        "table": evaluation.comparison(run),
-        "pairs": evaluation.pairs_of_models(run, baseline),
-        "thresholds": locked.thresholds(run, 0.9),
-        "calibrations": locked.calibrations(run),
+        "table": evaluation.comparison(run_once),
+        "pairs": evaluation.pairs_of_models(run_once, baseline),
+        "thresholds": locked.thresholds(run_once, 0.9),
+        "calibrations": locked.calibrations(run_once),
         "unit": "patient",
     }
 

@@ -31,7 +31,7 @@ from cytology.inspection import inspect_images
 from cytology.new_images import images_in
 from cytology.pipeline import DecodedImages, batches, decode, frozen_features
 from cytology.quality import open_rgb
-from cytology.settings import ARCHITECTURE_NAMES, InputError
+from cytology.settings import InputError
 from cytology.splitting import describe, judged_pictures, split_by_group, split_pictures_at_random
 from cytology.tables import write_json, write_table
 from cytology.training import (
@@ -105,8 +105,8 @@ def flip(split, rows):
 # ---------------------------------------------------------------------- networks
 
 
-@pytest.mark.parametrize("name", ARCHITECTURE_NAMES)
-def test_a_network_has_its_own_preprocessing_and_loads_again(name, tmp_path):
+def test_a_network_has_its_own_preprocessing_and_loads_again(each_network, tmp_path):
+    name = each_network
     model = build(name, SIZE)
     pixels = np.random.default_rng(0).integers(0, 256, (3, SIZE, SIZE, 3), dtype=np.uint8)
     module = {"mobilenetv2": "mobilenet_v2", "inceptionv3": "inception_v3"}.get(name, "densenet")

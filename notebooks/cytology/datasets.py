@@ -151,7 +151,8 @@ def warnings_about(listing: Listing, manifest: pd.DataFrame, findings: pd.DataFr
     unit, counts = listing.unit, findings["finding"].value_counts()
     found = list(listing.notes)
     if counts.get("unusable"):
-        found.append(f"{counts['unusable']:,} files cannot be used; rejected.csv says why.")
+        files = counted(counts["unusable"], "file", "files")
+        found.append(f"{files} cannot be used; rejected.csv says why.")
     unknown = int(((manifest["patient"] == "") & (manifest["slide"] == "")).sum())
     if unknown:
         found.append(
@@ -162,8 +163,14 @@ def warnings_about(listing: Listing, manifest: pd.DataFrame, findings: pd.DataFr
     found += about_copies(manifest, counts)
     for poor in ("blank", "blurred", "over-exposed", "converted"):
         if counts.get(poor):
-            found.append(f"{counts[poor]:,} images are {poor}: tables/quality.csv names them.")
+            images = counted(counts[poor], "image is", "images are")
+            found.append(f"{images} {poor}: tables/quality.csv says which.")
     return found
+
+
+def counted(number: int, one: str, several: str) -> str:
+    """`1 image is` or `1,234 images are`."""
+    return f"{number:,} {one if number == 1 else several}"
 
 
 def about_copies(manifest: pd.DataFrame, counts: pd.Series) -> list[str]:
@@ -172,10 +179,10 @@ def about_copies(manifest: pd.DataFrame, counts: pd.Series) -> list[str]:
     originals, copies = family.nunique(), len(manifest) - family.nunique()
     if copies:
         kinds = [f"{counts[k]:,} {k}" for k in ("same file", "turned", "rotated") if k in counts]
+        images = counted(copies, "image is a copy", "images are copies")
         found.append(
-            f"{copies:,} {'images are copies' if copies > 1 else 'image is a copy'} of others "
-            f"({', '.join(kinds)}): each family of copies is one group, and the split keeps it "
-            "together."
+            f"{images} of others ({', '.join(kinds)}): each family of copies is one group, and "
+            "the split keeps it together."
         )
     if looks_augmented(len(manifest), originals):
         found.append(
@@ -185,9 +192,10 @@ def about_copies(manifest: pd.DataFrame, counts: pd.Series) -> list[str]:
             "the series makes the copies itself."
         )
     if "conflicting labels" in counts:
+        images = counted(counts["conflicting labels"], "image has", "images have")
         found.append(
-            f"{counts['conflicting labels']:,} images have the other class in a copy: one label "
-            "is wrong; tables/quality.csv names them."
+            f"{images} the other class in a copy: one label is wrong; tables/quality.csv says "
+            "which."
         )
     return found
 
