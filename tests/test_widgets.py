@@ -29,7 +29,7 @@ def test_headless_runs_have_no_controls(monkeypatch, tmp_path, capsys):
 
 
 def test_the_slider_begins_at_the_threshold_and_draws_anew(shown):
-    drawn = []
+    drawn, open_before = [], plt.get_fignums()
 
     def draw(threshold):
         drawn.append(threshold)
@@ -39,7 +39,7 @@ def test_the_slider_begins_at_the_threshold_and_draws_anew(shown):
     slider = shown[-1].children[0]
     slider.value = 0.6
     assert drawn == [0.37, 0.6]
-    assert not plt.get_fignums()
+    assert plt.get_fignums() == open_before
 
 
 def test_uploaded_files_are_kept_and_answered(shown, tmp_path, capsys):

@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from cytology.networks import NETWORKS
-from cytology.settings import InputError, MachineError, short
+from cytology.settings import NETWORK_TITLE, InputError, MachineError, short
 
 UNFINISHED = ".unfinished-"  # what a file is called until it is whole
 VERIFICATION = "verification.json"  # how the run compared with the same run again
@@ -249,11 +249,12 @@ def table_if_there(run: Path, name: str, **keys) -> pd.DataFrame:
 def readable(table: pd.DataFrame, columns: str):
     """Some columns of a table for a reader, numbers with their intervals: `0.812 (0.745 to 0.870)`.
 
-    `columns` are names with spaces between; those that the table lacks are passed over.
+    `columns` are names with spaces between; those that the table lacks are passed over. Networks
+    have their titles.
     """
     shown = {}
     for name in filter(table.__contains__, columns.split()):
-        values = table[name]
+        values = table[name].replace(NETWORK_TITLE)
         if f"{name}_low" in table:
             low, high = table[f"{name}_low"], table[f"{name}_high"]
             shown[name] = [
