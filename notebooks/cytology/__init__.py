@@ -14,6 +14,7 @@ Imports point one way, downwards in this list:
 ``provenance``             what a finished notebook was made from, and whether that has changed
 ``headless``               executing a notebook without a person looking on
 ``report``                 the HTML page of a run
+``report_tables``          its tables of results
 ``embedded``               figures and tables inside an HTML page
 ``model_card``             who may use a run's networks for what, in Markdown
 ``known_failures``         what is known to go wrong with a run's networks

@@ -10,7 +10,7 @@ import os
 import sys
 import tempfile
 
-from cytology.settings import InputError, cores
+from cytology.settings import InputError, all_cores, cores
 
 
 @contextlib.contextmanager
@@ -70,7 +70,8 @@ def be_deterministic(wanted: bool, seed: int) -> None:
 def device() -> str:
     """The device in words, for tables of times: they mean little without it."""
     if not GPUS:
-        return f"CPU, {cores()} core{'s' if cores() > 1 else ''}"
+        share = f"{cores()} of " if cores() < all_cores() else ""
+        return f"CPU, {share}{all_cores()} core{'s' if all_cores() > 1 else ''}"
     return ", ".join(details(gpu).get("device_name", "GPU") for gpu in GPUS)
 
 

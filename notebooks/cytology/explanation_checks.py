@@ -260,8 +260,8 @@ def in_words(table: pd.DataFrame) -> list[str]:
         passed = (rows["passed"] == "yes").sum()
         words = f"{NETWORK_TITLE[name]}: {passed} of {len(rows)} checks passed."
         if failed:
-            words += f" NOT PASSED: {', '.join(failed)}; there its heatmaps are no evidence."
+            words += f" NOT PASSED: {'; '.join(failed)}. There its heatmaps are no evidence."
         if unknown:
-            words += f" Not to be told from these images: {', '.join(unknown)}."
+            words += f" Not to be told from these images: {'; '.join(unknown)}."
         sentences.append(words)
     return sentences

@@ -74,7 +74,7 @@ def unexplained(run: Path) -> list[str]:
         return []
     return [
         f"{NETWORK_TITLE[name]}: its heatmaps fail "
-        f"{', '.join(dict.fromkeys(found['check'].astype(str)))}. Do not explain it by them."
+        f"{'; '.join(dict.fromkeys(found['check'].astype(str)))}. Do not explain it by them."
         for name, found in rows[rows["passed"] == "no"].groupby("architecture", sort=False)
     ]
 

@@ -17,6 +17,7 @@ from cytology.summary import capital, title
 from cytology.tables import (
     TRAINING_NOTEBOOKS,
     WRITTEN_BY,
+    is_number,
     json_if_there,
     table_if_there,
     write_text,
@@ -47,6 +48,8 @@ THRESHOLDS |= {"specificity": "specificity"}
 CALIBRATIONS = {"method": "method", "fitted_on": "fitted on", "temperature": "temperature"}
 CALIBRATIONS |= {"judged_on": "judged", "loss": "log loss", "brier": "Brier score", "ece": "ECE"}
 SHIFTED = {"shift": "shift", "amount": "amount", "auc": "AUC", "auc_drop": "drop of AUC"}
+CHECKS = {"check": "check", "value": "heat", "chance": "beside", "chance_of": "of what"}
+CHECKS |= {"difference": "difference", "passed": "passed", "images": "images"}
 EXPORTED = {"format": "format", "file": "file", "megabytes": "MB", "latency": "ms an image"}
 EXPORTED |= {
     "pixel_difference": "pixels differ by",
@@ -149,7 +152,7 @@ def network(run: Path, name: str, record: dict, units: str) -> dict:
         ),
         "calibrations": markdown(cooled, CALIBRATIONS),
         "shifted": markdown(shifted, SHIFTED),
-        "checks": markdown(checks, {column: column.replace("_", " ") for column in checks}),
+        "checks": markdown(checks, CHECKS),
         "exports": markdown(table_if_there(run, "tables/exports.csv", architecture=name), EXPORTED),
         "files": files(run, name),
     }
@@ -214,11 +217,6 @@ def markdown(rows: pd.DataFrame, columns: dict[str, str]) -> str:
     lines.append(["---:" if is_number(rows[name]) else "---" for name in names])
     lines += [[cell(row, name, rows[name]) for name in names] for _, row in rows.iterrows()]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def is_number(column: pd.Series) -> bool:
-    """Whether a column holds numbers; truth values are words."""
-    return pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
 
 
 def cell(row: pd.Series, name: str, column: pd.Series) -> str:

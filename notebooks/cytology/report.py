@@ -4,24 +4,20 @@ It is written from what lies in the run folder; of what is missing it says which
 it, so that a run which stopped half-way has a report too.
 """
 
-import math
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
-
-import pandas as pd
 
 from cytology.caveats import caveats
 from cytology.embedded import Figure, embedded_figures, in_order, table_links
 from cytology.model_card import card_html
 from cytology.predictions import trained
+from cytology.report_tables import results
 from cytology.settings import NETWORK_TITLE, PARAMETERS, short
-from cytology.summary import LEAKS, RANDOM, capital, listed, title
+from cytology.summary import LEAKS, RANDOM, listed
 from cytology.tables import (
     VERIFICATION,
     WRITTEN_BY,
     json_if_there,
-    read_table,
     written_whole,
 )
 
@@ -40,27 +36,6 @@ ALL_SHOWN += ("specificity", "loss", "weights", "protocol")
 
 EXPLANATION_SHOWN = ("architecture", "check", "value", "chance", "chance_of", "difference")
 EXPLANATION_SHOWN += ("passed", "images", "groups", "judged_on", "weights", "protocol")
-
-HEADINGS = {
-    "f1": "F1",
-    "auc": "AUC",
-    "roc_auc": "ROC AUC",
-    "pr_auc": "PR AUC",
-    "tn": "TN",
-    "fp": "FP",
-    "fn": "FN",
-    "tp": "TP",
-    "n": "n",
-    "p": "P",
-    "p_holm": "P (Holm)",
-    "p_mcnemar": "P (McNemar)",
-    "p_delong": "P (DeLong)",
-    "auc_first": "AUC first",
-    "auc_second": "AUC second",
-    "mcc": "MCC",
-    "ece": "ECE",
-    "ace": "ACE",
-}
 # Where a figure stands in the report, by its notebook; some of 07 and 11 by their own names.
 SECTION_OF = {
     **dict.fromkeys(("01", "02", "03"), "more_data"),
@@ -121,15 +96,15 @@ def contents(run: Path) -> dict:
         "links": table_links(run, NAMED),
         "dataset": json_if_there(run, "dataset.json"),
         "split": json_if_there(run, "split.json"),
-        "comparison": comparison(run, "tables/comparison.csv", MAIN_SHOWN),
-        "pairs": comparison(run, "tables/pairwise.csv", PAIRS_SHOWN, family="networks"),
-        "comparison_all": comparison(run, "tables/comparison_all.csv", ALL_SHOWN),
-        "thresholds": comparison(run, "tables/thresholds.csv", THRESHOLDS_SHOWN),
-        "calibration": comparison(run, "tables/calibration.csv", CALIBRATION_SHOWN),
-        "audit": comparison(run, "tables/leakage_summary.csv"),
+        "comparison": results(run, "tables/comparison.csv", MAIN_SHOWN),
+        "pairs": results(run, "tables/pairwise.csv", PAIRS_SHOWN, family="networks"),
+        "comparison_all": results(run, "tables/comparison_all.csv", ALL_SHOWN),
+        "thresholds": results(run, "tables/thresholds.csv", THRESHOLDS_SHOWN),
+        "calibration": results(run, "tables/calibration.csv", CALIBRATION_SHOWN),
+        "audit": results(run, "tables/leakage_summary.csv"),
         "audit_words": paragraphs(run, "tables/leakage.md"),
         "robustness_words": paragraphs(run, "tables/robustness.md"),
-        "explanation": comparison(run, "tables/explanation_checks.csv", EXPLANATION_SHOWN),
+        "explanation": results(run, "tables/explanation_checks.csv", EXPLANATION_SHOWN),
         "explanation_words": paragraphs(run, "tables/explanation.md"),
         "notebooks": notebooks(run, record),
         "verification": json_if_there(run, VERIFICATION),
@@ -160,86 +135,6 @@ def paragraphs(run: Path, name: str) -> list[str]:
     path = run / name
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
     return [line.strip() for line in lines if line.strip()]
-
-
-# -------------------------------------------------------------------- tables
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A cell of a table as it is shown; `interval` stands small below a number."""
-
-    text: str
-    interval: str = ""
-    number: bool = False
-    warn: bool = False
-
-
-def comparison(run: Path, name: str, shown: tuple[str, ...] = (), family: str = "") -> dict:
-    """A table of results as headings and rows of cells; empty when it is missing.
-
-    Columns `x_low` and `x_high` become the interval of `x`. Of `shown` columns, if any are named,
-    and of rows of one `family`.
-    """
-    if not (run / name).is_file():
-        return {}
-    table = read_table(run, name)
-    if family:
-        table = table[table["family"] == family]
-    if shown:
-        with_bounds = [f"{column}{end}" for column in shown for end in ("", "_low", "_high")]
-        table = table[[column for column in with_bounds if column in table]]
-    bounds = {f"{column}{end}" for column in table for end in ("_low", "_high")}
-    columns = [column for column in table.columns if column not in bounds]
-    return {
-        "headings": [
-            {"text": heading(column), "number": is_number(table[column])} for column in columns
-        ],
-        "rows": [[cell(row, column, table) for column in columns] for _, row in table.iterrows()],
-        "intervals": len(columns) < len(table.columns),
-    }
-
-
-def heading(column: str) -> str:
-    """A column's name for readers."""
-    return HEADINGS.get(column, column.replace("_", " "))
-
-
-def is_number(column: pd.Series) -> bool:
-    """Whether a column holds numbers; truth values are words."""
-    return pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
-
-
-def cell(row: pd.Series, column: str, table: pd.DataFrame) -> Cell:
-    """One value of a table of results, ready to be shown."""
-    value = row[column]
-    if is_number(table[column]):
-        interval = ""
-        if {f"{column}_low", f"{column}_high"} <= set(table.columns):
-            low, high = row[f"{column}_low"], row[f"{column}_high"]
-            if not (pd.isna(low) or pd.isna(high)):
-                interval = f"{number(low, table[column])}–{number(high, table[column])}"
-        return Cell(number(value, table[column]), interval, number=True)
-    if pd.isna(value) or value == "":
-        return Cell("–")
-    if column in ("architecture", "model", "first", "second"):
-        return Cell(capital(title(str(value))))
-    if column == "weights":
-        # Of a long path the file's name tells which it is.
-        random = value == "random"
-        return Cell("random weights" if random else Path(str(value)).name, warn=random)
-    return Cell(str(value))
-
-
-def number(value: float, column: pd.Series) -> str:
-    """Counts with thousands apart, shares with 3 decimals, large measures with fewer."""
-    if pd.isna(value):
-        return "–"
-    if pd.api.types.is_integer_dtype(column) or (column.dropna() % 1 == 0).all() and value > 1:
-        return f"{value:,.0f}"
-    if math.isinf(value):
-        return "∞"
-    return f"{value:.3f}" if abs(value) < 10 else f"{value:,.1f}"
 
 
 # ------------------------------------------------------- notebooks, parameters

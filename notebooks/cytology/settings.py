@@ -339,6 +339,11 @@ def cores() -> int:
     """
     if "CYTOLOGY_CORES" in os.environ:
         return int(os.environ["CYTOLOGY_CORES"])
+    return all_cores()
+
+
+def all_cores() -> int:
+    """Processor cores that the system gives to this process."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -246,6 +246,11 @@ def table_if_there(run: Path, name: str, **keys) -> pd.DataFrame:
     return rows
 
 
+def is_number(column: pd.Series) -> bool:
+    """Whether a column holds numbers; truth values are words."""
+    return pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
+
+
 def readable(table: pd.DataFrame, columns: str):
     """Some columns of a table for a reader, numbers with their intervals: `0.812 (0.745 to 0.870)`.
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from cytology import headless
 from cytology.caveats import caveats
 from cytology.report import write_report
-from cytology.settings import short
+from cytology.settings import NETWORK_TITLE, short
 from cytology.tables import read_table
 from cytology.verification import in_words
 
@@ -146,8 +146,9 @@ def print_comparison(folder: Path) -> None:
     if not (folder / "tables" / "comparison.csv").is_file():
         return
     table = read_table(folder, "tables/comparison.csv")
-    first = "architecture weights accuracy precision recall f1 loss auc auc_low auc_high".split()
+    first = "architecture weights auc auc_low auc_high accuracy precision recall f1 loss".split()
     columns = [name for name in first if name in table]
+    table = table.replace({"architecture": NETWORK_TITLE})
     if "weights" in table:  # of a long path the file's name tells which it is
         table["weights"] = [Path(str(value)).name for value in table["weights"]]
     while True:

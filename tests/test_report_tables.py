@@ -1,0 +1,80 @@
+"""Tables of results as the report shows them."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from cytology.report_tables import Cell, number, results
+from cytology.tables import write_table
+
+
+@pytest.fixture
+def shown(tmp_path):
+    """What `results` makes of a table."""
+
+    def make(columns, *names, **options):
+        write_table(tmp_path, "t.csv", pd.DataFrame(columns))
+        return results(tmp_path, "t.csv", names, **options)
+
+    return make
+
+
+def headings(table):
+    return [heading["text"] for heading in table["headings"]]
+
+
+def test_a_missing_table_is_empty(tmp_path):
+    assert results(tmp_path, "t.csv") == {}
+
+
+def test_bounds_stand_below_their_number(shown):
+    auc = {"auc": [-0.04, 0.9], "auc_low": [-0.284, np.nan], "auc_high": [0.207, np.nan]}
+    table = shown({"architecture": ["mobilenetv2", "own"]} | auc)
+    assert headings(table) == ["architecture", "AUC"] and table["intervals"]
+    minus = "\N{MINUS SIGN}"
+    first = [Cell("MobileNetV2"), Cell(f"{minus}0.040", f"{minus}0.284 to 0.207", number=True)]
+    assert table["rows"][0] == first
+    assert table["rows"][1][1] == Cell("0.900", number=True)
+
+
+def test_what_is_the_same_in_every_row_stands_once(shown):
+    columns = {"architecture": ["a", "b"], "weights": ["random"] * 2, "images": [1210] * 2}
+    columns |= {"auc": [0.7, 0.7], "protocol": ["original"] * 2, "groups": [20, 4]}
+    table = shown(columns)
+    assert headings(table) == ["architecture", "AUC", "groups"], "equal metrics are results"
+    assert table["same"] == {
+        "weights": Cell("random weights", warn=True),
+        "images": Cell("1,210", number=True),
+        "protocol": Cell("original", warn=True),
+    }
+
+
+def test_one_row_is_shown_whole(shown):
+    table = shown({"architecture": ["a"], "weights": ["random"], "images": [121]})
+    assert headings(table) == ["architecture", "weights", "images"] and table["same"] == {}
+
+
+def test_columns_are_those_asked_for_in_their_order_and_rows_of_one_family(shown):
+    columns = {"family": ["x", "y", "y"], "p": [0.1, 0.2, 0.3], "auc": [0.5, 0.6, 0.7]}
+    table = shown(columns, "auc", "p", "nowhere", family="y")
+    assert headings(table) == ["AUC", "P"]
+    assert [[each.text for each in row] for row in table["rows"]] == [
+        ["0.600", "0.200"],
+        ["0.700", "0.300"],
+    ]
+
+
+@pytest.mark.parametrize(
+    "values, name, words",
+    [
+        ([1320, 7], "images", ["1,320", "7"]),
+        ([20.0, np.nan], "groups", ["20", "–"]),
+        ([0.0, 1.0], "auc", ["0.000", "1.000"]),
+        ([29.54, 7.62, 0.0], "inflation", ["29.5", "7.6", "0.0"]),
+        ([1.5, np.inf], "temperature", ["1.500", "∞"]),
+        ([1234.56, 0.5], "loss", ["1,234.6", "0.5"]),
+    ],
+)
+def test_numbers_of_a_column_have_equally_many_decimals(values, name, words):
+    column = pd.Series(values, name=name)
+    assert [number(value, column) for value in column] == words
