@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cytology.report_tables import Cell, number, results
+from cytology.report_tables import Cell, results
 from cytology.tables import write_table
 
 
@@ -62,19 +62,3 @@ def test_columns_are_those_asked_for_in_their_order_and_rows_of_one_family(shown
         ["0.600", "0.200"],
         ["0.700", "0.300"],
     ]
-
-
-@pytest.mark.parametrize(
-    "values, name, words",
-    [
-        ([1320, 7], "images", ["1,320", "7"]),
-        ([20.0, np.nan], "groups", ["20", "–"]),
-        ([0.0, 1.0], "auc", ["0.000", "1.000"]),
-        ([29.54, 7.62, 0.0], "inflation", ["29.5", "7.6", "0.0"]),
-        ([1.5, np.inf], "temperature", ["1.500", "∞"]),
-        ([1234.56, 0.5], "loss", ["1,234.6", "0.5"]),
-    ],
-)
-def test_numbers_of_a_column_have_equally_many_decimals(values, name, words):
-    column = pd.Series(values, name=name)
-    assert [number(value, column) for value in column] == words

@@ -22,6 +22,7 @@ Imports point one way, downwards in this list:
 ``widgets``                a slider and an upload button, where a person looks on
 ``figures``                a figure saved with its caption, and shown with it
 ``summary``                the comparison in words
+``readable``               names, numbers and tables as people read them
 ``simulation``             studies whose truth is known, to check intervals and tests
 ``domains``                one stain or site left out of training, and judged
 ``robustness``             predictions of shifted pictures, and how they change

@@ -249,7 +249,13 @@ def quiet():
 
 # JupyterLab's own page without what it would load from the network: RequireJS, MathJax, Mermaid
 # and the widgets. Executed notebooks hold tables, text and PNG pictures, which need none of them.
+# Code among the outputs (`show`) looks like code in a cell, as it does in JupyterLab.
 OFFLINE = """{%- extends 'lab/index.html.j2' -%}
+{%- block html_head_css -%}
+{{ super() }}
+<style>.jp-RenderedMarkdown .highlight pre { font-family: var(--jp-code-font-family);
+  font-size: var(--jp-code-font-size); line-height: var(--jp-code-line-height) }</style>
+{%- endblock -%}
 {%- block html_head_js -%}{%- endblock -%}
 {%- block html_head_js_mathjax -%}{%- endblock -%}
 {%- block html_head_js_mermaidjs -%}{%- endblock -%}

@@ -12,12 +12,11 @@ import pandas as pd
 from cytology.caveats import caveats
 from cytology.known_failures import known_failures
 from cytology.predictions import trained
+from cytology.readable import capital, is_number, title
 from cytology.settings import NETWORK_TITLE, file_hash, plural, short, versions
-from cytology.summary import capital, title
 from cytology.tables import (
     TRAINING_NOTEBOOKS,
     WRITTEN_BY,
-    is_number,
     json_if_there,
     table_if_there,
     write_text,

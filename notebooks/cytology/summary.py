@@ -2,10 +2,10 @@
 
 import pandas as pd
 
-from cytology.evaluation import ENSEMBLE, OUT_OF_FOLD
+from cytology.evaluation import OUT_OF_FOLD
 from cytology.intervals import span
+from cytology.readable import capital, title
 from cytology.settings import NETWORK_TITLE, plural
-from cytology.shortcuts import BASELINE
 from cytology.significance import ALPHA, in_words, is_separated
 
 LEAKS = (
@@ -15,18 +15,6 @@ LEAKS = (
 RANDOM = (
     "No pretrained weights: this run shows the machinery and ranks nothing. No winner is named."
 )
-
-
-def title(model: str) -> str:
-    """A model's name for readers: `DenseNet121, 8 orientations`, `the ensemble`."""
-    first, *rest = model.split(", ")
-    name = "the ensemble" if first == ENSEMBLE else NETWORK_TITLE.get(first, first)
-    return ", ".join([name.replace(BASELINE, "size and colour"), *rest])
-
-
-def capital(sentence: str) -> str:
-    """A sentence, or a name, with a capital first letter and no other changed."""
-    return sentence[0].upper() + sentence[1:]
 
 
 def summary(

@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from cytology.networks import NETWORKS
-from cytology.settings import NETWORK_TITLE, InputError, MachineError, short
+from cytology.settings import InputError, MachineError, short
 
 UNFINISHED = ".unfinished-"  # what a file is called until it is whole
 VERIFICATION = "verification.json"  # how the run compared with the same run again
@@ -244,38 +244,6 @@ def table_if_there(run: Path, name: str, **keys) -> pd.DataFrame:
     for column, value in keys.items():
         rows = rows[rows[column] == value]
     return rows
-
-
-def is_number(column: pd.Series) -> bool:
-    """Whether a column holds numbers; truth values are words."""
-    return pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
-
-
-def readable(table: pd.DataFrame, columns: str):
-    """Some columns of a table for a reader, numbers with their intervals: `0.812 (0.745 to 0.870)`.
-
-    `columns` are names with spaces between; those that the table lacks are passed over. Networks
-    have their titles.
-    """
-    shown = {}
-    for name in filter(table.__contains__, columns.split()):
-        values = table[name].replace(NETWORK_TITLE)
-        if f"{name}_low" in table:
-            low, high = table[f"{name}_low"], table[f"{name}_high"]
-            shown[name] = [
-                ("" if pd.isna(x) else f"{x:.3f}")
-                + ("" if pd.isna(a) else f" ({a:.3f} to {b:.3f})")
-                for x, a, b in zip(values, low, high, strict=True)
-            ]
-        elif name == "p" or name.startswith("p_"):
-            shown[name] = [
-                "" if pd.isna(p) else "< 0.001" if p < 0.001 else f"{p:.2g}" for p in values
-            ]
-        else:
-            shown[name] = values
-    return (
-        pd.DataFrame(shown).style.format(precision=3, na_rep="", escape="html").hide(axis="index")
-    )
 
 
 def write_json(run: Path, name: str, content: dict) -> None:

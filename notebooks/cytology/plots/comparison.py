@@ -8,8 +8,8 @@ from sklearn.metrics import precision_recall_curve, roc_curve
 
 from cytology.intervals import span
 from cytology.plots.style import GREY, NETWORK_COLOUR, NETWORK_LINE, grid
+from cytology.readable import title
 from cytology.settings import NETWORK_TITLE
-from cytology.summary import title
 
 
 def colour_of(model: str) -> str:

@@ -7,8 +7,8 @@ from matplotlib.figure import Figure
 
 from cytology.plots.comparison import colour_of
 from cytology.plots.style import GREY, NETWORK_COLOUR, NETWORK_LINE, grid
+from cytology.readable import capital, title
 from cytology.settings import NETWORK_TITLE, plural
-from cytology.summary import capital, title
 
 RULE_MARKER = {"half": "o", "youden": "D", "sensitivity": "^"}
 RULE_TITLE = {"half": "at 0.5", "youden": "Youden", "sensitivity": "wanted sensitivity"}

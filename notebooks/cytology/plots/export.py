@@ -9,9 +9,9 @@ from cytology.plots.style import GREY, NETWORK_COLOUR, NETWORK_MARKER, WRONG
 from cytology.settings import NETWORK_TITLE
 
 PANELS = {
-    "megabytes": "size in MB",
-    "latency": "one image in ms",
-    "largest_difference": "largest difference of the logit",
+    "megabytes": ("How large is the file?", "size in MB"),
+    "latency": ("How long does an image take?", "one image in ms"),
+    "largest_difference": ("Does it say the same?", "largest difference of the logit"),
 }
 EXACT = 1e-8  # stands for 0, which has no place on a logarithmic axis
 
@@ -23,7 +23,7 @@ def exports(table: pd.DataFrame) -> Figure:
     """
     formats = in_order(table)
     figure, axes = plt.subplots(1, len(PANELS), figsize=(12, 0.5 * len(formats) + 1.7), sharey=True)
-    for axis, (column, label) in zip(axes, PANELS.items(), strict=True):
+    for axis, (column, (title, label)) in zip(axes, PANELS.items(), strict=True):
         middle = (table["architecture"].nunique() - 1) / 2
         for place, (name, rows) in enumerate(table.groupby("architecture", sort=False)):
             axis.scatter(
@@ -37,7 +37,7 @@ def exports(table: pd.DataFrame) -> Figure:
                 zorder=3,
                 label=NETWORK_TITLE[name],
             )
-        axis.set(xlabel=label, xscale="log")
+        axis.set(title=title, xlabel=label, xscale="log")
         axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: plain(value)))
         axis.grid(axis="x", color="#dddddd", linewidth=0.8)
     small_steps(axes[:2])

@@ -90,25 +90,34 @@ def calibration_curves(judged: pd.DataFrame, reference: int) -> Figure:
     figure, axes = plt.subplots(
         1, len(networks), figsize=(4.2 * len(networks) + 0.6, 4.2), sharey=True, squeeze=False
     )
-    parts = (
-        (0, "untouched", -0.006, "o", None),
-        (reference, f"strength {reference}, all shifts", 0.006, "D", "white"),
-    )
+    parts = ((0, -0.006, "o", None), (reference, 0.006, "D", "white"))
     for axis, network in zip(axes[0], networks, strict=True):
-        axis.plot([0, 1], [0, 1], color=GREY, linestyle=":", label="as said")
-        for strength, label, aside, marker, face in parts:
+        axis.plot([0, 1], [0, 1], color=GREY, linestyle=":")
+        for strength, aside, marker, face in parts:
             rows = judged[(judged["architecture"] == network) & (judged["strength"] == strength)]
             said, true, low, high = reliability(rows)
             colour = NETWORK_COLOUR[network] if strength == 0 else "black"
             axis.errorbar(
                 said + aside, true, [true - low, high - true], fmt=marker + "-", color=colour,
-                markerfacecolor=face or colour, linewidth=1.8, capsize=3, markersize=7, label=label,
+                markerfacecolor=face or colour, linewidth=1.8, capsize=3, markersize=7,
                 elinewidth=1.2,
             )  # fmt: skip
         axis.set(title=NETWORK_TITLE[network], xlabel="probability of malignant, as said")
         axis.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
-        axis.legend(loc="upper left", fontsize=9)
     axes[0][0].set_ylabel("share that was malignant")
+    marks = [
+        plt.Line2D([], [], color=GREY, linestyle=":", label="as said"),
+        plt.Line2D([], [], color=GREY, marker="o", label="coloured: untouched"),
+        plt.Line2D(
+            [],
+            [],
+            color="black",
+            marker="D",
+            markerfacecolor="white",
+            label=f"strength {reference}, all shifts",
+        ),  # fmt: skip
+    ]
+    figure.legend(handles=marks, loc="outside lower center", ncols=3)
     return figure
 
 

@@ -1,0 +1,135 @@
+"""Names, numbers and tables as people read them: in notebooks, figures, the report and the card."""
+
+import numpy as np
+import pandas as pd
+
+from cytology.evaluation import ENSEMBLE
+from cytology.settings import NETWORK_TITLE
+from cytology.shortcuts import BASELINE
+
+HEADINGS = {
+    "f1": "F1",
+    "auc": "AUC",
+    "p": "P",
+    "p_holm": "P (Holm)",
+    "p_mcnemar": "P (McNemar)",
+    "p_delong": "P (DeLong)",
+    "auc_first": "AUC first",
+    "auc_second": "AUC second",
+    "auc_lowest": "AUC lowest",
+    "auc_highest": "AUC highest",
+    "auc_mixed": "AUC mixed",
+    "auc_drop": "drop of AUC",
+    "mcc": "MCC",
+    "ece": "ECE",
+    "ace": "ACE",
+    "brier": "Brier score",
+    "inflation": "inflation (points)",
+    "latency": "ms an image",
+    "megabytes": "MB",
+}
+# The ways to split of the leakage audit.
+PROTOCOLS = {
+    "images_random": "augment, then split at random",
+    "copies_together": "copies of an image together",
+    "patients_together": "whole groups together",
+}
+# Of numbers that are no shares.
+FORMATS = dict.fromkeys(
+    ["inflation", "megabytes", "latency", "feature_seconds", "training_seconds"]
+    + ["images_per_second"],
+    ",.1f",
+)
+FORMATS |= {"largest_difference": ".1e", "pixel_difference": ".0f"}
+NOTHING = "–"
+
+
+def title(model: str) -> str:
+    """A model's name for readers: `DenseNet121, 8 orientations`, `the ensemble`."""
+    first, *rest = model.split(", ")
+    name = "the ensemble" if first == ENSEMBLE else NETWORK_TITLE.get(first, first)
+    return ", ".join([name.replace(BASELINE, "size and colour"), *rest])
+
+
+def capital(sentence: str) -> str:
+    """A sentence, or a name, with a capital first letter and no other changed."""
+    return sentence[:1].upper() + sentence[1:]
+
+
+def heading(column: str) -> str:
+    """A column's name for readers."""
+    return HEADINGS.get(column, column.replace("_", " "))
+
+
+def is_number(column: pd.Series) -> bool:
+    """Whether a column holds numbers; truth values are words."""
+    return pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
+
+
+def are_counts(column: pd.Series) -> bool:
+    """Whether a column holds whole numbers, and not only shares of 0 and 1."""
+    known = column.dropna()
+    return len(known) > 0 and bool((known % 1 == 0).all()) and known.max() > 1
+
+
+def number(value: float, column: pd.Series) -> str:
+    """A number of a column: counts with thousands apart, shares with 3 decimals, P from 0.001."""
+    if pd.isna(value):
+        return NOTHING
+    if np.isinf(value):
+        return "∞"
+    name = str(column.name)
+    if (name == "p" or name.startswith("p_")) and value < 0.001:
+        return "< 0.001"
+    if are_counts(column) and name not in FORMATS:
+        return f"{value:,.0f}"
+    largest = column[np.isfinite(column)].abs().max()
+    shape = FORMATS.get(name, ".3f" if largest < 100 else ",.1f")
+    mantissa, e, exponent = f"{value:{shape}}".partition("e")
+    return mantissa.replace("-", "\N{MINUS SIGN}") + e + exponent
+
+
+def interval(row: pd.Series, name: str, column: pd.Series) -> str:
+    """The bounds `name_low` and `name_high` of a number, as `0.745 to 0.870`; empty without."""
+    low, high = row.get(f"{name}_low", np.nan), row.get(f"{name}_high", np.nan)
+    if pd.isna(low) or pd.isna(high):
+        return ""
+    return f"{number(low, column)} to {number(high, column)}"
+
+
+def word(value, column: str) -> str:
+    """A value that is no number, in words; empty if there is none."""
+    if isinstance(value, bool | np.bool_):
+        return "yes" if value else "no"
+    if pd.isna(value):
+        return ""
+    if column in ("architecture", "model", "first", "second") and value:
+        return capital(title(str(value)))
+    return PROTOCOLS.get(value, str(value)) if column == "protocol" else str(value)
+
+
+def readable(table: pd.DataFrame, columns: str):
+    """Some columns of a table for a reader, styled: numbers with their intervals below.
+
+    `columns` are names with spaces between; those that the table lacks are passed over. Networks
+    have their titles.
+    """
+    shown, numbers = {}, []
+    for name in filter(table.__contains__, columns.split()):
+        column = table[name]
+        if is_number(column):
+            numbers.append(heading(name))
+            bounds = [interval(row, name, column) for _, row in table.iterrows()]
+            shown[heading(name)] = [
+                number(value, column) + (f"\n({bound})" if bound else "")
+                for value, bound in zip(column, bounds, strict=True)
+            ]
+        else:
+            shown[heading(name)] = [word(value, name) for value in column]
+    aligned = {
+        name: [{"selector": "td, th", "props": f"text-align: {side}; white-space: pre"}]
+        for name in shown
+        for side in ["right" if name in numbers else "left"]
+    }
+    style = pd.DataFrame(shown).style.format(escape="html").hide(axis="index")
+    return style.set_table_styles(aligned)

@@ -1,0 +1,75 @@
+"""Names, numbers and tables as people read them."""
+
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from cytology.readable import number, readable, title, word
+
+
+def cells(page):
+    return re.findall(r"<t[dh]\b[^>]*>(.*?)</t[dh]>", page, re.DOTALL)
+
+
+def test_a_reader_sees_titles_and_numbers_with_their_intervals():
+    table = pd.DataFrame(
+        {"architecture": ["mobilenetv2", "<b>"], "auc": [0.8119, np.nan], "p_holm": [0.0004, 0.25]}
+    ).assign(auc_low=[0.7454, np.nan], auc_high=[0.8701, np.nan], images=[40, 7])
+    assert cells(readable(table, "architecture auc p_holm images sites").to_html()) == [
+        *("architecture", "AUC", "P (Holm)", "images"),
+        *("MobileNetV2", "0.812\n(0.745 to 0.870)", "&lt; 0.001", "40"),
+        *("&lt;b&gt;", "–", "0.250", "7"),
+    ]
+
+
+def test_numbers_stand_right_and_words_left():
+    page = readable(pd.DataFrame({"model": ["ensemble"], "auc": [0.5]}), "model auc").to_html()
+    aligned = re.findall(r"col(\d).*?text-align: (\w+)", page.split("<table")[0], re.DOTALL)
+    assert dict(aligned) == {"0": "left", "1": "right"}
+
+
+def test_an_empty_table_has_its_headings():
+    assert cells(readable(pd.DataFrame({"auc": []}), "auc").to_html()) == ["AUC"]
+
+
+@pytest.mark.parametrize(
+    "values, name, words",
+    [
+        ([1320, 7], "images", ["1,320", "7"]),
+        ([20.0, np.nan], "groups", ["20", "–"]),
+        ([0.0, 1.0], "auc", ["0.000", "1.000"]),
+        ([-0.04, 0.9], "mcc", ["\N{MINUS SIGN}0.040", "0.900"]),
+        ([29.54, 7.62, 0.0], "inflation", ["29.5", "7.6", "0.0"]),
+        ([1.5, np.inf], "temperature", ["1.500", "∞"]),
+        ([1234.56, 0.5], "loss", ["1,234.6", "0.5"]),
+        ([0.0004, 0.0312], "p_holm", ["< 0.001", "0.031"]),
+        ([3.2e-06, 1.8], "largest_difference", ["3.2e-06", "1.8e+00"]),
+        ([0.0, 1.0], "pixel_difference", ["0", "1"]),
+    ],
+)
+def test_numbers_of_a_column_have_one_shape(values, name, words):
+    column = pd.Series(values, name=name)
+    assert [number(value, column) for value in column] == words
+
+
+@pytest.mark.parametrize(
+    "value, column, words",
+    [
+        ("densenet121, 8 orientations", "model", "DenseNet121, 8 orientations"),
+        ("ensemble", "second", "The ensemble"),
+        ("copies_together", "protocol", "copies of an image together"),
+        (True, "agrees", "yes"),
+        (np.False_, "agrees", "no"),
+        (np.nan, "recipe", ""),
+        ("half", "rule", "half"),
+    ],
+)
+def test_words(value, column, words):
+    assert word(value, column) == words
+
+
+def test_a_title_in_the_middle_of_a_sentence():
+    assert title("baseline (size and colour)") == "size and colour"
+    assert title("ensemble, 8 orientations") == "the ensemble, 8 orientations"
