@@ -1,6 +1,7 @@
 """The whole series, executed through `run_all.py` with profile smoke: tiny, but real."""
 
 import os
+import re
 import subprocess
 import sys
 from collections import defaultdict
@@ -10,6 +11,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
+from nbclient import NotebookClient
+from nbformat import from_dict
+from papermill.iorw import load_notebook_node
+from papermill.parameterize import parameterize_notebook
 from PIL import Image
 
 from cytology.leakage import LABELS, PROTOCOLS
@@ -20,6 +26,7 @@ from cytology.settings import ARCHITECTURE_NAMES, NETWORK_TITLE, PROJECT_ROOT
 from cytology.shifts import SHIFTS, STRENGTHS
 from cytology.summary import listed
 from cytology.tables import UNFINISHED, read_json, read_table, written_by
+from cytology.verification import compare
 
 # Python runs this when it starts: it notes which files of the run each process opens and writes.
 TRACE = """
@@ -307,3 +314,26 @@ def test_fine_tuning_moves_the_headline_to_test(tmp_path):
     assert row["judged_on"] == "test" and row["recipe"] == "head, then every layer"
     history = read_table(run, "mobilenetv2/history.csv")
     assert set(history["stage"]) == {"head", "fine_tune"}
+
+
+@pytest.mark.slow
+def test_no_cell_surprises_when_run_again(smoke, tmp_path, monkeypatch):
+    """Each cell twice, then all once more from the last to the first: the tables are the same."""
+    monkeypatch.setenv("CYTOLOGY_HEADLESS", "1")
+    profile = yaml.safe_load((PROJECT_ROOT / "notebooks/profiles/smoke.yaml").read_text("utf-8"))
+    run = tmp_path / "run"
+    profile |= {"run_dir": str(run), "weights": "random"}
+    for path in sorted((PROJECT_ROOT / "notebooks").glob("[0-9]*.ipynb")):
+        page = load_notebook_node(str(path))
+        named = re.findall(r"(?m)^(\w+) = ", page.cells[3].source)
+        page = parameterize_notebook(
+            page, {name: profile[name] for name in named if name in profile}
+        )
+        code = [cell for cell in page.cells if cell.cell_type == "code"]
+        again = [cell for cell in code for _ in range(2)] + code[::-1]
+        page.cells = [from_dict(cell | {"id": f"{place}"}) for place, cell in enumerate(again)]
+        folder = {"metadata": {"path": str(PROJECT_ROOT / "notebooks")}}
+        NotebookClient(page, timeout=600, kernel_name="python3", resources=folder).execute()
+    files, different = compare(smoke[1], run)
+    different = different[different["file"] != "run.json"]  # run_all.py's own
+    assert len(files) > 40 and different.empty, different.to_string()
