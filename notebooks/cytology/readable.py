@@ -68,6 +68,8 @@ def is_number(column: pd.Series) -> bool:
 
 def are_counts(column: pd.Series) -> bool:
     """Whether a column holds whole numbers, and not only shares of 0 and 1."""
+    if pd.api.types.is_integer_dtype(column):
+        return True
     known = column.dropna()
     return len(known) > 0 and bool((known % 1 == 0).all()) and known.max() > 1
 
