@@ -212,7 +212,7 @@ def test_the_fingerprint_changes_with_an_image_and_not_with_time(root, smear, ca
 def test_a_run_made_with_other_data_is_refused(tmp_path, root, cache):
     run = tmp_path / "run"
     write_json(run, "dataset.json", described(root, cache))
-    assert image_root(run, str(root)) == root
+    assert image_root(run, str(root)) == image_root(run, "") == root
     assert "holds" in refused(image_root, run, "sample")
     assert f"`data` is {next(iter(PUBLISHED))}" in refused(image_root, run, next(iter(PUBLISHED)))
     shutil.rmtree(root)
@@ -243,3 +243,8 @@ def test_the_sample_is_drawn_once_and_keeps_its_own_columns(tmp_path, monkeypatc
     monkeypatch.setattr(datasets, "draw_sample", None)
     again = load("sample", sample_images=8, sample_patients=4)
     pd.testing.assert_frame_equal(again.images, listing.images)
+
+
+def test_notebook_01_wants_data_to_be_named():
+    with pytest.raises(InputError, match="`data` is empty: name a folder"):
+        load("")

@@ -113,7 +113,9 @@ def test_same_parameter_has_the_same_default_everywhere_and_is_profile_quick():
     quick = yaml.safe_load((PROJECT_ROOT / "notebooks/profiles/quick.yaml").read_text("utf-8"))
     for name in NOTEBOOKS:
         for parameter, value in parameters(name).items():
-            if parameter not in FIXED_PARAMETERS:
+            if parameter == "data" and not name.startswith("01_"):
+                assert value == "", "who works by hand names the data once, in notebook 01"
+            elif parameter not in FIXED_PARAMETERS:
                 assert quick[parameter] == value, (name, parameter)
 
 

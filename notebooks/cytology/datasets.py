@@ -57,6 +57,10 @@ def load(
 
     `of_published` are the parameters of `sources.published`. Raises `InputError`.
     """
+    if not data:
+        raise InputError(
+            "Parameter `data` is empty: name a folder of images in two classes, or `sample`."
+        )
     if data == "sample":
         return sample(sample_images, sample_patients)
     if data in PUBLISHED:
@@ -132,9 +136,9 @@ def describe(data: str, listing: Listing, manifest: pd.DataFrame, rejected: pd.D
 
 
 def image_root(run: Path, data: str) -> Path:
-    """Where the run's images lie; `InputError` if the run was made with other data."""
+    """Where the run's images lie; `InputError` if `data` is named and is not what 01 read."""
     made_with = read_json(run, "dataset.json")
-    wanted = named(data)
+    wanted = named(data) if data else made_with["data"]
     if made_with["data"] != wanted:
         raise InputError(
             f"{short(run)} holds {made_with['data']}, but `data` is {wanted}: "

@@ -203,7 +203,7 @@ def check_parameters(**values) -> None:
         raise InputError("`train_head` and `fine_tune` are both false: nothing would be trained.")
     if values.get("fine_tune_from") and values.get("fine_tune") is False:
         raise InputError("`fine_tune_from` names a block, but `fine_tune` is false: make it true.")
-    if values.get("data", "sample") not in DATA_WORDS and "run_dir" in values:
+    if values.get("data") and values["data"] not in DATA_WORDS and "run_dir" in values:
         run, data = resolve(values["run_dir"]), resolve(values["data"])
         if run == data or data in run.parents:
             raise InputError(
