@@ -49,9 +49,17 @@ def test_what_is_the_same_in_every_row_stands_once(shown):
     }
 
 
-def test_one_row_is_shown_whole(shown):
-    table = shown({"architecture": ["a"], "weights": ["random"], "images": [121]})
-    assert headings(table) == ["architecture", "weights", "images"] and table["same"] == {}
+def test_of_one_row_the_metrics_and_the_name_remain(shown):
+    table = shown({"architecture": ["a"], "recipe": ["head"], "images": [121], "auc": [0.7]})
+    assert headings(table) == ["architecture", "AUC"] and list(table["same"]) == [
+        "recipe",
+        "images",
+    ]
+
+
+def test_a_table_without_rows(shown):
+    table = shown({"architecture": [], "auc": []})
+    assert headings(table) == ["architecture", "AUC"] and table["rows"] == []
 
 
 def test_columns_are_those_asked_for_in_their_order_and_rows_of_one_family(shown):

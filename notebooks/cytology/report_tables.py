@@ -47,9 +47,8 @@ def results(run: Path, name: str, shown: tuple[str, ...] = (), family: str = "")
 
 
 def is_same(column: pd.Series) -> bool:
-    """Whether a column of words or counts says the same in every one of several rows."""
-    told = not is_number(column) or are_counts(column)
-    return told and len(column) > 1 and column.nunique(dropna=False) == 1
+    """Whether a column of words or counts says the same in every row."""
+    return (not is_number(column) or are_counts(column)) and column.nunique(dropna=False) == 1
 
 
 def cell(row: pd.Series, column: str, table: pd.DataFrame) -> Cell:
