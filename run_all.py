@@ -59,7 +59,7 @@ def answer(arguments: argparse.Namespace, root: Path):
         if arguments.list:
             print_list(project)
             return Outcome(0, listed=series.find_notebooks(project.notebooks))
-        if arguments.jobs < 1:
+        if arguments.jobs is not None and arguments.jobs < 1:
             raise InputError(
                 f"--jobs is {arguments.jobs}; it must be a whole number of at least 1."
             )
@@ -78,7 +78,7 @@ def answer(arguments: argparse.Namespace, root: Path):
             folds=arguments.folds,
         )
         folder = plan.run
-        return Outcome(run(plan, arguments.jobs, arguments.dask), folder)
+        return Outcome(run(plan, arguments.jobs or 1, arguments.dask), folder)
     except InputError as refusal:
         print(refusal, file=sys.stderr)
         return Outcome(1 if isinstance(refusal, MachineError) else 2, folder, str(refusal))
@@ -135,7 +135,10 @@ def parse(argv: list[str]) -> argparse.Namespace:
     )
     where = parser.add_mutually_exclusive_group()
     where.add_argument(
-        "--jobs", type=int, default=1, metavar="N", help="run N notebooks at once (default: 1)"
+        "--jobs",
+        type=int,
+        metavar="N",
+        help="N notebooks at once (default: 1; --verify: as RUN)",
     )
     where.add_argument("--dask", metavar="ADDRESS", help="send notebooks to this Dask scheduler")
     add("--seeds", type=int, default=1, metavar="N", help="train again with N - 1 other seeds")
@@ -229,8 +232,12 @@ def execute_all(plan, tasks: list, journal, jobs: int, dask: str | None) -> dict
         return together(tasks, executor, journal)
 
 
-def verify(project, folder: Path, jobs: int) -> int:
-    """Run a finished run again from its images and compare every table; returns the exit code."""
+def verify(project, folder: Path, jobs: int | None) -> int:
+    """Run a finished run again from its images and compare every table; returns the exit code.
+
+    As many notebooks at once as the run had, unless `jobs` says otherwise: how the last bits round
+    hangs on the cores that each of them has.
+    """
     from cytology import series, verification
     from cytology.journal import sole_run
     from cytology.terminal import print_verification
@@ -241,7 +248,8 @@ def verify(project, folder: Path, jobs: int) -> int:
         again = verification.scratch(folder)
         # A cache of its own: what was computed before proves nothing.
         with variable("CYTOLOGY_CACHE", str(again / "cache")):
-            code = run(series.plan_again(project, record, again), jobs)
+            at_once = jobs or record.get("notebooks_at_once") or 1
+            code = run(series.plan_again(project, record, again), at_once)
         if code:
             return code
         files, found = verification.compare(folder, again)

@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cytology.readable import number, readable, title, word
+from cytology.leakage import PROTOCOLS
+from cytology.readable import PROTOCOL_TITLE, number, readable, title, word
 
 
 def cells(page):
@@ -31,7 +32,22 @@ def test_numbers_stand_right_and_words_left():
 
 
 def test_an_empty_table_has_its_headings():
-    assert cells(readable(pd.DataFrame({"auc": []}), "auc").to_html()) == ["AUC"]
+    empty = pd.DataFrame({"auc": pd.Series([], dtype=float), "model": pd.Series([], dtype=str)})
+    assert cells(readable(empty, "auc model").to_html()) == ["AUC", "model"]
+
+
+def test_numbers_among_missing_ones_are_numbers():
+    table = pd.DataFrame({"auc": [1.23456789, None]}, dtype=object)
+    assert cells(readable(table, "auc").to_html()) == ["AUC", "1.235", "–"]
+
+
+def test_bounds_have_decimals_where_their_numbers_are_whole():
+    table = pd.DataFrame({"loss": [0.0, 2.0], "loss_low": [0.0, 0.4], "loss_high": [0.5, 3.0]})
+    assert cells(readable(table, "loss").to_html())[2] == "2\n(0.400 to 3)"
+
+
+def test_every_way_to_split_has_a_title():
+    assert PROTOCOL_TITLE.keys() == PROTOCOLS.keys()
 
 
 @pytest.mark.parametrize(
@@ -44,6 +60,7 @@ def test_an_empty_table_has_its_headings():
         ([-0.04, 0.9], "mcc", ["\N{MINUS SIGN}0.040", "0.900"]),
         ([29.54, 7.62, 0.0], "inflation", ["29.5", "7.6", "0.0"]),
         ([1.5, np.inf], "temperature", ["1.500", "∞"]),
+        ([-np.inf, -0.0004], "logit", ["\N{MINUS SIGN}∞", "0.000"]),
         ([1234.56, 0.5], "loss", ["1,234.6", "0.5"]),
         ([0.0004, 0.0312], "p_holm", ["< 0.001", "0.031"]),
         ([3.2e-06, 1.8], "largest_difference", ["3.2e-06", "1.8e+00"]),

@@ -43,7 +43,7 @@ def test_what_is_the_same_in_every_row_stands_once(shown):
     table = shown(columns)
     assert headings(table) == ["architecture", "AUC", "groups"], "equal metrics are results"
     assert table["same"] == {
-        "weights": Cell("random weights", warn=True),
+        "weights": Cell("random", warn=True),
         "images": Cell("1,210", number=True),
         "protocol": Cell("original", warn=True),
     }
@@ -55,6 +55,12 @@ def test_of_one_row_the_metrics_and_the_name_remain(shown):
         "recipe",
         "images",
     ]
+
+
+def test_what_is_nowhere_known_is_not_shown(shown):
+    columns = {"architecture": ["a", "b"], "auc": [0.7, 0.8], "auc_low": [np.nan] * 2}
+    table = shown(columns | {"auc_high": [np.nan] * 2, "p_mcnemar": [np.nan] * 2})
+    assert headings(table) == ["architecture", "AUC"] and not table["intervals"]
 
 
 def test_a_table_without_rows(shown):

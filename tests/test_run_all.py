@@ -113,6 +113,7 @@ def started(monkeypatch):
         (["-p", "val_share", "nan"], ["`val_share`", "0.05 to 0.4"]),
         (["-p", "predict_with", "resnet"], ["`predict_with`", "densenet121"]),
         (["--data", "nowhere"], ["`data`", "no folder", "nowhere"]),
+        (["--data", ""], ["`data` is empty", "name a folder"]),
         (["-p", "images", "nowhere"], ["`images`", "no file or folder", "nowhere"]),
     ],
 )

@@ -3,6 +3,7 @@
 Tiny pictures and random weights: what is tested is who sees what, never how well it does.
 """
 
+import logging
 import shutil
 from dataclasses import replace
 from functools import partial
@@ -601,3 +602,35 @@ def test_the_machinery_finds_the_accelerator_or_says_cpu():
 
     assert bool(tf.config.list_physical_devices("GPU")) == bool(GPUS)
     assert GPUS or device().startswith("CPU, ")
+
+
+def test_a_share_of_the_cores_is_told(monkeypatch):
+    from cytology import backend
+
+    monkeypatch.setattr(backend, "GPUS", [])
+    monkeypatch.setattr(backend, "all_cores", lambda: 8)
+    monkeypatch.setenv("CYTOLOGY_CORES", "2")
+    assert backend.device() == "CPU, 2 of 8 cores"
+    monkeypatch.setenv("CYTOLOGY_CORES", "8")
+    assert backend.device() == "CPU, 8 cores"
+
+
+def test_only_the_line_about_retracing_is_dropped(caplog):
+    logger = logging.getLogger("tensorflow")
+    with caplog.at_level("WARNING", "tensorflow"):
+        logger.addHandler(caplog.handler)
+        logger.warning("5 out of the last 5 calls to f triggered tf.function retracing.")
+        logger.warning("the disk is full")
+        logger.removeHandler(caplog.handler)
+    assert set(caplog.messages) == {"the disk is full"}
+
+
+def test_other_weights_for_a_while():
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    start = model.get_weights()
+    tuned = [weight + 1 for weight in start]
+    model.set_weights(tuned)
+    with pytest.raises(ZeroDivisionError), training.with_weights(model, start):
+        assert all(map(np.array_equal, model.get_weights(), start))
+        1 / 0  # noqa: B018
+    assert all(map(np.array_equal, model.get_weights(), tuned))

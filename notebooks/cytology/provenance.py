@@ -38,7 +38,7 @@ READS = {
     "07_comparison": (*SPLIT, "tables/appearance.csv")
     + _of_each("predictions.csv", "metrics.json", "orientations.csv", "timing.json")
     + ("grid/*/split.json", "grid/*/*/predictions.csv", "grid/*/*/metrics.json"),
-    "08_inference": (*SPLIT, "tables/thresholds.csv", "tables/calibration.csv")
+    "08_inference": (*SPLIT, "unseen.csv", "tables/thresholds.csv", "tables/calibration.csv")
     + _of_each("predictions.csv", "metrics.json", "model.keras"),
     "09_leakage_audit": ("dataset.json", "manifest.csv", "augmentation.json", "split.json")
     + _of_each("metrics.json"),

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+from pandas.io.formats.style import Styler
 
 from cytology.evaluation import ENSEMBLE
 from cytology.settings import NETWORK_TITLE
@@ -29,7 +30,7 @@ HEADINGS = {
     "megabytes": "MB",
 }
 # The ways to split of the leakage audit.
-PROTOCOLS = {
+PROTOCOL_TITLE = {
     "images_random": "augment, then split at random",
     "copies_together": "copies of an image together",
     "patients_together": "whole groups together",
@@ -79,15 +80,17 @@ def number(value: float, column: pd.Series) -> str:
     if pd.isna(value):
         return NOTHING
     if np.isinf(value):
-        return "∞"
+        return "∞" if value > 0 else "\N{MINUS SIGN}∞"
     name = str(column.name)
     if (name == "p" or name.startswith("p_")) and value < 0.001:
         return "< 0.001"
-    if are_counts(column) and name not in FORMATS:
+    if are_counts(column) and name not in FORMATS and value % 1 == 0:
         return f"{value:,.0f}"
-    largest = column[np.isfinite(column)].abs().max()
-    shape = FORMATS.get(name, ".3f" if largest < 100 else ",.1f")
+    largest = column[np.isfinite(column)].abs().max()  # NaN where nothing is finite
+    shape = FORMATS.get(name, ",.1f" if largest >= 100 else ".3f")
     mantissa, e, exponent = f"{value:{shape}}".partition("e")
+    if not set(mantissa) & set("123456789"):  # no minus before a zero
+        mantissa = mantissa.lstrip("-")
     return mantissa.replace("-", "\N{MINUS SIGN}") + e + exponent
 
 
@@ -107,16 +110,17 @@ def word(value, column: str) -> str:
         return ""
     if column in ("architecture", "model", "first", "second") and value:
         return capital(title(str(value)))
-    return PROTOCOLS.get(value, str(value)) if column == "protocol" else str(value)
+    return PROTOCOL_TITLE.get(value, str(value)) if column == "protocol" else str(value)
 
 
-def readable(table: pd.DataFrame, columns: str):
+def readable(table: pd.DataFrame, columns: str) -> Styler:
     """Some columns of a table for a reader, styled: numbers with their intervals below.
 
     `columns` are names with spaces between; those that the table lacks are passed over. Networks
     have their titles.
     """
     shown, numbers = {}, []
+    table = table.infer_objects()
     for name in filter(table.__contains__, columns.split()):
         column = table[name]
         if is_number(column):
@@ -133,5 +137,5 @@ def readable(table: pd.DataFrame, columns: str):
         for name in shown
         for side in ["right" if name in numbers else "left"]
     }
-    style = pd.DataFrame(shown).style.format(escape="html").hide(axis="index")
-    return style.set_table_styles(aligned)
+    style = pd.DataFrame(shown).style.format(escape="html").format_index(escape="html", axis=1)
+    return style.hide(axis="index").set_table_styles(aligned)

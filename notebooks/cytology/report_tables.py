@@ -24,7 +24,7 @@ def results(run: Path, name: str, shown: tuple[str, ...] = (), family: str = "")
 
     Columns `x_low` and `x_high` become the interval of `x`. Of `shown` columns, if any are named,
     and of rows of one `family`. What is the same in every row is in `same`, by its heading, and
-    no column.
+    no column; nor is what is nowhere known.
     """
     if not (run / name).is_file():
         return {}
@@ -35,14 +35,16 @@ def results(run: Path, name: str, shown: tuple[str, ...] = (), family: str = "")
     columns = [column for column in shown or table.columns if column in table]
     columns = [column for column in columns if column not in bounds]
     same = [column for column in columns[1:] if is_same(table[column])]
-    columns = [column for column in columns if column not in same]
+    unknown = [] if table.empty else [name for name in columns if table[name].isna().all()]
+    columns = [name for name in columns if name not in (*same, *unknown)]
+    rows = [[cell(row, column, table) for column in columns] for _, row in table.iterrows()]
     return {
         "headings": [
             {"text": heading(column), "number": is_number(table[column])} for column in columns
         ],
-        "rows": [[cell(row, column, table) for column in columns] for _, row in table.iterrows()],
+        "rows": rows,
         "same": {heading(column): cell(table.iloc[0], column, table) for column in same},
-        "intervals": any(f"{column}_low" in table for column in columns),
+        "intervals": any(cell.interval for row in rows for cell in row),
     }
 
 
@@ -57,9 +59,5 @@ def cell(row: pd.Series, column: str, table: pd.DataFrame) -> Cell:
     if is_number(table[column]):
         below = interval(row, column, table[column])
         return Cell(number(value, table[column]), below, number=True)
-    if column == "weights" and value:
-        # Of a long path the file's name tells which it is.
-        random = value == "random"
-        return Cell("random weights" if random else Path(str(value)).name, warn=random)
-    leaks = column == "protocol" and value == "original"
-    return Cell(word(value, column) or NOTHING, warn=leaks)
+    warn = (column, value) in (("weights", "random"), ("protocol", "original"))
+    return Cell(word(value, column) or NOTHING, warn=warn)

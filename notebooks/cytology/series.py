@@ -332,6 +332,10 @@ def make_plan(
         base = base | {key: stored[key] for key in base if key in stored}
     parameters = base | given | {"run_dir": str(run)}
     check_parameters(**{key: value for key, value in parameters.items() if key in PARAMETERS})
+    if not parameters["data"]:
+        raise InputError(
+            "Parameter `data` is empty: name a folder of images in two classes, or `sample`."
+        )
     check_paths(parameters)
     if run.exists() and not run.is_dir():
         raise InputError(f"The run folder {run} is a file.")

@@ -103,7 +103,7 @@ def is_one_line(text: str) -> bool:
 
 PARAMETERS = {
     "run_dir": Rule("folder that holds everything of this run", str),
-    "data": Rule("sample, breakhis, fnac, fnac2019, or a folder of images in two classes", str),
+    "data": Rule("sample, breakhis, fnac, fnac2019, a folder; empty after 01: what 01 read", str),
     "seed": Rule("one seed for Python, NumPy, Keras and the order of the data", int, 0, 2**32 - 1),
     "classes": Rule("folder names of the classes, like 'normal=B, cancer=M'", str),
     "patient_pattern": Rule("regular expression; its first group is the patient", str),

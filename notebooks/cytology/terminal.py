@@ -149,8 +149,6 @@ def print_comparison(folder: Path) -> None:
     first = "architecture weights auc auc_low auc_high accuracy precision recall f1 loss".split()
     columns = [name for name in first if name in table]
     table = table.replace({"architecture": NETWORK_TITLE})
-    if "weights" in table:  # of a long path the file's name tells which it is
-        table["weights"] = [Path(str(value)).name for value in table["weights"]]
     while True:
         text = table[columns].to_string(index=False, float_format="{:.3f}".format, line_width=None)
         if len(columns) <= 2 or max(map(len, text.splitlines())) <= WIDTH:

@@ -1,5 +1,6 @@
 """Training: cross-validated heads on frozen features, fine-tuning, and models that load again."""
 
+import contextlib
 import hashlib
 import time
 from dataclasses import dataclass
@@ -143,6 +144,17 @@ def features_for(
     """
     pictures = training_pictures(split, orientations)
     return frozen_features(extractor, images, pictures, key, batch_size)
+
+
+@contextlib.contextmanager
+def with_weights(model: keras.Model, weights: list[np.ndarray]):
+    """Give a model other weights for a while: frozen features are not those of a tuned network."""
+    present = model.get_weights()
+    model.set_weights(weights)
+    try:
+        yield
+    finally:
+        model.set_weights(present)
 
 
 def class_weights(labels: pd.Series, class_weight: str) -> pd.Series:
