@@ -155,7 +155,7 @@ def test_a_split_without_a_leak_has_no_banner(tmp_path):
 def test_numbers(page):
     for text in (
         *("1,320 images in 24 groups", "700 benign (B), 620 malignant (M)", "0123abcd"),
-        *("MobileNetV2", "random", QUOTED, "images: 1,234", "0.812", "0.701 to 0.905", "0.750"),
+        *("MobileNetV2", "random", QUOTED, "images 1,234", "0.812", "0.701 to 0.905", "0.750"),
         *("3 min 05 s", "2,345 MiB", "2024-05-06 07:08", "abcdef0", "not committed"),
     ):
         assert text in page.text, text
