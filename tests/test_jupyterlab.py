@@ -158,8 +158,18 @@ def run_all(page, project, name):
     wait_for(done, SECONDS, lambda: f"{name}: {seen[-1]}")
     saved = path.stat().st_mtime_ns
     page.keyboard.press("Control+s")
-    wait_for(lambda: path.stat().st_mtime_ns != saved, 30, lambda: f"{name} was not saved")
+    wait_for(lambda: is_saved(path, saved), 30, lambda: f"{name} was not saved")
     return nbformat.read(path, as_version=4)
+
+
+def is_saved(path, before):
+    """Whether a notebook was written anew, and wholly: the server empties the file first."""
+    if path.stat().st_mtime_ns == before:
+        return False
+    try:
+        return bool(json.loads(path.read_text("utf-8")))
+    except ValueError:
+        return False
 
 
 def check(notebook):
