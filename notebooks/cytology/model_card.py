@@ -12,7 +12,7 @@ import pandas as pd
 from cytology.caveats import caveats
 from cytology.known_failures import known_failures
 from cytology.predictions import trained
-from cytology.readable import capital, is_number, title
+from cytology.readable import capital, interval, is_number, number, title
 from cytology.settings import NETWORK_TITLE, file_hash, plural, short, versions
 from cytology.tables import (
     TRAINING_NOTEBOOKS,
@@ -227,17 +227,8 @@ def cell(row: pd.Series, name: str, column: pd.Series) -> str:
         return "yes" if value else "**no**"
     if pd.isna(value):
         return ""
-    if pd.api.types.is_integer_dtype(column):
-        return f"{value:,}"
-    if name == "pixel_difference":
-        return f"{value:g}"
-    if name in ("megabytes", "latency"):
-        return f"{value:.1f}"
-    if name == "largest_difference":
-        return f"{value:.1e}"
-    low, high = row.get(f"{name}_low"), row.get(f"{name}_high")
-    bounds = "" if low is None or pd.isna(low) else f" ({low:.3f} to {high:.3f})"
-    return f"{value:.3f}{bounds}"
+    bounds = interval(row, name, column)
+    return text(number(value, column) + (f" ({bounds})" if bounds else ""))
 
 
 def text(value) -> str:
