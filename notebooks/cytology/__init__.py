@@ -68,6 +68,7 @@ Imports point one way, downwards in this list:
 ``inspection``             every image opened once; what is wrong with which
 ``quality``                opening an image or saying why not; blank, blurred, over-exposed
 ``copies``                 copies of one image, turned by any angle
+``image_kinds``            the format of an image by its first bytes
 ``folders``                a folder of one's own: files, classes, patients
 ``spreadsheets``           CSV files that a person made
 ``shifts``                 another stain, light, focus, compression or scale of a picture

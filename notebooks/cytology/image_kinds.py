@@ -1,0 +1,64 @@
+"""The format of an image file by its first bytes, whatever the file is called.
+
+Own signatures rather than a library: `filetype` knows no format of a microscope, `puremagic`
+guesses from the name as well, and Pillow would have to decode a file to name it.
+"""
+
+import re
+from pathlib import Path
+
+READ = ("JPEG", "PNG", "BMP", "TIFF")
+HEAD_BYTES = 256
+
+# Matched in this order. ISO media files (HEIC, AVIF) name their brand first, then compatible ones.
+SIGNATURES = {
+    "JPEG": rb"\xff\xd8\xff",
+    "PNG": rb"\x89PNG\r\n\x1a\n",
+    # Two letters are too few: the size of the header that follows is known as well.
+    "BMP": rb"BM.{12}[\x0c\x10\x28\x34\x38\x40\x6c\x7c]\0\0\0",
+    "Canon CR2": rb"II\*\0.{4}CR",  # a TIFF, but its first picture is only a preview
+    "TIFF": rb"II[*+]\0|MM\0[*+]",
+    "WebP": rb"RIFF.{4}WEBP",
+    "GIF": rb"GIF8[79]a",
+    "AVIF": rb".{4}ftyp(?:.{4})*?avi[fs]",
+    "HEIC": rb".{4}ftyp(?:hei[cmsx]|hev[cmsx]|mif1|msf1)",
+    "JPEG 2000": rb"\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51",
+    "JPEG XL": rb"\0\0\0\x0cJXL \r\n\x87\n|\xff\x0a",
+    "JPEG XR": rb"II\xbc\x01",
+    "DICOM": rb".{128}DICM",
+    "PSD": rb"8BPS",
+    "GIMP XCF": rb"gimp xcf",
+    "ICO": rb"\0\0\x01\0[^\0]\0",
+    "PNM": rb"P[1-6]\s+(?:#|\d+\s+\d+\s)",
+    "Zeiss CZI": rb"ZISRAWFILE",
+    "Leica LIF": rb"p\0\0\0.{4}\*",
+    "Nikon ND2": rb"\xda\xce\xbe\x0a",
+    "Olympus OIR": rb"OLYMPUSRAWFORMAT",
+}
+PATTERNS = {kind: re.compile(pattern, re.DOTALL) for kind, pattern in SIGNATURES.items()}
+
+
+def kind_of(head: bytes) -> str:
+    """The image format of a file from its first `HEAD_BYTES`; empty text for no image we know.
+
+    Those of `READ` are read; the others are formats that people send.
+    """
+    head = head[:HEAD_BYTES]
+    return next((kind for kind, pattern in PATTERNS.items() if pattern.match(head)), "")
+
+
+def kind_of_file(path: Path) -> str:
+    """`kind_of` the file at `path`; empty text for what is no regular file.
+
+    Raises `OSError` if the file cannot be read.
+    """
+    if not path.is_file():
+        return ""  # reading a pipe or a device might never end
+    with path.open("rb") as file:
+        return kind_of(file.read(HEAD_BYTES))
+
+
+def refusal(kind: str) -> str:
+    """Why an image of a `kind` that is not in `READ` is not read, and what to do."""
+    article = "an" if kind[0] in "AEIOU" else "a"
+    return f"{article} {kind} image: save it as PNG or TIFF"
