@@ -3,21 +3,17 @@
 import os
 import shutil
 import sys
+import unicodedata
 from pathlib import Path
 
-import pandas as pd
 import pytest
 
 from cytology.folders import (
     LISTED,
-    add_patients_from_csv,
-    add_patients_from_pattern,
     differences_of,
     folder,
     image_files,
     parse_classes,
-    some,
-    unit_of,
 )
 from cytology.settings import InputError
 
@@ -27,11 +23,6 @@ links = pytest.mark.skipif(sys.platform == "win32", reason="links need rights on
 @pytest.fixture
 def root(tmp_path, smear_folder):
     return smear_folder(tmp_path / "Übung mit Leerzeichen", patients=4)
-
-
-def listed(*image_ids):
-    table = pd.DataFrame({"image_id": image_ids, "label": [name[0] for name in image_ids]})
-    return table.assign(patient="", slide="")
 
 
 def refused(call, *arguments):
@@ -104,7 +95,7 @@ def test_a_link_to_its_own_parent_ends_and_a_linked_folder_is_read(root, tmp_pat
     listing = folder(root)
     assert listing.images["image_id"].tolist() == before
     assert listing.refused.to_numpy().tolist() == [
-        ["B/loop", "B", "a link to a folder that was read already"]
+        ["B/loop", "B", "a link to a folder that was read already", ""]
     ]
     shutil.move(root / "M", tmp_path / "elsewhere")
     (root / "M").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
@@ -117,7 +108,7 @@ def test_a_folder_named_like_an_image_is_named_and_what_it_holds_is_read(root, s
     listing = folder(root)
     assert "M/x.png/a.png" in set(listing.images["image_id"])
     assert listing.refused.to_numpy().tolist() == [
-        ["M/x.png", "M", "a folder that is named like an image"]
+        ["M/x.png", "M", "a folder that is named like an image", ""]
     ]
 
 
@@ -133,7 +124,7 @@ def test_a_folder_that_cannot_be_entered_is_named_with_its_reason(root, monkeypa
 
     monkeypatch.setattr(os, "scandir", guarded)
     assert folder(root).refused.to_numpy().tolist() == [
-        ["M/locked", "M", "cannot be opened: Permission denied"]
+        ["M/locked", "M", "cannot be opened: Permission denied", ""]
     ]
 
 
@@ -155,112 +146,6 @@ def test_one_class_only(root):
     )
 
 
-# --------------------------------------------------------------------- patients
-
-
-@pytest.mark.parametrize(
-    ("pattern", "part"),
-    [
-        (r"(p\d+", "is no regular expression: missing )"),
-        (r"p\d+_", "has no group: put the part that is the patient in parentheses"),
-        (r"(case\d+)", "matches no image path; a path looks like 'B/p1_0.png'"),
-    ],
-)
-def test_a_bad_pattern_is_refused(pattern, part):
-    sentence = refused(add_patients_from_pattern, listed("B/p1_0.png", "M/p2_0.png"), pattern)
-    assert f"Parameter `patient_pattern` {pattern!r}" in sentence and part in sentence
-
-
-def test_the_first_group_of_the_pattern_is_the_patient():
-    table = listed("B/007-a_0.png", "M/12-b_0.png", "M/other.png")
-    found = add_patients_from_pattern(table, r"(?P<field_of_view>\d+)-(\w)")
-    assert found["patient"].tolist() == ["007", "12", ""]
-    assert unit_of(r"(?P<field_of_view>\d+)-(\w)") == "field of view"
-    assert unit_of(r"(\d+)-(?P<slide>\w)") == unit_of("") == "patient"
-
-
-def test_an_optional_group_that_did_not_match_is_an_unknown_patient():
-    found = add_patients_from_pattern(listed("B/1_x.png", "M/x.png"), r"(\d+_)?x")
-    assert found["patient"].tolist() == ["1_", ""]
-
-
-@pytest.mark.parametrize(
-    ("text", "patients", "slides"),
-    [
-        ("image,patient\nB/a.png,007\nM/c.png,NA\n", ["007", "", "NA"], ["", "", ""]),
-        ("patient;image;slide\n1;B/a.png;s\n1;b.png;\n", ["1", "1", ""], ["s", "", ""]),
-        ("\ufeffimage\tpatient\tage\na.png\t1\t50\n", ["1", "", ""], ["", "", ""]),
-        ("image,patient\nB\\a.png,1\nB/a.png,1\nnot here.png,2\n", ["1", "", ""], ["", "", ""]),
-        ('image,patient\r\n"B/a.png","Ä, B"\r\n', ["Ä, B", "", ""], ["", "", ""]),
-    ],
-    ids=["comma", "semicolon", "tab and BOM", "backslash", "quoted"],
-)
-def test_patients_from_a_csv(tmp_path, text, patients, slides):
-    path = tmp_path / "patients.csv"
-    path.write_text(text, encoding="utf-8")
-    found, notes = add_patients_from_csv(listed("B/a.png", "B/b.png", "M/c.png"), path)
-    assert found["patient"].tolist() == patients and found["slide"].tolist() == slides
-    assert len(notes) == ("not here" in text)
-
-
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
-@pytest.mark.parametrize("separator", [",", ";", "\t"])
-@pytest.mark.parametrize("end", ["\n", "\r\n"])
-def test_a_csv_as_any_spreadsheet_writes_it(tmp_path, encoding, separator, end):
-    path = tmp_path / "Patientinnen.csv"
-    rows = ["Image, PATIENT ,Note", 'B/a.png , Müller,"one, or; two"', "z.png,9", ",,", "q.png,8,x"]
-    if separator != ",":
-        rows = [
-            row.replace('"one, or; two"', '"one or two"').replace(",", separator) for row in rows
-        ]
-    path.write_bytes((end.join(rows) + end).encode(encoding))
-    found, notes = add_patients_from_csv(listed("B/a.png", "B/b.png"), path)
-    assert found["patient"].tolist() == ["Müller", ""]
-    assert notes == ("Patientinnen.csv names 2 images that are not there, like q.png.",)
-
-
-def test_a_bare_name_counts_only_where_it_is_unique(tmp_path):
-    path = tmp_path / "patients.csv"
-    path.write_text("image,patient\na.png,1\nb.png,2\n")
-    found, notes = add_patients_from_csv(listed("B/a.png", "M/a.png", "M/b.png"), path)
-    assert found["patient"].tolist() == ["", "", "2"]
-
-
-@pytest.mark.parametrize(
-    ("text", "part"),
-    [
-        ("image\na.png\n", "needs the columns image,patient[,slide], each once; it has image."),
-        (
-            "file;case\na;1\n",
-            "needs the columns image,patient[,slide], each once; it has file, case.",
-        ),
-        ("image,patient\nB/a.png,1\nB/a.png,2\n", "names 'B/a.png' twice, with different"),
-        ("image,patient\nB/a.png,1\nB\\a.png,2\n", "names 'B/a.png' twice, with different"),
-        ("image,patient\nz.png,1\n", "names none of the images; an image is named like 'B/a.png'"),
-        ("", "has no names of columns in its first line"),
-        ('image,patient\n"a.png,1\n', "is no readable CSV: unexpected end of data"),
-        ("image,patient\na.png,1,2\n", "has 3 cells in row 2, and 2 names of columns"),
-        ("image,patient,patient\na.png,1,2\n", "each once; it has image, patient, patient."),
-        ("image,patient\na.png,1\0\n", "holds bytes that are no text"),
-    ],
-)
-def test_a_bad_csv_is_refused_with_its_path(tmp_path, text, part):
-    path = tmp_path / "patients.csv"
-    path.write_text(text, encoding="utf-8")
-    sentence = refused(add_patients_from_csv, listed("B/a.png", "M/b.png"), path)
-    assert str(path) in sentence and part in sentence
-
-
-def test_a_csv_that_is_missing_or_not_in_utf8(tmp_path):
-    path = tmp_path / "patients.csv"
-    assert refused(add_patients_from_csv, listed("B/a.png"), path) == (
-        f"There is no file {path}: check the parameter `patients_csv`."
-    )
-    path.write_bytes("image,patient\nB/ä.png,1\n".encode("latin-1"))
-    said = refused(add_patients_from_csv, listed("B/a.png"), path)
-    assert said.endswith("is no text in UTF-8 (line 2): save it as 'CSV UTF-8'.")
-
-
 # --------------------------------------------------- for the published sets
 
 
@@ -270,7 +155,7 @@ def test_image_files_are_those_with_the_suffix_of_an_image(root):
     (root / "B" / "loop").symlink_to(root, target_is_directory=True)
     files, refusals = image_files(root)
     assert sorted(files) == sorted(root.rglob("*.png"))
-    assert refusals == [("B/loop", "", "a link to a folder that was read already")]
+    assert refusals == [("B/loop", "", "a link to a folder that was read already", "")]
 
 
 def test_counts_that_are_none_of_those_published_are_said():
@@ -283,5 +168,126 @@ def test_counts_that_are_none_of_those_published_are_said():
     ]
 
 
-def test_of_many_words_the_first_are_shown():
-    assert some(["a", "b", "c"]) == "a, b, c" and some(list("abcde")) == "a, b, c and 2 more"
+# -------------------------------------------------- what people's folders are like
+
+
+def put(root, smear, *paths):
+    """A small picture at each of `paths` below `root`; another one each time."""
+    for seed, path in enumerate(paths):
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        smear(seed).save(root / path, "PNG")
+    return root
+
+
+@pytest.mark.parametrize(
+    ("path", "names"),
+    [
+        ("M/benign/P1.png", "'M' and 'benign'"),  # a sex
+        ("B/malignant/P1.png", "'B' and 'malignant'"),  # a site
+        ("benign/patient 7/M/1.png", "'benign' and 'M'"),
+        ("b /MALIGNANT/1.png", "'b ' and 'MALIGNANT'"),
+        ("train/Malignant/a/b/1.png", "'Malignant' and 'b'"),
+    ],
+)
+def test_two_class_names_on_one_path_are_refused(tmp_path, smear, path, names):
+    put(tmp_path, smear, path, "B/1.png", "M/1.png")
+    sentence = refused(folder, tmp_path)
+    assert sentence.startswith(f"Two folders on the path {path!r} are named like classes, {names}:")
+    assert "say with `classes` which folders are the classes" in sentence
+
+
+def test_classes_settle_two_class_names_on_one_path(tmp_path, smear):
+    put(tmp_path, smear, *(f"{sex}/{name}/1.png" for sex in "MF" for name in ("benign", "Cancer")))
+    found = folder(tmp_path, "benign=B, cancer=M").images
+    assert found["label"].tolist() == ["M", "B", "M", "B"]
+
+
+@pytest.mark.parametrize("name", ["José", "Müller", "Åsa", "Ñandú", "Đặng"])
+def test_a_patient_in_two_unicode_forms_is_one(tmp_path, smear, name):
+    two = [unicodedata.normalize(form, name) for form in ("NFC", "NFD")]
+    assert two[0] != two[1]
+    put(tmp_path, smear, f"B/{two[0]}/1.png", f"B/{two[1]} /2.png", "M/x/1.png")
+    for pattern in (r"/([^/]+)/", rf"/({two[0]}|x) ?/", rf"/({two[1]}|x) ?/"):
+        found = folder(tmp_path, patient_pattern=pattern).images
+        assert set(found["patient"]) == {name, "x"}
+    assert {path.split("/")[1] for path in found["image_id"]} == {two[0], f"{two[1]} ", "x"}
+
+
+@pytest.mark.parametrize("typed", ["NFC", "NFD"])
+@pytest.mark.parametrize("on_disk", ["NFC", "NFD"])
+def test_classes_in_any_unicode_form_and_with_blanks_are_found(tmp_path, smear, typed, on_disk):
+    names = [unicodedata.normalize(on_disk, name) for name in ("Gutartig ü ", " bösartig")]
+    put(tmp_path, smear, f"{names[0]}/1.png", f"{names[1]}/1.png")
+    classes = unicodedata.normalize(typed, "gutartig ü=B, bösartig=M")
+    assert sorted(folder(tmp_path, classes).images["label"]) == ["B", "M"]
+
+
+def test_usual_class_folders_with_a_blank_at_the_end_are_found(tmp_path, smear):
+    put(tmp_path, smear, "Benign /1.png", "Malignant /1.png")
+    assert folder(tmp_path).images["label"].tolist() == ["B", "M"]
+
+
+def test_images_of_neither_class_are_counted_by_their_folder_and_listed(tmp_path, smear):
+    paths = ["B/1.png", "M/1.png", "normal/p1/1.png", "normal/p2/1.png", "train/M/2.png"]
+    put(tmp_path, smear, *paths, "train/atypical/1.png", "loose.png")
+    listing = folder(tmp_path)
+    assert listing.notes == (
+        "4 images lie in folders of neither class and nothing is trained on them: 'normal' (2), "
+        "'.' (1), 'atypical' (1). unseen.csv lists them; to use them, name their folder in "
+        "`classes`.",
+    )
+    assert dict(listing.unseen.to_numpy()) == {
+        "loose.png": ".",
+        "normal/p1/1.png": "normal",
+        "normal/p2/1.png": "normal",
+        "train/atypical/1.png": "atypical",
+    }
+
+
+def test_a_class_that_no_folder_has_is_refused_with_those_there(tmp_path, smear):
+    put(tmp_path, smear, "normal/1.png", "cancer/1.png", "cancer/2.png")
+    assert refused(folder, tmp_path, "norml=B, cancer=M") == (
+        f"Parameter `classes` is 'norml=B, cancer=M', but no folder with images in {tmp_path} is "
+        "called 'norml'. Folders with images: 'cancer' (2), 'normal' (1)."
+    )
+    assert "Folders with images: 'cancer' (2), 'normal' (1)." in refused(folder, tmp_path)
+
+
+def test_images_are_told_by_their_first_bytes_where_the_name_does_not(tmp_path, smear):
+    put(tmp_path, smear, "B/1", "B/2.2024", "M/1.jfif", "M/IM000")
+    (tmp_path / "B" / "README").write_text("no image")
+    (tmp_path / "B" / "1.dat").write_bytes((tmp_path / "B" / "1").read_bytes())
+    (tmp_path / "M" / "notes.xml").write_text("<none/>")
+    (tmp_path / "M" / "empty").touch()
+    listing = folder(tmp_path)
+    assert listing.images["image_id"].tolist() == ["B/1", "B/2.2024", "M/1.jfif", "M/IM000"]
+    assert listing.refused.empty and listing.unseen.empty
+
+
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="such names need Linux")
+def test_names_that_are_no_text_are_left_out_and_named(tmp_path, smear):
+    put(tmp_path, smear, "B/1.png", "M/1.png", "M/two\nlines.png")
+    os.rename(tmp_path / "B" / "1.png", os.fsencode(tmp_path / "B") + b"/M\xfcller.png")
+    put(tmp_path, smear, "B/2.png")
+    os.mkdir(os.fsencode(tmp_path / "M") + b"/\xe4")
+    smear(5).save(os.fsencode(tmp_path / "M") + b"/\xe4/1.png")
+    listing = folder(tmp_path)
+    assert listing.images["image_id"].tolist() == ["B/2.png", "M/1.png"]
+    why = "a name that is not UTF-8 or has a line break: rename the file or its folder"
+    assert sorted(listing.refused.to_numpy().tolist()) == [
+        [r"B/M\xfcller.png", "B", why, ""],
+        [r"M/\xe4/1.png", "M", why, ""],
+        [r"M/two\nlines.png", "M", why, ""],
+    ]
+    listing.refused.to_csv(tmp_path / "rejected.csv", encoding="utf-8")
+
+
+def test_masks_are_left_out_with_the_image_that_they_belong_to(tmp_path, smear):
+    put(tmp_path, smear, "B/1.png", "B/1_mask.png", "M/2.png", "M/masks/other.png", "x/1_gt.png")
+    listing = folder(tmp_path)
+    assert listing.images["image_id"].tolist() == ["B/1.png", "M/2.png"]
+    assert sorted(listing.refused.to_numpy().tolist()) == [
+        ["B/1_mask.png", "B", "a mask of B/1.png, by its name", "B/1.png"],
+        ["M/masks/other.png", "M", "in a folder of masks", ""],
+    ]
+    assert listing.unseen["image_id"].tolist() == ["x/1_gt.png"], "no image `x/1` is there"

@@ -1,6 +1,7 @@
 """New images: a folder, an archive, a list; whose they are."""
 
 import os
+import unicodedata
 import zipfile
 
 import pytest
@@ -74,8 +75,10 @@ def test_a_list_names_images_from_where_it_lies(folder, form):
     listed = folder / f"list.{form}"
     listed.write_text("\n".join(head + lines), "utf-8-sig")
     found = new_images(listed, "", "", "")
-    assert found.table["image_id"].tolist() == ["M/a ä.png", "b.JPG", "gone.png"]
-    assert found.root == folder and found.refused.empty
+    assert found.table["image_id"].tolist() == ["M/a ä.png", "b.JPG"]
+    assert found.root == folder and found.refused.to_numpy().tolist() == [
+        ["gone.png", "no such file"]
+    ]
 
 
 def test_what_only_looks_like_an_image_is_refused_with_its_reason(folder):
@@ -90,7 +93,7 @@ def test_what_only_looks_like_an_image_is_refused_with_its_reason(folder):
 def test_what_names_no_images_is_refused_in_a_sentence(tmp_path, smear):
     with pytest.raises(InputError, match="There is no folder or file .*no: check the parameter"):
         new_images(tmp_path / "no", "", "", "")
-    with pytest.raises(InputError, match="No JPEG, PNG, BMP or TIFF file in"):
+    with pytest.raises(InputError, match=r"No image in .* It holds no file: check `images`"):
         new_images(tmp_path, "", "", "")
     smear(1).save(tmp_path / "one.png")
     with pytest.raises(InputError, match=r"`images` is the file .*one.png: it must be a folder"):
@@ -106,3 +109,71 @@ def test_what_names_no_images_is_refused_in_a_sentence(tmp_path, smear):
         with pytest.raises(InputError, match=words):
             new_images(tmp_path / name, "", "", "")
     assert not [path for path in os.listdir(tmp_path) if path.startswith(".unpacking")]
+
+
+def test_every_file_that_looks_like_an_image_is_predicted_or_named(tmp_path, smear):
+    """Files of many kinds, most of them with a picture in them: each has a row or a reason."""
+    kinds = ["png", "jpg", "JPEG", "jfif", "jpe", "bmp", "tif", "tiff", "webp", "gif", "svs"]
+    for seed, kind in enumerate(kinds):
+        form = {"jpg": "JPEG", "jfif": "JPEG", "jpe": "JPEG", "tif": "TIFF", "svs": "TIFF"}
+        smear(seed).save(tmp_path / f"{seed}.{kind}", form.get(kind.lower(), kind.upper()))
+    smear(20).save(tmp_path / "no suffix", "PNG")
+    smear(21).save(tmp_path / "2024.10.07", "JPEG")
+    (tmp_path / "x.dcm").write_bytes(b"\0" * 128 + b"DICM")
+    (tmp_path / "scan 7").write_bytes(b"\0" * 128 + b"DICM")
+    (tmp_path / "7_mask.png").write_bytes((tmp_path / "0.png").read_bytes())
+    for name in ("notes.txt", "a.xml", "table.dat", "README"):
+        (tmp_path / name).write_text("no image")
+    found = new_images(tmp_path, "", "", "")
+    assert len(found.table) + len(found.refused) == len(kinds) + 5
+    assert found.refused["image_id"].tolist() == ["7_mask.png"]
+    assert "2024.10.07" in set(found.table["image_id"])
+
+
+@pytest.mark.parametrize(
+    ("packed", "words"),
+    [
+        (["inner.zip"], "It holds inner.zip: unpack inner.zip and name its folder."),
+        (["a/inner.tar", "x.txt"], "unpack inner.tar and name its folder."),
+        (["a.txt", "b.csv"], "It holds a.txt, b.csv: check `images`."),
+    ],
+)
+def test_an_archive_without_images_is_refused_as_it_was_given(tmp_path, packed, words):
+    given = tmp_path / "given.zip"
+    with zipfile.ZipFile(given, "w") as archive:
+        for name in packed:
+            archive.writestr(name, "x")
+    with pytest.raises(InputError) as error:
+        new_images(given, "", "", "")
+    assert str(error.value).startswith(f"No image in {given}. It holds ")
+    assert str(error.value).endswith(words)
+
+
+def test_images_of_an_archive_are_named_by_it(folder, tmp_path):
+    given = tmp_path / "neu.zip"
+    with zipfile.ZipFile(given, "w") as archive:
+        archive.write(folder / "b.JPG", "b.JPG")
+    assert new_images(given, "", "", "").name == str(given)
+    assert new_images(folder, "", "", "").name == str(folder)
+
+
+def test_two_class_names_on_a_path_are_refused_by_the_parameter_of_new_images(tmp_path, smear):
+    (tmp_path / "M" / "benign").mkdir(parents=True)
+    smear(1).save(tmp_path / "M" / "benign" / "a.png")
+    with pytest.raises(InputError, match=r"'M' and 'benign': say with `images_classes`"):
+        new_images(tmp_path, "", "", "")
+    assert new_images(tmp_path, "benign=B, cancer=M", "", "").table["label"].tolist() == ["B"]
+
+
+@pytest.mark.parametrize("typed", ["NFC", "NFD"])
+def test_a_list_in_another_unicode_form_names_what_is_on_the_disk(tmp_path, smear, typed):
+    on_disk = unicodedata.normalize("NFD" if typed == "NFC" else "NFC", "Größe/ü.png")
+    (tmp_path / on_disk).parent.mkdir()
+    smear(1).save(tmp_path / on_disk)
+    outside = tmp_path.parent / "outside.png"
+    smear(2).save(outside)
+    lines = [unicodedata.normalize(typed, "Größe/ü.png"), on_disk, str(outside), "Größe/gone.png"]
+    (tmp_path / "list.txt").write_text("\n".join(lines), encoding="utf-8")
+    found = new_images(tmp_path / "list.txt", "", "", "")
+    assert found.table["image_id"].tolist() == [on_disk, str(outside)]
+    assert found.refused["reason"].tolist() == ["no such file"]

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from cytology.folders import LISTED, Listing, image_files, refusals, some
+from cytology.folders import LISTED, Listing, image_files, refusals
 from cytology.settings import InputError
+from cytology.wording import some
 
 SUBTYPES = {
     **{"B_A": "adenosis", "B_F": "fibroadenoma", "B_PT": "phyllodes_tumor"},

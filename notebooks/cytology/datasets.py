@@ -13,12 +13,15 @@ from scipy.sparse.csgraph import connected_components
 from cytology.augmentation import orient
 from cytology.copies import family_of, looks_augmented
 from cytology.folders import Listing, folder
+from cytology.given_split import given_split, split_in_words
 from cytology.inspection import INSPECTED
+from cytology.masks import FEW_COLOURS
 from cytology.quality import open_rgb
 from cytology.sample import HASHED, draw_sample, is_whole
-from cytology.settings import HOME, InputError, progress, resolve, short
+from cytology.settings import HOME, InputError, composed, progress, resolve, short
 from cytology.sources import PUBLISHED, published
 from cytology.tables import read_json
+from cytology.wording import counted
 
 MANIFEST_COLUMNS = ["image_id", "label", "patient", "slide", "group", "width", "height"]
 MANIFEST_COLUMNS += ["sha256", "phash", "family"]
@@ -139,7 +142,7 @@ def image_root(run: Path, data: str) -> Path:
     """Where the run's images lie; `InputError` if `data` is named and is not what 01 read."""
     made_with = read_json(run, "dataset.json")
     wanted = named(data) if data else made_with["data"]
-    if made_with["data"] != wanted:
+    if composed(made_with["data"]) != composed(wanted):
         raise InputError(
             f"{short(run)} holds {made_with['data']}, but `data` is {wanted}: "
             "run notebook 01 first, or name another `run_dir`."
@@ -154,9 +157,13 @@ def warnings_about(listing: Listing, manifest: pd.DataFrame, findings: pd.DataFr
     """Sentences about what a reader must know before trusting a number; may be empty."""
     unit, counts = listing.unit, findings["finding"].value_counts()
     found = list(listing.notes)
+    found += split_in_words(given_split(manifest), unit)
     if counts.get("unusable"):
         files = counted(counts["unusable"], "file", "files")
         found.append(f"{files} cannot be used; rejected.csv says why.")
+    if counts.get("mask"):
+        files = counted(counts["mask"], "file is a mask", "files are masks")
+        found.append(f"{files} and left out; rejected.csv names their images.")
     unknown = int(((manifest["patient"] == "") & (manifest["slide"] == "")).sum())
     if unknown:
         found.append(
@@ -169,12 +176,13 @@ def warnings_about(listing: Listing, manifest: pd.DataFrame, findings: pd.DataFr
         if counts.get(poor):
             images = counted(counts[poor], "image is", "images are")
             found.append(f"{images} {poor}: tables/quality.csv says which.")
+    if counts.get("few colours"):
+        images = counted(counts["few colours"], "image has", "images have")
+        found.append(
+            f"{images} at most {FEW_COLOURS} colours, like a drawing or a mask: tables/quality.csv "
+            "says which; move them away if they are no photographs."
+        )
     return found
-
-
-def counted(number: int, one: str, several: str) -> str:
-    """`1 image is` or `1,234 images are`."""
-    return f"{number:,} {one if number == 1 else several}"
 
 
 def about_copies(manifest: pd.DataFrame, counts: pd.Series) -> list[str]:

@@ -13,9 +13,9 @@ from cytology.folders import (
     folder,
     image_files,
     refusals,
-    some,
 )
-from cytology.settings import InputError
+from cytology.settings import InputError, composed, normalized
+from cytology.wording import some
 
 CATEGORIES = {"I": "C1", "II": "C2", "III": "C3", "IV": "C4", "V": "C5"}
 # The authors publish two counts of C4 and C5: README and paper, and their own checking script.
@@ -52,7 +52,7 @@ def read_fnac(root: Path, magnification: str = "all") -> Listing:
             "breast-cytology-main.zip or its unpacked folder with the parameter `archive`."
         )
     metadata = _fnac_metadata(root)
-    known = metadata.reindex(patches["slide"]).fillna("").reset_index(drop=True)
+    known = metadata.reindex(patches["slide"].map(composed)).fillna("").reset_index(drop=True)
     patches = pd.concat([patches, known], axis=1)
     patches["label"] = patches["category"].map({"C2": "B", "C5": "M"}).fillna("")
     notes = _fnac_notes(patches, metadata)
@@ -89,7 +89,7 @@ def _fnac_metadata(root: Path) -> pd.DataFrame:
             f"{path} needs the columns patient_id and wsi_file_stem; it has "
             f"{', '.join(table.columns)}."
         )
-    found = {what: table[name].str.strip() for what, name in columns.items() if name}
+    found = {what: table[name].map(normalized) for what, name in columns.items() if name}
     slides_of = (
         pd.DataFrame(found).reindex(columns=list(FNAC_COLUMNS), fill_value="").drop_duplicates()
     )
@@ -134,4 +134,4 @@ def read_fnac2019(root: Path, magnification: str = "all") -> Listing:
     found = listing.images["label"].value_counts()
     counts = {"benign images": int(found["B"]), "malignant images": int(found["M"])}
     expected = {"benign images": (99,), "malignant images": (113,)}
-    return dataclasses.replace(listing, notes=differences_of(counts, expected))
+    return dataclasses.replace(listing, notes=listing.notes + differences_of(counts, expected))

@@ -5,19 +5,33 @@ images came from.
 """
 
 import os
-import re
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
 
-from cytology.settings import InputError, resolve
-from cytology.spreadsheets import read_spreadsheet
+from cytology.image_kinds import kind_of_file
+from cytology.masks import MASK_FOLDER, masks_by_name
+from cytology.patients import add_patients_from_csv, add_patients_from_pattern, unit_of
+from cytology.settings import InputError, is_one_line, normalized, resolve
+from cytology.wording import counted, some
 
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff"}
-NEVER_IMAGES = {"", ".csv", ".txt", ".md", ".json", ".db", ".ini", ".xlsx", ".pdf"}
+# Files with these suffixes are taken for images, whether they can be read or not.
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".dib", ".tif", ".tiff"}
+OTHER_IMAGES = set(
+    ".webp .gif .heic .heif .avif .jp2 .j2k .jxl .jxr .svg .ico .psd .xcf .tga .ppm .pgm .pbm .pnm "
+    ".dcm .dicom .svs .ndpi .scn .mrxs .vms .bif .czi .lif .nd2 .vsi .oib .oif .oir .lsm .stk .dm3 "
+    ".raw .cr2 .cr3 .nef .arw .dng .orf .rw2 .raf".split()
+)
+# Files with these suffixes are none; of all others the first bytes decide.
+NEVER_IMAGES = set(
+    ".csv .tsv .txt .md .json .xml .html .yaml .yml .db .ini .log .xlsx .xls .doc .docx .pdf .dat "
+    ".mat .npy .npz .h5 .zip .gz .tar .py .ipynb".split()
+)
 CLASS_NAMES = {"b": "B", "benign": "B", "m": "M", "malignant": "M"}
 LISTED = ["image_id", "label", "patient", "slide"]
+REFUSED = ["image_id", "label", "reason", "other"]
 
 
 @dataclass(frozen=True)
@@ -27,9 +41,10 @@ class Listing:
     `images` has the columns of `LISTED`, sorted by `image_id` (the posix path below `root`);
     `label` is B or M, an unknown patient or slide is empty text; then the source's own columns.
     `unit` is the word for the independent unit. `source` says what the images are, under which
-    licence, and what to cite. `notes` are sentences that a reader must see. `refused` (`image_id`,
-    `label`, `reason`) names what looked like an image and is none. `unseen` (`image_id`,
-    `category` and more) are images of neither class: no network is trained or judged on them.
+    licence, and what to cite. `notes` are sentences that a reader must see. `refused` (columns
+    `REFUSED`) names what looked like an image and is none, or is the mask of the image `other`.
+    `unseen` (`image_id`, `category` and more) are images of neither class: no network is trained
+    or judged on them.
     """
 
     root: Path
@@ -37,9 +52,7 @@ class Listing:
     unit: str = "patient"
     source: str = "folder"
     notes: tuple[str, ...] = ()
-    refused: pd.DataFrame = field(
-        default_factory=lambda: pd.DataFrame(columns=["image_id", "label", "reason"])
-    )
+    refused: pd.DataFrame = field(default_factory=lambda: refusals([]))
     unseen: pd.DataFrame = field(
         default_factory=lambda: pd.DataFrame(columns=["image_id", "category"])
     )
@@ -53,51 +66,118 @@ def folder(
 ) -> Listing:
     """A folder of one's own.
 
-    The class of an image is the first folder on its path that is named like a class, whatever
-    the letter case. Patients come from `patients_csv` or else from `patient_pattern`; an image
-    that neither knows has an empty patient. Raises `InputError` with the path for anything that
-    cannot be used.
+    The class of an image is the folder on its path that is named like a class, whatever the
+    letter case. Patients come from `patients_csv` or else from `patient_pattern`; an image that
+    neither knows has an empty patient. Masks are left out, images in other folders are `unseen`.
+    Raises `InputError` with the path for anything that cannot be used.
     """
     if not root.is_dir():
         raise InputError(f"There is no folder {root}: check the parameter `data`.")
     names = parse_classes(classes)
-
-    def labelled(path: Path) -> tuple[str, str]:
-        image_id = path.relative_to(root).as_posix()
-        return image_id, class_of(image_id, names)
-
-    files, refusals = find_files(root)
-    rows = [labelled(path) for path in files if path.suffix.lower() not in NEVER_IMAGES]
-    listing = pd.DataFrame(rows, columns=["image_id", "label"])
-    listing = listing[listing["label"] != ""].sort_values("image_id", ignore_index=True)
-    check_both_classes(root, listing, names)
+    ids, refused = images_below(root)
+    listing = pd.DataFrame({"image_id": ids}, dtype=str)
+    listing["label"] = [class_of(image_id, names) for image_id in ids]
+    other = listing[listing["label"] == ""].reset_index(drop=True)
+    listing = listing[listing["label"] != ""].reset_index(drop=True)
+    folders = folders_of(ids)
+    if classes:
+        check_classes_are_there(root, names, folders, classes)
+    check_both_classes(root, listing, names, folders)
     listing["patient"], listing["slide"] = "", ""
     notes = ()
     if patients_csv:
-        listing, notes = add_patients_from_csv(listing, resolve(patients_csv))
+        listing, notes = add_patients_from_csv(listing, resolve(patients_csv), names=names)
     elif patient_pattern:
         listing = add_patients_from_pattern(listing, patient_pattern)
-    refused = [(*labelled(path), reason) for path, reason in refusals.items()]
+    unseen = other.assign(category=categories(other["image_id"], listing["image_id"]))
     return Listing(
         root,
         listing,
         unit_of("" if patients_csv else patient_pattern),
-        notes=notes,
-        refused=pd.DataFrame(refused, columns=["image_id", "label", "reason"]),
+        notes=about_unseen(unseen["category"]) + notes,
+        refused=refused.assign(label=[class_or_none(name, names) for name in refused["image_id"]]),
+        unseen=unseen[["image_id", "category"]],
     )
 
 
-def class_of(image_id: str, names: dict[str, str]) -> str:
-    """The label of an image by the first folder on its path named like a class; else empty."""
-    folders = image_id.split("/")[:-1]
-    return next((names[part.lower()] for part in folders if part.lower() in names), "")
+def class_of(image_id: str, names: dict[str, str], parameter: str = "classes") -> str:
+    """The label of an image by the folder on its path named like a class; empty if there is none.
+
+    Raises `InputError` if folders on its path name both classes: which of them is meant, only the
+    user can tell.
+    """
+    found = {}
+    for part in image_id.split("/")[:-1]:
+        label = names.get(normalized(part).lower())
+        if label:
+            found.setdefault(label, part)
+    if len(found) > 1:
+        inner = list(found.values())[-1]
+        raise InputError(
+            f"Two folders on the path {image_id!r} are named like classes, "
+            f"{' and '.join(repr(part) for part in found.values())}: say with `{parameter}` which "
+            f"folders are the classes, like '{normalized(inner)}={list(found)[-1]}, ...' (no other "
+            "folder then counts as one), or rename the one that is none."
+        )
+    return next(iter(found), "")
+
+
+def class_or_none(image_id: str, names: dict[str, str]) -> str:
+    """`class_of` for a file that is not used, where a doubtful class is none."""
+    labels = {names.get(normalized(part).lower(), "") for part in image_id.split("/")[:-1]} - {""}
+    return labels.pop() if len(labels) == 1 else ""
+
+
+def images_below(root: Path) -> tuple[list[str], pd.DataFrame]:
+    """The images below `root`: sorted ids, and rows of `REFUSED` for what is left out.
+
+    What looks like an image is one until it is opened: by its suffix, or by its first bytes.
+    """
+    files, refused = find_files(root)
+    rows = [(id_of(path, root), "", reason, "") for path, reason in refused.items()]
+    found = []
+    for path in files:
+        image_id = id_of(path, root)
+        try:
+            if not looks_like_an_image(path):
+                continue
+        except OSError as error:
+            rows.append((image_id, "", f"cannot be read: {error.strerror}", ""))
+            continue
+        if is_one_line(path.relative_to(root).as_posix()):
+            found.append(image_id)
+        else:
+            reason = "a name that is not UTF-8 or has a line break: rename the file or its folder"
+            rows.append((image_id, "", reason, ""))
+    for mask, image in masks_by_name(found).items():
+        reason = f"a mask of {image}, by its name" if image else MASK_FOLDER
+        rows.append((mask, "", reason, image))
+    masks = {row[0] for row in rows}
+    return sorted(name for name in found if name not in masks), refusals(rows)
+
+
+def id_of(path: Path, root: Path) -> str:
+    """The posix path below `root`; bytes that are no UTF-8, and line breaks, as `\\xfc`, `\\n`."""
+    name = path.relative_to(root).as_posix()
+    if is_one_line(name):
+        return name
+    name = os.fsencode(name).decode("utf-8", "backslashreplace")
+    return "".join(c if is_one_line(c) else c.encode("unicode_escape").decode() for c in name)
+
+
+def looks_like_an_image(path: Path) -> bool:
+    """Whether a file is taken for an image; raises `OSError` if only its bytes could tell."""
+    suffix = path.suffix.lower()
+    if suffix in IMAGE_SUFFIXES | OTHER_IMAGES:
+        return True
+    return suffix not in NEVER_IMAGES and kind_of_file(path) != ""
 
 
 def find_files(root: Path) -> tuple[list[Path], dict[Path, str]]:
     """All files below `root`, and what looked like images and is none, with the reason.
 
-    Hidden files and folders named `masks` are passed over. Links are followed, but no folder is
-    entered twice: a link to its own parent ends there, and is named.
+    Hidden files and folders are passed over. Links are followed, but no folder is entered twice:
+    a link to its own parent ends there, and is named.
     """
     files, refused, seen = [], {}, set()
 
@@ -111,12 +191,15 @@ def find_files(root: Path) -> tuple[list[Path], dict[Path, str]]:
             refused[Path(place)] = "a link to a folder that was read already"
             continue
         seen.add(real)
-        folders[:] = sorted(f for f in folders if not f.startswith(".") and f.lower() != "masks")
+        folders[:] = sorted(f for f in folders if not f.startswith("."))
         for name in folders:
             if Path(name).suffix.lower() in IMAGE_SUFFIXES:
                 refused[Path(place, name)] = "a folder that is named like an image"
         files += (Path(place, name) for name in sorted(names) if not name.startswith("."))
     return files, refused
+
+
+# --------------------------------------------------------------------- classes
 
 
 def parse_classes(classes: str, parameter: str = "classes") -> dict[str, str]:
@@ -126,8 +209,10 @@ def parse_classes(classes: str, parameter: str = "classes") -> dict[str, str]:
     """
     if not classes:
         return CLASS_NAMES
-    pairs = [pair.split("=") for pair in classes.split(",")]
-    names = {pair[0].strip().lower(): pair[-1].strip().upper() for pair in pairs if len(pair) == 2}
+    pairs = [pair.split("=") for pair in normalized(classes).split(",")]
+    names = {
+        normalized(pair[0]).lower(): normalized(pair[1]).upper() for pair in pairs if len(pair) == 2
+    }
     if len(names) != len(pairs) or set(names.values()) != {"B", "M"}:
         raise InputError(
             f"Parameter `{parameter}` is {classes!r}; write it like 'normal=B, cancer=M', "
@@ -136,113 +221,92 @@ def parse_classes(classes: str, parameter: str = "classes") -> dict[str, str]:
     return names
 
 
-def check_both_classes(root: Path, listing: pd.DataFrame, names: dict[str, str]) -> None:
+def folders_of(image_ids: list[str]) -> Counter:
+    """The names of all folders on the images' paths, and how many images lie below each."""
+    return Counter(name for i in image_ids for name in dict.fromkeys(i.split("/")[:-1]))
+
+
+def in_words(folders: Counter) -> str:
+    """Folders with their images, the fullest first."""
+    return some([f"{name!r} ({number:,})" for name, number in folders.most_common()], 8)
+
+
+def check_classes_are_there(
+    root: Path, names: dict[str, str], folders: Counter, classes: str
+) -> None:
+    """Raise `InputError` if a name in `classes` is that of no folder with images."""
+    there = {normalized(name).lower() for name in folders}
+    gone = [name for name in names if name not in there]
+    if gone:
+        raise InputError(
+            f"Parameter `classes` is {classes!r}, but no folder with images in {root} is called "
+            f"{' or '.join(map(repr, gone))}. {are_there(folders)}"
+        )
+
+
+def check_both_classes(
+    root: Path, listing: pd.DataFrame, names: dict[str, str], folders: Counter
+) -> None:
     """Raise `InputError` unless the listing has images of both classes."""
     found = set(listing["label"])
     if not found:
         raise InputError(
             f"No image in {root} lies in a folder named {', '.join(sorted(names))} (in any "
-            "letter case); give your own folder names with `classes`, like 'normal=B, cancer=M'."
+            f"letter case). {are_there(folders)} Give your own folder names with `classes`, like "
+            "'normal=B, cancer=M'."
         )
     if len(found) == 1:
         raise InputError(
             f"All images in {root} are of one class, {found.pop()}: two classes are needed. "
-            f"Folders that count: {', '.join(sorted(names))}; others are named with `classes`."
+            f"Folders that count: {', '.join(sorted(names))}; others are named with `classes`. "
+            f"{are_there(folders)}"
         )
 
 
-# -------------------------------------------------------------------- patients
+def are_there(folders: Counter) -> str:
+    """The folders that hold images, as a sentence."""
+    return f"Folders with images: {in_words(folders)}." if folders else "No folder has an image."
 
 
-def add_patients_from_pattern(
-    listing: pd.DataFrame, pattern: str, parameter: str = "patient_pattern"
-) -> pd.DataFrame:
-    """Fill `patient` with the first group of `pattern`, searched in each image's path."""
-    try:
-        expression = re.compile(pattern)
-    except re.error as error:
-        raise InputError(
-            f"Parameter `{parameter}` {pattern!r} is no regular expression: {error}."
-        ) from None
-    if expression.groups < 1:
-        raise InputError(
-            f"Parameter `{parameter}` {pattern!r} has no group: put the part that is the "
-            "patient in parentheses, like '(patient\\d+)_'."
-        )
-    matches = [expression.search(image_id) for image_id in listing["image_id"]]
-    if not any(matches):
-        raise InputError(
-            f"Parameter `{parameter}` {pattern!r} matches no image path; a path looks like "
-            f"{listing['image_id'].iloc[0]!r}."
-        )
-    return listing.assign(patient=[(match and match.group(1)) or "" for match in matches])
+def categories(image_ids: pd.Series, of_classes: pd.Series) -> list[str]:
+    """For each image of no class the folder that sets it apart from those of the classes.
 
-
-def unit_of(patient_pattern: str) -> str:
-    """What the groups are: the name of the pattern's first group, like `slide`, else `patient`."""
-    if not patient_pattern:
-        return "patient"
-    names = {number: name for name, number in re.compile(patient_pattern).groupindex.items()}
-    return names.get(1, "patient").replace("_", " ")
-
-
-def add_patients_from_csv(
-    listing: pd.DataFrame, path: Path, parameter: str = "patients_csv"
-) -> tuple[pd.DataFrame, tuple[str, ...]]:
-    """Fill `patient` and `slide` from a CSV `image,patient[,slide]`: (listing, notes on it).
-
-    `image` is the path below the data folder, or the bare file name where that is unique. How the
-    file may be written, `spreadsheets` says. Raises `InputError` for what cannot be used.
+    The first folder on its path that leads to no image of a class; its own folder if all do.
     """
-    if not path.is_file():
-        raise InputError(f"There is no file {path}: check the parameter `{parameter}`.")
-    table = read_spreadsheet(path, parameter)
-    if (
-        sorted({"image", "patient"} & set(table)) != ["image", "patient"]
-        or table.columns.has_duplicates
-    ):
-        raise InputError(
-            f"{path} needs the columns image,patient[,slide], each once; it has "
-            f"{', '.join(table.columns)}."
-        )
-    table = table.reindex(columns=["image", "patient", "slide"], fill_value="")
-    table["image"] = table["image"].str.replace("\\", "/")  # as Windows writes paths
-    table = table[table["image"] != ""].drop_duplicates()
-    doubled = table["image"][table["image"].duplicated()]
-    if len(doubled):
-        raise InputError(f"{path} names {doubled.iloc[0]!r} twice, with different patients.")
-    known = table.set_index("image")
-    names = listing["image_id"].str.rsplit("/", n=1).str[-1]
-    unique_name = ~names.duplicated(keep=False)
-    key = listing["image_id"].where(listing["image_id"].isin(known.index), names.where(unique_name))
-    if not key.isin(known.index).any():
-        raise InputError(
-            f"{path} names none of the images; an image is named like "
-            f"{listing['image_id'].iloc[0]!r}."
-        )
-    found = known.reindex(key).fillna("")
-    unknown, notes = known.index.difference(key.dropna()), ()
-    if len(unknown):
-        notes = (
-            f"{path.name} names {len(unknown):,} images that are not there, like {unknown[0]}.",
-        )
-    filled = listing.assign(patient=found["patient"].to_numpy(), slide=found["slide"].to_numpy())
-    return filled, notes
+    known = {tuple(i.split("/")[:k]) for i in of_classes for k in range(i.count("/") + 1)}
+    found = []
+    for image_id in image_ids:
+        parts = image_id.split("/")[:-1]
+        apart = [p for k, p in enumerate(parts, start=1) if tuple(parts[:k]) not in known]
+        found.append((apart or parts[-1:] or ["."])[0])
+    return found
+
+
+def about_unseen(category: pd.Series) -> tuple[str, ...]:
+    """A sentence on the images that lie in folders of neither class."""
+    if category.empty:
+        return ()
+    images = counted(len(category), "image lies", "images lie")
+    return (
+        f"{images} in folders of neither class and nothing is trained on them: "
+        f"{in_words(Counter(category))}. unseen.csv lists them; to use them, name their folder in "
+        "`classes`.",
+    )
 
 
 # --------------------------------------------------- for the published sets
 
 
-def image_files(root: Path) -> tuple[list[Path], list[tuple[str, str, str]]]:
-    """Image files below `root`, and rows of `Listing.refused` for what cannot be opened."""
-    files, refusals = find_files(root)
-    refused = [(path.relative_to(root).as_posix(), "", why) for path, why in refusals.items()]
-    return [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES], refused
+def image_files(root: Path) -> tuple[list[Path], list[tuple[str, ...]]]:
+    """Image files below `root`, and rows of `REFUSED` for what is left out."""
+    ids, refused = images_below(root)
+    return [root / image_id for image_id in ids], list(refused.itertuples(index=False, name=None))
 
 
-def refusals(rows: list[tuple[str, str, str]]) -> pd.DataFrame:
-    """`Listing.refused` from rows of (image_id, label, reason)."""
-    return pd.DataFrame(rows, columns=["image_id", "label", "reason"])
+def refusals(rows: list[tuple[str, ...]]) -> pd.DataFrame:
+    """Columns `REFUSED` from rows of (image_id, label, reason) or (..., other)."""
+    rows = [(*row, "")[: len(REFUSED)] for row in rows]
+    return pd.DataFrame(rows, columns=REFUSED)
 
 
 def differences_of(found: dict[str, int], expected: dict[str, tuple[int, ...]]) -> tuple[str, ...]:
@@ -253,9 +317,3 @@ def differences_of(found: dict[str, int], expected: dict[str, tuple[int, ...]]) 
         for what, numbers in expected.items()
         if found.get(what, 0) not in numbers
     )
-
-
-def some(words: list[str], most: int = 3) -> str:
-    """The first words of a list, and how many more there are."""
-    more = f" and {len(words) - most} more" if len(words) > most else ""
-    return ", ".join(words[:most]) + more

@@ -12,11 +12,13 @@ import zlib
 from contextlib import closing
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from cytology import copies, quality
 from cytology.copies import how
 from cytology.folders import Listing
+from cytology.masks import FEW_COLOURS, MASK_FOLDER, masks_by_colour
 from cytology.settings import CACHE, InputError, file_hash, in_parallel
 
 INSPECTED = ["width", "height", "sha256", "phash", "brightness", "red", "green", "blue"]
@@ -28,16 +30,23 @@ TABLE = "checked"
 def inspect_images(listing: Listing, cache: Path = CACHE) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Open every listed image: (readable images, rejected ones).
 
-    The first has the listing's columns and those of `INSPECTED`; the second `image_id, label,
-    reason`, with what the listing refused. Raises `InputError` if a class has no readable image.
+    The first has the listing's columns and those of `INSPECTED`; the second those of `REFUSED`,
+    with what the listing refused. Raises `InputError` if a class has no readable image.
     """
     images = listing.images.reset_index(drop=True)
     found = inspect_files([listing.root / image_id for image_id in images["image_id"]], cache)
     found = pd.DataFrame(found).reindex(columns=[*INSPECTED, "reason"])
+    found["other"] = ""
+    opened = images[["image_id"]].join(found)[found["reason"].isna()]
+    for mask, image in masks_by_colour(opened).items():
+        row = opened.index[opened["image_id"] == mask]
+        found.loc[row, "reason"] = f"a mask of {image}, by its few colours"
+        found.loc[row, "other"] = image
     bad = found["reason"].notna()
-    rejected = images[["image_id", "label"]][bad].assign(reason=found["reason"][bad])
+    rejected = images[["image_id", "label"]][bad].join(found[["reason", "other"]])
     rejected = pd.concat([rejected, listing.refused], ignore_index=True)
-    readable = images[~bad].join(found[~bad].drop(columns="reason")).reset_index(drop=True)
+    kept = found[~bad].drop(columns=["reason", "other"])
+    readable = images[~bad].join(kept).reset_index(drop=True)
     if readable["label"].nunique() < 2:
         raise InputError(
             f"No readable image of {'either class' if readable.empty else 'one class'} in "
@@ -141,9 +150,9 @@ def findings(
 ) -> pd.DataFrame:
     """What is wrong or odd with which image: `image_id, label, finding, other, detail`.
 
-    `finding` is `unusable`, `converted`, `blank`, `blurred`, `over-exposed`, `same file`,
-    `turned`, `rotated` or `conflicting labels`; `other` is the image that it is a copy of. An
-    image may have several rows.
+    `finding` is `unusable`, `mask`, `converted`, `blank`, `blurred`, `over-exposed`, `few
+    colours`, `same file`, `turned`, `rotated` or `conflicting labels`; `other` is the image that
+    it is a copy or a mask of. An image may have several rows.
     """
     poor = [
         quality.poor_picture(*values)
@@ -154,6 +163,7 @@ def findings(
         f"{name} " + readable[name].map("{:.3g}".format) for name in ("contrast", "sharpness")
     ]
     poor["detail"] = measures[0] + ", " + measures[1]
+    few = readable.loc[readable["colours"] <= FEW_COLOURS, ["image_id", "label", "colours"]]
     converted = readable.loc[readable["converted"] != "", ["image_id", "label", "converted"]]
     label = readable.set_index("image_id")["label"]
     copied = found_copies.assign(
@@ -165,12 +175,20 @@ def findings(
     copied = copied.rename(columns={"kind": "finding", "family": "other"})
     conflicting = copied[copied["label"] != copied["other"].map(label)]
     parts = [
-        rejected.rename(columns={"reason": "detail"}).assign(finding="unusable"),
+        rejected.rename(columns={"reason": "detail"}).assign(
+            finding=np.where(is_mask(rejected), "mask", "unusable")
+        ),
         converted.rename(columns={"converted": "detail"}).assign(finding="converted"),
         poor[poor["finding"] != ""],
+        few.assign(finding="few colours", detail=few["colours"].map("{:.0f} colours".format)),
         copied,
         conflicting.assign(finding="conflicting labels"),
     ]
     columns = ["image_id", "label", "finding", "other", "detail"]
     table = pd.concat(parts, ignore_index=True).reindex(columns=columns).fillna("")
     return table.sort_values(["finding", "image_id"], ignore_index=True)
+
+
+def is_mask(rejected: pd.DataFrame) -> pd.Series:
+    """Which of the files that are left out are masks: their image is known, or their folder."""
+    return (rejected["other"] != "") | (rejected["reason"] == MASK_FOLDER)

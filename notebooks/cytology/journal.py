@@ -9,7 +9,6 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from cytology import provenance
-from cytology.folders import some
 from cytology.grid import make_run
 from cytology.headless import Failure, Result
 from cytology.settings import (
@@ -28,6 +27,7 @@ from cytology.tables import (
     remove_unfinished,
     write_json,
 )
+from cytology.wording import some
 
 LOCK = ".lock"
 

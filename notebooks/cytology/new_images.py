@@ -7,20 +7,14 @@ import pandas as pd
 
 from cytology.archives import unpack
 from cytology.datasets import image_root
-from cytology.folders import (
-    IMAGE_SUFFIXES,
-    add_patients_from_csv,
-    add_patients_from_pattern,
-    class_of,
-    find_files,
-    parse_classes,
-    unit_of,
-)
-from cytology.settings import CACHE, InputError, file_hash, resolve
+from cytology.folders import class_of, find_files, images_below, parse_classes
+from cytology.patients import add_patients_from_csv, add_patients_from_pattern, unit_of
+from cytology.settings import CACHE, InputError, composed, file_hash, resolve
 from cytology.splitting import read_split
 from cytology.spreadsheets import read_spreadsheet, text_of
 from cytology.store import is_sound, keep_checksum
 from cytology.tables import read_json, read_table
+from cytology.wording import some
 
 ARCHIVES = (".zip", ".tar", ".gz", ".tgz")
 LISTS = (".txt", ".csv")
@@ -36,13 +30,20 @@ class Images:
     """Images to predict: `table` has `image_id`, `label` and `group`, empty where unknown.
 
     `unit` is what a group is; empty if nobody knows whose the images are. `refused` are those that
-    cannot even be opened, with the `reason`.
+    are not predicted, with the `reason`. `given` is what the user named, for messages: the images
+    of an archive lie below another `root`.
     """
 
     root: Path
     table: pd.DataFrame
     unit: str
     refused: pd.DataFrame = field(default_factory=no_refusals)
+    given: Path | None = None
+
+    @property
+    def name(self) -> str:
+        """The folder, archive or list that was named, else the root."""
+        return str(self.given or self.root)
 
 
 def choose_images(
@@ -77,23 +78,24 @@ def new_images(path: Path, classes: str, patient_pattern: str, patients_csv: str
     """
     names = parse_classes(classes, "images_classes")
     root, found, refused = found_images(path)
-    table = pd.DataFrame({"image_id": found, "label": [class_of(name, names) for name in found]})
+    labels = [class_of(name, names, "images_classes") for name in found]
+    table = pd.DataFrame({"image_id": found, "label": labels})
     if patients_csv:
         parameter = "images_patients_csv"
-        table, notes = add_patients_from_csv(table, resolve(patients_csv), parameter)
+        table, notes = add_patients_from_csv(table, resolve(patients_csv), parameter, names)
         print(*(f"NOTE: {note}" for note in notes), sep="\n", end="\n" if notes else "")
     elif patient_pattern:
         table = add_patients_from_pattern(table, patient_pattern, "images_patient_pattern")
     else:
-        return Images(root, table.assign(group=""), "", refused)
+        return Images(root, table.assign(group=""), "", refused, path)
     unit = unit_of("" if patients_csv else patient_pattern)
-    return Images(root, table.rename(columns={"patient": "group"}), unit, refused)
+    return Images(root, table.rename(columns={"patient": "group"}), unit, refused, path)
 
 
 def found_images(path: Path) -> tuple[Path, list[str], pd.DataFrame]:
-    """The root of the images that `path` names, their ids, and what cannot be opened."""
+    """The root of the images that `path` names, their ids, and what is left out and why."""
     if path.is_dir():
-        return path, *images_in(path)
+        return path, *images_in(path, path)
     if not path.is_file():
         raise InputError(f"There is no folder or file {path}: check the parameter `images`.")
     if path.suffix.lower() in ARCHIVES:
@@ -101,27 +103,56 @@ def found_images(path: Path) -> tuple[Path, list[str], pd.DataFrame]:
         if not is_sound(folder):
             unpack(path, folder)
             keep_checksum(folder)
-        return folder, *images_in(folder)
+        return folder, *images_in(folder, path)
     if path.suffix.lower() in LISTS:
-        return path.parent, listed(path), no_refusals()
+        return path.parent, *those_there(path.parent, listed(path))
     raise InputError(
         f"Parameter `images` is the file {path}: it must be a folder, an archive "
         f"({', '.join(ARCHIVES)}) or a list of paths ({', '.join(LISTS)})."
     )
 
 
-def images_in(folder: Path) -> tuple[list[str], pd.DataFrame]:
-    """Image files below `folder`, as posix paths, and what only looks like one.
+def images_in(folder: Path, given: Path) -> tuple[list[str], pd.DataFrame]:
+    """Images below `folder`, as posix paths, and what is left out, with its reason.
 
-    `InputError` if there is no image.
+    `InputError` about what was `given` if there is nothing to predict or to say why not.
     """
-    files, refusals = find_files(folder)
-    found = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
-    if not found:
-        raise InputError(f"No JPEG, PNG, BMP or TIFF file in {folder}: check `images`.")
-    refused = [(path.relative_to(folder).as_posix(), reason) for path, reason in refusals.items()]
-    ids = sorted(path.relative_to(folder).as_posix() for path in found)
-    return ids, pd.DataFrame(refused, columns=["image_id", "reason"])
+    found, refused = images_below(folder)
+    if not found and refused.empty:
+        others = [path.name for path in find_files(folder)[0]]
+        holds = f"It holds {some(others)}" if others else "It holds no file"
+        inner = [name for name in others if name.lower().endswith(ARCHIVES)]
+        advice = f"unpack {inner[0]} and name its folder" if inner else "check `images`"
+        raise InputError(f"No image in {given}. {holds}: {advice}.")
+    return found, refused[["image_id", "reason"]]
+
+
+def those_there(folder: Path, names: list[str]) -> tuple[list[str], pd.DataFrame]:
+    """Of listed paths those that are files below `folder`; of the others that there is no such.
+
+    A name is found as the disk has it, whatever Unicode form the list is written in.
+    """
+    found, refused = [], []
+    for name in names:
+        path = as_on_disk(folder, name)
+        if path is None:
+            refused.append((name, "no such file"))
+        else:
+            found.append(path)
+    return list(dict.fromkeys(found)), pd.DataFrame(refused, columns=["image_id", "reason"])
+
+
+def as_on_disk(folder: Path, name: str) -> str | None:
+    """A path below `folder` in the letters of the disk; None if there is no such file."""
+    if (folder / name).exists():
+        return name
+    place, parts = folder, Path(name).parts
+    for part in parts:
+        inside = place.iterdir() if place.is_dir() else ()
+        place = next((p for p in inside if composed(p.name) == composed(part)), place / part)
+    if not place.exists():
+        return None
+    return place.relative_to(folder).as_posix() if place.is_relative_to(folder) else str(place)
 
 
 def listed(path: Path) -> list[str]:

@@ -10,7 +10,6 @@ import hashlib
 import json
 from pathlib import Path
 
-from cytology.folders import some
 from cytology.settings import ARCHITECTURE_NAMES, file_hash
 from cytology.tables import (
     TRAINED_BY,
@@ -20,6 +19,7 @@ from cytology.tables import (
     json_if_there,
     written_by,
 )
+from cytology.wording import some
 
 PACKAGE = Path(__file__).parent
 SPLIT = ("dataset.json", "manifest.csv", "split.csv", "split.json")

@@ -101,6 +101,19 @@ def is_one_line(text: str) -> bool:
     return not any(unicodedata.category(character) in odd for character in text)
 
 
+def composed(text: str) -> str:
+    """Text in Unicode's composed form (NFC).
+
+    A Mac writes `é` as two characters, others as one: text from two sources is compared like this.
+    """
+    return unicodedata.normalize("NFC", text)
+
+
+def normalized(text: str) -> str:
+    """A name that a person gave, `composed` and without blanks around it."""
+    return composed(text).strip()
+
+
 PARAMETERS = {
     "run_dir": Rule("folder that holds everything of this run", str),
     "data": Rule("sample, breakhis, fnac, fnac2019, a folder; empty after 01: what 01 read", str),

@@ -1,17 +1,19 @@
 """CSV files that a person made, in whatever way their spreadsheet writes them.
 
-Commas, semicolons or tabs; UTF-8 with or without a byte-order mark, or Excel's UTF-16; names of
-columns in any letter case. What cannot be read without guessing is refused in one sentence.
+Commas, semicolons or tabs, or what a first line `sep=;` names; UTF-8 with or without a byte-order
+mark, or Excel's UTF-16; names of columns in any letter case. What cannot be read without guessing
+is refused in one sentence.
 """
 
 import codecs
 import csv
 import io
+import re
 from pathlib import Path
 
 import pandas as pd
 
-from cytology.settings import InputError
+from cytology.settings import InputError, normalized
 
 MARKS = {
     codecs.BOM_UTF8: "utf-8",
@@ -19,23 +21,28 @@ MARKS = {
     codecs.BOM_UTF16_BE: "utf-16-be",
 }
 SEPARATORS = ",;\t"
+DECLARED = re.compile(r'"?sep=(.)"?[,;\t]*', re.IGNORECASE)
 
 
 def read_spreadsheet(path: Path, parameter: str) -> pd.DataFrame:
-    """A CSV file as text: columns by their names in lower case, cells without spaces around them.
+    """A CSV file as text: columns by their names in lower case, cells `normalized`.
 
     Cells that are missing at the end of a row are empty.
     `parameter` is what the user knows the file by. Raises `InputError` with the line for anything
     that is no table.
     """
     lines = text_of(path, parameter)
-    first = lines.split("\n", 1)[0]
-    separator = max(SEPARATORS, key=first.count)
+    first, _, rest = lines.partition("\n")
+    declared = DECLARED.fullmatch(first.strip())
+    if declared:  # Excel's own line, which says how to read those that follow
+        lines, separator = rest, declared[1]
+    else:
+        separator = max(SEPARATORS, key=first.count)
     try:
         rows = list(csv.reader(io.StringIO(lines, newline=""), delimiter=separator, strict=True))
     except csv.Error as error:
         raise InputError(f"`{parameter}`: {path} is no readable CSV: {error}.") from None
-    cells = [[cell.strip() for cell in row] for row in rows]
+    cells = [[normalized(cell) for cell in row] for row in rows]
     if not cells or not any(cells[0]):
         raise InputError(f"`{parameter}`: {path} has no names of columns in its first line.")
     header = [name.lower() for name in cells[0]]

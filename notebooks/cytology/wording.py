@@ -1,0 +1,12 @@
+"""Numbers and lists as words."""
+
+
+def counted(number: int, one: str, several: str) -> str:
+    """`1 image is` or `1,234 images are`."""
+    return f"{number:,} {one if number == 1 else several}"
+
+
+def some(words: list[str], most: int = 3) -> str:
+    """The first words of a list, and how many more there are."""
+    more = f" and {len(words) - most} more" if len(words) > most else ""
+    return ", ".join(words[:most]) + more
