@@ -248,3 +248,43 @@ def test_the_sample_is_drawn_once_and_keeps_its_own_columns(tmp_path, monkeypatc
 def test_notebook_01_wants_data_to_be_named():
     with pytest.raises(InputError, match="`data` is empty: name a folder"):
         load("")
+
+
+def test_a_given_split_and_what_crosses_it_are_said(tmp_path, smear, cache):
+    for part in ("train", "test"):
+        for patient in range(4):
+            place = tmp_path / "data" / part / "BM"[patient % 2]
+            place.mkdir(parents=True, exist_ok=True)
+            for number in range(2):
+                seed = 10 * patient + number + 100 * (part == "test" and patient > 0)
+                smear(seed).save(place / f"p{patient + 4 * (part == 'test')}_{number}.png")
+    shutil.copy(tmp_path / "data/train/M/p1_0.png", tmp_path / "data/test/M/p1_9.png")
+    _, _, said = made(load(str(tmp_path / "data"), patient_pattern=r"(p\d+)_"), cache)
+    assert said[:2] == [
+        "This folder has a split of its own (train 8, test 9 images). It is not used: notebook 03 "
+        "makes one.",
+        "Of the 9 images in its test, 3 have a copy, 1 has the patient in its train: a result on "
+        "that part would be too good.",
+    ]
+
+
+def test_masks_few_colours_and_names_alike_are_said(tmp_path, smear, smear_folder, cache):
+    root = smear_folder(tmp_path / "data", patients=4)
+    image = Image.open(root / "B" / "p000_0.png")
+    binary = image.convert("L").point(lambda grey: 255 * (grey > 120))
+    binary.save(root / "B" / "p000_0 x.png")  # no word for a mask: told by its colours
+    binary.save(root / "B" / "p000_1_mask.png")
+    binary.rotate(90, expand=True).save(root / "B" / "p002_7.png")  # no image of its size
+    smear(77).save(root / "M" / "P001_5.png")
+    manifest, rejected, said = made(load(str(root), patient_pattern=r"([pP]\d+)_"), cache)
+    assert sorted(rejected[["image_id", "reason", "other"]].to_numpy().tolist()) == [
+        ["B/p000_0 x.png", "a mask of B/p000_0.png, by its few colours", "B/p000_0.png"],
+        ["B/p000_1_mask.png", "a mask of B/p000_1.png, by its name", "B/p000_1.png"],
+    ]
+    assert "2 files are masks and left out; rejected.csv names their images." in said
+    assert any(note.startswith("1 image has at most 16 colours, like a drawing") for note in said)
+    assert any(
+        note.startswith("'P001', 'p001' differ in letter case only, and count as 2 patients")
+        for note in said
+    )
+    assert len(manifest) == 4 * 2 + 2

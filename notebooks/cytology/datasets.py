@@ -18,10 +18,10 @@ from cytology.inspection import INSPECTED
 from cytology.masks import FEW_COLOURS
 from cytology.quality import open_rgb
 from cytology.sample import HASHED, draw_sample, is_whole
-from cytology.settings import HOME, InputError, composed, progress, resolve, short
+from cytology.settings import HOME, InputError, composed, plural, progress, resolve, short
 from cytology.sources import PUBLISHED, published
 from cytology.tables import read_json
-from cytology.wording import counted
+from cytology.wording import counted, some
 
 MANIFEST_COLUMNS = ["image_id", "label", "patient", "slide", "group", "width", "height"]
 MANIFEST_COLUMNS += ["sha256", "phash", "family"]
@@ -134,6 +134,7 @@ def describe(data: str, listing: Listing, manifest: pd.DataFrame, rejected: pd.D
         "of_unknown_unit": int(((manifest["patient"] == "") & (manifest["slide"] == "")).sum()),
         "unit": listing.unit,
         "rejected": len(rejected),
+        "unseen": len(listing.unseen),
         "fingerprint": hashlib.sha256(keys.to_csv(index=False).encode()).hexdigest(),
     }
 
@@ -171,6 +172,7 @@ def warnings_about(listing: Listing, manifest: pd.DataFrame, findings: pd.DataFr
             f"counts as a group of its own. If several come from one {unit}, the split cannot "
             "keep them together."
         )
+    found += about_names(manifest["patient"], unit)
     found += about_copies(manifest, counts)
     for poor in ("blank", "blurred", "over-exposed", "converted"):
         if counts.get(poor):
@@ -183,6 +185,20 @@ def warnings_about(listing: Listing, manifest: pd.DataFrame, findings: pd.DataFr
             "says which; move them away if they are no photographs."
         )
     return found
+
+
+def about_names(patients: pd.Series, unit: str) -> list[str]:
+    """A sentence on names that differ in their letter case only: they may be one patient's."""
+    names = patients[patients != ""].drop_duplicates()
+    alike = names[names.str.casefold().duplicated(keep=False)].sort_values(
+        key=lambda n: n.str.casefold()
+    )
+    if alike.empty:
+        return []
+    return [
+        f"{some([repr(name) for name in alike], 4)} differ in letter case only, and count as "
+        f"{len(alike)} {plural(unit)}: name them alike if they are not."
+    ]
 
 
 def about_copies(manifest: pd.DataFrame, counts: pd.Series) -> list[str]:

@@ -9,7 +9,7 @@ from cytology.archives import unpack
 from cytology.datasets import image_root
 from cytology.folders import class_of, find_files, images_below, parse_classes
 from cytology.patients import add_patients_from_csv, add_patients_from_pattern, unit_of
-from cytology.settings import CACHE, InputError, composed, file_hash, resolve
+from cytology.settings import CACHE, InputError, as_on_disk, file_hash, resolve
 from cytology.splitting import read_split
 from cytology.spreadsheets import read_spreadsheet, text_of
 from cytology.store import is_sound, keep_checksum
@@ -134,25 +134,13 @@ def those_there(folder: Path, names: list[str]) -> tuple[list[str], pd.DataFrame
     """
     found, refused = [], []
     for name in names:
-        path = as_on_disk(folder, name)
-        if path is None:
-            refused.append((name, "no such file"))
+        path = as_on_disk(folder / name)
+        if path.exists():
+            below = path.is_relative_to(folder)
+            found.append(path.relative_to(folder).as_posix() if below else str(path))
         else:
-            found.append(path)
+            refused.append((name, "no such file"))
     return list(dict.fromkeys(found)), pd.DataFrame(refused, columns=["image_id", "reason"])
-
-
-def as_on_disk(folder: Path, name: str) -> str | None:
-    """A path below `folder` in the letters of the disk; None if there is no such file."""
-    if (folder / name).exists():
-        return name
-    place, parts = folder, Path(name).parts
-    for part in parts:
-        inside = place.iterdir() if place.is_dir() else ()
-        place = next((p for p in inside if composed(p.name) == composed(part)), place / part)
-    if not place.exists():
-        return None
-    return place.relative_to(folder).as_posix() if place.is_relative_to(folder) else str(place)
 
 
 def listed(path: Path) -> list[str]:

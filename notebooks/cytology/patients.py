@@ -143,7 +143,7 @@ def notes_about(
         )
     if gone:
         images = counted(len(gone), "image that is", "images that are")
-        notes.append(f"{path.name} names {images} not there, like {gone[0]}.")
+        notes.append(f"{path.name} names {images} not among those used, like {gone[0]}.")
     labels = sorted(set(LABEL_COLUMNS) & set(table))
     if labels:
         notes.append(

@@ -230,7 +230,21 @@ def check_parameters(**values) -> None:
 
 def resolve(path, base: Path = HOME) -> Path:
     """`path` as an absolute path; a relative one starts at `base`, `~` is the home folder."""
-    return (base / Path(path).expanduser()).resolve()
+    return as_on_disk((base / Path(path).expanduser()).resolve())
+
+
+def as_on_disk(path: Path) -> Path:
+    """An absolute path in the Unicode form of the disk, if there is one by that name in another."""
+    if path.exists():
+        return path
+    place = Path(path.anchor)
+    for part in path.relative_to(place).parts:
+        if not (place / part).exists() and place.is_dir():
+            same = (each for each in place.iterdir() if composed(each.name) == composed(part))
+            place = next(same, place / part)
+        else:
+            place = place / part
+    return place
 
 
 def short(path) -> str:
