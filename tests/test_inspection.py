@@ -14,7 +14,7 @@ from PIL import Image, ImageFilter, ImageOps
 
 from cytology import inspection, quality
 from cytology.copies import find_copies
-from cytology.folders import folder
+from cytology.folders import REFUSED, folder
 from cytology.inspection import INSPECTED, findings, inspect_images, memory
 from cytology.settings import InputError, in_parallel
 
@@ -57,7 +57,7 @@ def test_readable_images_come_with_what_is_known_of_them(root, cache):
     assert list(readable) == [*listing.images.columns, *INSPECTED]
     pd.testing.assert_frame_equal(readable[listing.images.columns], listing.images)
     assert (readable["width"] == 64).all() and readable["height"].dtype == int
-    assert len(rejected) == 0 and list(rejected) == ["image_id", "label", "reason"]
+    assert len(rejected) == 0 and list(rejected) == REFUSED
 
 
 def test_unreadable_images_are_rejected_with_their_reason_and_the_rest_goes_on(root, cache, smear):

@@ -22,7 +22,7 @@ from cytology.masks import FEW_COLOURS, MASK_FOLDER, masks_by_colour
 from cytology.settings import CACHE, InputError, file_hash, in_parallel
 
 INSPECTED = ["width", "height", "sha256", "phash", "brightness", "red", "green", "blue"]
-INSPECTED += ["contrast", "sharpness", "overexposed", "converted", "discs"]
+INSPECTED += ["contrast", "sharpness", "overexposed", "converted", "discs", "colours"]
 KEPT_AT_ONCE = 1024
 TABLE = "checked"
 
@@ -35,7 +35,7 @@ def inspect_images(listing: Listing, cache: Path = CACHE) -> tuple[pd.DataFrame,
     """
     images = listing.images.reset_index(drop=True)
     found = inspect_files([listing.root / image_id for image_id in images["image_id"]], cache)
-    found = pd.DataFrame(found).reindex(columns=[*INSPECTED, "reason"])
+    found = pd.DataFrame(found).reindex(columns=[*INSPECTED, "reason"]).astype({"reason": object})
     found["other"] = ""
     opened = images[["image_id"]].join(found)[found["reason"].isna()]
     for mask, image in masks_by_colour(opened).items():
@@ -163,7 +163,8 @@ def findings(
         f"{name} " + readable[name].map("{:.3g}".format) for name in ("contrast", "sharpness")
     ]
     poor["detail"] = measures[0] + ", " + measures[1]
-    few = readable.loc[readable["colours"] <= FEW_COLOURS, ["image_id", "label", "colours"]]
+    is_few = (readable["colours"] <= FEW_COLOURS) & (poor["finding"] == "")  # a blank one has one
+    few = readable.loc[is_few, ["image_id", "label", "colours"]]
     converted = readable.loc[readable["converted"] != "", ["image_id", "label", "converted"]]
     label = readable.set_index("image_id")["label"]
     copied = found_copies.assign(
