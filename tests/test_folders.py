@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from cytology.classes import parse_classes
 from cytology.folders import (
     LISTED,
     differences_of,
     folder,
     image_files,
-    parse_classes,
 )
 from cytology.settings import InputError
 
@@ -280,6 +280,8 @@ def test_names_that_are_no_text_are_left_out_and_named(tmp_path, smear):
         [r"M/two\nlines.png", "M", why, ""],
     ]
     listing.refused.to_csv(tmp_path / "rejected.csv", encoding="utf-8")
+    os.unlink(tmp_path / "B" / "2.png")
+    assert rf"left out, the first, B/M\xfcller.png: {why}." in refused(folder, tmp_path)
 
 
 def test_masks_are_left_out_with_the_image_that_they_belong_to(tmp_path, smear):

@@ -5,7 +5,7 @@ import unicodedata
 import pandas as pd
 import pytest
 
-from cytology.folders import CLASS_NAMES
+from cytology.classes import CLASS_NAMES
 from cytology.patients import add_patients_from_csv, add_patients_from_pattern, unit_of
 from cytology.settings import InputError
 

@@ -69,12 +69,18 @@ Imports point one way, downwards in this list:
 ``quality``                opening an image or saying why not; blank, blurred, over-exposed
 ``copies``                 copies of one image, turned by any angle
 ``image_kinds``            the format of an image by its first bytes
-``folders``                a folder of one's own: files, classes, patients
+``folders``                a folder of one's own: which files are its images
+``patients``               whose image it is: a pattern over the path, or a CSV file
 ``spreadsheets``           CSV files that a person made
+``classes``                the class of an image, by the folders on its path
+``given_split``            a split that a folder brings along
+``masks``                  masks and drawings beside the images
+``image_kinds``            the format of an image by its first bytes
 ``shifts``                 another stain, light, focus, compression or scale of a picture
 ``augmentation``           exact orientations, squares
 ``store``                  arrays on disk, found by name: what the caches are made of
 ``tables``                 CSV and JSON files that pass between notebooks
+``wording``                numbers and lists as words
 ``settings``               parameters, paths, seeds, versions, workers
 ``networks``               the networks that are compared: title, weights, look
 =========================  ====================================================================

@@ -5,17 +5,25 @@ images came from.
 """
 
 import os
-from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
 
+from cytology.classes import (
+    about_unseen,
+    categories,
+    check_both_classes,
+    check_classes_are_there,
+    class_of,
+    class_or_none,
+    parse_classes,
+    what_is_there,
+)
 from cytology.image_kinds import kind_of_file
 from cytology.masks import MASK_FOLDER, masks_by_name
 from cytology.patients import add_patients_from_csv, add_patients_from_pattern, unit_of
-from cytology.settings import InputError, is_one_line, normalized, resolve
-from cytology.wording import counted, some
+from cytology.settings import InputError, is_one_line, resolve
 
 # Files with these suffixes are taken for images, whether they can be read or not.
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".dib", ".tif", ".tiff"}
@@ -29,7 +37,6 @@ NEVER_IMAGES = set(
     ".csv .tsv .txt .md .json .xml .html .yaml .yml .db .ini .log .xlsx .xls .doc .docx .pdf .dat "
     ".mat .npy .npz .h5 .zip .gz .tar .py .ipynb".split()
 )
-CLASS_NAMES = {"b": "B", "benign": "B", "m": "M", "malignant": "M"}
 LISTED = ["image_id", "label", "patient", "slide"]
 REFUSED = ["image_id", "label", "reason", "other"]
 
@@ -79,10 +86,10 @@ def folder(
     listing["label"] = [class_of(image_id, names) for image_id in ids]
     other = listing[listing["label"] == ""].reset_index(drop=True)
     listing = listing[listing["label"] != ""].reset_index(drop=True)
-    folders = folders_of(ids)
+    there = what_is_there(ids, refused)
     if classes:
-        check_classes_are_there(root, names, folders, classes)
-    check_both_classes(root, listing, names, folders)
+        check_classes_are_there(root, names, ids, classes, there)
+    check_both_classes(root, listing, names, there)
     listing["patient"], listing["slide"] = "", ""
     notes = ()
     if patients_csv:
@@ -98,34 +105,6 @@ def folder(
         refused=refused.assign(label=[class_or_none(name, names) for name in refused["image_id"]]),
         unseen=unseen[["image_id", "category"]],
     )
-
-
-def class_of(image_id: str, names: dict[str, str], parameter: str = "classes") -> str:
-    """The label of an image by the folder on its path named like a class; empty if there is none.
-
-    Raises `InputError` if folders on its path name both classes: which of them is meant, only the
-    user can tell.
-    """
-    found = {}
-    for part in image_id.split("/")[:-1]:
-        label = names.get(normalized(part).lower())
-        if label:
-            found.setdefault(label, part)
-    if len(found) > 1:
-        inner = list(found.values())[-1]
-        raise InputError(
-            f"Two folders on the path {image_id!r} are named like classes, "
-            f"{' and '.join(repr(part) for part in found.values())}: say with `{parameter}` which "
-            f"folders are the classes, like '{normalized(inner)}={list(found)[-1]}, ...' (no other "
-            "folder then counts as one), or rename the one that is none."
-        )
-    return next(iter(found), "")
-
-
-def class_or_none(image_id: str, names: dict[str, str]) -> str:
-    """`class_of` for a file that is not used, where a doubtful class is none."""
-    labels = {names.get(normalized(part).lower(), "") for part in image_id.split("/")[:-1]} - {""}
-    return labels.pop() if len(labels) == 1 else ""
 
 
 def images_below(root: Path) -> tuple[list[str], pd.DataFrame]:
@@ -197,101 +176,6 @@ def find_files(root: Path) -> tuple[list[Path], dict[Path, str]]:
                 refused[Path(place, name)] = "a folder that is named like an image"
         files += (Path(place, name) for name in sorted(names) if not name.startswith("."))
     return files, refused
-
-
-# --------------------------------------------------------------------- classes
-
-
-def parse_classes(classes: str, parameter: str = "classes") -> dict[str, str]:
-    """Folder names (lower case) to labels; `normal=B, cancer=M` replaces the usual names.
-
-    `parameter` is what the user knows it by, for the sentence of an `InputError`.
-    """
-    if not classes:
-        return CLASS_NAMES
-    pairs = [pair.split("=") for pair in normalized(classes).split(",")]
-    names = {
-        normalized(pair[0]).lower(): normalized(pair[1]).upper() for pair in pairs if len(pair) == 2
-    }
-    if len(names) != len(pairs) or set(names.values()) != {"B", "M"}:
-        raise InputError(
-            f"Parameter `{parameter}` is {classes!r}; write it like 'normal=B, cancer=M', "
-            "with at least one folder for B and one for M."
-        )
-    return names
-
-
-def folders_of(image_ids: list[str]) -> Counter:
-    """The names of all folders on the images' paths, and how many images lie below each."""
-    return Counter(name for i in image_ids for name in dict.fromkeys(i.split("/")[:-1]))
-
-
-def in_words(folders: Counter) -> str:
-    """Folders with their images, the fullest first."""
-    return some([f"{name!r} ({number:,})" for name, number in folders.most_common()], 8)
-
-
-def check_classes_are_there(
-    root: Path, names: dict[str, str], folders: Counter, classes: str
-) -> None:
-    """Raise `InputError` if a name in `classes` is that of no folder with images."""
-    there = {normalized(name).lower() for name in folders}
-    gone = [name for name in names if name not in there]
-    if gone:
-        raise InputError(
-            f"Parameter `classes` is {classes!r}, but no folder with images in {root} is called "
-            f"{' or '.join(map(repr, gone))}. {are_there(folders)}"
-        )
-
-
-def check_both_classes(
-    root: Path, listing: pd.DataFrame, names: dict[str, str], folders: Counter
-) -> None:
-    """Raise `InputError` unless the listing has images of both classes."""
-    found = set(listing["label"])
-    if not found:
-        raise InputError(
-            f"No image in {root} lies in a folder named {', '.join(sorted(names))} (in any "
-            f"letter case). {are_there(folders)} Give your own folder names with `classes`, like "
-            "'normal=B, cancer=M'."
-        )
-    if len(found) == 1:
-        raise InputError(
-            f"All images in {root} are of one class, {found.pop()}: two classes are needed. "
-            f"Folders that count: {', '.join(sorted(names))}; others are named with `classes`. "
-            f"{are_there(folders)}"
-        )
-
-
-def are_there(folders: Counter) -> str:
-    """The folders that hold images, as a sentence."""
-    return f"Folders with images: {in_words(folders)}." if folders else "No folder has an image."
-
-
-def categories(image_ids: pd.Series, of_classes: pd.Series) -> list[str]:
-    """For each image of no class the folder that sets it apart from those of the classes.
-
-    The first folder on its path that leads to no image of a class; its own folder if all do.
-    """
-    known = {tuple(i.split("/")[:k]) for i in of_classes for k in range(i.count("/") + 1)}
-    found = []
-    for image_id in image_ids:
-        parts = image_id.split("/")[:-1]
-        apart = [p for k, p in enumerate(parts, start=1) if tuple(parts[:k]) not in known]
-        found.append((apart or parts[-1:] or ["."])[0])
-    return found
-
-
-def about_unseen(category: pd.Series) -> tuple[str, ...]:
-    """A sentence on the images that lie in folders of neither class."""
-    if category.empty:
-        return ()
-    images = counted(len(category), "image lies", "images lie")
-    return (
-        f"{images} in folders of neither class and nothing is trained on them: "
-        f"{in_words(Counter(category))}. unseen.csv lists them; to use them, name their folder in "
-        "`classes`.",
-    )
 
 
 # --------------------------------------------------- for the published sets

@@ -6,8 +6,9 @@ from pathlib import Path
 import pandas as pd
 
 from cytology.archives import unpack
+from cytology.classes import class_of, parse_classes
 from cytology.datasets import image_root
-from cytology.folders import class_of, find_files, images_below, parse_classes
+from cytology.folders import find_files, images_below
 from cytology.patients import add_patients_from_csv, add_patients_from_pattern, unit_of
 from cytology.settings import CACHE, InputError, as_on_disk, file_hash, resolve
 from cytology.splitting import read_split
