@@ -28,10 +28,10 @@ from cytology.backend import keras, tf
 from cytology.datasets import load
 from cytology.features import Features, FeatureStore
 from cytology.fine_tuning import predict_logits
+from cytology.images import open_rgb
 from cytology.inspection import inspect_images
 from cytology.new_images import images_in
 from cytology.pipeline import DecodedImages, batches, decode, frozen_features
-from cytology.quality import open_rgb
 from cytology.settings import InputError
 from cytology.splitting import describe, judged_pictures, split_by_group, split_pictures_at_random
 from cytology.tables import write_json, write_table

@@ -66,9 +66,12 @@ Imports point one way, downwards in this list:
 ``archives``               downloads that go on where they broke, safe unpacking
 ``sample``                 the procedural smear sample
 ``inspection``             every image opened once; what is wrong with which
-``quality``                opening an image or saying why not; blank, blurred, over-exposed
+``quality``                blank, blurred, over-exposed; what a manifest knows of a file
 ``copies``                 copies of one image, turned by any angle
-``image_kinds``            the format of an image by its first bytes
+``images``                 opening an image as RGB, or saying why not
+``tiffs``                  TIFF that Pillow does not read rightly
+``deep_images``            pictures of more than 8 bits as 8-bit ones
+``image_kinds``            which image files are read: formats by first bytes, limits of size
 ``folders``                a folder of one's own: files, classes, patients
 ``spreadsheets``           CSV files that a person made
 ``shifts``                 another stain, light, focus, compression or scale of a picture

@@ -13,8 +13,8 @@ from scipy.sparse.csgraph import connected_components
 from cytology.augmentation import orient
 from cytology.copies import family_of, looks_augmented
 from cytology.folders import Listing, folder
+from cytology.images import open_rgb
 from cytology.inspection import INSPECTED
-from cytology.quality import open_rgb
 from cytology.sample import HASHED, draw_sample, is_whole
 from cytology.settings import HOME, InputError, progress, resolve, short
 from cytology.sources import PUBLISHED, published
