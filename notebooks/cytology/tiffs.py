@@ -58,6 +58,8 @@ def read_tiff(file: BinaryIO, size: int) -> tuple[Image.Image | None, list[str]]
 
 def first_series(found: list) -> tifffile.TiffPageSeries:
     """The first picture (or stack of them) that is no reduced copy of another."""
+    if not found:
+        raise UnreadableImage("damaged: a TIFF without a picture")
     whole = [series for series in found if not series.keyframe.is_reduced]
     if not whole:
         raise UnreadableImage("only a preview of a picture, as in raw files of cameras")
@@ -150,7 +152,7 @@ def is_pillows(page: tifffile.TiffPage) -> bool:
         and page.sampleformat == tifffile.SAMPLEFORMAT.UINT
         and page.planarconfig == tifffile.PLANARCONFIG.CONTIG
         and page.compression in PILLOWS_COMPRESSIONS
-        and not (page.photometric in GREYS and page.samplesperpixel == 3)
+        and not (page.photometric in GREYS and page.samplesperpixel > 1)
     )
 
 
@@ -183,7 +185,7 @@ def picture_of(pages: list, size: int) -> tuple[Image.Image, list[str]]:
 
 def check_whole(page: tifffile.TiffPage, size: int) -> None:
     """Raise `UnreadableImage` where strips or tiles are missing: they would be black."""
-    ends = [at + n for at, n in zip(page.dataoffsets, page.databytecounts, strict=True)]
+    ends = [at + n for at, n in zip(page.dataoffsets, page.databytecounts, strict=False)]
     whole = len(ends) >= math.prod(page.chunked) and all(page.databytecounts)
     if not whole or max(ends) > size:
         raise UnreadableImage("damaged: a part of the picture is missing")
