@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "notebooks"))
 from cytology import copies
 from cytology.augmentation import fit_to_square, orient
 from cytology.folders import find_files
-from cytology.quality import UnreadableImage, open_rgb
+from cytology.images import UnreadableImage, open_rgb
 
 
 def encoded(image: Image.Image) -> Image.Image:

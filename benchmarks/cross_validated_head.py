@@ -21,9 +21,9 @@ from cytology.backend import keras, tf
 from cytology.copies import find_copies
 from cytology.datasets import build_manifest, load
 from cytology.folders import Listing
+from cytology.images import open_rgb
 from cytology.inspection import inspect_images
 from cytology.pipeline import decode, frozen_features
-from cytology.quality import open_rgb
 from cytology.sample import draw_sample
 from cytology.settings import cores
 from cytology.splitting import judged_pictures

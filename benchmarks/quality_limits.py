@@ -18,7 +18,8 @@ from PIL import Image, ImageFilter
 sys.path.insert(0, str(Path(__file__).parents[1] / "notebooks"))
 
 from cytology.folders import image_files
-from cytology.quality import measure, open_rgb, poor_picture
+from cytology.images import open_rgb
+from cytology.quality import measure, poor_picture
 
 
 def brightened(image: Image.Image, factor: float) -> Image.Image:

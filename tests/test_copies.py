@@ -20,8 +20,8 @@ from cytology.copies import (
     looks_augmented,
 )
 from cytology.folders import folder
+from cytology.images import open_rgb
 from cytology.inspection import inspect_images
-from cytology.quality import open_rgb
 from cytology.settings import PROJECT_ROOT
 
 COLUMNS = ["image_id", "family", "kind", "similarity", "angle", "mirrored"]

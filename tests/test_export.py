@@ -5,9 +5,11 @@ import json
 import sys
 from io import BytesIO
 
+import imagecodecs
 import numpy as np
 import pandas as pd
 import pytest
+import tifffile
 from PIL import Image
 
 from cytology import export, exported, serving
@@ -179,6 +181,18 @@ def test_a_file_that_says_something_else_is_told(made, data):
     assert "more than 0.001: do not use this file" in table.loc["keras", "warning"]
     sentence = table.loc["tflite_int8", "warning"]
     assert "test images are decided otherwise than by the network (at most 1 is" in sentence
+
+
+def test_a_file_is_handed_on_where_tensorflow_reads_it_as_it_was_read_here(smear, tmp_path):
+    smear(1).save(tmp_path / "plain.png")
+    deep = np.asarray(smear(1), np.uint16) * 16
+    (tmp_path / "deep.png").write_bytes(imagecodecs.png_encode(deep))
+    tifffile.imwrite(tmp_path / "deep.tif", deep, photometric="rgb")
+    plain = (tmp_path / "plain.png").read_bytes()
+    assert exported.readable_bytes(tmp_path / "plain.png") == plain
+    for name in ("deep.png", "deep.tif"):
+        pixels = tf.io.decode_image(exported.readable_bytes(tmp_path / name)).numpy()
+        np.testing.assert_allclose(pixels, np.asarray(smear(1)), atol=1)
 
 
 def test_rows_of_networks_that_were_not_exported_stay(tmp_path):

@@ -46,6 +46,11 @@ def test_with_another_key_nothing_is_found(cache, place, value):
     assert FeatureStore(key, cache).features(pictures("a.png"), IMAGES) is None
 
 
+def test_features_of_pictures_that_other_code_read_are_not_found(cache, monkeypatch):
+    monkeypatch.setattr("cytology.features.READING", "other code")
+    assert FeatureStore(KEY, cache).features(pictures("a.png"), IMAGES) is None
+
+
 def test_a_changed_image_is_not_found_and_a_renamed_one_is(cache):
     store = FeatureStore(KEY, cache)
     changed = IMAGES.replace({"sha a": "sha of another file"})

@@ -9,9 +9,11 @@ import threading
 import time
 from contextlib import contextmanager
 
+import imagecodecs
 import numpy as np
 import pandas as pd
 import pytest
+import tifffile
 import yaml
 from PIL import Image
 
@@ -67,6 +69,30 @@ def pictures():
     yield ".tif", encoded(colour, "TIFF", save_all=True, append_images=[few, two])
     for picture in (deep, colour.convert("F")):
         yield ".tif", encoded(picture, "TIFF")
+    many = rng.integers(0, 65536, (40, 50, 4), dtype=np.uint16)
+    for channels in (2, 3, 4):
+        yield ".png", imagecodecs.png_encode(many[..., :channels].copy())
+    yield from ((".tif", content) for content in deep_tiffs(many[..., :3].copy()))
+
+
+def deep_tiffs(colour):
+    """TIFF of the kinds that Pillow does not read."""
+    planes = np.moveaxis(colour, -1, 0).copy()
+    rgb, grey = {"photometric": "rgb"}, {"photometric": "minisblack"}
+    for values, options in (
+        (colour, rgb),
+        (colour, rgb | {"compression": "lzw", "predictor": True}),
+        (colour, rgb | {"compression": "jpeg2000"}),
+        (colour, rgb | {"tile": (16, 16), "bigtiff": True, "compression": "zstd"}),
+        (planes, rgb | {"planarconfig": "separate", "compression": "zlib"}),
+        (planes, grey | {"ome": True, "metadata": {"axes": "CYX"}}),
+        (planes, grey | {"imagej": True, "metadata": {"axes": "CYX", "mode": "composite"}}),
+        (colour.astype(np.float32), rgb | {"compression": "zlib", "predictor": True}),
+        (colour.astype(np.float64), rgb),
+    ):
+        stream = io.BytesIO()
+        tifffile.imwrite(stream, values, **options)
+        yield stream.getvalue()
 
 
 def mutated(content, rng):

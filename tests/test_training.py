@@ -28,10 +28,10 @@ from cytology.backend import keras, tf
 from cytology.datasets import load
 from cytology.features import Features, FeatureStore
 from cytology.fine_tuning import predict_logits
+from cytology.images import open_rgb
 from cytology.inspection import inspect_images
 from cytology.new_images import images_in
 from cytology.pipeline import DecodedImages, batches, decode, frozen_features
-from cytology.quality import open_rgb
 from cytology.settings import InputError
 from cytology.splitting import describe, judged_pictures, split_by_group, split_pictures_at_random
 from cytology.tables import write_json, write_table
@@ -197,6 +197,9 @@ def test_an_image_is_decoded_once_and_found_by_its_name(data, tmp_path, monkeypa
         np.testing.assert_array_equal(again.pixels[again.row[name]], first.pixels[first.row[name]])
     assert not np.array_equal(first.pixels, data.images.pixels)
     assert list((tmp_path / "images").iterdir()) != []
+    monkeypatch.setattr(pipeline, "READING", "other code")
+    with pytest.raises(InputError, match="can no longer be read"):  # so it was looked for
+        decode(tmp_path / "gone", shuffled, 75, "stretch", tmp_path)
 
 
 def test_decoding_goes_on_where_it_was_interrupted(data, tmp_path, monkeypatch):

@@ -66,16 +66,18 @@ Imports point one way, downwards in this list:
 ``archives``               downloads that go on where they broke, safe unpacking
 ``sample``                 the procedural smear sample
 ``inspection``             every image opened once; what is wrong with which
-``quality``                opening an image or saying why not; blank, blurred, over-exposed
+``quality``                blank, blurred, over-exposed; what a manifest knows of a file
 ``copies``                 copies of one image, turned by any angle
-``image_kinds``            the format of an image by its first bytes
+``images``                 opening an image as RGB, or saying why not
+``tiffs``                  TIFF that Pillow does not read rightly
+``deep_images``            pictures of more than 8 bits as 8-bit ones
 ``folders``                a folder of one's own: which files are its images
 ``patients``               whose image it is: a pattern over the path, or a CSV file
 ``spreadsheets``           CSV files that a person made
 ``classes``                the class of an image, by the folders on its path
 ``given_split``            a split that a folder brings along
 ``masks``                  masks and drawings beside the images
-``image_kinds``            the format of an image by its first bytes
+``image_kinds``            which image files are read: formats by first bytes, limits of size
 ``shifts``                 another stain, light, focus, compression or scale of a picture
 ``augmentation``           exact orientations, squares
 ``store``                  arrays on disk, found by name: what the caches are made of

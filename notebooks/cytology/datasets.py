@@ -14,9 +14,9 @@ from cytology.augmentation import orient
 from cytology.copies import family_of, looks_augmented
 from cytology.folders import Listing, folder
 from cytology.given_split import given_split, split_in_words
+from cytology.images import open_rgb
 from cytology.inspection import INSPECTED
 from cytology.masks import FEW_COLOURS
-from cytology.quality import open_rgb
 from cytology.sample import HASHED, draw_sample, is_whole
 from cytology.settings import HOME, InputError, composed, plural, progress, resolve, short
 from cytology.sources import PUBLISHED, published

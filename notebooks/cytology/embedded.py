@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from cytology.quality import UnreadableImage, opened
+from cytology.images import UnreadableImage, opened
 from cytology.tables import TRAINING_NOTEBOOKS
 
 # Widths tried in turn until all figures together stay below MOST_BYTES of the page.

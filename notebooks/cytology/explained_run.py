@@ -20,11 +20,11 @@ from cytology.explanation_checks import (
     values_of,
 )
 from cytology.heads import read_heads
+from cytology.images import open_rgb
 from cytology.inference import load_trained
 from cytology.metrics import THRESHOLD
 from cytology.neighbours import nearest, reference
 from cytology.pipeline import DecodedImages
-from cytology.quality import open_rgb
 from cytology.tables import read_table
 from cytology.training import CALIBRATION_BATCH
 

@@ -17,8 +17,8 @@ from scipy.ndimage import binary_dilation
 from scipy.stats import spearmanr
 
 from cytology.augmentation import border_colour, orient, place_in_square
+from cytology.images import open_rgb
 from cytology.intervals import group_weights, over_draws, percentile_interval, with_width
-from cytology.quality import open_rgb
 from cytology.settings import NETWORK_TITLE, progress
 
 MARGIN = 15 / 224  # of the input's side: how near a nucleus the hottest point must lie

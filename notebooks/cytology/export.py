@@ -14,10 +14,10 @@ from cytology.augmentation import fit_to_square
 from cytology.backend import keras, quietly, tf
 from cytology.caveats import caveats
 from cytology.decisions import RULES
+from cytology.images import open_rgb
 from cytology.inference import locked_decision
 from cytology.loading import CLASSES
 from cytology.networks import KEPT_AS_H5
-from cytology.quality import open_rgb
 from cytology.serving import LIMITS, save_for_serving
 from cytology.settings import InputError, file_hash, progress, versions
 from cytology.splitting import read_split
@@ -172,7 +172,7 @@ def description(run: Path, about: dict) -> dict:
             "pixels": "raw RGB, 0 to 255; scaling is inside the files",
             "size": size,
             "fit": about["fit"],
-            "how": "cytology.augmentation.fit_to_square of cytology.quality.open_rgb (Pillow)",
+            "how": "cytology.augmentation.fit_to_square of cytology.images.open_rgb (Pillow)",
             "image_bytes": LIMITS,
         },
         "weights": about["weights"],

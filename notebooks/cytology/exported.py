@@ -8,15 +8,16 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 
 from cytology.backend import keras, quietly, tf
 from cytology.export import FILES, VERSION
+from cytology.image_kinds import kind_of
+from cytology.images import opened, read_image
 from cytology.inference import Decision
-from cytology.quality import FORMATS, open_rgb
 from cytology.serving import square_of_bytes
 from cytology.settings import NETWORK_TITLE, InputError, cores, progress
 from cytology.tables import read_table, write_table
+from cytology.tiffs import ORIENTATION
 
 FLOAT_TOLERANCE = 1e-3  # of the logit
 MOST_CHANGED = 1  # decisions, where numbers are rounded on purpose
@@ -173,16 +174,15 @@ def bytes_of(root: Path, image_ids: list[str]) -> list[bytes]:
 
 def readable_bytes(path: Path) -> bytes:
     """A file's bytes if TensorFlow reads it as Pillow does; else its pixels as PNG."""
-    with Image.open(path, formats=FORMATS) as image:
-        plain = image.mode in ("RGB", "L") and image.getexif().get(0x0112, 1) == 1
-        if (
-            plain
-            and image.format in ("JPEG", "PNG", "BMP")
-            and not (image.format == "BMP" and image.mode == "L")
-        ):
-            return path.read_bytes()
+    content = path.read_bytes()
+    image, converted = read_image(content)
+    if not converted and kind_of(content) != "TIFF":
+        with opened(content) as stored:
+            as_it_is = stored.mode in ("RGB", "L") and stored.getexif().get(ORIENTATION, 1) == 1
+            if as_it_is and (stored.format, stored.mode) != ("BMP", "L"):
+                return content
     stream = BytesIO()
-    open_rgb(path).save(stream, "PNG")
+    image.save(stream, "PNG")
     return stream.getvalue()
 
 

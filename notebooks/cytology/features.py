@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from cytology.augmentation import pictures_of
+from cytology.images import READING
 from cytology.settings import CACHE
 from cytology.store import ArrayStore, Rows, digest
 from cytology.tables import read_json
@@ -69,11 +70,11 @@ class FeatureStore(ArrayStore):
     """The features of one network in the cache, found by file hash and orientation.
 
     `key` names what they depend on beside the picture: see `KEY`. A changed image, weight file,
-    size or precision never meets a stale entry.
+    size or precision, or another way to read images, never meets a stale entry.
     """
 
     def __init__(self, key: list, cache: Path = CACHE, kind: str = "features"):
-        super().__init__(cache / kind / f"{key[0]}-{digest(*key)}")
+        super().__init__(cache / kind / f"{key[0]}-{digest(*key, READING)}")
 
     def features(self, pictures: pd.DataFrame, sha256: pd.Series) -> Features | None:
         """The features of `pictures` (`image_id`, `orientation`); None if any is not there.

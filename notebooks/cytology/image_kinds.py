@@ -1,4 +1,4 @@
-"""The format of an image file by its first bytes, whatever the file is called.
+"""Which image files are read: the format by the first bytes, and the limits of size.
 
 Own signatures rather than a library: `filetype` knows no format of a microscope, `puremagic`
 guesses from the name as well, and Pillow would have to decode a file to name it.
@@ -7,8 +7,14 @@ guesses from the name as well, and Pillow would have to decode a file to name it
 import re
 from pathlib import Path
 
+from PIL import Image
+
 READ = ("JPEG", "PNG", "BMP", "TIFF")
 HEAD_BYTES = 256
+MOST_PIXELS = Image.MAX_IMAGE_PIXELS  # 89 million, Pillow's limit; a slide scanner's field has 10
+# A blank picture takes a byte for some hundred pixels. Small ones are decoded whatever they claim.
+PIXELS_A_BYTE = 1000
+FEW_PIXELS = 4_000_000
 
 # Matched in this order. ISO media files (HEIC, AVIF) name their brand first, then compatible ones.
 SIGNATURES = {
@@ -38,6 +44,10 @@ SIGNATURES = {
 PATTERNS = {kind: re.compile(pattern, re.DOTALL) for kind, pattern in SIGNATURES.items()}
 
 
+class UnreadableImage(ValueError):
+    """A file that is no usable image; the message is the reason."""
+
+
 def kind_of(head: bytes) -> str:
     """The image format of a file from its first `HEAD_BYTES`; empty text for no image we know.
 
@@ -62,3 +72,14 @@ def refusal(kind: str) -> str:
     """Why an image of a `kind` that is not in `READ` is not read, and what to do."""
     article = "an" if kind[0] in "AEIOU" else "a"
     return f"{article} {kind} image: save it as PNG or TIFF"
+
+
+def check_pixels(pixels: int, size: int) -> None:
+    """Raise `UnreadableImage` for a header of more pixels than a smear has, or its bytes can hold.
+
+    A few bytes can promise gigabytes: such a file is refused before anything is decoded.
+    """
+    if pixels > MOST_PIXELS:
+        raise UnreadableImage(f"{pixels:,} pixels: at most {MOST_PIXELS:,} are read")
+    if pixels > max(FEW_PIXELS, PIXELS_A_BYTE * size):
+        raise UnreadableImage(f"damaged: {size:,} bytes cannot hold {pixels:,} pixels")

@@ -16,13 +16,13 @@ from cytology.backend import enough_memory, keras
 from cytology.datasets import image_root
 from cytology.evaluation import without_probabilities
 from cytology.features import key_of_run
+from cytology.images import UnreadableImage, open_rgb
 from cytology.intervals import metrics_with_intervals
 from cytology.loading import load_safely
 from cytology.neighbours import Reference, nearest, read_reference, reference, write_reference
 from cytology.new_images import Images
 from cytology.pipeline import decode, frozen_features
 from cytology.predictions import by_group, fingerprint
-from cytology.quality import UnreadableImage, open_rgb
 from cytology.settings import InputError, file_hash, progress
 from cytology.splitting import read_split
 from cytology.tables import read_json, read_table, require

@@ -4,7 +4,6 @@ What is known of a file is kept by its hash in `outputs/cache/inspected.sqlite`,
 of tens of thousands of images is opened once, also after an interruption.
 """
 
-import hashlib
 import inspect
 import json
 import sqlite3
@@ -18,11 +17,13 @@ import pandas as pd
 from cytology import copies, quality
 from cytology.copies import how
 from cytology.folders import Listing
+from cytology.images import READING
 from cytology.masks import FEW_COLOURS, MASK_FOLDER, masks_by_colour
 from cytology.settings import CACHE, InputError, file_hash, in_parallel
+from cytology.store import digest
 
 INSPECTED = ["width", "height", "sha256", "phash", "brightness", "red", "green", "blue"]
-INSPECTED += ["contrast", "sharpness", "overexposed", "converted", "discs", "colours"]
+INSPECTED += ["contrast", "sharpness", "overexposed", "converted", "colours", "discs"]
 KEPT_AT_ONCE = 1024
 TABLE = "checked"
 
@@ -75,13 +76,13 @@ def inspect_files(paths: list[Path], cache: Path) -> list[dict]:
     return [known[name] for name in names]
 
 
-# What was measured by other code is measured again.
-CODE = hashlib.sha256((inspect.getsource(quality) + inspect.getsource(copies)).encode()).hexdigest()
+# What was read or measured by other code is measured again.
+CODE = digest(READING, *map(inspect.getsource, (quality, copies)))
 
 
 def key(path: Path, sha256: str | None) -> str:
     """The name of a file in the cache; a file that cannot be hashed goes by its path, uncached."""
-    return f"{CODE[:16]} {path.suffix.lower()} {sha256}" if sha256 else str(path)
+    return f"{CODE} {sha256}" if sha256 else str(path)
 
 
 def hash_or_none(path: Path) -> str | None:

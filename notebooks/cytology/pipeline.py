@@ -19,7 +19,7 @@ from joblib import Parallel, delayed
 from cytology.augmentation import border_colour, fit_to_square, orient, place_in_square
 from cytology.backend import enough_memory, keras, tf
 from cytology.features import Features, FeatureStore, named_by_content
-from cytology.quality import UnreadableImage, open_rgb
+from cytology.images import READING, UnreadableImage, open_rgb
 from cytology.settings import CACHE, InputError, cores, progress
 from cytology.store import ArrayStore, Rows, digest, rows_of_a_pack
 
@@ -80,7 +80,7 @@ def decode(
     several notebooks that start at once share the work.
     """
     unique = manifest.drop_duplicates("sha256").set_index("sha256")["image_id"]
-    how = digest(*map(inspect.getsource, (fit_to_square, place_in_square, border_colour)))
+    how = digest(READING, *map(inspect.getsource, (fit_to_square, place_in_square, border_colour)))
     store = ArrayStore(cache / "images" / f"{size}-{fit}-{how}")
     decode_missing(store, root, unique, size, fit)
     position = pd.Series(range(len(unique)), index=unique.index)

@@ -1,106 +1,24 @@
-"""Open an image as RGB, or say why not; measure what tells a usable picture from a poor one."""
+"""Measure what tells a usable picture from a poor one, and all that a manifest needs to know."""
 
-import contextlib
 import hashlib
-import re
-import warnings
-from collections.abc import Iterator
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 from scipy import ndimage
 from scipy.fft import dctn
 
 from cytology.augmentation import ORIENTATIONS, orient
 from cytology.copies import discs
-from cytology.folders import IMAGE_SUFFIXES
+from cytology.images import UnreadableImage, read_image
 
 # Limits of a poor picture. `benchmarks/quality_limits.py`: all 837 Herlev, 58 UCSB and 320 sample
 # images keep them, and 1,177 of the 1,215 fail them when blurred by a fiftieth of their side.
 BLANK_CONTRAST = 4.0  # standard deviation of the grey levels, 0 to 255
 BLURRED_SHARPNESS = 0.10  # deviation of the Laplacian over deviation of the greys, 256 px a side
 OVEREXPOSED_SHARE = 0.60  # share of pixels that are 250 or more in every channel
-# What is decoded, told by the content: another format that is called .jpg never reaches its reader.
-# (Of JPEG also MPO, which some telephones write.)
-FORMATS = ("JPEG", "PNG", "BMP", "TIFF")
-MOST_PIXELS = Image.MAX_IMAGE_PIXELS  # 89 million, Pillow's limit; a slide scanner's field has 10
-# A blank picture takes a byte for some hundred pixels. Small ones are decoded whatever they claim.
-PIXELS_A_BYTE = 1000
-FEW_PIXELS = 4_000_000
-
-
-class UnreadableImage(ValueError):
-    """A file that is no usable image; the message is the reason."""
-
-
-def open_rgb(source) -> Image.Image:
-    """Open a file (path or bytes) as an upright 8-bit RGB image.
-
-    Transparent pixels become white, 16-bit greys are scaled by their own range, the camera's
-    orientation mark (EXIF) is applied. Raises `UnreadableImage` with the reason.
-    """
-    with opened(source) as image:
-        image.load()
-        return _to_rgb(ImageOps.exif_transpose(image))
-
-
-@contextlib.contextmanager
-def opened(source) -> Iterator[Image.Image]:
-    """A file (path or bytes) as Pillow opens it, its size checked before anything is decoded.
-
-    Whatever goes wrong with it inside the context becomes `UnreadableImage` with the reason.
-    """
-    try:
-        size = len(source) if isinstance(source, bytes) else Path(source).stat().st_size
-        file = BytesIO(source) if isinstance(source, bytes) else source
-        with warnings.catch_warnings():
-            # Pillow only warns about a decompression bomb until it is twice too large; our own
-            # limit, below, is where it warns.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(file, formats=FORMATS) as image:
-                check_pixels(image.width * image.height, size)
-                yield image
-    except UnreadableImage:
-        raise
-    except UnidentifiedImageError:
-        raise UnreadableImage("not a JPEG, PNG, BMP or TIFF image") from None
-    except Image.DecompressionBombError as error:
-        check_pixels(int(re.search(r"\d+", str(error))[0]), size)
-        raise UnreadableImage("more pixels than Pillow reads") from None
-    except MemoryError:
-        raise UnreadableImage("more pixels than the memory holds") from None
-    except Exception as error:
-        # Pillow's readers run into whatever a broken header leads them to: OSError, SyntaxError,
-        # ValueError, TypeError, struct.error, ... (tests/test_fuzz.py). All mean the same.
-        raise UnreadableImage(f"damaged: {error or type(error).__name__}") from None
-
-
-def check_pixels(pixels: int, size: int) -> None:
-    """Raise `UnreadableImage` for a header of more pixels than a smear has, or its bytes can hold.
-
-    A few bytes can promise gigabytes: such a file is refused before anything is decoded.
-    """
-    if pixels > MOST_PIXELS:
-        raise UnreadableImage(f"{pixels:,} pixels: at most {MOST_PIXELS:,} are read")
-    if pixels > max(FEW_PIXELS, PIXELS_A_BYTE * size):
-        raise UnreadableImage(f"damaged: {size:,} bytes cannot hold {pixels:,} pixels")
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I") or image.mode == "F":  # 16- and 32-bit greys
-        grey = np.asarray(image, dtype=np.float64)
-        if not np.isfinite(grey).all():
-            raise UnreadableImage("damaged: pixels that are no numbers")
-        low, high = grey.min(), grey.max()
-        return Image.fromarray(((grey - low) / max(high - low, 1) * 255).astype(np.uint8)).convert(
-            "RGB"
-        )
-    if "A" in image.getbands() or "transparency" in image.info:
-        image = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    return image.convert("RGB")
+# Counting a picture's exact colours ends here: a mask holds a handful.
+MOST_COLOURS = 256
 
 
 def perceptual_hash(image: Image.Image) -> str:
@@ -120,23 +38,6 @@ def perceptual_hash(image: Image.Image) -> str:
         bits = (low > np.median(low)).ravel()
         hashes.append(np.packbits(bits).tobytes().hex())
     return min(hashes)
-
-
-def how_converted(content: bytes) -> str:
-    """What had to be changed to read an image as 8-bit RGB; empty if nothing that matters.
-
-    Raises `UnreadableImage` as `open_rgb` does: to count frames, all their headers are read.
-    """
-    with opened(content) as image:
-        if getattr(image, "n_frames", 1) > 1:
-            return f"{image.n_frames} frames: only the first is used"
-        if image.mode.startswith("I") or image.mode == "F":
-            return "16- or 32-bit grey: scaled by its own range"
-        if image.mode not in ("RGB", "L", "P", "RGBA", "LA", "1"):
-            return f"{image.mode}: converted to RGB"
-        if "A" in image.getbands() or "transparency" in image.info:
-            return "transparent: laid on white"
-    return ""
 
 
 def poor_picture(contrast: float, sharpness: float, overexposed: float) -> str:
@@ -166,15 +67,28 @@ def measure(image: Image.Image) -> dict[str, float]:
     }
 
 
+def count_colours(image: Image.Image) -> int:
+    """How many exact colours a picture holds; at most `MOST_COLOURS`, which means as many or more.
+
+    A row after the other, since a photograph holds that many in its first ones.
+    """
+    pixels = np.asarray(image).astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], np.uint32)
+    seen = set()
+    for row in pixels:
+        seen.update(np.unique(row).tolist())
+        if len(seen) >= MOST_COLOURS:
+            return MOST_COLOURS
+    return len(seen)
+
+
 def inspect_image(path: Path) -> dict:
     """What a manifest needs to know of one file, or `{"reason": ...}` if it cannot be used.
 
     Keys: `width`, `height` in pixels, `sha256` of the file, `phash`, the mean `brightness`,
-    `red`, `green`, `blue` in 0 to 255, those of `measure`, `converted` (see `how_converted`) and
-    `discs`, the bytes that `copies.find_copies` compares.
+    `red`, `green`, `blue` in 0 to 255, those of `measure`, `converted` (what was changed to read
+    it, see `images.read_image`), `colours` (see `count_colours`) and `discs`, the bytes that
+    `copies.find_copies` compares. The file's name does not matter, only its content.
     """
-    if path.suffix.lower() not in IMAGE_SUFFIXES:
-        return {"reason": f"{path.suffix} files are not read: use JPEG, PNG, BMP or TIFF"}
     if path.exists() and not path.is_file():
         return {"reason": "a pipe or a device, no file"}  # reading it might never end
     try:
@@ -184,7 +98,7 @@ def inspect_image(path: Path) -> dict:
     if not content:
         return {"reason": "empty file"}
     try:
-        image, converted = open_rgb(content), how_converted(content)
+        image, converted = read_image(content)
     except UnreadableImage as error:
         return {"reason": str(error)}
     red, green, blue = np.asarray(image.resize((64, 64), Image.Resampling.BOX)).mean(axis=(0, 1))
@@ -199,5 +113,6 @@ def inspect_image(path: Path) -> dict:
         "blue": round(float(blue), 3),
         **measure(image),
         "converted": converted,
+        "colours": count_colours(image),
         "discs": discs(image),
     }

@@ -20,6 +20,7 @@ from sklearn.cluster import KMeans
 from cytology.augmentation import fit_to_square, place_in_square
 from cytology.features import FeatureStore, key_of_run
 from cytology.heads import LinearHead, read_heads
+from cytology.images import open_rgb
 from cytology.intervals import (
     DRAWS,
     auc_interval,
@@ -31,7 +32,6 @@ from cytology.intervals import (
 )
 from cytology.metrics import auc_from_ranks, classification_metrics, metrics_of_draws
 from cytology.predictions import read_predictions
-from cytology.quality import open_rgb
 from cytology.settings import CACHE, NETWORK_TITLE, InputError, file_hash, plural, progress
 from cytology.shifts import NONE, SHIFTS, STRENGTHS, Smear, amount, lab_pixels, shifted
 from cytology.splitting import read_split

@@ -12,8 +12,8 @@ from PIL import Image, ImageOps
 
 from cytology.augmentation import ORIENTATIONS, fit_to_square, orient
 from cytology.copies import how
+from cytology.images import open_rgb
 from cytology.plots.style import CLASS_COLOUR, CLASS_NAME, GREY, grid, picture
-from cytology.quality import open_rgb
 from cytology.settings import plural
 
 

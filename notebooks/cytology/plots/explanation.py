@@ -12,8 +12,8 @@ from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 from PIL import Image, ImageOps
 
 from cytology.explanation_checks import CHECKS
+from cytology.images import open_rgb
 from cytology.plots.style import CLASS_COLOUR, CLASS_NAME, GREY, NETWORK_COLOUR, WRONG, picture
-from cytology.quality import open_rgb
 from cytology.settings import NETWORK_TITLE, plural
 
 HEAT = plt.get_cmap("inferno")

@@ -9,9 +9,9 @@ from matplotlib.figure import Figure
 from PIL import ImageOps
 from sklearn.metrics import confusion_matrix
 
+from cytology.images import open_rgb
 from cytology.plots.explanation import overlaid
 from cytology.plots.style import CLASS_COLOUR, CLASS_NAME, WRONG, grid, picture
-from cytology.quality import open_rgb
 
 
 def predicted_gallery(root: Path, rows: pd.DataFrame, columns: int = 6) -> Figure:
