@@ -281,7 +281,7 @@ def test_names_that_are_no_text_are_left_out_and_named(tmp_path, smear):
     ]
     listing.refused.to_csv(tmp_path / "rejected.csv", encoding="utf-8")
     os.unlink(tmp_path / "B" / "2.png")
-    assert rf"left out, the first, B/M\xfcller.png: {why}." in refused(folder, tmp_path)
+    assert rf"left out; the first is B/M\xfcller.png: {why}." in refused(folder, tmp_path)
 
 
 def test_masks_are_left_out_with_the_image_that_they_belong_to(tmp_path, smear):

@@ -76,7 +76,7 @@ def what_is_there(image_ids: list[str], refused: pd.DataFrame) -> str:
     if len(refused):
         name, reason = refused[["image_id", "reason"]].iloc[0]
         files = counted(len(refused), "file is", "files are")
-        said += f" {files} left out, the first, {name}: {reason}."
+        said += f" {files} left out; the first is {name}: {reason}."
     return said
 
 
