@@ -71,15 +71,17 @@ def network(
 
     A random backbone gets batch-normalization statistics from unlabelled images of train and
     val, never of test, and is then kept in the cache, so that later runs meet the very same one.
-    With several GPUs and `strategy` auto its variables lie on all of them.
+    It is named by what it was made from and not by its file, whose last digits are others on
+    another processor. With several GPUs and `strategy` auto its variables lie on all of them.
     """
     given = str(weights.path) if weights.path else None
     with distribution(strategy).scope():
         model = build(architecture, images.size, given, seed, precision)
-    path = weights.path or random_weights(model, images, split, seed)
-    if not weights.path:
-        model.load_weights(path)
-    return model, file_hash(path)
+    if weights.path:
+        return model, file_hash(weights.path)
+    path = random_weights(model, images, split, seed)
+    model.load_weights(path)
+    return model, digest(path.name)
 
 
 def random_weights(
@@ -361,11 +363,13 @@ def save_model(model: keras.Model, run: Path) -> list[Path]:
 def largest_difference(path: Path, model: keras.Model, pictures: np.ndarray) -> float:
     """Load a saved model and compare its logits with the live model's on uint8 pictures.
 
-    The layers are called one by one: for so few pictures, building two graphs would take longer.
+    Returned is the largest difference as a share of the largest logit (of 1, where all are
+    smaller). The layers are called one by one: for so few pictures, building two graphs would take
+    longer.
     """
     loaded = keras.saving.load_model(path, compile=False)
     logits = [np.asarray(each(pictures, training=False)) for each in (loaded, model)]
-    return float(np.abs(logits[0] - logits[1]).max())
+    return float(np.abs(logits[0] - logits[1]).max() / max(1.0, np.abs(logits[1]).max()))
 
 
 def images_per_second(extractor: keras.Model, images: DecodedImages, batch_size: int = 32) -> float:
