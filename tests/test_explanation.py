@@ -19,6 +19,8 @@ from cytology.precision import convolves
 from cytology.sample import draw_sample
 from cytology.settings import InputError
 
+pytestmark = pytest.mark.numeric
+
 SIZE = 128
 LAST = {"mobilenetv2": "out_relu", "inceptionv3": "mixed10", "densenet121": "relu"}
 

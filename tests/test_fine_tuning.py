@@ -33,7 +33,7 @@ from cytology.settings import ARCHITECTURE_NAMES, InputError
 from cytology.training import Recipe, compile_model, network
 from cytology.weights import Weights
 
-pytestmark = pytest.mark.usefixtures("cache")
+pytestmark = [pytest.mark.numeric, pytest.mark.usefixtures("cache")]
 SIZE = 75
 RECIPE = Recipe(1e-3, 2, 8, "balanced", None, 0)
 KEY = ["mobilenetv2", "hash of the weights", SIZE, "pad", "float32"]

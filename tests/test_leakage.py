@@ -33,6 +33,8 @@ from cytology.settings import InputError
 from cytology.splitting import group_folds
 from cytology.tables import write_json
 
+pytestmark = pytest.mark.numeric
+
 A, B, C = PROTOCOLS
 ORIENTATIONS, FOLDS, SEEDS = 4, 5, 10
 

@@ -12,6 +12,8 @@ from cytology import learning_curve as module
 from cytology.features import Features
 from cytology.learning_curve import curve_table, in_words, learning_curve, some_groups
 
+pytestmark = pytest.mark.numeric
+
 
 @pytest.fixture(scope="module")
 def made():

@@ -9,6 +9,8 @@ from cytology.backend import keras, tf
 from cytology.precision import precision_for
 from cytology.settings import InputError
 
+pytestmark = pytest.mark.numeric
+
 
 @pytest.mark.parametrize("name", ["float16", "bfloat16"])
 def test_the_backbone_computes_in_half_the_bits_and_the_logit_in_float32(name):

@@ -1,6 +1,7 @@
 """The shortcut baseline: a logistic regression on size and colour that sees no label of test."""
 
 import pandas as pd
+import pytest
 from closeness import assert_close
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
@@ -9,6 +10,8 @@ from sklearn.preprocessing import StandardScaler
 from cytology.shortcuts import shortcut_baseline
 from cytology.splitting import split_pictures_at_random
 from cytology.tables import read_table, write_table
+
+pytestmark = pytest.mark.numeric
 
 
 def baseline_of(run, change=lambda split: split):

@@ -49,7 +49,7 @@ from cytology.training import (
 )
 from cytology.weights import Weights
 
-pytestmark = pytest.mark.usefixtures("cache")
+pytestmark = [pytest.mark.numeric, pytest.mark.usefixtures("cache")]
 SIZE = 75
 RECIPE = Recipe(
     learning_rate=0.05, epochs=4, batch_size=16, class_weight="balanced", patience=None, seed=0
