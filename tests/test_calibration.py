@@ -18,6 +18,8 @@ from cytology.calibration import (
 from cytology.metrics import classification_metrics
 from cytology.settings import InputError
 
+pytestmark = pytest.mark.numeric
+
 
 def rows_too_sure(seed, count=300, times=3.0, groups=30):
     """Logits `times` what would be right, in `groups` groups and four folds of whole groups."""

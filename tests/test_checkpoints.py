@@ -20,6 +20,8 @@ from cytology.pipeline import DecodedImages, Epochs
 from cytology.settings import PROJECT_ROOT, MachineError
 from cytology.training import Recipe
 
+pytestmark = pytest.mark.numeric
+
 EPOCHS = 5
 RECIPE = Recipe(1e-2, EPOCHS, 8, "balanced", None, 0)
 

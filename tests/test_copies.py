@@ -24,6 +24,8 @@ from cytology.images import open_rgb
 from cytology.inspection import inspect_images
 from cytology.settings import PROJECT_ROOT
 
+pytestmark = pytest.mark.numeric
+
 COLUMNS = ["image_id", "family", "kind", "similarity", "angle", "mirrored"]
 HERLEV = PROJECT_ROOT.parent / "shared" / "data" / "herlev"
 needs_herlev = pytest.mark.skipif(not HERLEV.is_dir(), reason="needs ../shared/data/herlev")

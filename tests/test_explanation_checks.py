@@ -24,6 +24,8 @@ from cytology.explanation_checks import (
     values_of,
 )
 
+pytestmark = pytest.mark.numeric
+
 SIZE = 64
 
 

@@ -51,6 +51,16 @@ def test_features_of_pictures_that_other_code_read_are_not_found(cache, monkeypa
     assert FeatureStore(KEY, cache).features(pictures("a.png"), IMAGES) is None
 
 
+def test_what_a_network_of_another_width_left_is_told_and_made_again(cache, capsys):
+    rows = pictures("a.png")
+    assert FeatureStore(KEY, cache, shape=(3,)).features(rows, IMAGES) is not None
+    store = FeatureStore(KEY, cache, shape=(5,))
+    assert store.features(rows, IMAGES) is None
+    assert "has rows of shape (3,), not (5,), and is made again" in capsys.readouterr().out
+    store.add(named_by_content(rows, IMAGES), np.ones((2, 5), np.float32))
+    assert FeatureStore(KEY, cache).features(rows, IMAGES).width == 5
+
+
 def test_a_changed_image_is_not_found_and_a_renamed_one_is(cache):
     store = FeatureStore(KEY, cache)
     changed = IMAGES.replace({"sha a": "sha of another file"})

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sklearn.metrics import roc_auc_score
+from closeness import assert_close
 
 from cytology import fine_tuning, training
 from cytology.architectures import ARCHITECTURES, build, feature_extractor
@@ -33,7 +33,7 @@ from cytology.settings import ARCHITECTURE_NAMES, InputError
 from cytology.training import Recipe, compile_model, network
 from cytology.weights import Weights
 
-pytestmark = pytest.mark.usefixtures("cache")
+pytestmark = [pytest.mark.numeric, pytest.mark.usefixtures("cache")]
 SIZE = 75
 RECIPE = Recipe(1e-3, 2, 8, "balanced", None, 0)
 KEY = ["mobilenetv2", "hash of the weights", SIZE, "pad", "float32"]
@@ -67,7 +67,7 @@ def test_fine_tuning_trains_every_layer_but_the_batch_normalizations(data):
     assert history["stage"].tolist() == ["fine_tune"] * 2 and history["epoch"].tolist() == [1, 2]
     shuffled = rows.sample(frac=1, random_state=0)
     logits = predict_logits(model, data.images, shuffled, 5)
-    np.testing.assert_allclose(logits, shuffled["logit"], atol=1e-4)
+    assert_close(logits, shuffled["logit"])
     expected = data.split[data.split["split"] != "train"]
     assert sorted(rows["image_id"]) == sorted(expected["image_id"])
 
@@ -111,7 +111,7 @@ def test_the_two_parts_make_the_logits_of_the_whole(models, name):
     kernel = np.random.default_rng(0).normal(size=model.get_layer("logit").kernel.shape)
     model.get_layer("logit").set_weights([kernel, np.ones(1)])
     parts = cut(model, cut_before(model, "last"))
-    np.testing.assert_allclose(parts.after(parts.before(pixels)), model(pixels), atol=1e-5)
+    assert_close(parts.after(parts.before(pixels)), model(pixels))
     assert model.get_layer("features").output is not None  # its own graph is as it was
 
 
@@ -155,13 +155,10 @@ def test_from_a_cut_the_result_is_that_of_freezing_what_lies_before(data, each_n
     rows = {way: tables[0].set_index(["image_id", "orientation"]) for way, tables in found.items()}
     losses = {way: tables[1][["loss", "val_loss"]] for way, tables in found.items()}
     logits = {way: table["logit"] for way, table in rows.items()}
-    np.testing.assert_allclose(logits["float32"], logits["frozen"], atol=1e-4)
-    np.testing.assert_allclose(losses["float32"], losses["frozen"], atol=1e-5)
+    assert_close(logits["float32"], logits["frozen"])
+    assert_close(losses["float32"], losses["frozen"])
     np.testing.assert_allclose(logits["float16"], logits["frozen"], atol=within)
     assert not np.array_equal(logits["float16"], logits["float32"])
-    truth = rows["frozen"]["label"] == "M"
-    aucs = [roc_auc_score(truth, logits[way]) for way in ("float16", "frozen")]
-    assert aucs[0] == pytest.approx(aucs[1], abs=0.002)
 
     for layer in model.layers:
         same = [
@@ -175,7 +172,7 @@ def test_from_a_cut_the_result_is_that_of_freezing_what_lies_before(data, each_n
         assert all(same) or layer.name not in before(model, at)
     judged = rows["float32"].reset_index()
     again = predict_logits(tuned["float32"], images, judged, 8)
-    np.testing.assert_allclose(again, judged["logit"], atol=1e-4)
+    assert_close(again, judged["logit"])
 
 
 def with_a_trained_head(name, images, split):
@@ -304,7 +301,7 @@ def test_two_devices_give_the_loss_of_one_with_the_same_global_batch():
     lines = [line.split() for line in done.stderr.splitlines() if line[:4] in ("one ", "two ")]
     assert [line[:2] for line in lines] == [["one", "1"], ["two", "2"]]
     one, two = (np.array(line[2:], float) for line in lines)
-    np.testing.assert_allclose(two, one, atol=1e-5)
+    assert_close(two, one)
     assert len(one) == 14 and one[0] != one[2]
 
 

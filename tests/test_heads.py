@@ -10,6 +10,8 @@ from sklearn.metrics import roc_auc_score
 from cytology.heads import EPSILON, STRENGTH, LinearHead, fitted_head, read_heads, write_heads
 from cytology.settings import InputError
 
+pytestmark = pytest.mark.numeric
+
 
 def head(seed, width=4):
     rng = np.random.default_rng(seed)

@@ -26,6 +26,8 @@ from cytology.intervals import (
 )
 from cytology.metrics import METRICS, auc_from_ranks, classification_metrics, metrics_of_draws
 
+pytestmark = pytest.mark.numeric
+
 Z = 1.959963984540054
 
 

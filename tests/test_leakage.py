@@ -33,6 +33,8 @@ from cytology.settings import InputError
 from cytology.splitting import group_folds
 from cytology.tables import write_json
 
+pytestmark = pytest.mark.numeric
+
 A, B, C = PROTOCOLS
 ORIENTATIONS, FOLDS, SEEDS = 4, 5, 10
 
@@ -234,7 +236,9 @@ def test_scikit_learns_own_cross_validation_gives_the_same_scores(made, protocol
         method="decision_function",
     )
     row = made.audit.scores.query("protocol == @protocol and labels == @labels and seed == 3")
-    assert row["auc"].item() == pytest.approx(roc_auc_score(pictures["label"] == "M", logits))
+    # The solver stops near the optimum: two logits that are almost equal may change places.
+    expected = roc_auc_score(pictures["label"] == "M", logits)
+    assert row["auc"].item() == pytest.approx(expected, abs=1e-3)
 
 
 # ------------------------------------------------------------------ the summary

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from closeness import assert_close
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import StandardScaler
@@ -10,6 +11,8 @@ from sklearn.preprocessing import StandardScaler
 from cytology import learning_curve as module
 from cytology.features import Features
 from cytology.learning_curve import curve_table, in_words, learning_curve, some_groups
+
+pytestmark = pytest.mark.numeric
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +52,7 @@ def test_no_fold_is_trained_on_itself_and_all_groups_are_used_at_the_end(made):
     head = LogisticRegression(C=0.01, max_iter=5000)
     head.fit(scaler.transform(features.values[~held_out]), rows["label"][~held_out] == "M")
     expected = head.decision_function(scaler.transform(features.values[held_out]))
-    np.testing.assert_allclose(whole.loc[rows["image_id"][held_out]], expected, atol=1e-6)
+    assert_close(whole.loc[rows["image_id"][held_out]], expected)
 
 
 def test_the_table_is_the_mean_over_repeats_with_an_interval_around_it(made):

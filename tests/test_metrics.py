@@ -18,6 +18,8 @@ from cytology.metrics import (
     metrics_of_draws,
 )
 
+pytestmark = pytest.mark.numeric
+
 
 def rows_of(labels, probabilities):
     return pd.DataFrame({"label": list(labels), "probability": probabilities})

@@ -15,6 +15,8 @@ from cytology.neighbours import (
     write_reference,
 )
 
+pytestmark = pytest.mark.numeric
+
 
 @pytest.fixture(scope="module")
 def known():

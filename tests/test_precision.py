@@ -5,8 +5,11 @@ import pytest
 
 from cytology import precision
 from cytology.architectures import build
-from cytology.backend import keras
+from cytology.backend import keras, tf
 from cytology.precision import precision_for
+from cytology.settings import InputError
+
+pytestmark = pytest.mark.numeric
 
 
 @pytest.mark.parametrize("name", ["float16", "bfloat16"])
@@ -21,9 +24,22 @@ def test_the_backbone_computes_in_half_the_bits_and_the_logit_in_float32(name):
     assert model.output.dtype == "float32"
 
 
-def test_what_is_asked_for_is_taken():
-    assert precision_for("bfloat16", "mobilenetv2", 75) == "bfloat16"
+def test_what_is_asked_for_is_taken_if_it_can_be_computed(monkeypatch):
     assert precision_for("float32", "mobilenetv2", 75) == "float32"
+    monkeypatch.setattr(precision, "convolves", lambda asked: asked == "bfloat16")
+    assert precision_for("bfloat16", "mobilenetv2", 75) == "bfloat16"
+    with pytest.raises(InputError, match="`precision` is float16, in which TensorFlow does not"):
+        precision_for("float16", "mobilenetv2", 75)
+
+
+def test_a_convolution_that_onednn_cannot_make_is_noticed(monkeypatch):
+    assert precision.convolves("float32")
+
+    def aborts(*_):
+        raise tf.errors.AbortedError(None, None, "could not create a primitive descriptor")
+
+    monkeypatch.setattr(tf.nn, "conv2d", aborts)
+    assert not precision.convolves("bfloat16")
 
 
 @pytest.mark.parametrize(
@@ -41,6 +57,7 @@ def test_a_processor_decides_by_measuring_once(monkeypatch, tmp_path, gain, expe
     measured = []
     monkeypatch.setattr(precision, "GPUS", [])
     monkeypatch.setattr(precision, "has_bfloat16", lambda: True)
+    monkeypatch.setattr(precision, "convolves", lambda asked: True)
     monkeypatch.setattr(
         precision, "bfloat16_gain", lambda name, size: measured.append((name, size)) or gain
     )
@@ -57,6 +74,12 @@ def test_a_processor_without_bfloat16_is_not_asked(monkeypatch, tmp_path):
     monkeypatch.setattr(precision, "_about_processor", lambda: "flags : fpu avx2")
     monkeypatch.setattr(precision, "bfloat16_gain", None)
     assert precision_for("auto", "mobilenetv2", 75, tmp_path) == "float32"
+    monkeypatch.setattr(precision, "has_bfloat16", lambda: True)
+    monkeypatch.setattr(precision, "convolves", lambda asked: False)
+    assert precision_for("auto", "mobilenetv2", 75, tmp_path) == "float32"
+
+
+def test_linux_tells_what_the_processor_computes_in(monkeypatch):
     monkeypatch.setattr(
         precision, "_about_processor", lambda: "model name\t: A B C\nflags\t: fpu avx512_bf16 x"
     )
@@ -64,5 +87,7 @@ def test_a_processor_without_bfloat16_is_not_asked(monkeypatch, tmp_path):
 
 
 def test_the_gain_is_measured():
+    if not precision.convolves("bfloat16"):
+        pytest.skip("TensorFlow does not compute in bfloat16 here")
     gain = precision.bfloat16_gain("mobilenetv2", 75)
     assert np.isfinite(gain) and gain > 0

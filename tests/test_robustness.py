@@ -37,6 +37,8 @@ from cytology.shifts import NONE, SHIFTS, STRENGTHS, Smear, lab_pixels, move_sta
 from cytology.splitting import describe
 from cytology.tables import read_json, read_table, write_json, write_table
 
+pytestmark = pytest.mark.numeric
+
 every_shift = pytest.mark.parametrize("name", SHIFTS)
 
 

@@ -2,6 +2,7 @@
 
 import pandas as pd
 import pytest
+from closeness import assert_close
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import StandardScaler
@@ -9,6 +10,8 @@ from sklearn.preprocessing import StandardScaler
 from cytology.shortcuts import shortcut_baseline
 from cytology.splitting import split_pictures_at_random
 from cytology.tables import read_table, write_table
+
+pytestmark = pytest.mark.numeric
 
 
 def baseline_of(run, change=lambda split: split):
@@ -39,7 +42,7 @@ def test_the_baseline_is_a_logistic_regression_on_the_other_folds(run):
         model.fit(scaler.transform(signs[train]), malignant[train])
         logit = model.decision_function(scaler.transform(signs[judged]))
         rows = found[found["model"] == name].set_index("image_id")
-        assert rows.loc[table["image_id"][judged], "logit"].to_numpy() == pytest.approx(logit)
+        assert_close(rows.loc[table["image_id"][judged], "logit"], logit)
 
 
 def test_every_image_of_train_and_val_is_judged_once_and_test_by_the_final_model(run):
@@ -54,7 +57,7 @@ def test_the_baseline_never_sees_the_labels_of_the_judged_fold_or_of_test(run):
     other = baseline_of(run, flipped(lambda split: split["fold"] == 1))
     judged = other[(other["model"] == "oof") & (other["fold"] == 1)]
     judged = judged.set_index(["model", "image_id"])["logit"]
-    assert judged.to_numpy() == pytest.approx(found[judged.index].to_numpy())
+    assert_close(judged, found[judged.index])
     other = baseline_of(run, flipped(lambda split: split["split"] == "test"))
     other = other.set_index(["model", "image_id"])["logit"]
     pd.testing.assert_series_equal(other, found)

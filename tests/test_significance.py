@@ -27,6 +27,8 @@ from cytology.significance import (
     pairwise,
 )
 
+pytestmark = pytest.mark.numeric
+
 
 def pairs_of(seed, groups=8, images=3, skill=1.0, second=0.5, mixed=False):
     """Predictions of two models on groups of images that are alike; `mixed`: of both classes."""

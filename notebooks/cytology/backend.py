@@ -41,8 +41,42 @@ def quietly():
                 logger.setLevel(level)
 
 
+def start_keras():
+    """Keras as the series needs it, whatever `keras.json`, the environment or this kernel set.
+
+    That is TensorFlow behind it, channels last, float32, and no limit on epochs or steps. Raises
+    `InputError` if Keras runs on something else already, or refuses its own `keras.json`.
+    """
+    loaded = sys.modules.get("keras")
+    if loaded and loaded.backend.backend() != "tensorflow":
+        raise InputError(
+            f"Keras already runs on {loaded.backend.backend()} in this kernel, and the networks "
+            "need TensorFlow: restart the kernel and run this notebook from its first cell."
+        )
+    os.environ |= {"KERAS_BACKEND": "tensorflow", "KERAS_NNX_ENABLED": "false"}
+    for limit in ("MAX_EPOCHS", "MAX_STEPS_PER_EPOCH"):
+        os.environ.pop(f"KERAS_{limit}", None)
+    try:
+        import keras
+    except ValueError as error:
+        if "` configuration." not in str(error):
+            raise
+        home = os.environ.get("KERAS_HOME", "~/.keras")
+        raise InputError(
+            f"Keras refuses its keras.json in {home} ({error}): correct that file or remove it."
+        ) from error
+    keras.config.set_image_data_format("channels_last")
+    keras.config.set_floatx("float32")
+    keras.config.set_epsilon(1e-7)
+    keras.config.set_dtype_policy("float32")
+    for name in ("set_max_epochs", "set_max_steps_per_epoch"):
+        if hasattr(keras.config, name):  # Keras 3.10 knows no such limits
+            getattr(keras.config, name)(None)
+    return keras
+
+
 with quietly():
-    import keras
+    keras = start_keras()
     import tensorflow as tf
 
     GPUS = tf.config.list_physical_devices("GPU")

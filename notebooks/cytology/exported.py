@@ -19,7 +19,7 @@ from cytology.settings import NETWORK_TITLE, InputError, cores, progress
 from cytology.tables import read_table, write_table
 from cytology.tiffs import ORIENTATION
 
-FLOAT_TOLERANCE = 1e-3  # of the logit
+FLOAT_TOLERANCE = 1e-3  # of the largest logit, or of 1 where all are smaller
 MOST_CHANGED = 1  # decisions, where numbers are rounded on purpose
 BYTES = "saved_model_bytes"
 RUNS = 15  # timed, one image each
@@ -43,6 +43,7 @@ def check_exports(
     decision.
     """
     expected = model.predict_on_batch(squares).ravel()
+    tolerated = FLOAT_TOLERANCE * max(1.0, float(np.abs(expected).max()))
     single = about.get("precision", "float32") == "float32"
     rows = []
     for name, path in progress(list(present(folder).items()), "comparing", unit="file"):
@@ -53,7 +54,7 @@ def check_exports(
         changed = int((called(found, decision) != called(expected, decision)).sum())
         apart = pixel_difference(contents, squares, about["fit"]) if name == BYTES else 0.0
         exact = single and name != "tflite_int8" and apart == 0
-        tolerance = FLOAT_TOLERANCE if exact else np.nan
+        tolerance = tolerated if exact else np.nan
         agrees = changed <= MOST_CHANGED if np.isnan(tolerance) else difference <= tolerance
         rows.append(
             {
@@ -163,7 +164,7 @@ def warning_of(row) -> str:
         )
     return (
         f"{name}: a logit differs by {row.largest_difference:.2g} from the network's, more than "
-        f"{row.tolerance:g}: do not use this file."
+        f"{row.tolerance:.2g}: do not use this file."
     )
 
 

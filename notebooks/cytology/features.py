@@ -70,11 +70,18 @@ class FeatureStore(ArrayStore):
     """The features of one network in the cache, found by file hash and orientation.
 
     `key` names what they depend on beside the picture: see `KEY`. A changed image, weight file,
-    size or precision, or another way to read images, never meets a stale entry.
+    size or precision, or another way to read images, never meets a stale entry, nor does a network
+    whose output for a picture has another `shape`.
     """
 
-    def __init__(self, key: list, cache: Path = CACHE, kind: str = "features"):
-        super().__init__(cache / kind / f"{key[0]}-{digest(*key, READING)}")
+    def __init__(
+        self,
+        key: list,
+        cache: Path = CACHE,
+        kind: str = "features",
+        shape: tuple[int, ...] | None = None,
+    ):
+        super().__init__(cache / kind / f"{key[0]}-{digest(*key, READING)}", shape)
 
     def features(self, pictures: pd.DataFrame, sha256: pd.Series) -> Features | None:
         """The features of `pictures` (`image_id`, `orientation`); None if any is not there.

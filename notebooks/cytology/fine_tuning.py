@@ -149,7 +149,7 @@ def activations(
     room = SHARE_OF_DISK * shutil.disk_usage(cache).free
     for dtype in ("float32", "float16"):
         kept = [*key, parts.layer, dtype]
-        missing = len(FeatureStore(kept, cache, KIND).missing(names))
+        missing = len(FeatureStore(kept, cache, KIND, shape).missing(names))
         need = missing * math.prod(shape) * np.dtype(dtype).itemsize
         if need <= room:
             exact = "" if dtype == "float32" else ", rounded to float16 since float32 does not fit"

@@ -13,6 +13,7 @@ from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 from sklearn.metrics import pairwise_distances_chunked
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
 
 from cytology.tables import written_whole
 
@@ -84,7 +85,8 @@ def feature_map(values: np.ndarray, method: str, seed: int) -> np.ndarray:
     if method == "pca":
         return components
     perplexity = min(30, (len(values) - 1) / 3)
-    return TSNE(perplexity=perplexity, random_state=seed).fit_transform(components)
+    with threadpool_limits(1):  # several wait for each other, and sum in an order of chance
+        return TSNE(perplexity=perplexity, random_state=seed).fit_transform(components)
 
 
 def write_reference(path: Path, known: Reference, model: str, falsely: float) -> None:

@@ -226,7 +226,7 @@ def frozen_features(
     `key` is that of `features.FeatureStore`, `kind` the folder of the cache. The values are kept
     as `dtype`; they are written every few batches, so that an interruption loses little.
     """
-    store = FeatureStore(key, cache, kind)
+    store = FeatureStore(key, cache, kind, tuple(extractor.output.shape[1:]))
     missing = store.missing(named_by_content(pictures, images.sha256))
     started = time.perf_counter()
     if len(missing):

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from cytology.architectures import build
-from cytology.backend import GPUS, details, keras
-from cytology.settings import CACHE
+from cytology.backend import GPUS, details, keras, tf
+from cytology.settings import CACHE, InputError
 from cytology.store import digest, is_sound, keep_checksum
 from cytology.tables import written_whole
 
@@ -23,14 +23,20 @@ def precision_for(asked: str, architecture: str, image_size: int, cache: Path = 
 
     `auto` is float16 where all GPUs have tensor cores. Without a GPU it is bfloat16 where the
     processor computes in it and it was measured to be faster for this network; the measurement is
-    kept in the cache, so that the next run decides alike. Else it is float32.
+    kept in the cache, so that the next run decides alike. Else it is float32. Raises `InputError`
+    if TensorFlow does not compute in what is asked for.
     """
     if asked != "auto":
+        if not convolves(asked):
+            raise InputError(
+                f"Parameter `precision` is {asked}, in which TensorFlow does not compute on this "
+                "machine: set it to float32 or auto."
+            )
         return asked
     if GPUS:
         capabilities = [details(gpu).get("compute_capability", (0, 0)) for gpu in GPUS]
         return "float16" if min(capabilities) >= TENSOR_CORES else "float32"
-    if not has_bfloat16():
+    if not (has_bfloat16() and convolves("bfloat16")):
         return "float32"
     name = digest(architecture, image_size, processor(), keras.version())
     path = cache / "precision" / f"{architecture}-{name}.json"
@@ -57,6 +63,19 @@ def bfloat16_gain(architecture: str, image_size: int) -> float:
             if repetition:  # the first one builds the graph
                 seconds[name].append(time.perf_counter() - started)
     return float(np.median(seconds["float32"]) / np.median(seconds["bfloat16"]))
+
+
+def convolves(precision: str) -> bool:
+    """Whether TensorFlow makes a convolution in `precision`.
+
+    It fails where oneDNN is held to older instructions (ONEDNN_MAX_CPU_ISA) than TensorFlow finds
+    in the processor.
+    """
+    try:
+        tf.nn.conv2d(tf.ones((1, 4, 4, 1), precision), tf.ones((2, 2, 1, 1), precision), 1, "SAME")
+    except tf.errors.AbortedError:
+        return False
+    return True
 
 
 def has_bfloat16() -> bool:

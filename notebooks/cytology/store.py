@@ -108,10 +108,11 @@ class ArrayStore:
 
     A pack is `<name>.npy` with its list `<name>.names`, whose first line holds two checksums: that
     of the names, compared when the list is read, and that of the pack, when its rows are wanted.
+    Where the `shape` of a row is given, a pack of another one is told and removed.
     """
 
-    def __init__(self, folder: Path):
-        self.folder = folder
+    def __init__(self, folder: Path, shape: tuple[int, ...] | None = None):
+        self.folder, self.shape = folder, shape
         self.packs: list[np.ndarray | None] = []
         self.names = pd.Index([], dtype=object)
         self._lists: list[Path | None] = []
@@ -128,6 +129,9 @@ class ArrayStore:
                 mapped = np.load(listed.with_suffix(".npy"), mmap_mode="r", allow_pickle=False)
             except (OSError, ValueError, EOFError):
                 self._remove(listed)
+                continue
+            if self.shape not in (None, mapped.shape[1:]):
+                self._remove(listed, f"has rows of shape {mapped.shape[1:]}, not {self.shape},")
                 continue
             names.append(pd.Index(added, dtype=object))
             pack.append(np.full(len(added), len(self.packs)))
@@ -156,9 +160,12 @@ class ArrayStore:
                 self._remove(listed)
         return np.flatnonzero(~names.isin(self.names) & ~names.duplicated())
 
-    def _remove(self, listed: Path) -> None:
-        """Tell of a damaged pack and remove it; the list first, without which it is not there."""
-        print(f"{listed.with_suffix('.npy')} is damaged and is made again.")
+    def _remove(self, listed: Path, trouble: str = "is damaged") -> None:
+        """Tell what is wrong with a pack and remove it.
+
+        The list goes first, without which the pack is not there.
+        """
+        print(f"{listed.with_suffix('.npy')} {trouble} and is made again.")
         listed.unlink(missing_ok=True)
         listed.with_suffix(".npy").unlink(missing_ok=True)
         if listed in self._lists:

@@ -71,36 +71,43 @@ def network(
 
     A random backbone gets batch-normalization statistics from unlabelled images of train and
     val, never of test, and is then kept in the cache, so that later runs meet the very same one.
-    With several GPUs and `strategy` auto its variables lie on all of them.
+    It is named by what it was made from and not by its file, whose last digits are others on
+    another processor. With several GPUs and `strategy` auto its variables lie on all of them.
     """
-    path = weights.path or random_weights(architecture, images, split, seed)
+    given = str(weights.path) if weights.path else None
     with distribution(strategy).scope():
-        if weights.path:
-            model = build(architecture, images.size, str(path), seed, precision)
-        else:
-            model = build(architecture, images.size, None, seed, precision)
-            model.load_weights(path)
-    return model, file_hash(path)
+        model = build(architecture, images.size, given, seed, precision)
+    if weights.path:
+        return model, file_hash(weights.path)
+    path = random_weights(model, images, split, seed)
+    model.load_weights(path)
+    return model, digest(path.name)
 
 
 def random_weights(
-    architecture: str, images: DecodedImages, split: pd.DataFrame, seed: int
+    model: keras.Model, images: DecodedImages, split: pd.DataFrame, seed: int
 ) -> Path:
-    """The file of a random network whose normalizations know these images; made where missing."""
+    """The file of weights for a random network like `model`, made where it is missing.
+
+    Its normalizations know these images. The name says the shape of every weight: what a network
+    of other shapes left in the cache is not taken.
+    """
+    architecture = model.name
     held = split[split["split"] != "test"]
     # The original's protocol has test copies of training images; then nothing can be kept apart.
     names = held["image_id"].drop_duplicates().sample(frac=1, random_state=seed)
     pictures = pictures_of(names.iloc[:CALIBRATION_IMAGES].to_frame(), 1)
     seen = hashlib.sha256(images.batch(pictures["image_id"], pictures["orientation"])).hexdigest()
-    name = digest(architecture, images.size, seed, seen, keras.version())
+    shapes = [list(weight.shape) for weight in model.weights]
+    name = digest(architecture, images.size, seed, seen, keras.version(), shapes)
     path = CACHE / "weights" / f"{architecture}-random-{name}.weights.h5"
     if not is_sound(path):
-        model = build(architecture, images.size, None, seed)
+        single = build(architecture, images.size, None, seed)
         steps = -(-len(pictures) // CALIBRATION_BATCH)
         feed = batches(images, pictures, CALIBRATION_BATCH)
-        calibrate_normalization(model, progress(feed, "calibrating", steps, "batch"))
+        calibrate_normalization(single, progress(feed, "calibrating", steps, "batch"))
         with written_whole(path) as temporary:
-            model.save_weights(temporary)
+            single.save_weights(temporary)
         keep_checksum(path)
     return path
 
@@ -356,11 +363,13 @@ def save_model(model: keras.Model, run: Path) -> list[Path]:
 def largest_difference(path: Path, model: keras.Model, pictures: np.ndarray) -> float:
     """Load a saved model and compare its logits with the live model's on uint8 pictures.
 
-    The layers are called one by one: for so few pictures, building two graphs would take longer.
+    Returned is the largest difference as a share of the largest logit (of 1, where all are
+    smaller). The layers are called one by one: for so few pictures, building two graphs would take
+    longer.
     """
     loaded = keras.saving.load_model(path, compile=False)
     logits = [np.asarray(each(pictures, training=False)) for each in (loaded, model)]
-    return float(np.abs(logits[0] - logits[1]).max())
+    return float(np.abs(logits[0] - logits[1]).max() / max(1.0, np.abs(logits[1]).max()))
 
 
 def images_per_second(extractor: keras.Model, images: DecodedImages, batch_size: int = 32) -> float:

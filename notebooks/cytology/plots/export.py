@@ -19,7 +19,7 @@ EXACT = 1e-8  # stands for 0, which has no place on a logarithmic axis
 def exports(table: pd.DataFrame) -> Figure:
     """Size, latency and difference of each format, a mark a network; red where it disagrees.
 
-    `table` is `tables/exports.csv`. The dotted line is what formats in float32 must keep.
+    `table` is `tables/exports.csv`. A dotted line is what a network's formats in float32 must keep.
     """
     formats = in_order(table)
     figure, axes = plt.subplots(1, len(PANELS), figsize=(12, 0.5 * len(formats) + 1.7), sharey=True)
