@@ -179,15 +179,26 @@ def test_alpha_is_laid_on_white(smear, kind, bits):
     assert told.endswith("transparent: laid on white")
 
 
+@pytest.mark.parametrize("planar", ["contig", "separate"])
 @pytest.mark.parametrize("kind", ["assocalpha", "unassalpha"])
-def test_grey_with_alpha(smear, kind):
+def test_grey_with_alpha(smear, kind, planar):
     grey, alpha = np.asarray(smear(1).convert("L"))[..., None], half_seen(smear(1))
     stored = grey * alpha / 255 if kind == "assocalpha" else grey
     values = np.dstack([np.rint(stored), alpha]).astype(np.uint8)
-    image, told = read_image(tiff(values, **GREY, planarconfig="contig", extrasamples=[kind]))
+    values = values if planar == "contig" else planes(values)
+    image, told = read_image(tiff(values, **GREY, planarconfig=planar, extrasamples=[kind]))
     expected = grey * (alpha / 255) + 255 * (1 - alpha / 255)
     assert difference(np.asarray(image)[..., :1], np.rint(expected)) <= 2
     assert told == "transparent: laid on white"
+
+
+def test_colours_that_hold_their_alpha_are_scaled_as_it_is(smear):
+    """Stretched to their own range, dark ones would no longer fit it."""
+    alpha, dark = half_seen(smear(1)), np.asarray(smear(1)) // 8
+    values = np.rint(np.dstack([dark * alpha / 255, alpha]) * (4095 / 255)).astype(np.uint16)
+    image, told = read_image(tiff(values, extrasamples=["assocalpha"]))
+    assert difference(np.asarray(image)[:, 30:], dark[:, 30:]) <= 1
+    assert told.startswith("16-bit colour: scaled by its own depth, 0 to 4,095")
 
 
 @pytest.mark.parametrize("white", [255, 65535])
@@ -282,6 +293,10 @@ REFUSED = {
         ),
         "3 channels that are not red, green and blue",
     ),
+    "ImageJ, two channels": (
+        lambda s: tiff(planes(s(1))[:2], imagej=True, **GREY, metadata={"axes": "CYX"}),
+        "2 channels that are not red, green and blue",
+    ),
     "complex": (lambda s: tiff(np.ones((9, 9), np.complex64), **GREY), "a TIFF of MINISBLACK"),
     "CIELAB": (lambda s: tiff(np.asarray(s(1)), photometric="cielab"), "a TIFF of CIELAB colours"),
     "raw": (lambda s: tiff(deep(s(1))[..., 0], photometric="cfa"), "a TIFF of CFA colours"),
@@ -342,17 +357,23 @@ def test_a_tag_that_cannot_be_read_is_told_with_the_image_and_nowhere_else(smear
 
 
 def test_other_files_of_a_set_are_not_looked_for(smear, tmp_path):
-    """A channel of an OME set names the files of the other channels."""
-    names = [tmp_path / f"c{k}.ome.tif" for k in range(3)]
-    for name in names:
-        tifffile.imwrite(name, deep(smear(1))[..., 0], ome=True, **GREY, metadata={"axes": "YX"})
-    with tifffile.TiffFile(names[0]) as file:
-        xml = file.ome_metadata
-    many = xml.replace('SizeC="1"', 'SizeC="3"')
-    assert many != xml
-    tifffile.imwrite(names[0], deep(smear(1))[..., 0], description=many, **GREY, metadata=None)
-    for source in (names[0], names[0].read_bytes()):
-        with pytest.raises(UnreadableImage, match="channels"):
+    """Each file of an OME set names the files of all channels."""
+    parts = "".join(
+        f'<TiffData FirstC="{k}" IFD="0" PlaneCount="1">'
+        f'<UUID FileName="c{k}.ome.tif">urn:uuid:{k}</UUID></TiffData>'
+        for k in range(3)
+    )
+    xml = (
+        '<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" UUID="urn:uuid:{}">'
+        '<Image ID="Image:0"><Pixels ID="Pixels:0" DimensionOrder="XYCZT" Type="uint16" '
+        f'SizeX="64" SizeY="48" SizeC="3" SizeZ="1" SizeT="1">{parts}</Pixels></Image></OME>'
+    )
+    for k in range(3):
+        channel = deep(smear(1))[..., k]
+        (tmp_path / f"c{k}.ome.tif").write_bytes(tiff(channel, **GREY, description=xml.format(k)))
+    assert tifffile.imread(tmp_path / "c0.ome.tif").shape == (3, 48, 64)
+    for source in (tmp_path / "c0.ome.tif", (tmp_path / "c0.ome.tif").read_bytes()):
+        with pytest.raises(UnreadableImage, match="a channel of several"):
             read_image(source)
 
 

@@ -45,8 +45,10 @@ def eight_bits(
     notes, low, high = [], 0, 255
     if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
         raise UnreadableImage("damaged: pixels that are no numbers")
+    opaque = full_scale(float(pixels[..., -1].max()), pixels.dtype) if has_alpha else 0
     if pixels.dtype != np.uint8:
-        low, high, how = window(pixels, has_alpha, premultiplied)
+        # Premultiplied colours have the scale of their alpha.
+        low, high, how = (0, opaque, "depth") if premultiplied else window(pixels, has_alpha)
         kind = "float " if pixels.dtype.kind == "f" else ""
         what = "colour" if channels > 2 else "grey"
         notes.append(
@@ -58,7 +60,6 @@ def eight_bits(
     if inverted:
         np.subtract(255, result[..., :colours], out=result[..., :colours])
     if has_alpha:
-        opaque = full_scale(float(pixels[..., -1].max()), pixels.dtype)
         scale(pixels[..., -1:], 0, opaque, result[..., -1:])
     mode = ("L" if channels < 3 else "RGB") + ("" if not has_alpha else "Aa"[premultiplied])
     return Image.frombytes(mode, (width, height), result), notes
@@ -69,9 +70,7 @@ def said(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 or float(value).is_integer() else f"{value:.3g}"
 
 
-def window(
-    pixels: np.ndarray, has_alpha: bool, premultiplied: bool
-) -> tuple[float, float, Literal["range", "depth"]]:
+def window(pixels: np.ndarray, has_alpha: bool) -> tuple[float, float, Literal["range", "depth"]]:
     """The values that become black and white, and what they come from.
 
     A picture that reaches into the upper half of a camera's depth (10, 12, 14, 16 bits), as the
@@ -87,8 +86,7 @@ def window(
     full = full_scale(high, pixels.dtype)
     bright = low >= 0 and high >= full / 2
     flat = high - low <= FLAT * max(abs(low), abs(high))
-    # Premultiplied colours, stretched, would no longer fit their alpha.
-    if bright or flat or premultiplied:
+    if bright or flat:
         return min(low, 0), full if full < math.inf else high, "depth"
     return low, high, "range"
 

@@ -44,6 +44,8 @@ def read_tiff(file: BinaryIO, size: int) -> tuple[Image.Image | None, list[str]]
         if sizes_of(series).get("C", 1) > 1:  # as OME, ImageJ and others note it
             pages = channel_pages(series, channel_colours(tiff))
             notes.append("3 channels as pages: taken as red, green and blue")
+        elif int(ome_pixels(tiff).get("SizeC", 1)) > page.samplesperpixel:
+            raise UnreadableImage(f"a channel of several, the others in other files: {SAVE_AS_RGB}")
         elif may_be_channels(series):
             raise UnreadableImage(
                 f"{frames} grey pages, perhaps the channels of one picture: {SAVE_AS_RGB}"
@@ -106,20 +108,23 @@ def channel_pages(series: tifffile.TiffPageSeries, colours: list[list[int]]) -> 
 
 def channel_colours(tiff: tifffile.TiffFile) -> list[list[int]]:
     """The channels' colours as rows of 0 or 1 (red, green, blue); empty where none are given."""
-    if tiff.is_ome:
-        image = tifffile.xml2dict(tiff.ome_metadata)["OME"]["Image"]
-        image = image[0] if isinstance(image, list) else image
-        channels = image["Pixels"].get("Channel", [])
-        channels = channels if isinstance(channels, list) else [channels]
-        codes = [int(c["Color"]) & 0xFFFFFFFF for c in channels if "Color" in c]  # RGBA
-        colours = [[code >> 24 & 255, code >> 16 & 255, code >> 8 & 255] for code in codes]
-    elif tiff.is_imagej:
+    channels = ome_pixels(tiff).get("Channel", [])
+    channels = channels if isinstance(channels, list) else [channels]
+    codes = [int(channel["Color"]) for channel in channels if "Color" in channel]  # RGBA
+    colours = [[code >> 24 & 255, code >> 16 & 255, code >> 8 & 255] for code in codes]
+    if tiff.is_imagej:
         colours = [table[:, -1].tolist() for table in tiff.imagej_metadata.get("LUTs", [])]
-    else:
-        return []
-    # White is OME's word for no colour.
     plain = [[level // 255 for level in colour] for colour in colours]
+    # White is OME's word for no colour.
     return [] if all(colour == [1, 1, 1] for colour in plain) else plain
+
+
+def ome_pixels(tiff: tifffile.TiffFile) -> dict:
+    """What OME metadata say of the first picture; empty where there are none."""
+    if not tiff.is_ome:
+        return {}
+    image = tifffile.xml2dict(tiff.ome_metadata)["OME"].get("Image", {})
+    return (image[0] if isinstance(image, list) else image).get("Pixels", {})
 
 
 def told_of_bands(page: tifffile.TiffPage) -> list[str]:
@@ -146,11 +151,10 @@ def name_of(photometric: int) -> str:
 
 
 def is_pillows(page: tifffile.TiffPage) -> bool:
-    """Whether Pillow reads a page rightly: at most 8 bits, its compressions, no planes."""
+    """Whether Pillow reads a page rightly: at most 8 bits, its compressions, not grey and alpha."""
     return (
         np.max(page.bitspersample) <= 8
         and page.sampleformat == tifffile.SAMPLEFORMAT.UINT
-        and page.planarconfig == tifffile.PLANARCONFIG.CONTIG
         and page.compression in PILLOWS_COMPRESSIONS
         and not (page.photometric in GREYS and page.samplesperpixel > 1)
     )
