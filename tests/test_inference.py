@@ -152,7 +152,7 @@ def test_an_answer_has_a_row_for_every_file_also_the_refused(monkeypatch, tmp_pa
 
     def predicted(model, root, ids, fit, batch_size):
         assert (root, ids, fit, batch_size) == (tmp_path, ["b", "a", "c"], "pad", 8)
-        logits = pd.DataFrame({"image_id": ids, "logit": [3.0, np.nan, -4.0]})
+        logits = pd.DataFrame({"image_id": ids, "logit": [3.0, np.nan, -4.0], "converted": ""})
         return logits.assign(reason=["", "not an image", ""]), values[[4, 9]] + 0.01
 
     monkeypatch.setattr(inference, "predict_files", predicted)
@@ -167,3 +167,11 @@ def test_an_answer_has_a_row_for_every_file_also_the_refused(monkeypatch, tmp_pa
     assert found.loc[["a", "d.png"], "reason"].tolist() == ["not an image", "a folder"]
     alone = predictor.answer(Images(tmp_path, asked, ""), every=True)
     assert alone["refer"].all() and len(alone) == 3
+
+    nothing = pd.DataFrame(columns=["image_id", "logit", "reason", "converted"])
+    monkeypatch.setattr(inference, "predict_files", lambda *_: (nothing, np.empty((0, 5))))
+    only = predictor.answer(Images(tmp_path, asked.iloc[:0], "", refused))
+    assert only[["image_id", "reason", "predicted"]].to_numpy().tolist() == [
+        ["d.png", "a folder", ""]
+    ]
+    assert only["refer"].tolist() == [True]

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from closeness import assert_close
+from PIL import Image
 
 from cytology import features as feature_cache
 from cytology import inference, leakage, pipeline, training
@@ -596,14 +597,20 @@ def test_files_are_predicted_as_in_training_and_a_broken_one_has_its_reason(
     (tmp_path / "new" / "text.jpg").write_text("no image")
     (tmp_path / "new" / "notes.txt").write_text("not looked at")
     model, about = inference.load_trained(finished, "mobilenetv2")
-    names, _ = images_in(tmp_path / "new")
+    Image.fromarray(np.arange(4800, dtype=np.uint16).reshape(60, 80)).save(tmp_path / "new/16.png")
+    names, _ = images_in(tmp_path / "new", tmp_path / "new")
     table, features = inference.predict_files(model, tmp_path / "new", names, about["fit"], 5)
-    assert table["image_id"].tolist() == names and len(names) == 26
+    assert table["image_id"].tolist() == names and len(names) == 27
+    converted = table.set_index("image_id")["converted"]
+    assert converted["16.png"].startswith("16-bit grey: scaled by its own range")
+    assert (converted.drop("16.png") == "").all()
+    table = table[table["image_id"] != "16.png"]
+    features = np.delete(features, names.index("16.png"), axis=0)
     readable = table.loc[table["reason"] == "", "image_id"]
     expected = trained.features.of(pd.DataFrame({"image_id": readable, "orientation": 0}))
     assert_close(features, expected)
     table = table.set_index("image_id")
-    assert list(table) == ["logit", "reason"]
+    assert list(table) == ["logit", "reason", "converted"]
     assert table.loc["text.jpg", "reason"] == "not a JPEG, PNG, BMP or TIFF image"
     assert table.loc["B/cut.png", "reason"].startswith("damaged: ")
     broken = table["reason"] != ""

@@ -16,7 +16,7 @@ from cytology.backend import enough_memory, keras
 from cytology.datasets import image_root
 from cytology.evaluation import without_probabilities
 from cytology.features import key_of_run
-from cytology.images import UnreadableImage, open_rgb
+from cytology.images import UnreadableImage, read_image
 from cytology.intervals import metrics_with_intervals
 from cytology.loading import load_safely
 from cytology.neighbours import Reference, nearest, read_reference, reference, write_reference
@@ -78,10 +78,11 @@ def reference_of_run(
 def predict_files(
     model: keras.Model, root: Path, image_ids: list[str], fit: str, batch_size: int = 32
 ) -> tuple[pd.DataFrame, np.ndarray]:
-    """Predict image files: (`image_id, logit, reason`, features of those with a logit).
+    """Predict image files: (`image_id, logit, reason, converted`, features of those with a logit).
 
-    A file that cannot be read gets a row with its `reason` and no logit; the batch goes on. Rows
-    lie in the order of `image_ids`; the features have shape (rows with a logit, width).
+    A file that cannot be read gets a row with its `reason` and no logit; the batch goes on.
+    `converted` is what was changed to read it (`images.read_image`). Rows lie in the order of
+    `image_ids`; the features have shape (rows with a logit, width).
     """
     size = model.input_shape[1]
     both = keras.Model(model.input, [model.get_layer("features").output, model.output])
@@ -90,9 +91,10 @@ def predict_files(
     for batch in progress(batches, "predicting", unit="batch"):
         pixels, found = [], []
         for image_id in batch:
-            rows.append({"image_id": image_id, "logit": np.nan, "reason": ""})
+            rows.append({"image_id": image_id, "logit": np.nan, "reason": "", "converted": ""})
             try:
-                pixels.append(fit_to_square(open_rgb(root / image_id), size, fit))
+                image, rows[-1]["converted"] = read_image(root / image_id)
+                pixels.append(fit_to_square(image, size, fit))
                 found.append(rows[-1])
             except UnreadableImage as error:
                 rows[-1]["reason"] = str(error)
@@ -104,7 +106,7 @@ def predict_files(
                 row["logit"] = float(logit)
     width = both.output_shape[0][1]
     values = np.concatenate(features) if features else np.empty((0, width), np.float32)
-    return pd.DataFrame(rows, columns=["image_id", "logit", "reason"]), values
+    return pd.DataFrame(rows, columns=["image_id", "logit", "reason", "converted"]), values
 
 
 # -------------------------------------------------------------------- decisions
@@ -212,7 +214,7 @@ class Predictor:
         """
         ids = list(images.table["image_id"])
         table, features = predict_files(self.model, images.root, ids, self.fit, self.batch_size)
-        refused = images.refused.assign(logit=np.nan)
+        refused = images.refused.assign(logit=np.nan, converted="")
         table = pd.concat([table, refused], ignore_index=True) if len(refused) else table
         table = compare(decide(table, self.decision), features, self.known)
         table = refer(table, self.decision, self.least_margin, every)

@@ -36,7 +36,7 @@ TEXT = dict.fromkeys(
     + ["chosen_on", "fitted_on", "method", "first", "second", "certainty", "weights", "recipe"]
     + ["predictions", "shift", "amount", "column", "left_out", "interval", "device"]
     + ["check", "asks", "chance_of", "passed", "neighbour", "nearest", "nearest_label"]
-    + ["refer_why", "format", "file", "warning"],
+    + ["refer_why", "converted", "format", "file", "warning"],
     "str",
 )
 
