@@ -9,10 +9,13 @@ from cytology.calibration import (
     COLDEST,
     HOTTEST,
     METHODS,
+    NO_MISTAKE,
+    NO_SIGNAL,
     Calibrator,
     apply,
     cross_fitted,
     fit,
+    is_surely_wrong,
     reliability,
 )
 from cytology.metrics import classification_metrics
@@ -72,11 +75,37 @@ def test_a_temperature_changes_no_order_and_no_decision():
     assert not np.allclose(found["probability"], rows["probability"])
 
 
-def test_classes_that_lie_apart_or_upside_down_stay_within_the_bounds():
-    rows = pd.DataFrame({"label": list("BBMM"), "logit": [-2.0, -1.0, 1.0, 2.0]})
-    assert fit(rows, "temperature").temperature == pytest.approx(COLDEST, rel=0.01)
-    upside_down = rows.assign(logit=-rows["logit"])
-    assert fit(upside_down, "temperature").temperature == pytest.approx(HOTTEST, rel=0.01)
+@pytest.mark.parametrize(
+    ("logit", "why"),
+    [
+        ([-2.0, -1.0, 1.0, 2.0], NO_MISTAKE),
+        ([-9e-9, -1e-9, 1e-9, 9e-9], NO_MISTAKE),
+        ([2.0, 1.0, -1.0, -2.0], NO_SIGNAL),
+        ([0.3, 0.3, 0.3, 0.3], NO_SIGNAL),
+        ([0.0, 0.0, 0.0, 0.0], NO_SIGNAL),
+        ([-400.0, 800.0, 400.0, 400.0], NO_SIGNAL),
+    ],
+)
+def test_where_the_log_loss_has_no_minimum_no_temperature_is_fitted(logit, why):
+    rows = pd.DataFrame({"label": list("BBMM"), "logit": logit})
+    found = fit(rows, "temperature")
+    assert (found.temperature, found.unfitted) == (1.0, why)
+    assert apply(rows, found)["probability"].tolist() == pytest.approx(expit(logit))
+
+
+@pytest.mark.parametrize("factor", [1.01 * COLDEST, 0.99 * HOTTEST])
+def test_a_temperature_just_inside_the_search_is_fitted(factor):
+    rows = rows_too_sure(1)
+    best = fit(rows, "temperature").temperature
+    found = fit(rows.assign(logit=rows["logit"] * factor / best), "temperature")
+    assert found.temperature == pytest.approx(factor, rel=1e-3) and not found.unfitted
+
+
+def test_a_sure_probability_that_is_wrong_has_no_log_loss():
+    rows = pd.DataFrame({"label": list("BM"), "probability": [0.0, 1.0]})
+    assert not is_surely_wrong(rows)
+    assert is_surely_wrong(rows.assign(label="M")) and is_surely_wrong(rows.assign(label="B"))
+    assert not is_surely_wrong(rows.assign(label="M", probability=[1e-9, 1.0]))
 
 
 def test_nothing_done_is_the_probability_itself():
@@ -89,7 +118,7 @@ def test_nothing_done_is_the_probability_itself():
 def test_large_logits_do_not_overflow():
     rows = pd.DataFrame({"label": list("BMBM"), "logit": [-900.0, 900.0, 800.0, -700.0]})
     with np.errstate(over="raise", invalid="raise"):
-        assert COLDEST < fit(rows, "temperature").temperature <= HOTTEST
+        assert fit(rows, "temperature").unfitted == NO_SIGNAL
 
 
 # ------------------------------------------------------------------------ isotonic

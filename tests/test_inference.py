@@ -49,6 +49,18 @@ def test_the_threshold_applies_to_the_logit_and_the_temperature_to_the_probabili
     assert np.isnan(found["probability"][2])
 
 
+def test_a_decision_without_a_temperature_says_that_its_probability_is_not_calibrated():
+    assert LOCKED.in_words() == (
+        "rule sensitivity, chosen on out-of-fold predictions: malignant from a calibrated "
+        "probability of 0.378 on; temperature 2.00"
+    )
+    raw = Decision("half", "val", 0.0, 1.0, "no temperature fits: why")
+    assert raw.in_words().endswith(
+        "malignant from an uncalibrated probability of 0.500 on; temperature 1.00: no temperature "
+        "fits: why"
+    )
+
+
 def test_external_images_are_judged_at_what_was_locked():
     table = decide(answers(), LOCKED)
     found = judge(table, LOCKED, "patient").set_index("level")
@@ -88,11 +100,11 @@ def test_what_notebook_07_locked_is_read_by_network_and_rule(run):
     same = fingerprint(run, "mobilenetv2")
     table = pd.DataFrame(rows, columns=columns).assign(chosen_on="val", predictions=same)
     write_table(run, "tables/thresholds.csv", table)
-    methods = [("mobilenetv2", "none", 1.0), ("mobilenetv2", "temperature", 1.8)]
-    table = pd.DataFrame(methods, columns=["model", "method", "temperature"])
+    methods = [("mobilenetv2", "none", 1.0, ""), ("mobilenetv2", "temperature", 1.0, "why")]
+    table = pd.DataFrame(methods, columns=["model", "method", "temperature", "note"])
     write_table(run, "tables/calibration.csv", table)
     found = locked_decision(run, "mobilenetv2", "youden")
-    assert found == Decision("youden", "val", 0.3, 1.8)
+    assert found == Decision("youden", "val", 0.3, 1.0, "why")
     other = read_table(run, "densenet121/predictions.csv")
     write_table(run, "mobilenetv2/predictions.csv", other)
     with pytest.raises(InputError, match="trained again after its threshold was chosen"):

@@ -58,7 +58,7 @@ def test_the_forest_shows_every_model_with_its_interval(run, baseline):
     (axis,) = plots.forest(shown, "patient").axes
     images = shown[shown["level"] == "image"]
     for row in images.itertuples():
-        assert f"{row.auc:.3f}  ({row.auc_low:.3f} to {row.auc_high:.3f})" in texts(axis)
+        assert f"{row.auc:.3f} ({row.auc_low:.3f} to {row.auc_high:.3f})" in texts(axis)
     names = [label.get_text() for label in axis.get_yticklabels()]
     assert names[::-1][:2] == ["MobileNetV2", "InceptionV3\n(random weights)"]
     assert len(names) == len(images) and names[0] == "Size and colour"

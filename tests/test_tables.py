@@ -62,7 +62,7 @@ def test_an_empty_table_comes_back_empty(tmp_path):
 
 
 def test_json_keeps_umlauts_and_order(tmp_path):
-    write_json(tmp_path, "dataset.json", {"z": "Präparat", "a": [1, None]})
+    write_json(tmp_path, "dataset.json", {"z": "Präparat", "a": [1, float("nan")]})
     assert list(read_json(tmp_path, "dataset.json").items()) == [
         ("z", "Präparat"),
         ("a", [1, None]),

@@ -18,14 +18,21 @@ from cytology.settings import InputError
 
 METHODS = ("none", "temperature", "isotonic")
 COLDEST, HOTTEST = 0.02, 50.0
+# Why no temperature is fitted: the log loss falls up to the end of the search.
+NO_SIGNAL = "no temperature fits: the log loss has no minimum, as where scores hold no signal"
+NO_MISTAKE = "no temperature fits: the log loss has no minimum, as where no image is called wrongly"
 
 
 @dataclass(frozen=True)
 class Calibrator:
-    """What turns logits into probabilities: a temperature, or the steps of isotonic regression."""
+    """What turns logits into probabilities: a temperature, or the steps of isotonic regression.
+
+    `unfitted` says why no temperature could be fitted; it is then 1, which changes nothing.
+    """
 
     temperature: float = np.nan
     steps: IsotonicRegression | None = None
+    unfitted: str = ""
 
     def probability(self, logit: np.ndarray) -> np.ndarray:
         """Calibrated probabilities of logits, the same shape."""
@@ -37,8 +44,9 @@ def fit(rows: pd.DataFrame, method: str) -> Calibrator:
     """Fit a calibrator on rows that the model did not learn from.
 
     `temperature` divides the logit by the number that makes the log loss least (Guo et al. 2017,
-    arXiv 1706.04599); it changes no order and no decision at 0.5. `isotonic` fits the best
-    rising steps (Zadrozny & Elkan 2002, doi 10.1145/775047.775151); it needs more images.
+    arXiv 1706.04599); it changes no order and no decision at 0.5. Where the log loss is least at an
+    end of the search, none is fitted. `isotonic` fits the best rising steps (Zadrozny & Elkan 2002,
+    doi 10.1145/775047.775151); it needs more images.
     """
     truth, logit = (rows["label"] == "M").to_numpy(), rows["logit"].to_numpy(float)
     if method == "none":
@@ -48,11 +56,18 @@ def fit(rows: pd.DataFrame, method: str) -> Calibrator:
     if method == "isotonic":
         steps = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(logit, truth)
         return Calibrator(steps=steps)
-    sign = np.where(truth, 1.0, -1.0)
+    right = np.where(truth, logit, -logit)
 
     def loss(log_temperature):
-        return np.logaddexp(0, -sign * logit / np.exp(log_temperature)).mean()
+        return np.logaddexp(0, -right / np.exp(log_temperature)).mean()
 
+    def slope(temperature):  # of the log loss, by 1 / temperature, in which it is convex
+        return (-right * expit(-right / temperature)).mean()
+
+    if slope(HOTTEST) >= 0:
+        return Calibrator(1.0, unfitted=NO_SIGNAL)
+    if slope(COLDEST) <= 0:
+        return Calibrator(1.0, unfitted=NO_MISTAKE)
     bounds = tuple(np.log([COLDEST, HOTTEST]))
     best = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-6})
     return Calibrator(float(np.exp(best.x)))
@@ -74,6 +89,12 @@ def cross_fitted(rows: pd.DataFrame, method: str) -> pd.DataFrame:
         for fold in sorted(rows["fold"].unique())
     ]
     return pd.concat(parts).loc[rows.index]
+
+
+def is_surely_wrong(rows: pd.DataFrame) -> bool:
+    """Whether a probability of exactly 0 or 1 is wrong, so that the log loss is infinite."""
+    truth, probability = truth_and_probability(rows)
+    return bool(((probability == 0) & truth | (probability == 1) & ~truth).any())
 
 
 def reliability(rows: pd.DataFrame, draws: int = 500) -> pd.DataFrame:

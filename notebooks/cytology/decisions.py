@@ -42,6 +42,14 @@ def choose_threshold(rows: pd.DataFrame, rule: str, wanted_sensitivity: float) -
     return float((chosen + below.max()) / 2 if len(below) else chosen)
 
 
+def one_sided(rows: pd.DataFrame, threshold: float) -> str:
+    """That a threshold calls all of the rows alike, in words; empty where it does not."""
+    called = rows["probability"] >= threshold
+    if called.nunique() > 1:
+        return ""
+    return f"calls {'every' if called.all() else 'no'} image malignant"
+
+
 def cross_fitted_calls(rows: pd.DataFrame, rule: str, wanted_sensitivity: float) -> pd.DataFrame:
     """Rows whose `probability` is 1 where called malignant, else 0.
 

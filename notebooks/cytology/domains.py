@@ -13,7 +13,7 @@ from cytology.intervals import (
     group_weights,
     over_draws,
     percentile_interval,
-    span,
+    with_span,
 )
 from cytology.leakage import assign_folds, draw_images, features_of_run, out_of_fold_logits
 from cytology.metrics import auc_from_ranks, auc_of_draws
@@ -121,7 +121,7 @@ def in_words(table: pd.DataFrame, unit: str) -> list[str]:
     """What the table of domains allows to say, a sentence a network and domain."""
     sentences = without_weights(table)
     for _, row in table[table["weights"] != "random"].iterrows():
-        drop = f"{row['auc_drop']:.3f} ({span(row, 'auc_drop')})"
+        drop = with_span(row, "auc_drop")
         if row["auc_drop_low"] > 0:
             verdict = f"Not to have seen it costs {drop}"
         elif row["auc_drop_high"] < 0:
@@ -130,9 +130,8 @@ def in_words(table: pd.DataFrame, unit: str) -> list[str]:
             verdict = f"The drop is {drop}, not shown to matter here"
         sentences.append(
             f"{NETWORK_TITLE[row['architecture']]}, {row['column']} {row['left_out']} left out: "
-            f"AUC {row['auc']:.3f} ({span(row, 'auc')}) on its "
-            f"{row['images']} images of {row['groups']} {plural(unit)}, against "
-            f"{row['auc_mixed']:.3f} ({span(row, 'auc_mixed')}) "
-            f"by heads that saw every {row['column']}. {verdict}."
+            f"AUC {with_span(row, 'auc')} on its {row['images']} images of {row['groups']} "
+            f"{plural(unit)}, against {with_span(row, 'auc_mixed')} by heads that saw every "
+            f"{row['column']}. {verdict}."
         )
     return sentences

@@ -4,6 +4,7 @@ What is judged on what, the comparison of the networks and of what combines them
 cost. Thresholds and calibration stand in `locked`.
 """
 
+import re
 from itertools import combinations
 from pathlib import Path
 
@@ -41,15 +42,19 @@ PUBLISHED = pd.DataFrame(
 
 
 def report(rows: pd.DataFrame, judged_on: str) -> str:
-    """scikit-learn's classification report with what it was judged on, as text."""
+    """scikit-learn's classification report with what it was judged on, as text.
+
+    A dash stands for what does not exist, as the precision of a class that is never called.
+    """
     table = sk.classification_report(
         rows["label"] == "M",
         rows["probability"] >= THRESHOLD,
         labels=[False, True],
         target_names=["benign (B)", "malignant (M)"],
         digits=3,
-        zero_division=0,
+        zero_division=np.nan,
     )
+    table = re.sub(r"\bnan\b", "  –", table)
     return f"judged on {judged_on}: {len(rows)} images, {rows['group'].nunique()} groups\n{table}"
 
 

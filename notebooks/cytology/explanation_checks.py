@@ -262,6 +262,7 @@ def in_words(table: pd.DataFrame) -> list[str]:
         if failed:
             words += f" NOT PASSED: {'; '.join(failed)}. There its heatmaps are no evidence."
         if unknown:
-            words += f" Not to be told from these images: {'; '.join(unknown)}."
+            words += " Not to be told from these images, since they or their groups are too few "
+            words += f"or too alike: {'; '.join(unknown)}."
         sentences.append(words)
     return sentences

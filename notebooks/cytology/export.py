@@ -167,6 +167,7 @@ def description(run: Path, about: dict) -> dict:
             for rule, each in locked.items()
         },
         "temperature": locked["half"].temperature,
+        "temperature_note": locked["half"].note,
         "probability": "1 / (1 + exp(-logit / temperature))",
         "preprocessing": {
             "pixels": "raw RGB, 0 to 255; scaling is inside the files",

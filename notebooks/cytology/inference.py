@@ -114,17 +114,30 @@ def predict_files(
 
 @dataclass(frozen=True)
 class Decision:
-    """What was chosen before test was looked at, by `rule`; both apply to the network's logit."""
+    """What was chosen before test was looked at, by `rule`; both apply to the network's logit.
+
+    `note` says why no temperature could be fitted; it is then 1.
+    """
 
     rule: str
     chosen_on: str
     threshold_logit: float
     temperature: float
+    note: str = ""
 
     @property
     def threshold(self) -> float:
         """The calibrated probability from which on an image is called malignant."""
         return float(expit(self.threshold_logit / self.temperature))
+
+    def in_words(self) -> str:
+        """The decision in a sentence."""
+        kind = "an uncalibrated" if self.note else "a calibrated"
+        return (
+            f"rule {self.rule}, chosen on {self.chosen_on} predictions: malignant from {kind} "
+            f"probability of {self.threshold:.3f} on; temperature {self.temperature:.2f}"
+            + (f": {self.note}" if self.note else "")
+        )
 
 
 def locked_decision(run: Path, architecture: str, rule: str) -> Decision:
@@ -145,7 +158,8 @@ def locked_decision(run: Path, architecture: str, rule: str) -> Decision:
         raise InputError(
             f"{architecture} was trained again after its threshold was chosen: run notebook 07."
         )
-    return Decision(rule, row["chosen_on"], row["threshold_logit"], cooled["temperature"])
+    locked = row["chosen_on"], row["threshold_logit"], cooled["temperature"]
+    return Decision(rule, *locked, cooled.get("note", ""))
 
 
 def decide(table: pd.DataFrame, decision: Decision) -> pd.DataFrame:

@@ -17,6 +17,7 @@ from cytology.metrics import (
     METRICS,
     PROPORTIONS,
     THRESHOLD,
+    UNDEFINED,
     classification_metrics,
     cumulative_counts,
     metrics_of_draws,
@@ -29,6 +30,8 @@ FEWEST_GROUPS = 5  # of each class, for a bootstrap
 AT_ONCE = 20_000_000  # weights in memory at once: 160 MB, and some copies of them
 
 NOTHING = (np.nan, np.nan)
+TOO_FEW = "groups too few or too alike"
+NO_INTERVAL = f"no interval: {TOO_FEW}"
 
 
 # ------------------------------------------------------------ clustered DeLong
@@ -292,9 +295,14 @@ def metrics_with_intervals(
     return table | {"images": images, "groups": rows["group"].nunique()}
 
 
-def span(row: pd.Series, name: str) -> str:
-    """The interval of `name` in words."""
+def span(row, name: str, before: str = "", shape: str = "z.3f") -> str:
+    """The interval of `name` in words, after the words `before`; where there is none, why."""
     low, high = row[f"{name}_low"], row[f"{name}_high"]
-    if np.isnan(low):
-        return "no interval"
-    return f"{low:.3f} to {high:.3f}"
+    return NO_INTERVAL if np.isnan(low) else f"{before}{low:{shape}} to {high:{shape}}"
+
+
+def with_span(row, name: str, before: str = "") -> str:
+    """A number of a row and in brackets its interval; where it does not exist, why."""
+    if np.isnan(row[name]):
+        return f"not known ({UNDEFINED.get(name, 'one class only')})"
+    return f"{row[name]:z.3f} ({span(row, name, before)})"

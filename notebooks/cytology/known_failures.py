@@ -15,6 +15,7 @@ def known_failures(run: Path, names: list[str], unit: str) -> list[str]:
         *few(run, unit),
         *no_better_than_size_and_colour(run),
         *missed(run),
+        *uncalibrated(run),
         *shaken(run),
         *unexplained(run),
         *badly_exported(run, names),
@@ -46,6 +47,16 @@ def missed(run: Path) -> list[str]:
         f"{row.wanted_sensitivity:.0%} of the malignant test images found {row.recall:.0%}."
         for row in rows.itertuples()
         if row.recall < row.wanted_sensitivity
+    ]
+
+
+def uncalibrated(run: Path) -> list[str]:
+    """Networks for which no temperature could be fitted."""
+    rows = table_if_there(run, "tables/calibration.csv", method="temperature", judged_on="test")
+    return [
+        f"{NETWORK_TITLE[row.model]}'s probabilities are not calibrated, since {row.note}."
+        for row in rows.itertuples()
+        if getattr(row, "note", "")  # runs of earlier versions have none
     ]
 
 

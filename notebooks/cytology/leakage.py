@@ -17,7 +17,7 @@ from threadpoolctl import threadpool_limits
 from cytology.augmentation import pictures_of
 from cytology.features import Features, features_in_cache, key_of_run
 from cytology.heads import fitted_head
-from cytology.intervals import group_weights, over_draws
+from cytology.intervals import group_weights, over_draws, percentile_interval, span
 from cytology.metrics import auc_from_ranks, auc_of_draws
 from cytology.settings import NETWORK_TITLE, InputError, cores, plural, progress
 from cytology.splitting import group_folds
@@ -156,10 +156,10 @@ def summarize(found: Audit, draws: int = 500, seed: int = 0) -> pd.DataFrame:
     for protocol in PROTOCOLS:
         low, high = shuffled.get_group(protocol).quantile([0.025, 0.975])
         rows.loc[(protocol, "shuffled"), ["auc_low", "auc_high"]] = low, high
-        low, high = np.nanquantile(drawn[protocol], [0.025, 0.975])
+        low, high = percentile_interval(drawn[protocol])
         rows.loc[(protocol, "true"), ["auc_low", "auc_high"]] = low, high
         gain = 100 * (rows.loc[(protocol, "true"), "auc"] - rows.loc[(HONEST, "true"), "auc"])
-        low, high = np.nanquantile(100 * (drawn[protocol] - drawn[HONEST]), [0.025, 0.975])
+        low, high = percentile_interval(100 * (drawn[protocol] - drawn[HONEST]))
         names = ["inflation", "inflation_low", "inflation_high"]
         rows.loc[(protocol, "true"), names] = gain, low, high
     order = pd.MultiIndex.from_product([PROTOCOLS, LABELS], names=["protocol", "labels"])
@@ -214,9 +214,9 @@ def in_words(summary: pd.DataFrame, unit: str, seeds: int) -> list[str]:
             f"{NETWORK_TITLE[name]} ({leaky['weights']} weights), mean of {seeds} repetitions: "
             f"splitting augmented pictures at random gives AUC {leaky['auc']:.3f}, keeping "
             f"{plural(unit)} together {honest['auc']:.3f}. The split alone adds "
-            f"{leaky['inflation']:.1f} points (95 % {leaky['inflation_low']:.1f} to "
-            f"{leaky['inflation_high']:.1f}). With shuffled labels, where nothing can be learned, "
-            f"it still gives {random:.3f}, against {kept:.3f} with {plural(unit)} kept together."
+            f"{leaky['inflation']:z.1f} points ({span(leaky, 'inflation', '95 % ', 'z.1f')}). "
+            "With shuffled labels, where nothing can be learned, it still gives "
+            f"{random:.3f}, against {kept:.3f} with {plural(unit)} kept together."
         )
     return sentences
 

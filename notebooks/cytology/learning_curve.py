@@ -11,7 +11,7 @@ from scipy.special import expit
 
 from cytology.features import Features, features_in_cache
 from cytology.heads import fitted_head
-from cytology.intervals import group_weights, over_draws, percentile_interval
+from cytology.intervals import group_weights, over_draws, percentile_interval, span
 from cytology.leakage import draw_images
 from cytology.metrics import auc_from_ranks, auc_of_draws
 from cytology.predictions import trained
@@ -120,13 +120,10 @@ def in_words(table: pd.DataFrame, name: str, units: str) -> str:
     half, whole = (table[table["share"] == share].iloc[0] for share in (0.5, 1.0))
     if whole["weights"] == "random":
         return f"{name}: random weights, so its curve says nothing."
-    if np.isnan(whole["gain_low"]):
-        shown = "no interval"
-    else:
-        shown = f"{100 * whole['gain_low']:+.1f} to {100 * whole['gain_high']:+.1f}"
+    points = 100 * whole[["gain", "gain_low", "gain_high"]].astype(float)
     verdict = "More would likely help." if whole["gain_low"] > 0 else "Not shown to help."
     return (
         f"{name}: {whole['trained_on']:.0f} {units} trained on instead of "
-        f"{half['trained_on']:.0f}: {100 * whole['gain']:+.1f} points of AUC (95 % {shown}). "
-        f"{verdict}"
+        f"{half['trained_on']:.0f}: {points['gain']:+z.1f} points of AUC "
+        f"({span(points, 'gain', '95 % ', '+z.1f')}). {verdict}"
     )

@@ -22,6 +22,7 @@ from cytology.evaluation import (
 from cytology.intervals import metrics_with_intervals
 from cytology.metrics import OF_PROBABILITIES, PROPORTIONS
 from cytology.predictions import fingerprint, mean_logits, read_predictions, trained
+from cytology.settings import NETWORK_TITLE
 from cytology.tables import read_table
 
 AT_A_THRESHOLD = (*PROPORTIONS, "balanced_accuracy")
@@ -44,7 +45,8 @@ def thresholds(run: Path, wanted_sensitivity: float) -> pd.DataFrame:
     """A row a network, rule and part judged: the threshold, and what it gives.
 
     Chosen on what `learned_from` says, locked, applied once to test. Out-of-fold figures are
-    cross-fitted. `threshold` is the network's own probability, `threshold_logit` its logit.
+    cross-fitted. `threshold` is the network's own probability, `threshold_logit` its logit. `note`
+    says where it calls all images that it was chosen on alike.
     """
     rows = []
     for name in trained(run):
@@ -54,6 +56,7 @@ def thresholds(run: Path, wanted_sensitivity: float) -> pd.DataFrame:
             threshold = decisions.choose_threshold(chosen_on, rule, wanted_sensitivity)
             about = {"model": name, "rule": rule, "chosen_on": source, "threshold": threshold}
             about["wanted_sensitivity"] = wanted_sensitivity
+            about["note"] = decisions.one_sided(chosen_on, threshold)
             about["predictions"] = fingerprint(run, name)
             about["threshold_logit"] = float(logit_of(pd.Series([threshold]))[0])
             if source == OUT_OF_FOLD:
@@ -68,7 +71,8 @@ def thresholds(run: Path, wanted_sensitivity: float) -> pd.DataFrame:
 def calibrations(run: Path) -> pd.DataFrame:
     """A row a network, method and part judged: log loss, Brier score and calibration errors.
 
-    Fitted on what `learned_from` says; out-of-fold figures are cross-fitted.
+    Fitted on what `learned_from` says; out-of-fold figures are cross-fitted. `note` says why there
+    is no temperature, which is then 1, or no log loss.
     """
     rows = []
     for name in trained(run):
@@ -82,8 +86,20 @@ def calibrations(run: Path) -> pd.DataFrame:
             for on, part in parts.items():
                 about = {"model": name, "method": method, "fitted_on": source}
                 about |= {"temperature": calibrator.temperature, "judged_on": on}
-                rows.append(about | metrics_with_intervals(part, names=OF_PROBABILITIES))
+                about["note"] = calibrator.unfitted
+                found = metrics_with_intervals(part, names=OF_PROBABILITIES)
+                if calibrator.steps and calibration.is_surely_wrong(part):
+                    found |= dict.fromkeys(("loss", "loss_low", "loss_high"), np.nan)
+                    about["note"] = "no log loss: a probability of 0 or 1 is wrong"
+                rows.append(about | found)
     return marked(run, pd.DataFrame(rows))
+
+
+def not_cooled(calibrations: pd.DataFrame) -> str:
+    """A clause for a caption: for which networks no temperature fits; empty if for none."""
+    rows = calibrations[(calibrations["method"] == "temperature") & (calibrations["note"] != "")]
+    names = ", ".join(rows["model"].drop_duplicates().map(NETWORK_TITLE))
+    return f"; no temperature fits those of {names}" if names else ""
 
 
 def calibrated(run: Path, architecture: str, on: str, method: str = "temperature") -> pd.DataFrame:

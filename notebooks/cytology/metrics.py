@@ -27,6 +27,13 @@ METRICS = {
     "ece": "expected calibration error",
     "ace": "adaptive calibration error",
 }
+# Why a metric does not exist where `classification_metrics` gives NaN.
+UNDEFINED = dict.fromkeys(
+    ("auc", "average_precision", "mcc", "balanced_accuracy"), "one class only"
+)
+UNDEFINED |= {"recall": "no malignant image", "specificity": "no benign image"}
+UNDEFINED |= {"precision": "nothing called malignant", "f1": "nothing malignant, nor called so"}
+UNDEFINED |= {"negative_predictive_value": "nothing called benign"}
 OF_PROBABILITIES = ("loss", "brier", "ece", "ace")  # these ask for more than an order
 # Shares of something counted: numerator and denominator among TP, FP, TN, FN.
 PROPORTIONS = {

@@ -12,7 +12,7 @@ import pandas as pd
 from cytology.caveats import caveats
 from cytology.known_failures import known_failures
 from cytology.predictions import trained
-from cytology.readable import capital, interval, is_number, number, title
+from cytology.readable import NOTHING, capital, gaps, interval, is_empty, is_number, number, title
 from cytology.settings import NETWORK_TITLE, file_hash, plural, short, versions
 from cytology.tables import (
     TRAINING_NOTEBOOKS,
@@ -43,9 +43,10 @@ RESULTS |= {"groups": "groups", "auc": "AUC", "accuracy": "accuracy", "recall": 
 RESULTS |= {"specificity": "specificity", "loss": "log loss", "ece": "ECE"}
 THRESHOLDS = {"rule": "rule", "chosen_on": "chosen on", "threshold": "probability"}
 THRESHOLDS |= {"threshold_logit": "logit", "judged_on": "judged", "recall": "sensitivity"}
-THRESHOLDS |= {"specificity": "specificity"}
+THRESHOLDS |= {"specificity": "specificity", "note": "note"}
 CALIBRATIONS = {"method": "method", "fitted_on": "fitted on", "temperature": "temperature"}
 CALIBRATIONS |= {"judged_on": "judged", "loss": "log loss", "brier": "Brier score", "ece": "ECE"}
+CALIBRATIONS |= {"note": "note"}
 SHIFTED = {"shift": "shift", "amount": "amount", "auc": "AUC", "auc_drop": "drop of AUC"}
 CHECKS = {"check": "check", "value": "heat", "chance": "beside", "chance_of": "of what"}
 CHECKS |= {"difference": "difference", "passed": "passed", "images": "images"}
@@ -209,13 +210,14 @@ def missing(run: Path, names: list[str]) -> list[dict]:
 
 def markdown(rows: pd.DataFrame, columns: dict[str, str]) -> str:
     """Columns of a table (name: heading) in Markdown, numbers with their intervals; or nothing."""
-    names = [name for name in columns if name in rows]
+    names = [name for name in columns if name in rows and not is_empty(rows[name])]
     if rows.empty or not names:
         return ""
     lines = [[text(columns[name]) for name in names]]
     lines.append(["---:" if is_number(rows[name]) else "---" for name in names])
     lines += [[cell(row, name, rows[name]) for name in names] for _, row in rows.iterrows()]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    lines = [f"| {' | '.join(line)} |" for line in lines]
+    return "\n".join(lines + (["", note] if (note := gaps(rows, names)) else []))
 
 
 def cell(row: pd.Series, name: str, column: pd.Series) -> str:
@@ -226,7 +228,7 @@ def cell(row: pd.Series, name: str, column: pd.Series) -> str:
     if pd.api.types.is_bool(value):
         return "yes" if value else "**no**"
     if pd.isna(value):
-        return ""
+        return NOTHING
     bounds = interval(row, name, column)
     return text(number(value, column) + (f" ({bounds})" if bounds else ""))
 

@@ -5,6 +5,8 @@ import pandas as pd
 from pandas.io.formats.style import Styler
 
 from cytology.evaluation import ENSEMBLE
+from cytology.intervals import TOO_FEW
+from cytology.metrics import OF_PROBABILITIES, UNDEFINED
 from cytology.settings import NETWORK_TITLE
 from cytology.shortcuts import BASELINE
 
@@ -43,6 +45,13 @@ FORMATS = dict.fromkeys(
 )
 FORMATS |= {"largest_difference": ".1e", "pixel_difference": ".0f"}
 NOTHING = "–"
+# Why a number of a table may be missing, by its column.
+WHY = UNDEFINED | dict.fromkeys(("p", "p_holm"), "one class only")
+WHY |= dict.fromkeys(("auc_first", "auc_second", "auc_drop", "auc_mixed"), "one class only")
+WHY |= dict.fromkeys(("value", "chance", "difference"), "one class only, or the same everywhere")
+WHY |= dict.fromkeys(("p_mcnemar", "p_delong"), "only where each group has one row")
+WHY |= dict.fromkeys(OF_PROBABILITIES, "a share of votes or a wrong 0 or 1 has none")
+WHY |= {"temperature": "steps have none", "inflation": "of true labels only"}
 
 
 def title(model: str) -> str:
@@ -102,6 +111,24 @@ def interval(row: pd.Series, name: str, column: pd.Series) -> str:
     return f"{number(low, column)} to {number(high, column)}"
 
 
+def is_empty(column: pd.Series) -> bool:
+    """Whether a column of a table with rows holds nothing at all."""
+    return len(column) > 0 and bool((column.isna() | (column == "")).all())
+
+
+def gaps(table: pd.DataFrame, columns) -> str:
+    """What numbers and intervals some columns of a table lack, and why; empty if none."""
+    numbers = [name for name in columns if is_number(table[name])]
+    lacking: dict[str, list[str]] = {}
+    for name in (name for name in numbers if table[name].isna().any()):
+        lacking.setdefault(WHY.get(name, "could not be computed"), []).append(heading(name))
+    said = [f"No {', no '.join(names)}: {why}." for why, names in lacking.items()]
+    bounded = [name for name in numbers if f"{name}_low" in table]
+    if any((table[name].notna() & table[f"{name}_low"].isna()).any() for name in bounded):
+        said.append(f"A number without an interval: {TOO_FEW}.")
+    return " ".join(said)
+
+
 def word(value, column: str) -> str:
     """A value that is no number, in words; empty if there is none."""
     if isinstance(value, bool | np.bool_):
@@ -116,12 +143,14 @@ def word(value, column: str) -> str:
 def readable(table: pd.DataFrame, columns: str) -> Styler:
     """Some columns of a table for a reader, styled: numbers with their intervals below.
 
-    `columns` are names with spaces between; those that the table lacks are passed over. Networks
-    have their titles.
+    `columns` are names with spaces between; those that the table lacks, and words that no row has,
+    are passed over. Networks have their titles. A note below says what could not be computed.
     """
     shown, numbers = {}, []
     table = table.infer_objects()
-    for name in filter(table.__contains__, columns.split()):
+    names = [name for name in columns.split() if name in table]
+    names = [name for name in names if is_number(table[name]) or not is_empty(table[name])]
+    for name in names:
         column = table[name]
         if is_number(column):
             numbers.append(heading(name))
@@ -138,4 +167,7 @@ def readable(table: pd.DataFrame, columns: str) -> Styler:
         for side in ["right" if name in numbers else "left"]
     }
     style = pd.DataFrame(shown).style.format(escape="html").format_index(escape="html", axis=1)
-    return style.hide(axis="index").set_table_styles(aligned)
+    style = style.hide(axis="index").set_table_styles(aligned)
+    below = [{"selector": "caption", "props": "caption-side: bottom; text-align: left"}]
+    note = gaps(table, names)
+    return style.set_caption(note).set_table_styles(below, overwrite=False) if note else style

@@ -27,10 +27,10 @@ MAIN_SHOWN += ("f1", "mcc", "loss", "ece", "images", "groups", "judged_on", "rec
 PAIRS_SHOWN = ("level", "first", "second", "images", "groups", "auc_first", "auc_second")
 PAIRS_SHOWN += ("difference", "p", "p_holm", "p_mcnemar", "p_delong", "weights", "protocol")
 THRESHOLDS_SHOWN = ("model", "rule", "chosen_on", "threshold", "judged_on", "groups", "recall")
-THRESHOLDS_SHOWN += ("specificity", "precision", "negative_predictive_value")
+THRESHOLDS_SHOWN += ("specificity", "precision", "negative_predictive_value", "note")
 THRESHOLDS_SHOWN += ("weights", "protocol")
 CALIBRATION_SHOWN = ("model", "method", "fitted_on", "temperature", "judged_on", "loss", "brier")
-CALIBRATION_SHOWN += ("ece", "ace", "weights", "protocol")
+CALIBRATION_SHOWN += ("ece", "ace", "note", "weights", "protocol")
 ALL_SHOWN = ("model", "level", "judged_on", "images", "groups", "auc", "accuracy", "recall")
 ALL_SHOWN += ("specificity", "loss", "weights", "protocol")
 

@@ -5,7 +5,17 @@ from pathlib import Path
 
 import pandas as pd
 
-from cytology.readable import NOTHING, are_counts, heading, interval, is_number, number, word
+from cytology.readable import (
+    NOTHING,
+    are_counts,
+    gaps,
+    heading,
+    interval,
+    is_empty,
+    is_number,
+    number,
+    word,
+)
 from cytology.tables import read_table
 
 
@@ -24,7 +34,7 @@ def results(run: Path, name: str, shown: tuple[str, ...] = (), family: str = "")
 
     Columns `x_low` and `x_high` become the interval of `x`. Of `shown` columns, if any are named,
     and of rows of one `family`. What is the same in every row is in `same`, by its heading, and
-    no column; nor is what is nowhere known.
+    no column; nor is what is nowhere known. `gaps` says what is missing, and why.
     """
     if not (run / name).is_file():
         return {}
@@ -34,9 +44,10 @@ def results(run: Path, name: str, shown: tuple[str, ...] = (), family: str = "")
     bounds = {f"{column}{end}" for column in table for end in ("_low", "_high")}
     columns = [column for column in shown or table.columns if column in table]
     columns = [column for column in columns if column not in bounds]
+    missing = gaps(table, columns)
+    columns = [column for column in columns if not is_empty(table[column])]
     same = [column for column in columns[1:] if is_same(table[column])]
-    unknown = [] if table.empty else [name for name in columns if table[name].isna().all()]
-    columns = [name for name in columns if name not in (*same, *unknown)]
+    columns = [name for name in columns if name not in same]
     rows = [[cell(row, column, table) for column in columns] for _, row in table.iterrows()]
     return {
         "headings": [
@@ -45,6 +56,7 @@ def results(run: Path, name: str, shown: tuple[str, ...] = (), family: str = "")
         "rows": rows,
         "same": {heading(column): cell(table.iloc[0], column, table) for column in same},
         "intervals": any(cell.interval for row in rows for cell in row),
+        "gaps": missing,
     }
 
 

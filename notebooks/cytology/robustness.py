@@ -23,11 +23,12 @@ from cytology.heads import LinearHead, read_heads
 from cytology.images import open_rgb
 from cytology.intervals import (
     DRAWS,
+    NO_INTERVAL,
     auc_interval,
     group_weights,
     over_draws,
     percentile_interval,
-    span,
+    with_span,
     with_width,
 )
 from cytology.metrics import auc_from_ranks, classification_metrics, metrics_of_draws
@@ -241,6 +242,13 @@ def distance_from_predictions(run: Path, judged: pd.DataFrame, on: str) -> float
     return float(max(distances))
 
 
+def distance_in_words(distance: float) -> str:
+    """What `distance_from_predictions` found, as a clause."""
+    if np.isnan(distance):
+        return "none of the untouched ones has a stored logit to be compared with"
+    return f"untouched logits differ by at most {distance:.1e}"
+
+
 # --------------------------------------------------------------------- summary
 
 SHOWN = ("auc", "recall", "specificity", "loss", "ece")
@@ -343,9 +351,8 @@ def in_words(table: pd.DataFrame, reference: int, unit: str) -> list[str]:
         clauses = verdicts(rows[rows["strength"] == reference])
         sentences.append(
             f"{NETWORK_TITLE[name]}, {untouched['judged_on']}, {untouched['images']} images of "
-            f"{untouched['groups']} {plural(unit)}: AUC {untouched['auc']:.3f} untouched (95 %: "
-            f"{span(untouched, 'auc')}). At strength {reference} "
-            f"{'; '.join(clauses)}."
+            f"{untouched['groups']} {plural(unit)}: AUC {with_span(untouched, 'auc', '95 %: ')} "
+            f"untouched. At strength {reference} {'; '.join(clauses)}."
         )
     at = pretrained[pretrained["strength"] == reference]
     tried = int(at["auc_drop_low"].notna().sum())
@@ -360,21 +367,21 @@ def in_words(table: pd.DataFrame, reference: int, unit: str) -> list[str]:
 def verdicts(at: pd.DataFrame) -> list[str]:
     """Clauses on AUC and log loss from the rows of one network at one strength."""
     if at["auc_drop_low"].isna().any():
-        return ["no drop has an interval, so nothing is said of any shift"]
+        return [f"nothing is said of any shift ({NO_INTERVAL})"]
     falls, rises = at[at["auc_drop_low"] > 0], at[at["auc_drop_high"] < 0]
     clauses = []
     for verb, rows, sign in (("falls", falls, 1), ("rises", rises, -1)):
         named = []
         for _, row in rows.sort_values("auc_drop", ascending=sign < 0).iterrows():
             low, high = sorted(sign * row[["auc_drop_low", "auc_drop_high"]])
-            by = f"{sign * row['auc_drop']:.3f} ({low:.3f} to {high:.3f})"
+            by = with_span({"by": sign * row["auc_drop"], "by_low": low, "by_high": high}, "by")
             named.append(f"{row['shift']} ({row['amount']}) by {by}")
         clauses += [f"AUC {verb} under {', '.join(named)}"] if named else []
     open_ = at.drop(index=[*falls.index, *rises.index])
     if len(open_):
         clauses.append(
             f"not shown to matter here: {', '.join(open_['shift'])} (their intervals include 0; "
-            f"they would also allow drops of up to {open_['auc_drop_high'].max():.3f})"
+            f"they would also allow drops of up to {open_['auc_drop_high'].max():z.3f})"
         )
     for verb, rows in (("rises", at["loss_rise_low"] > 0), ("falls", at["loss_rise_high"] < 0)):
         if rows.any():

@@ -11,7 +11,7 @@ from scipy.stats import norm, rankdata, t
 from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
 from statsmodels.stats.multitest import multipletests
 
-from cytology.intervals import LEVEL, NOTHING, clustered_covariance, over_draws, placements
+from cytology.intervals import LEVEL, NOTHING, clustered_covariance, over_draws, placements, span
 from cytology.metrics import THRESHOLD, auc_from_ranks, auc_of_draws
 from cytology.settings import InputError
 
@@ -180,9 +180,8 @@ def in_words(row, first: str, second: str) -> str:
     size, bounds = abs(row.difference), sorted([row.difference_low, row.difference_high])
     if row.difference <= 0:
         bounds = [-bounds[1], -bounds[0]]
-    interval = f"95 %, for this pair alone, {bounds[0]:.3f} to {bounds[1]:.3f}"
-    if np.isnan(row.difference_low):
-        interval = "no interval: too few groups"
+    bounds = dict(zip(("size_low", "size_high"), bounds, strict=True))
+    interval = span(bounds, "size", "95 %, for this pair alone, ")
     if np.isnan(size):
         return f"Nothing can be said of {first} and {second}: one class only."
     if size < 0.0005:

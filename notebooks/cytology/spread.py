@@ -6,7 +6,7 @@ import pandas as pd
 
 from cytology.evaluation import OUT_OF_FOLD, TEST, judged, judged_on, networks
 from cytology.grid import GridPoint, check_split, is_done, points_in
-from cytology.intervals import metrics_with_intervals
+from cytology.intervals import metrics_with_intervals, span, with_span
 from cytology.predictions import read_predictions
 from cytology.settings import ARCHITECTURE_NAMES, NETWORK_TITLE
 from cytology.tables import read_json
@@ -78,10 +78,10 @@ def in_words(table: pd.DataFrame, unit: str) -> list[str]:
             sentences.append(
                 f"{NETWORK_TITLE[name]} ({on}): AUC {auc.min():.3f} to {auc.max():.3f} over "
                 f"{len(auc)} seeds (standard deviation {auc.std():.3f}); for seed {first['seed']} "
-                f"the interval by {unit} is {first['auc_low']:.3f} to {first['auc_high']:.3f}."
-                if len(auc) > 1
-                else f"{NETWORK_TITLE[name]} ({on}): AUC {first['auc']:.3f} ("
-                f"{first['auc_low']:.3f} to {first['auc_high']:.3f}) with one seed."
+                f"{span(first, 'auc', f'the interval by {unit} is ')}."
+                if auc.count() > 1
+                else f"{NETWORK_TITLE[name]} ({on}): AUC {with_span(first, 'auc')} with "
+                f"{'one seed' if len(auc) == 1 else f'{len(auc)} seeds'}."
             )
         sentences += about_order(rows, on)
     if (table["weights"] == "random").any():

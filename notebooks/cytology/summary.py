@@ -3,7 +3,7 @@
 import pandas as pd
 
 from cytology.evaluation import OUT_OF_FOLD
-from cytology.intervals import span
+from cytology.intervals import span, with_span
 from cytology.readable import capital, title
 from cytology.settings import NETWORK_TITLE, plural
 from cytology.significance import ALPHA, in_words, is_separated
@@ -37,6 +37,9 @@ def summary(
             "machinery and rank nothing. What follows is about the others; no winner is named."
         ]
     table = table[table["weights"] != "random"]
+    if table["auc"].isna().any():
+        on = table["judged_on"].iloc[0]
+        return [*said, f"Nothing can be said of the networks: one class only ({on})."]
     pairs = pairs[~pairs["weights"].str.contains("random")]
     level = pairs[pairs["level"] == "image"]
     networks = pairs[pairs["family"] == "networks"]
@@ -91,7 +94,7 @@ def answer(table: pd.DataFrame, pairs: pd.DataFrame, unit: str) -> list[str]:
         for row in pairs.itertuples()
         if first in (row.first, row.second)
     }
-    name, auc = NETWORK_TITLE[first], f"{best['auc']:.3f} (95 % interval {span(best, 'auc')})"
+    name, auc = NETWORK_TITLE[first], with_span(best, "auc", "95 % interval ")
     beaten = [NETWORK_TITLE[other] for other, separated in against.items() if separated]
     open_ = [NETWORK_TITLE[other] for other, separated in against.items() if not separated]
     patients = f"{best['groups']} {plural(unit)}"
@@ -114,12 +117,12 @@ def best_in_words(table: pd.DataFrame, unit: str) -> list[str]:
     best = ordered.iloc[0]
     has = " has the highest AUC," if len(ordered) > 1 else " reaches AUC"
     others = [
-        f"{NETWORK_TITLE[row['architecture']]} {row['auc']:.3f} ({span(row, 'auc')})"
+        f"{NETWORK_TITLE[row['architecture']]} {with_span(row, 'auc')}"
         for _, row in ordered.iloc[1:].iterrows()
     ]
     return [
         f"{NETWORK_TITLE[best['architecture']]}{has} {best['auc']:.3f} "
-        f"(95 % interval by {unit} {span(best, 'auc')}; "
+        f"({span(best, 'auc', f'95 % interval by {unit} ')}; "
         f"{best['judged_on']}, {best['images']} images, {best['groups']} {plural(unit)})"
         + "".join(f"; {other}" for other in others)
         + "."
@@ -128,6 +131,7 @@ def best_in_words(table: pd.DataFrame, unit: str) -> list[str]:
 
 def baseline_in_words(pairs: pd.DataFrame) -> list[str]:
     """Which networks are better than size and colour alone, by the same test."""
+    pairs = pairs.dropna(subset="auc_first")  # of one class only
     if pairs.empty:
         return []
     better = (pairs["p_holm"] < ALPHA) & (pairs["difference_low"] > 0)
@@ -182,15 +186,20 @@ def threshold_in_words(thresholds: pd.DataFrame, name: str, on: str) -> str:
     return (
         f"{NETWORK_TITLE[name]}, at the threshold that was to find {row['wanted_sensitivity']:.0%} "
         f"of the malignant images (chosen on {row['chosen_on']} predictions, judged {how}): "
-        f"sensitivity {row['recall']:.3f} ({span(row, 'recall')}), "
-        f"specificity {row['specificity']:.3f} ({span(row, 'specificity')})."
-    )
+        f"sensitivity {with_span(row, 'recall')}, specificity {with_span(row, 'specificity')}."
+    ) + (f" It {row['note']}." if row["note"] else "")
 
 
 def calibration_in_words(calibrations: pd.DataFrame, name: str, on: str) -> str:
     """Whether the network's probabilities were too sure, and what the temperature did about it."""
     rows = calibrations[calibrations["model"] == name].set_index(["method", "judged_on"])
     raw, cooled = rows.loc[("none", on)], rows.loc[("temperature", on)]
+    if cooled["note"]:
+        return (
+            f"{NETWORK_TITLE[name]}'s probabilities stay as they are: on {raw['fitted_on']} "
+            f"predictions {cooled['note']} ({on}: log loss {raw['loss']:.3f}, expected calibration "
+            f"error {raw['ece']:.3f})."
+        )
     temperature = cooled["temperature"]
     sure = "too sure" if temperature > 1.1 else "not sure enough" if temperature < 0.9 else "fair"
     error = "falls" if cooled["ece"] < raw["ece"] else "does not fall"

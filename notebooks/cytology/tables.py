@@ -36,7 +36,7 @@ TEXT = dict.fromkeys(
     + ["chosen_on", "fitted_on", "method", "first", "second", "certainty", "weights", "recipe"]
     + ["predictions", "shift", "amount", "column", "left_out", "interval", "device"]
     + ["check", "asks", "chance_of", "passed", "neighbour", "nearest", "nearest_label"]
-    + ["refer_why", "converted", "format", "file", "warning"],
+    + ["refer_why", "converted", "format", "file", "warning", "note"],
     "str",
 )
 
@@ -248,7 +248,17 @@ def table_if_there(run: Path, name: str, **keys) -> pd.DataFrame:
 
 def write_json(run: Path, name: str, content: dict) -> None:
     """Write `content` to `run/name` as JSON."""
-    write_text(run, name, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    text = json.dumps(without_nan(content), indent=2, ensure_ascii=False, allow_nan=False)
+    write_text(run, name, text + "\n")
+
+
+def without_nan(content):
+    """JSON content with null where a number is missing: JSON knows no NaN."""
+    if isinstance(content, dict):
+        return {key: without_nan(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [without_nan(value) for value in content]
+    return None if isinstance(content, float) and np.isnan(content) else content
 
 
 def write_text(run: Path, name: str, text: str) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from cytology import headless
 from cytology.caveats import caveats
+from cytology.readable import NOTHING, gaps
 from cytology.report import write_report
 from cytology.settings import NETWORK_TITLE, short
 from cytology.tables import read_table
@@ -150,11 +151,15 @@ def print_comparison(folder: Path) -> None:
     columns = [name for name in first if name in table]
     table = table.replace({"architecture": NETWORK_TITLE})
     while True:
-        text = table[columns].to_string(index=False, float_format="{:.3f}".format, line_width=None)
+        text = table[columns].to_string(
+            index=False, float_format="{:.3f}".format, line_width=None, na_rep=NOTHING
+        )
         if len(columns) <= 2 or max(map(len, text.splitlines())) <= WIDTH:
             break
         columns.pop()
     print(f"\n{text}")
+    if missing := gaps(table, columns):
+        print(textwrap.fill(missing, WIDTH))
 
 
 def print_verification(run: Path, again: Path, files: list[str], found) -> None:

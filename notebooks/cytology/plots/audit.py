@@ -4,6 +4,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
+from cytology.intervals import span
 from cytology.plots.style import GREY, NETWORK_COLOUR, WRONG
 from cytology.settings import NETWORK_TITLE
 
@@ -49,8 +50,8 @@ def leakage_audit(summary: pd.DataFrame, unit: str) -> Figure:
             | {"shrinkA": 0, "shrinkB": 0},
         )  # fmt: skip
         axis.set_title(
-            f"{NETWORK_TITLE[network]}: {gain['inflation']:+.1f} points\n"
-            f"(95 %: {gain['inflation_low']:+.1f} to {gain['inflation_high']:+.1f})"
+            f"{NETWORK_TITLE[network]}: {gain['inflation']:+z.1f} points\n"
+            f"({span(gain, 'inflation', '95 %: ', '+z.1f')})"
         )
         axis.axvline(0.5, color=GREY, linewidth=1, linestyle=":")
         axis.set(xlabel="AUC", ylim=(2.5, -0.7), xlim=(min(0.35, summary["auc_low"].min()), 1.03))

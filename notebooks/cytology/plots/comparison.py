@@ -6,10 +6,11 @@ import pandas as pd
 from matplotlib.figure import Figure
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from cytology.intervals import span
-from cytology.plots.style import GREY, NETWORK_COLOUR, NETWORK_LINE, grid
+from cytology.intervals import with_span
+from cytology.plots.style import GREY, NETWORK_COLOUR, NETWORK_LINE, grid, of_bounds
 from cytology.readable import title
 from cytology.settings import NETWORK_TITLE
+from cytology.significance import in_figures
 
 
 def colour_of(model: str) -> str:
@@ -41,7 +42,7 @@ def forest(table: pd.DataFrame, unit: str) -> Figure:
                 markerfacecolor=colour_of(model) if alone else "white",
             )
         first = rows.iloc[0]
-        text = f"{first['auc']:.3f}  ({span(first, 'auc')})"
+        text = with_span(first, "auc")
         axis.text(1.02, place, text, va="center", fontsize=10, transform=_right_of(axis))
     baseline = table[table["model"].str.startswith("baseline")]["auc"].iloc[0]
     axis.axvline(baseline, color=GREY, linestyle="--", linewidth=1)
@@ -101,7 +102,9 @@ def curves(tables: dict[str, pd.DataFrame], bands: dict[str, pd.DataFrame], unit
         upper.tick_params(labelbottom=True)
     axes[0, 0].set_ylabel("sensitivity (recall)")
     axes[1, 0].set_ylabel("precision")
-    figure.suptitle(f"ROC and precision-recall; bands: 95 % by {unit}; dotted: chance", fontsize=11)
+    lows = pd.concat(bands.values())["sensitivity_low"]
+    shown = of_bounds(f"bands: 95 % by {unit}", lows)
+    figure.suptitle(f"ROC and precision-recall; {shown}; dotted: chance", fontsize=11)
     return figure
 
 
@@ -124,7 +127,7 @@ def pair_differences(pairs: pd.DataFrame, folds: pd.DataFrame, unit: str) -> Fig
             color="black",
             capsize=4,
         )
-        text = "P < 0.001" if row.p_holm < 0.001 else f"P = {row.p_holm:.2g}"
+        text = "P < 0.001" if row.p_holm < 0.001 else f"P = {in_figures(row.p_holm)}"
         axes[0, 0].annotate(
             text,
             (row.difference, place),

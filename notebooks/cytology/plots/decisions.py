@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from cytology.plots.comparison import colour_of
-from cytology.plots.style import GREY, NETWORK_COLOUR, NETWORK_LINE, grid
+from cytology.plots.style import GREY, NETWORK_COLOUR, NETWORK_LINE, grid, of_bounds
 from cytology.readable import capital, title
 from cytology.settings import NETWORK_TITLE, plural
 
@@ -167,6 +167,7 @@ def abstention(table: pd.DataFrame, unit: str) -> Figure:
         handles=shown,
         loc="outside lower center",
         ncols=3,
-        title=f"referred first: least margin or most disagreement; bands: 95 % by {unit}",
+        title="referred first: least margin or most disagreement; "
+        + of_bounds(f"bands: 95 % by {unit}", table["accuracy_low"]),
     )
     return figure

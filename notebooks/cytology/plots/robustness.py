@@ -7,7 +7,15 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
 from cytology.intervals import group_weights, percentile_interval
-from cytology.plots.style import GREY, NETWORK_COLOUR, NETWORK_LINE, NETWORK_MARKER, grid, picture
+from cytology.plots.style import (
+    GREY,
+    NETWORK_COLOUR,
+    NETWORK_LINE,
+    NETWORK_MARKER,
+    grid,
+    of_bounds,
+    picture,
+)
 from cytology.settings import NETWORK_TITLE, plural
 from cytology.shifts import NONE, SHIFTS, STRENGTHS, Smear, amount, shifted
 
@@ -46,7 +54,9 @@ def against_strength(table: pd.DataFrame, metric: str, reference: int, unit: str
     low = table[[metric, f"{metric}_low"]].min().min()
     high = table[[metric, f"{metric}_high"]].max().max()
     limits = (
-        (min(low - 0.02, 0.45), 1.02) if metric == "auc" else (0.9 * max(low, 0.03), 1.1 * high)
+        (min(low - 0.02, 0.45), 1.02)
+        if metric == "auc"
+        else (0.9 * max(low, 0.03), 1.1 * max(high, np.log(2)))
     )
     for place, (axis, (name, shift)) in enumerate(zip(axes, SHIFTS.items(), strict=True)):
         for number, network in enumerate(networks):
@@ -75,7 +85,10 @@ def against_strength(table: pd.DataFrame, metric: str, reference: int, unit: str
     handles += [plt.Line2D([], [], color=GREY, linestyle=":", label="reference strength")]
     handles += [plt.Line2D([], [], color=GREY, label="knowing nothing")]
     figure.legend(
-        handles=handles, loc="outside lower center", ncols=5, title=f"bars: 95 %, by {unit}"
+        handles=handles,
+        loc="outside lower center",
+        ncols=5,
+        title=of_bounds(f"bars: 95 %, by {unit}", table[f"{metric}_low"]),
     )
     return figure
 

@@ -5,9 +5,11 @@ design", 2008), with a marker or a label beside the colour.
 """
 
 import matplotlib.pyplot as plt
+import pandas as pd
 import seaborn as sns
 
 from cytology.caveats import COLOURS
+from cytology.intervals import NO_INTERVAL
 from cytology.networks import NETWORKS
 
 CLASS_NAME = {"B": "benign (B)", "M": "malignant (M)"}
@@ -34,6 +36,11 @@ sns.set_theme(
         "text.parse_math": False,  # a file may be called $x$
     },
 )
+
+
+def of_bounds(words: str, bounds) -> str:
+    """Words on what bars or bands show; where no bound is known, that there are none, and why."""
+    return words if pd.notna(bounds).any() else NO_INTERVAL
 
 
 def grid(count: int, columns: int, width: float, height: float):
