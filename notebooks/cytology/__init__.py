@@ -76,6 +76,7 @@ Imports point one way, downwards in this list:
 ``tables``                 CSV and JSON files that pass between notebooks
 ``settings``               parameters, paths, seeds, versions, workers
 ``networks``               the networks that are compared: title, weights, look
+``streams``                what a command prints, when nobody reads it any more
 =========================  ====================================================================
 """
 
