@@ -266,6 +266,15 @@ def test_other_data_get_a_folder_of_their_own(project, started, tmp_path):
     assert dict(started)["01_a"]["run_dir"] == str(project / "outputs" / "quick-smears")
 
 
+def test_data_with_the_longest_of_names_get_a_folder_too(project, started, tmp_path):
+    data = tmp_path / ("ü" * 127)
+    data.mkdir()
+    for profile in ("quick", "longer"):
+        assert start(project, "--data", str(data), "--profile", profile).code == 0
+    runs = sorted(path.name for path in (project / "outputs").iterdir())
+    assert [name.split("-")[0] for name in runs] == ["longer", "quick"]
+
+
 # ------------------------------------------------------------------- choosing
 
 
