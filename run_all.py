@@ -10,9 +10,10 @@
 A run folder (by default outputs/NAME_OF_PROFILE) gets the executed notebooks, tables, figures,
 run.json and report.html. Started again in the same folder, the run goes on with the parameters
 stored there; notebooks whose code, parameters and inputs are unchanged are kept. On a terminal
-each notebook shows how far it is; in a file it gets one line when it ends. Exit codes: 0 all went
-well, 1 a notebook failed, the machine gave out, or --verify found a difference, 2 refused before
-the start, 130 interrupted.
+each notebook shows how far it is; in a file it gets one line when it ends. Whoever stops reading
+(`run_all.py | head`) stops nothing: the run goes on to its end. Exit codes: 0 all went well, 1 a
+notebook failed, the machine gave out, or --verify found a difference, 2 refused before the start,
+130 interrupted.
 """
 
 import argparse
@@ -24,6 +25,13 @@ import signal
 import sys
 from pathlib import Path
 
+if not (3, 11) <= sys.version_info[:2] <= (3, 13):
+    sys.stderr.write(
+        f"This is Python {sys.version.split()[0]}; the series needs Python 3.11, 3.12 or 3.13: "
+        "README.md says under Set-up how to get one.\n"
+    )
+    sys.exit(2)
+
 ROOT = Path(__file__).resolve().parent
 # The package of this checkout, wherever the command is started and whatever else is installed.
 sys.path.insert(0, str(ROOT / "notebooks"))
@@ -31,10 +39,9 @@ sys.path.insert(0, str(ROOT / "notebooks"))
 
 def main(argv: list[str] | None = None, root: Path = ROOT) -> int:
     """The command line; returns the exit code."""
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            # A console that cannot write an umlaut shall show a question mark, not fail.
-            stream.reconfigure(errors="replace")
+    from cytology import streams
+
+    streams.prepare()
     arguments = parse(sys.argv[1:] if argv is None else argv)
     # A batch queue ends a job so, some seconds before it kills it.
     signal.signal(signal.SIGTERM, interrupt)

@@ -17,6 +17,7 @@ from pathlib import Path
 from benchmarks.comparison import machine, table_of, write
 from benchmarks.figures import ratios
 from benchmarks.registry import BENCHMARKS, Benchmark, Options, chosen
+from cytology import streams
 from cytology.settings import ARCHITECTURE_NAMES, InputError, resolve, short
 
 RESULTS = Path(__file__).parent / "results"
@@ -104,4 +105,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    streams.prepare()
     sys.exit(main())

@@ -24,7 +24,7 @@ from PIL import Image, ImageDraw, ImageEnhance
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "notebooks"))
 
-from cytology import copies
+from cytology import copies, streams
 from cytology.augmentation import fit_to_square, orient
 from cytology.folders import find_files
 from cytology.images import UnreadableImage, open_rgb
@@ -173,4 +173,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    streams.prepare()
     main()

@@ -22,6 +22,7 @@ from statsmodels.stats.proportion import proportion_confint
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "notebooks"))
 
+from cytology import streams
 from cytology.settings import progress
 from cytology.significance import ALPHA, delong_p, in_words, matched, mcnemar_p, pairwise
 from cytology.simulation import coverage, simulated_study
@@ -82,4 +83,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    streams.prepare()
     main()

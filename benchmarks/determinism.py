@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cytology import streams
 from cytology.sample import draw_sample
 from cytology.settings import ARCHITECTURE_NAMES, PROJECT_ROOT, cores
 
@@ -112,4 +113,5 @@ def train(folder: Path, options: argparse.Namespace, wanted: bool) -> dict:
 
 
 if __name__ == "__main__":
+    streams.prepare()
     sys.exit(main())

@@ -28,6 +28,7 @@ import pandas as pd
 import psutil
 from PIL import Image
 
+from cytology import streams
 from cytology.settings import PROJECT_ROOT
 from cytology.tables import UNFINISHED
 from cytology.verification import compare, in_words
@@ -205,5 +206,6 @@ def tell(halves: list[str]) -> str:
 
 
 if __name__ == "__main__":
+    streams.prepare()
     os.environ.setdefault("CYTOLOGY_HEADLESS", "1")
     sys.exit(main())

@@ -17,6 +17,7 @@ from PIL import Image, ImageFilter
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "notebooks"))
 
+from cytology import streams
 from cytology.folders import image_files
 from cytology.images import open_rgb
 from cytology.quality import measure, poor_picture
@@ -63,4 +64,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    streams.prepare()
     main()

@@ -90,3 +90,27 @@ def test_pictures_are_written_as_files_without_meeting_on_one_name(tmp_path, sme
     assert written == len(files) == 16
     turned = Image.open(tmp_path / "augmented" / "B" / "B__x__1.png_o3.png")
     assert np.array_equal(turned, orient(np.asarray(Image.open(tmp_path / "B/x/1.png")), 3))
+
+
+@pytest.mark.parametrize(
+    "ids",
+    [
+        ["B/" + "x" * 250 + ".png", "B/" + "x" * 249 + "y.png"],
+        ["B/" + "ü" * 120 + ".png", "B/" + "ü" * 119 + "ä.png"],  # 251 bytes: letters are fewer
+        ["B/" + "k" * 200 + "/" + "l" * 200 + f"/{number}.png" for number in range(2)],
+        ["B/a/b__1.png", "B/a__b/1.png", "B__a/b/1.png"],
+        ["B/a_/1.png", "B/a/_1.png"],
+    ],
+    ids=["long", "bytes", "folders", "meeting", "at the edge"],
+)
+def test_every_name_that_an_image_can_have_is_written(tmp_path, smear, ids):
+    for number, image_id in enumerate(ids):
+        (tmp_path / image_id).parent.mkdir(parents=True, exist_ok=True)
+        smear(number).save(tmp_path / image_id)
+    images = pd.DataFrame({"image_id": ids, "label": "B"})
+    write_pictures(pictures_of(images, 2), tmp_path, tmp_path / "augmented")
+    files = sorted((tmp_path / "augmented" / "B").iterdir())
+    assert len(files) == 2 * len(ids)
+    assert all(path.name.endswith(("_o0.png", "_o1.png")) for path in files)
+    written = {Image.open(path).tobytes() for path in files if path.name.endswith("_o0.png")}
+    assert written == {Image.open(tmp_path / image_id).tobytes() for image_id in ids}

@@ -22,6 +22,7 @@ from cytology.settings import PROJECT_ROOT
 
 NOTEBOOKS = sorted((PROJECT_ROOT / "notebooks").glob("0[1-7]_*.ipynb"))
 SMOKE = yaml.safe_load((PROJECT_ROOT / "notebooks/profiles/smoke.yaml").read_text("utf-8"))
+COLABS_PYTHON = "3.13"  # since August 2026
 STAND_IN = {
     "__init__.py": "",
     "drive.py": "from pathlib import Path\n\n\n"
@@ -150,10 +151,23 @@ def repository(tmp_path):
     }
 
 
+def found_python() -> str | None:
+    """A Python of Colab's version that this machine has; pyenv's need not be switched on."""
+    installed = Path.home().glob(f".pyenv/versions/{COLABS_PYTHON}*/bin/python")
+    on_path = shutil.which(f"python{COLABS_PYTHON}")  # pyenv's, which may only say that it is off
+    for python in filter(None, [sys.executable, on_path, *map(str, sorted(installed))]):
+        said = subprocess.run([python, "--version"], capture_output=True, text=True)
+        if said.stdout.startswith(f"Python {COLABS_PYTHON}."):
+            return python
+    return None
+
+
 @pytest.fixture
 def python(tmp_path):
     """An environment with Colab's versions, and `google.colab` imported when a kernel starts."""
-    subprocess.run([sys.executable, "-m", "venv", tmp_path / "machine"], check=True)
+    if (colabs := found_python()) is None:
+        pytest.skip(f"Colab has Python {COLABS_PYTHON}, and this machine has none")
+    subprocess.run([colabs, "-m", "venv", tmp_path / "machine"], check=True)
     python = tmp_path / "machine" / ("Scripts" if os.name == "nt" else "bin") / "python"
     packages = PROJECT_ROOT / "tests" / "colab.txt"
     subprocess.run([python, "-m", "pip", "install", "-q", "-r", packages], check=True)
@@ -177,7 +191,6 @@ def versions(python: Path) -> dict:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(sys.version_info >= (3, 13), reason="Colab's known versions have no wheels")
 def test_the_series_on_a_stand_in_for_colab_and_a_second_session(tmp_path, repository, python):
     before = versions(python)
     session = Session(tmp_path, python, repository | {"IPYTHONDIR": str(tmp_path / "ipython")})

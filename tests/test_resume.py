@@ -369,6 +369,30 @@ def test_what_the_machine_lacks_is_one_sentence(name, text, words):
     )
 
 
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("{file}", "Permission denied: '{file}'"),
+        ("{file}.gone", "No such file or directory: '{file}.gone'"),
+        (sys.executable, "Kernel died before replying"),
+    ],
+)
+@pytest.mark.skipif(os.name == "nt", reason="Windows names errors of its own")
+def test_a_process_that_does_not_start_is_told_with_what_the_system_named(
+    project, tmp_path, monkeypatch, command, words
+):
+    file = tmp_path / "python"
+    file.write_text("not to be executed")
+    kernel = {"argv": [command.format(file=file), "-c", ""], "display_name": "", "language": ""}
+    (tmp_path / "kernels" / "python3").mkdir(parents=True)
+    (tmp_path / "kernels" / "python3" / "kernel.json").write_text(json.dumps(kernel))
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
+    done = start(project, "--only", "1")
+    assert done.code == 1 and words.format(file=file) in done.out
+    assert "01_data_exploration stopped: The notebook's process could not be started" in done.out
+    assert "cannot be written" not in done.out
+
+
 def test_other_errors_stay_errors():
     class Raised(Exception):
         ename, evalue = "OSError", "[Errno 2] No such file or directory: '/x'"

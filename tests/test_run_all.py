@@ -8,9 +8,11 @@ import contextlib
 import importlib.util
 import io
 import json
+import os
 import re
 import subprocess
 import sys
+import tomllib
 from types import SimpleNamespace
 
 import nbformat
@@ -264,6 +266,15 @@ def test_other_data_get_a_folder_of_their_own(project, started, tmp_path):
     assert dict(started)["01_a"]["run_dir"] == str(project / "outputs" / "quick-smears")
 
 
+def test_data_with_the_longest_of_names_get_a_folder_too(project, started, tmp_path):
+    data = tmp_path / ("ü" * 127)
+    data.mkdir()
+    for profile in ("quick", "longer"):
+        assert start(project, "--data", str(data), "--profile", profile).code == 0
+    runs = sorted(path.name for path in (project / "outputs").iterdir())
+    assert [name.split("-")[0] for name in runs] == ["longer", "quick"]
+
+
 # ------------------------------------------------------------------- choosing
 
 
@@ -304,6 +315,86 @@ def test_help_and_list_answer_without_tensorflow(option, tmp_path):
     assert "argparse" in imported
     slow = {"tensorflow", "keras", "papermill"} | ({"numpy"} if option == "--help" else set())
     assert not imported & slow
+
+
+# ------------------------------------------------------------ Python, closed pipes
+
+
+def test_another_python_is_refused_in_one_sentence():
+    code = (
+        "import runpy, sys; sys.version_info, sys.version = (3, 14, 0), '3.14.0 (main)'; "
+        f"runpy.run_path({str(PROJECT_ROOT / 'run_all.py')!r}, run_name='__main__')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.startswith("This is Python 3.14.0; the series needs Python 3.11, 3.12 or")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_the_supported_pythons_are_the_same_everywhere():
+    about = tomllib.loads((PROJECT_ROOT / "pyproject.toml").read_text("utf-8"))
+    assert about["project"]["requires-python"] == ">=3.11,<3.14"
+    assert about["tool"]["ruff"]["target-version"] == "py311"
+    assert "(3, 11) <= sys.version_info[:2] <= (3, 13)" in (PROJECT_ROOT / "run_all.py").read_text(
+        "utf-8"
+    )
+    assert "Python 3.11 to 3.13" in (PROJECT_ROOT / "README.md").read_text("utf-8")
+
+
+@pytest.fixture
+def closed():
+    """The writing end of a pipe that nobody reads."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    yield writing
+    os.close(writing)
+
+
+def run_into(pipe, *words, **options):
+    """A command of the project, its standard output going into `pipe`."""
+    environment = os.environ | {"PYTHONPATH": str(PROJECT_ROOT / "notebooks")}
+    options = {"stderr": subprocess.PIPE, "text": True, "env": environment} | options
+    return subprocess.run([sys.executable, *words], cwd=PROJECT_ROOT, stdout=pipe, **options)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["run_all.py", "--help"],
+        ["run_all.py", "--list"],
+        ["-u", "run_all.py", "--list"],
+        ["-m", "benchmarks", "--list"],
+        ["-m", "benchmarks.faults", "--list"],
+        ["-m", "cytology.address"],
+    ],
+)
+def test_nobody_need_read_what_a_command_prints(closed, words):
+    done = run_into(closed, *words)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_refusal_that_nobody_reads_keeps_its_exit_code(closed):
+    words = ["run_all.py", "-p", "folds", "many"]
+    assert run_into(closed, *words, stderr=closed).returncode == 2
+    assert run_into(closed, *words, "--json", stderr=closed).returncode == 2
+
+
+def test_a_run_whose_reader_leaves_goes_on_to_its_end(project):
+    code = (
+        f"import sys; sys.path.insert(0, {str(PROJECT_ROOT)!r}); import run_all; "
+        "from pathlib import Path; "
+        "sys.exit(run_all.main(['--only', '1', '2'], root=Path(sys.argv[1])))"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, project], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout.readline().startswith(b"Profile quick, 2 notebooks")
+    process.stdout.close()
+    assert (process.stderr.read(), process.wait()) == (b"", 0)
+    run = project / "outputs" / "quick"
+    record = record_of(run)
+    assert {entry["status"] for entry in record["notebooks"].values()} == {"ok"}
+    assert record["ended"] and (run / "report.html").is_file()
 
 
 # ---------------------------------------------------------- in the same folder

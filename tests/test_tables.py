@@ -1,10 +1,13 @@
 """Tables are written whole or not at all, and come back as they were."""
 
+import errno
+
 import pandas as pd
 import pytest
 
-from cytology.settings import InputError
+from cytology.settings import InputError, MachineError
 from cytology.tables import (
+    fitting,
     read_json,
     read_table,
     require,
@@ -33,6 +36,37 @@ def test_the_new_file_appears_only_when_it_is_complete(tmp_path):
     assert path.read_text() == "new"
     assert list(path.parent.iterdir()) == [path]
     assert path.stat().st_mode & 0o444 == 0o444
+
+
+@pytest.mark.parametrize("named", [None, "", "beside", "new/deep.h5"])
+def test_a_disk_that_does_not_take_a_file_is_told_with_its_name(tmp_path, named):
+    place = None if named is None else str(tmp_path / named)
+    with pytest.raises(MachineError, match="a.csv cannot be written: no permission"):
+        with written_whole(tmp_path / "a.csv"):
+            raise PermissionError(errno.EACCES, "Permission denied", place)
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.ENOSPC, errno.ENAMETOOLONG])
+def test_an_error_about_another_file_is_not_this_ones(tmp_path, number):
+    with pytest.raises(OSError, match="/elsewhere/python"), written_whole(tmp_path / "a.csv"):
+        raise OSError(number, "not here", "/elsewhere/python")
+
+
+def test_a_name_that_is_too_long_is_told(tmp_path):
+    with pytest.raises(MachineError, match="the name is too long"):
+        with written_whole(tmp_path / ("x" * 300) / "a.csv"):
+            pass
+
+
+@pytest.mark.parametrize("letter", "xü€🔬")
+def test_names_are_cut_by_bytes_and_stay_different(tmp_path, letter):
+    longest = letter * (251 // len(letter.encode()))
+    assert fitting(longest, ".png") == f"{longest}.png"
+    names = {fitting(letter * 300 + last, ".png") for last in "abc"} | {fitting(letter * 300)}
+    assert len(names) == 4
+    for name in names:
+        (tmp_path / name).touch()
+        assert len(name.encode()) <= 255 and name.startswith(letter * 10)
 
 
 def test_codes_stay_text_and_numbers_stay_numbers(tmp_path):

@@ -1,6 +1,6 @@
 """The controls: what they write and show, and that a headless run has none."""
 
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
 import ipywidgets
 import matplotlib.pyplot as plt
@@ -47,7 +47,7 @@ def test_uploaded_files_are_kept_and_answered(shown, tmp_path, capsys):
     upload(folder, lambda kept: asked.append(sorted(p.name for p in kept.iterdir())))
     button = shown[0].children[0]
     assert isinstance(button, ipywidgets.FileUpload) and ".png" in button.accept
-    about = {"type": "image/png", "size": 3, "last_modified": datetime.now(timezone.utc)}
+    about = {"type": "image/png", "size": 3, "last_modified": datetime.now(UTC)}
     button.value = ({"name": "ä 1.png", "content": memoryview(b"abc"), **about},)
     button.value = ({"name": "b.png", "content": memoryview(b"xyz"), **about},)
     assert asked == [["ä 1.png"], ["b.png"]]

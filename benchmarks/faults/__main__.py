@@ -9,6 +9,7 @@ from pathlib import Path
 from benchmarks.faults import damaged, disks, ended, given
 from benchmarks.faults.bench import FAULTS, Bench, NotTried
 from benchmarks.kills import copy_of_project
+from cytology import streams
 from cytology.settings import PROJECT_ROOT, short
 
 PAGE = PROJECT_ROOT / "docs" / "faults.md"
@@ -65,4 +66,5 @@ def write_page(rows: list[tuple]) -> None:
 
 
 if __name__ == "__main__":
+    streams.prepare()
     sys.exit(main())

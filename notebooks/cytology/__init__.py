@@ -85,6 +85,7 @@ Imports point one way, downwards in this list:
 ``wording``                numbers and lists as words
 ``settings``               parameters, paths, seeds, versions, workers
 ``networks``               the networks that are compared: title, weights, look
+``streams``                what a command prints, when nobody reads it any more
 =========================  ====================================================================
 """
 

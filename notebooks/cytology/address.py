@@ -11,6 +11,7 @@ import re
 import sys
 from pathlib import Path
 
+from cytology import streams
 from cytology.settings import PROJECT_ROOT, InputError
 from cytology.tables import written_whole
 
@@ -58,4 +59,5 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    streams.prepare()
     sys.exit(main(sys.argv[1:]))

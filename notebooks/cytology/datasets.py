@@ -20,7 +20,7 @@ from cytology.masks import FEW_COLOURS
 from cytology.sample import HASHED, draw_sample, is_whole
 from cytology.settings import HOME, InputError, composed, plural, progress, resolve, short
 from cytology.sources import PUBLISHED, published
-from cytology.tables import read_json
+from cytology.tables import fitting, read_json
 from cytology.wording import counted, some
 
 MANIFEST_COLUMNS = ["image_id", "label", "patient", "slide", "group", "width", "height"]
@@ -228,6 +228,18 @@ def about_copies(manifest: pd.DataFrame, counts: pd.Series) -> list[str]:
     return found
 
 
+def name_of(image_id: str) -> str:
+    """A name for what is made of one image: no two images have the same.
+
+    Folders and suffix become part of it: `a/1.png`, `b/1.png` and `a/1.jpg` are three.
+    """
+    name = image_id.replace("/", "__")
+    if name.replace("__", "/") == image_id:
+        return name
+    # `a__b/1.png` and `a/b__1.png` would meet.
+    return f"{name}~{hashlib.sha256(image_id.encode()).hexdigest()[:16]}"
+
+
 def write_pictures(pictures: pd.DataFrame, root: Path, folder: Path) -> int:
     """Write pictures as PNG files `folder/<label>/<image>_o<orientation>.png`; returns how many.
 
@@ -240,10 +252,9 @@ def write_pictures(pictures: pd.DataFrame, root: Path, folder: Path) -> int:
         pixels = np.asarray(open_rgb(root / image_id))
         target = folder / label
         target.mkdir(parents=True, exist_ok=True)
-        # Folder and suffix become part of the name: `a/1.png`, `b/1.png` and `a/1.jpg` are three.
-        name = image_id.replace("/", "__")
+        name = name_of(image_id)
         for orientation in rows["orientation"]:
             turned = np.ascontiguousarray(orient(pixels, orientation))
-            Image.fromarray(turned).save(target / f"{name}_o{orientation}.png")
+            Image.fromarray(turned).save(target / fitting(name, f"_o{orientation}.png"))
             written += 1
     return written

@@ -26,8 +26,10 @@ SHORTAGES = {
     "Disk quota exceeded": "Your share of the disk is full: make room",
     "Read-only file system": "The disk is read-only: choose another folder with --run-dir",
     "Permission denied": "The system does not permit it: mend the permissions",
+    "File name too long": "A name is too long for this disk: choose a shorter one",
 }
 OUT_OF_MEMORY = ("MemoryError", "_ArrayMemoryError", "ResourceExhaustedError")
+NEW_ENVIRONMENT = "Mend that, or set up the environment anew (README.md), then start again."
 LESS_MEMORY = "lower `batch_size` or `image_size`, or run fewer notebooks at once"
 
 
@@ -196,12 +198,19 @@ def _literal(path: Path) -> str:
 
 
 def failure_of(error: Exception, cell: str) -> Failure:
-    """What to tell of an exception that executing a notebook raised in `cell`."""
+    """What to tell of an exception that executing a notebook raised in `cell`.
+
+    Without a cell, the notebook's process did not start.
+    """
+    from jupyter_client.kernelspec import NoSuchKernel
     from nbclient.exceptions import DeadKernelError
 
     if isinstance(error, DeadKernelError):
         text = "The notebook's process died; the usual reason is too little memory"
         return Failure("MachineError", f"{text}: {LESS_MEMORY}, then start again.", cell)
+    if not cell and isinstance(error, (OSError, RuntimeError, NoSuchKernel)):
+        text = f"The notebook's process could not be started: {error}. {NEW_ENVIRONMENT}"
+        return Failure("MachineError", text, cell)
     name = getattr(error, "ename", type(error).__name__)
     text = without_colours(getattr(error, "evalue", str(error))).strip()
     shortage = "" if name == "MachineError" else shortage_of(name, text)

@@ -3,7 +3,6 @@
 Both give the executor of `concurrent.futures`, so that what waits for what is written once.
 """
 
-import asyncio
 import contextlib
 import logging
 import multiprocessing
@@ -63,7 +62,7 @@ def on_cluster(address: str) -> Iterator[Executor]:
     logging.getLogger("distributed.client").setLevel(logging.CRITICAL + 1)
     try:
         client = Client(address, timeout=ANSWER_SECONDS, set_as_default=False)
-    except (OSError, ValueError, asyncio.TimeoutError) as error:  # no OSError in 3.10
+    except (OSError, ValueError) as error:
         raise InputError(
             f"--dask {address}: no Dask scheduler answers there ({type(error).__name__}). "
             "Start one, or check the address."

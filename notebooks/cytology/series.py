@@ -29,7 +29,7 @@ from cytology.settings import (
     resolve,
     short,
 )
-from cytology.tables import TRAINING_NOTEBOOKS
+from cytology.tables import TRAINING_NOTEBOOKS, fitting
 
 DEFAULT_PROFILE = "quick"
 PATH_PARAMETERS = ("run_dir", "data", "archive", "patients_csv", "images", "weights")
@@ -410,7 +410,7 @@ def default_run(project: Project, profile: str, base: dict, given: dict) -> str:
     data = given.get("data")
     if data is None or data == base.get("data"):
         return base["run_dir"]
-    return str(project.home / "outputs" / f"{profile}-{Path(data).name or 'data'}")
+    return str(project.home / "outputs" / fitting(f"{profile}-{Path(data).name or 'data'}"))
 
 
 def differences(earlier: dict, parameters: dict) -> list[str]:

@@ -6,6 +6,7 @@ their keys, never by their order.
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -26,6 +27,7 @@ VERIFICATION = "verification.json"  # how the run compared with the same run aga
 FORGOTTEN_SECONDS = 24 * 3600
 # A number that is read and written again stays the same: from pandas 3 on without being asked.
 EXACTLY = {} if int(pd.__version__.split(".")[0]) >= 3 else {"float_precision": "round_trip"}
+NAME_BYTES = 255  # the longest name of one file: ext4, APFS, NTFS and most others
 FULL_BYTES = 2**20  # a disk with less free is full: libraries do not always pass the reason on
 
 # Codes, not numbers: patient 007 must not become 7.
@@ -83,6 +85,20 @@ WRITTEN_BY = {
 }
 
 
+def fitting(name: str, ending: str = "") -> str:
+    """`name` with `ending`, as the name of one file or folder.
+
+    Where that has more bytes than a file system allows, `name` is cut and gets a hash of itself,
+    so that two names stay two.
+    """
+    if len(os.fsencode(name + ending)) <= NAME_BYTES:
+        return name + ending
+    ending = f"~{hashlib.sha256(os.fsencode(name)).hexdigest()[:16]}{ending}"
+    # Bytes, not letters: an umlaut takes two. A letter that is cut in two is left out.
+    begin = os.fsencode(name)[: NAME_BYTES - len(os.fsencode(ending))].decode(errors="ignore")
+    return begin + ending
+
+
 @contextlib.contextmanager
 def written_whole(path):
     """Context that gives a temporary path beside `path` and renames it when all went well.
@@ -130,17 +146,32 @@ def folder_written_whole(path):
 
 @contextlib.contextmanager
 def disk_errors_told(path: Path):
-    """Turn the error of a disk that is full, read-only or not ours into one sentence."""
+    """Turn the error of a disk that is full, read-only or not ours into one sentence.
+
+    An error that names another file than `path`, or what lies beside it, stays as it is.
+    """
     try:
         yield
     except (OSError, RuntimeError) as error:  # RuntimeError: h5py, when it cannot close a file
         reason = why_not_written(error, path)
-        if reason is None:
+        if reason is None or not is_about(error, path):
             raise
         raise MachineError(
             f"{short(path)} cannot be written: {reason}. What was finished is kept: mend it, then "
             "start again."
         ) from error
+
+
+def is_about(error: Exception, path: Path) -> bool:
+    """Whether an error is about `path`, a folder above it, or a file beside it.
+
+    So it is taken for when it names no file.
+    """
+    named = getattr(error, "filename", None)
+    if named is None or isinstance(named, int):  # a number stands for an open file
+        return True
+    named, path = Path(os.fsdecode(named)).absolute(), path.absolute()
+    return named in path.parents or path.parent in named.parents
 
 
 def why_not_written(error: Exception, path: Path) -> str | None:
@@ -150,6 +181,8 @@ def why_not_written(error: Exception, path: Path) -> str | None:
         return "no permission"
     if number == errno.EROFS:
         return "the disk is read-only"
+    if number == errno.ENAMETOOLONG:
+        return "the name is too long"
     place = next(folder for folder in path.parents if folder.is_dir())
     full = number in (errno.ENOSPC, errno.EDQUOT) or shutil.disk_usage(place).free < FULL_BYTES
     return "the disk is full" if full else None

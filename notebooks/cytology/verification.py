@@ -13,7 +13,7 @@ import pandas as pd
 
 from cytology.journal import now, read_run
 from cytology.settings import InputError, short
-from cytology.tables import TEXT, UNFINISHED, VERIFICATION, write_json, write_table
+from cytology.tables import TEXT, UNFINISHED, VERIFICATION, fitting, write_json, write_table
 
 # Times and where they were measured; sizes and hashes of files that hold the time of their making.
 MEASURES = (
@@ -38,7 +38,7 @@ COLUMNS = ["file", "row", "column", "before", "after"]
 
 def scratch(run: Path) -> Path:
     """The folder of the second run; what an earlier verification left there is removed."""
-    folder = run.with_name(f"{run.name}-verification")
+    folder = run.with_name(fitting(run.name, "-verification"))
     if folder.exists():
         shutil.rmtree(folder)
     return folder

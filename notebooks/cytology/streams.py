@@ -1,0 +1,54 @@
+"""Standard output and error, where their reader may go away: `run_all.py --list | head`."""
+
+import errno
+import os
+import sys
+
+# Windows has no signal for a closed pipe, and sometimes another error.
+READER_GONE = (errno.EPIPE, errno.EINVAL) if os.name == "nt" else (errno.EPIPE,)
+
+
+class Stream:
+    """A stream of text that goes on when nobody reads it any more.
+
+    What is printed is told besides: what a command writes to files, and its exit code, must not
+    depend on whether somebody still reads along.
+    """
+
+    def __init__(self, stream):
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write `text`; to nowhere once the reader is gone."""
+        self._or_nowhere(self._stream.write, text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Pass on what is buffered; Python calls this also at its end."""
+        self._or_nowhere(self._stream.flush)
+
+    def _or_nowhere(self, act, *arguments) -> None:
+        try:
+            act(*arguments)
+        except OSError as error:
+            if error.errno not in READER_GONE:
+                raise
+            # As Python's documentation of SIGPIPE does: what is still buffered must go somewhere.
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self._stream.fileno())
+            os.close(nowhere)
+
+    def __getattr__(self, name: str):
+        return getattr(self._stream, name)
+
+
+def prepare() -> None:
+    """Let whatever this process prints neither fail nor end it."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed from the start: `>&-`, or a program without a console
+            setattr(sys, name, open(os.devnull, "w"))
+        elif hasattr(stream, "reconfigure"):
+            # A console that cannot write an umlaut shall show a question mark, not fail.
+            stream.reconfigure(errors="replace")
+            setattr(sys, name, Stream(stream))
