@@ -1,9 +1,10 @@
-"""What a page may tell of `run.json` and `dataset.json`: no path beyond its last part, no name.
+"""What a page may tell of `run.json` and `dataset.json`: no path of this machine, no name.
 
 The files themselves keep all of it, since a run goes on from them.
 """
 
 import re
+import shlex
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from cytology.settings import PROJECT_ROOT
@@ -23,15 +24,28 @@ def name_of(run: Path) -> str:
 def facts(run: Path) -> tuple[dict, dict]:
     """(`run.json`, `dataset.json`) of a run as a page may show them; empty where missing.
 
-    Paths are cut to their last part, or to what lies below the project; names in notes are left
-    out.
+    A path in the project is told from there on, another one as `<data>`, by what it was given for;
+    names in notes are left out.
     """
     record, dataset = json_if_there(run, "run.json"), json_if_there(run, "dataset.json")
-    paths = {text for text in texts_in([record, dataset]) if is_absolute(text)} | {str(run)}
+    paths = paths_in(dataset) | paths_in(record) | {str(run): name_of(run)}
     record, dataset = (each_text(part, lambda text: cut(text, paths)) for part in (record, dataset))
     if "notes" in dataset:
         dataset["notes"] = [QUOTED.sub("…", note) for note in dataset["notes"]]
     return record, dataset
+
+
+def paths_in(content, key: str = "path") -> dict[str, str]:
+    """The absolute paths among the values of JSON content, each with what a page calls it."""
+    if isinstance(content, dict | list):
+        pairs = content.items() if isinstance(content, dict) else ((key, part) for part in content)
+        found = [paths_in(part, name) for name, part in pairs]
+        return {path: told for part in found for path, told in part.items()}
+    if not isinstance(content, str) or not is_absolute(content):
+        return {}
+    inside = Path(content).is_relative_to(PROJECT_ROOT)
+    told = Path(content).relative_to(PROJECT_ROOT).as_posix() if inside else f"<{key}>"
+    return {content: told}
 
 
 def is_absolute(text: str) -> bool:
@@ -39,24 +53,15 @@ def is_absolute(text: str) -> bool:
     return PurePosixPath(text).is_absolute() or PureWindowsPath(text).is_absolute()
 
 
-def cut(text: str, paths: set[str]) -> str:
-    """`text` with each of `paths` cut to its last part; also what else names a home folder."""
+def cut(text: str, paths: dict[str, str]) -> str:
+    """`text` with `paths` as they are told; and of any other path below a home folder no user."""
     for path in sorted(paths, key=len, reverse=True):
-        last = PureWindowsPath(path).name if "\\" in path else PurePosixPath(path).name
-        if Path(path).is_relative_to(PROJECT_ROOT):
-            last = Path(path).relative_to(PROJECT_ROOT).as_posix()
-        if last:
-            text = re.sub(rf"(?<![\w/\\]){re.escape(path)}(?!\w)", lambda _, to=last: to, text)
+        # In a command a path may stand in quotation marks of the shell.
+        for whole, told in ((shlex.quote(path), shlex.quote(paths[path])), (path, paths[path])):
+            place = rf"(?<![\w/\\]){re.escape(whole)}(?!\w)"
+            text = re.sub(place, lambda _, to=told: to, text)
     text = text.replace(f"{Path.home()}/", "~/") if Path.home() != Path("/") else text
     return HOMES.sub("~", text)
-
-
-def texts_in(content) -> set[str]:
-    """All texts among the values of JSON content."""
-    if isinstance(content, str):
-        return {content}
-    inside = content.values() if isinstance(content, dict) else content
-    return set().union(*map(texts_in, inside)) if isinstance(content, dict | list) else set()
 
 
 def each_text(content, change):

@@ -88,7 +88,7 @@ def card_html(run: Path) -> str:
     class Below(mistune.HTMLRenderer):
         # No picture: an address would tell a stranger who opens the page, when and where.
         def image(self, text, url, title=None):
-            return mistune.escape(text)
+            return text  # which is HTML already
 
         def heading(self, text, level, **attributes):
             return super().heading(text, min(level + 2, 6), **attributes)
@@ -160,9 +160,7 @@ def network(run: Path, name: str, record: dict, units: str) -> dict:
     return {
         "title": NETWORK_TITLE[name],
         "name": name,
-        "about": each_text(
-            json_if_there(run, f"{name}/metrics.json"), lambda said: cut(said, set())
-        ),
+        "about": each_text(json_if_there(run, f"{name}/metrics.json"), lambda said: cut(said, {})),
         "timing": json_if_there(run, f"{name}/timing.json"),
         "parameters": parameters,
         "results": markdown(results(run, name), RESULTS | {"groups": units}),

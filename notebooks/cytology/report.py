@@ -67,7 +67,7 @@ def write_report(run: Path, name: str = "") -> Path:
     """Write `report.html` of the run folder `run` from whatever is there; returns its path.
 
     `name` is what the page calls the folder, if that is not its own name. The page names no
-    patient and no file of images, and no path beyond its last part.
+    patient and no file of images, and no path of this machine.
     """
     from jinja2 import Environment, FileSystemLoader
 

@@ -16,16 +16,16 @@ NOTEBOOK = {
 # A key with an exclamation mark must be there, any other key may be, of any type if not named.
 SHAPES = {
     "dataset.json": {
-        "images!": int,
+        "images": int,
         **dict.fromkeys(("benign", "malignant", "groups", "families", "rejected", "unseen"), int),
         "of_unknown_unit": int,
         **dict.fromkeys(("data", "root", "source", "unit", "fingerprint"), str),
         "notes": TEXTS,
     },
     "split.json": {
-        **dict.fromkeys(("protocol!", "unit", "fingerprint"), str),
-        "counts!": {ANY: {ANY: int}},
-        "leak!": {
+        **dict.fromkeys(("protocol", "unit", "fingerprint"), str),
+        "counts": {ANY: {ANY: int}},
+        "leak": {
             **dict.fromkeys(("test_images!", "groups!", ANY), int),
             "test_images_with_copy_in_training!": int,
             "groups_in_several_splits!": int,
@@ -51,7 +51,7 @@ SHAPES = {
 
 
 def wrong(name: str, content) -> str:
-    """What in the JSON file `name` of a run is of another type than it must be; empty if nothing."""
+    """What of the JSON file `name` is of another type than it must be; empty if nothing."""
     shape = next((shape for pattern, shape in SHAPES.items() if fnmatch(name, pattern)), {})
     return _wrong(content, shape, "")
 

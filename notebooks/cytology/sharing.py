@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from cytology.discreet import cut, each_text, facts, is_absolute, texts_in
+from cytology.discreet import cut, each_text, facts, paths_in
 from cytology.figures import DRAWN
 from cytology.model_card import write_model_card
 from cytology.neighbours import read_reference, write_reference
@@ -109,8 +109,7 @@ def copy(run: Path, new: Path, name: str) -> None:
     (new / name).parent.mkdir(parents=True, exist_ok=True)
     if name.endswith(".json"):
         content = dict(read_json(run, name))
-        paths = {text for text in texts_in(content) if is_absolute(text)}
-        write_json(new, name, each_text(content, lambda text: cut(text, paths)))
+        write_json(new, name, each_text(content, lambda text: cut(text, paths_in(content))))
     else:
         shutil.copyfile(run / name, new / name)
 
@@ -193,8 +192,8 @@ def names_of(run: Path) -> set[str]:
             found |= set(table[column].astype(str))
     files = {PurePosixPath(name) for name in found}
     found |= {path.name for path in files} | {path.stem for path in files}
-    facts_of_run = [dict(read_json(run, name)) for name in ("run.json", "dataset.json")]
-    found |= {text for text in texts_in(facts_of_run) if is_absolute(text)}
+    for name in ("run.json", "dataset.json"):
+        found |= set(paths_in(dict(read_json(run, name))))
     return found | {str(run), str(Path.home()), getpass.getuser()}
 
 

@@ -263,9 +263,12 @@ def naming_columns(path: Path) -> set[str]:
 
 def damaged(run: Path, name: str, why) -> str:
     """The sentence about a file of the run that cannot be read."""
+    notebook = written_by(name)
+    cure = (
+        f"what notebook {notebook} wrote, or run it again" if notebook else "what run_all.py wrote"
+    )
     return (
-        f"{short(run / name)} cannot be read ({' '.join(str(why).split())[:200]}): put back what "
-        f"notebook {written_by(name)} wrote, or run it again."
+        f"{short(run / name)} cannot be read ({' '.join(str(why).split())[:200]}): put back {cure}."
     )
 
 
