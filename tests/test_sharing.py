@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from cytology import sharing
 from cytology.figures import save_figure
 from cytology.locked import thresholds
 from cytology.neighbours import read_reference, reference, write_reference
@@ -305,7 +306,7 @@ def test_only_an_empty_folder_elsewhere_is_written_to(odd, tmp_path):
     assert share(odd, tmp_path / "empty")
 
 
-def test_search():
+def test_search(monkeypatch):
     names = {name.encode() for name in ("Anna", "Bo Derek", "Müller-Lüdenscheidt", "B/x.png")}
     search = Search(names)
 
@@ -318,6 +319,7 @@ def test_search():
     assert found(b"xBo Derekx") == {"Bo Derek"}  # long enough to be no chance
     assert found(b"\xffAnna\xff", is_text=False) == set()
     assert found("\0Müller-Lüdenscheidt\0".encode(), is_text=False) == {"Müller-Lüdenscheidt"}
+    monkeypatch.setattr(sharing, "PART", 5)
     assert found(b"B/x.png, Anna, Bo Derek") == {"B/x.png", "Anna", "Bo Derek"}
 
 

@@ -31,7 +31,9 @@ def facts(run: Path) -> tuple[dict, dict]:
     paths = paths_in(dataset) | paths_in(record) | {str(run): name_of(run)}
     record, dataset = (each_text(part, lambda text: cut(text, paths)) for part in (record, dataset))
     if "notes" in dataset:
-        dataset["notes"] = [QUOTED.sub("…", note) for note in dataset["notes"]]
+        files = {PureWindowsPath(path).name: told for path, told in paths.items()}
+        notes = (cut(note, files) for note in dataset["notes"])
+        dataset["notes"] = [QUOTED.sub("…", note) for note in notes]
     return record, dataset
 
 

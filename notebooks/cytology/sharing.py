@@ -52,6 +52,7 @@ NEW_IMAGES = "08_2_answers"  # patients of whom the run's tables know nothing
 NAMED_IN = ("manifest.csv", "rejected.csv", "unseen.csv", "tables/quality.csv")
 NAMED_IN += ("inference/predictions.csv",)
 PACKAGE = Path(__file__).parent
+PART = 2**24  # bytes that are searched at once
 
 
 def share(run: Path, folder: Path) -> list[str]:
@@ -119,7 +120,7 @@ def dataset_of(run: Path) -> dict:
     _, dataset = facts(run)
     known = dataset.get("data") in DATA_WORDS
     named = ("data", "source") if known else ()
-    empty = {"data": "a folder that is not shared", "root": "", "source": "folder"}
+    empty = {"data": "<data>", "root": "", "source": "folder"}
     return empty | {key: dataset[key] for key in (*DATASET, *named) if key in dataset}
 
 
@@ -236,8 +237,12 @@ class Search:
         In text one of fewer than 8 bytes counts as a whole word only; in other bytes, where four
         or five fall together by chance, it must have 6.
         """
-        numbers = np.frombuffer(data, np.uint8).astype(np.uint16)
-        places = np.flatnonzero(self.begins[numbers[:-1] | numbers[1:] << 8]) if data else []
+        for start in range(0, len(data), PART):
+            numbers = np.frombuffer(data[start : start + PART + 1], np.uint8).astype(np.uint16)
+            places = start + np.flatnonzero(self.begins[numbers[:-1] | numbers[1:] << 8])
+            yield from self._at(data, places.tolist(), is_text)
+
+    def _at(self, data: bytes, places: list[int], is_text: bool) -> Iterator[bytes]:
         for at in places:
             for name in self.named.get(int.from_bytes(data[at : at + 4], "little"), ()):
                 if data.startswith(name, at) and (
