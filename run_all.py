@@ -14,7 +14,7 @@ stored there; notebooks whose code, parameters and inputs are unchanged are kept
 each notebook shows how far it is; in a file it gets one line when it ends. Whoever stops reading
 (`run_all.py | head`) stops nothing: the run goes on to its end. Exit codes: 0 all went well, 1 a
 notebook failed, the machine gave out, or --verify found a difference, 2 refused before the start,
-130 interrupted.
+or --share found a name, 130 interrupted.
 """
 
 import argparse

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from cytology import sharing
 from cytology.figures import save_figure
@@ -291,6 +292,28 @@ def test_a_figure_of_an_earlier_version_stays_behind(odd, tmp_path):
     assert not (tmp_path / "given" / "figures" / "01_gallery.png").exists()
 
 
+def test_a_broken_figure_stays_behind(odd, tmp_path):
+    (odd / "figures" / "02_fit.png").write_bytes(b"no picture")
+    assert "figures/02_fit.png" not in share(odd, tmp_path / "given")
+
+
+@pytest.mark.parametrize(
+    "options, told",
+    [
+        (["--only", "08"], "beside it only --run-dir may stand"),
+        (["--verify", "x"], "beside it only --jobs may stand"),
+        ([], "run.json is missing in"),
+    ],
+)
+def test_what_cannot_be_shared_is_told_in_a_sentence(tmp_path, options, told):
+    done = run_all("--run-dir", tmp_path / "run", "--share", tmp_path / "given", *options)
+    if "--verify" in options:
+        done = run_all("--share", tmp_path / "given", *options)
+    assert done.returncode == 2 and done.stdout == ""
+    assert told in done.stderr and done.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_only_an_empty_folder_elsewhere_is_written_to(odd, tmp_path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("mine")
@@ -335,6 +358,11 @@ def test_what_is_packed_is_opened():
         archive.writestr("page.html", f"{address} D&#39;Arcy")
         archive.writestr("array.npy", array.getvalue())
     seen = b"\n".join(content for content, _ in contents_of(outer.getvalue())).decode()
+    picture, about = io.BytesIO(), PngInfo()
+    about.add(b"tEXt", b"Author\0Eve Okoye", after_idat=True)
+    Image.new("L", (9, 9)).save(picture, "PNG", pnginfo=about)
+    told = [content for content, is_text in contents_of(picture.getvalue()) if is_text]
+    assert b"Eve Okoye" in told[0]
     for text in ("deep/Anna.txt", "Bo Derek", "Carol Ng", "D'Arcy", "page.html"):
         assert text in seen, text
 

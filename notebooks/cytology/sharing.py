@@ -7,9 +7,9 @@ that the run knows.
 """
 
 import base64
-import getpass
 import html
 import io
+import os
 import re
 import shutil
 import zipfile
@@ -22,6 +22,7 @@ from PIL import Image
 
 from cytology.discreet import cut, each_text, facts, paths_in
 from cytology.figures import DRAWN
+from cytology.images import UnreadableImage, opened
 from cytology.model_card import write_model_card
 from cytology.neighbours import read_reference, write_reference
 from cytology.predictions import fingerprint, trained
@@ -176,9 +177,12 @@ def lock_again(run: Path, new: Path) -> None:
 
 
 def comment_of(path: Path) -> str:
-    """What a PNG of ours says of the names in it."""
-    with Image.open(path, formats=["PNG"]) as picture:
-        return str(picture.info.get("Comment", ""))
+    """What a PNG of ours says of the names in it; nothing if it cannot be read."""
+    try:
+        with opened(path) as picture:
+            return str(picture.info.get("Comment", ""))
+    except UnreadableImage:
+        return ""
 
 
 # ---------------------------------------------------------------- the search
@@ -195,7 +199,8 @@ def names_of(run: Path) -> set[str]:
     found |= {path.name for path in files} | {path.stem for path in files}
     for name in ("run.json", "dataset.json"):
         found |= set(paths_in(dict(read_json(run, name))))
-    return found | {str(run), str(Path.home()), getpass.getuser()}
+    user = {os.environ.get(name, "") for name in ("LOGNAME", "USER", "USERNAME")}
+    return found | user | {str(run), str(Path.home()), Path.home().name}
 
 
 def names_found(folder: Path, names: set[str]) -> Iterator[tuple[str, str]]:
@@ -280,7 +285,8 @@ def contents_of(data: bytes) -> Iterator[tuple[bytes, bool]]:
         data = "\n".join(array.ravel()).encode() if array.dtype.kind == "U" else array.tobytes()
     elif data.startswith(b"\x89PNG"):
         with Image.open(io.BytesIO(data), formats=["PNG"]) as picture:
-            yield composed("\n".join(map(str, picture.info.values()))).encode(), True
+            told = {**picture.info, **picture.text}  # `text` also looks behind the pixels
+        yield composed("\n".join(map(str, told.values()))).encode(), True
     try:
         text = data.decode()
     except UnicodeDecodeError:
