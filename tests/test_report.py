@@ -7,12 +7,14 @@ import shlex
 import time
 from html.parser import HTMLParser
 
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image, PngImagePlugin
 
 from cytology import embedded
+from cytology.headless import to_html
 from cytology.report import by_section, duration, write_report
 from cytology.settings import InputError
 from cytology.summary import LEAKS
@@ -284,6 +286,17 @@ def test_the_page_can_load_nothing_from_elsewhere(page):
     allowed = dict(part.split(maxsplit=1) for part in policy["content"].split("; "))
     assert allowed["default-src"] == "'none'" and allowed["img-src"] == "data:"
     assert page.source.index("Content-Security-Policy") < page.source.index("<style>")
+
+
+def test_the_page_of_a_notebook_can_load_nothing_from_elsewhere(tmp_path):
+    evil = "![b](https://evil.example/b.png)\n\n<img src='//evil.example/c.png' alt='c'>"
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(evil)])
+    nbformat.write(notebook, tmp_path / "01_a.ipynb")
+    page = Page(to_html(tmp_path / "01_a.ipynb"))
+    (policy,) = [each for each in page.all("meta") if "http-equiv" in each]
+    assert policy == {"http-equiv": "Content-Security-Policy", "content": embedded.POLICY}
+    assert page.source.index("Content-Security-Policy") < page.source.index("<style")
+    assert not page.all("script") and "evil.example" not in page.source
 
 
 @pytest.mark.parametrize("address", ["https://evil.example/b.png?u=1", "//evil.example/b"])
