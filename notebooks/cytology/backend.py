@@ -69,9 +69,8 @@ def start_keras():
     keras.config.set_floatx("float32")
     keras.config.set_epsilon(1e-7)
     keras.config.set_dtype_policy("float32")
-    for name in ("set_max_epochs", "set_max_steps_per_epoch"):
-        if hasattr(keras.config, name):  # Keras 3.10 knows no such limits
-            getattr(keras.config, name)(None)
+    keras.config.set_max_epochs(None)
+    keras.config.set_max_steps_per_epoch(None)
     return keras
 
 
