@@ -7,6 +7,7 @@ import unicodedata
 from pathlib import Path
 
 import pytest
+from refusals import refused
 
 from cytology.classes import parse_classes
 from cytology.folders import (
@@ -15,7 +16,6 @@ from cytology.folders import (
     folder,
     image_files,
 )
-from cytology.settings import InputError
 
 links = pytest.mark.skipif(sys.platform == "win32", reason="links need rights on Windows")
 
@@ -23,13 +23,6 @@ links = pytest.mark.skipif(sys.platform == "win32", reason="links need rights on
 @pytest.fixture
 def root(tmp_path, smear_folder):
     return smear_folder(tmp_path / "Übung mit Leerzeichen", patients=4)
-
-
-def refused(call, *arguments):
-    """The sentence with which `call` refuses its arguments."""
-    with pytest.raises(InputError) as error:
-        call(*arguments)
-    return str(error.value)
 
 
 # ------------------------------------------------------------------- the folder
@@ -259,9 +252,12 @@ def test_images_are_told_by_their_first_bytes_where_the_name_does_not(tmp_path, 
     (tmp_path / "B" / "1.dat").write_bytes((tmp_path / "B" / "1").read_bytes())
     (tmp_path / "M" / "notes.xml").write_text("<none/>")
     (tmp_path / "M" / "empty").touch()
+    smear(9).save(tmp_path / "M" / "slide.mrxs", "JPEG")
     listing = folder(tmp_path)
     assert listing.images["image_id"].tolist() == ["B/1", "B/2.2024", "M/1.jfif", "M/IM000"]
-    assert listing.refused.empty and listing.unseen.empty
+    assert listing.unseen.empty and listing.refused[["image_id", "reason"]].to_numpy().tolist() == [
+        ["M/slide.mrxs", "only the preview of a slide: export images from it"]
+    ]
 
 
 @pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="such names need Linux")

@@ -4,6 +4,7 @@ import unicodedata
 
 import pandas as pd
 import pytest
+from refusals import refused
 
 from cytology.classes import CLASS_NAMES
 from cytology.patients import add_patients_from_csv, add_patients_from_pattern, unit_of
@@ -13,13 +14,6 @@ from cytology.settings import InputError
 def listed(*image_ids):
     table = pd.DataFrame({"image_id": image_ids, "label": [name[0] for name in image_ids]})
     return table.assign(patient="", slide="")
-
-
-def refused(call, *arguments):
-    """The sentence with which `call` refuses its arguments."""
-    with pytest.raises(InputError) as error:
-        call(*arguments)
-    return str(error.value)
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,7 @@ OTHER_IMAGES = set(
     ".dcm .dicom .svs .ndpi .scn .mrxs .vms .bif .czi .lif .nd2 .vsi .oib .oif .oir .lsm .stk .dm3 "
     ".raw .cr2 .cr3 .nef .arw .dng .orf .rw2 .raf".split()
 )
+PREVIEWS = {".mrxs"}  # a JPEG of the whole slide, whose data lie in a folder beside it
 # Files with these suffixes are none; of all others the first bytes decide.
 NEVER_IMAGES = set(
     ".csv .tsv .txt .md .json .xml .html .yaml .yml .db .ini .log .xlsx .xls .doc .docx .pdf .dat "
@@ -123,11 +124,13 @@ def images_below(root: Path) -> tuple[list[str], pd.DataFrame]:
         except OSError as error:
             rows.append((image_id, "", f"cannot be read: {error.strerror}", ""))
             continue
-        if is_one_line(path.relative_to(root).as_posix()):
-            found.append(image_id)
-        else:
+        if not is_one_line(path.relative_to(root).as_posix()):
             reason = "a name that is not UTF-8 or has a line break: rename the file or its folder"
             rows.append((image_id, "", reason, ""))
+        elif path.suffix.lower() in PREVIEWS:
+            rows.append((image_id, "", "only the preview of a slide: export images from it", ""))
+        else:
+            found.append(image_id)
     for mask, image in masks_by_name(found).items():
         reason = f"a mask of {image}, by its name" if image else MASK_FOLDER
         rows.append((mask, "", reason, image))
