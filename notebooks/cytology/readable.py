@@ -129,8 +129,8 @@ def gaps(table: pd.DataFrame, columns) -> str:
     for name in (name for name in numbers if table[name].isna().any()):
         lacking.setdefault(WHY.get(name, "could not be computed"), []).append(heading(name))
     said = [f"No {', no '.join(names)}: {why}." for why, names in lacking.items()]
-    bounded = [name for name in numbers if f"{name}_low" in table]
-    if any((table[name].notna() & table[f"{name}_low"].isna()).any() for name in bounded):
+    known = [name for name in numbers if f"{name}_low" in table]
+    if any((table[name].notna() & table[f"{name}_low"].isna()).any() for name in known):
         said.append(f"A number without an interval: {TOO_FEW}.")
     return " ".join(said)
 
