@@ -281,17 +281,16 @@ def table_if_there(run: Path, name: str, **keys) -> pd.DataFrame:
 
 def write_json(run: Path, name: str, content: dict) -> None:
     """Write `content` to `run/name` as JSON."""
-    text = json.dumps(without_nan(content), indent=2, ensure_ascii=False, allow_nan=False)
-    write_text(run, name, text + "\n")
+    write_text(run, name, json.dumps(finite(content), indent=2, ensure_ascii=False) + "\n")
 
 
-def without_nan(content):
-    """JSON content with null where a number is missing: JSON knows no NaN."""
+def finite(content):
+    """Content with None where a number is not finite: JSON knows neither NaN nor infinity."""
     if isinstance(content, dict):
-        return {key: without_nan(value) for key, value in content.items()}
+        return {key: finite(value) for key, value in content.items()}
     if isinstance(content, list | tuple):
-        return [without_nan(value) for value in content]
-    return None if isinstance(content, float) and np.isnan(content) else content
+        return [finite(value) for value in content]
+    return None if isinstance(content, float) and not np.isfinite(content) else content
 
 
 def write_text(run: Path, name: str, text: str) -> None:
