@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from filelock import FileLock
 from PIL import Image
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
@@ -20,7 +19,7 @@ from cytology.masks import FEW_COLOURS
 from cytology.sample import HASHED, draw_sample, is_whole
 from cytology.settings import HOME, InputError, composed, plural, progress, resolve, short
 from cytology.sources import PUBLISHED, published
-from cytology.tables import fitting, read_json
+from cytology.tables import fitting, lock_file, read_json
 from cytology.wording import counted, some
 
 MANIFEST_COLUMNS = ["image_id", "label", "patient", "slide", "group", "width", "height"]
@@ -36,7 +35,7 @@ def sample(images: int, patients: int) -> Listing:
     root = HOME / "data" / f"sample-{images}-images-{patients}-patients"
     root.parent.mkdir(parents=True, exist_ok=True)
     # Of two runs that find none at the same moment one draws, and the other waits.
-    with FileLock(root.with_name(f".{root.name}.lock")):
+    with lock_file(root.with_name(f".{root.name}.lock")):
         if not is_whole(root):
             with progress(None, "drawing the sample", images) as bar:
                 draw_sample(

@@ -271,11 +271,34 @@ def open_run(run_dir, seed: int, **parameters) -> Path:
     """
     check_parameters(run_dir=str(run_dir), seed=seed, **parameters)
     run = resolve(run_dir)
+    refuse_links_out(run)
     for folder in ("tables", "figures"):
         (run / folder).mkdir(parents=True, exist_ok=True)
     random.seed(seed)
     np.random.seed(seed)
     return run
+
+
+def refuse_links_out(run: Path) -> None:
+    """`InputError` if a link below the folder `run` leads out of it.
+
+    A run folder that somebody sent may hold such links, and what a run writes would go there.
+    """
+    root = Path(os.path.realpath(run))
+    folders = [root]
+    while folders:
+        # A folder may not be there yet, or no more: others may be at work beside it.
+        with contextlib.suppress(FileNotFoundError), os.scandir(folders.pop()) as entries:
+            for entry in entries:
+                target = Path(os.path.realpath(entry)) if entry.is_symlink() else root
+                if not target.is_relative_to(root):
+                    raise InputError(
+                        f"The run folder {short(run)} holds a link that leads out of it, "
+                        f"{Path(entry).relative_to(root)} to {target}: remove the link, or choose "
+                        "another folder (run_dir)."
+                    )
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.path)
 
 
 def file_hash(path: Path) -> str:

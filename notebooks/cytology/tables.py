@@ -9,7 +9,9 @@ import errno
 import hashlib
 import json
 import os
+import secrets
 import shutil
+import stat
 import tempfile
 import time
 import warnings
@@ -18,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from filelock import FileLock
 
 from cytology.networks import NETWORKS
 from cytology.settings import InputError, MachineError, short
@@ -108,19 +111,35 @@ def written_whole(path):
     `MachineError` if the disk is full or cannot be written to.
     """
     path = Path(path)
-    suffix = "".join(path.suffixes)
     with disk_errors_told(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=UNFINISHED, suffix=suffix, dir=path.parent)
-        os.close(handle)
-    temporary = Path(name)
+        temporary = new_beside(path)
     try:
         with disk_errors_told(path):
             yield temporary
-            temporary.chmod(0o644)  # mkstemp's 0600 would lock out the people one shares a run with
             temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def new_beside(path: Path) -> Path:
+    """An empty, unfinished file beside `path` that nobody else has.
+
+    The system gives it the permissions that the user's mask (umask) allows. `tempfile` would keep
+    it from the people with whom one shares a run.
+    """
+    temporary = path.with_name(f"{UNFINISHED}{secrets.token_hex(8)}{''.join(path.suffixes)}")
+    temporary.touch(exist_ok=False)
+    return temporary
+
+
+def lock_file(path: Path) -> FileLock:
+    """A lock at `path`, a file with the permissions that the user's mask allows.
+
+    Without `mode` some versions of filelock choose them, and set them also where it was there.
+    """
+    path.touch()
+    return FileLock(path, mode=stat.S_IMODE(path.stat().st_mode))
 
 
 @contextlib.contextmanager
@@ -181,6 +200,8 @@ def why_not_written(error: Exception, path: Path) -> str | None:
         return "no permission"
     if number == errno.EROFS:
         return "the disk is read-only"
+    if number == errno.ELOOP:
+        return "a link stands in its place"
     if number == errno.ENAMETOOLONG:
         return "the name is too long"
     place = next(folder for folder in path.parents if folder.is_dir())
