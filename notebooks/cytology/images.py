@@ -148,15 +148,15 @@ def with_pillow(file: BinaryIO, size: int, is_deep_png: bool) -> tuple[Image.Ima
         exif, told = exif_of(image)
         notes += told
         image.load()  # a TIFF warns of its EXIF block here, unless that was read before
-        if is_deep_png:
-            image.close()  # its pixels, cut to 8 bits, would take memory beside the others
-            file.seek(0)
-            image, told = read_png(file.read())
-            notes += told
-        elif image.mode not in ("RGB", "L", "P", "RGBA", "LA", "La", "1"):
+        if not is_deep_png and image.mode not in ("RGB", "L", "P", "RGBA", "LA", "La", "1"):
             notes.append(f"{image.mode}: converted to RGB")
-        # Pillow turned a TIFF as it loaded it, and took the mark away.
-        return turned(image, exif.get(ORIENTATION)), notes
+    if is_deep_png:
+        del image  # its pixels, cut to 8 bits, would take memory beside the others
+        file.seek(0)
+        image, told = read_png(file.read())
+        notes += told
+    # Pillow turned a TIFF as it loaded it, and took the mark away.
+    return turned(image, exif.get(ORIENTATION)), notes
 
 
 def exif_of(image: Image.Image) -> tuple[Image.Exif, list[str]]:

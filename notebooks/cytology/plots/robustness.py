@@ -17,8 +17,8 @@ from cytology.plots.style import (
     picture,
 )
 from cytology.settings import NETWORK_TITLE, plural
-from cytology.wording import shortened
 from cytology.shifts import NONE, SHIFTS, STRENGTHS, Smear, amount, shifted
+from cytology.wording import shortened
 
 WORDS = {"auc": "AUC", "loss": "log loss (nats)"}
 BINS = 5  # of the calibration curves, with equal counts
