@@ -146,3 +146,18 @@ def test_a_missing_file_names_the_notebook_that_writes_it(tmp_path, name, notebo
         f"{name} is missing in {tmp_path}: run notebook {notebook} first "
         f"(with run_dir = {str(tmp_path)!r})."
     )
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+1", "@a", "\tx", "-x", "-1|x", "a;=1", "a\n=1"])
+def test_no_table_holds_a_formula(tmp_path, text):
+    table = pd.DataFrame({"image_id": ["B/1.png", "B/2.png"], "note": ["", text]})
+    with pytest.raises(InputError, match="t.csv is not written: .* column note is a formula"):
+        write_table(tmp_path, "t.csv", table)
+    assert not list(tmp_path.iterdir())
+
+
+def test_numbers_and_plain_words_are_no_formulas(tmp_path):
+    values = [-1.5, "-1.5", "-5 to 3", "a-b", "1+1=2", "a; b", None]
+    table = pd.DataFrame({"value": pd.Series(values, dtype=object), "x": -1.0})
+    write_table(tmp_path, "t.csv", table)
+    assert len(pd.read_csv(tmp_path / "t.csv")) == len(values)

@@ -53,6 +53,7 @@ def load(
     patients_csv: str = "",
     sample_images: int = 320,
     sample_patients: int = 24,
+    follow_links: bool = False,
     **of_published,
 ) -> Listing:
     """The images that `data` names: `sample`, a published set, or a folder.
@@ -67,7 +68,7 @@ def load(
         return sample(sample_images, sample_patients)
     if data in PUBLISHED:
         return published(data, **of_published)
-    return folder(resolve(data), classes, patient_pattern, patients_csv)
+    return folder(resolve(data), classes, patient_pattern, patients_csv, follow_links)
 
 
 def named(data: str) -> str:

@@ -23,7 +23,7 @@ import pandas as pd
 from filelock import FileLock
 
 from cytology.networks import NETWORKS
-from cytology.settings import InputError, MachineError, short
+from cytology.settings import InputError, MachineError, is_formula, printable, short
 
 UNFINISHED = ".unfinished-"  # what a file is called until it is whole
 VERIFICATION = "verification.json"  # how the run compared with the same run again
@@ -240,7 +240,16 @@ def require(run: Path, name: str) -> Path:
 
 
 def write_table(run: Path, name: str, table: pd.DataFrame) -> None:
-    """Write `table` to `run/name` as CSV (UTF-8, no index)."""
+    """Write `table` to `run/name` as CSV (UTF-8, no index).
+
+    `InputError` for text that a spreadsheet would run: names are refused where they come in.
+    """
+    for column, values in table.items():
+        for text in {value for value in values if isinstance(value, str) and is_formula(value)}:
+            raise InputError(
+                f"{name} is not written: to a spreadsheet {printable(text)[:60]} in its column "
+                f"{column} is a formula; rename it."
+            )
     with written_whole(run / name) as temporary:
         table.to_csv(temporary, index=False, lineterminator="\n")
 
