@@ -90,10 +90,7 @@ def take_weights(model: keras.Model, path: Path) -> None:
         own = Path(folder) / "own.weights.h5"
         model.save_weights(own)
         with h5py.File(own, "r+") as file:
-            arrays = {}
-            file.visititems(
-                lambda name, item: arrays.update({name: item} if is_array(item) else {})
-            )
+            arrays = arrays_in(file)
             try:
                 found = stored_arrays(path, arrays)
             except Exception as error:  # what zipfile and h5py raise differs between versions
@@ -103,9 +100,11 @@ def take_weights(model: keras.Model, path: Path) -> None:
         model.load_weights(own)
 
 
-def is_array(item) -> bool:
-    """Whether something in an HDF5 file is an array and no group."""
-    return isinstance(item, h5py.Dataset)
+def arrays_in(file: h5py.File) -> dict[str, h5py.Dataset]:
+    """All arrays of an HDF5 file of our own, by name."""
+    names = []
+    file.visit(names.append)
+    return {name: file[name] for name in names if isinstance(file[name], h5py.Dataset)}
 
 
 def stored_arrays(path: Path, wanted: dict[str, h5py.Dataset]) -> dict[str, np.ndarray]:
@@ -136,7 +135,7 @@ def stored_array(file: h5py.File, name: str, like: h5py.Dataset) -> np.ndarray:
         if place.id.links.get_info(part).type != h5py.h5l.TYPE_HARD:
             raise ValueError(f"{name} is a link")
         place = place[part]
-    if not is_array(place):
+    if not isinstance(place, h5py.Dataset):
         raise ValueError(f"{name} is missing")
     kept = place.id.get_create_plist()
     if kept.get_layout() != h5py.h5d.CONTIGUOUS or kept.get_external_count():
