@@ -5,6 +5,7 @@
     python run_all.py --only 04 07 -p head_epochs 20     # some notebooks, another parameter
     python run_all.py --jobs 2 --seeds 5                 # two at once; training with five seeds
     python run_all.py --list                             # notebooks and what they can be told
+    python run_all.py --share ~/for-others               # a copy of the run without names
     python run_all.py --json > run.json                  # for machines: the outcome as JSON
 
 A run folder (by default outputs/NAME_OF_PROFILE) gets the executed notebooks, tables, figures,
@@ -13,7 +14,7 @@ stored there; notebooks whose code, parameters and inputs are unchanged are kept
 each notebook shows how far it is; in a file it gets one line when it ends. Whoever stops reading
 (`run_all.py | head`) stops nothing: the run goes on to its end. Exit codes: 0 all went well, 1 a
 notebook failed, the machine gave out, or --verify found a difference, 2 refused before the start,
-130 interrupted.
+or --share found a name, 130 interrupted.
 """
 
 import argparse
@@ -74,6 +75,9 @@ def answer(arguments: argparse.Namespace, root: Path):
             check_alone(arguments)
             folder = Path(arguments.verify)
             return Outcome(verify(project, folder, arguments.jobs), folder.resolve())
+        if arguments.share is not None:
+            folder = share(project, arguments)
+            return Outcome(0, folder)
         plan = series.make_plan(
             project,
             given_parameters(arguments),
@@ -98,10 +102,13 @@ def check_alone(arguments: argparse.Namespace) -> None:
     """`InputError` if --verify stands beside an option that would make it another run."""
     from cytology.settings import InputError
 
-    others = "profile data run_dir only start parameters dask folds force"
-    given = [name for name in others.split() if getattr(arguments, name)]
-    if given or arguments.seeds != 1:
+    if has_any(arguments, "profile data run_dir only start parameters dask folds force share"):
         raise InputError("--verify runs RUN again as it was: beside it only --jobs may stand.")
+
+
+def has_any(arguments: argparse.Namespace, names: str) -> bool:
+    """Whether any of these options was given, or other seeds."""
+    return any(getattr(arguments, name) for name in names.split()) or arguments.seeds != 1
 
 
 def interrupt(*_) -> None:
@@ -158,6 +165,11 @@ def parse(argv: list[str]) -> argparse.Namespace:
         "the same parameters: redo everything",
     )
     add("--verify", metavar="RUN", help="run RUN again elsewhere and compare every table")
+    add(
+        "--share",
+        metavar="FOLDER",
+        help="write a copy of the run in --run-dir there that names no patient, file or user",
+    )
     add("--json", action="store_true", help="the outcome as JSON; what people read goes to stderr")
     return parser.parse_args(guard_values(argv))
 
@@ -267,6 +279,21 @@ def verify(project, folder: Path, jobs: int | None) -> int:
     if len(found) == 0:
         shutil.rmtree(again)
     return int(len(found) > 0)
+
+
+def share(project, arguments: argparse.Namespace) -> Path:
+    """Write a copy of a run that can be given away; returns its folder."""
+    from cytology import series, sharing
+    from cytology.settings import InputError, short
+
+    if has_any(arguments, "profile data only start parameters dask folds force jobs"):
+        raise InputError("--share copies a run as it is: beside it only --run-dir may stand.")
+    run = Path(arguments.run_dir or project.home / "outputs" / series.DEFAULT_PROFILE).resolve()
+    folder = Path(arguments.share).resolve()
+    files = sharing.share(run, folder)
+    print(f"{short(run)} as {len(files)} files in {short(folder)}, which name no patient, file or")
+    print("user. Its pictures are the patients' own: look at them before you give it away.")
+    return folder
 
 
 @contextlib.contextmanager

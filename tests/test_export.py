@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 import sys
 from io import BytesIO
 
@@ -325,6 +326,19 @@ def test_a_request_for_tensorflow_serving_is_what_the_signature_takes(made, data
     logits = signature(image_bytes=tf.constant(contents))["logit"].numpy()
     squares = export.squares(data.root, tests, SIZE, "pad")
     np.testing.assert_allclose(logits, model.predict_on_batch(squares), atol=0.01)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no umask")
+@pytest.mark.parametrize("mask", [0o077, 0o002])
+def test_a_saved_model_gets_what_the_users_mask_allows(tmp_path, mask):
+    before = os.umask(mask)
+    try:
+        serving.save_for_serving(small_network(), "pad", tmp_path / "saved_model" / "1")
+    finally:
+        os.umask(before)
+    modes = {path: path.stat().st_mode & 0o777 for path in tmp_path.rglob("*")}
+    assert len(modes) > 5
+    assert modes == {path: (0o777 if path.is_dir() else 0o666) & ~mask for path in modes}
 
 
 # ------------------------------------------------------------ the real networks

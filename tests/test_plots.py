@@ -217,7 +217,7 @@ def test_neighbours_stand_beside_their_mistake(judged_smears):
     found = found.assign(label=list("BM"), group=list("ab"), distance=[3.2, 4.0])
     axes = plots.neighbours(root, rows.iloc[[1]].assign(title="wrong"), found, "patient").axes
     titles = [axis.get_title(loc="left") for axis in axes]
-    assert titles == ["wrong", "B, a\ndistance 3", "M, b\ndistance 4"]
+    assert titles == ["wrong\na", "B, a\ndistance 3", "M, b\ndistance 4"]
 
 
 def test_a_network_has_one_colour_in_every_figure(run):

@@ -3,6 +3,8 @@
 import base64
 import json
 import re
+import shlex
+import time
 from html.parser import HTMLParser
 
 import numpy as np
@@ -12,6 +14,7 @@ from PIL import Image, PngImagePlugin
 
 from cytology import embedded
 from cytology.report import by_section, duration, write_report
+from cytology.settings import InputError
 from cytology.summary import LEAKS
 from cytology.tables import write_json, write_table
 
@@ -273,6 +276,129 @@ def test_the_report_is_written_again(tmp_path):
     path = write_report(tmp_path)
     assert "5 images" in Page(path).text
     assert [each.name for each in tmp_path.iterdir() if each.name.startswith(".")] == []
+
+
+def test_the_page_can_load_nothing_from_elsewhere(page):
+    (policy,) = [each for each in page.all("meta") if "http-equiv" in each]
+    assert policy["http-equiv"] == "Content-Security-Policy"
+    allowed = dict(part.split(maxsplit=1) for part in policy["content"].split("; "))
+    assert allowed["default-src"] == "'none'" and allowed["img-src"] == "data:"
+    assert page.source.index("Content-Security-Policy") < page.source.index("<style>")
+
+
+@pytest.mark.parametrize("address", ["https://evil.example/b.png?u=1", "//evil.example/b"])
+def test_a_card_shows_no_picture(tmp_path, address):
+    text = f"Before ![a <b> picture]({address}) after.\n\n![also]\n\n[also]: {address}"
+    (tmp_path / "model_card.md").write_text(text, "utf-8")
+    page = Page(write_report(tmp_path))
+    assert not page.all("img") and "evil.example/b" not in page.source
+    assert "Before a <b> picture after." in page.text and "also" in page.text
+
+
+@pytest.mark.parametrize("text", ["![](", "[", "*a_", "`", "> ", "[a]("])
+@pytest.mark.parametrize("count", [8000, 60_000])
+def test_a_hostile_card_takes_no_minutes(tmp_path, text, count):
+    """With 8,000 times `![](`, mistune alone took 14 s: four times as long for twice the text."""
+    (tmp_path / "model_card.md").write_text(text * count, "utf-8")
+    started = time.perf_counter()
+    page = Page(write_report(tmp_path))
+    assert time.perf_counter() - started < 5
+    assert "What the networks are" in page.text
+
+
+# -------------------------------------------------------------------- no names
+
+
+def test_no_list_of_patients_or_files_travels_in_the_page(tmp_path):
+    run = make_run(tmp_path)
+    rows = pd.DataFrame({"image_id": ["B/Ann Lee 1.png"], "patient": ["Ann Lee"]})
+    for name in ("manifest.csv", "split.csv", "rejected.csv", "tables/quality.csv"):
+        write_table(run, name, rows)
+    write_table(run, "verification.csv", pd.DataFrame({"file": ["split.csv"], "row": ["Ann Lee"]}))
+    verified = {"verified": "2024-05-06", "files": 3, "different": 1}
+    write_json(run, "verification.json", verified)
+    page = Page(write_report(run))
+    links = {link["href"] for link in page.all("a")}
+    assert {"manifest.csv", "split.csv", "rejected.csv", "verification.csv"} <= links
+    inside = "".join(
+        base64.b64decode(link["href"].split(",")[1]).decode("utf-8")
+        for link in page.all("a")
+        if link["href"].startswith("data:")
+    )
+    assert "architecture,weights" in inside and "Ann" not in inside and "Ann" not in page.source
+
+
+def test_paths_are_cut_and_names_in_notes_left_out(tmp_path):
+    run = make_run(tmp_path / "Dr Who's study")
+    dataset = json.loads((run / "dataset.json").read_text("utf-8"))
+    data, table = "/srv/Saint Elsewhere/smears", "/home/drwho/people.csv"
+    note = "people.csv names 2 images that are not among those used, like 'B/Ann Lee 1.png'."
+    write_json(run, "dataset.json", dataset | {"data": data, "root": data, "notes": [note]})
+    record = json.loads((run / "run.json").read_text("utf-8"))
+    record["parameters"] |= {"data": data, "patients_csv": table, "run_dir": str(run)}
+    record["command"] = shlex.join(
+        ["python", "run_all.py", "--data", data, "--run-dir", str(run), "-p", "patients_csv", table]
+    )
+    record["notebooks"]["02_b"]["error"] = "no image B/Ann Lee 2.png"
+    write_json(run, "run.json", record)
+    page = Page(write_report(run))
+    for text in ("Saint Elsewhere", "drwho", "Ann", "people.csv", "smears", str(tmp_path)):
+        assert text not in page.source, text
+    assert "--data '<data>' --run-dir 'Dr Who" in page.text
+    assert "-p patients_csv '<patients_csv>'" in page.text
+    assert "<patients_csv> names 2 images that are not among those used, like …." in page.text
+
+
+def test_a_command_to_copy_is_quoted(tmp_path):
+    run = tmp_path / "x;touch PWN $(id)"
+    run.mkdir()
+    page = Page(write_report(run))
+    assert page.text.count("'x;touch PWN $(id)'") == 2
+    for before in ("--verify", "--run-dir"):
+        assert f"{before} x;" not in page.text
+
+
+# ----------------------------------------------------- JSON of the wrong types
+
+
+@pytest.mark.parametrize(
+    "name, changed, told",
+    [
+        ("dataset.json", {"images": "<b>9</b>"}, "images is '<b>9</b>'"),
+        ("dataset.json", {"images": True}, "images is True"),
+        ("dataset.json", {"notes": "one"}, "notes is no list"),
+        ("dataset.json", {"notes": [1]}, "notes[0] is 1"),
+        ("run.json", {"started": 5}, "started is 5"),
+        ("run.json", {"notebooks": {"a": 5}}, "notebooks.a holds no facts by name"),
+        ("run.json", {"notebooks": {"a": {"seconds": "9"}}}, "notebooks.a.seconds is '9'"),
+        ("run.json", {"versions": [1]}, "versions holds no facts by name"),
+        ("run.json", {"git": "x"}, "git holds no facts by name"),
+        ("split.json", {"counts": {"train": 3}}, "counts.train holds no facts by name"),
+        ("split.json", {"counts": {"train": {"B": "3"}}}, "counts.train.B is '3'"),
+        ("split.json", {"leak": {"test_images": 3}}, "leak has no "),
+        ("verification.json", {"verified": 5, "files": 1, "different": 0}, "verified is 5"),
+        ("verification.json", {"verified": "x"}, "it has no files"),
+    ],
+)
+def test_json_of_other_types_is_told_in_a_sentence(tmp_path, name, changed, told):
+    run = make_run(tmp_path)
+    before = json.loads((run / name).read_text("utf-8")) if (run / name).is_file() else {}
+    write_json(run, name, before | changed)
+    with pytest.raises(InputError, match=re.escape(name)) as refused:
+        write_report(run)
+    assert told in str(refused.value) and "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["dataset.json", "split.json", "run.json"])
+@pytest.mark.parametrize("content", [[], 5, {"other": 1}])
+def test_json_that_lacks_what_the_page_shows(tmp_path, name, content):
+    run = make_run(tmp_path)
+    (run / name).write_text(json.dumps(content), "utf-8")
+    if name == "run.json" and content == {"other": 1}:
+        assert write_report(run).is_file()
+        return
+    with pytest.raises(InputError, match=re.escape(name)):
+        write_report(run)
 
 
 @pytest.mark.parametrize(

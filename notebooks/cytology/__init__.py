@@ -13,6 +13,7 @@ Imports point one way, downwards in this list:
 ``journal``                what happens in a run, noted in `run.json`; a folder's lock
 ``provenance``             what a finished notebook was made from, and whether that has changed
 ``headless``               executing a notebook without a person looking on
+``sharing``                a copy of a run that can be given away, and the search for names in it
 ``report``                 the HTML page of a run
 ``report_tables``          its tables of results
 ``embedded``               figures and tables inside an HTML page
@@ -51,6 +52,7 @@ Imports point one way, downwards in this list:
 ``intervals``              95 % intervals that know groups
 ``metrics``                every metric, once and for many draws at once
 ``predictions``            the table of predictions
+``discreet``               what a page may tell of a run's facts: no path, no name
 ``pipeline``               decode once, feed ``tf.data``, frozen features once
 ``precision``              how many bits a network computes in
 ``architectures``          the three networks, and one ``build``
@@ -60,6 +62,7 @@ Imports point one way, downwards in this list:
 ``heads``                  linear heads on features, kept and used without TensorFlow
 ``caveats``                what a run must say aloud wherever its numbers show
 ``grid``                   the same training with other seeds, or with a fold held out
+``pseudonyms``             short names for patients, slides, groups and images
 ``splitting``              groups, folds, the leak guard
 ``datasets``               what `data` names, the manifest, pictures written as files
 ``sources``                published sets; ``breakhis`` and ``fnac`` know how theirs are named
@@ -82,6 +85,7 @@ Imports point one way, downwards in this list:
 ``augmentation``           exact orientations, squares
 ``store``                  arrays on disk, found by name: what the caches are made of
 ``tables``                 CSV and JSON files that pass between notebooks
+``shapes``                 the types of a run's JSON files
 ``wording``                numbers and lists as words
 ``settings``               parameters, paths, seeds, versions, workers
 ``networks``               the networks that are compared: title, weights, look

@@ -142,6 +142,11 @@ def describe(data: str, listing: Listing, manifest: pd.DataFrame, rejected: pd.D
 def image_root(run: Path, data: str) -> Path:
     """Where the run's images lie; `InputError` if `data` is named and is not what 01 read."""
     made_with = read_json(run, "dataset.json")
+    if not made_with["root"]:
+        raise InputError(
+            f"{short(run)} was shared without its images: name new ones with the parameter "
+            "`images` of notebook 08."
+        )
     wanted = named(data) if data else made_with["data"]
     if composed(made_with["data"]) != composed(wanted):
         raise InputError(

@@ -7,12 +7,18 @@ from pathlib import Path
 from urllib.parse import quote
 
 from cytology.images import UnreadableImage, opened
-from cytology.tables import TRAINING_NOTEBOOKS
+from cytology.tables import TRAINING_NOTEBOOKS, naming_columns
 
 # Widths tried in turn until all figures together stay below MOST_BYTES of the page.
 FIGURE_WIDTHS = (1400, 1000, 700, 450)
 MOST_BYTES = 6_500_000  # base64 makes it 8.7 MB
 MOST_TABLE_BYTES = 100_000  # a longer table is a link to its file beside the page
+
+# What a page may load: nothing that it does not hold. No slip elsewhere can call home then.
+POLICY = (
+    "default-src 'none'; img-src data:; font-src data:; style-src 'unsafe-inline'; "
+    "base-uri 'none'; form-action 'none'"
+)
 
 
 @dataclass(frozen=True)
@@ -90,13 +96,16 @@ class Link:
 
 
 def table_links(run: Path, names: list[str]) -> dict[str, Link]:
-    """A link for each file of `names` that the run has; short ones travel in the page."""
+    """A link for each file of `names` that the run has; short ones travel in the page.
+
+    No list of patients or files does, however short.
+    """
     found = {}
     for name in names:
         path = run / name
         if not path.is_file():
             continue
-        inside = path.stat().st_size <= MOST_TABLE_BYTES
+        inside = path.stat().st_size <= MOST_TABLE_BYTES and not naming_columns(path)
         data = base64.b64encode(path.read_bytes()).decode("ascii") if inside else ""
         address = f"data:text/plain;base64,{data}" if inside else quote(name)
         found[name] = Link(name, address, inside)

@@ -171,9 +171,7 @@ def mistakes_and_neighbours(
     known, rows = reference(rows, values), rows.reset_index(drop=True)
     wrong = rows[rows["wrong"]].sort_values("logit", key=np.abs, ascending=False, kind="stable")
     wrong = wrong.drop_duplicates("group").head(count)
-    titles = [
-        f"true {row.label}, called {row.predicted}\n{row.group}" for row in wrong.itertuples()
-    ]
+    titles = [f"true {row.label}, called {row.predicted}" for row in wrong.itertuples()]
     table = []
     if len(wrong):
         distances, order = nearest(known, values[wrong.index], each, wrong["group"])

@@ -11,6 +11,7 @@ from cytology.caveats import COLOURS
 from cytology.tables import splits_as_the_original, written_whole
 
 DPI = 120
+DRAWN = {"Comment": "names: pseudonyms"}  # figures of earlier versions showed names: not shared
 CSS_DPI = 96  # a browser's pixel is 1/96 inch: a figure appears in the size that it was drawn for
 
 
@@ -40,7 +41,11 @@ def png(figure, caption: str) -> bytes:
     """A figure as PNG with its caption inside."""
     stream = io.BytesIO()
     figure.savefig(
-        stream, format="png", dpi=DPI, bbox_inches="tight", metadata={"Description": caption}
+        stream,
+        format="png",
+        dpi=DPI,
+        bbox_inches="tight",
+        metadata={"Description": caption} | DRAWN,
     )
     return stream.getvalue()
 

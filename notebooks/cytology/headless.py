@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psutil
 
+from cytology.embedded import POLICY
 from cytology.tables import written_whole
 
 SAMPLE_SECONDS = 0.2
@@ -265,7 +266,9 @@ OFFLINE = """{%- extends 'lab/index.html.j2' -%}
 <style>.jp-RenderedMarkdown .highlight pre { font-family: var(--jp-code-font-family);
   font-size: var(--jp-code-font-size); line-height: var(--jp-code-line-height) }</style>
 {%- endblock -%}
-{%- block html_head_js -%}{%- endblock -%}
+{%- block html_head_js -%}
+<meta http-equiv="Content-Security-Policy" content="POLICY">
+{%- endblock -%}
 {%- block html_head_js_mathjax -%}{%- endblock -%}
 {%- block html_head_js_mermaidjs -%}{%- endblock -%}
 {%- block jupyter_widgets -%}{%- endblock -%}
@@ -279,7 +282,7 @@ def to_html(notebook: Path) -> Path:
 
     with quiet():
         exporter = HTMLExporter(
-            extra_loaders=[DictLoader({"offline.html.j2": OFFLINE})],
+            extra_loaders=[DictLoader({"offline.html.j2": OFFLINE.replace("POLICY", POLICY)})],
             template_file="offline.html.j2",
             embed_images=True,
         )

@@ -21,6 +21,7 @@ from cytology.settings import (
     short,
     versions,
 )
+from cytology.shapes import wrong
 from cytology.tables import (
     FORGOTTEN_SECONDS,
     VERIFICATION,
@@ -153,9 +154,9 @@ def read_run(run: Path) -> dict:
         record = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     except (ValueError, RecursionError):
         record = None
-    parts = ("parameters", "notebooks", "grid")
-    if not isinstance(record, dict) or not all(isinstance(record.get(p, {}), dict) for p in parts):
-        raise InputError(f"{short(path)} is damaged: remove it, or choose another folder.")
+    if problem := wrong("run.json", record):
+        why = f" ({problem})" if record is not None else ""
+        raise InputError(f"{short(path)} is damaged{why}: remove it, or choose another folder.")
     return record
 
 

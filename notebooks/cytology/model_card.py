@@ -10,10 +10,11 @@ from pathlib import Path
 import pandas as pd
 
 from cytology.caveats import caveats
+from cytology.discreet import cut, each_text, facts, name_of
 from cytology.known_failures import known_failures
 from cytology.predictions import trained
 from cytology.readable import NOTHING, bounded, capital, gaps, is_empty, is_number, title
-from cytology.settings import NETWORK_TITLE, file_hash, plural, short, versions
+from cytology.settings import NETWORK_TITLE, file_hash, plural, versions
 from cytology.tables import (
     TRAINING_NOTEBOOKS,
     WRITTEN_BY,
@@ -23,6 +24,8 @@ from cytology.tables import (
 )
 
 NAME = "model_card.md"
+MOST_TEXT = 100_000  # characters that are read as Markdown; a card has some 20,000
+MOST_PARAGRAPH = 8_000
 # What a card draws on beside the networks' own files, and what each adds to it.
 SOURCES = {
     "dataset.json": "the data",
@@ -58,8 +61,12 @@ EXPORTED |= {
 EXPORTED |= {"changed_decisions": "changed decisions", "images": "of images", "agrees": "agrees"}
 
 
-def write_model_card(run: Path) -> Path:
-    """Write `model_card.md` of the run folder `run` from whatever is there; returns its path."""
+def write_model_card(run: Path, shared: Path | None = None, name: str = "") -> Path:
+    """Write `model_card.md` of the run folder `run` from whatever is there; returns its path.
+
+    With `shared`, a copy of the run that names nobody, into that folder, with what its `run.json`
+    and `dataset.json` still tell. `name` is what the card calls the folder.
+    """
     from jinja2 import Environment, FileSystemLoader
 
     # Markdown, no HTML: its filter `text` escapes what both would read into words.
@@ -67,9 +74,11 @@ def write_model_card(run: Path) -> Path:
         loader=FileSystemLoader(Path(__file__).parent), trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {"text": text, "code": code, "title": NETWORK_TITLE.get}
-    card = environment.get_template(f"{NAME}.jinja").render(contents(run))
-    write_text(run, NAME, re.sub(r"\n{3,}", "\n\n", card).strip() + "\n")
-    return run / NAME
+    card = environment.get_template(f"{NAME}.jinja").render(
+        contents(run, shared or run, name or name_of(run))
+    )
+    write_text(shared or run, NAME, re.sub(r"\n{3,}", "\n\n", card).strip() + "\n")
+    return (shared or run) / NAME
 
 
 def card_html(run: Path) -> str:
@@ -77,31 +86,39 @@ def card_html(run: Path) -> str:
     import mistune
 
     class Below(mistune.HTMLRenderer):
+        # No picture: an address would tell a stranger who opens the page, when and where.
+        def image(self, text, url, title=None):
+            return text  # which is HTML already
+
         def heading(self, text, level, **attributes):
             return super().heading(text, min(level + 2, 6), **attributes)
 
     path = run / NAME
     if not path.is_file():
         return ""
+    card = path.read_text(encoding="utf-8")
+    # Twice the text takes mistune four times as long, if it is made so: no card of ours is.
+    if len(card) > MOST_TEXT or max(map(len, card.split("\n\n"))) > MOST_PARAGRAPH:
+        return f"<pre>{mistune.escape(card[:MOST_TEXT])}</pre>"
     page = mistune.create_markdown(renderer=Below(escape=True), plugins=["table"])
     # Wide tables scroll on their own.
-    html = page(path.read_text(encoding="utf-8"))
+    html = page(card)
     html = html.replace("<table>", '<div class="scroll" tabindex="0"><table class="results">')
     return html.replace("</table>", "</table></div>")
 
 
-def contents(run: Path) -> dict:
-    """Everything that the card says, read from the run folder."""
-    record, names = json_if_there(run, "run.json"), trained(run)
+def contents(run: Path, told: Path, name: str) -> dict:
+    """Everything that the card says, read from the run folder; of its facts what `told` has."""
+    (record, dataset), names = facts(told), trained(run)
     split = json_if_there(run, "split.json")
     unit = split.get("unit", "group")
     return {
-        "run": short(run),
+        "run": name,
         "names": names,
         "record": record,
         "versions": record.get("versions") or versions(),
         "caveats": [caveat.text for caveat in caveats(run)],
-        "dataset": json_if_there(run, "dataset.json"),
+        "dataset": dataset,
         "split": split,
         "unit": unit,
         "units": plural(unit),
@@ -143,7 +160,7 @@ def network(run: Path, name: str, record: dict, units: str) -> dict:
     return {
         "title": NETWORK_TITLE[name],
         "name": name,
-        "about": json_if_there(run, f"{name}/metrics.json"),
+        "about": each_text(json_if_there(run, f"{name}/metrics.json"), lambda said: cut(said, {})),
         "timing": json_if_there(run, f"{name}/timing.json"),
         "parameters": parameters,
         "results": markdown(results(run, name), RESULTS | {"groups": units}),

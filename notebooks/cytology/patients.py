@@ -204,12 +204,12 @@ def notes_about(
     gone = [name for name in unknown if name not in several]
     if several:
         notes.append(
-            f"{path.name} names {several[0]}, which several images are called: write their paths "
+            f"{path.name} names {several[0]!r}, which several images are called: write their paths "
             f"below the folder ({counted(len(several), 'such name', 'such names')}, not used)."
         )
     if gone:
         images = counted(len(gone), "image that is", "images that are")
-        notes.append(f"{path.name} names {images} not among those used, like {gone[0]}.")
+        notes.append(f"{path.name} names {images} not among those used, like {gone[0]!r}.")
     labels = sorted(set(LABEL_COLUMNS) & set(table))
     if labels:
         notes.append(

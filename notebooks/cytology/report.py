@@ -4,15 +4,17 @@ It is written from what lies in the run folder; of what is missing it says which
 it, so that a run which stopped half-way has a report too.
 """
 
+import shlex
 from pathlib import Path
 from urllib.parse import quote
 
 from cytology.caveats import caveats
-from cytology.embedded import Figure, embedded_figures, in_order, table_links
+from cytology.discreet import facts, name_of
+from cytology.embedded import POLICY, Figure, embedded_figures, in_order, table_links
 from cytology.model_card import card_html
 from cytology.predictions import trained
 from cytology.report_tables import results
-from cytology.settings import NETWORK_TITLE, PARAMETERS, short
+from cytology.settings import NETWORK_TITLE, PARAMETERS
 from cytology.summary import LEAKS, RANDOM, listed
 from cytology.tables import (
     VERIFICATION,
@@ -51,7 +53,7 @@ SECTION_OF = {
     "11": "explanation",
 }
 SECTIONS = (*sorted(set(SECTION_OF.values())), "training")
-# The files that the report names: the shorter ones travel in it.
+# The files that the report names; the shorter ones that name nobody travel in it.
 NAMED = ["manifest.csv", "rejected.csv", "split.csv", "split.json", "verification.csv"]
 NAMED += [
     f"tables/{name}.csv"
@@ -61,8 +63,12 @@ NAMED += [
 ]
 
 
-def write_report(run: Path) -> Path:
-    """Write `report.html` of the run folder `run` from whatever is there; returns its path."""
+def write_report(run: Path, name: str = "") -> Path:
+    """Write `report.html` of the run folder `run` from whatever is there; returns its path.
+
+    `name` is what the page calls the folder, if that is not its own name. The page names no
+    patient and no file of images, and no path of this machine.
+    """
     from jinja2 import Environment, FileSystemLoader
 
     environment = Environment(
@@ -72,21 +78,23 @@ def write_report(run: Path) -> Path:
         lstrip_blocks=True,
     )
     environment.filters |= {"duration": duration, "when": when}
-    page = environment.get_template("report.html.jinja").render(contents(run))
+    page = environment.get_template("report.html.jinja").render(contents(run, name or name_of(run)))
     path = run / "report.html"
     with written_whole(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
     return path
 
 
-def contents(run: Path) -> dict:
+def contents(run: Path, name: str) -> dict:
     """Everything that the page shows, read from the run folder."""
-    record = json_if_there(run, "run.json")
+    record, dataset = facts(run)
     said = paragraphs(run, "tables/summary.md")
     # A leak or random weights stand above as a caveat: twice would not be more.
     said = [] if said in ([LEAKS], [RANDOM]) else said
     return {
-        "run": short(run),
+        "run": name,
+        "quoted": shlex.quote(name),
+        "policy": POLICY,
         "networks": title_of(trained(run)),
         "record": record,
         "caveats": caveats(run),
@@ -94,7 +102,7 @@ def contents(run: Path) -> dict:
         "summary": said[1:],
         "figures": by_section(embedded_figures(run)),
         "links": table_links(run, NAMED),
-        "dataset": json_if_there(run, "dataset.json"),
+        "dataset": dataset,
         "split": json_if_there(run, "split.json"),
         "comparison": results(run, "tables/comparison.csv", MAIN_SHOWN),
         "pairs": results(run, "tables/pairwise.csv", PAIRS_SHOWN, family="networks"),

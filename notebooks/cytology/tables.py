@@ -5,6 +5,7 @@ their keys, never by their order.
 """
 
 import contextlib
+import csv
 import errno
 import hashlib
 import json
@@ -24,6 +25,7 @@ from filelock import FileLock
 
 from cytology.networks import NETWORKS
 from cytology.settings import InputError, MachineError, is_formula, printable, short
+from cytology.shapes import wrong
 
 UNFINISHED = ".unfinished-"  # what a file is called until it is whole
 VERIFICATION = "verification.json"  # how the run compared with the same run again
@@ -45,12 +47,15 @@ TEXT = dict.fromkeys(
     "str",
 )
 
+# Columns that name a patient or a file; `row` names rows of other tables.
+NAMING = {"image_id", "patient", "slide", "group", "other", "neighbour", "nearest", "row"}
+
 TRAINING_NOTEBOOKS = {name: network.notebook for name, network in NETWORKS.items()}
 TRAINED_BY = {notebook: name for name, notebook in TRAINING_NOTEBOOKS.items()}
 # Who writes what; a name with a star stands for many files.
 WRITTEN_BY = {
     **dict.fromkeys(
-        ("dataset.json", "manifest.csv", "rejected.csv", "unseen.csv")
+        ("dataset.json", "manifest.csv", "rejected.csv", "unseen.csv", "pseudonyms.csv")
         + ("tables/quality.csv", "tables/appearance.csv"),
         "01_data_exploration",
     ),
@@ -278,11 +283,22 @@ def read_table(run: Path, name: str) -> pd.DataFrame:
         raise InputError(damaged(run, name, error)) from None
 
 
+def naming_columns(path: Path) -> set[str]:
+    """The columns of a table that name patients or files; none of what is no table."""
+    if path.suffix != ".csv":
+        return set()
+    with path.open(encoding="utf-8", errors="replace", newline="") as stream:
+        return NAMING & set(next(csv.reader(stream), []))
+
+
 def damaged(run: Path, name: str, why) -> str:
     """The sentence about a file of the run that cannot be read."""
+    notebook = written_by(name)
+    cure = (
+        f"what notebook {notebook} wrote, or run it again" if notebook else "what run_all.py wrote"
+    )
     return (
-        f"{short(run / name)} cannot be read ({' '.join(str(why).split())[:200]}): put back what "
-        f"notebook {written_by(name)} wrote, or run it again."
+        f"{short(run / name)} cannot be read ({' '.join(str(why).split())[:200]}): put back {cure}."
     )
 
 
@@ -348,8 +364,8 @@ def read_json(run: Path, name: str) -> Facts:
         if isinstance(error, InputError):
             raise
         raise InputError(damaged(run, name, error)) from None
-    if not isinstance(content, dict):
-        raise InputError(damaged(run, name, "it holds no facts by name"))
+    if problem := wrong(name, content):
+        raise InputError(damaged(run, name, problem))
     return Facts(content, run, name)
 
 

@@ -210,8 +210,8 @@ def thumbnails(axis, places: np.ndarray, rows: pd.DataFrame, root: Path, most: i
 def neighbours(root: Path, rows: pd.DataFrame, found: pd.DataFrame, unit: str) -> Figure:
     """Each image of `rows` and its nearest known images beside it.
 
-    `rows` has `image_id`, `title`; `found` has `image_id` (of rows), `rank`, `neighbour`, `label`,
-    `group`, `distance`.
+    `rows` has `image_id`, `title`, `group`; `found` has `image_id` (of rows), `rank`, `neighbour`,
+    `label`, `group`, `distance`.
     """
     most = int(found["rank"].max()) if len(found) else 0
     figure, axes = plt.subplots(
@@ -220,7 +220,7 @@ def neighbours(root: Path, rows: pd.DataFrame, found: pd.DataFrame, unit: str) -
     for line, (_, row) in zip(axes, rows.iterrows(), strict=True):
         near = found[found["image_id"] == row["image_id"]].sort_values("rank")
         thumbnail = ImageOps.contain(open_rgb(root / row["image_id"]), (320, 320))
-        picture(line[0], thumbnail, row["title"], WRONG)
+        picture(line[0], thumbnail, f"{row['title']}\n{row['group']}", WRONG)
         for axis in line[1 + len(near) :]:
             axis.set_axis_off()
         for axis, (_, other) in zip(line[1:], near.iterrows(), strict=False):

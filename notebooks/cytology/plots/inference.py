@@ -42,7 +42,8 @@ def answers(
     """New images, each with its heat and the nearest training image, found below `known`.
 
     `rows` are those of `inference.refer` and `inference.compare`; `maps` are heat over the images,
-    shapes (height, width). What a pathologist must see has a frame.
+    shapes (height, width). What a pathologist must see has a frame. An image is named by its row
+    in the table, counted from 1: a figure travels further than a table.
     """
     lines = -(-len(rows) // pairs)
     figure, axes = plt.subplots(
@@ -52,7 +53,9 @@ def answers(
     for left, middle, right in cells[len(rows) :]:
         for axis in (left, middle, right):
             axis.set_axis_off()
-    for (left, middle, right), (_, row), heat in zip(cells, rows.iterrows(), maps, strict=False):
+    for (left, middle, right), (place, row), heat in zip(
+        cells, rows.iterrows(), maps, strict=False
+    ):
         image = open_rgb(root / row["image_id"])
         truth = f", true {row['label']}" if row["label"] else ""
         colour = CLASS_COLOUR[row["predicted"]]
@@ -63,11 +66,10 @@ def answers(
             for spine in left.spines.values():
                 spine.set(visible=True, color=WRONG, linewidth=3)
         picture(middle, overlaid(image, heat), f"speaks for {row['predicted']}")
-        middle.set_xlabel(shortened(Path(row["image_id"]).name), fontsize=8)
+        middle.set_xlabel(f"row {place + 1}", fontsize=8)
         if (known / row["nearest"]).is_file():
             near = ImageOps.contain(open_rgb(known / row["nearest"]), (320, 320))
             picture(right, near, f"nearest known: {row['nearest_label']}")
-            right.set_xlabel(shortened(row["nearest"]), fontsize=8)
         else:
             right.set_axis_off()
     return figure
