@@ -75,7 +75,7 @@ def test_a_csv_as_any_spreadsheet_writes_it(tmp_path, encoding, separator, end):
     path.write_bytes((end.join(rows) + end).encode(encoding))
     found, notes = add_patients_from_csv(listed("B/a.png", "B/b.png"), path)
     assert found["patient"].tolist() == ["Müller", ""]
-    assert notes == ("Patientinnen.csv names 2 images that are not among those used, like q.png.",)
+    assert notes == ("Patientinnen.csv names 2 images that are not among those used, like 'q.png'.",)
 
 
 def test_a_bare_name_counts_only_where_it_is_unique(tmp_path):
@@ -217,9 +217,9 @@ def test_no_row_of_a_csv_disappears_without_a_word(tmp_path):
     found, notes = add_patients_from_csv(listed("B/a.png", "B/x.png", "M/x.png"), path)
     assert found["patient"].tolist() == ["1", "", ""]
     assert notes == (
-        "p.csv names x.png, which several images are called: write their paths below the folder "
+        "p.csv names 'x.png', which several images are called: write their paths below the folder "
         "(1 such name, not used).",
-        "p.csv names 1 image that is not among those used, like gone.png.",
+        "p.csv names 1 image that is not among those used, like 'gone.png'.",
     )
     path.write_text("image,patient\nB/a.png,1\n,2\n", "utf-8")
     sentence = refused(add_patients_from_csv, listed("B/a.png"), path)
