@@ -75,7 +75,8 @@ def test_a_csv_as_any_spreadsheet_writes_it(tmp_path, encoding, separator, end):
     path.write_bytes((end.join(rows) + end).encode(encoding))
     found, notes = add_patients_from_csv(listed("B/a.png", "B/b.png"), path)
     assert found["patient"].tolist() == ["Müller", ""]
-    assert notes == ("Patientinnen.csv names 2 images that are not among those used, like 'q.png'.",)
+    said = "Patientinnen.csv names 2 images that are not among those used, like 'q.png'."
+    assert notes == (said,)
 
 
 def test_a_bare_name_counts_only_where_it_is_unique(tmp_path):
