@@ -222,6 +222,8 @@ def run(plan, jobs: int = 1, dask: str | None = None) -> int:
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     tasks = series.tasks(plan)
     with sole_run(plan.run):
+        if plan.taken:
+            print(plan.taken, flush=True)
         journal = Journal(plan, jobs)
         results = execute_all(plan, tasks, journal, jobs, dask)
         journal.close()

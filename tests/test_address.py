@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from cytology.address import PLACES, publish_at, published_at
+from cytology.address import PLACES, check_published, publish_at, published_at
 from cytology.settings import PROJECT_ROOT, InputError
 
 
@@ -42,6 +42,17 @@ def test_one_command_changes_it_everywhere_and_back(fork, ending):
     assert not any(old in text for text in texts(fork).values())
     publish_at(f"https://github.com/{old}", fork)
     assert texts(fork) == before
+
+
+def test_a_release_needs_an_address_of_its_own(fork):
+    publish_at("https://github.com/OWNER/breast-cytology-notebooks", fork)
+    with pytest.raises(InputError, match="pyproject.toml, README.md, CITATION.cff and .* OWNER"):
+        check_published(fork)
+    publish_at("https://github.com/somebody/cytology", fork)
+    check_published(fork)
+    (fork / "docs" / "new.md").write_text("https://github.com/OWNER/cytology/issues")
+    with pytest.raises(InputError, match="docs/new.md would send"):
+        check_published(fork)
 
 
 def test_a_longer_name_that_begins_alike_is_left_alone(fork):

@@ -1,7 +1,9 @@
 """Downloads against a server of the test's own, and archives that lie, end early or are none."""
 
+import gzip
 import http.server
 import io
+import re
 import socket
 import struct
 import tarfile
@@ -13,7 +15,7 @@ import pytest
 
 from cytology import archives
 from cytology.archives import Unreachable, download, is_safe, unpack
-from cytology.settings import InputError
+from cytology.settings import InputError, file_hash
 
 CONTENT = bytes(range(256)) * 1000
 HALF = len(CONTENT) // 2
@@ -262,7 +264,8 @@ def test_round_trip(tmp_path, name):
         pack_tar(archive, mode="w:" if name == "set.tar" else "w:gz")
     unpack(archive, tmp_path / "set")
     assert read_files(tmp_path / "set") == FILES
-    assert archives.unpacked_from(tmp_path / "set") == archives.mark(archive)
+    seen = (archives.mark(archive), file_hash(archive))
+    assert archives.unpacked_from(tmp_path / "set") == seen
     assert sorted(path.name for path in tmp_path.iterdir()) == ["set", name]
 
 
@@ -399,4 +402,115 @@ def test_a_zip_that_lies_about_its_size_is_refused(tmp_path, claimed):
     right, wrong = struct.pack("<I", 2_000_000), struct.pack("<I", claimed)
     assert archive.read_bytes().count(right) == 2  # in the member's header and in the directory
     archive.write_bytes(archive.read_bytes().replace(right, wrong))
+    refused(archive, tmp_path / "set", "damaged or incomplete")
+
+
+# ----------------------------------------------------- archives that are bombs
+
+
+@pytest.fixture
+def little(monkeypatch):
+    """Limits that a small archive reaches: ten times its size and 100 kB, five members."""
+    monkeypatch.setattr(archives, "MOST_TIMES", 10)
+    monkeypatch.setattr(archives, "MOST_BYTES", 100_000)
+    monkeypatch.setattr(archives, "MOST_MEMBERS", 5)
+
+
+def sparse_header(size):
+    """The header of an old GNU sparse file: `size` bytes that are nowhere in the archive."""
+    header = bytearray(tarfile.TarInfo("set/sparse.png").tobuf(tarfile.GNU_FORMAT))
+    header[156:157] = tarfile.GNUTYPE_SPARSE
+    header[386:410] = b"%011o\0%011o\0" % (size, 0)
+    header[483:495] = b"%011o\0" % size
+    header[148:156] = b"%06o\0 " % tarfile.calc_chksums(bytes(header))[0]
+    return bytes(header)
+
+
+def test_a_sparse_member_is_refused(tmp_path):
+    archive = tmp_path / "set.tar"
+    archive.write_bytes(sparse_header(400_000_000) + bytes(1024))
+    with tarfile.open(archive) as tar:
+        assert tar.getmembers()[0].size == 400_000_000 and archive.stat().st_size == 1536
+    refused(archive, tmp_path / "set", "'set/sparse.png' is a sparse file; get the archive")
+
+
+@pytest.mark.parametrize("pack", [pack_tar, pack_zip])
+def test_what_unpacks_to_many_times_its_size_is_refused(tmp_path, little, pack):
+    zeros = tarfile.TarInfo("set/zeros.png") if pack is pack_tar else "set/zeros.png"
+    archive = pack(tmp_path / "set.tar.gz", [(zeros, bytes(3_000_000))])
+    refused(archive, tmp_path / "set", "it would become more than 0 MB, 10 times its size and more")
+
+
+def test_zeros_after_the_end_of_a_tar_are_counted(tmp_path, little):
+    archive = tmp_path / "set.tar.gz"
+    plain = pack_tar(tmp_path / "plain.tar", mode="w:").read_bytes()
+    archive.write_bytes(gzip.compress(plain + bytes(3_000_000)))
+    refused(archive, tmp_path / "set", "it would become more than 0 MB")
+
+
+@pytest.mark.parametrize("kind", [tarfile.REGTYPE, tarfile.DIRTYPE])
+@pytest.mark.parametrize("pack", [pack_tar, pack_zip])
+def test_more_members_than_a_set_has_are_refused(tmp_path, little, pack, kind):
+    members = [f"set/{number}{'/' * (kind == tarfile.DIRTYPE)}" for number in range(6)]
+    if pack is pack_tar:
+        members = [tarfile.TarInfo(name) for name in members]
+        for member in members:
+            member.type = kind
+    archive = pack(tmp_path / "set.tar.gz", [(member, b"") for member in members])
+    refused(archive, tmp_path / "set", "it has more than 5 members; unpack it yourself")
+
+
+def test_a_published_set_keeps_the_limits():
+    """BreaKHis: 4 GB of PNG in 7,909 files; the FNAC patches: fewer. PNG does not compress."""
+    assert archives.MOST_MEMBERS > 20 * 7909
+    assert archives.MOST_TIMES * 4e9 + archives.MOST_BYTES > 40 * 4e9
+
+
+@pytest.mark.parametrize("quoted", [False, True])
+def test_members_of_a_zip_that_share_bytes_are_refused(tmp_path, quoted):
+    """Of two members the second lies in the first, as all do in Fifield's zip bomb."""
+    archive = pack_zip(tmp_path / "set.zip")
+    whole = bytearray(archive.read_bytes())
+    first, second = (member.start() for member in list(re.finditer(b"PK\1\2", whole))[:2])
+    if quoted:
+        sizes = struct.unpack("<II", whole[first + 20 : first + 28])
+        whole[first + 20 : first + 28] = struct.pack("<II", sizes[0] + 50, sizes[1] + 50)
+    else:
+        whole[second + 42 : second + 46] = whole[first + 42 : first + 46]
+    archive.write_bytes(whole)
+    refused(archive, tmp_path / "set", "is inside of 'set/B/one.png'; get the archive")
+
+
+@pytest.mark.parametrize("kind", [b"g", b"x", b"L", b"0"])
+def test_a_header_of_negative_size_is_damage(tmp_path, kind):
+    header = bytearray(tarfile.TarInfo("set/a.png").tobuf(tarfile.GNU_FORMAT))
+    header[156:157] = kind
+    header[124:136] = b"\xff" * 11 + b"\x00"  # base 256: -256
+    header[148:156] = b"%06o\0 " % tarfile.calc_chksums(bytes(header))[0]
+    archive = tmp_path / "set.tar"
+    archive.write_bytes(bytes(header) + bytes(1024))
+    refused(archive, tmp_path / "set", "damaged or incomplete")
+
+
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME])
+def test_a_header_of_many_bytes_is_not_read(tmp_path, kind):
+    """195 kB of gzip may hold 200 MB, which `tarfile` would read at once."""
+    long = tarfile.TarInfo("long")
+    long.type = kind
+    archive = pack_tar(tmp_path / "set.tar.gz", [(long, bytes(archives.MOST_HEADER + 1))])
+    refused(archive, tmp_path / "set", r"damaged or incomplete \(a header of 1,000,001 bytes")
+
+
+@pytest.mark.parametrize("pack", [pack_tar, pack_zip])
+def test_a_member_nested_too_deep_is_refused(tmp_path, pack):
+    member = tarfile.TarInfo if pack is pack_tar else zipfile.ZipInfo
+    archive = pack(tmp_path / "set.tar.gz", [(member("a/" * 1500 + "x.png"), b"x")])
+    refused(archive, tmp_path / "set", r"its member 'a/a/.*'\.\.\. lies in more than 100 folders")
+
+
+def test_headers_of_headers_without_end_are_damage(tmp_path):
+    header = tarfile.TarInfo("x")
+    header.type = tarfile.XHDTYPE
+    archive = tmp_path / "set.tar.gz"
+    archive.write_bytes(gzip.compress(header.tobuf(tarfile.GNU_FORMAT) * 5000))
     refused(archive, tmp_path / "set", "damaged or incomplete")

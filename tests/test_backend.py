@@ -74,4 +74,5 @@ def test_a_keras_that_runs_on_something_else_already_is_refused(tmp_path):
 def test_a_file_that_keras_itself_refuses_is_named(tmp_path):
     done = run("import cytology.backend", tmp_path, {"floatx": "bfloat16"})
     assert f"InputError: Keras refuses its keras.json in {tmp_path} (" in done.stderr
-    assert "floatx=bfloat16): correct that file or remove it." in done.stderr
+    assert "floatx=bfloat16): correct" in done.stderr or "(one of its values): c" in done.stderr
+    assert "orrect that file or remove it." in done.stderr

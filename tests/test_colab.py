@@ -23,6 +23,7 @@ from cytology.settings import PROJECT_ROOT
 NOTEBOOKS = sorted((PROJECT_ROOT / "notebooks").glob("0[1-7]_*.ipynb"))
 SMOKE = yaml.safe_load((PROJECT_ROOT / "notebooks/profiles/smoke.yaml").read_text("utf-8"))
 COLABS_PYTHON = "3.13"  # since August 2026
+HAS = PROJECT_ROOT / "tests" / "colab.txt"
 STAND_IN = {
     "__init__.py": "",
     "drive.py": "from pathlib import Path\n\n\n"
@@ -57,6 +58,13 @@ def test_another_tensorflow_is_told_and_not_installed(wanted):
     with pytest.raises(RuntimeError, match="needs tensorflow>=99.*latest runtime"):
         colab.check_present(wanted("tensorflow>=99"))
     colab.check_present(wanted("tensorflow>=2", "keras>=3"))
+
+
+def test_what_colab_has_suffices():
+    has = {each.name: str(each.specifier).removeprefix("==") for each in colab.requirements(HAS)}
+    wanted = colab.requirements(PROJECT_ROOT / "requirements.txt")
+    assert {each.name for each in wanted} - has.keys() >= {"papermill", "jupyterlab"}
+    assert not [str(w) for w in wanted if w.name in has and has[w.name] not in w.specifier]
 
 
 def test_pip_may_change_nothing_that_is_there(monkeypatch):
@@ -169,8 +177,7 @@ def python(tmp_path):
         pytest.skip(f"Colab has Python {COLABS_PYTHON}, and this machine has none")
     subprocess.run([colabs, "-m", "venv", tmp_path / "machine"], check=True)
     python = tmp_path / "machine" / ("Scripts" if os.name == "nt" else "bin") / "python"
-    packages = PROJECT_ROOT / "tests" / "colab.txt"
-    subprocess.run([python, "-m", "pip", "install", "-q", "-r", packages], check=True)
+    subprocess.run([python, "-m", "pip", "install", "-q", "-r", HAS], check=True)
     where = "import sysconfig; print(sysconfig.get_path('purelib'))"
     found = subprocess.run([python, "-c", where], capture_output=True, text=True, check=True)
     for name, text in STAND_IN.items():

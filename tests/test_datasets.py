@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image, ImageOps
+from refusals import refused
 
 from cytology import datasets
 from cytology.augmentation import orient
@@ -43,13 +44,6 @@ def made(listing, cache):
     manifest = build_manifest(readable, copied)
     said = warnings_about(listing, manifest, findings(readable, rejected, copied))
     return manifest, rejected, said
-
-
-def refused(call, *arguments):
-    """The sentence with which `call` refuses its arguments."""
-    with pytest.raises(InputError) as error:
-        call(*arguments)
-    return str(error.value)
 
 
 # ----------------------------------------------------------------- the manifest

@@ -1,6 +1,7 @@
 """Pictures of more than 8 bits look as they would in 8, and what was done is told."""
 
 import struct
+import tracemalloc
 import zlib
 from io import BytesIO
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cytology import deep_images
 from cytology.deep_images import TURNS, eight_bits, full_scale, turned
 from cytology.image_kinds import UnreadableImage
 from cytology.images import read_image
@@ -205,3 +207,17 @@ def test_images_are_turned_as_pillow_does_it(smear, orientation):
         exif[274] = orientation
     smear(1).save(stream, "TIFF", exif=exif)
     assert np.array_equal(turned(smear(1), orientation), read_image(stream.getvalue())[0])
+
+
+def test_scaling_a_picture_takes_less_memory_than_the_picture(monkeypatch):
+    """In blocks: a picture of 89 million pixels must not become one of as many float64."""
+    monkeypatch.setattr(deep_images, "BLOCK", 10_000)
+    monkeypatch.setattr(deep_images, "SAMPLE", 10_000)
+    pixels = np.full((3000, 3000, 1), 40_000, np.uint16)
+    tracemalloc.start()
+    try:
+        deep_images.eight_bits(pixels, 16, has_alpha=False)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < pixels.nbytes

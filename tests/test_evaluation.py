@@ -99,6 +99,8 @@ def test_the_report_says_what_it_was_judged_on():
     text = evaluation.report(rows_of("BBMM", [0.1, 0.6, 0.8, 0.9]), "test")
     assert text.startswith("judged on test: 4 images, 4 groups\n")
     assert "malignant (M)      0.667     1.000     0.800         2" in text
+    never = evaluation.report(rows_of("BBMM", [0.1, 0.1, 0.1, 0.1]), "test")
+    assert "malignant (M)          –     0.000     0.000         2" in never
 
 
 # ---------------------------------------------------------------------- comparison

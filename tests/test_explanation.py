@@ -116,8 +116,8 @@ def test_heat_at_an_inner_layer_is_its_gradient(model, pixels):
         changed[(number, *place)] *= 1 + step
     slope = (np.asarray(after(changed)) - np.asarray(after(activation))) / step
     heat = Explained(model, None, layer, "hirescam").heat(pixels[:1], "M")
-    # In float32 a unit near its corner may stand on the other side of it.
-    assert_close(heat[0], slope.reshape(rows, columns), share=0.02)
+    # In float32 a unit near its corner may stand on the other side of it: 0.4 % was seen.
+    assert_close(heat[0], slope.reshape(rows, columns), share=0.05)
 
 
 def in_float64(model):

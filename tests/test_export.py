@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 import sys
 from io import BytesIO
 
@@ -75,8 +76,9 @@ def made(tmp_path_factory, data):
     """A run whose small network was exported in all its formats: (run, network, table)."""
     run = tmp_path_factory.mktemp("run") / "Läufe und Abstriche" / "ä 1"
     run.mkdir(parents=True)
-    run_with(run, small_network(), data)
-    model, about = load_trained(run, "mobilenetv2")
+    model = small_network()
+    run_with(run, model, data)
+    about = read_json(run, "mobilenetv2/metrics.json")
     train = export.images_of(run, "train", 100, 0)
     squares = export.squares(data.root, train, SIZE, "pad")
     folder = export.export(run, model, about, ALL, squares)
@@ -139,8 +141,7 @@ def test_what_a_user_must_know_lies_beside_the_files(made):
     files = {path for path in folder.rglob("*") if path.is_file()} - {folder / "export.json"}
     assert {folder / name for name in about["files"]} == files
     assert all(file_hash(folder / name) == code for name, code in about["files"].items())
-    same = about["files"]["model.keras"] == about["model_sha256"]
-    assert same and about["model_sha256"] == file_hash(run / "mobilenetv2" / "model.keras")
+    assert about["model_sha256"] == file_hash(run / "mobilenetv2" / "model.keras")
 
 
 def test_int8_never_sees_a_test_image(made):
@@ -151,9 +152,21 @@ def test_int8_never_sees_a_test_image(made):
     assert export.images_of(run, "train", 5, 0) != export.images_of(run, "train", 5, 1)
 
 
+def test_what_else_a_model_file_holds_is_not_handed_on(made, data, tmp_path):
+    _, model, _ = made
+    run = run_with(tmp_path, model, data)
+    (run / "mobilenetv2" / "model.keras").write_bytes(b"layers that run code")
+    about = read_json(run, "mobilenetv2/metrics.json")
+    folder = export.export(run, model, about, ["keras"], np.zeros((0, SIZE, SIZE, 3), np.uint8))
+    loaded = keras.saving.load_model(folder / "model.keras", compile=False)
+    for ours, theirs in zip(loaded.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
 def test_an_export_that_fails_leaves_the_earlier_one(made, data, tmp_path, monkeypatch):
-    run = run_with(tmp_path, small_network(), data)
-    model, about = load_trained(run, "mobilenetv2")
+    _, model, _ = made
+    run = run_with(tmp_path, model, data)
+    about = read_json(run, "mobilenetv2/metrics.json")
     squares = np.zeros((2, SIZE, SIZE, 3), np.uint8)
     export.export(run, model, about, ["keras", "saved_model"], squares)
     before = sorted((run / "exports").rglob("*"))
@@ -313,6 +326,19 @@ def test_a_request_for_tensorflow_serving_is_what_the_signature_takes(made, data
     logits = signature(image_bytes=tf.constant(contents))["logit"].numpy()
     squares = export.squares(data.root, tests, SIZE, "pad")
     np.testing.assert_allclose(logits, model.predict_on_batch(squares), atol=0.01)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no umask")
+@pytest.mark.parametrize("mask", [0o077, 0o002])
+def test_a_saved_model_gets_what_the_users_mask_allows(tmp_path, mask):
+    before = os.umask(mask)
+    try:
+        serving.save_for_serving(small_network(), "pad", tmp_path / "saved_model" / "1")
+    finally:
+        os.umask(before)
+    modes = {path: path.stat().st_mode & 0o777 for path in tmp_path.rglob("*")}
+    assert len(modes) > 5
+    assert modes == {path: (0o777 if path.is_dir() else 0o666) & ~mask for path in modes}
 
 
 # ------------------------------------------------------------ the real networks

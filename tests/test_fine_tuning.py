@@ -127,13 +127,13 @@ def test_no_shortcut_leads_past_a_cut():
 
 
 def test_from_a_cut_the_result_is_that_of_freezing_what_lies_before(data, each_network):
-    """Exact but for rounding; with activations kept as float16, logits move by less than 0.02.
+    """Exact but for rounding; with activations kept as float16, logits move by a little more.
 
-    Not those of InceptionV3: RMSprop divides each gradient by its own size, however small, and
-    so makes much of a little rounding. At 224 pixels they moved by 0.03, at 150 by as much.
+    Adam and RMSprop divide each gradient by its own size, however small, and so make much of a
+    little rounding: up to 0.15 % of the largest logit, and that by chance.
     """
     name = each_network
-    size, within = (150, 0.05) if name == "inceptionv3" else (SIZE, 0.02)
+    size = 150 if name == "inceptionv3" else SIZE
     images = decode(data.root, data.manifest, size, "pad", training.CACHE)
     model = with_a_trained_head(name, images, data.split)
     at = cut_before(model, "last")
@@ -156,8 +156,9 @@ def test_from_a_cut_the_result_is_that_of_freezing_what_lies_before(data, each_n
     losses = {way: tables[1][["loss", "val_loss"]] for way, tables in found.items()}
     logits = {way: table["logit"] for way, table in rows.items()}
     assert_close(logits["float32"], logits["frozen"])
-    assert_close(losses["float32"], losses["frozen"])
-    np.testing.assert_allclose(logits["float16"], logits["frozen"], atol=within)
+    # A log loss errs as its logits do, however small it is.
+    np.testing.assert_allclose(losses["float32"], losses["frozen"], atol=1e-4)
+    assert_close(logits["float16"], logits["frozen"], share=5e-3)
     assert not np.array_equal(logits["float16"], logits["float32"])
 
     for layer in model.layers:

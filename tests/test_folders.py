@@ -2,11 +2,13 @@
 
 import os
 import shutil
+import subprocess
 import sys
 import unicodedata
 from pathlib import Path
 
 import pytest
+from refusals import refused
 
 from cytology.classes import parse_classes
 from cytology.folders import (
@@ -15,7 +17,7 @@ from cytology.folders import (
     folder,
     image_files,
 )
-from cytology.settings import InputError
+from cytology.tables import write_table
 
 links = pytest.mark.skipif(sys.platform == "win32", reason="links need rights on Windows")
 
@@ -23,13 +25,6 @@ links = pytest.mark.skipif(sys.platform == "win32", reason="links need rights on
 @pytest.fixture
 def root(tmp_path, smear_folder):
     return smear_folder(tmp_path / "Übung mit Leerzeichen", patients=4)
-
-
-def refused(call, *arguments):
-    """The sentence with which `call` refuses its arguments."""
-    with pytest.raises(InputError) as error:
-        call(*arguments)
-    return str(error.value)
 
 
 # ------------------------------------------------------------------- the folder
@@ -89,7 +84,7 @@ def test_masks_hidden_files_and_other_folders_are_never_read(root, smear):
 
 
 @links
-def test_a_link_to_its_own_parent_ends_and_a_linked_folder_is_read(root, tmp_path):
+def test_a_link_to_its_own_parent_ends(root):
     before = folder(root).images["image_id"].tolist()
     (root / "B" / "loop").symlink_to(root, target_is_directory=True)
     listing = folder(root)
@@ -97,9 +92,81 @@ def test_a_link_to_its_own_parent_ends_and_a_linked_folder_is_read(root, tmp_pat
     assert listing.refused.to_numpy().tolist() == [
         ["B/loop", "B", "a link to a folder that was read already", ""]
     ]
-    shutil.move(root / "M", tmp_path / "elsewhere")
-    (root / "M").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
-    assert folder(root).images["image_id"].tolist() == before
+
+
+@links
+def test_a_link_within_the_folder_is_read(root):
+    before = folder(root).images["image_id"].tolist()
+    (root / "M").rename(root / "elsewhere")
+    (root / "M").symlink_to(root / "elsewhere", target_is_directory=True)
+    (root / "B" / "a copy.png").symlink_to(root / before[0])
+    assert folder(root).images["image_id"].tolist() == ["B/a copy.png", *before]
+
+
+@links
+def test_links_out_of_the_folder_are_named_and_followed_only_if_asked(root, tmp_path, smear):
+    before = folder(root).images["image_id"].tolist()
+    (tmp_path / "private").mkdir()
+    smear(7).save(tmp_path / "private" / "a.png")
+    (root / "B" / "all").symlink_to(tmp_path / "private", target_is_directory=True)
+    (root / "M" / "one.png").symlink_to(tmp_path / "private" / "a.png")
+    (root / "M" / "up").symlink_to(tmp_path, target_is_directory=True)
+    listing = folder(root)
+    assert listing.images["image_id"].tolist() == before
+    private = tmp_path / "private"
+    places = {"B/all": private, "M/one.png": private / "a.png", "M/up": tmp_path}
+    assert dict(listing.refused[["image_id", "reason"]].to_numpy()) == {
+        name: f"a link to {place}, outside the data folder: not followed; name that place itself, "
+        "or set `follow_links` in notebook 01"
+        for name, place in places.items()
+    }
+    asked = folder(root, follow_links=True).images["image_id"].tolist()
+    assert set(asked) >= {*before, "B/all/a.png", "M/one.png"}
+
+
+@links
+def test_a_data_folder_that_is_itself_a_link_is_read(root, tmp_path):
+    (tmp_path / "link").symlink_to(root, target_is_directory=True)
+    assert len(folder(tmp_path / "link").images) == len(folder(root).images)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such paths")
+def test_a_folder_nested_too_deep_is_left_out(root, smear):
+    before, place = folder(root).images["image_id"].tolist(), root / "M"
+    here = os.getcwd()
+    try:
+        os.chdir(place)
+        for _ in range(1200):
+            os.mkdir("a")
+            os.chdir("a")
+        smear(1).save("x.png")
+    finally:
+        os.chdir(here)
+    listing = folder(root)
+    assert listing.images["image_id"].tolist() == before
+    deep = listing.refused
+    assert deep["reason"].tolist() == ["in more than 100 folders: not read"]
+    assert deep["image_id"].iloc[0] == "/".join(["M", *["a"] * 100])
+    subprocess.run(["rm", "-r", place / "a"], check=True)  # `shutil.rmtree` recurses
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
+@pytest.mark.parametrize(
+    "name", ["=1+1", "+1", "@SUM(1)", "-cmd", "-1+cmd|x!A0", "a;=1", "\uff1d1", '=1+1&"', " =1"]
+)
+def test_names_that_are_formulas_are_left_out_and_no_cell_begins_with_them(tmp_path, smear, name):
+    put(tmp_path, smear, "B/1.png", "M/1.png", f"{name}/B/2.png", f"x/{name}/3.png", f"{name}.png")
+    listing = folder(tmp_path)
+    assert listing.images["image_id"].tolist() == ["B/1.png", "M/1.png"]
+    assert listing.unseen.empty and len(listing.refused) == 3
+    assert all("like the formula of a spreadsheet: rename" in why for why in listing.refused.reason)
+    write_table(tmp_path, "rejected.csv", listing.refused)  # which refuses what is a formula
+
+
+def test_names_that_only_look_like_formulas_are_taken(tmp_path, smear):
+    names = ["-5 degrees/B/1.png", "B/=1.png", "B/a=b.png", "M/1+1.png", "M/-20.png"]
+    put(tmp_path, smear, *names)
+    assert folder(tmp_path).images["image_id"].tolist() == sorted(names)
 
 
 def test_a_folder_named_like_an_image_is_named_and_what_it_holds_is_read(root, smear):
@@ -259,9 +326,12 @@ def test_images_are_told_by_their_first_bytes_where_the_name_does_not(tmp_path, 
     (tmp_path / "B" / "1.dat").write_bytes((tmp_path / "B" / "1").read_bytes())
     (tmp_path / "M" / "notes.xml").write_text("<none/>")
     (tmp_path / "M" / "empty").touch()
+    smear(9).save(tmp_path / "M" / "slide.mrxs", "JPEG")
     listing = folder(tmp_path)
     assert listing.images["image_id"].tolist() == ["B/1", "B/2.2024", "M/1.jfif", "M/IM000"]
-    assert listing.refused.empty and listing.unseen.empty
+    assert listing.unseen.empty and listing.refused[["image_id", "reason"]].to_numpy().tolist() == [
+        ["M/slide.mrxs", "only the preview of a slide: export images from it"]
+    ]
 
 
 @pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="such names need Linux")

@@ -1,8 +1,10 @@
 """Files and patients with names that would be HTML, formulas or patterns, through the series."""
 
 import ast
+import csv
 import os
 import re
+import shutil
 import subprocess
 import sys
 from html import unescape
@@ -13,7 +15,8 @@ import pytest
 from IPython.core.inputtransformer2 import TransformerManager
 from PIL import Image
 
-from cytology.settings import PROJECT_ROOT
+from cytology.settings import PROJECT_ROOT, is_formula
+from cytology.tables import read_table
 
 NAMES = [
     "<img src=x onerror=alert(1)>",
@@ -48,6 +51,12 @@ def test_tables_escape_what_they_show():
     assert not [call for call, words in calls if not words & {"escape", "subset"}]
 
 
+def rows_of(path):
+    """The cells of a CSV file, as a spreadsheet parts them."""
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.reader(file))
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such file names")
 def test_names_are_shown_as_they_are_written(tmp_path):
@@ -61,6 +70,9 @@ def test_names_are_shown_as_they_are_written(tmp_path):
             picture = Image.fromarray(pixels.astype(np.uint8)).resize((128, 96))
             picture.save(folder / f"P{patient:02}{name}_{number}.png")
     (folder / f"broken {NAMES[0]}.png").write_bytes(b"no image")
+    formula = folder.parent / '=1+1&"' / "B"
+    formula.mkdir(parents=True)
+    shutil.copy(next(folder.glob("P*.png")), formula / "1.png")
     run = tmp_path / "run"
     done = subprocess.run(
         [sys.executable, PROJECT_ROOT / "run_all.py", "--profile", "smoke", "--run-dir", run]
@@ -79,3 +91,7 @@ def test_names_are_shown_as_they_are_written(tmp_path):
         assert "<b>daten" not in text, page.name
     first = unescape((run / "notebooks" / "01_data_exploration.html").read_text("utf-8"))
     assert f"broken {NAMES[0]}.png" in first
+    rejected = read_table(run, "rejected.csv").set_index("image_id")["reason"]
+    assert "formula of a spreadsheet" in rejected[r"\u003d1+1&" + '"/B/1.png']
+    cells = [cell for path in run.rglob("*.csv") for row in rows_of(path) for cell in row]
+    assert len(cells) > 1000 and not [cell for cell in cells if is_formula(cell)]

@@ -8,7 +8,17 @@ import pytest
 import tifffile
 from PIL import Image
 
-from cytology.image_kinds import READ, SIGNATURES, kind_of, kind_of_file, refusal
+from cytology import image_kinds
+from cytology.image_kinds import (
+    READ,
+    SIGNATURES,
+    UnreadableImage,
+    kind_of,
+    kind_of_file,
+    refusal,
+)
+from cytology.images import open_rgb
+from cytology.quality import inspect_image
 
 
 def ftyp(*brands):
@@ -102,3 +112,13 @@ def test_pillow_writes_the_same_heads():
         stream = BytesIO()
         Image.new("RGB", (32, 32)).save(stream, form)
         assert kind_of(stream.getvalue()) == kind
+
+
+def test_a_file_too_large_to_be_read_whole_is_refused(tmp_path, monkeypatch):
+    path = tmp_path / "x.png"
+    path.write_bytes(bytes(100))
+    monkeypatch.setattr(image_kinds, "MOST_FILE_BYTES", 99)
+    reason = "a file of 100 bytes: at most 99 are read"
+    with pytest.raises(UnreadableImage, match=f"^{reason}$"):
+        open_rgb(path)
+    assert inspect_image(path) == {"reason": reason}

@@ -148,7 +148,7 @@ def test_who_is_referred_and_why():
         "too near the threshold",
         "unlike all training images",
         "",
-        "could not be read",
+        "no prediction",
     ]
     assert refer(table, LOCKED, 0.2)["refer"].tolist() == [False, True, True, False, True]
     everyone = refer(table, LOCKED, 0.4, every=True)

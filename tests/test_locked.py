@@ -38,6 +38,13 @@ def flip_labels(run, part):
         )
 
 
+def say(run, logits):
+    """Give all networks the logits that a function makes of their rows."""
+    for name in trained(run):
+        table = read_table(run, f"{name}/predictions.csv")
+        write_table(run, f"{name}/predictions.csv", table.assign(logit=logits(table)))
+
+
 def oof(run, name):
     table = read_predictions(run, name)
     return table[table["model"] == "oof"].reset_index(drop=True)
@@ -144,6 +151,22 @@ def test_a_fine_tuned_network_has_no_out_of_fold_figures(run):
 # -------------------------------------------------------------------- calibration
 
 
+def test_without_a_temperature_the_probabilities_stay_and_the_note_says_why(run):
+    say(run, lambda rows: np.where(rows["label"] == "M", 1.0, -1.0))
+    found = locked.calibrations(run).set_index(["method", "judged_on"])
+    cooled = found.loc["temperature"]
+    assert (cooled["temperature"] == 1).all() and (cooled["note"] == calibration.NO_MISTAKE).all()
+    assert (cooled["loss"] == found.loc["none", "loss"]).all()
+    assert locked.not_cooled(found.reset_index()).startswith("; no temperature fits those of Mob")
+
+
+def test_a_threshold_that_calls_all_alike_says_so(run):
+    say(run, lambda rows: np.full(len(rows), 0.3))
+    found = locked.thresholds(run, 0.9).set_index(["rule", "judged_on"])["note"]
+    assert (found.loc[["half", "sensitivity"]] == "calls every image malignant").all()
+    assert (found.loc["youden"] == "calls no image malignant").all()
+
+
 def test_calibrations_hold_before_and_after_on_test(run):
     found = locked.calibrations(run).set_index(["model", "method", "judged_on"])
     assert len(found) == len(ARCHITECTURE_NAMES) * 3 * 2
@@ -154,8 +177,11 @@ def test_calibrations_hold_before_and_after_on_test(run):
             rows["probability"] = calibrator.probability(rows["logit"])
             expected = classification_metrics(rows)
             row = found.loc[(name, method, TEST)]
+            if calibration.is_surely_wrong(rows):  # what scikit-learn gives is where it clips
+                expected["loss"] = np.nan
             for metric in locked.OF_PROBABILITIES:
-                assert row[metric] == pytest.approx(expected[metric])
+                assert row[metric] == pytest.approx(expected[metric], nan_ok=True)
+            assert np.isnan(row["loss"]) == row["note"].startswith("no log loss")
             assert row["temperature"] == pytest.approx(calibrator.temperature, nan_ok=True)
     assert (found.xs("none", level="method")["temperature"] == 1).all()
 

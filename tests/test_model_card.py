@@ -186,7 +186,9 @@ def test_a_cell_cannot_break_its_table():
         "| A | B | C | D |",
         "| --- | ---: | ---: | --- |",
         "| x \\| y z | 0.500 | 1,200 | yes |",
-        "| \\_u\\_ v_w |  | 3 | **no** |",
+        "| \\_u\\_ v_w | – | 3 | **no** |",
+        "",
+        "No b: could not be computed.",
     ]
     assert markdown(rows[:0], {"a": "A"}) == "" == markdown(rows, {"e": "E"})
 

@@ -7,6 +7,7 @@ import zipfile
 import pytest
 
 from cytology import new_images as module
+from cytology.images import UnreadableImage, open_rgb, opened
 from cytology.new_images import new_images
 from cytology.settings import InputError
 
@@ -177,3 +178,49 @@ def test_a_list_in_another_unicode_form_names_what_is_on_the_disk(tmp_path, smea
     found = new_images(tmp_path / "list.txt", "", "", "")
     assert found.table["image_id"].tolist() == [on_disk, str(outside)]
     assert found.refused["reason"].tolist() == ["no such file"]
+
+
+@pytest.mark.parametrize("line", ["//host/share/x.png", r"\\host\share\x.png", r"\\?\C:\x.png"])
+def test_a_path_on_another_computer_is_not_opened(folder, line, monkeypatch):
+    (folder / "list.txt").write_text(f"b.JPG\n{line}\n", "utf-8")
+    asked, exists = [], os.path.exists
+    monkeypatch.setattr(os.path, "exists", lambda path: asked.append(str(path)) or exists(path))
+    found = new_images(folder / "list.txt", "", "", "")
+    assert found.table["image_id"].tolist() == ["b.JPG"]
+    assert found.refused.to_numpy().tolist() == [
+        [line.replace("\\", "/"), "a path on another computer: copy the file to this one"]
+    ]
+    assert asked and not [path for path in asked if "x.png" in path]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
+@pytest.mark.parametrize("way", ["folder", "list"])
+def test_a_pipe_is_named_and_not_waited_for(folder, way):
+    os.mkfifo(folder / "x.png")
+    (folder / "list.txt").write_text("b.JPG\nx.png\n", "utf-8")
+    found = new_images(folder if way == "folder" else folder / "list.txt", "", "", "")
+    assert "x.png" in set(found.table["image_id"])
+    for read in (open_rgb, lambda path: opened(path).__enter__()):
+        with pytest.raises(UnreadableImage, match="a pipe or a device, no file"):
+            read(found.root / "x.png")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
+def test_names_of_a_list_that_are_formulas_are_refused(folder):
+    (folder / "b.JPG").rename(folder / "=1+1.JPG")
+    lines = ["./=1+1.JPG", "=gone.png", "x" * 5000, "M/a ä.png"]
+    (folder / "list.txt").write_text("\n".join(lines), "utf-8")
+    found = new_images(folder / "list.txt", "", "", "")
+    assert found.table["image_id"].tolist() == ["M/a ä.png"]
+    names, reasons = found.refused.T.to_numpy().tolist()
+    assert names == ["./=1+1.JPG", r"\u003dgone.png", "x" * 5000]
+    assert "formula of a spreadsheet" in reasons[0] and reasons[1:] == ["no such file"] * 2
+
+
+def test_where_an_archive_was_unpacked_and_how_large_it_is_is_told(folder, cache, tmp_path, capsys):
+    with zipfile.ZipFile(tmp_path / "new.zip", "w") as archive:
+        archive.write(folder / "b.JPG", "b.JPG")
+        archive.writestr("notes.txt", bytes(2_000_000))
+    root = new_images(tmp_path / "new.zip", "", "", "").root
+    said = capsys.readouterr().out
+    assert f"NOTE: new.zip was unpacked to {root} (2.0 MB): delete that folder" in said

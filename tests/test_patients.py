@@ -4,7 +4,9 @@ import unicodedata
 
 import pandas as pd
 import pytest
+from refusals import refused
 
+from cytology import patients
 from cytology.classes import CLASS_NAMES
 from cytology.patients import add_patients_from_csv, add_patients_from_pattern, unit_of
 from cytology.settings import InputError
@@ -13,13 +15,6 @@ from cytology.settings import InputError
 def listed(*image_ids):
     table = pd.DataFrame({"image_id": image_ids, "label": [name[0] for name in image_ids]})
     return table.assign(patient="", slide="")
-
-
-def refused(call, *arguments):
-    """The sentence with which `call` refuses its arguments."""
-    with pytest.raises(InputError) as error:
-        call(*arguments)
-    return str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -80,9 +75,8 @@ def test_a_csv_as_any_spreadsheet_writes_it(tmp_path, encoding, separator, end):
     path.write_bytes((end.join(rows) + end).encode(encoding))
     found, notes = add_patients_from_csv(listed("B/a.png", "B/b.png"), path)
     assert found["patient"].tolist() == ["Müller", ""]
-    assert notes == (
-        "Patientinnen.csv names 2 images that are not among those used, like 'q.png'.",
-    )
+    said = "Patientinnen.csv names 2 images that are not among those used, like 'q.png'."
+    assert notes == (said,)
 
 
 def test_a_bare_name_counts_only_where_it_is_unique(tmp_path):
@@ -115,6 +109,53 @@ def test_a_bad_csv_is_refused_with_its_path(tmp_path, text, part):
     path.write_text(text, encoding="utf-8")
     sentence = refused(add_patients_from_csv, listed("B/a.png", "M/b.png"), path)
     assert str(path) in sentence and part in sentence
+
+
+FORMULAS = ["=HYPERLINK(1)", "+1+1", "@SUM(1)", "-cmd", "-", "\uff1d1", "-2+3+cmd|x!A0", "1;=2+5"]
+
+
+@pytest.mark.parametrize("name", FORMULAS)
+@pytest.mark.parametrize("column", ["patient", "slide"])
+def test_a_patient_or_slide_that_is_a_formula_is_refused_with_its_row(tmp_path, name, column):
+    path = tmp_path / "patients.csv"
+    row = f'B/b.png,"{name}",1' if column == "patient" else f'B/b.png,1,"{name}"'
+    path.write_text(f"image,patient,slide\nB/a.png,-7,1\n,,\n{row}\n", "utf-8")
+    assert refused(add_patients_from_csv, listed("B/a.png", "B/b.png"), path) == (
+        f"{path}, row 4: the {column} is called {name!r}, which a spreadsheet takes for a formula: "
+        "use a name that does not begin with =, +, @ or -, or none."
+    )
+
+
+@pytest.mark.parametrize("first", ["", "sep=,\n"])
+def test_a_name_of_very_many_letters_is_refused_with_its_row(tmp_path, first):
+    path, row = tmp_path / "patients.csv", 4 if first else 3
+    path.write_text(f"{first}image,patient\nB/a.png,{'W' * 200}\nB/b.png,{'W' * 100_000}\n")
+    assert refused(add_patients_from_csv, listed("B/a.png", "B/b.png"), path) == (
+        f"{path}, row {row}: the patient has a name of 100,000 letters, {'W' * 30!r}...: at most "
+        "200 are taken; perhaps a quotation mark is lost."
+    )
+
+
+def test_a_pattern_that_finds_a_formula_is_refused():
+    sentence = refused(add_patients_from_pattern, listed("B/x =1+1_1.png"), "x ([^_]+)_")
+    assert sentence.startswith(
+        "Parameter `patient_pattern`: the patient in 'B/x =1+1_1.png' is called '=1+1', which"
+    )
+
+
+def test_a_pattern_that_does_not_end_is_stopped(monkeypatch):
+    monkeypatch.setattr(patients, "PATTERN_SECONDS", 1)
+    table = listed("B/ok.png", f"B/{'a' * 40}!.png")
+    assert refused(add_patients_from_pattern, table, "((a+)+)$") == (
+        f"Parameter `patient_pattern` '((a+)+)$' was stopped after 1 seconds, at the path "
+        f"'B/{'a' * 40}!.png': write it without a repeat inside of a repeat."
+    )
+
+
+@pytest.mark.parametrize("pattern", ["(" * 3000 + ")" * 3000, "(a{99999999999})"])
+def test_a_pattern_that_python_cannot_read_is_refused(pattern):
+    sentence = refused(add_patients_from_pattern, listed("B/a.png"), pattern)
+    assert "is no regular expression" in sentence
 
 
 def test_a_csv_that_is_missing_or_not_in_utf8(tmp_path):

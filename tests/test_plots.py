@@ -51,6 +51,14 @@ def test_in_an_honest_split_every_column_has_one_colour(run):
         assert height.sum() == (split["split"] == name).sum()
 
 
+def test_long_names_do_not_stretch_a_figure(run):
+    split = read_table(run, "split.csv")
+    split["group"] = split["group"] + "W" * 100
+    (axis,) = plots.who_is_where(split, "patient").axes
+    labels = [label.get_text() for label in axis.get_xticklabels()]
+    assert labels and all("W…" in label and len(label) <= 46 for label in labels)
+
+
 def test_the_forest_shows_every_model_with_its_interval(run, baseline):
     table = comparison_all(run, baseline)
     table.loc[table["model"] == "inceptionv3", "weights"] = "random"

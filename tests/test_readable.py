@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from cytology.leakage import PROTOCOLS
-from cytology.readable import PROTOCOL_TITLE, number, readable, title, word
+from cytology.readable import PROTOCOL_TITLE, gaps, number, readable, title, word
 
 
 def cells(page):
@@ -23,6 +23,15 @@ def test_a_reader_sees_titles_and_numbers_with_their_intervals():
         *("MobileNetV2", "0.812\n(0.745 to 0.870)", "&lt; 0.001", "40"),
         *("&lt;b&gt;", "–", "0.250", "7"),
     ]
+
+
+def test_what_is_missing_is_said_with_its_reason():
+    table = pd.DataFrame({"precision": [0.5, np.nan], "recall": [0.5, 1.0], "note": ["", ""]})
+    assert cells(readable(table, "precision note").to_html())[-2:] == ["0.500", "–"]
+    assert gaps(table, ["recall", "note"]) == "" != gaps(table, ["precision"])
+    table["recall_low"] = [np.nan, 0.3]
+    said = "No precision: nothing called malignant. A number without an interval: groups too few or"
+    assert said in readable(table, "precision recall").to_html()
 
 
 def test_numbers_stand_right_and_words_left():

@@ -17,7 +17,7 @@ from test_run_all import FIRST, record_of, start, started, write_notebook
 from cytology import headless, provenance, series
 from cytology.journal import LOCK, sole_run
 from cytology.networks import NETWORKS
-from cytology.settings import PROJECT_ROOT, InputError
+from cytology.settings import PROJECT_ROOT, InputError, open_run
 from cytology.tables import UNFINISHED, WRITTEN_BY, written_by
 
 sys.path.insert(0, str(PROJECT_ROOT))
@@ -284,6 +284,63 @@ def test_what_a_killed_run_left_half_written_is_cleared_away(tmp_path):
     assert names == {"tables", "whole.csv", LOCK}
 
 
+# ------------------------------------------------------------------------ links
+
+
+@pytest.fixture
+def victim(tmp_path):
+    """A folder of somebody's, to which a stranger's run folder leads."""
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "comparison.csv").write_text("mine")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("link", "target"),
+    [
+        (LOCK, "comparison.csv"),
+        (LOCK, "not there"),
+        ("tables", ""),
+        ("figures", "not there"),
+        ("run.json", "comparison.csv"),
+        ("grid/seed1/tables", ""),
+    ],
+)
+def test_a_run_folder_with_a_link_out_of_it_is_refused(project, execution, victim, link, target):
+    path = project / "outputs" / "quick" / link
+    path.parent.mkdir(parents=True)
+    path.symlink_to(victim / target)
+    if link == "run.json":
+        (victim / target).write_text("{}")
+    before = {each.name: each.read_text() for each in victim.iterdir()}
+    done = start(project)
+    assert done.code == 2 and len(done.err.splitlines()) == 1 and not execution
+    assert "holds a link that leads out of it" in done.err and str(victim) in done.err
+    with pytest.raises(InputError, match=f"leads out of it, {link} to"):
+        open_run(project / "outputs" / "quick", 0)
+    assert {each.name: each.read_text() for each in victim.iterdir()} == before
+
+
+def test_a_link_within_the_run_folder_is_none_of_these(project, execution):
+    run = project / "outputs" / "quick"
+    (run / "tables").mkdir(parents=True)
+    (run / "best").symlink_to(run / "tables")
+    (run / "loop").symlink_to("loop")
+    assert start(project).code == 0
+
+
+def test_a_link_in_place_of_the_lock_is_told(project, execution):
+    run = project / "outputs" / "quick"
+    again(project, execution)
+    (run / LOCK).unlink()
+    (run / LOCK).symlink_to("run.json")
+    before = (run / "run.json").read_text()
+    done = start(project)
+    assert done.code == 1 and done.err.count("\n") == 1 and "a link stands in its place" in done.err
+    assert (run / "run.json").read_text() == before
+
+
 # ------------------------------------------------------------------------ kills
 
 SLOW = """
@@ -404,7 +461,7 @@ def test_a_run_folder_that_cannot_be_written_ends_with_1(project, execution, mon
     def full(path):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("cytology.tables.tempfile.mkstemp", lambda **_: full(None))
+    monkeypatch.setattr("cytology.tables.new_beside", full)
     done = start(project)
     assert done.code == 1 and "the disk is full" in done.err and len(done.err.splitlines()) == 1
 
@@ -429,6 +486,34 @@ def test_a_number_that_moved_is_named(project, execution):
     assert done.code == 1
     assert "1 of 4 tables differ" in done.out and "manifest.csv, image_id, 4: 4, then 3" in done.out
     assert (run / "verification.csv").is_file()
+
+
+@pytest.mark.parametrize("is_link", [False, True])
+def test_verify_removes_no_folder_that_it_did_not_make(project, execution, tmp_path, is_link):
+    again(project, execution)
+    run, mine = project / "outputs" / "quick", tmp_path / "mine"
+    other = run.with_name("quick-verification")
+    (mine if is_link else other).mkdir()
+    if is_link:
+        other.symlink_to(mine)
+    (other / "thesis.txt").write_text("three years")
+    execution.clear()
+    done = start(project, "--verify", str(run))
+    assert done.code == 2 and len(done.err.splitlines()) == 1 and not execution
+    assert "was not made by --verify" in done.err
+    assert [path.name for path in other.iterdir()] == ["thesis.txt"]
+
+
+def test_verify_removes_what_an_earlier_one_left(project, execution):
+    again(project, execution)
+    run = project / "outputs" / "quick"
+    (run / "manifest.csv").write_text("image_id\n4\n")
+    assert start(project, "--verify", str(run)).code == 1
+    left = run.with_name("quick-verification")
+    assert (left / "manifest.csv").is_file()
+    (left / "old.csv").write_text("image_id\n")
+    assert start(project, "--verify", str(run)).code == 1
+    assert (left / "manifest.csv").is_file() and not (left / "old.csv").exists()
 
 
 @pytest.mark.parametrize("make", [lambda run: None, lambda run: (run / "run.json").write_text("{")])

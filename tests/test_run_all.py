@@ -446,6 +446,30 @@ def test_a_run_goes_on_with_its_own_parameters(project, started):
     assert "-p seed 7" in record["command"] and "-p folds 6" in record["command"]
 
 
+def test_what_a_run_folder_brings_along_is_told(project, started, tmp_path):
+    """The paths and addresses of its `run.json`, which may be a stranger's."""
+    run, new = project / "outputs" / "quick", tmp_path / "new images"
+    new.mkdir()
+    assert "NOTE" not in start(project, "-p", "images", str(new)).out
+    told = f"NOTE: taken from run.json: images={str(new)!r}\n"
+    assert told in start(project, "--run-dir", str(run)).out
+    assert told in start(project, "--verify", str(run)).out
+    assert "NOTE" not in start(project, "-p", "images", "").out
+    assert "NOTE" not in start(project).out
+
+
+def test_of_what_is_brought_along_paths_and_addresses_are_told():
+    stored = {"run_dir": "/run", "data": "breakhis", "address": "https://evil.example/a\x1b[2J.gz"}
+    stored |= {"images": "", "patients_csv": "/p.csv", "seed": 5, "weights": "random"}
+    told = series.taken_over(series.Project(), "quick", stored, {"weights": "random"})
+    address = r"'https://evil.example/a\x1b[2J.gz'"
+    assert told == (
+        f"NOTE: taken from run.json: address={address}, data='breakhis', patients_csv='/p.csv'"
+    )
+    profile = series.profile_parameters(series.Project(), "quick", {"data": "", "weights": ""})
+    assert series.taken_over(series.Project(), "quick", profile, {}) == ""
+
+
 def test_what_failed_protects_nothing(project, monkeypatch):
     failure = headless.Failure("ValueError", "no", "1/0")
     result = headless.Result("failed", 0.1, 1, failure)

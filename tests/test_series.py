@@ -45,13 +45,14 @@ if "TRACE" in os.environ:
 """
 
 
-def run_all(*arguments, **environment):
+def run_all(*arguments, umask=-1, **environment):
     """Run the series as a user would, without a terminal and with ImageNet out of reach."""
     return subprocess.run(
         [sys.executable, str(PROJECT_ROOT / "run_all.py"), "--profile", "smoke", *arguments],
         capture_output=True,
         text=True,
         encoding="utf-8",
+        umask=umask,
         env=os.environ | {"PYTHONIOENCODING": "utf-8"} | environment,
     )
 
@@ -70,6 +71,22 @@ def smoke(tmp_path_factory):
     done = run_all("--run-dir", str(run), "-p", "weights", "random", "--jobs", "2", **traced)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout, run
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no umask")
+@pytest.mark.parametrize("mask", [0o077, 0o002])
+def test_the_users_mask_is_seen_in_every_file(tmp_path, mask):
+    home = tmp_path / "home"
+    places = {"CYTOLOGY_HOME": str(home), "CYTOLOGY_CACHE": str(home / "cache")}
+    more = ("--only", "01", "02", "03", "-p", "write_files", "true", "--run-dir", str(home / "run"))
+    done = run_all(*more, umask=mask, **places)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = {path: path.stat().st_mode & 0o777 for path in [home, *home.rglob("*")]}
+    allowed = {path: (0o777 if path.is_dir() else 0o666) & ~mask for path in found}
+    assert found == allowed
+    names = {path.name for path in found}
+    assert {"run.json", "report.html", ".lock", "inspected.sqlite", "sample.csv"} <= names
 
 
 def test_every_notebook_ran(smoke):

@@ -314,6 +314,16 @@ def test_what_cannot_be_shared_is_told_in_a_sentence(tmp_path, options, told):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.skipif(os.name == "nt", reason="links need rights on Windows")
+def test_a_run_with_a_link_to_somewhere_else_is_not_shared(odd, tmp_path):
+    (tmp_path / "private.csv").write_text("diary\n1\n")
+    (odd / "tables" / "cost.csv").unlink(missing_ok=True)
+    (odd / "tables" / "cost.csv").symlink_to(tmp_path / "private.csv")
+    with pytest.raises(InputError, match="a link that leads out of it, tables.cost.csv"):
+        share(odd, tmp_path / "copy")
+    assert not (tmp_path / "copy").exists()
+
+
 def test_only_an_empty_folder_elsewhere_is_written_to(odd, tmp_path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("mine")

@@ -13,7 +13,7 @@ from PIL import Image
 from cytology import sources
 from cytology.breakhis import SUBTYPES, slides
 from cytology.fnac import PATCHES
-from cytology.settings import InputError
+from cytology.settings import InputError, file_hash
 from cytology.sources import PUBLISHED, published
 
 # Spanhol et al. 2016: benign and malignant images a magnification.
@@ -209,9 +209,11 @@ def test_an_archive_is_unpacked_once_and_then_used(breakhis, tmp_path, monkeypat
     archive, data = pack(breakhis, tmp_path / "mine.tar.gz"), tmp_path / "data"
     first = published("breakhis", archive=str(archive), folder=data)
     assert len(first.images) == 7909 and first.root == data / "breakhis"
+    assert first.source.endswith(f" The archive's SHA-256: {file_hash(archive)}.")
     monkeypatch.setattr(sources, "unpack", None)  # neither this nor the next unpacks again
     published("breakhis", archive=str(archive), folder=data, magnification="40X")
-    published("breakhis", folder=data, magnification="40X")
+    again = published("breakhis", folder=data, magnification="40X")
+    assert again.source == first.source, "also when the archive is gone"
     other = tmp_path / "other.tar.gz"
     other.write_bytes(b"another archive")
     with pytest.raises(InputError, match="holds images that are not from .*other.tar.gz"):
@@ -375,6 +377,16 @@ def test_fnac_without_metadata_or_patches(fnac):
     shutil.rmtree(top / "patches" / "12B2P")
     shutil.rmtree(top / "patches" / "13B3M")
     with pytest.raises(InputError, match="has no patches/<slide>/II and patches/<slide>/V"):
+        published("fnac", archive=str(fnac))
+
+
+@pytest.mark.parametrize("what", ["patient_id", "wsi_file_stem", "study_site", "stain_type"])
+def test_fnac_metadata_that_are_formulas_are_refused(fnac, small_fnac, what):
+    path = fnac / "breast-cytology-main" / "metadata" / "master_metadata.csv"
+    table = pd.read_csv(path, dtype=str)
+    table.loc[1, what] = "=1+1"
+    table.to_csv(path, index=False)
+    with pytest.raises(InputError, match="master_metadata.csv, row 3: the .* is called '=1.1'"):
         published("fnac", archive=str(fnac))
 
 

@@ -1,13 +1,17 @@
 """Tables are written whole or not at all, and come back as they were."""
 
 import errno
+import os
 
 import pandas as pd
 import pytest
 
+from cytology.inspection import memory
 from cytology.settings import InputError, MachineError
 from cytology.tables import (
     fitting,
+    folder_written_whole,
+    lock_file,
     read_json,
     read_table,
     require,
@@ -35,7 +39,28 @@ def test_the_new_file_appears_only_when_it_is_complete(tmp_path):
         assert temporary.name.endswith(".weights.h5")
     assert path.read_text() == "new"
     assert list(path.parent.iterdir()) == [path]
-    assert path.stat().st_mode & 0o444 == 0o444
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no umask")
+@pytest.mark.parametrize("mask", [0o077, 0o002, 0o022])
+def test_files_get_what_the_users_mask_allows(tmp_path, mask):
+    before = os.umask(mask)
+    try:
+        write_json(tmp_path / "run", "split.json", {})
+        (tmp_path / "run" / "old.csv").touch(0o600)
+        write_table(tmp_path / "run", "old.csv", pd.DataFrame({"image_id": ["1"]}))
+        with folder_written_whole(tmp_path / "run" / "exports") as new:
+            (new / "model.tflite").touch()
+        for _ in range(2):  # also a lock that is there
+            with lock_file(tmp_path / "run" / ".lock"):
+                pass
+        memory(tmp_path / "run" / "inspected.sqlite").close()
+    finally:
+        os.umask(before)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "run").rglob("*")}
+    assert modes.pop("exports") == (tmp_path / "run").stat().st_mode & 0o777 == 0o777 & ~mask
+    names = ("split.json", "old.csv", "model.tflite", ".lock", "inspected.sqlite")
+    assert modes == dict.fromkeys(names, 0o666 & ~mask)
 
 
 @pytest.mark.parametrize("named", [None, "", "beside", "new/deep.h5"])
@@ -121,3 +146,18 @@ def test_a_missing_file_names_the_notebook_that_writes_it(tmp_path, name, notebo
         f"{name} is missing in {tmp_path}: run notebook {notebook} first "
         f"(with run_dir = {str(tmp_path)!r})."
     )
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+1", "@a", "\tx", "-x", "-1|x", "a;=1", "a\n=1"])
+def test_no_table_holds_a_formula(tmp_path, text):
+    table = pd.DataFrame({"image_id": ["B/1.png", "B/2.png"], "note": ["", text]})
+    with pytest.raises(InputError, match="t.csv is not written: .* column note is a formula"):
+        write_table(tmp_path, "t.csv", table)
+    assert not list(tmp_path.iterdir())
+
+
+def test_numbers_and_plain_words_are_no_formulas(tmp_path):
+    values = [-1.5, "-1.5", "-5 to 3", "a-b", "1+1=2", "a; b", None]
+    table = pd.DataFrame({"value": pd.Series(values, dtype=object), "x": -1.0})
+    write_table(tmp_path, "t.csv", table)
+    assert len(pd.read_csv(tmp_path / "t.csv")) == len(values)

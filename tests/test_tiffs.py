@@ -9,8 +9,8 @@ import pytest
 import tifffile
 from PIL import Image
 
-from cytology import image_kinds
-from cytology.images import UnreadableImage, read_image
+from cytology import image_kinds, tiffs
+from cytology.images import UnreadableImage, how_converted, read_image
 
 
 def tiff(values, **options):
@@ -385,3 +385,21 @@ def test_palettes_and_cmyk_stay_with_pillow(smear):
     turned[274] = 6
     image, _ = read_image(pillows(smear(1).convert("P"), exif=turned))
     assert image.size == (48, 64)
+
+
+def test_a_tiff_of_very_many_frames_is_refused_and_not_counted(smear, monkeypatch):
+    pages = of_pages(*[(np.asarray(smear(seed)), {}) for seed in range(12)])
+    assert how_converted(pages) == "12 frames: only the first is used"
+    monkeypatch.setattr(tiffs, "MOST_FRAMES", 10)
+    with pytest.raises(UnreadableImage, match="^more than 10 frames: save it as one RGB picture$"):
+        how_converted(pages)
+
+
+def test_raw_pixels_of_many_bytes_are_refused_before_they_are_decoded(smear, monkeypatch):
+    content = tiff(deep(smear(1)).astype(np.float64), photometric="rgb")
+    raw = 64 * 48 * 3 * 8
+    monkeypatch.setattr(tiffs, "MOST_BYTES", raw)
+    how_converted(content)
+    monkeypatch.setattr(tiffs, "MOST_BYTES", raw - 1)
+    with pytest.raises(UnreadableImage, match=f"^{raw:,} bytes of pixels: at most {raw - 1:,}"):
+        how_converted(content)

@@ -39,7 +39,7 @@ Imports point one way, downwards in this list:
 ``inference``              a trained model on new images: answer, or refer to a pathologist
 ``new_images``             which images: a folder, an archive, a list
 ``neighbours``             nearest images in feature space, images unlike any, the map
-``loading``                a model file opened with care
+``loading``                the numbers of a model file, and nothing else of it
 ``fine_tuning``            the whole network, or what comes after a cut
 ``checkpoints``            a training that was broken off goes on after its last whole epoch
 ``training``               heads on frozen features, saved models

@@ -2,6 +2,7 @@
 
     python -m cytology.address                                      # shows it
     python -m cytology.address https://github.com/you/your-fork     # changes it everywhere
+    python -m cytology.address --check                              # fails while it is nobody's
 
 Badges and the setup cell of each notebook must name it, since they are read before any code of the
 project is there.
@@ -14,9 +15,12 @@ from pathlib import Path
 from cytology import streams
 from cytology.settings import PROJECT_ROOT, InputError
 from cytology.tables import written_whole
+from cytology.wording import some
 
 LINE = re.compile(r'^Repository = "https://github\.com/([\w.-]+/[\w.-]+)"$', re.MULTILINE)
 PLACES = ("pyproject.toml", "README.md", "CONTRIBUTING.md", "CITATION.cff", "notebooks/*.ipynb")
+PLACES += ("docs/*.md",)
+NOBODY = re.compile(r"github(?:\.com)?/OWNER/")
 
 
 def published_at(root: Path = PROJECT_ROOT) -> str:
@@ -46,11 +50,29 @@ def publish_at(address: str, root: Path = PROJECT_ROOT) -> list[Path]:
     return changed
 
 
+def check_published(root: Path = PROJECT_ROOT) -> None:
+    """`InputError` if a file still names OWNER, whose account anybody may take.
+
+    Readers clone and run what lies at that address.
+    """
+    texts = {path: path.read_text("utf-8") for place in PLACES for path in sorted(root.glob(place))}
+    found = [path.relative_to(root).as_posix() for path in texts if NOBODY.search(texts[path])]
+    if found:
+        raise InputError(
+            f"The project has no address yet: {some(found)} would send readers to the account "
+            "OWNER, which is not ours. Run `python -m cytology.address` with the true address "
+            "before a release."
+        )
+
+
 def main(arguments: list[str]) -> int:
     """The command line; returns the exit code."""
     try:
-        for path in publish_at(arguments[0]) if arguments else ():
-            print("written:", path.relative_to(PROJECT_ROOT).as_posix())
+        if arguments == ["--check"]:
+            check_published()
+        elif arguments:
+            for path in publish_at(arguments[0]):
+                print("written:", path.relative_to(PROJECT_ROOT).as_posix())
     except InputError as refusal:
         print(refusal, file=sys.stderr)
         return 2

@@ -1,11 +1,12 @@
 """Large archives: a broken download goes on where it broke, and a set is unpacked whole or not.
 
 An archive comes from the internet: nothing that it names may lie outside its folder, and what it
-says about its size is checked against the disk.
+says about its size is checked against the disk, and against what an archive of images can hold.
 """
 
 import gzip
 import http.client
+import itertools
 import json
 import re
 import shutil
@@ -22,7 +23,14 @@ from lzma import LZMAError
 from pathlib import Path, PureWindowsPath
 from typing import BinaryIO, NamedTuple
 
-from cytology.settings import InputError, is_one_line, progress, short
+from cytology.settings import (
+    MOST_FOLDERS,
+    InputError,
+    file_hash,
+    is_one_line,
+    progress,
+    short,
+)
 from cytology.tables import write_json
 
 BLOCK = 1 << 20
@@ -30,12 +38,17 @@ MEGABYTE = 1_000_000
 PROBE_SECONDS = 5.0
 STALL_SECONDS = 60.0
 USABLE_SHARE_OF_FREE_DISK = 0.9
+# Images hardly compress: what unpacks to more than this many times its size, and a GB, is a bomb.
+MOST_TIMES, MOST_BYTES = 50, 1_000_000_000
+MOST_MEMBERS = 200_000
+MOST_HEADER = 1_000_000  # bytes; of a tar's extended header, which `tarfile` reads at once
 MARK = ".unpacked-from.txt"
 # Names that Windows gives to devices, whatever follows a dot, and ends of names that it drops.
 RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?$|.*[ .]$", re.IGNORECASE)
 DAMAGE = (
     *(tarfile.TarError, zipfile.BadZipFile, zlib.error, LZMAError, gzip.BadGzipFile),
     *(EOFError, NotImplementedError),  # NotImplementedError: a compression that zipfile lacks
+    *(ValueError, OverflowError, RecursionError, MemoryError),  # headers with senseless numbers
 )
 
 
@@ -195,8 +208,9 @@ def unpack(archive: Path, folder: Path) -> None:
 
     Everything goes to a temporary folder beside `folder` first and is renamed at the end: a
     failure leaves nothing. The format is told by the content, not by the name. Raises `InputError`
-    with the member's name for links, devices and names that lead outside, and for an archive that
-    is damaged, incomplete, a web page, or larger than nine tenths of the free disk.
+    with the member's name for links, devices, sparse files and names that lead outside, and for an
+    archive that is damaged, incomplete, a web page, larger than nine tenths of the free disk, or
+    unpacks to more bytes or files than a set of images has.
     """
     if folder.is_dir() and not any(folder.iterdir()):
         folder.rmdir()
@@ -211,22 +225,28 @@ def unpack(archive: Path, folder: Path) -> None:
         try:
             with archive.open("rb") as raw:
                 _unpack_members(_members(raw, archive), raw, archive, whole)
+        except InputError:  # which is a ValueError, too
+            raise
         except DAMAGE as error:
             raise InputError(_damaged(archive, error)) from None
         except OSError as error:
             raise InputError(f"{archive} cannot be unpacked to {folder}: {error}.") from None
-        (whole / MARK).write_text(mark(archive), encoding="utf-8")
+        (whole / MARK).write_text(f"{mark(archive)}\n{file_hash(archive)}", encoding="utf-8")
         whole.replace(folder)
 
 
 def mark(archive: Path) -> str:
-    """What tells an archive from another: its name and size. `unpack` leaves it in the folder."""
+    """What tells an archive from another soon: its name and size.
+
+    `unpack` leaves it in the folder, and the archive's SHA-256 in a second line.
+    """
     return f"{archive.name} {archive.stat().st_size}"
 
 
-def unpacked_from(folder: Path) -> str:
-    """The mark of the archive that `folder` was unpacked from; empty if it was not."""
-    return (folder / MARK).read_text("utf-8") if (folder / MARK).is_file() else ""
+def unpacked_from(folder: Path) -> tuple[str, str]:
+    """Mark and SHA-256 of the archive that `folder` was unpacked from; empty if it was not."""
+    lines = (folder / MARK).read_text("utf-8").splitlines() if (folder / MARK).is_file() else []
+    return tuple((*lines, "", "")[:2])
 
 
 def _damaged(archive: Path, error: BaseException) -> str:
@@ -240,6 +260,7 @@ def _unpack_members(members: Iterator[Member], raw: BinaryIO, archive: Path, who
         room = shutil.disk_usage(whole).free * USABLE_SHARE_OF_FREE_DISK
         for member in members:
             total += member.size
+            _check_size(total, archive)
             if total > room:
                 raise InputError(
                     f"{archive.name} unpacks to more than the {room / MEGABYTE:,.0f} MB that the "
@@ -256,6 +277,26 @@ def _unpack_members(members: Iterator[Member], raw: BinaryIO, archive: Path, who
             bar.update(max(0, raw.tell() // MEGABYTE - bar.n))
 
 
+def _check_size(total: int, archive: Path) -> None:
+    """`InputError` if an archive unpacks to more bytes than its own size lets one expect."""
+    most = MOST_TIMES * archive.stat().st_size + MOST_BYTES
+    if total > most:
+        raise InputError(
+            f"{archive.name} is not unpacked: it would become more than {most / MEGABYTE:,.0f} MB, "
+            f"{MOST_TIMES} times its size and more, which no images do; get the archive from its "
+            "official page."
+        )
+
+
+def _check_number(members: int, archive: Path) -> None:
+    """`InputError` if an archive has more members than a set of images has files and folders."""
+    if members > MOST_MEMBERS:
+        raise InputError(
+            f"{archive.name} is not unpacked: it has more than {MOST_MEMBERS:,} members; unpack it "
+            "yourself and name the folder."
+        )
+
+
 def _inside(folder: Path, name: str, archive: Path) -> Path:
     """Where a member belongs. Read as Windows reads it, which knows every kind of separator."""
     path = PureWindowsPath(name)
@@ -268,6 +309,11 @@ def _inside(folder: Path, name: str, archive: Path) -> Path:
         raise InputError(
             f"{archive.name} is not unpacked: its member {name!r} has a name that Windows cannot "
             "have, or a line break in it; rename it and pack it again."
+        )
+    if len(path.parts) > MOST_FOLDERS:
+        raise InputError(
+            f"{archive.name} is not unpacked: its member {name[:60]!r}... lies in more than "
+            f"{MOST_FOLDERS} folders; pack it again with fewer."
         )
     return folder.joinpath(*path.parts)
 
@@ -303,10 +349,27 @@ def _members(raw: BinaryIO, archive: Path) -> Iterator[Member]:
     return _tar_members(raw, archive)
 
 
+class CheckedHeader(tarfile.TarInfo):
+    """A header of a tar whose size is looked at before `tarfile` reads or skips so many bytes."""
+
+    def _proc_member(self, tar: tarfile.TarFile) -> tarfile.TarInfo:
+        # `tarfile` names this method as the one for subclasses to override.
+        if self.size < 0 or (self.type in EXTENDED and self.size > MOST_HEADER):
+            raise tarfile.ReadError(f"a header of {self.size:,} bytes")
+        return super()._proc_member(tar)
+
+
+EXTENDED = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
+EXTENDED += (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
+
+
 def _tar_members(raw: BinaryIO, archive: Path) -> Iterator[Member]:
-    with tarfile.open(fileobj=raw, mode="r:*") as tar:
-        for member in tar:
-            if member.isfile():
+    with tarfile.open(fileobj=raw, mode="r:*", tarinfo=CheckedHeader) as tar:
+        for number, member in enumerate(tar, start=1):
+            _check_number(number, archive)
+            if member.issparse():
+                _refuse(member.name, archive, "a sparse file")
+            elif member.isfile():
                 yield Member(member.name, member.size, tar.extractfile(member))
             elif not member.isdir():
                 _refuse(member.name, archive)
@@ -315,11 +378,13 @@ def _tar_members(raw: BinaryIO, archive: Path) -> Iterator[Member]:
         if tar.fileobj.tell() < tar.offset + tarfile.BLOCKSIZE:
             raise EOFError("the end is missing")
         while tar.fileobj.read(BLOCK):
-            pass
+            _check_size(tar.fileobj.tell(), archive)
 
 
 def _zip_members(raw: BinaryIO, archive: Path) -> Iterator[Member]:
     with zipfile.ZipFile(raw) as packed:
+        _check_number(len(packed.infolist()), archive)
+        _check_apart(packed.infolist(), archive)
         for member in packed.infolist():
             kind = member.external_attr >> 28  # the type of a Unix file: 8 a file, 4 a folder
             if member.flag_bits & 1:
@@ -331,8 +396,16 @@ def _zip_members(raw: BinaryIO, archive: Path) -> Iterator[Member]:
                     yield Member(member.filename, member.file_size, content)
 
 
-def _refuse(name: str, archive: Path) -> None:
+def _check_apart(members: list[zipfile.ZipInfo], archive: Path) -> None:
+    """`InputError` if two members share bytes: so a small file becomes many large ones."""
+    ordered = sorted(members, key=lambda member: member.header_offset)
+    for one, other in itertools.pairwise(ordered):
+        if one.header_offset + zipfile.sizeFileHeader + one.compress_size > other.header_offset:
+            _refuse(other.filename, archive, f"inside of {one.filename!r}")
+
+
+def _refuse(name: str, archive: Path, what: str = "a link or a device, no file") -> None:
     raise InputError(
-        f"{archive.name} is not unpacked: its member {name!r} is a link or a device, no file; "
-        "get the archive from its official page."
+        f"{archive.name} is not unpacked: its member {name!r} is {what}; get the archive from its "
+        "official page."
     )

@@ -58,20 +58,20 @@ def start_keras():
         os.environ.pop(f"KERAS_{limit}", None)
     try:
         import keras
-    except ValueError as error:
-        if "` configuration." not in str(error):
+    except (AssertionError, ValueError) as error:  # Keras 3.13 only asserts, without a word
+        if str(error) and "` configuration." not in str(error):
             raise
         home = os.environ.get("KERAS_HOME", "~/.keras")
         raise InputError(
-            f"Keras refuses its keras.json in {home} ({error}): correct that file or remove it."
+            f"Keras refuses its keras.json in {home} ({str(error) or 'one of its values'}): "
+            "correct that file or remove it."
         ) from error
     keras.config.set_image_data_format("channels_last")
     keras.config.set_floatx("float32")
     keras.config.set_epsilon(1e-7)
     keras.config.set_dtype_policy("float32")
-    for name in ("set_max_epochs", "set_max_steps_per_epoch"):
-        if hasattr(keras.config, name):  # Keras 3.10 knows no such limits
-            getattr(keras.config, name)(None)
+    keras.config.set_max_epochs(None)
+    keras.config.set_max_steps_per_epoch(None)
     return keras
 
 

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from filelock import FileLock
 from PIL import Image
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
@@ -20,7 +19,7 @@ from cytology.masks import FEW_COLOURS
 from cytology.sample import HASHED, draw_sample, is_whole
 from cytology.settings import HOME, InputError, composed, plural, progress, resolve, short
 from cytology.sources import PUBLISHED, published
-from cytology.tables import fitting, read_json
+from cytology.tables import fitting, lock_file, read_json
 from cytology.wording import counted, some
 
 MANIFEST_COLUMNS = ["image_id", "label", "patient", "slide", "group", "width", "height"]
@@ -36,7 +35,7 @@ def sample(images: int, patients: int) -> Listing:
     root = HOME / "data" / f"sample-{images}-images-{patients}-patients"
     root.parent.mkdir(parents=True, exist_ok=True)
     # Of two runs that find none at the same moment one draws, and the other waits.
-    with FileLock(root.with_name(f".{root.name}.lock")):
+    with lock_file(root.with_name(f".{root.name}.lock")):
         if not is_whole(root):
             with progress(None, "drawing the sample", images) as bar:
                 draw_sample(
@@ -54,6 +53,7 @@ def load(
     patients_csv: str = "",
     sample_images: int = 320,
     sample_patients: int = 24,
+    follow_links: bool = False,
     **of_published,
 ) -> Listing:
     """The images that `data` names: `sample`, a published set, or a folder.
@@ -68,7 +68,7 @@ def load(
         return sample(sample_images, sample_patients)
     if data in PUBLISHED:
         return published(data, **of_published)
-    return folder(resolve(data), classes, patient_pattern, patients_csv)
+    return folder(resolve(data), classes, patient_pattern, patients_csv, follow_links)
 
 
 def named(data: str) -> str:

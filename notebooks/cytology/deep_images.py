@@ -62,7 +62,8 @@ def eight_bits(
     if has_alpha:
         scale(pixels[..., -1:], 0, opaque, result[..., -1:])
     mode = ("L" if channels < 3 else "RGB") + ("" if not has_alpha else "Aa"[premultiplied])
-    return Image.frombytes(mode, (width, height), result), notes
+    # Without a copy where Pillow keeps pixels like this.
+    return Image.frombuffer(mode, (width, height), result, "raw", mode, 0, 1), notes
 
 
 def said(value: float) -> str:

@@ -24,7 +24,6 @@ METHODS = ("gradcam", "hirescam")
 
 def last_map(model: keras.Model) -> str:
     """The layer whose maps are averaged into the pooled features: the last that knows where."""
-    # By its shape: with half precision, older minors of Keras 3 put a cast before the pooling.
     return [layer.name for layer in model.layers if len(layer.output.shape) == 4][-1]
 
 

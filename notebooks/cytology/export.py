@@ -4,7 +4,6 @@ Each takes raw RGB and gives the logit, as the network does; what else a user mu
 `export.json` beside them. `exported` runs the files and holds them against the network.
 """
 
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -72,13 +71,14 @@ def export(
     """
     name = model.name
     beside = description(run, about)
-    model = in_float32(model)
+    whole, model = model, in_float32(model)
     folder = run / "exports" / name
     with folder_written_whole(folder) as new:
         for each in progress(formats, f"exporting {name}", unit="format"):
             path = new / FILES[each]
             if each == "keras":
-                shutil.copyfile(run / name / "model.keras", path)
+                # No copy of the run's file: in a stranger's the layers may be others than ours.
+                whole.save(path)
             elif each == "h5":
                 with quietly():
                     model.save(path)

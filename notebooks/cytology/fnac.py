@@ -14,6 +14,7 @@ from cytology.folders import (
     image_files,
     refusals,
 )
+from cytology.patients import check_names
 from cytology.settings import InputError, composed, normalized
 from cytology.wording import some
 
@@ -90,6 +91,8 @@ def _fnac_metadata(root: Path) -> pd.DataFrame:
             f"{', '.join(table.columns)}."
         )
     found = {what: table[name].map(normalized) for what, name in columns.items() if name}
+    for what, names in found.items():
+        check_names(names, (f"{path}, row {number + 2}: the {what}" for number in names.index))
     slides_of = (
         pd.DataFrame(found).reindex(columns=list(FNAC_COLUMNS), fill_value="").drop_duplicates()
     )

@@ -23,7 +23,14 @@ from cytology.classes import (
 from cytology.image_kinds import kind_of_file
 from cytology.masks import MASK_FOLDER, masks_by_name
 from cytology.patients import add_patients_from_csv, add_patients_from_pattern, unit_of
-from cytology.settings import InputError, is_one_line, resolve
+from cytology.settings import (
+    MOST_FOLDERS,
+    InputError,
+    is_formula,
+    is_one_line,
+    printable,
+    resolve,
+)
 
 # Files with these suffixes are taken for images, whether they can be read or not.
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".dib", ".tif", ".tiff"}
@@ -32,6 +39,7 @@ OTHER_IMAGES = set(
     ".dcm .dicom .svs .ndpi .scn .mrxs .vms .bif .czi .lif .nd2 .vsi .oib .oif .oir .lsm .stk .dm3 "
     ".raw .cr2 .cr3 .nef .arw .dng .orf .rw2 .raf".split()
 )
+PREVIEWS = {".mrxs"}  # a JPEG of the whole slide, whose data lie in a folder beside it
 # Files with these suffixes are none; of all others the first bytes decide.
 NEVER_IMAGES = set(
     ".csv .tsv .txt .md .json .xml .html .yaml .yml .db .ini .log .xlsx .xls .doc .docx .pdf .dat "
@@ -69,19 +77,24 @@ class Listing:
 
 
 def folder(
-    root: Path, classes: str = "", patient_pattern: str = "", patients_csv: str = ""
+    root: Path,
+    classes: str = "",
+    patient_pattern: str = "",
+    patients_csv: str = "",
+    follow_links: bool = False,
 ) -> Listing:
     """A folder of one's own.
 
     The class of an image is the folder on its path that is named like a class, whatever the
     letter case. Patients come from `patients_csv` or else from `patient_pattern`; an image that
-    neither knows has an empty patient. Masks are left out, images in other folders are `unseen`.
+    neither knows has an empty patient. Masks are left out, and with `follow_links` false what
+    links lead to outside of the folder; images in other folders are `unseen`.
     Raises `InputError` with the path for anything that cannot be used.
     """
     if not root.is_dir():
         raise InputError(f"There is no folder {root}: check the parameter `data`.")
     names = parse_classes(classes)
-    ids, refused = images_below(root)
+    ids, refused = images_below(root, follow_links)
     listing = pd.DataFrame({"image_id": ids}, dtype=str)
     listing["label"] = [class_of(image_id, names) for image_id in ids]
     other = listing[listing["label"] == ""].reset_index(drop=True)
@@ -107,12 +120,12 @@ def folder(
     )
 
 
-def images_below(root: Path) -> tuple[list[str], pd.DataFrame]:
+def images_below(root: Path, follow_links: bool = False) -> tuple[list[str], pd.DataFrame]:
     """The images below `root`: sorted ids, and rows of `REFUSED` for what is left out.
 
     What looks like an image is one until it is opened: by its suffix, or by its first bytes.
     """
-    files, refused = find_files(root)
+    files, refused = find_files(root, follow_links)
     rows = [(id_of(path, root), "", reason, "") for path, reason in refused.items()]
     found = []
     for path in files:
@@ -123,11 +136,13 @@ def images_below(root: Path) -> tuple[list[str], pd.DataFrame]:
         except OSError as error:
             rows.append((image_id, "", f"cannot be read: {error.strerror}", ""))
             continue
-        if is_one_line(path.relative_to(root).as_posix()):
-            found.append(image_id)
-        else:
-            reason = "a name that is not UTF-8 or has a line break: rename the file or its folder"
+        reason = why_no_id(path.relative_to(root).as_posix())
+        if path.suffix.lower() in PREVIEWS:
+            reason = reason or "only the preview of a slide: export images from it"
+        if reason:
             rows.append((image_id, "", reason, ""))
+        else:
+            found.append(image_id)
     for mask, image in masks_by_name(found).items():
         reason = f"a mask of {image}, by its name" if image else MASK_FOLDER
         rows.append((mask, "", reason, image))
@@ -136,12 +151,23 @@ def images_below(root: Path) -> tuple[list[str], pd.DataFrame]:
 
 
 def id_of(path: Path, root: Path) -> str:
-    """The posix path below `root`; bytes that are no UTF-8, and line breaks, as `\\xfc`, `\\n`."""
-    name = path.relative_to(root).as_posix()
-    if is_one_line(name):
-        return name
-    name = os.fsencode(name).decode("utf-8", "backslashreplace")
-    return "".join(c if is_one_line(c) else c.encode("unicode_escape").decode() for c in name)
+    """The posix path below `root`, `printable`."""
+    return printable(path.relative_to(root).as_posix())
+
+
+def why_no_id(path: str) -> str:
+    """Why a posix path cannot name an image in tables; empty if it can.
+
+    Folders count each: they become patients, slides and categories.
+    """
+    if not is_one_line(path):
+        return "a name that is not UTF-8 or has a line break: rename the file or its folder"
+    if any(map(is_formula, [path, *path.split("/")[:-1]])):
+        return (
+            "a name that begins with =, +, @ or - like the formula of a spreadsheet: rename the "
+            "file or its folder"
+        )
+    return ""
 
 
 def looks_like_an_image(path: Path) -> bool:
@@ -152,30 +178,52 @@ def looks_like_an_image(path: Path) -> bool:
     return suffix not in NEVER_IMAGES and kind_of_file(path) != ""
 
 
-def find_files(root: Path) -> tuple[list[Path], dict[Path, str]]:
+def find_files(root: Path, follow_links: bool = False) -> tuple[list[Path], dict[Path, str]]:
     """All files below `root`, and what looked like images and is none, with the reason.
 
-    Hidden files and folders are passed over. Links are followed, but no folder is entered twice:
-    a link to its own parent ends there, and is named.
+    Hidden files and folders are passed over. Links are followed, out of `root` only with
+    `follow_links`; no folder is entered twice, so a link to its own parent ends there. What is not
+    followed is named.
     """
-    files, refused, seen = [], {}, set()
+    files, refused, seen, home = [], {}, set(), Path(os.path.realpath(root))
 
     def note(error: OSError) -> None:
         refused[Path(error.filename)] = f"cannot be opened: {error.strerror}"
 
     for place, folders, names in os.walk(root, followlinks=True, onerror=note):
-        real = os.path.realpath(place)
+        real, depth = Path(os.path.realpath(place)), len(Path(place).relative_to(root).parts)
+        reason = "" if follow_links else leads_out(real, home)
         if real in seen:
+            reason = "a link to a folder that was read already"
+        elif depth > MOST_FOLDERS:
+            reason = f"in more than {MOST_FOLDERS} folders: not read"
+        if reason:
             folders.clear()
-            refused[Path(place)] = "a link to a folder that was read already"
+            refused[Path(place)] = reason
             continue
         seen.add(real)
         folders[:] = sorted(f for f in folders if not f.startswith("."))
         for name in folders:
             if Path(name).suffix.lower() in IMAGE_SUFFIXES:
                 refused[Path(place, name)] = "a folder that is named like an image"
-        files += (Path(place, name) for name in sorted(names) if not name.startswith("."))
+        for path in (Path(place, name) for name in sorted(names) if not name.startswith(".")):
+            is_followed = follow_links or not path.is_symlink()
+            reason = "" if is_followed else leads_out(Path(os.path.realpath(path)), home)
+            if reason:
+                refused[path] = reason
+            else:
+                files.append(path)
     return files, refused
+
+
+def leads_out(real: Path, home: Path) -> str:
+    """Why a link to `real` is not followed; empty if it leads to a place below `home`."""
+    if real.is_relative_to(home):
+        return ""
+    return (
+        f"a link to {printable(str(real))}, outside the data folder: not followed; name that place "
+        "itself, or set `follow_links` in notebook 01"
+    )
 
 
 # --------------------------------------------------- for the published sets

@@ -15,6 +15,8 @@ MOST_PIXELS = Image.MAX_IMAGE_PIXELS  # 89 million, Pillow's limit; a slide scan
 # A blank picture takes a byte for some hundred pixels. Small ones are decoded whatever they claim.
 PIXELS_A_BYTE = 1000
 FEW_PIXELS = 4_000_000
+MOST_BYTES = 8 * MOST_PIXELS  # of raw pixels: four channels of 16 bits
+MOST_FILE_BYTES = 2 * MOST_BYTES  # of a file, which is read whole
 
 # Matched in this order. ISO media files (HEIC, AVIF) name their brand first, then compatible ones.
 SIGNATURES = {
@@ -72,6 +74,14 @@ def refusal(kind: str) -> str:
     """Why an image of a `kind` that is not in `READ` is not read, and what to do."""
     article = "an" if kind[0] in "AEIOU" else "a"
     return f"{article} {kind} image: save it as PNG or TIFF"
+
+
+def check_file(path: Path) -> None:
+    """Raise `UnreadableImage` for what is no regular file, or is too large to be read whole."""
+    if path.exists() and not path.is_file():
+        raise UnreadableImage("a pipe or a device, no file")  # reading it might never end
+    if path.exists() and (size := path.stat().st_size) > MOST_FILE_BYTES:
+        raise UnreadableImage(f"a file of {size:,} bytes: at most {MOST_FILE_BYTES:,} are read")
 
 
 def check_pixels(pixels: int, size: int) -> None:

@@ -22,10 +22,20 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from cytology import deep_images, image_kinds, tiffs
 from cytology.deep_images import read_png, turned
-from cytology.image_kinds import HEAD_BYTES, READ, UnreadableImage, check_pixels, kind_of, refusal
+from cytology.image_kinds import (
+    HEAD_BYTES,
+    READ,
+    UnreadableImage,
+    check_file,
+    check_pixels,
+    kind_of,
+    refusal,
+)
+from cytology.settings import printable
 from cytology.store import digest
 from cytology.tiffs import ORIENTATION, read_tiff
 
+MOST_LETTERS_OF_A_REASON = 200
 # Python's way to hold warnings back is not made for several threads at once.
 WARNINGS = threading.Lock()
 # Of everything that decides how a file becomes pixels: caches of pictures depend on it.
@@ -83,6 +93,8 @@ def opened(source) -> Iterator[Image.Image]:
 def stream(source) -> Iterator[tuple[BinaryIO, int]]:
     """The bytes of a file (path or bytes) and their number; any error is `UnreadableImage`."""
     try:
+        if not isinstance(source, bytes):
+            check_file(Path(source))
         with BytesIO(source) if isinstance(source, bytes) else Path(source).open("rb") as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(0)
@@ -94,7 +106,9 @@ def stream(source) -> Iterator[tuple[BinaryIO, int]]:
     except Exception as error:
         # Readers run into whatever a broken header leads them to: OSError, SyntaxError,
         # ValueError, TypeError, struct.error, ... (tests/test_fuzz.py). All mean the same.
-        raise UnreadableImage(f"damaged: {error or type(error).__name__}") from None
+        # What a library quotes of the file stands in tables, too.
+        why = " ".join(str(error).split())[:MOST_LETTERS_OF_A_REASON] or type(error).__name__
+        raise UnreadableImage(printable(f"damaged: {why}")) from None
 
 
 @contextlib.contextmanager
@@ -134,14 +148,15 @@ def with_pillow(file: BinaryIO, size: int, is_deep_png: bool) -> tuple[Image.Ima
         exif, told = exif_of(image)
         notes += told
         image.load()  # a TIFF warns of its EXIF block here, unless that was read before
-        if is_deep_png:
-            file.seek(0)
-            image, told = read_png(file.read())
-            notes += told
-        elif image.mode not in ("RGB", "L", "P", "RGBA", "LA", "La", "1"):
+        if not is_deep_png and image.mode not in ("RGB", "L", "P", "RGBA", "LA", "La", "1"):
             notes.append(f"{image.mode}: converted to RGB")
-        # Pillow turned a TIFF as it loaded it, and took the mark away.
-        return turned(image, exif.get(ORIENTATION)), notes
+    if is_deep_png:
+        del image  # its pixels, cut to 8 bits, would take memory beside the others
+        file.seek(0)
+        image, told = read_png(file.read())
+        notes += told
+    # Pillow turned a TIFF as it loaded it, and took the mark away.
+    return turned(image, exif.get(ORIENTATION)), notes
 
 
 def exif_of(image: Image.Image) -> tuple[Image.Exif, list[str]]:
@@ -169,11 +184,13 @@ def on_white(image: Image.Image) -> tuple[Image.Image, list[str]]:
             return image.convert("RGB"), []
     if image.mode == "La":  # premultiplied grey, which Pillow turns into nothing else
         image = image.convert("LA")
-    image = image.convert("RGBA")
+    if image.mode != "RGBA":
+        image = image.convert("RGBA")
     least, most = image.getchannel("A").getextrema()
     if least == 255:
         return image.convert("RGB"), []
     if most == 0:
         return image.convert("RGB"), ["alpha is 0 everywhere: ignored"]
-    white = Image.new("RGBA", image.size, "white")
-    return Image.alpha_composite(white, image).convert("RGB"), ["transparent: laid on white"]
+    white = Image.new("RGB", image.size, "white")
+    white.paste(image, mask=image.getchannel("A"))
+    return white, ["transparent: laid on white"]

@@ -195,13 +195,13 @@ def refer(
 ) -> pd.DataFrame:
     """The table with `refer`, whether a pathologist must see the image, and `refer_why`.
 
-    Because it could not be read, is unlike all training images, or lies nearer to the threshold
+    Because it has no prediction, is unlike all training images, or lies nearer to the threshold
     than `least_margin`, in calibrated logits (`locked.least_margin`); `every`: because the run
     knows no class for images like these.
     """
     margin = (table["logit"] - decision.threshold_logit).abs() / decision.temperature
     reasons = [
-        ("could not be read", table["logit"].isna()),
+        ("no prediction", table["logit"].isna()),
         ("of neither class", pd.Series(every, index=table.index)),
         ("unlike all training images", table["unlike_training"].astype(bool)),
         ("too near the threshold", margin < least_margin),

@@ -98,7 +98,7 @@ def memory(path: Path, seconds: float = 60) -> sqlite3.Connection:
 
     Another process may keep it busy for so many `seconds`.
     """
-    store = sqlite3.connect(path, timeout=seconds)
+    store = connect(path, seconds)
     try:
         damage = store.execute("PRAGMA quick_check").fetchone()[0]
     except sqlite3.OperationalError:
@@ -109,9 +109,16 @@ def memory(path: Path, seconds: float = 60) -> sqlite3.Connection:
         print(f"{path} is damaged ({damage.splitlines()[0]}): the images are inspected again.")
         store.close()
         path.unlink()
-        store = sqlite3.connect(path, timeout=seconds)
+        store = connect(path, seconds)
     store.execute(f"CREATE TABLE IF NOT EXISTS {TABLE} (key TEXT PRIMARY KEY, found, discs, crc)")
     return store
+
+
+def connect(path: Path, seconds: float) -> sqlite3.Connection:
+    """The data base at `path`; a new file gets what the user's mask allows, which SQLite cuts."""
+    if not path.exists():
+        path.touch()
+    return sqlite3.connect(path, timeout=seconds)
 
 
 def recall(store: sqlite3.Connection, names: list[str]) -> dict[str, dict]:

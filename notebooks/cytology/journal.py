@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from cytology import provenance
 from cytology.grid import make_run
@@ -17,6 +17,7 @@ from cytology.settings import (
     InputError,
     cores,
     git_state,
+    refuse_links_out,
     short,
     versions,
 )
@@ -25,6 +26,7 @@ from cytology.tables import (
     FORGOTTEN_SECONDS,
     VERIFICATION,
     disk_errors_told,
+    lock_file,
     remove_unfinished,
     write_json,
 )
@@ -38,11 +40,12 @@ def sole_run(run: Path) -> Iterator[None]:
     """Keep other runs out of a run folder, and clear away what a killed one left half written.
 
     The system itself frees the lock when the process ends, however it ends. Raises `InputError`
-    if another run is at work there.
+    if another run is at work there, or a link leads out of the folder.
     """
-    lock = FileLock(run / LOCK)
     with disk_errors_told(run / LOCK):
         run.mkdir(parents=True, exist_ok=True)
+        refuse_links_out(run)
+        lock = lock_file(run / LOCK)
         try:
             lock.acquire(timeout=0)
         except Timeout:

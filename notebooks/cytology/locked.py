@@ -88,7 +88,7 @@ def calibrations(run: Path) -> pd.DataFrame:
                 about |= {"temperature": calibrator.temperature, "judged_on": on}
                 about["note"] = calibrator.unfitted
                 found = metrics_with_intervals(part, names=OF_PROBABILITIES)
-                if calibrator.steps and calibration.is_surely_wrong(part):
+                if method == "isotonic" and calibration.is_surely_wrong(part):
                     found |= dict.fromkeys(("loss", "loss_low", "loss_high"), np.nan)
                     about["note"] = "no log loss: a probability of 0 or 1 is wrong"
                 rows.append(about | found)

@@ -13,7 +13,7 @@ from cytology.caveats import caveats
 from cytology.discreet import cut, each_text, facts, name_of
 from cytology.known_failures import known_failures
 from cytology.predictions import trained
-from cytology.readable import NOTHING, capital, gaps, interval, is_empty, is_number, number, title
+from cytology.readable import NOTHING, bounded, capital, gaps, is_empty, is_number, title
 from cytology.settings import NETWORK_TITLE, file_hash, plural, versions
 from cytology.tables import (
     TRAINING_NOTEBOOKS,
@@ -246,8 +246,7 @@ def cell(row: pd.Series, name: str, column: pd.Series) -> str:
         return "yes" if value else "**no**"
     if pd.isna(value):
         return NOTHING
-    bounds = interval(row, name, column)
-    return text(number(value, column) + (f" ({bounds})" if bounds else ""))
+    return text(bounded(row, name, column))
 
 
 def text(value) -> str:

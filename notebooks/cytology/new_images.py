@@ -1,16 +1,25 @@
 """Images to predict: a folder, an archive or a list; with classes and patients where known."""
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
 
-from cytology.archives import unpack
+from cytology.archives import MEGABYTE, unpack
 from cytology.classes import class_of, parse_classes
 from cytology.datasets import image_root
-from cytology.folders import find_files, images_below
+from cytology.folders import find_files, images_below, why_no_id
 from cytology.patients import add_patients_from_csv, add_patients_from_pattern, unit_of
-from cytology.settings import CACHE, InputError, as_on_disk, file_hash, resolve
+from cytology.settings import (
+    CACHE,
+    InputError,
+    as_on_disk,
+    file_hash,
+    printable,
+    resolve,
+    short,
+)
 from cytology.splitting import read_split
 from cytology.spreadsheets import read_spreadsheet, text_of
 from cytology.store import is_sound, keep_checksum
@@ -104,6 +113,11 @@ def found_images(path: Path) -> tuple[Path, list[str], pd.DataFrame]:
         if not is_sound(folder):
             unpack(path, folder)
             keep_checksum(folder)
+            size = sum(each.stat().st_size for each in folder.rglob("*") if each.is_file())
+            print(
+                f"NOTE: {path.name} was unpacked to {short(folder)} ({size / MEGABYTE:,.1f} MB): "
+                "delete that folder when you need it no more."
+            )
         return folder, *images_in(folder, path)
     if path.suffix.lower() in LISTS:
         return path.parent, *those_there(path.parent, listed(path))
@@ -129,18 +143,25 @@ def images_in(folder: Path, given: Path) -> tuple[list[str], pd.DataFrame]:
 
 
 def those_there(folder: Path, names: list[str]) -> tuple[list[str], pd.DataFrame]:
-    """Of listed paths those that are files below `folder`; of the others that there is no such.
+    """Of listed paths those that are files, from `folder` on; of the others the reason.
 
     A name is found as the disk has it, whatever Unicode form the list is written in.
     """
     found, refused = [], []
     for name in names:
+        if name.startswith("//"):  # Windows would log in there, with the user's name
+            refused.append(
+                (printable(name), "a path on another computer: copy the file to this one")
+            )
+            continue
         path = as_on_disk(folder / name)
-        if path.exists():
-            below = path.is_relative_to(folder)
-            found.append(path.relative_to(folder).as_posix() if below else str(path))
+        below = path.is_relative_to(folder)
+        image_id = path.relative_to(folder).as_posix() if below else str(path)
+        reason = why_no_id(image_id) if os.path.exists(path) else "no such file"
+        if reason:
+            refused.append((printable(name), reason))
         else:
-            refused.append((name, "no such file"))
+            found.append(image_id)
     return list(dict.fromkeys(found)), pd.DataFrame(refused, columns=["image_id", "reason"])
 
 

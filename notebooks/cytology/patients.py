@@ -4,17 +4,35 @@ Names are compared in Unicode's composed form, without blanks around them: the s
 written in two ways by two systems (`settings.normalized`).
 """
 
+import json
 import re
+import subprocess
+import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
 
-from cytology.settings import InputError, composed, normalized
+from cytology.settings import InputError, composed, is_formula, normalized
 from cytology.spreadsheets import read_spreadsheet
 from cytology.wording import counted, some
 
 READ_COLUMNS = ("image", "patient", "slide")
 LABEL_COLUMNS = ("label", "class", "diagnosis")
+MOST_LETTERS = 200  # of a patient's name: a lost quotation mark makes one of a whole file
+PATTERN_SECONDS = 20
+# Python cannot stop its own search, and some patterns take longer than the universe is old. A line
+# for each path, so that the parent knows at which one it was.
+SEARCH = """
+import json, re, sys
+pattern, paths = json.load(sys.stdin)
+for path in paths:
+    match = re.search(pattern, path)
+    print(json.dumps(match and [match[1]]), flush=True)
+"""
+
+
+# --------------------------------------------------------------------- pattern
 
 
 def add_patients_from_pattern(
@@ -23,7 +41,7 @@ def add_patients_from_pattern(
     """Fill `patient` with the first group of `pattern`, searched in each image's path."""
     try:
         expression = re.compile(composed(pattern))
-    except re.error as error:
+    except (re.error, OverflowError, RecursionError) as error:
         raise InputError(
             f"Parameter `{parameter}` {pattern!r} is no regular expression: {error}."
         ) from None
@@ -32,14 +50,56 @@ def add_patients_from_pattern(
             f"Parameter `{parameter}` {pattern!r} has no group: put the part that is the "
             "patient in parentheses, like '(patient\\d+)_'."
         )
-    matches = [expression.search(composed(image_id)) for image_id in listing["image_id"]]
+    matches = searched(expression.pattern, listing["image_id"].map(composed).tolist(), parameter)
     if not any(matches):
         raise InputError(
             f"Parameter `{parameter}` {pattern!r} matches no image path; a path looks like "
             f"{listing['image_id'].iloc[0]!r}."
         )
-    patients = [normalized((match and match.group(1)) or "") for match in matches]
+    patients = [normalized((match and match[0]) or "") for match in matches]
+    check_names(
+        patients,
+        (
+            f"Parameter `{parameter}`: the patient in {image_id!r}"
+            for image_id in listing["image_id"]
+        ),
+    )
     return listing.assign(patient=patients)
+
+
+def searched(pattern: str, paths: list[str], parameter: str) -> list[list[str | None] | None]:
+    """For each path None, or a list with what the first group of `pattern` matched.
+
+    Another process searches: `InputError` if it does not end within `PATTERN_SECONDS`.
+    """
+    command = [sys.executable, "-IS", "-c", SEARCH]
+    given = json.dumps([pattern, paths]).encode()
+    try:
+        done = subprocess.run(
+            command, input=given, stdout=subprocess.PIPE, check=True, timeout=PATTERN_SECONDS
+        )
+    except subprocess.TimeoutExpired as error:
+        path = paths[(error.stdout or b"").count(b"\n")]
+        raise InputError(
+            f"Parameter `{parameter}` {pattern!r} was stopped after {PATTERN_SECONDS} seconds, at "
+            f"the path {path!r}: write it without a repeat inside of a repeat."
+        ) from None
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def check_names(names: Iterable[str], places: Iterable[str]) -> None:
+    """`InputError` for a patient or slide that no table or figure can hold, with its place."""
+    for name, place in zip(names, places, strict=True):
+        if len(name) > MOST_LETTERS:
+            raise InputError(
+                f"{place} has a name of {len(name):,} letters, {name[:30]!r}...: at most "
+                f"{MOST_LETTERS} are taken; perhaps a quotation mark is lost."
+            )
+        if is_formula(name):
+            raise InputError(
+                f"{place} is called {name!r}, which a spreadsheet takes for a formula: use a name "
+                "that does not begin with =, +, @ or -, or none."
+            )
 
 
 def unit_of(patient_pattern: str) -> str:
@@ -48,6 +108,9 @@ def unit_of(patient_pattern: str) -> str:
         return "patient"
     names = {number: name for name, number in re.compile(patient_pattern).groupindex.items()}
     return names.get(1, "patient").replace("_", " ")
+
+
+# ------------------------------------------------------------------------- CSV
 
 
 def add_patients_from_csv(
@@ -97,6 +160,9 @@ def read_table_of_patients(path: Path, parameter: str) -> pd.DataFrame:
             f"{path} has {counted(len(nameless), 'row', 'rows')} with a patient and no image, the "
             f"first of {nameless['patient'].iloc[0]!r}: name the image in each row."
         )
+    for column in ("patient", "slide"):
+        places = (f"{path}, row {number}: the {column}" for number in table.index)
+        check_names(table[column], places)
     # As Windows writes paths, and as `find` does.
     table["image"] = table["image"].str.replace("\\", "/").str.removeprefix("./")
     return table[table["image"] != ""].reset_index(drop=True)

@@ -10,7 +10,8 @@ from scipy.fft import dctn
 
 from cytology.augmentation import ORIENTATIONS, orient
 from cytology.copies import discs
-from cytology.images import UnreadableImage, read_image
+from cytology.image_kinds import UnreadableImage, check_file
+from cytology.images import read_image
 
 # Limits of a poor picture. `benchmarks/quality_limits.py`: all 837 Herlev, 58 UCSB and 320 sample
 # images keep them, and 1,177 of the 1,215 fail them when blurred by a fiftieth of their side.
@@ -72,10 +73,10 @@ def count_colours(image: Image.Image) -> int:
 
     A row after the other, since a photograph holds that many in its first ones.
     """
-    pixels = np.asarray(image).astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], np.uint32)
     seen = set()
-    for row in pixels:
-        seen.update(np.unique(row).tolist())
+    for row in np.asarray(image):
+        pixels = row.astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], np.uint32)
+        seen.update(np.unique(pixels).tolist())
         if len(seen) >= MOST_COLOURS:
             return MOST_COLOURS
     return len(seen)
@@ -89,16 +90,14 @@ def inspect_image(path: Path) -> dict:
     it, see `images.read_image`), `colours` (see `count_colours`) and `discs`, the bytes that
     `copies.find_copies` compares. The file's name does not matter, only its content.
     """
-    if path.exists() and not path.is_file():
-        return {"reason": "a pipe or a device, no file"}  # reading it might never end
     try:
+        check_file(path)
         content = path.read_bytes()
+        if not content:
+            return {"reason": "empty file"}
+        image, converted = read_image(content)
     except OSError as error:
         return {"reason": f"cannot be read: {error.strerror}"}
-    if not content:
-        return {"reason": "empty file"}
-    try:
-        image, converted = read_image(content)
     except UnreadableImage as error:
         return {"reason": str(error)}
     red, green, blue = np.asarray(image.resize((64, 64), Image.Resampling.BOX)).mean(axis=(0, 1))

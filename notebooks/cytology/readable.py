@@ -111,6 +111,12 @@ def interval(row: pd.Series, name: str, column: pd.Series) -> str:
     return f"{number(low, column)} to {number(high, column)}"
 
 
+def bounded(row: pd.Series, name: str, column: pd.Series, apart: str = " ") -> str:
+    """A number of a column with its interval, if it has one: `0.812 (0.745 to 0.870)`."""
+    bounds = interval(row, name, column)
+    return number(row[name], column) + (f"{apart}({bounds})" if bounds else "")
+
+
 def is_empty(column: pd.Series) -> bool:
     """Whether a column of a table with rows holds nothing at all."""
     return len(column) > 0 and bool((column.isna() | (column == "")).all())
@@ -123,8 +129,8 @@ def gaps(table: pd.DataFrame, columns) -> str:
     for name in (name for name in numbers if table[name].isna().any()):
         lacking.setdefault(WHY.get(name, "could not be computed"), []).append(heading(name))
     said = [f"No {', no '.join(names)}: {why}." for why, names in lacking.items()]
-    bounded = [name for name in numbers if f"{name}_low" in table]
-    if any((table[name].notna() & table[f"{name}_low"].isna()).any() for name in bounded):
+    known = [name for name in numbers if f"{name}_low" in table]
+    if any((table[name].notna() & table[f"{name}_low"].isna()).any() for name in known):
         said.append(f"A number without an interval: {TOO_FEW}.")
     return " ".join(said)
 
@@ -154,11 +160,7 @@ def readable(table: pd.DataFrame, columns: str) -> Styler:
         column = table[name]
         if is_number(column):
             numbers.append(heading(name))
-            bounds = [interval(row, name, column) for _, row in table.iterrows()]
-            shown[heading(name)] = [
-                number(value, column) + (f"\n({bound})" if bound else "")
-                for value, bound in zip(column, bounds, strict=True)
-            ]
+            shown[heading(name)] = [bounded(row, name, column, "\n") for _, row in table.iterrows()]
         else:
             shown[heading(name)] = [word(value, name) for value in column]
     aligned = {

@@ -242,6 +242,7 @@ class Plan:
     command: str
     points: tuple[GridPoint, ...] = ()  # the grid: trainings with other seeds, or a fold held out
     again: bool = False  # also what is finished and unchanged
+    taken: str = ""  # the paths and addresses that `run.json` brought along, in a sentence
 
     @property
     def run(self) -> Path:
@@ -323,13 +324,14 @@ def make_plan(
     run = Path(
         given.get("run_dir") or default_run(project, profile or DEFAULT_PROFILE, base, given)
     )
-    earlier = read_run(run)
+    earlier, taken = read_run(run), ""
     name = profile or earlier.get("profile") or DEFAULT_PROFILE
     if profile is None and earlier:
         if name != DEFAULT_PROFILE and (project.profiles / f"{name}.yaml").is_file():
             base = profile_parameters(project, name, defaults)
         stored = earlier.get("parameters", {})
         base = base | {key: stored[key] for key in base if key in stored}
+        taken = taken_over(project, name, stored, given)
     parameters = base | given | {"run_dir": str(run)}
     check_parameters(**{key: value for key, value in parameters.items() if key in PARAMETERS})
     if not parameters["data"]:
@@ -350,7 +352,7 @@ def make_plan(
     command = command_line(project, name, parameters, grid_options(parameters, {*points, *noted}))
     # With other parameters, --force redoes what depends on them; else everything.
     again = bool(start) or (force and not other)
-    return Plan(name, parameters, chosen, command, points, again)
+    return Plan(name, parameters, chosen, command, points, again, taken)
 
 
 def plan_again(project: Project, record: dict, run: Path) -> Plan:
@@ -363,7 +365,21 @@ def plan_again(project: Project, record: dict, run: Path) -> Plan:
     parameters = record["parameters"] | {"run_dir": str(run)}
     points = points_named(dict.fromkeys(name.split("/")[0] for name in record["grid"]))
     command = command_line(project, record["profile"], parameters, grid_options(parameters, points))
-    return Plan(record["profile"], parameters, notebooks, command, tuple(points))
+    taken = taken_over(project, record["profile"], record["parameters"], {})
+    return Plan(record["profile"], parameters, notebooks, command, tuple(points), taken=taken)
+
+
+def taken_over(project: Project, profile: str, stored: dict, given: dict) -> str:
+    """A sentence with the paths and addresses that a run takes from its `run.json`; may be empty.
+
+    The run folder may come from somebody else: one should see what is read, and from where it is
+    downloaded. What is `given` anew, or what the profile says too, is not told.
+    """
+    base = absolute_paths(read_profile_or_nothing(project, profile), project.home)
+    names = {*PATH_PARAMETERS, "address"} - {"run_dir", *given}
+    found = {name: stored[name] for name in sorted(names) if stored.get(name)}
+    told = [f"{name}={value!r}" for name, value in found.items() if value != base.get(name)]
+    return f"NOTE: taken from run.json: {', '.join(told)}" if told else ""
 
 
 def with_folds(given: dict, folds: int) -> dict:

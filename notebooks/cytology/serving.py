@@ -42,6 +42,8 @@ def save_for_serving(model: keras.Model, fit: str, folder: Path) -> None:
     owner = tf.Module()
     owner.variables_in_use = from_arrays.get_concrete_function().variables
     signatures = {"serving_default": from_arrays, "from_bytes": from_bytes}
+    for name in ("assets", "variables"):  # TensorFlow's own folders are closed to one's group
+        (folder / name).mkdir(parents=True)
     with quietly():
         tf.saved_model.save(owner, str(folder), signatures)
 

@@ -35,6 +35,7 @@ NETWORK_TITLE = {name: network.title for name, network in NETWORKS.items()}
 ARCHITECTURE_NAMES = tuple(NETWORKS)
 # What `data` may be beside a folder: the drawn sample, and published sets (see `sources`).
 DATA_WORDS = ("sample", "breakhis", "fnac", "fnac2019")
+MOST_FOLDERS = 100  # in one another: Python 3.11 makes and reads some hundred more, then gives up
 
 
 class InputError(ValueError):
@@ -101,6 +102,30 @@ def is_one_line(text: str) -> bool:
     return not any(unicodedata.category(character) in odd for character in text)
 
 
+# What a spreadsheet takes for a formula where a cell begins with it, also after a semicolon, at
+# which the Excel of many countries parts a line, and in the wide letters of Japan's. A minus before
+# a number is none, unless more follows that could call something.
+FORMULA = re.compile(
+    r"(?:^|[;\t\r\n])\s*(?:[=+@\uff0b\uff1d\uff20]|[-\uff0d](?!\d[^(|!]*$))|^[\t\r\n]"
+)
+
+
+def is_formula(text: str) -> bool:
+    """Whether a spreadsheet that opens a table with this text might compute or call something."""
+    return FORMULA.search(text) is not None
+
+
+def printable(text: str) -> str:
+    """Text that can stand in a message and in any table: what cannot is written `\\xfc`, `\\n`.
+
+    That are bytes that are no UTF-8, line breaks, and the first letter of a formula (`\\u003d`).
+    """
+    if not is_one_line(text):
+        text = os.fsencode(text).decode("utf-8", "backslashreplace")
+        text = "".join(c if is_one_line(c) else c.encode("unicode_escape").decode() for c in text)
+    return FORMULA.sub(lambda found: f"{found[0][:-1]}\\u{ord(found[0][-1]):04x}", text)
+
+
 def composed(text: str) -> str:
     """Text in Unicode's composed form (NFC).
 
@@ -121,6 +146,7 @@ PARAMETERS = {
     "classes": Rule("folder names of the classes, like 'normal=B, cancer=M'", str),
     "patient_pattern": Rule("regular expression; its first group is the patient", str),
     "patients_csv": Rule("CSV file with image,patient[,slide]", str),
+    "follow_links": Rule("also read what links in the data folder lead to outside of it", bool),
     "archive": Rule("archive or folder of a published set that you have already", str),
     "address": Rule("where to download a published set; empty: its official place", str),
     "magnification": Rule("of BreaKHis", str, choices=("all", "40X", "100X", "200X", "400X")),
@@ -235,11 +261,11 @@ def resolve(path, base: Path = HOME) -> Path:
 
 def as_on_disk(path: Path) -> Path:
     """An absolute path in the Unicode form of the disk, if there is one by that name in another."""
-    if path.exists():
+    if os.path.exists(path):  # False, and no error, for a name that is too long
         return path
     place = Path(path.anchor)
     for part in path.relative_to(place).parts:
-        if not (place / part).exists() and place.is_dir():
+        if not os.path.exists(place / part) and place.is_dir():
             same = (each for each in place.iterdir() if composed(each.name) == composed(part))
             place = next(same, place / part)
         else:
@@ -271,11 +297,34 @@ def open_run(run_dir, seed: int, **parameters) -> Path:
     """
     check_parameters(run_dir=str(run_dir), seed=seed, **parameters)
     run = resolve(run_dir)
+    refuse_links_out(run)
     for folder in ("tables", "figures"):
         (run / folder).mkdir(parents=True, exist_ok=True)
     random.seed(seed)
     np.random.seed(seed)
     return run
+
+
+def refuse_links_out(run: Path) -> None:
+    """`InputError` if a link below the folder `run` leads out of it.
+
+    A run folder that somebody sent may hold such links, and what a run writes would go there.
+    """
+    root = Path(os.path.realpath(run))
+    folders = [root]
+    while folders:
+        # A folder may not be there yet, or no more: others may be at work beside it.
+        with contextlib.suppress(FileNotFoundError), os.scandir(folders.pop()) as entries:
+            for entry in entries:
+                target = Path(os.path.realpath(entry)) if entry.is_symlink() else root
+                if not target.is_relative_to(root):
+                    raise InputError(
+                        f"The run folder {short(run)} holds a link that leads out of it, "
+                        f"{Path(entry).relative_to(root)} to {target}: remove the link, or choose "
+                        "another folder (run_dir)."
+                    )
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.path)
 
 
 def file_hash(path: Path) -> str:

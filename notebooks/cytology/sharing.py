@@ -28,7 +28,15 @@ from cytology.neighbours import read_reference, write_reference
 from cytology.predictions import fingerprint, trained
 from cytology.pseudonyms import KINDS, with_pseudonyms
 from cytology.report import write_report
-from cytology.settings import DATA_WORDS, PARAMETERS, InputError, composed, file_hash, short
+from cytology.settings import (
+    DATA_WORDS,
+    PARAMETERS,
+    InputError,
+    composed,
+    file_hash,
+    refuse_links_out,
+    short,
+)
 from cytology.tables import (
     NAMING,
     WRITTEN_BY,
@@ -62,6 +70,7 @@ def share(run: Path, folder: Path) -> list[str]:
     Raises `InputError` if there is no such run, if the folder holds anything, or if a name was
     found in the copy: then nothing stays of it.
     """
+    refuse_links_out(run)
     for name in ("run.json", "manifest.csv", "split.csv", "split.json"):
         require(run, name)
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):

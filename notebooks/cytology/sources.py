@@ -66,7 +66,10 @@ def published(
     root = _root(name, resolve(archive) if archive else None, address, Path(folder))
     listing = chosen.read(root, magnification)
     notes = chosen.caveats + listing.notes
-    return dataclasses.replace(listing, unit=chosen.unit, source=chosen.source, notes=notes)
+    seen = unpacked_from(root)[1]
+    # Whoever knows the authors' checksum can compare: no SHA-256 of theirs is known to us.
+    source = chosen.source + (f" The archive's SHA-256: {seen}." if seen else "")
+    return dataclasses.replace(listing, unit=chosen.unit, source=source, notes=notes)
 
 
 def _root(name: str, given: Path | None, address: str, folder: Path) -> Path:
@@ -77,7 +80,7 @@ def _root(name: str, given: Path | None, address: str, folder: Path) -> Path:
     if given is not None and not given.is_file():
         raise InputError(f"There is no file or folder {given}: check the parameter `archive`.")
     if place.is_dir() and any(place.iterdir()):
-        if given is not None and unpacked_from(place) != mark(given):
+        if given is not None and unpacked_from(place)[0] != mark(given):
             raise InputError(
                 f"{short(place)} holds images that are not from {given}: move that folder away, or "
                 "leave `archive` empty to use them."

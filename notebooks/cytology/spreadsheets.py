@@ -27,15 +27,16 @@ DECLARED = re.compile(r'"?sep=(.)"?[,;\t]*', re.IGNORECASE)
 def read_spreadsheet(path: Path, parameter: str) -> pd.DataFrame:
     """A CSV file as text: columns by their names in lower case, cells `normalized`.
 
-    Cells that are missing at the end of a row are empty.
+    Cells that are missing at the end of a row are empty; the index is the number of the row in the
+    file.
     `parameter` is what the user knows the file by. Raises `InputError` with the line for anything
     that is no table.
     """
-    lines = text_of(path, parameter)
+    lines, start = text_of(path, parameter), 2
     first, _, rest = lines.partition("\n")
     declared = DECLARED.fullmatch(first.strip())
     if declared:  # Excel's own line, which says how to read those that follow
-        lines, separator = rest, declared[1]
+        lines, separator, start = rest, declared[1], 3
     else:
         separator = max(SEPARATORS, key=first.count)
     try:
@@ -46,14 +47,16 @@ def read_spreadsheet(path: Path, parameter: str) -> pd.DataFrame:
     if not cells or not any(cells[0]):
         raise InputError(f"`{parameter}`: {path} has no names of columns in its first line.")
     header = [name.lower() for name in cells[0]]
-    for number, row in enumerate(cells[1:], start=2):
+    numbered = dict(enumerate(cells[1:], start))
+    for number, row in numbered.items():
         if any(row[len(header) :]):
             raise InputError(
                 f"`{parameter}`: {path} has {len(row)} cells in row {number}, and {len(header)} "
                 "names of columns in its first line."
             )
-    body = [(row + [""] * len(header))[: len(header)] for row in cells[1:] if any(row)]
-    return pd.DataFrame(body, columns=header, dtype=str)
+    numbered = {number: row for number, row in numbered.items() if any(row)}
+    body = [(row + [""] * len(header))[: len(header)] for row in numbered.values()]
+    return pd.DataFrame(body, index=list(numbered), columns=header, dtype=str)
 
 
 def text_of(path: Path, parameter: str) -> str:

@@ -46,9 +46,7 @@ def prepare() -> None:
     """Let whatever this process prints neither fail nor end it."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
-        if stream is None:  # closed from the start: `>&-`, or a program without a console
-            setattr(sys, name, open(os.devnull, "w"))
-        elif hasattr(stream, "reconfigure"):
+        if hasattr(stream, "reconfigure"):
             # A console that cannot write an umlaut shall show a question mark, not fail.
             stream.reconfigure(errors="replace")
             setattr(sys, name, Stream(stream))

@@ -10,7 +10,9 @@ import errno
 import hashlib
 import json
 import os
+import secrets
 import shutil
+import stat
 import tempfile
 import time
 import warnings
@@ -19,9 +21,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from filelock import FileLock
 
 from cytology.networks import NETWORKS
-from cytology.settings import InputError, MachineError, short
+from cytology.settings import InputError, MachineError, is_formula, printable, short
 from cytology.shapes import wrong
 
 UNFINISHED = ".unfinished-"  # what a file is called until it is whole
@@ -113,19 +116,35 @@ def written_whole(path):
     `MachineError` if the disk is full or cannot be written to.
     """
     path = Path(path)
-    suffix = "".join(path.suffixes)
     with disk_errors_told(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=UNFINISHED, suffix=suffix, dir=path.parent)
-        os.close(handle)
-    temporary = Path(name)
+        temporary = new_beside(path)
     try:
         with disk_errors_told(path):
             yield temporary
-            temporary.chmod(0o644)  # mkstemp's 0600 would lock out the people one shares a run with
             temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def new_beside(path: Path) -> Path:
+    """An empty, unfinished file beside `path` that nobody else has.
+
+    The system gives it the permissions that the user's mask (umask) allows. `tempfile` would keep
+    it from the people with whom one shares a run.
+    """
+    temporary = path.with_name(f"{UNFINISHED}{secrets.token_hex(8)}{''.join(path.suffixes)}")
+    temporary.touch(exist_ok=False)
+    return temporary
+
+
+def lock_file(path: Path) -> FileLock:
+    """A lock at `path`, a file with the permissions that the user's mask allows.
+
+    Without `mode` some versions of filelock choose them, and set them also where it was there.
+    """
+    path.touch()
+    return FileLock(path, mode=stat.S_IMODE(path.stat().st_mode))
 
 
 @contextlib.contextmanager
@@ -186,6 +205,8 @@ def why_not_written(error: Exception, path: Path) -> str | None:
         return "no permission"
     if number == errno.EROFS:
         return "the disk is read-only"
+    if number == errno.ELOOP:
+        return "a link stands in its place"
     if number == errno.ENAMETOOLONG:
         return "the name is too long"
     place = next(folder for folder in path.parents if folder.is_dir())
@@ -224,7 +245,16 @@ def require(run: Path, name: str) -> Path:
 
 
 def write_table(run: Path, name: str, table: pd.DataFrame) -> None:
-    """Write `table` to `run/name` as CSV (UTF-8, no index)."""
+    """Write `table` to `run/name` as CSV (UTF-8, no index).
+
+    `InputError` for text that a spreadsheet would run: names are refused where they come in.
+    """
+    for column, values in table.items():
+        for text in {value for value in values if isinstance(value, str) and is_formula(value)}:
+            raise InputError(
+                f"{name} is not written: to a spreadsheet {printable(text)[:60]} in its column "
+                f"{column} is a formula; rename it."
+            )
     with written_whole(run / name) as temporary:
         table.to_csv(temporary, index=False, lineterminator="\n")
 
@@ -297,17 +327,16 @@ def table_if_there(run: Path, name: str, **keys) -> pd.DataFrame:
 
 def write_json(run: Path, name: str, content: dict) -> None:
     """Write `content` to `run/name` as JSON."""
-    text = json.dumps(without_nan(content), indent=2, ensure_ascii=False, allow_nan=False)
-    write_text(run, name, text + "\n")
+    write_text(run, name, json.dumps(finite(content), indent=2, ensure_ascii=False) + "\n")
 
 
-def without_nan(content):
-    """JSON content with null where a number is missing: JSON knows no NaN."""
+def finite(content):
+    """Content with None where a number is not finite: JSON knows neither NaN nor infinity."""
     if isinstance(content, dict):
-        return {key: without_nan(value) for key, value in content.items()}
+        return {key: finite(value) for key, value in content.items()}
     if isinstance(content, list | tuple):
-        return [without_nan(value) for value in content]
-    return None if isinstance(content, float) and np.isnan(content) else content
+        return [finite(value) for value in content]
+    return None if isinstance(content, float) and not np.isfinite(content) else content
 
 
 def write_text(run: Path, name: str, text: str) -> None:

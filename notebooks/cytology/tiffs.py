@@ -15,7 +15,8 @@ import tifffile
 from PIL import Image
 
 from cytology.deep_images import eight_bits, turned
-from cytology.image_kinds import UnreadableImage, check_pixels
+from cytology.image_kinds import MOST_BYTES, UnreadableImage, check_pixels
+from cytology.settings import printable
 
 SAVE_AS_RGB = "save it as one RGB picture"
 # 8 bits or fewer, compressed in a way that all builds of Pillow know (none, CCITT, LZW, JPEG,
@@ -25,6 +26,7 @@ MIN_IS_WHITE, RGB, GREYS = 0, 2, (0, 1)  # values of the tag PhotometricInterpre
 SAMPLES = {0: 1, 1: 1, RGB: 3, 3: 1, 5: 4, 6: 3}  # of a pixel: grey, RGB, palette, CMYK, YCbCr
 PREMULTIPLIED, ALPHA = 1, (1, 2)  # values of the tag ExtraSamples
 ORIENTATION = 274
+MOST_FRAMES = 10_000  # finding them takes time that grows with the square of their number
 PRIMARIES = np.eye(3, dtype=int).tolist()
 
 
@@ -36,6 +38,7 @@ def read_tiff(file: BinaryIO, size: int) -> tuple[Image.Image | None, list[str]]
     """
     notes = []
     with errors_logged() as errors, tifffile.TiffFile(file, _multifile=False) as tiff:
+        check_frames(tiff)
         series = first_series(tiff.series)
         page, pages = series.keyframe, [series.keyframe]
         check_pixels(page.imagewidth * page.imagelength * page.imagedepth, size)
@@ -55,7 +58,17 @@ def read_tiff(file: BinaryIO, size: int) -> tuple[Image.Image | None, list[str]]
             return None, notes
         image, told = picture_of(pages, size)
     # What matters has surely raised an exception; a tag that cannot be read may not.
-    return image, notes + told + [f"damaged TIFF: {error}" for error in errors[:1]]
+    damage = [printable(f"damaged TIFF: {' '.join(error.split())[:200]}") for error in errors[:1]]
+    return image, notes + told + damage
+
+
+def check_frames(tiff: tifffile.TiffFile) -> None:
+    """Raise `UnreadableImage` for a TIFF of more pages than a picture has; it counts no further."""
+    try:
+        tiff.pages[MOST_FRAMES]
+    except IndexError:
+        return
+    raise UnreadableImage(f"more than {MOST_FRAMES:,} frames: {SAVE_AS_RGB}")
 
 
 def first_series(found: list) -> tifffile.TiffPageSeries:
@@ -167,6 +180,10 @@ def picture_of(pages: list, size: int) -> tuple[Image.Image, list[str]]:
         raise UnreadableImage(
             f"a TIFF of {name_of(page.photometric)} colours of {page.bitspersample} bits: "
             f"{SAVE_AS_RGB}"
+        )
+    if (raw := sum(each.nbytes for each in pages)) > MOST_BYTES:
+        raise UnreadableImage(
+            f"{raw:,} bytes of pixels: at most {MOST_BYTES:,} are read; save it as 8 or 16 bits"
         )
     for each in pages:
         check_whole(each, size)

@@ -5,7 +5,7 @@ The second run starts from the images, with a cache of its own. What must differ
 """
 
 import json
-import shutil
+import os
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -13,7 +13,15 @@ import pandas as pd
 
 from cytology.journal import now, read_run
 from cytology.settings import InputError, short
-from cytology.tables import TEXT, UNFINISHED, VERIFICATION, fitting, write_json, write_table
+from cytology.tables import (
+    TEXT,
+    UNFINISHED,
+    VERIFICATION,
+    fitting,
+    folder_written_whole,
+    write_json,
+    write_table,
+)
 
 # Times and where they were measured; sizes and hashes of files that hold the time of their making.
 MEASURES = (
@@ -34,13 +42,22 @@ MEASURED = {
 }
 NOT_COMPARED = ("run.json", "verification.*", "model_card.md", "inference/uploads/*", "cache/*")
 COLUMNS = ["file", "row", "column", "before", "after"]
+MARK = ".made-by-verify"  # in the folder of a second run, which alone may be removed
 
 
 def scratch(run: Path) -> Path:
-    """The folder of the second run; what an earlier verification left there is removed."""
+    """A new folder for the second run; one that an earlier verification left is removed.
+
+    Raises `InputError` if something else has its name.
+    """
     folder = run.with_name(fitting(run.name, "-verification"))
-    if folder.exists():
-        shutil.rmtree(folder)
+    if os.path.lexists(folder) and not (folder / MARK).is_file():
+        raise InputError(
+            f"--verify {short(run)}: {short(folder)}, where the second run would lie, was not made "
+            "by --verify and is left alone: rename it, or remove it."
+        )
+    with folder_written_whole(folder) as new:
+        (new / MARK).touch()
     return folder
 
 

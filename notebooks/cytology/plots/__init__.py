@@ -37,7 +37,7 @@ from cytology.plots.robustness import (
     domains_left_out,
     shifts,
 )
-from cytology.plots.style import CLASS_COLOUR, NETWORK_COLOUR, SPLIT_COLOUR
+from cytology.plots.style import CLASS_COLOUR, NETWORK_COLOUR, SPLIT_COLOUR, of_bounds
 from cytology.plots.training import confusions, learning_curves, who_is_where
 
 __all__ = [
@@ -73,6 +73,7 @@ __all__ = [
     "learning_curves",
     "lossy_changes",
     "neighbours",
+    "of_bounds",
     "orientations",
     "pad_or_stretch",
     "pair_differences",

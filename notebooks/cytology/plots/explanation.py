@@ -15,6 +15,7 @@ from cytology.explanation_checks import CHECKS
 from cytology.images import open_rgb
 from cytology.plots.style import CLASS_COLOUR, CLASS_NAME, GREY, NETWORK_COLOUR, WRONG, picture
 from cytology.settings import NETWORK_TITLE, plural
+from cytology.wording import shortened
 
 HEAT = plt.get_cmap("inferno")
 
@@ -224,7 +225,9 @@ def neighbours(root: Path, rows: pd.DataFrame, found: pd.DataFrame, unit: str) -
             axis.set_axis_off()
         for axis, (_, other) in zip(line[1:], near.iterrows(), strict=False):
             thumbnail = ImageOps.contain(open_rgb(root / other["neighbour"]), (320, 320))
-            title = f"{other['label']}, {other['group']}\ndistance {other['distance']:.0f}"
+            title = (
+                f"{other['label']}, {shortened(other['group'])}\ndistance {other['distance']:.0f}"
+            )
             picture(axis, thumbnail, title, CLASS_COLOUR[other["label"]])
     figure.suptitle(
         f"Mistakes, and what other {plural(unit)} lie nearest", x=0.01, ha="left", weight="bold"

@@ -12,6 +12,7 @@ from sklearn.metrics import confusion_matrix
 from cytology.images import open_rgb
 from cytology.plots.explanation import overlaid
 from cytology.plots.style import CLASS_COLOUR, CLASS_NAME, WRONG, grid, picture
+from cytology.wording import shortened
 
 
 def predicted_gallery(root: Path, rows: pd.DataFrame, columns: int = 6) -> Figure:
@@ -26,7 +27,7 @@ def predicted_gallery(root: Path, rows: pd.DataFrame, columns: int = 6) -> Figur
         if row["label"]:
             title += f"\ntrue {row['label']}{': wrong' if wrong else ''}"
         if "group" in row:
-            title += f"\n{row['group']}"
+            title += f"\n{shortened(row['group'])}"
         thumbnail = ImageOps.contain(open_rgb(root / row["image_id"]), (320, 320))
         picture(axis, thumbnail, title, CLASS_COLOUR[row["predicted"]])
         if wrong:

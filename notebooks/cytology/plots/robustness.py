@@ -18,6 +18,7 @@ from cytology.plots.style import (
 )
 from cytology.settings import NETWORK_TITLE, plural
 from cytology.shifts import NONE, SHIFTS, STRENGTHS, Smear, amount, shifted
+from cytology.wording import shortened
 
 WORDS = {"auc": "AUC", "loss": "log loss (nats)"}
 BINS = 5  # of the calibration curves, with equal counts
@@ -179,7 +180,7 @@ def domains_left_out(table: pd.DataFrame, unit: str) -> Figure:
         axis.set(title=NETWORK_TITLE[network], xlabel=f"AUC, 95 % by {unit}", xlim=(low, 1.03))
         axis.set_ylim(count - 0.5, -0.6)
     names = [
-        f"{row.column}: {row.left_out}\n{row.images} images, {row.groups} {plural(unit)}"
+        f"{row.column}: {shortened(row.left_out)}\n{row.images} images, {row.groups} {plural(unit)}"
         for row in rows.itertuples()
     ]
     axes[0][0].set_yticks(range(count), names)

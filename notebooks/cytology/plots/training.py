@@ -10,6 +10,7 @@ from sklearn.metrics import confusion_matrix
 
 from cytology.plots.style import SPLIT_COLOUR, grid
 from cytology.settings import plural
+from cytology.wording import shortened
 
 
 def who_is_where(split: pd.DataFrame, unit: str) -> Figure:
@@ -30,7 +31,7 @@ def who_is_where(split: pd.DataFrame, unit: str) -> Figure:
     if len(table) <= 40:
         axis.set_xticks(
             range(len(table)),
-            [f"{group} ({labels[group]})" for group in table.index],
+            [f"{shortened(group)} ({labels[group]})" for group in table.index],
             rotation=90,
             fontsize=8,
         )
