@@ -29,6 +29,8 @@ def facts(run: Path) -> tuple[dict, dict]:
     """
     record, dataset = json_if_there(run, "run.json"), json_if_there(run, "dataset.json")
     paths = paths_in(dataset) | paths_in(record) | {str(run): name_of(run)}
+    if record.get("command"):
+        record["command"] = cut(record["command"], paths, is_command=True)
     record, dataset = (each_text(part, lambda text: cut(text, paths)) for part in (record, dataset))
     if "notes" in dataset:
         files = {PureWindowsPath(path).name: told for path, told in paths.items()}
@@ -55,13 +57,18 @@ def is_absolute(text: str) -> bool:
     return PurePosixPath(text).is_absolute() or PureWindowsPath(text).is_absolute()
 
 
-def cut(text: str, paths: dict[str, str]) -> str:
-    """`text` with `paths` as they are told; and of any other path below a home folder no user."""
+def cut(text: str, paths: dict[str, str], is_command: bool = False) -> str:
+    """`text` with `paths` as they are told; and of any other path below a home folder no user.
+
+    In a command, what is told instead of a path is quoted for the shell.
+    """
     for path in sorted(paths, key=len, reverse=True):
-        # In a command a path may stand in quotation marks of the shell.
-        for whole, told in ((shlex.quote(path), shlex.quote(paths[path])), (path, paths[path])):
+        told = {path: paths[path]}
+        if is_command:
+            told |= {shlex.quote(path): shlex.quote(paths[path])}
+        for whole, instead in told.items():
             place = rf"(?<![\w/\\]){re.escape(whole)}(?!\w)"
-            text = re.sub(place, lambda _, to=told: to, text)
+            text = re.sub(place, lambda _, to=instead: to, text)
     text = text.replace(f"{Path.home()}/", "~/") if Path.home() != Path("/") else text
     return HOMES.sub("~", text)
 
