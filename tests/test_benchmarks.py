@@ -1,6 +1,7 @@
 """The benchmarks' helpers with ways that do nothing, and their command line; no TensorFlow."""
 
 import ast
+import gc
 import json
 import subprocess
 import sys
@@ -219,15 +220,16 @@ def test_the_figure_of_scale_has_memory_and_time(series):
 
 
 def test_peak_memory_sees_what_was_given_back():
+    gc.collect()  # what other tests left, and may give back meanwhile, is far less than the block
     before = scale.own_memory()
     with scale.PeakMemory() as memory:
-        block = np.ones(40 * 2**17)  # 40 MiB
+        block = np.ones(256 * 2**17)  # 256 MiB
         for _ in range(1000):  # until the thread has looked
-            if memory.peak > before + 30:
+            if memory.peak > before + 128:
                 break
             time.sleep(0.01)
         del block
-    assert memory.peak > before + 30
+    assert memory.peak > before + 128
 
 
 def test_too_few_images_for_scale_are_refused(tmp_path):
