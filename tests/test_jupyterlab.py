@@ -134,6 +134,8 @@ def open_notebook(page, server, name):
         request(f"{server}/api/sessions/{session['id']}", "DELETE")
     page.goto(f"{server}/lab/tree/{name}.ipynb?token={TOKEN}&reset")
     page.wait_for_selector(".jp-NotebookPanel .jp-CodeCell")
+    # Before there is a kernel, the page calls the missing one idle.
+    wait_for(lambda: request(f"{server}/api/sessions"), 60, lambda: "no kernel was started")
     page.wait_for_selector(".jp-NotebookPanel [data-status=idle]", state="attached")
 
 
