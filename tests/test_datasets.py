@@ -257,8 +257,8 @@ def test_a_given_split_and_what_crosses_it_are_said(tmp_path, smear, cache):
     assert said[:2] == [
         "This folder has a split of its own (train 8, test 9 images). It is not used: notebook 03 "
         "makes one.",
-        "Of the 9 images in its test, 3 have a copy, 1 has the patient in its train: a result on "
-        "that part would be too good.",
+        "Of the 9 images in its test, 3 have a copy in train, 1 shares a patient with train: a "
+        "result on that part would be too good.",
     ]
 
 

@@ -48,10 +48,10 @@ def test_what_crosses_into_train_is_counted():
     assert split_in_words(parts, "patient") == [
         "This folder has a split of its own (train 2, val 1, test 3 images). It is not used: "
         "notebook 03 makes one.",
-        "Of the 1 image in its val, none has a copy, a patient or a slide in its train, as far as "
-        "is known.",
-        "Of the 3 images in its test, 1 has a copy, 1 has the patient, 1 has the slide in its "
-        "train: a result on that part would be too good.",
+        "Of the 1 image in its val, none has a copy, a patient or a slide in train, as far as is "
+        "known.",
+        "Of the 3 images in its test, 1 has a copy in train, 1 shares a patient with train, "
+        "1 shares a slide with train: a result on that part would be too good.",
     ]
 
 

@@ -58,20 +58,15 @@ def split_in_words(parts: pd.DataFrame, unit: str) -> list[str]:
     ]
     for row in parts[parts["part"] != "train"].itertuples():
         of_part = f"Of the {counted(row.images, 'image', 'images')} in its {row.part}"
-        crossing = [
-            counted(number, f"has {what}", f"have {what}")
-            for number, what in (
-                (row.copies, "a copy"),
-                (row.patients, f"the {unit}"),
-                (row.slides, "the slide"),
+        crossing = [counted(row.copies, "has a copy in train", "have a copy in train")]
+        for number, what in ((row.patients, unit), (row.slides, "slide")):
+            crossing.append(
+                counted(number, f"shares a {what} with train", f"share a {what} with train")
             )
-            if number
-        ]
+        crossing = [each for each in crossing if not each.startswith("0 ")]
         said.append(
-            f"{of_part}, {', '.join(crossing)} in its train: a result on that part would be too "
-            "good."
+            f"{of_part}, {', '.join(crossing)}: a result on that part would be too good."
             if crossing
-            else f"{of_part}, none has a copy, a {unit} or a slide in its train, as far as is "
-            "known."
+            else f"{of_part}, none has a copy, a {unit} or a slide in train, as far as is known."
         )
     return said
