@@ -58,12 +58,10 @@ def split_in_words(parts: pd.DataFrame, unit: str) -> list[str]:
     ]
     for row in parts[parts["part"] != "train"].itertuples():
         of_part = f"Of the {counted(row.images, 'image', 'images')} in its {row.part}"
-        crossing = [counted(row.copies, "has a copy in train", "have a copy in train")]
+        shared = [(row.copies, "has a copy in train", "have a copy in train")]
         for number, what in ((row.patients, unit), (row.slides, "slide")):
-            crossing.append(
-                counted(number, f"shares a {what} with train", f"share a {what} with train")
-            )
-        crossing = [each for each in crossing if not each.startswith("0 ")]
+            shared.append((number, f"shares a {what} with train", f"share a {what} with train"))
+        crossing = [counted(*each) for each in shared if each[0]]
         said.append(
             f"{of_part}, {', '.join(crossing)}: a result on that part would be too good."
             if crossing
