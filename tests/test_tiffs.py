@@ -10,7 +10,7 @@ import tifffile
 from PIL import Image
 
 from cytology import image_kinds, tiffs
-from cytology.images import UnreadableImage, how_converted, read_image
+from cytology.images import UnreadableImage, read_image
 
 
 def tiff(values, **options):
@@ -389,17 +389,17 @@ def test_palettes_and_cmyk_stay_with_pillow(smear):
 
 def test_a_tiff_of_very_many_frames_is_refused_and_not_counted(smear, monkeypatch):
     pages = of_pages(*[(np.asarray(smear(seed)), {}) for seed in range(12)])
-    assert how_converted(pages) == "12 frames: only the first is used"
+    assert read_image(pages)[1] == "12 frames: only the first is used"
     monkeypatch.setattr(tiffs, "MOST_FRAMES", 10)
     with pytest.raises(UnreadableImage, match="^more than 10 frames: save it as one RGB picture$"):
-        how_converted(pages)
+        read_image(pages)
 
 
 def test_raw_pixels_of_many_bytes_are_refused_before_they_are_decoded(smear, monkeypatch):
     content = tiff(deep(smear(1)).astype(np.float64), photometric="rgb")
     raw = 64 * 48 * 3 * 8
     monkeypatch.setattr(tiffs, "MOST_BYTES", raw)
-    how_converted(content)
+    read_image(content)
     monkeypatch.setattr(tiffs, "MOST_BYTES", raw - 1)
     with pytest.raises(UnreadableImage, match=f"^{raw:,} bytes of pixels: at most {raw - 1:,}"):
-        how_converted(content)
+        read_image(content)

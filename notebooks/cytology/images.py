@@ -50,11 +50,6 @@ def open_rgb(source) -> Image.Image:
     return read_image(source)[0]
 
 
-def how_converted(source) -> str:
-    """What had to be changed to read an image as 8-bit RGB; empty if nothing that matters."""
-    return read_image(source)[1]
-
-
 def read_image(source) -> tuple[Image.Image, str]:
     """A file (path or bytes) as an upright 8-bit RGB image, and what was changed for that.
 

@@ -17,7 +17,6 @@ from cytology.settings import InputError, composed, is_formula, normalized
 from cytology.spreadsheets import read_spreadsheet
 from cytology.wording import counted, some
 
-READ_COLUMNS = ("image", "patient", "slide")
 LABEL_COLUMNS = ("label", "class", "diagnosis")
 MOST_LETTERS = 200  # of a patient's name: a lost quotation mark makes one of a whole file
 PATTERN_SECONDS = 20
@@ -143,7 +142,7 @@ def add_patients_from_csv(
 
 
 def read_table_of_patients(path: Path, parameter: str) -> pd.DataFrame:
-    """The rows of the CSV that name an image or a patient, with at least `READ_COLUMNS`."""
+    """The rows of the CSV that name an image or a patient, with `image`, `patient` and `slide`."""
     if not path.is_file():
         raise InputError(f"There is no file {path}: check the parameter `{parameter}`.")
     table = read_spreadsheet(path, parameter)
