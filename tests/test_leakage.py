@@ -20,7 +20,7 @@ from cytology.leakage import (
     PROTOCOLS,
     assign_folds,
     audit,
-    bootstrap_mean_auc,
+
     draw_images,
     features_of_run,
     in_words,
