@@ -7,16 +7,16 @@ import pandas as pd
 from scipy.special import expit
 
 from cytology.heads import fitted_head
-from cytology.intervals import (
-    DRAWS,
-    auc_interval,
-    group_weights,
-    over_draws,
-    percentile_interval,
-    with_span,
+from cytology.intervals import auc_interval, with_span
+from cytology.leakage import (
+    assign_folds,
+    components_within_folds,
+    draw_images,
+    features_of_run,
+    gain_interval,
+    mean_auc_interval,
+    out_of_fold_logits,
 )
-from cytology.leakage import assign_folds, draw_images, features_of_run, out_of_fold_logits
-from cytology.metrics import auc_from_ranks, auc_of_draws
 from cytology.robustness import with_interval, without_weights
 from cytology.settings import NETWORK_TITLE, plural, progress
 from cytology.tables import read_json, read_table
@@ -53,15 +53,15 @@ def parts_of(images: pd.DataFrame, column: str, domain: str) -> tuple[np.ndarray
 
 
 def leave_one_out(
-    values: np.ndarray, images: pd.DataFrame, column: str, seed: int, draws: int = DRAWS
+    values: np.ndarray, images: pd.DataFrame, column: str, seed: int
 ) -> pd.DataFrame:
     """A row a domain: AUC of a head that never saw it, and of heads that saw all domains.
 
     `values` are features of `images`, shape (images, width). Both kinds judge the domain's images,
     and none saw a judged group. Those of `auc_mixed` come from as many random parts of whole groups
-    as there are domains, so that both learn from about as many images; AUC and bounds are means
-    over `REPEATS` ways to draw the parts. `auc_drop` is mixed less left out, with its interval from
-    drawing groups; the other intervals are clustered DeLong.
+    as there are domains, so that both learn from about as many images; it is the mean over
+    `REPEATS` ways to draw the parts, each within its own parts, and its interval is of that mean.
+    `auc_drop` is mixed less left out, on the same images.
     """
     there = (images[column] != "").to_numpy()
     values, images = values[there], images[there].reset_index(drop=True)
@@ -69,28 +69,23 @@ def leave_one_out(
     mixed = []
     for repeat in range(REPEATS):
         fold = assign_folds(images, "patients_together", len(domains), seed + repeat)
-        mixed.append(out_of_fold_logits(values, malignant, fold))
+        mixed.append((out_of_fold_logits(values, malignant, fold), fold))
     table = []
     for domain in domains:
         judged, trained_on = parts_of(images, column, domain)
         rows, truth = images.loc[judged, ["group", "label"]], malignant[judged]
         head = fitted_head(values[trained_on], malignant[trained_on])
-        left_out, saw = head.decision_function(values[judged]), [each[judged] for each in mixed]
-
-        def drop(weights, truth=truth, left_out=left_out, saw=saw):
-            with_it = np.mean([auc_of_draws(truth, each, weights) for each in saw], axis=0)
-            return {"drop": with_it - auc_of_draws(truth, left_out, weights)}
-
-        auc = auc_from_ranks(truth, left_out)
-        auc_mixed = np.mean([auc_from_ranks(truth, each) for each in saw])
-        bounds = [auc_interval(rows.assign(probability=expit(each))) for each in [left_out, *saw]]
-        drawn = over_draws(rows, group_weights(rows, draws), drop)["drop"]
+        left_out = head.decision_function(values[judged])
+        own = components_within_folds(truth, left_out, np.zeros(len(rows)))
+        saw = [components_within_folds(truth, *(each[judged] for each in pair)) for pair in mixed]
+        saw = np.mean(saw, axis=0)
         row = {"column": column, "left_out": domain, "images": len(rows)}
         row |= {"groups": rows["group"].nunique(), "trained_on": int(trained_on.sum())}
-        row |= with_interval("auc", auc, bounds[0])
-        row |= with_interval("auc_mixed", auc_mixed, np.mean(bounds[1:], axis=0))
-        row |= with_interval("auc_drop", auc_mixed - auc, percentile_interval(drawn))
-        table.append(row)
+        bounds = auc_interval(rows.assign(probability=expit(left_out)))
+        row |= with_interval("auc", own[truth].mean(), bounds)
+        row |= with_interval("auc_mixed", saw[truth].mean(), mean_auc_interval(rows, saw))
+        drop, *bounds = gain_interval(rows, own, saw)
+        table.append(row | with_interval("auc_drop", drop, bounds))
     return pd.DataFrame(table)
 
 
