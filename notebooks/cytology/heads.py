@@ -3,6 +3,11 @@
 A head standardizes each feature and takes a weighted sum. Those that a notebook trained are kept
 as plain numbers, so that later ones can ask the very head that never saw a patient about other
 pictures of hers. Where hundreds are needed, scikit-learn's logistic regression stands in.
+
+All share one objective: the mean logistic loss, each class weighed alike, plus half of `strength`
+times the squared length of the weights of features that are standardized and divided by the
+square root of their number. So neither the number of features nor of pictures changes what a
+strength means: a network with every feature twice has the very same head.
 """
 
 from dataclasses import dataclass
@@ -17,7 +22,8 @@ from threadpoolctl import threadpool_limits
 from cytology.tables import require, written_whole
 
 FILE = "heads.npz"
-STRENGTH = 0.01  # C of the logistic regression
+STRENGTHS = (1e-5, 1e-4, 1e-3, 1e-2)  # the grid that every network chooses from
+STRENGTH = 1e-4  # where none is chosen
 EPSILON = 1e-5  # added to the variance, as in `architectures.head_layers`
 
 
@@ -57,13 +63,16 @@ def read_heads(run: Path, architecture: str) -> dict[str, LinearHead]:
         return {str(model): LinearHead(*row) for model, *row in rows}
 
 
-def fitted_head(values: np.ndarray, malignant: np.ndarray) -> Pipeline:
-    """Logistic regression on standardized features: no epochs, no dropout and no luck.
+def fitted_head(values: np.ndarray, malignant: np.ndarray, strength: float = STRENGTH) -> Pipeline:
+    """Logistic regression on standardized features, both classes weighed alike; converged.
 
     `values` has shape (pictures, width), `malignant` (pictures,); `decision_function` gives logits.
     """
-    # The solver's steps are small, and threads that wait for each other make them four times slower
-    # (benchmarks/audit_threads.py, two cores).
+    # With weights of features that are not yet divided by sqrt(width), the same penalty is
+    # `width` times as strong. The solver's steps are small, and threads that wait for each other
+    # make them four times slower (benchmarks/audit_threads.py, two cores).
+    regression = LogisticRegression(
+        C=1 / (strength * values.size), class_weight="balanced", tol=1e-6, max_iter=5000
+    )
     with threadpool_limits(1):
-        head = make_pipeline(StandardScaler(), LogisticRegression(C=STRENGTH, max_iter=5000))
-        return head.fit(values, malignant)
+        return make_pipeline(StandardScaler(), regression).fit(values, malignant)
