@@ -52,9 +52,7 @@ def parts_of(images: pd.DataFrame, column: str, domain: str) -> tuple[np.ndarray
     return judged, ~images["group"].isin(images["group"][judged]).to_numpy()
 
 
-def leave_one_out(
-    values: np.ndarray, images: pd.DataFrame, column: str, seed: int
-) -> pd.DataFrame:
+def leave_one_out(values: np.ndarray, images: pd.DataFrame, column: str, seed: int) -> pd.DataFrame:
     """A row a domain: AUC of a head that never saw it, and of heads that saw all domains.
 
     `values` are features of `images`, shape (images, width). Both kinds judge the domain's images,
@@ -78,7 +76,7 @@ def leave_one_out(
         left_out = head.decision_function(values[judged])
         own = components_within_folds(truth, left_out, np.zeros(len(rows)))
         saw = [components_within_folds(truth, *(each[judged] for each in pair)) for pair in mixed]
-        saw = np.mean(saw, axis=0)
+        saw = np.nanmean(saw, axis=0)  # parts without a pair of this domain's images are left out
         row = {"column": column, "left_out": domain, "images": len(rows)}
         row |= {"groups": rows["group"].nunique(), "trained_on": int(trained_on.sum())}
         bounds = auc_interval(rows.assign(probability=expit(left_out)))

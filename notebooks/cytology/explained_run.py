@@ -68,8 +68,9 @@ def check_network(
 ) -> tuple[pd.DataFrame, pd.DataFrame, float]:
     """All checks of one network: (a row an image, check and map, curves, miss of completeness).
 
-    The column `map` says whose: the network's, or noise in its place. `images` has `image_id, group, label, fold`, and `mask` where nuclei are known. The class that
-    the network calls is explained. The checks that need many passes take the first `few` images.
+    The column `map` says whose: the network's, or noise in its place. `images` has `image_id,
+    group, label, fold`, and `mask` where nuclei are known. The class that the network calls is
+    explained. The checks that need many passes take the first `few` images.
     """
     pixels = decoded.batch(images["image_id"], np.zeros(len(images), int))
     folds, rng = folds_of(explained, images), np.random.default_rng(seed)
@@ -110,7 +111,7 @@ def check_network(
 
 
 def shuffled(explained, images, pixels, toward, maps: dict, seed: int) -> list[pd.DataFrame]:
-    """How alike maps are to the heat of networks with shuffled weights; below one half, if right."""
+    """How alike maps are to heat from shuffled weights; it should be below one half."""
     folds = folds_of(explained, images)
     batches = [pixels[k : k + CALIBRATION_BATCH] for k in range(0, len(pixels), CALIBRATION_BATCH)]
     heads = [

@@ -311,7 +311,9 @@ def compared(check: str, rows: pd.DataFrame) -> dict:
     if len(rows):
         group, inflation = rows["group"].to_numpy(), variance_inflation(rows)
         low, high = mean_interval(difference, group, inflation)
-        p = p_of_interval(mean, low, high, len(rows) ** 2 / (rows["group"].value_counts() ** 2).sum() - 1)
+        p = p_of_interval(
+            mean, low, high, len(rows) ** 2 / (rows["group"].value_counts() ** 2).sum() - 1
+        )
     row = {"check": check, "kind": about.kind, "asks": about.asks}
     row |= {"value": rows["value"].mean(), "chance": rows["chance"].mean()}
     row |= {"chance_of": about.chance, "difference": mean, "difference_low": low}

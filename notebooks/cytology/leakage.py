@@ -93,7 +93,12 @@ def audit(
     columns = ["image_id", "label", "group", "family"]
     pictures = pictures_of(images[columns], orientations).reset_index(drop=True)
     values = features.of(pictures)
-    work = [(protocol, labels, s, {}) for s in range(seeds) for labels in LABELS for protocol in PROTOCOLS]
+    work = [
+        (protocol, labels, s, {})
+        for s in range(seeds)
+        for labels in LABELS
+        for protocol in PROTOCOLS
+    ]
     grid = [(*which, 0, {"strength": strength}) for which in OF_STRENGTH for strength in STRENGTHS]
 
     def score(protocol, labels, seed, strength):
@@ -111,7 +116,9 @@ def audit(
         jobs = (delayed(score)(*item) for item in work + grid)
         results = Parallel(cores(), prefer="threads", return_as="generator")(jobs)
         results = list(progress(results, "audit", len(work + grid), "split"))
-    told, of_strength = ([about for about, *_ in part] for part in (results[:len(work)], results[len(work):]))
+    told, of_strength = (
+        [about for about, *_ in part] for part in (results[: len(work)], results[len(work) :])
+    )
     true = [each for each in results[: len(work)] if each[0]["labels"] == "true"]
     keyed = {(about["protocol"], about["seed"]): rest for about, *rest in true}
     return Audit(
@@ -139,8 +146,10 @@ def shuffle_labels(pictures: pd.DataFrame, seed: int, by: str = "family") -> pd.
     else:
         share = (images["label"] == "M").groupby(images["group"]).mean()
         share[:] = rng.permutation(share.to_numpy())
-        drawn = images["group"].groupby(images["group"]).transform(
-            lambda members: label_some(share[members.name], len(members), rng)
+        drawn = (
+            images["group"]
+            .groupby(images["group"])
+            .transform(lambda members: label_some(share[members.name], len(members), rng))
         )
     return pictures.assign(label=pictures["family"].map(pd.Series(drawn, index=images.index)))
 
@@ -339,7 +348,7 @@ def in_words(summary: pd.DataFrame, unit: str, seeds: int) -> list[str]:
             f"{groups} together {honest['auc']:.3f}. The split alone {adds} {points}. "
             "With labels shuffled from image to image, where nothing can be learned, the random "
             f"split gives {image['auc']:.3f} (from {image['auc_lowest']:.3f} to "
-            f"{image['auc_highest']:.3f} with weaker and stronger heads). "
+            f"{image['auc_highest']:.3f} as the penalty goes from strong to weak). "
             f"{by_group_in_words(at, unit)} The check of this split: {verdict(rows, seeds)}."
         )
     return sentences

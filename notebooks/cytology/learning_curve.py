@@ -1,7 +1,7 @@
 """Would more patients help? The same head trained on fewer of them, judged on the same images.
 
-The head is that of the leakage audit, on the cached features of images as taken. Its strength is the
-same for every share, and does not depend on the number of images.
+The head is that of the leakage audit, on the cached features of images as taken. Its strength is
+the same for every share: it weighs the penalty against the mean loss, however many the images.
 """
 
 from pathlib import Path

@@ -8,7 +8,8 @@ from cytology.intervals import span
 from cytology.plots.style import GREY, NETWORK_COLOUR, WRONG
 from cytology.settings import NETWORK_TITLE
 
-# Where a kind of labels stands beside its protocol, its marker, and its colour; none: the network's.
+# Of each kind of labels: how far from its protocol it stands, its marker, its colour (None: the
+# network's).
 MARKS = {
     "true": (-0.22, "o", None),
     "shuffled": (0.06, "D", GREY),
