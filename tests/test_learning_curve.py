@@ -48,7 +48,7 @@ def test_no_fold_is_trained_on_itself_and_all_groups_are_used_at_the_end(made):
     whole = logits[logits["share"] == 1].set_index("image_id")["logit"]
     held_out = (rows["fold"] == 2).to_numpy()
     head = fitted_head(features.values[~held_out], (rows["label"] == "M").to_numpy()[~held_out])
-    expected = head.decision_function(features.values[held_out])
+    expected = head.logits(features.values[held_out])
     assert_close(whole.loc[rows["image_id"][held_out]], expected)
 
 

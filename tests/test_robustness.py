@@ -396,8 +396,10 @@ def test_a_row_a_shift_and_strength_with_every_metric_and_interval(table):
     names = ["auc", "recall", "specificity", "loss", "auc_drop", "loss_rise"]
     assert "ece" in table and "ece_low" not in table
     for name in names:
-        inside = table[f"{name}_low"] <= table[name] + 1e-9, table[name] <= table[f"{name}_high"]
-        assert inside[1].mean() > 0.9 and inside[0].mean() > 0.9, name
+        known = table[table[f"{name}_low"].notna()]  # what a shift does not change has no width
+        assert len(known) > 30
+        assert (known[f"{name}_low"] <= known[name]).mean() > 0.9, name
+        assert (known[name] <= known[f"{name}_high"]).mean() > 0.9, name
     untouched = table[table["shift"] == NONE].iloc[0]
     assert untouched["amount"] == "as taken" and (untouched["images"], untouched["groups"]) == (
         48,

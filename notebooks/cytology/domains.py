@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy.special import expit
 
+from cytology.clusters import pair_weights
 from cytology.heads import fitted_head
 from cytology.intervals import auc_interval, with_span
 from cytology.leakage import (
@@ -73,16 +73,19 @@ def leave_one_out(values: np.ndarray, images: pd.DataFrame, column: str, seed: i
         judged, trained_on = parts_of(images, column, domain)
         rows, truth = images.loc[judged, ["group", "label"]], malignant[judged]
         head = fitted_head(values[trained_on], malignant[trained_on])
-        left_out = head.decision_function(values[judged])
+        left_out = head.logits(values[judged])
         own = components_within_folds(truth, left_out, np.zeros(len(rows)))
-        saw = [components_within_folds(truth, *(each[judged] for each in pair)) for pair in mixed]
-        saw = np.nanmean(saw, axis=0)  # parts without a pair of this domain's images are left out
+        # Parts without a pair of this domain's images say nothing, and are left out.
+        saw = [[each[judged] for each in pair] for pair in mixed]
+        saw = [pair for pair in saw if not np.isnan(pair_weights(truth, pair[1])).any()]
+        mean = np.mean([components_within_folds(truth, *pair) for pair in saw], axis=0)
         row = {"column": column, "left_out": domain, "images": len(rows)}
         row |= {"groups": rows["group"].nunique(), "trained_on": int(trained_on.sum())}
-        bounds = auc_interval(rows.assign(probability=expit(left_out)))
+        bounds = auc_interval(rows.assign(logit=left_out))
         row |= with_interval("auc", own[truth].mean(), bounds)
-        row |= with_interval("auc_mixed", saw[truth].mean(), mean_auc_interval(rows, saw))
-        drop, *bounds = gain_interval(rows, own, saw)
+        bounds = mean_auc_interval(rows, mean, *zip(*saw, strict=True))
+        row |= with_interval("auc_mixed", mean[truth].mean(), bounds)
+        drop, *bounds = gain_interval(rows, own, mean)
         table.append(row | with_interval("auc_drop", drop, bounds))
     return pd.DataFrame(table)
 

@@ -19,9 +19,9 @@ from scipy.stats import spearmanr
 
 from cytology.augmentation import border_colour, orient, place_in_square
 from cytology.images import open_rgb
-from cytology.intervals import mean_interval, variance_inflation
+from cytology.intervals import LEVEL, mean_interval, variance_inflation
 from cytology.settings import NETWORK_TITLE, progress
-from cytology.significance import ALPHA, holm, p_of_interval
+from cytology.significance import holm, p_of_interval
 
 NETWORK, NOISE = "network", "noise"  # whose maps: those of the network, or noise in their place
 ORDERS = 10  # random orders of covering: five, and the same backwards
@@ -297,7 +297,7 @@ def judged(values: pd.DataFrame) -> pd.DataFrame:
     better = table["check"].map(lambda check: CHECKS[check].better)
     right = np.where(better > 0, low > 0, high < 0)
     wrong = np.where(better > 0, high < 0, low > 0)
-    shown = (table["kind"] == "necessary") | (table["p_holm"] < ALPHA)
+    shown = (table["kind"] == "necessary") | (table["p_holm"] < 1 - LEVEL)
     table["passed"] = np.select(
         [low.isna(), right & shown, wrong], ["unclear", "yes", "no"], "not shown"
     )

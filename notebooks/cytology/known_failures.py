@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
+from cytology.intervals import LEVEL
 from cytology.settings import NETWORK_TITLE, file_hash, plural
 from cytology.shifts import SHIFTS
-from cytology.significance import ALPHA, holm
+from cytology.significance import holm
 from cytology.summary import baseline_in_words, worth_in_words
 from cytology.tables import json_if_there, table_if_there
 
@@ -73,7 +74,7 @@ def shaken(run: Path) -> list[str]:
     rows = rows[rows["shift"].isin(SHIFTS)]
     if "auc_drop_p" in rows:  # runs of earlier versions have none
         corrected = rows.groupby("architecture")["auc_drop_p"].transform(holm)
-        rows = rows[corrected < ALPHA]
+        rows = rows[corrected < 1 - LEVEL]
     rows = rows[rows["auc_drop_low"] > 0]
     return [
         f"{NETWORK_TITLE[name]} separates the classes less well under: "

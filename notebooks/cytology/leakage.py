@@ -14,23 +14,24 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
-from scipy.special import expit, logit
 from scipy.stats import t
 from sklearn.model_selection import StratifiedKFold
 from threadpoolctl import threadpool_limits
 
 from cytology.augmentation import pictures_of
+from cytology.clusters import CROSS_VALIDATED, clustered_covariance, pair_weights, placements
 from cytology.features import Features, features_in_cache, key_of_run
 from cytology.heads import STRENGTHS, fitted_head
 from cytology.intervals import (
     LEVEL,
     NOTHING,
-    auc_within_folds,
-    clustered_covariance,
-    placements,
+    around,
+    binormal_variance,
+    score_interval,
     span,
     with_span,
 )
+from cytology.metrics import auc_within_folds
 from cytology.settings import NETWORK_TITLE, InputError, cores, plural, progress
 from cytology.splitting import group_folds
 
@@ -40,7 +41,6 @@ PROTOCOLS = {"images_random": None, "copies_together": "family", "patients_toget
 SHUFFLED = {"shuffled": "family", "shuffled by group": "group"}
 LABELS = ("true", *SHUFFLED)
 HONEST = "patients_together"
-CROSS_VALIDATED = 2.0  # times the variance: patients train each other's heads
 FEWEST_SHUFFLES = 10  # for a verdict; fewer miss a leak of some points more often than not
 # What depends on the strength of the head, and so is shown for all of the grid.
 OF_STRENGTH = (("images_random", "shuffled"), (HONEST, "true"))
@@ -107,7 +107,7 @@ def audit(
         fold = assign_folds(shown, protocol, folds, seed)
         found = out_of_fold_logits(values, malignant, fold, **strength)
         about = {"protocol": protocol, "labels": labels, "seed": seed, **strength}
-        about["auc"] = auc_within_folds(shown.assign(fold=fold, probability=expit(found)))
+        about["auc"] = auc_within_folds(shown.assign(fold=fold, logit=found))
         about["accuracy"] = float(((found >= 0) == malignant).mean())
         return about, fold, found
 
@@ -192,7 +192,7 @@ def out_of_fold_logits(
     for number in np.unique(fold):
         held_out = fold == number
         head = fitted_head(values[~held_out], malignant[~held_out], **strength)
-        logits[held_out] = head.decision_function(values[held_out])
+        logits[held_out] = head.logits(values[held_out])
     return logits
 
 
@@ -216,7 +216,9 @@ def summarize(found: Audit) -> pd.DataFrame:
     components = {protocol: mean_components(found, protocol) for protocol in PROTOCOLS}
     for protocol, own in components.items():
         row = protocol, "true"
-        rows.loc[row, ["auc_low", "auc_high"]] = mean_auc_interval(found.pictures, own)
+        keys = [key for key in found.logits if key[0] == protocol]
+        each = [[part[key] for key in keys] for part in (found.logits, found.folds)]
+        rows.loc[row, ["auc_low", "auc_high"]] = mean_auc_interval(found.pictures, own, *each)
         gain = gain_interval(found.pictures, components[HONEST], own)
         rows.loc[row, ["inflation", "inflation_low", "inflation_high"]] = 100 * np.array(gain)
     of_strength = found.strengths.groupby(kinds)["auc"]
@@ -240,53 +242,60 @@ def mean_components(found: Audit, protocol: str) -> np.ndarray:
 
 
 def components_within_folds(truth: np.ndarray, score: np.ndarray, fold: np.ndarray) -> np.ndarray:
-    """Clustered-DeLong components of the AUC of pairs of the same fold, shape (n,).
+    """Components of the AUC within folds that can be averaged over scores with other folds: (n,).
 
     Their mean over either class is that AUC; a row counts as often as its fold has rows of the
     other class. In a fold of one class there are no pairs, and its rows have the AUC itself.
     """
-    weight, placed = np.zeros(len(truth)), np.zeros(len(truth))
-    for number in np.unique(fold):
-        here = fold == number
-        of_class = np.bincount(truth[here], minlength=2)
-        if of_class.all():
-            placed[here] = placements(truth[here], score[here])
-            weight[here] = of_class[1 - truth[here].astype(int)]
-    if not weight.any():
-        return np.full(len(truth), np.nan)
-    pairs = weight[truth].sum()
-    auc = weight[truth] @ placed[truth] / pairs
-    count = np.where(truth, truth.sum(), (~truth).sum())
-    return auc + weight * count / pairs * (placed - auc)
+    weights, placed = pair_weights(truth, fold), placements(truth, score, fold)
+    auc, count = weights[truth] @ placed[truth], np.where(truth, truth.sum(), (~truth).sum())
+    return auc + weights * count * (placed - auc)
 
 
-def mean_auc_interval(rows: pd.DataFrame, components: np.ndarray) -> tuple[float, float]:
-    """95 % interval of a mean AUC from its components: clustered DeLong on the logit scale, t."""
+def covariance_of(rows: pd.DataFrame, components: np.ndarray) -> tuple[np.ndarray, float]:
+    """Covariance of averaged components, shape (scores, n), and its degrees of freedom."""
     truth = (rows["label"] == "M").to_numpy()
-    covariance, freedom = clustered_covariance(truth, components[None], rows["group"].to_numpy())
-    auc, variance = components[truth].mean(), CROSS_VALIDATED * covariance[0, 0]
-    if not (variance > 0 and 0 < auc < 1):
+    weights = 1 / np.where(truth, truth.sum(), (~truth).sum())
+    found = clustered_covariance(truth, components, rows["group"].to_numpy(), weights)
+    return CROSS_VALIDATED * found[0], found[1]
+
+
+def mean_auc_interval(
+    rows: pd.DataFrame, components: np.ndarray, scores: list, folds: list
+) -> tuple[float, float]:
+    """95 % interval of the mean AUC of `scores`, each (n,) with its `folds`: `auc_interval`'s.
+
+    `components`, the mean of those of the scores, have shape (n,). The variance of the mean is at
+    most the mean of the scores' own, and that of the binormal model is taken so.
+    """
+    truth, group = (rows["label"] == "M").to_numpy(), rows["group"].to_numpy()
+    covariance, freedom = covariance_of(rows, components[None])
+    if np.isnan(freedom) or np.isnan(covariance[0, 0]):
         return NOTHING
-    half = t.ppf((1 + LEVEL) / 2, freedom) * np.sqrt(variance) / (auc * (1 - auc))
-    return float(expit(logit(auc) - half)), float(expit(logit(auc) + half))
+    modelled = [
+        binormal_variance(truth, score, group, fold)
+        for score, fold in zip(scores, folds, strict=True)
+    ]
+
+    def variance(auc):
+        mean = np.mean([of_one(auc) for of_one in modelled])
+        return max(CROSS_VALIDATED * mean, covariance[0, 0])
+
+    return score_interval(components[truth].mean(), variance, freedom)
 
 
 def gain_interval(
-    rows: pd.DataFrame, before: np.ndarray, after: np.ndarray, inflation: float = CROSS_VALIDATED
+    rows: pd.DataFrame, before: np.ndarray, after: np.ndarray
 ) -> tuple[float, float, float]:
     """How much the AUC of `after` exceeds that of `before`, and its 95 % interval.
 
     Both are components, shape (n,), of the same `rows` (`label`, `group`). As `intervals.auc_gain`,
     for scores whose folds differ. (gain, NaN, NaN) with too few groups or no spread.
     """
-    truth, both = (rows["label"] == "M").to_numpy(), np.stack([before, after])
-    covariance, freedom = clustered_covariance(truth, both, rows["group"].to_numpy())
-    gain = float(after[truth].mean() - before[truth].mean())
-    variance = inflation * (np.array([-1, 1]) @ covariance @ np.array([-1, 1]))
-    if not variance > 1e-16:
-        return gain, *NOTHING
-    half = t.ppf((1 + LEVEL) / 2, freedom) * np.sqrt(variance)
-    return gain, gain - half, gain + half
+    contrast = after - before
+    covariance, freedom = covariance_of(rows, contrast[None])
+    gain = float(contrast[(rows["label"] == "M").to_numpy()].mean())
+    return gain, *around(gain, covariance[0, 0], freedom)
 
 
 def mean_of_shuffles(auc: pd.Series) -> tuple[float, float]:

@@ -58,7 +58,7 @@ def learning_curve(
             held_out = (rows["fold"] == fold).to_numpy()
             train = some_groups(rows[~held_out], share, seed + repeat)
             head = fitted_head(values[train.index], malignant[train.index])
-            logit[held_out] = head.decision_function(values[held_out])
+            logit[held_out] = head.logits(values[held_out])
             counts.append(train["group"].nunique())
         part = rows[["image_id", "group", "label", "fold"]]
         part = part.assign(logit=logit, probability=expit(logit))
@@ -80,7 +80,7 @@ def curve_table(logits: pd.DataFrame) -> pd.DataFrame:
         truth, fold = (rows["label"] == "M").to_numpy(), rows["fold"].to_numpy()
         components = [components_within_folds(truth, score, fold) for score in scores]
         components = np.mean(components, axis=0)
-        bounds = mean_auc_interval(rows, components)
+        bounds = mean_auc_interval(rows, components, list(scores), [fold] * len(scores))
         gain = (np.nan, *NOTHING) if before is None else auc_gain(rows, before, scores)
         about = share, part["trained_on"].mean(), len(repeats), components[truth].mean()
         found.append((*about, *bounds, *gain))

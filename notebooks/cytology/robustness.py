@@ -22,6 +22,7 @@ from cytology.features import FeatureStore, key_of_run
 from cytology.heads import LinearHead, read_heads
 from cytology.images import open_rgb
 from cytology.intervals import (
+    LEVEL,
     NO_INTERVAL,
     auc_gain,
     mean_interval,
@@ -33,7 +34,7 @@ from cytology.metrics import auc_from_ranks
 from cytology.predictions import read_predictions
 from cytology.settings import CACHE, NETWORK_TITLE, InputError, file_hash, plural, progress
 from cytology.shifts import NONE, SHIFTS, STRENGTHS, Smear, amount, lab_pixels, shifted
-from cytology.significance import ALPHA, holm, p_of_interval
+from cytology.significance import holm, p_of_interval
 from cytology.splitting import read_split
 from cytology.tables import read_json, read_table, require, splits_as_the_original
 
@@ -389,7 +390,7 @@ def in_words(table: pd.DataFrame, reference: int, unit: str) -> list[str]:
 def shown(at: pd.DataFrame, name: str, sign: int) -> pd.Series:
     """Which rows show a change above (`sign` 1) or below 0 (-1), after Holm."""
     end = at[f"{name}_low"] if sign > 0 else -at[f"{name}_high"]
-    return (end > 0) & (at[f"{name}_p_holm"] < ALPHA)
+    return (end > 0) & (at[f"{name}_p_holm"] < 1 - LEVEL)
 
 
 def verdicts(at: pd.DataFrame) -> list[str]:
