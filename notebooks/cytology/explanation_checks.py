@@ -289,10 +289,12 @@ def judged(values: pd.DataFrame) -> pd.DataFrame:
         for check in filter(set(values["check"]).__contains__, CHECKS)
     ]
     table = pd.DataFrame(table)
-    evidence = (table["kind"] == "evidence") & table["p"].notna()
-    pieces = table[evidence].groupby(table["check"].map(piece_of))["p"].max()
-    for name, found in (("p", pieces), ("p_holm", pd.Series(holm(pieces), pieces.index))):
-        table.loc[evidence, name] = table.loc[evidence, "check"].map(piece_of).map(found)
+    evidence, piece = table["kind"] == "evidence", table["check"].map(piece_of)
+    worst = table[evidence].dropna(subset="p").groupby(piece)["p"].max()
+    known = evidence & table["p"].notna()
+    corrected = pd.Series(holm(worst), worst.index)
+    table["p"] = table["p"].where(~known, piece.map(worst))
+    table["p_holm"] = piece.map(corrected).where(known)
     low, high = table["difference_low"], table["difference_high"]
     better = table["check"].map(lambda check: CHECKS[check].better)
     right = np.where(better > 0, low > 0, high < 0)
@@ -317,7 +319,7 @@ def compared(check: str, rows: pd.DataFrame) -> dict:
     row = {"check": check, "kind": about.kind, "asks": about.asks}
     row |= {"value": rows["value"].mean(), "chance": rows["chance"].mean()}
     row |= {"chance_of": about.chance, "difference": mean, "difference_low": low}
-    row |= {"difference_high": high, "p": p, "p_holm": np.nan}
+    row |= {"difference_high": high, "p": p}
     return row | {"images": len(rows), "groups": rows["group"].nunique()}
 
 
