@@ -17,7 +17,7 @@ from cytology.leakage import (
     mean_auc_interval,
     out_of_fold_logits,
 )
-from cytology.robustness import with_interval, without_weights
+from cytology.robustness import by, with_interval, without_weights
 from cytology.settings import NETWORK_TITLE, plural, progress
 from cytology.tables import read_json, read_table
 
@@ -59,7 +59,7 @@ def leave_one_out(values: np.ndarray, images: pd.DataFrame, column: str, seed: i
     and none saw a judged group. Those of `auc_mixed` come from as many random parts of whole groups
     as there are domains, so that both learn from about as many images; it is the mean over
     `REPEATS` ways to draw the parts, each within its own parts, and its interval is of that mean.
-    `auc_drop` is mixed less left out, on the same images.
+    `auc_change` is left out less mixed, on the same images (minus: worse).
     """
     there = (images[column] != "").to_numpy()
     values, images = values[there], images[there].reset_index(drop=True)
@@ -85,8 +85,8 @@ def leave_one_out(values: np.ndarray, images: pd.DataFrame, column: str, seed: i
         row |= with_interval("auc", own[truth].mean(), bounds)
         bounds = mean_auc_interval(rows, mean, *zip(*saw, strict=True))
         row |= with_interval("auc_mixed", mean[truth].mean(), bounds)
-        drop, *bounds = gain_interval(rows, own, mean)
-        table.append(row | with_interval("auc_drop", drop, bounds))
+        change, *bounds = gain_interval(rows, mean, own)
+        table.append(row | with_interval("auc_change", change, bounds))
     return pd.DataFrame(table)
 
 
@@ -117,13 +117,12 @@ def in_words(table: pd.DataFrame, unit: str) -> list[str]:
     """What the table of domains allows to say, a sentence a network and domain."""
     sentences = without_weights(table)
     for _, row in table[table["weights"] != "random"].iterrows():
-        drop = with_span(row, "auc_drop")
-        if row["auc_drop_low"] > 0:
-            verdict = f"Not to have seen it costs {drop}"
-        elif row["auc_drop_high"] < 0:
-            verdict = f"Heads that saw it are worse; the drop is {drop}"
+        if row["auc_change_high"] < 0:
+            verdict = f"Not to have seen it costs {by(row, 'auc_change')}"
+        elif row["auc_change_low"] > 0:
+            verdict = f"Heads that saw it are worse by {by(row, 'auc_change')}"
         else:
-            verdict = f"The drop is {drop}, not shown to matter here"
+            verdict = f"The change is {with_span(row, 'auc_change')}, not shown to matter here"
         sentences.append(
             f"{NETWORK_TITLE[row['architecture']]}, {row['column']} {row['left_out']} left out: "
             f"AUC {with_span(row, 'auc')} on its {row['images']} images of {row['groups']} "

@@ -69,18 +69,16 @@ def shaken(run: Path) -> list[str]:
     At any strength, so Holm's correction is over all shifts and strengths of the network.
     """
     rows = table_if_there(run, "tables/robustness.csv")
-    if rows.empty:
+    if rows.empty or "auc_change_p" not in rows:  # runs of earlier versions have none
         return []
     rows = rows[rows["shift"].isin(SHIFTS)]
-    if "auc_drop_p" in rows:  # runs of earlier versions have none
-        corrected = rows.groupby("architecture")["auc_drop_p"].transform(holm)
-        rows = rows[corrected < 1 - LEVEL]
-    rows = rows[rows["auc_drop_low"] > 0]
+    corrected = rows.groupby("architecture")["auc_change_p"].transform(holm)
+    rows = rows[(corrected < 1 - LEVEL) & (rows["auc_change_high"] < 0)]
     return [
         f"{NETWORK_TITLE[name]} separates the classes less well under: "
         + "; ".join(
             f"{shift} at {strengths_in_words(part['strength'])} (AUC falls by up to "
-            f"{part['auc_drop'].max():.3f})"
+            f"{-part['auc_change'].min():.3f})"
             for shift, part in found.groupby("shift", sort=False)
         )
         + "."

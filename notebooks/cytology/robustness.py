@@ -253,18 +253,17 @@ def distance_in_words(distance: float) -> str:
 # --------------------------------------------------------------------- summary
 
 SHOWN = ("auc", "recall", "specificity", "ece")
-CHANGES = ("auc_drop", "loss_rise")
+CHANGES = ("auc_change", "loss_rise")
 FEW_IMAGES = 48  # with fewer hardly any shift is found, whatever it does
 
 
 def summarize(judged: pd.DataFrame) -> pd.DataFrame:
     """A row a network, shift and strength: metrics and how they changed, with 95 % intervals.
 
-    `auc_drop` (untouched less shifted, by `intervals.auc_gain`) and `loss_rise` (shifted less
-    untouched, the mean over images) are differences on the same images. Their `_p` are of t tests,
-    and `_p_holm` corrects them for the shifts of one network at one strength. With too few groups
-    there are no intervals (NaN), and none where a shift changed nothing. Calibration errors have
-    none.
+    `auc_change` (by `intervals.auc_gain`; minus: worse) and `loss_rise` (the mean over images) are
+    shifted less untouched, on the same images. Their `_p` are of t tests, and `_p_holm` corrects
+    them for the shifts of one network at one strength. With too few groups there are no intervals
+    (NaN), and none where a shift changed nothing. Calibration errors have none.
     """
     table = []
     for architecture, of_network in judged.groupby("architecture", sort=False):
@@ -278,9 +277,8 @@ def summarize(judged: pd.DataFrame) -> pd.DataFrame:
             changes = {name: (0.0, 0.0, 0.0) for name in CHANGES}
             if shift != NONE:
                 rises = losses - image_losses(untouched)
-                changes["auc_drop"] = auc_gain(
-                    rows, *(part["logit"].to_numpy() for part in (rows, untouched))
-                )
+                pair = (part["logit"].to_numpy() for part in (untouched, rows))
+                changes["auc_change"] = auc_gain(rows, *pair)
                 changes["loss_rise"] = rises.mean(), *mean_of(rises, rows)
             for name, (change, *bounds) in changes.items():
                 row |= with_interval(name, change, bounds)
@@ -305,7 +303,7 @@ def mean_of(values: np.ndarray, rows: pd.DataFrame) -> tuple[float, float]:
 
 def freedom(name: str, rows: pd.DataFrame) -> float:
     """The degrees of freedom of the interval of a change."""
-    if name == "auc_drop":
+    if name == "auc_change":
         return rows.groupby("label")["group"].nunique().min() - 1
     return len(rows) ** 2 / (rows["group"].value_counts() ** 2).sum() - 1
 
@@ -358,8 +356,8 @@ def without_weights(table: pd.DataFrame) -> list[str]:
 def in_words(table: pd.DataFrame, reference: int, unit: str) -> list[str]:
     """What the table of shifts allows to say at strength `reference`, one network a sentence.
 
-    A drop is called a fall if its interval leaves out 0 and its P after Holm is below 0.05; else
-    it is called "not shown to matter here", however large.
+    A change is called a rise or a fall if its interval leaves out 0 and its P after Holm is below
+    0.05; else it is called "not shown to matter here", however large.
     """
     if (table["protocol"] == "original").any():
         return [
@@ -377,7 +375,7 @@ def in_words(table: pd.DataFrame, reference: int, unit: str) -> list[str]:
             f"untouched. At strength {reference} {'; '.join(clauses)}."
         )
     at = pretrained[pretrained["strength"] == reference]
-    if at["auc_drop_low"].notna().any():
+    if at["auc_change_low"].notna().any():
         few = at["images"].min()
         sentences.append(
             "Rises and falls are named after Holm's correction for the shifts of one network; the "
@@ -393,25 +391,32 @@ def shown(at: pd.DataFrame, name: str, sign: int) -> pd.Series:
     return (end > 0) & (at[f"{name}_p_holm"] < 1 - LEVEL)
 
 
+def by(row: pd.Series, name: str) -> str:
+    """How large a change is, whatever its sign, with its interval."""
+    sign = -1 if row[name] < 0 else 1
+    low, high = sorted(sign * row[[f"{name}_low", f"{name}_high"]].to_numpy(float))
+    return with_span({"by": sign * row[name], "by_low": low, "by_high": high}, "by")
+
+
 def verdicts(at: pd.DataFrame) -> list[str]:
     """Clauses on AUC and log loss from the rows of one network at one strength."""
-    known = at["auc_drop_low"].notna()
+    known = at["auc_change_low"].notna()
     if not known.any():
         return [f"nothing is said of any shift ({NO_INTERVAL})"]
-    falls, rises = at[shown(at, "auc_drop", 1)], at[shown(at, "auc_drop", -1)]
+    falls, rises = at[shown(at, "auc_change", -1)], at[shown(at, "auc_change", 1)]
     clauses = []
-    for verb, rows, sign in (("falls", falls, 1), ("rises", rises, -1)):
-        named = []
-        for _, row in rows.sort_values("auc_drop", ascending=sign < 0).iterrows():
-            low, high = sorted(sign * row[["auc_drop_low", "auc_drop_high"]])
-            by = with_span({"by": sign * row["auc_drop"], "by_low": low, "by_high": high}, "by")
-            named.append(f"{row['shift']} ({row['amount']}) by {by}")
+    for verb, rows in (("falls", falls), ("rises", rises)):
+        named = [
+            f"{row['shift']} ({row['amount']}) by {by(row, 'auc_change')}"
+            for _, row in rows.sort_values("auc_change", ascending=verb == "falls").iterrows()
+        ]
         clauses += [f"AUC {verb} under {', '.join(named)}"] if named else []
     open_ = at[known].drop(index=[*falls.index, *rises.index])
     if len(open_):
+        worst = max(-open_["auc_change_low"].min(), 0)
         clauses.append(
             f"not shown to matter here: {', '.join(open_['shift'])} (their intervals would also "
-            f"allow drops of up to {open_['auc_drop_high'].max():z.3f})"
+            f"allow falls of up to {worst:.3f})"
         )
     if not known.all():
         clauses.append(f"nothing is said of {', '.join(at['shift'][~known])} ({NO_INTERVAL})")
