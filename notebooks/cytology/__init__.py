@@ -49,6 +49,7 @@ Imports point one way, downwards in this list:
 ``significance``           tests between models that know groups
 ``calibration``            temperature, isotonic, reliability
 ``decisions``              thresholds, net benefit, abstention
+``mean_auc``               the mean AUC of repeated cross-validations, each within its folds
 ``intervals``              95 % intervals that know groups
 ``metrics``                every metric, once and for many draws at once
 ``predictions``            the table of predictions
