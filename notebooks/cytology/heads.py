@@ -24,7 +24,7 @@ from threadpoolctl import threadpool_limits
 from cytology.tables import require, written_whole
 
 FILE = "heads.npz"
-STRENGTHS = (1e-5, 1e-4, 1e-3, 1e-2)  # the grid that every network chooses from
+STRENGTHS = (3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)  # the grid that every network chooses from
 STRENGTH = 1e-3  # where none is chosen
 EPOCHS = 500  # the most; most heads converge within 50
 CONVERGED = 1e-7  # an epoch that lowers the objective by a smaller share is the last
@@ -145,12 +145,10 @@ def fitted_head(
             callback=after_epoch and (lambda parameters: after_epoch(head_of(parameters))),
             options={"maxiter": epochs, "ftol": CONVERGED, "gtol": 0.0},
         )
-    return as_type(head_of(found.x), values.dtype)
+    return rounded(head_of(found.x), values.dtype)
 
 
-def as_type(head: LinearHead, dtype: np.dtype) -> LinearHead:
+def rounded(head: LinearHead, dtype: np.dtype) -> LinearHead:
     """The head in the type of its features, as the network will hold it."""
-    mean, variance, weights = (
-        array.astype(dtype) for array in (head.mean, head.variance, head.weights)
-    )
-    return LinearHead(mean, variance, weights, float(dtype.type(head.bias)))
+    arrays = (getattr(head, name).astype(dtype) for name in ("mean", "variance", "weights"))
+    return LinearHead(*arrays, float(dtype.type(head.bias)))
