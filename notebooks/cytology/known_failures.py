@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
+from cytology.intervals import LEVEL
 from cytology.settings import NETWORK_TITLE, file_hash, plural
 from cytology.shifts import SHIFTS
+from cytology.significance import holm
 from cytology.summary import baseline_in_words, worth_in_words
 from cytology.tables import json_if_there, table_if_there
 
@@ -62,16 +64,21 @@ def uncalibrated(run: Path) -> list[str]:
 
 
 def shaken(run: Path) -> list[str]:
-    """Shifts under which a network loses AUC, at any strength, beyond what its interval allows."""
+    """Shifts under which a network loses AUC, and at which strengths that is shown.
+
+    At any strength, so Holm's correction is over all shifts and strengths of the network.
+    """
     rows = table_if_there(run, "tables/robustness.csv")
-    if rows.empty:
+    if rows.empty or "auc_change_p" not in rows:  # runs of earlier versions have none
         return []
-    rows = rows[(rows["auc_drop_low"] > 0) & rows["shift"].isin(SHIFTS)]
+    rows = rows[rows["shift"].isin(SHIFTS)]
+    corrected = rows.groupby("architecture")["auc_change_p"].transform(holm)
+    rows = rows[(corrected < 1 - LEVEL) & (rows["auc_change_high"] < 0)]
     return [
         f"{NETWORK_TITLE[name]} separates the classes less well under: "
         + "; ".join(
-            f"{shift} from strength {part['strength'].min()} on (AUC falls by up to "
-            f"{part['auc_drop'].max():.3f})"
+            f"{shift} at {strengths_in_words(part['strength'])} (AUC falls by up to "
+            f"{-part['auc_change'].min():.3f})"
             for shift, part in found.groupby("shift", sort=False)
         )
         + "."
@@ -79,16 +86,29 @@ def shaken(run: Path) -> list[str]:
     ]
 
 
+def strengths_in_words(strengths) -> str:
+    """`strength 2`, `strengths 2 and 3`, `strengths 2, 3 and 5`."""
+    *others, last = (str(strength) for strength in sorted(strengths))
+    return f"strengths {', '.join(others)} and {last}" if others else f"strength {last}"
+
+
 def unexplained(run: Path) -> list[str]:
-    """Checks that the heatmaps of a network did not pass."""
+    """Checks in which the heatmaps of a network are not shown to be better than chance."""
     rows = table_if_there(run, "tables/explanation_checks.csv")
     if rows.empty:
         return []
-    return [
-        f"{NETWORK_TITLE[name]}: its heatmaps fail "
-        f"{'; '.join(dict.fromkeys(found['check'].astype(str)))}. Do not explain it by them."
-        for name, found in rows[rows["passed"] == "no"].groupby("architecture", sort=False)
-    ]
+    said = []
+    for name, found in rows.groupby("architecture", sort=False):
+        checks = {
+            word: "; ".join(dict.fromkeys(found.loc[found["passed"] == word, "check"].astype(str)))
+            for word in ("no", "not shown")
+        }
+        clauses = [f"are worse than chance in {checks['no']}"] if checks["no"] else []
+        if checks["not shown"]:
+            clauses.append(f"are not shown to be better than chance in {checks['not shown']}")
+        if clauses:
+            said.append(f"{NETWORK_TITLE[name]}: its heatmaps {' and '.join(clauses)}.")
+    return said
 
 
 def badly_exported(run: Path, names: list[str]) -> list[str]:

@@ -88,6 +88,17 @@ def mcnemar_p(pairs: pd.DataFrame) -> float:
     return float(statsmodels_mcnemar(table, exact=discordant < FEW_DISCORDANT).pvalue)
 
 
+def p_of_interval(found: float, low: float, high: float, freedom: float) -> float:
+    """Two-sided P of Student's t for a truth of 0, from an estimate and its 95 % interval.
+
+    `freedom` are the degrees of freedom of the interval. NaN where it has no width.
+    """
+    if not high > low:
+        return np.nan
+    standard_error = (high - low) / 2 / t.ppf((1 + LEVEL) / 2, freedom)
+    return float(2 * t.sf(abs(found) / standard_error, freedom))
+
+
 def holm(p_values) -> np.ndarray:
     """P values corrected for their number (Holm 1979), by statsmodels; NaN stays NaN."""
     p_values = np.asarray(p_values, float)
