@@ -24,10 +24,11 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "notebooks"))
 
 from cytology import streams
 from cytology.settings import progress
-from cytology.significance import ALPHA, delong_p, in_words, matched, mcnemar_p, pairwise
+from cytology.significance import delong_p, in_words, matched, mcnemar_p, pairwise
 from cytology.simulation import coverage, simulated_study
 
 AUCS = [0.80, 0.92, 0.98]
+ALPHA = 0.05
 PAIRS = list(combinations("abc", 2))
 
 

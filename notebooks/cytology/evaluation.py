@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy.special import expit
 from sklearn import metrics as sk
 
+from cytology.clusters import folds_of, parts_of
 from cytology.intervals import auc_interval, metrics_with_intervals
-from cytology.metrics import OF_PROBABILITIES, THRESHOLD, auc_from_ranks
+from cytology.metrics import OF_PROBABILITIES, THRESHOLD, auc_within_folds, scores
 from cytology.predictions import (
     by_group,
     mean_logits,
@@ -23,10 +23,9 @@ from cytology.predictions import (
 )
 from cytology.settings import InputError
 from cytology.shortcuts import BASELINE
-from cytology.significance import fold_aucs, fold_differences, pairwise
+from cytology.significance import fold_aucs, fold_differences, pairwise, with_gate
 from cytology.tables import read_json, read_table
 
-FEW_GROUPS = 100  # below, 15 % of the groups are too few to carry the headline
 ENSEMBLE = "ensemble"
 OUT_OF_FOLD, TEST = "out-of-fold", "test"
 
@@ -64,16 +63,14 @@ def report(rows: pd.DataFrame, judged_on: str) -> str:
 def headline(predictions: pd.DataFrame, fine_tuned: bool) -> tuple[str, pd.DataFrame]:
     """What the comparison rests on: ("out-of-fold", rows) or ("test", rows).
 
-    With few groups the test part holds a handful of patients, so the pooled out-of-fold
-    predictions carry the headline; they exist only for a head that was cross-validated and not
-    fine-tuned afterwards.
+    Out-of-fold, since five times as many groups are judged there as on test, and nothing is chosen
+    on these predictions; they exist for a head that was cross-validated and not fine-tuned
+    afterwards.
     """
     out_of_fold = predictions[predictions["model"] == "oof"]
-    final = predictions[predictions["model"] == "final"]
-    groups = pd.concat([out_of_fold, final])["group"].nunique()
-    if len(out_of_fold) and not fine_tuned and groups < FEW_GROUPS:
+    if len(out_of_fold) and not fine_tuned:
         return OUT_OF_FOLD, out_of_fold
-    return TEST, final[final["split"] == "test"]
+    return TEST, judged(predictions, TEST)
 
 
 def judged_on(run: Path) -> str:
@@ -166,25 +163,32 @@ def marked(run: Path, table: pd.DataFrame) -> pd.DataFrame:
 # ------------------------------------------------------------------ comparison
 
 
-def comparison(run: Path, method: str = "percentile") -> pd.DataFrame:
-    """One row an architecture, at image level: the table that a run is for."""
+def comparison(run: Path) -> pd.DataFrame:
+    """One row an architecture, at image level: the table that a run is for.
+
+    `auc` is within folds; beside it `auc_pooled` and, where the headline is out-of-fold, the AUC of
+    the kept model on test, with interval and groups.
+    """
     on = judged_on(run)
     rows = []
     for name, table in networks(run, on).items():
         about = read_json(run, f"{name}/metrics.json")
         row = {"architecture": name, "weights": about["weights"]}
-        row |= metrics_with_intervals(table, method=method)
+        row |= metrics_with_intervals(table) | {"auc_pooled": pooled_auc(table)}
+        if on == OUT_OF_FOLD:
+            test = judged(read_predictions(run, name), TEST)
+            found = metrics_with_intervals(test, names=("auc",))
+            row |= {f"test_{key}": value for key, value in found.items()}
         rows.append(row | {"judged_on": on, "recipe": about["recipe"]})
     return pd.DataFrame(rows).assign(protocol=read_json(run, "split.json")["protocol"])
 
 
-def comparison_all(
-    run: Path, baseline: pd.DataFrame, rule: str = "mean_logit", method: str = "percentile"
-) -> pd.DataFrame:
+def comparison_all(run: Path, baseline: pd.DataFrame, rule: str = "mean_logit") -> pd.DataFrame:
     """Every model at image level and at that of the group, out-of-fold and on test.
 
-    `level` is `image` or what a group is: patient, slide, field of view. The group level is left
-    out where a group has images of both classes.
+    `level` is `image` or what a group is: patient, slide, field of view. `auc_pooled` takes pairs
+    of all folds together, `auc_groups_alike` gives each group the same weight, whatever its number
+    of images.
     """
     unit, rows = read_json(run, "split.json")["unit"], []
     for on in (OUT_OF_FOLD, TEST):
@@ -194,23 +198,43 @@ def comparison_all(
         models |= combined(run, on) | {BASELINE: judged(baseline, on)}
         for name, table in models.items():
             for level, part in (("image", table), (unit, by_group(table, rule))):
-                if part is not None:
-                    about = {"model": name, "level": level, "judged_on": on}
-                    found = metrics_with_intervals(part, method=method)
-                    if level == unit and rule == "vote":
-                        found = without_probabilities(found)
-                    rows.append(about | found)
+                found = metrics_with_intervals(part)
+                if level == unit and rule == "vote":
+                    found |= dict.fromkeys(OF_PROBABILITIES, np.nan)  # votes are none
+                about = {"model": name, "level": level, "judged_on": on}
+                others = {
+                    "auc_pooled": pooled_auc(part),
+                    "auc_groups_alike": equal_groups_auc(part),
+                }
+                rows.append(about | found | others)
     return marked(run, pd.DataFrame(rows))
 
 
-def without_probabilities(found: dict[str, float]) -> dict[str, float]:
-    """Metrics of votes: a share of votes is no probability, and has no log loss or calibration."""
-    silent = [n for n in found if n.removesuffix("_low").removesuffix("_high") in OF_PROBABILITIES]
-    return found | dict.fromkeys(silent, np.nan)
+def pooled_auc(rows: pd.DataFrame) -> float:
+    """The AUC of pairs of all folds together."""
+    return auc_within_folds(rows.drop(columns="fold", errors="ignore"))
+
+
+def equal_groups_auc(rows: pd.DataFrame) -> float:
+    """The AUC within folds, each image weighted by 1 / images of its group (and class).
+
+    By image, a patient with 60 images counts 60 times one with a single image (Hoffman, Sen &
+    Weinberg 2001, doi 10.1093/biomet/88.4.1121). NaN where no fold has both classes.
+    """
+    truth, score = scores(rows)
+    weight = 1 / rows.groupby(["group", "label"])["label"].transform("size").to_numpy()
+    total = right = 0.0
+    for part in parts_of(truth, folds_of(rows)):
+        malignant = truth[part]
+        if 0 < malignant.sum() < len(part):
+            pairs = weight[part][malignant].sum() * weight[part][~malignant].sum()
+            auc = sk.roc_auc_score(malignant, score[part], sample_weight=weight[part])
+            total, right = total + pairs, right + pairs * auc
+    return right / total if total else np.nan
 
 
 def pairs_of_models(run: Path, baseline: pd.DataFrame, rule: str = "mean_logit") -> pd.DataFrame:
-    """`significance.pairwise` for what the run can be asked, at image and at group level.
+    """`significance.pairwise` for what the run can be asked, by image and by group, `with_gate`.
 
     `family` says which pairs are corrected together: `networks` (the question of the run), `more
     than one` (each network against what combines it) and `baseline` (against size and colour).
@@ -228,13 +252,11 @@ def pairs_of_models(run: Path, baseline: pd.DataFrame, rule: str = "mean_logit")
     }  # fmt: skip
     grouped = {name: by_group(table, rule) for name, table in tables.items()}
     for level, at_level in (("image", tables), (unit, grouped)):
-        if any(table is None for table in at_level.values()):
-            continue
         for family, pairs in families.items():
             if pairs:
                 found = pairwise(at_level, pairs)
                 parts.append(found.assign(family=family, level=level, judged_on=on))
-    table = pd.concat(parts, ignore_index=True)
+    table = with_gate(pd.concat(parts, ignore_index=True))
     first = ["family", "level", "judged_on"]
     table = table[[*first, *table.columns.drop(first)]]
     behind = table[["first", "second"]].map(lambda model: weights_behind(run, model))
@@ -257,14 +279,13 @@ def fold_pairs(run: Path) -> pd.DataFrame:
 def orientation_gain(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
     """AUC of the same folds trained with 1, 4 and 8 orientations, with intervals by group.
 
-    `tables` maps an architecture to rows `image_id, group, label, orientations, logit`.
+    `tables` maps an architecture to rows `image_id, group, label, fold, orientations, logit`.
     """
-    rows = []
-    for name, table in tables.items():
-        for orientations, part in table.groupby("orientations"):
-            part = part.assign(probability=expit(part["logit"]))
-            auc = auc_from_ranks((part["label"] == "M").to_numpy(), part["logit"].to_numpy())
-            rows.append((name, orientations, auc, *auc_interval(part)))
+    rows = [
+        (name, orientations, auc_within_folds(part), *auc_interval(part))
+        for name, table in tables.items()
+        for orientations, part in table.groupby("orientations")
+    ]
     return pd.DataFrame(
         rows, columns=["architecture", "orientations", "auc", "auc_low", "auc_high"]
     )

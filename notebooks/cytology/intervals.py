@@ -1,7 +1,11 @@
 """95 % intervals that know that images of one group are alike.
 
-For AUC clustered DeLong on the logit scale, for every other metric the bootstrap over whole
-groups, for shares of groups Wilson's. Functions take rows with `label`, `group`, `probability`.
+Those of the AUC and of shares invert a score test: they hold all true values from which the one
+found is not too far away, each with the variance that *it* would give. So nothing special happens
+at 0 and 1, where the variance that was observed vanishes. Functions take rows with `label`,
+`group`, `probability` (and `logit`, where there is one). Rows of several folds were predicted by
+heads that each other's patients trained: every variance of theirs is doubled
+(`clusters.CROSS_VALIDATED`).
 """
 
 from collections.abc import Callable
@@ -9,134 +13,235 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 from scipy.optimize import brentq
-from scipy.special import expit, logit
-from scipy.stats import norm, rankdata, t
-from statsmodels.stats.proportion import proportion_confint
+from scipy.stats import t
 
+from cytology.clusters import (
+    both,
+    clustered_covariance,
+    folds_of,
+    group_sums,
+    likeness,
+    pair_weights,
+    parts_of,
+    placements,
+    variance_inflation,
+)
 from cytology.metrics import (
     METRICS,
-    PROPORTIONS,
+    OF_TWO_SHARES,
     THRESHOLD,
     UNDEFINED,
     classification_metrics,
     cumulative_counts,
-    metrics_of_draws,
+    scores,
     truth_and_probability,
 )
 
 LEVEL = 0.95
-DRAWS = 2000
+DRAWS = 500  # of a band
 FEWEST_GROUPS = 5  # of each class, for a bootstrap
 AT_ONCE = 20_000_000  # weights in memory at once: 160 MB, and some copies of them
+EDGE = 1e-9  # as near to 0 and 1 as a true value is tried
 
 NOTHING = (np.nan, np.nan)
 TOO_FEW = "groups too few or too alike"
 NO_INTERVAL = f"no interval: {TOO_FEW}"
 
 
-# ------------------------------------------------------------ clustered DeLong
+def quantile(freedom: float) -> float:
+    """How many standard errors a 95 % interval reaches to each side (Student's t)."""
+    return float(t.ppf((1 + LEVEL) / 2, freedom))
 
 
-def placements(truth: np.ndarray, score: np.ndarray) -> np.ndarray:
-    """For each row the share of the other class that it is on the right side of, shape (n,).
+# ----------------------------------------------------------- by inverting a test
 
-    The structural components V10 (of positives) and V01 (of negatives) of DeLong et al. 1988, by
-    ranks (Sun & Xu 2014, doi 10.1109/LSP.2014.2337313). Their mean over either class is the AUC.
+
+def score_interval(found: float, variance: Callable, freedom: float) -> tuple[float, float]:
+    """All shares from which `found` is not further away than their own standard errors allow.
+
+    `variance(share)` is that of the estimate if `share` were the truth. As Wilson 1927 does it for
+    shares and Newcombe 2006 (doi 10.1002/sim.2324) for AUCs.
     """
-    overall = rankdata(score)
-    found = np.empty(len(score))
-    for which in (truth, ~truth):
-        below = (overall[which] - rankdata(score[which])) / (~which).sum()
-        found[which] = below if which is truth else 1 - below
-    return found
+    reach = quantile(freedom)
 
+    def too_far(share):
+        return abs(found - share) - reach * np.sqrt(variance(share))
 
-def clustered_covariance(
-    truth: np.ndarray, components: np.ndarray, group: np.ndarray
-) -> tuple[np.ndarray, float]:
-    """Covariance of AUCs whose rows are correlated within groups, and degrees of freedom.
-
-    `components` has shape (models, n), from `placements`. Obuchowski 1997 (doi 10.2307/2533958),
-    equations for S10, S01 and S11, which counts groups and not images; with one row a group it is
-    DeLong's. The degrees of freedom are on the safe side: the groups that hold the rarer class,
-    less one. NaN where a class lies in fewer than two groups.
-    """
-    codes, groups = pd.factorize(group)
-    auc = components[:, truth].mean(axis=1, keepdims=True)
-    sums, having = [], []
-    for which in (truth, ~truth):
-        deviation = (components - auc) * which / which.sum()
-        sums.append(np.stack([np.bincount(codes, row, len(groups)) for row in deviation]))
-        having.append(len(np.unique(codes[which])))
-    if min(having) < 2:
-        return np.full((len(components),) * 2, np.nan), np.nan
-    positive, negative = sums
-    parts = [
-        each @ each.T * count / (count - 1)
-        for each, count in ((positive, having[0]), (negative, having[1]))
-    ]
-    cross = positive @ negative.T * len(groups) / (len(groups) - 1)
-    return sum(parts) + cross + cross.T, min(having) - 1
-
-
-def auc_interval(rows: pd.DataFrame) -> tuple[float, float]:
-    """Interval of the AUC: clustered DeLong on the logit scale, with a t quantile.
-
-    At an AUC of 0 or 1 the variance is zero and says nothing: there Newcombe's interval, with
-    groups counted instead of images. (NaN, NaN) where a class lies in fewer than two groups.
-    """
-    truth, score = truth_and_probability(rows)
-    if not 0 < truth.sum() < len(truth):
-        return NOTHING
-    components = placements(truth, score)[None]
-    covariance, freedom = clustered_covariance(truth, components, rows["group"].to_numpy())
-    auc, variance = components[0, truth].mean(), covariance[0, 0]
-    if np.isnan(variance):
-        return NOTHING
-    if not 0 < auc < 1 or variance <= 0:
-        counts = rows.groupby("label")["group"].nunique()
-        return newcombe_interval(auc, counts["M"], counts["B"])
-    half = t.ppf((1 + LEVEL) / 2, freedom) * np.sqrt(variance) / (auc * (1 - auc))
-    return float(expit(logit(auc) - half)), float(expit(logit(auc) + half))
-
-
-def newcombe_interval(auc: float, positives: int, negatives: int) -> tuple[float, float]:
-    """Interval of an AUC from its value and the counts alone; not degenerate at 0 and 1.
-
-    Method 5 of Newcombe 2006 (doi 10.1002/sim.2324): all AUCs from which the one observed is not
-    further away than z standard errors of Hanley & McNeil 1982, both class sizes in their formula
-    replaced by the mean.
-    """
-    z, mean = norm.ppf((1 + LEVEL) / 2), (positives + negatives) / 2
-
-    def too_far(x):
-        spread = 1 + (mean - 1) * ((1 - x) / (2 - x) + x / (1 + x))
-        return np.abs(auc - x) - z * np.sqrt(x * (1 - x) * spread / (positives * negatives))
-
-    inner = np.clip(auc, 1e-12, 1 - 1e-12)
-    low = brentq(too_far, 0, inner) if auc > 1e-12 and too_far(1e-12) > 0 else 0.0
-    high = brentq(too_far, inner, 1) if auc < 1 - 1e-12 and too_far(1 - 1e-12) > 0 else 1.0
+    inside = min(max(found, EDGE), 1 - EDGE)
+    low, high = 0.0, 1.0
+    if found > EDGE and too_far(EDGE) > 0:
+        low = brentq(too_far, EDGE, inside)
+    if found < 1 - EDGE and too_far(1 - EDGE) > 0:
+        high = brentq(too_far, inside, 1 - EDGE)
     return float(low), float(high)
 
 
-# ------------------------------------------------------------------- bootstrap
+def auc_interval(rows: pd.DataFrame) -> tuple[float, float]:
+    """Interval of the AUC within folds.
+
+    The variance is the larger of that of the binormal model at each true value, and the one that
+    was observed (Obuchowski 1997), which knows tails that are not normal. A t quantile with the
+    groups of the rarer class, less one. (NaN, NaN) where a class lies in fewer than two groups.
+    """
+    truth, score = scores(rows)
+    group, fold = rows["group"].to_numpy(), folds_of(rows)
+    weights, components = pair_weights(truth, fold), placements(truth, score, fold)[None]
+    covariance, freedom = clustered_covariance(truth, components, group, weights)
+    if np.isnan(freedom):
+        return NOTHING
+    modelled, inflation = binormal_variance(truth, score, group, fold), variance_inflation(rows)
+
+    def variance(auc):
+        return inflation * max(modelled(auc), covariance[0, 0])
+
+    return score_interval(components[0, truth] @ weights[truth], variance, freedom)
+
+
+def binormal_variance(truth, score, group, fold) -> Callable[[float], float]:
+    """The variance of an AUC as a function of its true value, for scores alike within groups.
+
+    Scores are normal in both classes, equally wide, and correlate by `likeness` in a group. Two
+    pairs of a malignant and a benign image are both in order with the chance `both`: of
+    correlation 1/2 if they have one image in common, of half the likeness if its group. What a
+    pair adds by itself counts once for each pair of effective images. Over folds the variances are
+    summed by the squares of their shares of all pairs.
+    """
+    classes = truth, ~truth
+    alike = np.array([likeness(score[which], group[which]) for which in classes])
+    image, others, pair, pairs = 0.0, np.zeros(2), 0.0, 0.0
+    for part in parts_of(truth, fold):
+        sizes = [np.unique(group[part][which[part]], return_counts=True)[1] for which in classes]
+        counts = np.array([each.sum() for each in sizes], float)
+        of_fold = counts.prod()
+        if of_fold:
+            crowd = np.array([(each**2).sum() for each in sizes]) / counts - 1
+            image += of_fold**2 * (1 / counts).sum()
+            others += of_fold**2 * crowd / counts
+            pair += of_fold**2 * ((1 + crowd * alike) / counts).prod()
+            pairs += of_fold
+
+    def variance(auc):
+        of_image = both(auc, 0.5) - auc**2
+        of_group = both(auc, alike / 2) - auc**2
+        of_pair = max(auc * (1 - auc) - 2 * of_image, 0.0)
+        return (image * of_image + others @ of_group + pair * of_pair) / pairs**2
+
+    return variance
+
+
+def share_interval(
+    hits: np.ndarray, group: np.ndarray, score: np.ndarray | None = None, inflation: float = 1.0
+) -> tuple[float, float]:
+    """Interval of a share of images, shape (n,), whose groups are `group`.
+
+    `hits` are those whose `score` lies beyond a threshold: two of one group are hit together with
+    the chance `both`, which their scores' `likeness` says far better than the hits themselves when
+    nearly all or nearly none are hit. Without scores the likeness is that of the hits. The variance
+    is the larger of that and the observed one (of a ratio, by groups); with one image a group this
+    is Wilson's interval (1927), with a t quantile. (NaN, NaN) for fewer than two groups.
+    """
+    hits = np.asarray(hits, float)
+    sizes = group_sums(np.ones(len(hits)), group)
+    groups, count = len(sizes), len(hits)
+    if groups < 2:
+        return NOTHING
+    found, crowd = hits.mean(), (sizes**2).sum() / count - 1
+    observed = (group_sums(hits - found, group) ** 2).sum() / count**2 * groups / (groups - 1)
+    alike = likeness(hits if score is None else score, group)
+
+    def variance(share):
+        together = both(share, alike) - share**2
+        return inflation * max((share * (1 - share) + crowd * together) / count, observed)
+
+    return score_interval(found, variance, groups - 1)
+
+
+def of_two_shares(metric: Callable, malignant: float, found: list, bounds: list) -> tuple:
+    """Interval of a metric that rises with sensitivity and with specificity.
+
+    `found` are the two, `bounds` their intervals, `malignant` is the sample's share of malignant
+    images, for which the interval holds. The ends are the least and greatest value on the quarters
+    of an ellipse whose axes are the two intervals: for a sum of both that is the method of variance
+    estimates recovery (Zou & Donner 2008, doi 10.1002/sim.2919), and it never leaves the metric's
+    range.
+    """
+    angle = np.linspace(0, np.pi / 2, 65)
+    along = np.stack([np.cos(angle), np.sin(angle)])
+    ends = []
+    for side, best in ((0, np.nanmin), (1, np.nanmax)):
+        reach = np.array([bound[side] for bound in bounds]) - found
+        values = metric(*(np.array(found)[:, None] + reach[:, None] * along), malignant)
+        ends.append(float(best(values)) if np.isfinite(values).any() else np.nan)
+    return tuple(ends)
+
+
+# --------------------------------------------------------- differences and means
+
+
+def auc_gain(
+    rows: pd.DataFrame, before: np.ndarray, after: np.ndarray
+) -> tuple[float, float, float]:
+    """How much higher the AUC of the scores `after` is than that of `before`, and its interval.
+
+    Both have shape (n,), or (repetitions, n), whose AUCs are averaged. Within folds, by clustered
+    DeLong with a t quantile; NaN for the bounds where it does not exist.
+    """
+    truth, group, fold = (rows["label"] == "M").to_numpy(), rows["group"].to_numpy(), folds_of(rows)
+    contrast = sum(
+        sign * np.mean([placements(truth, score, fold) for score in np.atleast_2d(scored)], axis=0)
+        for sign, scored in ((-1, before), (1, after))
+    )
+    weights = pair_weights(truth, fold)
+    covariance, freedom = clustered_covariance(truth, contrast[None], group, weights)
+    gain = float(contrast[truth] @ weights[truth])
+    return gain, *around(gain, covariance[0, 0] * variance_inflation(rows), freedom)
+
+
+def mean_interval(
+    values: np.ndarray, group: np.ndarray, inflation: float = 1.0
+) -> tuple[float, float]:
+    """Interval of the mean of a number an image, shape (n,): Student's t over whole groups.
+
+    The degrees of freedom are those of as many groups of equal size as the sizes are worth,
+    n**2 / sum of squares, less one. (NaN, NaN) where groups are too few or all alike.
+    """
+    values, sizes = np.asarray(values, float), group_sums(np.ones(len(values)), group)
+    groups, count = len(sizes), len(values)
+    if groups < 2:
+        return NOTHING
+    mean = values.mean()
+    variance = (group_sums(values - mean, group) ** 2).sum() / count**2 * groups / (groups - 1)
+    return around(mean, inflation * variance, count**2 / (sizes**2).sum() - 1)
+
+
+def around(found: float, variance: float, freedom: float) -> tuple[float, float]:
+    """A t interval; none without a variance, since no spread is no certainty."""
+    if not (variance > 0 and freedom > 0):
+        return NOTHING
+    half = quantile(freedom) * float(np.sqrt(variance))
+    return float(found - half), float(found + half)
+
+
+# ------------------------------------------------------------------------ bands
 
 
 def group_weights(rows: pd.DataFrame, draws: int = DRAWS, seed: int = 0) -> np.ndarray:
     """How often each group was drawn, shape (draws, groups), groups in sorted order.
 
     Images of one patient are alike: drawing images would treat them as independent and give
-    intervals that are too narrow (Field & Welsh 2007, doi 10.1111/j.1467-9868.2007.00593.x, the
-    cluster bootstrap). The draws depend on the number of groups and the seed alone, so that all
-    models of a run meet the same ones. Where fewer than `FEWEST_GROUPS` hold a class they are
-    NaN, and so is every interval from them: the draws of four groups are only 35 different ones,
-    and hide how wrong four patients can be.
+    bands that are too narrow (Field & Welsh 2007, doi 10.1111/j.1467-9868.2007.00593.x, the
+    cluster bootstrap). Of cross-validated rows half as many groups are drawn, which doubles the
+    variance. The draws depend on the number of groups and the seed alone, so that all models of a
+    run meet the same ones. Where fewer than `FEWEST_GROUPS` hold a class they are NaN, and so is
+    every band from them: the draws of four groups are only 35 different ones, and hide how wrong
+    four patients can be.
     """
     groups = rows["group"].nunique()
     if rows.groupby("label")["group"].nunique().min() < FEWEST_GROUPS:
         return np.full((draws, groups), np.nan)
+    drawn = round(groups / variance_inflation(rows))
     rng = np.random.default_rng(seed)
-    return rng.multinomial(groups, np.full(groups, 1 / groups), size=draws).astype(np.float64)
+    return rng.multinomial(drawn, np.full(groups, 1 / groups), size=draws).astype(np.float64)
 
 
 def over_draws(rows: pd.DataFrame, weights: np.ndarray, statistic: Callable) -> dict:
@@ -164,52 +269,7 @@ def with_width(bounds: tuple[float, float]) -> tuple[float, float]:
     return bounds if bounds[0] < bounds[1] else NOTHING
 
 
-def bca_interval(drawn: np.ndarray, estimate: float, left_out: np.ndarray) -> tuple[float, float]:
-    """Bias-corrected and accelerated interval (Efron 1987, doi 10.2307/2289144).
-
-    `left_out` are the statistics with one group left out at a time. Percentile where all draws
-    lie on one side of the estimate, since the correction is infinite there.
-    """
-    drawn, left_out = drawn[~np.isnan(drawn)], left_out[~np.isnan(left_out)]
-    if not len(drawn) or np.isnan(estimate):
-        return NOTHING
-    # Draws equal to the estimate count half, as in SciPy's.
-    below = ((drawn < estimate).mean() + (drawn <= estimate).mean()) / 2
-    if not 0 < below < 1:
-        return percentile_interval(drawn)
-    bias, away = norm.ppf(below), left_out.mean() - left_out
-    squares = (away**2).sum()
-    acceleration = (away**3).sum() / (6 * squares**1.5) if squares > 0 else 0.0
-    z = bias + norm.ppf([(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    quantiles = norm.cdf(bias + z / (1 - acceleration * z))
-    return tuple(float(x) for x in np.quantile(drawn, quantiles))
-
-
-def bootstrap_intervals(
-    rows: pd.DataFrame,
-    threshold: float = THRESHOLD,
-    method: str = "percentile",
-    draws: int = DRAWS,
-    seed: int = 0,
-    names=tuple(METRICS),
-) -> dict[str, tuple[float, float]]:
-    """Intervals of the metrics `names` by drawing whole groups; `method` is percentile or bca."""
-
-    def statistic(weights):
-        return metrics_of_draws(rows, weights, threshold, names)
-
-    drawn = over_draws(rows, group_weights(rows, draws, seed), statistic)
-    if method == "percentile":
-        return {name: with_width(percentile_interval(values)) for name, values in drawn.items()}
-    estimates = classification_metrics(rows, threshold)
-    left_out = over_draws(rows, 1 - np.eye(rows["group"].nunique()), statistic)
-    return {
-        name: with_width(bca_interval(drawn[name], estimates[name], left_out[name]))
-        for name in names
-    }
-
-
-def curve_bands(rows: pd.DataFrame, draws: int = 500, points: int = 101) -> pd.DataFrame:
+def curve_bands(rows: pd.DataFrame, draws: int = DRAWS, points: int = 101) -> pd.DataFrame:
     """Pointwise 95 % bands of the ROC and precision-recall curves, by drawing whole groups.
 
     Columns: `at` (0 to 1), `sensitivity_low`, `_high` where `at` is 1 - specificity, and
@@ -241,58 +301,55 @@ def curve_bands(rows: pd.DataFrame, draws: int = 500, points: int = 101) -> pd.D
     return table
 
 
-def wilson_intervals(rows: pd.DataFrame, threshold: float) -> dict[str, tuple[float, float]]:
-    """Wilson's intervals (1927) of the shares in `PROPORTIONS`, with groups counted as cases.
-
-    For one row a group they are what they always were. For several they serve a share of 0 or 1,
-    where every draw of the bootstrap is the same: so many groups without a mistake.
-    """
-    truth, probability = truth_and_probability(rows)
-    called = probability >= threshold
-    cells = {"tp": truth & called, "fp": ~truth & called}
-    cells |= {"tn": ~truth & ~called, "fn": truth & ~called}
-    found = {}
-    for name, (above, below) in PROPORTIONS.items():
-        hits, asked = (sum(cells[c] for c in part) > 0 for part in (above, below))
-        cases = rows["group"][asked].nunique()
-        share = hits.sum() / max(asked.sum(), 1)
-        bounds = proportion_confint(share * cases, cases, 1 - LEVEL, "wilson") if cases else NOTHING
-        found[name] = tuple(float(x) for x in bounds)
-    return found
-
-
 # ------------------------------------------------------------------------- all
 
 
 def metrics_with_intervals(
-    rows: pd.DataFrame,
-    threshold: float = THRESHOLD,
-    method: str = "percentile",
-    draws: int = DRAWS,
-    names=tuple(METRICS),
+    rows: pd.DataFrame, threshold: float = THRESHOLD, names=tuple(METRICS)
 ) -> dict[str, float]:
-    """The metrics `names` with their `_low` and `_high`, and the counts `images` and `groups`.
+    """The metrics `names`, most with `_low` and `_high`, and the counts of images and groups.
 
-    Where each group has one row, or a share is 0 or 1, it has Wilson's interval. A column `images`
-    may say how many images are behind a row.
+    `groups_malignant` and `groups_benign` hold an image of the class. A column `images` may say how
+    many images are behind a row. Average precision, log loss, Brier score and calibration errors
+    have no interval: none is known that holds the truth as often as it promises with few patients.
     """
     found = classification_metrics(rows, threshold)
-    bounds = bootstrap_intervals(
-        rows, threshold, method, draws, names=[name for name in names if name != "auc"]
-    )
-    if "auc" in names:
-        bounds["auc"] = auc_interval(rows)
-    if rows["group"].is_unique:
-        bounds |= wilson_intervals(rows, threshold)
-    else:
-        by_wilson = wilson_intervals(rows, threshold)
-        bounds |= {name: by_wilson[name] for name in PROPORTIONS if found[name] in (0, 1)}
+    bounds = {"auc": auc_interval(rows)} if "auc" in names else {}
+    bounds |= threshold_intervals(rows, threshold, found)
     table = {}
     for name in names:
-        low, high = bounds[name]
-        table |= {name: float(found[name]), f"{name}_low": low, f"{name}_high": high}
-    images = int(rows["images"].sum()) if "images" in rows else len(rows)
-    return table | {"images": images, "groups": rows["group"].nunique()}
+        table[name] = float(found[name])
+        if name in bounds:
+            table[f"{name}_low"], table[f"{name}_high"] = bounds[name]
+    table["images"] = int(rows["images"].sum()) if "images" in rows else len(rows)
+    table["groups"] = rows["group"].nunique()
+    of_class = rows.groupby("label")["group"].nunique().reindex(["M", "B"], fill_value=0)
+    table["groups_malignant"], table["groups_benign"] = map(int, of_class)
+    return table
+
+
+def threshold_intervals(
+    rows: pd.DataFrame, threshold: float, found: dict[str, float]
+) -> dict[str, tuple[float, float]]:
+    """Intervals of all metrics that a threshold decides, at this share of malignant images."""
+    truth, score = scores(rows)
+    called = rows["probability"].to_numpy() >= threshold
+    bounds = [
+        share_interval(
+            called[which] == truth[which],
+            rows["group"].to_numpy()[which],
+            score[which],
+            variance_inflation(rows),
+        )
+        for which in (truth, ~truth)
+    ]
+    shares = [found["recall"], found["specificity"]]
+    intervals = dict(zip(("recall", "specificity"), bounds, strict=True))
+    for name, metric in OF_TWO_SHARES.items():
+        known = np.isfinite([found[name], *shares, *np.ravel(bounds)]).all()
+        at = truth.mean()
+        intervals[name] = of_two_shares(metric, at, shares, bounds) if known else NOTHING
+    return intervals
 
 
 def span(row, name: str, before: str = "", shape: str = "z.3f") -> str:

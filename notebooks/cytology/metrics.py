@@ -8,6 +8,8 @@ import pandas as pd
 from scipy.stats import rankdata
 from sklearn import metrics as sk
 
+from cytology.clusters import folds_of, pair_weights, placements
+
 THRESHOLD = 0.5
 BINS = 10  # of the calibration errors
 # Names in the tables, and in words. `loss` is the binary cross-entropy, in nats.
@@ -35,6 +37,22 @@ UNDEFINED |= {"recall": "no malignant image", "specificity": "no benign image"}
 UNDEFINED |= {"precision": "nothing called malignant", "f1": "nothing malignant, nor called so"}
 UNDEFINED |= {"negative_predictive_value": "nothing called benign"}
 OF_PROBABILITIES = ("loss", "brier", "ece", "ace")  # these ask for more than an order
+
+
+def _ratio(above, below):
+    """A ratio that is NaN where there is nothing to divide by."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(below > 0, above / below, np.nan)
+
+
+def _matthews(sensitivity, specificity, malignant):
+    """Matthews correlation from both shares and the share of malignant images."""
+    called = malignant * sensitivity + (1 - malignant) * (1 - specificity)
+    return (sensitivity + specificity - 1) * np.sqrt(
+        _ratio(malignant * (1 - malignant), called * (1 - called))
+    )
+
+
 # Shares of something counted: numerator and denominator among TP, FP, TN, FN.
 PROPORTIONS = {
     "accuracy": (("tp", "tn"), ("tp", "fp", "tn", "fn")),
@@ -43,6 +61,16 @@ PROPORTIONS = {
     "precision": (("tp",), ("tp", "fp")),
     "negative_predictive_value": (("tn",), ("tn", "fn")),
 }
+# What else a threshold decides, by sensitivity, specificity and the share of malignant images.
+OF_TWO_SHARES = {
+    "accuracy": lambda s, p, m: m * s + (1 - m) * p,
+    "balanced_accuracy": lambda s, p, m: (s + p) / 2,
+    "precision": lambda s, p, m: _ratio(m * s, m * s + (1 - m) * (1 - p)),
+    "negative_predictive_value": lambda s, p, m: _ratio((1 - m) * p, (1 - m) * p + m * (1 - s)),
+    "f1": lambda s, p, m: 2 * m * s / (m * s + (1 - m) * (1 - p) + m),
+    "mcc": _matthews,
+}
+AT_A_THRESHOLD = ("recall", "specificity", *OF_TWO_SHARES)
 
 
 def truth_and_probability(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
@@ -50,11 +78,21 @@ def truth_and_probability(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     return (rows["label"] == "M").to_numpy(), rows["probability"].to_numpy(float)
 
 
+def scores(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Whether each row is malignant, and its logit where there is one, else its probability.
+
+    Beyond a logit of 37 all probabilities are 1, and would tie.
+    """
+    return (rows["label"] == "M").to_numpy(), rows[
+        "logit" if "logit" in rows else "probability"
+    ].to_numpy(float)
+
+
 def classification_metrics(rows: pd.DataFrame, threshold: float = THRESHOLD) -> dict[str, float]:
     """Every metric of `METRICS`; a row with a probability of at least `threshold` is called M.
 
-    NaN where a metric does not exist: AUC and average precision need both classes, precision a
-    row that is called malignant, and so on.
+    The AUC is that within folds. NaN where a metric does not exist: AUC and average precision need
+    both classes, precision a row that is called malignant, and so on.
     """
     truth, probability = truth_and_probability(rows)
     called = probability >= threshold
@@ -71,7 +109,7 @@ def classification_metrics(rows: pd.DataFrame, threshold: float = THRESHOLD) -> 
         "negative_predictive_value": sk.precision_score(~truth, ~called, zero_division=np.nan),
         "f1": sk.f1_score(truth, called, zero_division=np.nan),
         "mcc": sk.matthews_corrcoef(truth, called) if both else np.nan,
-        "auc": sk.roc_auc_score(truth, probability) if both else np.nan,
+        "auc": auc_within_folds(rows),
         "average_precision": sk.average_precision_score(truth, probability) if both else np.nan,
         "loss": sk.log_loss(truth, probability, labels=[False, True]),
         "brier": sk.brier_score_loss(truth, probability, pos_label=True),
@@ -89,6 +127,21 @@ def auc_from_ranks(truth: np.ndarray, score: np.ndarray) -> float:
     positives = int(truth.sum())
     ranks = rankdata(score)[truth].sum()
     return (ranks - positives * (positives + 1) / 2) / (positives * (len(truth) - positives))
+
+
+def auc_within_folds(rows: pd.DataFrame) -> float:
+    """The share of pairs of a malignant and a benign image of one fold that are in order.
+
+    Rows of one fold, or none, have the usual AUC; of several, all folds' pairs count together.
+    Heads of different folds learned from different shares of malignant images, so that one fold's
+    logits lie higher than another's, and lower where more of its own images are malignant: pairs
+    across folds push the pooled AUC down (Parker, Guenter & Bedo 2007, doi
+    10.1186/1471-2105-8-326). NaN where no fold has both classes.
+    """
+    truth, score = scores(rows)
+    fold = folds_of(rows)
+    weights = pair_weights(truth, fold)
+    return float(placements(truth, score, fold)[truth] @ weights[truth]) if truth.any() else np.nan
 
 
 # ----------------------------------------------------------------- calibration

@@ -118,27 +118,27 @@ def mean_logits(rows: pd.DataFrame) -> pd.DataFrame:
     return mean.assign(probability=expit(mean["logit"]))
 
 
-def by_group(
-    rows: pd.DataFrame, rule: str = "mean_logit", threshold: float = 0.5
-) -> pd.DataFrame | None:
-    """One prediction a group, by `rule`; None if any group has images of both classes.
+def by_group(rows: pd.DataFrame, rule: str = "mean_logit", threshold: float = 0.5) -> pd.DataFrame:
+    """One prediction a group, by `rule`; a group with images of both classes has one of each.
 
     The mean logit, the mean probability, the highest probability, or the share of images with a
     probability of at least `threshold` (`vote`, which is no probability, and whose own threshold
-    is one half). `images` counts those behind each prediction.
+    is one half). `images` counts those behind each prediction; a column `fold` is kept.
     """
-    if (rows.groupby("group")["label"].nunique() > 1).any():
-        return None
-    grouped = rows.groupby("group")
+    grouped = rows.groupby(["group", "label"])
+    table = pd.DataFrame({"images": grouped.size()})
+    if "fold" in rows:
+        table["fold"] = grouped["fold"].first()
     if rule == "mean_logit":
-        probability = expit(grouped["logit"].mean())
+        table["logit"] = grouped["logit"].mean()
+        table["probability"] = expit(table["logit"])
     elif rule == "mean_probability":
-        probability = grouped["probability"].mean()
+        table["probability"] = grouped["probability"].mean()
     elif rule == "highest":
-        probability = grouped["probability"].max()
+        table["probability"] = grouped["probability"].max()
     elif rule == "vote":
-        probability = (rows["probability"] >= threshold).groupby(rows["group"]).mean()
+        called = rows.assign(called=rows["probability"] >= threshold)
+        table["probability"] = called.groupby(["group", "label"])["called"].mean()
     else:
         raise ValueError(f"no rule {rule}")
-    table = pd.DataFrame({"label": grouped["label"].first(), "probability": probability})
-    return table.assign(images=grouped.size()).reset_index()
+    return table.reset_index()

@@ -191,7 +191,6 @@ PARAMETERS = {
         str,
         choices=("mean_logit", "mean_probability", "highest", "vote"),
     ),
-    "interval_method": Rule("of the bootstrap", str, choices=("percentile", "bca")),
     "curve_images": Rule("most images in the learning curve; whole groups are drawn", int, 40),
     "simulated_studies": Rule("studies that check the intervals, a true AUC", int, 2, 10000),
     "images_classes": Rule("folder names of the new images' classes, as `classes`", str),

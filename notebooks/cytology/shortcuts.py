@@ -22,10 +22,12 @@ def shortcut_baseline(manifest: pd.DataFrame, appearance: pd.DataFrame, split: p
     parts = [
         ("oof", held[held["fold"] != k], held[held["fold"] == k]) for k in held["fold"].unique()
     ]
-    parts += [("final", held, split[split["split"] == "test"])]
+    parts += [("final", split[split["split"] == "train"], split[split["split"] == "test"])]
     rows = []
     for name, train, judged in parts:
-        model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+        model = make_pipeline(
+            StandardScaler(), LogisticRegression(class_weight="balanced", max_iter=1000)
+        )
         model.fit(signs.loc[train["image_id"]], train["label"] == "M")
         logit = model.decision_function(signs.loc[judged["image_id"]])
         rows.append(judged.assign(model=name, logit=logit, probability=expit(logit)))

@@ -7,116 +7,113 @@ import itertools
 
 import numpy as np
 import pandas as pd
-from scipy.stats import norm, rankdata, t
+from scipy.stats import norm, t
 from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
 from statsmodels.stats.multitest import multipletests
 
-from cytology.intervals import LEVEL, NOTHING, clustered_covariance, over_draws, placements, span
-from cytology.metrics import THRESHOLD, auc_from_ranks, auc_of_draws
+from cytology.clusters import (
+    clustered_covariance,
+    folds_of,
+    group_sums,
+    pair_weights,
+    placements,
+    variance_inflation,
+)
+from cytology.intervals import LEVEL, NOTHING, auc_gain, span
+from cytology.metrics import THRESHOLD, auc_within_folds
 from cytology.settings import InputError
 
-SWAPS = 2000
-ALPHA = 0.05
+FLIPS = 2000
 FEW_DISCORDANT = 25  # below, McNemar's test is exact
 FIRST_SECOND = ("first", "second")
+# A page may call equal networks different in 5 of 100 runs, whatever it compares: 4 for the
+# networks and what averages them, 1 for the baseline.
+ALPHA = {"networks": 0.04, "more than one": 0.04, "baseline": 0.01}
 
 
 def matched(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
-    """The images of both tables: `group, label, first, second` (probabilities), in sorted order.
+    """The cases of both tables in sorted order, `label, group` and perhaps `fold`.
 
-    `InputError` unless both tables hold the same images, each once, with the same label and group.
+    `first` and `second` are the two scores, `called_first` and `called_second` whether they are
+    called malignant. `InputError` unless both tables hold the same cases, each once, with the same
+    label and group.
     """
-    keys = [key for key in ("image_id", "orientation") if key in first] or ["group"]
-    left, right = (rows.set_index(keys)["probability"] for rows in (first, second))
-    if left.index.has_duplicates or not left.index.sort_values().equals(right.index.sort_values()):
+    keys = [key for key in ("image_id", "orientation") if key in first] or ["group", "label"]
+    left, right = (rows.set_index(keys).sort_index() for rows in (first, second))
+    if left.index.has_duplicates or not left.index.equals(right.index):
         raise InputError("The two tables of predictions do not hold the same images, each once.")
     known = [name for name in ("label", "group") if name not in keys]
-    if (
-        not first.set_index(keys)[known]
-        .sort_index()
-        .equals(second.set_index(keys)[known].sort_index())
-    ):
+    if not left[known].equals(right[known]):
         raise InputError("The two tables of predictions differ in the label or group of an image.")
-    table = first.set_index(keys)[["label"]].assign(first=left, second=right)
-    table["group"] = table.index if keys == ["group"] else first.set_index(keys)["group"]
-    return table.sort_index().reset_index(drop=True)
+    score = "logit" if "logit" in left and "logit" in right else "probability"
+    table = left.reset_index()[["label", "group", *left.columns.intersection(["fold"])]]
+    for name, rows in zip(FIRST_SECOND, (left, right), strict=True):
+        table[name] = rows[score].to_numpy()
+        table[f"called_{name}"] = rows["probability"].to_numpy() >= THRESHOLD
+    return table
 
 
 def auc_difference(pairs: pd.DataFrame) -> dict[str, float]:
-    """AUC of the second less the first: `difference`, `_low`, `_high`, by clustered DeLong.
+    """AUC of the second less the first: `difference`, `_low`, `_high` (`intervals.auc_gain`)."""
+    found = auc_gain(pairs, pairs["first"].to_numpy(), pairs["second"].to_numpy())
+    return dict(zip(("difference", "difference_low", "difference_high"), found, strict=True))
 
-    The interval has a t quantile (`intervals.clustered_covariance`). NaN where it does not exist.
+
+def contributions(pairs: pd.DataFrame) -> np.ndarray:
+    """What each group adds to the difference of AUCs, second less first, shape (groups,).
+
+    They add up to twice the difference, since malignant and benign images each give all of it.
     """
-    truth = (pairs["label"] == "M").to_numpy()
-    components = np.stack([placements(truth, pairs[name].to_numpy()) for name in FIRST_SECOND])
-    contrast = (components[1] - components[0])[None]
-    covariance, freedom = clustered_covariance(truth, contrast, pairs["group"].to_numpy())
-    difference, error = contrast[0, truth].mean(), np.sqrt(max(covariance[0, 0], 0.0))
-    low, high = NOTHING
-    if error > 0:
-        half = t.ppf((1 + LEVEL) / 2, freedom) * error
-        low, high = difference - half, difference + half
-    return {"difference": difference, "difference_low": low, "difference_high": high}
+    truth, fold = (pairs["label"] == "M").to_numpy(), folds_of(pairs)
+    first, second = (placements(truth, pairs[name].to_numpy(), fold) for name in FIRST_SECOND)
+    return group_sums((second - first) * pair_weights(truth, fold), pairs["group"].to_numpy())
 
 
-def group_swap_p(pairs: pd.DataFrame, swaps: int = SWAPS, seed: int = 0) -> float:
-    """P value of equal AUCs: both models' predictions exchanged a whole group at a time.
+def sign_flip_p(pairs: pd.DataFrame, flips: int = FLIPS, seed: int = 0) -> float:
+    """P value of equal AUCs: the sign of each group's contribution is flipped at random.
 
-    If the models are alike, it does not matter which one a patient's predictions came from
-    (Bandos et al. 2005, doi 10.1002/sim.2149, for whole groups instead of single images). Strictly
-    it tests that, which is more than equal AUCs: models of equal AUC whose predictions are much
-    more alike within a patient in one than in the other are told apart too often (9 % instead of
-    5 % for correlations of 0.9 and 0.1). Predictions are ranked within each model first, so that
-    the scales do not matter. Two-sided. All exchanges are tried where they are no more than
-    `swaps`, else as many at random, and the data as they are count as one more: P is never below
-    2 / 2**groups. NaN with one class only.
+    If the AUCs are equal, a group's contribution is as likely to speak for the one model as for the
+    other. Flipping signs of contributions (Hemerik, Goeman & Finos 2020, doi 10.1111/rssb.12369)
+    asks no more than that; exchanging the models' predictions also asks that those of both are
+    equally alike within groups, and rejects too often where they are not. The observed difference
+    is divided by the square root of `variance_inflation`. Two-sided. All flips are tried where they
+    are no more than `flips`, else as many at random, and the data as they are count as one more: P
+    is never below 2 / 2**groups. NaN with one class only.
     """
-    truth = (pairs["label"] == "M").to_numpy()
-    if not 0 < truth.sum() < len(truth):
+    of_group = contributions(pairs)
+    if np.isnan(of_group).any():
         return np.nan
-    ranks = np.concatenate([rankdata(pairs[name]) for name in FIRST_SECOND])
-    both = np.concatenate([truth, truth])
-    observed = auc_from_ranks(truth, ranks[: len(truth)]) - auc_from_ranks(
-        truth, ranks[len(truth) :]
-    )
-    groups = pairs["group"].nunique()
-    exact = 2**groups <= swaps
+    groups = len(of_group)
+    exact = 2**groups <= flips
     if exact:
-        swapped = np.array(list(itertools.product([0.0, 1.0], repeat=groups)))
+        signs = np.array(list(itertools.product([-1.0, 1.0], repeat=groups)))
     else:
-        swapped = np.random.default_rng(seed).integers(0, 2, (swaps, groups)).astype(float)
-
-    def differences(chosen):
-        # One list of both models' predictions, in which a group's are drawn from one of the two.
-        first = auc_of_draws(both, ranks, np.concatenate([1 - chosen, chosen], axis=1))
-        second = auc_of_draws(both, ranks, np.concatenate([chosen, 1 - chosen], axis=1))
-        return {"difference": first - second}
-
-    drawn = over_draws(pairs, swapped, differences)["difference"]
+        signs = np.random.default_rng(seed).choice([-1.0, 1.0], (flips, groups))
+    observed = abs(of_group.sum()) / np.sqrt(variance_inflation(pairs))
     # Rounding must not make an equal difference look smaller.
-    extreme = np.abs(drawn) >= abs(observed) - 1e-12
-    return float(extreme.mean() if exact else (1 + extreme.sum()) / (1 + swaps))
+    extreme = np.abs(signs @ of_group) >= observed - 1e-12
+    return float(extreme.mean() if exact else (1 + extreme.sum()) / (1 + flips))
 
 
 def delong_p(pairs: pd.DataFrame) -> float:
     """P value of equal AUCs by DeLong et al. 1988 (doi 10.2307/2531595), for independent rows."""
     truth = (pairs["label"] == "M").to_numpy()
-    components = np.stack([placements(truth, pairs[name].to_numpy()) for name in FIRST_SECOND])
-    contrast = (components[1] - components[0])[None]
-    covariance, _ = clustered_covariance(truth, contrast, np.arange(len(pairs)))
+    first, second = (placements(truth, pairs[name].to_numpy()) for name in FIRST_SECOND)
+    contrast, alone = (second - first)[None], np.arange(len(pairs))
+    covariance, _ = clustered_covariance(truth, contrast, alone, pair_weights(truth))
     error = np.sqrt(max(covariance[0, 0], 0.0))
     if not error > 0:
         return 1.0 if covariance[0, 0] == 0 and contrast[0, truth].mean() == 0 else np.nan
     return float(2 * norm.sf(abs(contrast[0, truth].mean()) / error))
 
 
-def mcnemar_p(pairs: pd.DataFrame, threshold: float = THRESHOLD) -> float:
+def mcnemar_p(pairs: pd.DataFrame) -> float:
     """P value of equal accuracy by McNemar's test, for independent rows.
 
     Exact where few differ, else with the continuity correction.
     """
     truth = pairs["label"] == "M"
-    first, second = ((pairs[name] >= threshold) == truth for name in FIRST_SECOND)
+    first, second = (pairs[f"called_{name}"] == truth for name in FIRST_SECOND)
     table = [
         [(first & second).sum(), (first & ~second).sum()],
         [(~first & second).sum(), (~first & ~second).sum()],
@@ -141,21 +138,18 @@ def holm(p_values) -> np.ndarray:
 def pairwise(tables: dict[str, pd.DataFrame], pairs: list[tuple[str, str]]) -> pd.DataFrame:
     """A row a pair of models: both AUCs, their difference with interval, and P values.
 
-    `p` is the group-swap permutation's, `p_holm` the same corrected for the number of pairs.
-    `p_mcnemar` and `p_delong` assume independent rows: they are given where each group has one
-    row, else empty. The difference is the second model's AUC less the first's.
+    `p` is that of sign flips, `p_holm` the same corrected for the number of pairs. `p_mcnemar` and
+    `p_delong` assume independent rows: they are given where each group has one row and nothing was
+    cross-validated, else empty. The difference is the second model's AUC less the first's.
     """
     rows = []
     for first, second in pairs:
         both = matched(tables[first], tables[second])
-        truth = (both["label"] == "M").to_numpy()
-        independent = both["group"].is_unique
+        independent = both["group"].is_unique and variance_inflation(both) == 1
         row = {"first": first, "second": second, "images": len(both)}
         row["groups"] = both["group"].nunique()
-        row |= {
-            f"auc_{name}": auc_from_ranks(truth, both[name].to_numpy()) for name in FIRST_SECOND
-        }
-        row |= auc_difference(both) | {"p": group_swap_p(both)}
+        row |= {f"auc_{k}": auc_within_folds(both.assign(logit=both[k])) for k in FIRST_SECOND}
+        row |= auc_difference(both) | {"p": sign_flip_p(both)}
         row["p_mcnemar"] = mcnemar_p(both) if independent else np.nan
         row["p_delong"] = delong_p(both) if independent else np.nan
         rows.append(row)
@@ -165,17 +159,26 @@ def pairwise(tables: dict[str, pd.DataFrame], pairs: list[tuple[str, str]]) -> p
     return table
 
 
-def is_separated(row) -> bool:
-    """Whether corrected test and interval agree that the models of a row of `pairwise` differ."""
-    return bool(row.p_holm < ALPHA and (row.difference_low > 0 or row.difference_high < 0))
+def with_gate(table: pd.DataFrame) -> pd.DataFrame:
+    """The pairs of a page with `separated`: whether a row may be called a difference.
+
+    `table` has `family` (of `ALPHA`), `level` and the columns of `pairwise`. It takes a corrected P
+    below the family's share of the error, an interval without 0, and an open gate: pairs of
+    networks by image come first, and only if any of them is separated are the other families and
+    levels of the networks asked at all. The baseline by image is its own gate.
+    """
+    shows = (table["difference_low"] > 0) | (table["difference_high"] < 0)
+    separated = shows & (table["p_holm"] < table["family"].map(ALPHA))
+    for families, first in ((("networks", "more than one"), "networks"), (("baseline",),) * 2):
+        here = table["family"].isin(families)
+        gate = here & (table["level"] == "image") & table["family"].isin(np.atleast_1d(first))
+        if not separated[gate].any():
+            separated[here & ~gate] = False
+    return table.assign(separated=separated)
 
 
 def in_words(row, first: str, second: str) -> str:
-    """What a row of `pairwise` allows to say about models called `first` and `second`.
-
-    The models are separated only if the corrected permutation says so and the interval of the
-    difference agrees.
-    """
+    """What a row of `with_gate` allows to say about models called `first` and `second`."""
     better, worse = (second, first) if row.difference > 0 else (first, second)
     size, bounds = abs(row.difference), sorted([row.difference_low, row.difference_high])
     if row.difference <= 0:
@@ -189,7 +192,7 @@ def in_words(row, first: str, second: str) -> str:
             f"The data do not separate {first} from {second}: their AUCs are equal to three "
             f"decimals ({interval})."
         )
-    if is_separated(row):
+    if row.separated:
         return (
             f"{better} separates the classes better than {worse}: AUC higher by {size:.3f} "
             f"({interval}; P = {in_figures(row.p_holm)} after Holm)."
@@ -216,10 +219,7 @@ def fold_aucs(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
     rows = []
     for name, table in tables.items():
         for (seed, fold), part in table.groupby(["seed", "fold"]):
-            truth = (part["label"] == "M").to_numpy()
-            both = 0 < truth.sum() < len(truth)
-            auc = auc_from_ranks(truth, part["logit"].to_numpy()) if both else np.nan
-            rows.append((name, seed, fold, len(part), auc))
+            rows.append((name, seed, fold, len(part), auc_within_folds(part)))
     return pd.DataFrame(rows, columns=["model", "seed", "fold", "images", "auc"])
 
 

@@ -11,14 +11,7 @@ from scipy.special import expit
 from scipy.stats import norm
 from statsmodels.stats.proportion import proportion_confint
 
-from cytology.intervals import (
-    auc_interval,
-    bca_interval,
-    group_weights,
-    over_draws,
-    percentile_interval,
-)
-from cytology.metrics import auc_from_ranks, auc_of_draws, truth_and_probability
+from cytology.intervals import auc_interval
 from cytology.settings import progress
 
 PATIENTS, IMAGES = 30, 10
@@ -62,26 +55,9 @@ def mixed(shared: np.ndarray, own: np.ndarray) -> np.ndarray:
 # -------------------------------------------------------------------- intervals
 
 
-def drawn_aucs(rows: pd.DataFrame, weights: np.ndarray) -> np.ndarray:
-    """AUC of each draw of groups, shape (draws,)."""
-    truth, score = truth_and_probability(rows)
-    return over_draws(rows, weights, lambda w: {"auc": auc_of_draws(truth, score, w)})["auc"]
-
-
-def bca_by_patient(rows: pd.DataFrame) -> tuple[float, float]:
-    """BCa interval of the AUC, drawing patients."""
-    estimate = auc_from_ranks(*truth_and_probability(rows))
-    left_out = drawn_aucs(rows, 1 - np.eye(rows["group"].nunique()))
-    return bca_interval(drawn_aucs(rows, group_weights(rows)), estimate, left_out)
-
-
 INTERVALS: dict[str, Callable[[pd.DataFrame], tuple[float, float]]] = {
-    "clustered DeLong": auc_interval,
-    "patients drawn, percentile": lambda rows: percentile_interval(
-        drawn_aucs(rows, group_weights(rows))
-    ),
-    "patients drawn, BCa": bca_by_patient,
-    "DeLong of images": lambda rows: auc_interval(rows.assign(group=np.arange(len(rows)))),
+    "by patient": auc_interval,
+    "by image": lambda rows: auc_interval(rows.assign(group=np.arange(len(rows)))),
 }
 
 

@@ -50,14 +50,18 @@ def held_out_folds(run: Path, points: list[GridPoint]) -> list[dict]:
     for name in ARCHITECTURE_NAMES:
         for seed in sorted({point.seed for point in points}):
             done = [
-                point.folder(run)
+                point
                 for point in points
                 if point.seed == seed and point.fold is not None and is_done(run, point, name)
             ]
             if folds and len(done) == len(folds):
-                rows = pd.concat([judged(read_predictions(each, name), TEST) for each in done])
+                parts = [
+                    judged(read_predictions(point.folder(run), name), TEST).assign(fold=point.fold)
+                    for point in done
+                ]
+                rows = pd.concat(parts, ignore_index=True).assign(model="oof")
                 on = f"{OUT_OF_FOLD}, trained anew for each of {len(folds)} folds"
-                found.append(row_of(done[0], name, rows, on))
+                found.append(row_of(done[0].folder(run), name, rows, on))
     return found
 
 

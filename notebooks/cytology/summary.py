@@ -6,7 +6,7 @@ from cytology.evaluation import OUT_OF_FOLD
 from cytology.intervals import span, with_span
 from cytology.readable import capital, title
 from cytology.settings import NETWORK_TITLE, plural
-from cytology.significance import ALPHA, in_words, is_separated
+from cytology.significance import ALPHA, in_words
 
 LEAKS = (
     "Protocol original: the split leaks, so these numbers say how well copies are recognized. "
@@ -72,7 +72,7 @@ def few_in_words(pairs: pd.DataFrame, unit: str) -> list[str]:
     """What to say where so few groups can be exchanged that no P value can become small."""
     pairs = pairs[pairs["level"] == "image"]
     smallest = len(pairs) * 2 / 2 ** pairs["groups"].min() if len(pairs) else 0
-    if smallest < ALPHA:
+    if smallest < ALPHA["networks"]:
         return []
     return [
         f"With {pairs['groups'].min()} {plural(unit)} no test could have separated the networks: P "
@@ -90,7 +90,7 @@ def answer(table: pd.DataFrame, pairs: pd.DataFrame, unit: str) -> list[str]:
     best = table.sort_values("auc", ascending=False, kind="stable").iloc[0]
     first = best["architecture"]
     against = {
-        row.second if row.first == first else row.first: is_separated(row)
+        row.second if row.first == first else row.first: row.separated
         for row in pairs.itertuples()
         if first in (row.first, row.second)
     }
@@ -134,7 +134,7 @@ def baseline_in_words(pairs: pd.DataFrame) -> list[str]:
     pairs = pairs.dropna(subset="auc_first")  # of one class only
     if pairs.empty:
         return []
-    better = (pairs["p_holm"] < ALPHA) & (pairs["difference_low"] > 0)
+    better = pairs["separated"] & (pairs["difference"] > 0)
     names, auc = pairs["second"].map(title), pairs["auc_first"].iloc[0]
     said = [f"Size and mean colour alone reach AUC {auc:.3f}."]
     if auc <= 0.5:
@@ -153,8 +153,8 @@ def more_in_words(pairs: pd.DataFrame) -> list[str]:
     """Whether more than one prediction an image helped, in a sentence."""
     if pairs.empty:
         return []
-    better = pairs[(pairs["p_holm"] < ALPHA) & (pairs["difference_low"] > 0)]
-    worse = pairs[(pairs["p_holm"] < ALPHA) & (pairs["difference_high"] < 0)]
+    better = pairs[pairs["separated"] & (pairs["difference"] > 0)]
+    worse = pairs[pairs["separated"] & (pairs["difference"] < 0)]
     said = [
         f"{title(row.second)} is {word} than {title(row.first)} (AUC {row.auc_second:.3f} against "
         f"{row.auc_first:.3f})"

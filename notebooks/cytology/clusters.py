@@ -1,0 +1,137 @@
+"""Variances that know that images of one group are alike, and that each fold had its own head.
+
+`truth` says which rows are malignant (bool), `group` and `fold` whose and which fold's they are;
+all have shape (n,).
+"""
+
+import numpy as np
+import pandas as pd
+from scipy.special import owens_t
+from scipy.stats import norm, rankdata
+
+# Of scores from cross-validation the variance is at most twice what independent scores would have:
+# patient i trains the head that judges patient j, and j the head that judges i, so that the luck of
+# each pair of patients counts twice. benchmarks/coverage.py shows what happens without it.
+CROSS_VALIDATED = 2.0
+
+
+def folds_of(rows: pd.DataFrame) -> np.ndarray:
+    """The fold of each row as whole numbers from 0; zeros where no several heads judged them.
+
+    Images of val have a fold, too, but the head of a kept model judges them all.
+    """
+    if "fold" not in rows or rows["fold"].isna().any():
+        return np.zeros(len(rows), int)
+    if "model" in rows and (rows["model"] != "oof").any():
+        return np.zeros(len(rows), int)
+    return pd.factorize(rows["fold"])[0]
+
+
+def variance_inflation(rows: pd.DataFrame) -> float:
+    """What variances are multiplied with: `CROSS_VALIDATED` for rows of several folds, else 1."""
+    return CROSS_VALIDATED if folds_of(rows).any() else 1.0
+
+
+# ------------------------------------------------------------------------- AUC
+
+
+def placements(truth: np.ndarray, score: np.ndarray, fold: np.ndarray | None = None) -> np.ndarray:
+    """For each row the share of the other class, in its fold, that it is on the right side of.
+
+    The structural components V10 (of positives) and V01 (of negatives) of DeLong et al. 1988, by
+    ranks (Sun & Xu 2014, doi 10.1109/LSP.2014.2337313). Zero where the other class is missing:
+    `pair_weights` gives such a row no weight.
+    """
+    found = np.zeros(len(score))
+    for part in parts_of(truth, fold):
+        overall = rankdata(score[part])
+        for which in (truth[part], ~truth[part]):
+            if 0 < which.sum() < len(which):
+                below = (overall[which] - rankdata(score[part[which]])) / (~which).sum()
+                found[part[which]] = below if truth[part[which]].all() else 1 - below
+    return found
+
+
+def pair_weights(truth: np.ndarray, fold: np.ndarray | None = None) -> np.ndarray:
+    """The share of all pairs of a malignant and a benign image of one fold that a row is part of.
+
+    The weights of either class add up to 1; NaN where no fold has both classes.
+    """
+    weights = np.zeros(len(truth))
+    for part in parts_of(truth, fold):
+        malignant = truth[part].sum()
+        weights[part] = np.where(truth[part], len(part) - malignant, malignant)
+    pairs = weights[truth].sum()
+    return weights / pairs if pairs else np.full(len(truth), np.nan)
+
+
+def parts_of(truth: np.ndarray, fold: np.ndarray | None) -> list[np.ndarray]:
+    """The rows of each fold, as positions."""
+    if fold is None:
+        return [np.arange(len(truth))]
+    return [np.flatnonzero(fold == number) for number in np.unique(fold)]
+
+
+def group_sums(values: np.ndarray, group: np.ndarray) -> np.ndarray:
+    """Sums of values of shape (..., n) by group, shape (..., groups)."""
+    codes, groups = pd.factorize(group)
+    flat = np.reshape(values, (-1, len(codes)))
+    sums = np.stack([np.bincount(codes, row, len(groups)) for row in flat])
+    return sums.reshape(*np.shape(values)[:-1], len(groups))
+
+
+def clustered_covariance(
+    truth: np.ndarray, components: np.ndarray, group: np.ndarray, weights: np.ndarray
+) -> tuple[np.ndarray, float]:
+    """Covariance of AUCs whose rows are correlated within groups, and degrees of freedom.
+
+    `components` has shape (models, n), from `placements`, `weights` (n,) from `pair_weights`.
+    Obuchowski 1997 (doi 10.2307/2533958), equations for S10, S01 and S11, which counts groups and
+    not images; with one row a group and one fold it is DeLong's. The degrees of freedom are on the
+    safe side: the groups that hold the rarer class, less one. NaN where a class lies in fewer than
+    two groups.
+    """
+    having = [len(np.unique(group[which & (weights > 0)])) for which in (truth, ~truth)]
+    if min(having) < 2:
+        return np.full((len(components),) * 2, np.nan), np.nan
+    auc = components[:, truth] @ weights[truth]
+    deviations = (components - auc[:, None]) * weights
+    positive, negative = (group_sums(deviations * which, group) for which in (truth, ~truth))
+    parts = [
+        each @ each.T * count / (count - 1)
+        for each, count in ((positive, having[0]), (negative, having[1]))
+    ]
+    groups = positive.shape[1]
+    cross = positive @ negative.T * groups / (groups - 1)
+    return sum(parts) + cross + cross.T, min(having) - 1
+
+
+# -------------------------------------------------------------------- likeness
+
+
+def likeness(score: np.ndarray, group: np.ndarray) -> float:
+    """How alike scores are within groups: intraclass correlation, from 0 to 1.
+
+    One-way analysis of variance with groups of unequal size (Donner 1986, doi 10.2307/1403259), of
+    the normal scores of the ranks, so that no outlier and no scale matters. 1, the cautious answer,
+    where one group, or one image a group, cannot tell.
+    """
+    sizes = group_sums(np.ones(len(score)), group)
+    groups, count = len(sizes), len(score)
+    if not 1 < groups < count:
+        return 1.0
+    values = norm.ppf((rankdata(score) - 0.5) / count)
+    between = (group_sums(values, group) ** 2 / sizes).sum()
+    within = ((values**2).sum() - between) / (count - groups)
+    between = (between - values.sum() ** 2 / count) / (groups - 1)
+    size = (count - (sizes**2).sum() / count) / (groups - 1)
+    spread = between + (size - 1) * within
+    return float(np.clip((between - within) / spread, 0, 1)) if spread > 0 else 1.0
+
+
+def both(share, correlation: float):
+    """The chance that two normal variables both lie below a point that each does with `share`.
+
+    By Owen's T (1956): `share` - 2 T(h, sqrt((1 - r) / (1 + r))) with h the quantile of `share`.
+    """
+    return share - 2 * owens_t(norm.ppf(share), np.sqrt((1 - correlation) / (1 + correlation)))
