@@ -13,7 +13,8 @@ import pandas as pd
 from scipy.special import expit, logit
 from sklearn.isotonic import IsotonicRegression
 
-from cytology.intervals import share_interval, variance_inflation
+from cytology.clusters import variance_inflation
+from cytology.intervals import share_interval
 from cytology.metrics import calibration_bins, truth_and_probability
 from cytology.recalibration import logistic_fit
 from cytology.settings import InputError
@@ -123,6 +124,6 @@ def reliability(rows: pd.DataFrame) -> pd.DataFrame:
     inflation, found = variance_inflation(rows), []
     for number in np.unique(bins):
         here = bins == number
-        bounds = share_interval(truth[here], groups[here], inflation)
+        bounds = share_interval(truth[here], groups[here], inflation=inflation)
         found.append((probability[here].mean(), truth[here].mean(), *bounds, here.sum()))
     return pd.DataFrame(found, columns=["said", "true", "true_low", "true_high", "images"])

@@ -10,15 +10,17 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit
 
+from cytology import decisions
 from cytology.architectures import feature_extractor
 from cytology.augmentation import fit_to_square
 from cytology.backend import enough_memory, keras
 from cytology.datasets import image_root
-from cytology.evaluation import without_probabilities
 from cytology.features import key_of_run
 from cytology.images import UnreadableImage, read_image
 from cytology.intervals import metrics_with_intervals
 from cytology.loading import load_safely
+from cytology.locked import AT_A_THRESHOLD
+from cytology.metrics import OF_PROBABILITIES
 from cytology.neighbours import Reference, nearest, read_reference, reference, write_reference
 from cytology.new_images import Images
 from cytology.pipeline import decode, frozen_features
@@ -177,7 +179,7 @@ def locked_decision(run: Path, architecture: str, rule: str) -> Decision:
 
 
 def decide(table: pd.DataFrame, decision: Decision) -> pd.DataFrame:
-    """The table of `predict_files` with raw `probability`, calibrated one, and `predicted` class."""
+    """The table of `predict_files` with raw and calibrated probability and `predicted` class."""
     logit = table["logit"].astype(float)
     called = np.where(logit >= decision.threshold_logit, "M", "B")
     return table.assign(
@@ -256,7 +258,7 @@ def judge(
 ) -> pd.DataFrame:
     """Every metric with intervals at the locked threshold and calibration: train here, test there.
 
-    A row at image level and, where each group has one class, one at the level of `unit`, by `rule`
+    A row at image level and, where groups are known, one at the level of `unit`, by `rule`
     (`predictions.by_group`). `table` has `label` and `group`; an image without a group counts as
     one of its own.
     """
@@ -267,12 +269,14 @@ def judge(
         group=rows["group"].where(rows["group"] != "", alone), logit=logit, probability=expit(logit)
     )
     found = [{"level": "image"} | metrics_with_intervals(rows, decision.threshold)]
-    found[0] |= recalibration(rows)
-    grouped = by_group(rows, rule, decision.threshold) if unit else None
-    if grouped is not None:
-        voted = rule == "vote"
+    # Of probabilities that are all 1 the logit still knows which reach the threshold.
+    called = decisions.counted_from(rows, decision.calibrated(decision.threshold_logit))
+    found[0] |= metrics_with_intervals(called, names=AT_A_THRESHOLD) | recalibration(rows)
+    if unit:
+        voted, grouped = rule == "vote", by_group(rows, rule, decision.threshold)
         at_unit = metrics_with_intervals(grouped, 0.5 if voted else decision.threshold)
-        found.append({"level": unit} | (without_probabilities(at_unit) if voted else at_unit))
+        at_unit |= dict.fromkeys(OF_PROBABILITIES, np.nan) if voted else {}
+        found.append({"level": unit} | at_unit)
     about = {"rule": decision.rule, "calibrated_threshold": decision.threshold}
     about |= {"slope": decision.slope, "intercept": decision.intercept}
     return pd.DataFrame(found).assign(**about, malignant_share=(rows["label"] == "M").mean())

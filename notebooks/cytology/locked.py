@@ -10,6 +10,7 @@ import pandas as pd
 from scipy.special import expit
 
 from cytology import calibration, decisions
+from cytology.clusters import variance_inflation
 from cytology.evaluation import (
     ENSEMBLE,
     OUT_OF_FOLD,
@@ -20,14 +21,14 @@ from cytology.evaluation import (
     marked,
     networks,
 )
-from cytology.intervals import mean_interval, metrics_with_intervals, variance_inflation
+from cytology.intervals import mean_interval, metrics_with_intervals
 from cytology.metrics import OF_PROBABILITIES, PROPORTIONS, classification_metrics
 from cytology.predictions import fingerprint, mean_logits, read_predictions, trained
 from cytology.recalibration import recalibration
 from cytology.settings import NETWORK_TITLE
 from cytology.tables import read_json, read_table
 
-AT_A_THRESHOLD = (*PROPORTIONS, "balanced_accuracy")
+AT_A_THRESHOLD = (*PROPORTIONS, "balanced_accuracy", "f1", "mcc")
 
 
 def learned_from(run: Path, architecture: str) -> tuple[str, pd.DataFrame]:
@@ -64,7 +65,9 @@ def with_class_shift(run: Path, architecture: str, rows: pd.DataFrame) -> pd.Dat
     def log_odds(images):
         return np.log((images["label"] == "M").sum() / (images["label"] == "B").sum())
 
-    found = rows["fold"].map({fold: log_odds(held[held["fold"] != fold]) for fold in rows["fold"].unique()})
+    found = rows["fold"].map(
+        {fold: log_odds(held[held["fold"] != fold]) for fold in rows["fold"].unique()}
+    )
     final = log_odds(split[split["split"] == "train"])
     return rows.assign(class_shift=found.where(rows["model"] == "oof", final).astype(float))
 
@@ -92,12 +95,12 @@ def thresholds(run: Path, wanted_sensitivity: float) -> pd.DataFrame:
             about["wanted_sensitivity"] = wanted_sensitivity
             about["note"] = "; ".join(filter(None, notes))
             about["predictions"] = fingerprint(run, name)
-            parts = {TEST: decisions.called(test, threshold)}
+            parts = {TEST: decisions.counted_from(test, threshold)}
             if source == OUT_OF_FOLD:
                 crossed = decisions.cross_fitted_calls(chosen_on, rule, wanted_sensitivity)
                 parts = {OUT_OF_FOLD: crossed} | parts
             for on, part in parts.items():
-                found = metrics_with_intervals(part, 0.5, names=AT_A_THRESHOLD)
+                found = metrics_with_intervals(part, names=AT_A_THRESHOLD)
                 found["malignant_share"] = float((part["label"] == "M").mean())
                 rows.append(about | {"judged_on": on} | found)
     return marked(run, pd.DataFrame(rows))
@@ -123,7 +126,9 @@ def calibrations(run: Path) -> pd.DataFrame:
             calibrator = calibration.fit(fitted_on, method)
             about = {"model": name, "method": method, "fitted_on": source}
             about["slope"] = calibrator.slope
-            about["intercept"] = float(calibrator.logit(0.0, shift)) if calibrator.steps is None else np.nan
+            about["intercept"] = (
+                float(calibrator.logit(0.0, shift)) if calibrator.steps is None else np.nan
+            )
             about["note"] = calibrator.unfitted
             for on, part in raw.items():
                 if on == OUT_OF_FOLD:
@@ -168,15 +173,15 @@ def calibrated(run: Path, architecture: str, on: str, method: str = "platt") -> 
 def above_threshold(
     run: Path, architecture: str, on: str, rule: str, wanted_sensitivity: float
 ) -> pd.DataFrame:
-    """The judged rows with a `logit` that is calibrated, less that of the threshold of `rule`.
+    """The judged rows, calibrated and `decisions.counted_from` the threshold of `rule`.
 
-    At least 0 is called malignant; out-of-fold rows are cross-fitted.
+    Out-of-fold rows are cross-fitted.
     """
 
     def made(here, chosen_on):
         slope = calibration.fit(chosen_on, "platt").slope
         at = decisions.choose_threshold(chosen_on, rule, wanted_sensitivity)
-        return here.assign(logit=slope * (here["logit"] - at))
+        return decisions.counted_from(here.assign(logit=slope * here["logit"]), slope * at)
 
     _, chosen_on = learned_from(run, architecture)
     if on == OUT_OF_FOLD:

@@ -85,12 +85,12 @@ def recalibration(rows: pd.DataFrame, inflation: float = 1.0) -> dict[str, float
     """`calibration_in_the_large` and `calibration_slope` of `logit`, with `_low` and `_high`.
 
     In the large, plus: malignant images are more frequent than the probabilities say. Slope, below
-    1: the probabilities are too sure. The intervals leave out one group after the other
-    (the jackknife; from
-    `MOST_LEFT_OUT` on several at a time), with a t quantile whose degrees of freedom are the groups of the rarer class
-    less one, or the number of groups that move the estimate, if that is smaller (Kish's formula on
-    their squared influence). None where fewer than `FEWEST_GROUPS` hold a class, or where the
-    estimate, or one without a group, does not exist. `inflation` multiplies the variance.
+    1: the probabilities are too sure. The intervals leave out one group after the other (the
+    jackknife; beyond `MOST_LEFT_OUT` several at a time). The degrees of freedom of their t quantile
+    are the groups of the rarer class less one, or how many groups move the estimate, if those are
+    fewer (Kish's formula on their squared influence). None where fewer than `FEWEST_GROUPS` hold a
+    class, or where the estimate, or one of those without a group, does not exist. `inflation`
+    multiplies the variance.
     """
     truth, score = (rows["label"] == "M").to_numpy(float), rows["logit"].to_numpy(float)
     malignant = truth == 1
@@ -137,7 +137,10 @@ def _solved(curvature: np.ndarray, gradient: np.ndarray) -> np.ndarray:
     determinant = np.maximum(one * two - mixed**2, tiny)
     first, second = gradient.T
     return np.stack(
-        [(two * first - mixed * second) / determinant, (one * second - mixed * first) / determinant],
+        [
+            (two * first - mixed * second) / determinant,
+            (one * second - mixed * first) / determinant,
+        ],
         axis=1,
     )
 

@@ -187,29 +187,41 @@ def threshold_in_words(thresholds: pd.DataFrame, name: str, on: str) -> str:
         f"{NETWORK_TITLE[name]}, at the threshold that was to find {row['wanted_sensitivity']:.0%} "
         f"of the malignant images (chosen on {row['chosen_on']} predictions, judged {how}): "
         f"sensitivity {with_span(row, 'recall')}, specificity {with_span(row, 'specificity')}."
-    ) + (f" It {row['note']}." if row["note"] else "")
+    ) + (f" Of this threshold: {row['note']}." if row["note"] else "")
 
 
 def calibration_in_words(calibrations: pd.DataFrame, name: str, on: str) -> str:
-    """Whether the network's probabilities were too sure, and what the temperature did about it."""
+    """How the network's own probabilities err, and what slope and intercept changed."""
     rows = calibrations[calibrations["model"] == name].set_index(["method", "judged_on"])
-    raw, cooled = rows.loc[("none", on)], rows.loc[("temperature", on)]
-    if cooled["note"]:
-        return (
-            f"{NETWORK_TITLE[name]}'s probabilities stay as they are: on {raw['fitted_on']} "
-            f"predictions {cooled['note']} ({on}: log loss {raw['loss']:.3f}, expected calibration "
-            f"error {raw['ece']:.3f})."
-        )
-    temperature = cooled["temperature"]
-    sure = "too sure" if temperature > 1.1 else "not sure enough" if temperature < 0.9 else "fair"
-    error = "falls" if cooled["ece"] < raw["ece"] else "does not fall"
-    verb = "lowers" if cooled["loss"] < raw["loss"] else "does not lower"
+    raw, fitted = rows.loc[("none", on)], rows.loc[("platt", on)]
+    said = [
+        f"{NETWORK_TITLE[name]}'s own probabilities ({on}): calibration slope "
+        f"{with_span(raw, 'calibration_slope')}, {sureness(raw)}; in the large "
+        f"{with_span(raw, 'calibration_in_the_large')}, {on_the_whole(raw)}."
+    ]
+    if fitted["note"]:
+        return f"{said[0]} They stay as they are: {fitted['note']}."
+    low, high = fitted["loss_change_low"], fitted["loss_change_high"]
+    verb = "lower" if high < 0 else "raise" if low > 0 else "are not shown to change"
     return (
-        f"{NETWORK_TITLE[name]}'s probabilities look {sure}: a temperature of {temperature:.2f}, "
-        f"fitted on {raw['fitted_on']} predictions, {verb} the log loss ({on}: {raw['loss']:.3f} "
-        f"before, {cooled['loss']:.3f} after); the expected calibration error {error} "
-        f"({raw['ece']:.3f} before, {cooled['ece']:.3f} after)."
+        f"{said[0]} Slope and intercept, fitted on {fitted['fitted_on']} predictions, {verb} the "
+        f"log loss: change {with_span(fitted, 'loss_change')}, minus: better."
     )
+
+
+def sureness(row: pd.Series) -> str:
+    """What a calibration slope says where its interval leaves out 1."""
+    if row["calibration_slope_high"] < 1:
+        return "too sure"
+    return "not sure enough" if row["calibration_slope_low"] > 1 else "not shown to be off 1"
+
+
+def on_the_whole(row: pd.Series) -> str:
+    """What calibration in the large says where its interval leaves out 0."""
+    if row["calibration_in_the_large_low"] > 0:
+        return "too low on the whole"
+    high = row["calibration_in_the_large_high"]
+    return "too high on the whole" if high < 0 else "not shown to be off 0"
 
 
 def listed(names) -> str:
