@@ -19,8 +19,7 @@ from cytology.features import key_of_run
 from cytology.images import UnreadableImage, read_image
 from cytology.intervals import metrics_with_intervals
 from cytology.loading import load_safely
-from cytology.locked import AT_A_THRESHOLD
-from cytology.metrics import OF_PROBABILITIES
+from cytology.metrics import AT_A_THRESHOLD, OF_PROBABILITIES
 from cytology.neighbours import Reference, nearest, read_reference, reference, write_reference
 from cytology.new_images import Images
 from cytology.pipeline import decode, frozen_features

@@ -22,13 +22,11 @@ from cytology.evaluation import (
     networks,
 )
 from cytology.intervals import mean_interval, metrics_with_intervals
-from cytology.metrics import OF_PROBABILITIES, PROPORTIONS, classification_metrics
+from cytology.metrics import AT_A_THRESHOLD, OF_PROBABILITIES, classification_metrics
 from cytology.predictions import fingerprint, mean_logits, read_predictions, trained
 from cytology.recalibration import recalibration
 from cytology.settings import NETWORK_TITLE
 from cytology.tables import read_json, read_table
-
-AT_A_THRESHOLD = (*PROPORTIONS, "balanced_accuracy", "f1", "mcc")
 
 
 def learned_from(run: Path, architecture: str) -> tuple[str, pd.DataFrame]:
