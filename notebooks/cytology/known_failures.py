@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from cytology.intervals import LEVEL
+from cytology.intervals import LEVEL, span
 from cytology.settings import NETWORK_TITLE, file_hash, plural
 from cytology.shifts import SHIFTS
 from cytology.significance import holm
@@ -43,23 +43,28 @@ def no_better_than_size_and_colour(run: Path) -> list[str]:
 
 
 def missed(run: Path) -> list[str]:
-    """Thresholds that do not reach on test the sensitivity that they were chosen for."""
+    """Thresholds that promise no sensitivity, or are shown on test to miss theirs."""
     rows = table_if_there(run, "tables/thresholds.csv", rule="sensitivity", judged_on="test")
-    return [
-        f"{NETWORK_TITLE[row.model]}: the threshold that was to find "
-        f"{row.wanted_sensitivity:.0%} of the malignant test images found {row.recall:.0%}."
-        for row in rows.itertuples()
-        if row.recall < row.wanted_sensitivity
-    ]
+    said = []
+    for row in rows.itertuples():
+        if "cannot be promised" in row.note:
+            said.append(f"{NETWORK_TITLE[row.model]}: {row.note}.")
+        if row.recall_high < row.wanted_sensitivity:
+            said.append(
+                f"{NETWORK_TITLE[row.model]}: the threshold that was to find "
+                f"{row.wanted_sensitivity:.0%} of the malignant images found {row.recall:.0%} on "
+                f"test ({span(row._asdict(), 'recall')})."
+            )
+    return said
 
 
 def uncalibrated(run: Path) -> list[str]:
-    """Networks for which no temperature could be fitted."""
-    rows = table_if_there(run, "tables/calibration.csv", method="temperature", judged_on="test")
+    """Networks for which no slope could be fitted."""
+    rows = table_if_there(run, "tables/calibration.csv", method="platt", judged_on="test")
     return [
-        f"{NETWORK_TITLE[row.model]}'s probabilities are not calibrated, since {row.note}."
+        f"{NETWORK_TITLE[row.model]}'s probabilities are not calibrated: {row.note}."
         for row in rows.itertuples()
-        if getattr(row, "note", "")  # runs of earlier versions have none
+        if row.note
     ]
 
 
