@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from cytology.intervals import LEVEL, span
-from cytology.settings import NETWORK_TITLE, file_hash, plural
+from cytology.readable import groups_in_words
+from cytology.settings import NETWORK_TITLE, file_hash
 from cytology.shifts import SHIFTS
 from cytology.significance import holm
 from cytology.summary import baseline_in_words, worth_in_words
@@ -31,15 +32,16 @@ def few(run: Path, unit: str) -> list[str]:
     if rows.empty or rows["groups"].min() >= FEW_GROUPS:
         return []
     row = rows.sort_values("groups").iloc[0]
-    return [f"Judged on {row['groups']} {plural(unit)} only. {worth_in_words(row, unit)}"]
+    return [f"Judged on no more than {groups_in_words(row, unit)}. {worth_in_words(row, unit)}"]
 
 
 def no_better_than_size_and_colour(run: Path) -> list[str]:
-    """Whether the networks beat the baseline that sees no cell."""
+    """Whether the networks beat the baseline, which knows size and mean colour only."""
     pairs = table_if_there(run, "tables/pairwise.csv", family="baseline", level="image")
     if pairs.empty or (pairs["protocol"] == "original").any():
         return []
-    return baseline_in_words(pairs[~pairs["weights"].str.contains("random")])
+    everything = table_if_there(run, "tables/comparison_all.csv")
+    return baseline_in_words(pairs[~pairs["weights"].str.contains("random")], everything)
 
 
 def missed(run: Path) -> list[str]:
