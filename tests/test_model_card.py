@@ -83,7 +83,7 @@ def test_the_numbers_are_those_of_the_tables(judged):
             assert shown in line
         assert file_hash(judged / name / "model.keras") in own
         assert "ImageNet weights." in own and "1,234,567 parameters" in own
-        assert "| sensitivity | out-of-fold |" in own and "| temperature | out-of-fold |" in own
+        assert "| sensitivity | out-of-fold |" in own and "| platt | out-of-fold |" in own
     split = read_json(judged, "split.json")["counts"]["test"]
     row = f"| test | {split['images']} | {split['groups']} | {split['B']} | {split['M']} |"
     data = section(card, "Training and evaluation data")

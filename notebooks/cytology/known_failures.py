@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from cytology.intervals import LEVEL
-from cytology.settings import NETWORK_TITLE, file_hash, plural
+from cytology.intervals import LEVEL, span
+from cytology.readable import groups_in_words
+from cytology.settings import NETWORK_TITLE, file_hash
 from cytology.shifts import SHIFTS
 from cytology.significance import holm
 from cytology.summary import baseline_in_words, worth_in_words
@@ -31,35 +32,41 @@ def few(run: Path, unit: str) -> list[str]:
     if rows.empty or rows["groups"].min() >= FEW_GROUPS:
         return []
     row = rows.sort_values("groups").iloc[0]
-    return [f"Judged on {row['groups']} {plural(unit)} only. {worth_in_words(row, unit)}"]
+    return [f"Judged on no more than {groups_in_words(row, unit)}. {worth_in_words(row, unit)}"]
 
 
 def no_better_than_size_and_colour(run: Path) -> list[str]:
-    """Whether the networks beat the baseline that sees no cell."""
+    """Whether the networks beat the baseline, which knows size and mean colour only."""
     pairs = table_if_there(run, "tables/pairwise.csv", family="baseline", level="image")
     if pairs.empty or (pairs["protocol"] == "original").any():
         return []
-    return baseline_in_words(pairs[~pairs["weights"].str.contains("random")])
+    everything = table_if_there(run, "tables/comparison_all.csv")
+    return baseline_in_words(pairs[~pairs["weights"].str.contains("random")], everything)
 
 
 def missed(run: Path) -> list[str]:
-    """Thresholds that do not reach on test the sensitivity that they were chosen for."""
+    """Thresholds that promise no sensitivity, or are shown on test to miss theirs."""
     rows = table_if_there(run, "tables/thresholds.csv", rule="sensitivity", judged_on="test")
-    return [
-        f"{NETWORK_TITLE[row.model]}: the threshold that was to find "
-        f"{row.wanted_sensitivity:.0%} of the malignant test images found {row.recall:.0%}."
-        for row in rows.itertuples()
-        if row.recall < row.wanted_sensitivity
-    ]
+    said = []
+    for row in rows.itertuples():
+        if "cannot be promised" in row.note:
+            said.append(f"{NETWORK_TITLE[row.model]}: {row.note}.")
+        if row.recall_high < row.wanted_sensitivity:
+            said.append(
+                f"{NETWORK_TITLE[row.model]}: the threshold that was to find "
+                f"{row.wanted_sensitivity:.0%} of the malignant images found {row.recall:.0%} on "
+                f"test ({span(row._asdict(), 'recall')})."
+            )
+    return said
 
 
 def uncalibrated(run: Path) -> list[str]:
-    """Networks for which no temperature could be fitted."""
-    rows = table_if_there(run, "tables/calibration.csv", method="temperature", judged_on="test")
+    """Networks for which no slope could be fitted."""
+    rows = table_if_there(run, "tables/calibration.csv", method="platt", judged_on="test")
     return [
-        f"{NETWORK_TITLE[row.model]}'s probabilities are not calibrated, since {row.note}."
+        f"{NETWORK_TITLE[row.model]}'s probabilities are not calibrated: {row.note}."
         for row in rows.itertuples()
-        if getattr(row, "note", "")  # runs of earlier versions have none
+        if row.note
     ]
 
 

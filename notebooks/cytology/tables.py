@@ -66,7 +66,7 @@ WRITTEN_BY = {
         f"{name}/{file}": notebook
         for name, notebook in TRAINING_NOTEBOOKS.items()
         for file in ("predictions.csv", "history.csv", "metrics.json", "timing.json", "model.keras")
-        + ("heads.npz", "orientations.csv")
+        + ("heads.npz", "strengths.csv", "orientations.csv")
     },
     "densenet121/model.h5": "06_train_densenet121",
     **{
