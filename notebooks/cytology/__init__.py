@@ -50,7 +50,8 @@ Imports point one way, downwards in this list:
 ``calibration``            slope and intercept, isotonic, reliability
 ``decisions``              thresholds, net benefit, abstention
 ``intervals``              95 % intervals that know groups
-``metrics``                every metric, once and for many draws at once
+``metrics``                every metric of binary predictions
+``clusters``               variances that know groups and folds
 ``predictions``            the table of predictions
 ``discreet``               what a page may tell of a run's facts: no path, no name
 ``pipeline``               decode once, feed ``tf.data``, frozen features once
