@@ -75,7 +75,7 @@ def parts_of(truth: np.ndarray, fold: np.ndarray | None) -> list[np.ndarray]:
 def group_sums(values: np.ndarray, group: np.ndarray) -> np.ndarray:
     """Sums of values of shape (..., n) by group, shape (..., groups)."""
     codes, groups = pd.factorize(group)
-    flat = np.reshape(values, (-1, len(codes)))
+    flat = np.atleast_2d(values)
     sums = np.stack([np.bincount(codes, row, len(groups)) for row in flat])
     return sums.reshape(*np.shape(values)[:-1], len(groups))
 

@@ -44,6 +44,7 @@ DRAWS = 500  # of a band
 FEWEST_GROUPS = 5  # of each class, for a bootstrap
 AT_ONCE = 20_000_000  # weights in memory at once: 160 MB, and some copies of them
 EDGE = 1e-9  # as near to 0 and 1 as a true value is tried
+ROUNDING = 1e-12  # the share of an estimate below which its standard error is rounding
 
 NOTHING = (np.nan, np.nan)
 TOO_FEW = "groups too few or too alike"
@@ -138,9 +139,10 @@ def share_interval(
 
     `hits` are those whose `score` lies beyond a threshold: two of one group are hit together with
     the chance `both`, which their scores' `likeness` says far better than the hits themselves when
-    nearly all or nearly none are hit. Without scores the likeness is that of the hits. The variance
-    is the larger of that and the observed one (of a ratio, by groups); with one image a group this
-    is Wilson's interval (1927), with a t quantile. (NaN, NaN) for fewer than two groups.
+    nearly all or nearly none are hit. Without scores a group's images count as one: the likeness
+    of hits alone would jump where a first one is missed. The variance is the larger of that and the
+    observed one (of a ratio, by groups); with one image a group and the former this is Wilson's
+    interval (1927), with a t quantile. (NaN, NaN) for fewer than two groups.
     """
     hits = np.asarray(hits, float)
     sizes, count = group_sums(np.ones(len(hits)), group), len(hits)
@@ -149,7 +151,7 @@ def share_interval(
     found, crowd = hits.mean(), (sizes**2).sum() / count - 1
     deviations = group_sums(hits - found, group)[None] / count
     observed = unbiased_squares(deviations, sizes / count)[0, 0]
-    alike = likeness(hits if score is None else score, group)
+    alike = 1.0 if score is None else likeness(score, group)
 
     def variance(share):
         together = both(share, alike) - share**2
@@ -200,28 +202,26 @@ def gain_error(rows: pd.DataFrame, before, after) -> tuple[float, float, float]:
     covariance`). The observed variances themselves miss, near an AUC of 1, what no image shows.
     """
     truth, group, fold = (rows["label"] == "M").to_numpy(), rows["group"].to_numpy(), folds_of(rows)
-    weights, both_scores = pair_weights(truth, fold), [np.atleast_2d(s) for s in (before, after)]
+    weights, sides = pair_weights(truth, fold), [np.atleast_2d(side) for side in (before, after)]
     components = np.stack(
-        [np.mean([placements(truth, s, fold) for s in each], axis=0) for each in both_scores]
+        [np.mean([placements(truth, score, fold) for score in side], axis=0) for side in sides]
     )
-    aucs = components[:, truth] @ weights[truth]
-    gain, (covariance, freedom) = (
-        float(aucs[1] - aucs[0]),
-        clustered_covariance(truth, components, group, weights),
-    )
-    if np.isnan(freedom):
-        return gain, np.nan, np.nan
+    aucs = components @ weights / 2  # either class gives all of it
+    gain = float(aucs[1] - aucs[0])
+    covariance, freedom = clustered_covariance(truth, components, group, weights)
+    if (components[0] == components[1]).all() or np.isnan(freedom):
+        return gain, 0.0 * freedom, freedom
     edge = 1 / (2 * len(np.unique(group)))  # nearer to 0 and 1 so few groups cannot know it
     equal = float(np.clip(aucs.mean(), edge, 1 - edge))
-    variances = [
-        np.mean([binormal_variance(truth, s, group, fold)(equal) for s in each])
-        for each in both_scores
-    ]
+    errors = np.sqrt(
+        [
+            np.mean([binormal_variance(truth, score, group, fold)(equal) for score in side])
+            for side in sides
+        ]
+    )
     product = covariance[0, 0] * covariance[1, 1]
     correlation = covariance[0, 1] / np.sqrt(product) if product > 0 else 0.0
-    variance = sum(variances) - 2 * correlation * np.sqrt(np.prod(variances))
-    if (components[0] == components[1]).all():
-        variance = 0.0
+    variance = (errors**2).sum() - 2 * correlation * errors.prod()
     return gain, float(np.sqrt(max(variance, 0.0) * variance_inflation(rows))), freedom
 
 
@@ -243,9 +243,10 @@ def mean_interval(
 
 def around(found: float, variance: float, freedom: float) -> tuple[float, float]:
     """A t interval; none without a variance, since no spread is no certainty."""
-    if not (variance > 0 and freedom > 0):
+    error = float(np.sqrt(variance))
+    if not (error > ROUNDING * abs(found) and freedom > 0):
         return NOTHING
-    half = quantile(freedom) * float(np.sqrt(variance))
+    half = quantile(freedom) * error
     return float(found - half), float(found + half)
 
 

@@ -88,6 +88,17 @@ def mcnemar_p(pairs: pd.DataFrame) -> float:
     return float(statsmodels_mcnemar(table, exact=discordant < FEW_DISCORDANT).pvalue)
 
 
+def p_of_interval(found: float, low: float, high: float, freedom: float) -> float:
+    """Two-sided P of Student's t for a truth of 0, from an estimate and its 95 % interval.
+
+    `freedom` are the degrees of freedom of the interval. NaN where it has no width.
+    """
+    if not high > low:
+        return np.nan
+    standard_error = (high - low) / 2 / t.ppf((1 + LEVEL) / 2, freedom)
+    return float(2 * t.sf(abs(found) / standard_error, freedom))
+
+
 def holm(p_values) -> np.ndarray:
     """P values corrected for their number (Holm 1979), by statsmodels; NaN stays NaN."""
     p_values = np.asarray(p_values, float)
@@ -114,6 +125,8 @@ def pairwise(tables: dict[str, pd.DataFrame], pairs: list[tuple[str, str]]) -> p
         independent = both["group"].is_unique and variance_inflation(both) == 1
         row = {"first": first, "second": second, "images": len(both)}
         row["groups"] = both["group"].nunique()
+        of_class = both.groupby("label")["group"].nunique()
+        row |= {"groups_malignant": of_class.get("M", 0), "groups_benign": of_class.get("B", 0)}
         row |= {f"auc_{k}": auc_within_folds(both.assign(logit=both[k])) for k in FIRST_SECOND}
         row |= auc_difference(both)
         row["p_mcnemar"] = mcnemar_p(both) if independent else np.nan
@@ -150,22 +163,24 @@ def in_words(row, first: str, second: str) -> str:
     if row.difference <= 0:
         bounds = [-bounds[1], -bounds[0]]
     bounds = dict(zip(("size_low", "size_high"), bounds, strict=True))
-    interval = span(bounds, "size", "95 %, for this pair alone, ")
     if np.isnan(size):
         return f"Nothing can be said of {first} and {second}: one class only."
     if size < 0.0005:
+        known = "" if np.isnan(row.difference_low) else f" ({span(bounds, 'size', '95 % ')})"
         return (
             f"The data do not separate {first} from {second}: their AUCs are equal to three "
-            f"decimals ({interval})."
+            f"decimals{known}."
         )
+    interval = span(bounds, "size", "95 %, for this pair alone, ")
+    words = f"{interval}; P = {in_figures(row.p_holm)} after Holm"
     if row.separated:
         return (
             f"{better} separates the classes better than {worse}: AUC higher by {size:.3f} "
-            f"({interval}; P = {in_figures(row.p_holm)} after Holm)."
+            f"({words})."
         )
     return (
         f"The data do not separate {first} from {second}: the AUC of {better} is higher by "
-        f"{size:.3f} ({interval}; P = {in_figures(row.p_holm)} after Holm)."
+        f"{size:.3f} ({words})."
     )
 
 

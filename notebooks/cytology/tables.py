@@ -42,7 +42,8 @@ TEXT = dict.fromkeys(
     + ["category", "magnification", "protocol", "labels", "level", "judged_on", "rule"]
     + ["chosen_on", "fitted_on", "method", "first", "second", "certainty", "weights", "recipe"]
     + ["predictions", "shift", "amount", "column", "left_out", "interval", "device"]
-    + ["check", "asks", "chance_of", "passed", "neighbour", "nearest", "nearest_label"]
+    + ["check", "asks", "kind", "map", "chance_of", "passed", "noise_passed"]
+    + ["neighbour", "nearest", "nearest_label"]
     + ["refer_why", "converted", "format", "file", "warning", "note"],
     "str",
 )
