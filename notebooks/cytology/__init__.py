@@ -49,6 +49,7 @@ Imports point one way, downwards in this list:
 ``significance``           tests between models that know groups
 ``calibration``            slope and intercept, isotonic, reliability
 ``decisions``              thresholds, net benefit, abstention
+``mean_auc``               the mean AUC of repeated cross-validations, each within its folds
 ``intervals``              95 % intervals that know groups
 ``metrics``                every metric of binary predictions
 ``clusters``               variances that know groups and folds
