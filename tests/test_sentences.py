@@ -206,9 +206,13 @@ def audited(run, split, logits):
         ],
         columns=["protocol", "labels", "seed", "auc", "accuracy"],
     )
-    found = leakage.Audit(scores, split, {(name, 0): logit for name in leakage.PROTOCOLS})
-    table = leakage.summarize(found, draws=20).assign(architecture="mobilenetv2", weights="file")
-    sentences = [*leakage.in_words(table, "patient", len(repetitions)), leakage.verdict(scores)]
+    logits = {(name, 0): logit for name in leakage.PROTOCOLS}
+    folds = dict.fromkeys(logits, split["fold"].fillna(0).astype(int).to_numpy())
+    strengths = scores[scores["seed"] == 0].assign(strength=1.0)
+    found = leakage.Audit(scores, split, logits, folds, strengths)
+    table = leakage.summarize(found).assign(architecture="mobilenetv2", weights="file")
+    verdict = leakage.verdict(table, len(repetitions))
+    sentences = [*leakage.in_words(table, "patient", len(repetitions)), verdict]
     write_text(run, "tables/leakage.md", "\n\n".join(sentences))
     yield from [write(run, "leakage_summary", table), *sentences]
     parts = [
@@ -216,7 +220,7 @@ def audited(run, split, logits):
         for share in learning_curve.SHARES
     ]
     about = {"weights": "file", "architecture": "mobilenetv2"}
-    table = learning_curve.curve_table(pd.concat(parts), draws=20).assign(**about)
+    table = learning_curve.curve_table(pd.concat(parts)).assign(**about)
     yield write(run, "learning_curve", table)
     yield learning_curve.in_words(table, "MobileNetV2", "patients")
 
@@ -232,7 +236,7 @@ def shifted(run, split, logits):
         ]
     )
     about = {"weights": "file", "protocol": "grouped", "judged_on": "out-of-fold"}
-    table = robustness.summarize(judged, draws=20).assign(**about)
+    table = robustness.summarize(judged).assign(**about)
     sentences = robustness.in_words(table, 3, "patient")
     write_text(run, "tables/robustness.md", "\n\n".join(sentences))
     yield from [write(run, "robustness", table), *sentences]

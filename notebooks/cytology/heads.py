@@ -12,23 +12,24 @@ number of features and of pictures: a network with every feature twice gets the 
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 import numpy as np
 from scipy.optimize import minimize
 from scipy.special import expit
 from sklearn.utils.class_weight import compute_class_weight
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 from cytology.tables import require, written_whole
 
 FILE = "heads.npz"
-STRENGTHS = (1e-5, 1e-4, 1e-3, 1e-2)  # the grid that every network chooses from
+STRENGTHS = (3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)  # the grid that every network chooses from
 STRENGTH = 1e-3  # where none is chosen
 EPOCHS = 500  # the most; most heads converge within 50
 CONVERGED = 1e-7  # an epoch that lowers the objective by a smaller share is the last
 EPSILON = 1e-5  # added to the variance, as in `architectures.head_layers`
+THREADS = 1  # a step is short, and threads wait for each other (benchmarks/audit_threads.py)
 COLUMNS = 256  # whose variance is computed at once: all of them would copy the features
 
 
@@ -134,9 +135,8 @@ def fitted_head(
         loss = weights @ np.logaddexp(0, np.where(malignant, -logits, logits))
         return loss + strength / 2 * (long @ long), np.append(slope, wrong.sum())
 
-    # A step is short, and threads that wait for each other make it longer
-    # (benchmarks/audit_threads.py). The loss alone says when to stop: it minds no width.
-    with threadpool_limits(1):
+    # The loss alone says when to stop: it minds no width.
+    with libraries().limit(limits=THREADS):
         found = minimize(
             objective,
             np.zeros(values.shape[1] + 1),
@@ -145,12 +145,16 @@ def fitted_head(
             callback=after_epoch and (lambda parameters: after_epoch(head_of(parameters))),
             options={"maxiter": epochs, "ftol": CONVERGED, "gtol": 0.0},
         )
-    return as_type(head_of(found.x), values.dtype)
+    return rounded(head_of(found.x), values.dtype)
 
 
-def as_type(head: LinearHead, dtype: np.dtype) -> LinearHead:
+@cache
+def libraries() -> ThreadpoolController:
+    """What computes in threads; to look for it takes longer than to train a small head."""
+    return ThreadpoolController()
+
+
+def rounded(head: LinearHead, dtype: np.dtype) -> LinearHead:
     """The head in the type of its features, as the network will hold it."""
-    mean, variance, weights = (
-        array.astype(dtype) for array in (head.mean, head.variance, head.weights)
-    )
-    return LinearHead(mean, variance, weights, float(dtype.type(head.bias)))
+    arrays = (getattr(head, name).astype(dtype) for name in ("mean", "variance", "weights"))
+    return LinearHead(*arrays, float(dtype.type(head.bias)))
