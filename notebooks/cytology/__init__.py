@@ -48,6 +48,7 @@ Imports point one way, downwards in this list:
 ``shortcuts``              the baseline that sees no cell
 ``significance``           tests between models that know groups
 ``calibration``            slope and intercept, isotonic, reliability
+``recalibration``          calibration in the large and slope, with intervals
 ``decisions``              thresholds, net benefit, abstention
 ``mean_auc``               the mean AUC of repeated cross-validations, each within its folds
 ``intervals``              95 % intervals that know groups
