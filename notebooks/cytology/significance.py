@@ -62,11 +62,15 @@ def auc_difference(pairs: pd.DataFrame) -> dict[str, float]:
 def contributions(pairs: pd.DataFrame) -> np.ndarray:
     """What each group adds to the difference of AUCs, second less first, shape (groups,).
 
-    They add up to twice the difference, since malignant and benign images each give all of it.
+    They add up to the difference. Images of either class alone give all of it, since each one's
+    placement holds the luck of the other class, too: half of it is taken away, so that nothing
+    counts twice.
     """
     truth, fold = (pairs["label"] == "M").to_numpy(), folds_of(pairs)
     first, second = (placements(truth, pairs[name].to_numpy(), fold) for name in FIRST_SECOND)
-    return group_sums((second - first) * pair_weights(truth, fold), pairs["group"].to_numpy())
+    weights, gain = pair_weights(truth, fold), second - first
+    difference = gain @ weights / 2
+    return group_sums((gain - difference / 2) * weights, pairs["group"].to_numpy())
 
 
 def sign_flip_p(pairs: pd.DataFrame, flips: int = FLIPS, seed: int = 0) -> float:
