@@ -42,6 +42,7 @@ DRAWS = 500  # of a band
 FEWEST_GROUPS = 5  # of each class, for a bootstrap
 AT_ONCE = 20_000_000  # weights in memory at once: 160 MB, and some copies of them
 EDGE = 1e-9  # as near to 0 and 1 as a true value is tried
+ROUNDING = 1e-12  # the share of an estimate below which its standard error is rounding
 
 NOTHING = (np.nan, np.nan)
 TOO_FEW = "groups too few or too alike"
@@ -193,7 +194,7 @@ def auc_gain(
     )
     weights = pair_weights(truth, fold)
     covariance, freedom = clustered_covariance(truth, contrast[None], group, weights)
-    gain = float(contrast[truth] @ weights[truth])
+    gain = float(contrast @ weights / 2)  # each class gives all of it; NaN where one is missing
     return gain, *around(gain, covariance[0, 0] * variance_inflation(rows), freedom)
 
 
@@ -216,9 +217,10 @@ def mean_interval(
 
 def around(found: float, variance: float, freedom: float) -> tuple[float, float]:
     """A t interval; none without a variance, since no spread is no certainty."""
-    if not (variance > 0 and freedom > 0):
+    error = float(np.sqrt(variance))
+    if not (error > ROUNDING * abs(found) and freedom > 0):
         return NOTHING
-    half = quantile(freedom) * float(np.sqrt(variance))
+    half = quantile(freedom) * error
     return float(found - half), float(found + half)
 
 
