@@ -137,9 +137,10 @@ def share_interval(
 
     `hits` are those whose `score` lies beyond a threshold: two of one group are hit together with
     the chance `both`, which their scores' `likeness` says far better than the hits themselves when
-    nearly all or nearly none are hit. Without scores the likeness is that of the hits. The variance
-    is the larger of that and the observed one (of a ratio, by groups); with one image a group this
-    is Wilson's interval (1927), with a t quantile. (NaN, NaN) for fewer than two groups.
+    nearly all or nearly none are hit. Without scores a group's images count as one: the likeness
+    of hits alone would jump where a first one is missed. The variance is the larger of that and the
+    observed one (of a ratio, by groups); with one image a group and the former this is Wilson's
+    interval (1927), with a t quantile. (NaN, NaN) for fewer than two groups.
     """
     hits = np.asarray(hits, float)
     sizes = group_sums(np.ones(len(hits)), group)
@@ -148,7 +149,7 @@ def share_interval(
         return NOTHING
     found, crowd = hits.mean(), (sizes**2).sum() / count - 1
     observed = (group_sums(hits - found, group) ** 2).sum() / count**2 * groups / (groups - 1)
-    alike = likeness(hits if score is None else score, group)
+    alike = 1.0 if score is None else likeness(score, group)
 
     def variance(share):
         together = both(share, alike) - share**2
