@@ -20,10 +20,7 @@ def pairs_of(truth, fold=None):
     """The positions (malignant, benign) of all pairs of one fold."""
     fold = np.zeros(len(truth)) if fold is None else fold
     return [
-        (i, j)
-        for i in np.flatnonzero(truth)
-        for j in np.flatnonzero(~truth)
-        if fold[i] == fold[j]
+        (i, j) for i in np.flatnonzero(truth) for j in np.flatnonzero(~truth) if fold[i] == fold[j]
     ]
 
 
@@ -102,15 +99,21 @@ def binormal_slowly(auc, truth, group, alike, fold=None):
         return known[correlation]
 
     pairs = pairs_of(truth, fold)
-    return sum(
-        covariance(
-            (likeness_of_images(i, k, group, alike[0]) + likeness_of_images(j, m, group, alike[1]))
-            / 2
+    return (
+        sum(
+            covariance(
+                (
+                    likeness_of_images(i, k, group, alike[0])
+                    + likeness_of_images(j, m, group, alike[1])
+                )
+                / 2
+            )
+            for i, j in pairs
+            for k, m in pairs
+            if fold is None or fold[i] == fold[k]
         )
-        for i, j in pairs
-        for k, m in pairs
-        if fold is None or fold[i] == fold[k]
-    ) / len(pairs) ** 2
+        / len(pairs) ** 2
+    )
 
 
 def share_variance_slowly(share, group, alike):
@@ -147,4 +150,9 @@ def drawn_rows(seed, groups=20, images=3, mixed=False, folds=0, skill=0.8):
 def arrays_of(rows):
     """`truth`, score, group and fold (None without one) of rows."""
     fold = rows["fold"].to_numpy() if "fold" in rows else None
-    return (rows["label"] == "M").to_numpy(), rows["logit"].to_numpy(), rows["group"].to_numpy(), fold
+    return (
+        (rows["label"] == "M").to_numpy(),
+        rows["logit"].to_numpy(),
+        rows["group"].to_numpy(),
+        fold,
+    )

@@ -86,6 +86,7 @@ def test_sums_by_group_keep_the_other_axes():
     values = np.arange(12.0).reshape(2, 1, 6)
     found = group_sums(values, np.array(list("abcabb")))
     assert found.tolist() == [[[3, 1 + 4 + 5, 2]], [[15, 7 + 10 + 11, 8]]]
+    assert group_sums(np.ones(0), np.array([], str)).shape == (0,)
 
 
 # ---------------------------------------------------------- DeLong and Obuchowski
