@@ -1,4 +1,4 @@
-"""What a run must say aloud wherever its numbers show: leaks, missing weights.
+"""What a run must say wherever its numbers show: leaks, unknown patients, missing weights.
 
 One list, computed from the run's own files, for the terminal, the notebooks, the tables and the
 report, so that no place can forget it.
@@ -9,8 +9,11 @@ from html import escape
 from pathlib import Path
 
 from cytology.copies import looks_augmented
-from cytology.settings import NETWORK_TITLE
+from cytology.settings import NETWORK_TITLE, plural
 from cytology.tables import read_json
+
+# Words for a unit that say that it is a whole person.
+PERSONS = {"patient", "person", "woman", "case", "donor", "subject", "participant"}
 
 
 @dataclass(frozen=True)
@@ -28,21 +31,28 @@ def caveats(run: Path) -> list[Caveat]:
         found += leak_caveats(read_json(run, "split.json"))
     if (run / "dataset.json").is_file():
         found += data_caveats(read_json(run, "dataset.json"))
-    random = [
-        title
+    weights = {
+        title: read_json(run, f"{name}/metrics.json")["weights"]
         for name, title in NETWORK_TITLE.items()
         if (run / name / "metrics.json").is_file()
-        and read_json(run, f"{name}/metrics.json")["weights"] == "random"
-    ]
-    if random:
-        found.append(
-            Caveat(
-                "weights",
-                f"No pretrained weights for {', '.join(random)}: random weights were used. "
-                "This run shows the machinery and ranks nothing; no winner is named.",
-            )
-        )
-    return found
+    }
+    return found + weights_caveats(weights)
+
+
+def weights_caveats(weights: dict[str, str]) -> list[Caveat]:
+    """The caveat of networks with random weights, by title; those beside them are still ranked."""
+    random = [title for title, kind in weights.items() if kind == "random"]
+    if not random:
+        return []
+    what = (
+        "This run shows the machinery and ranks nothing; no winner is named."
+        if len(random) == len(weights)
+        else "They show the machinery, and are not ranked."
+        if len(random) > 1
+        else "It shows the machinery, and is not ranked."
+    )
+    text = f"No pretrained weights for {', '.join(random)}: random weights were used. {what}"
+    return [Caveat("weights", text)]
 
 
 def leak_caveats(split: dict) -> list[Caveat]:
@@ -63,20 +73,64 @@ def leak_caveats(split: dict) -> list[Caveat]:
 
 
 def data_caveats(dataset: dict) -> list[Caveat]:
-    """The caveats of a data set that was augmented before, or whose patients nobody knows."""
-    found, images, unit = [], dataset["images"], dataset.get("unit", "patient")
+    """The caveats of a data set: augmented before, patients unknown, classes of another name."""
+    found, images = [], dataset["images"]
     families = dataset.get("families", images)  # runs of earlier versions did not count them
     if looks_augmented(images, families):
         found.append(
             f"The images look augmented: {images:,} files seem to be {families:,} "
             "originals. Copies are kept together; every count of images counts copies."
         )
-    if dataset.get("of_unknown_unit") == images:
+    unknown, unit = dataset.get("of_unknown_unit", 0), dataset.get("unit", "patient")
+    found += about_patients(images, unknown, unit)
+    called = dataset.get("classes", {})
+    if "malignant" not in called.get("M", "malignant"):
         found.append(
-            f"No image has a {unit}: if several come from one {unit}, they lie on both sides of "
-            "the split, the numbers are too good, and the intervals too narrow."
+            f"What these pages call malignant is here {called['M']}; what they call benign, "
+            f"{called['B']}."
         )
     return [Caveat("data", text) for text in found]
+
+
+def is_person(unit: str) -> bool:
+    """Whether what is kept together is a whole person, as far as its name tells."""
+    return not PERSONS.isdisjoint(unit.lower().split())
+
+
+def about_patients(images: int, unknown: int, unit: str) -> list[str]:
+    """What is not known of the patients of `images`, in a sentence or two; none if all are known.
+
+    `unit` is what was kept together; of `unknown` images nobody knows it.
+    """
+    too_good = "are of one patient, these numbers are too good and these intervals too narrow."
+    if unknown == images:
+        return [
+            "Whose the images are is not known: nothing but the copies of an image was kept "
+            f"together. If several {too_good}"
+        ]
+    alone = (
+        f"{unknown:,} of {images:,} images have no {unit}, and each, with its copies, counts as a "
+        "group of its own."
+    )
+    if not is_person(unit):
+        said = f"Patients are not known: {plural(unit)} were kept together. If several {too_good}"
+        return [f"{said} {alone}" if unknown else said]
+    return [f"{alone} If several {too_good}"] if unknown else []
+
+
+def checked(dataset: dict, split: dict) -> str:
+    """What the check of an honest split has shown, and what it cannot show."""
+    unit = split.get("unit", "group")
+    copies = "nor any image with a copy of it"
+    if dataset.get("of_unknown_unit") == dataset.get("images", 0):
+        return (
+            "Checked: no image lies in another part than its copies. Patients are not known, so "
+            "whether any crosses could not be checked."
+        )
+    if is_person(unit) and dataset.get("of_unknown_unit"):
+        return f"Checked: no {unit} that is known lies in more than one part, {copies}."
+    more = "" if is_person(unit) else " Whether a patient does is not known."
+    return f"Checked: no {unit} lies in more than one part, {copies}.{more}"
 
 
 COLOURS = {"data": "#8a5a00", "leak": "#b00020", "weights": "#8a5a00"}

@@ -1,4 +1,4 @@
-"""The class of an image: the folder on its path that is named like a class."""
+"""The class of an image: the folder on its path that is named like a class, and what it holds."""
 
 from collections import Counter
 from pathlib import Path
@@ -9,6 +9,18 @@ from cytology.settings import InputError, normalized
 from cytology.wording import counted, some
 
 CLASS_NAMES = {"b": "B", "benign": "B", "m": "M", "malignant": "M"}
+BENIGN_MALIGNANT = {"B": "benign", "M": "malignant"}
+# Published sets that come as a folder (Herlev, UCSB): their file names, and what they hold.
+KNOWN_FILES = {
+    r"(normal|light-dysplastic|moderate-dysplastic|severe-dysplastic|carcinoma-in-situ)[-_]": {
+        "B": "normal cells of the cervix",
+        "M": "light to severe dysplasia of the cervix, and carcinoma in situ",
+    },
+    r"ytma\d+_\d+_(benign|malignant)\d+_ccd": {
+        "B": "benign breast tissue (histology)",
+        "M": "malignant breast tissue (histology)",
+    },
+}
 
 
 def parse_classes(classes: str, parameter: str = "classes") -> dict[str, str]:
@@ -62,6 +74,26 @@ def classes_on(image_id: str, names: dict[str, str]) -> dict[str, str]:
         if label:
             found.setdefault(label, part)
     return found
+
+
+def what_classes_are(images: pd.DataFrame, names: dict[str, str]) -> dict[str, str]:
+    """What B and M of a listing are called: by files that are known, else by their folders.
+
+    Folders with the usual names say no more than benign and malignant.
+    """
+    files = images["image_id"].str.rsplit("/").str[-1]
+    for pattern, known in KNOWN_FILES.items():
+        if files.str.match(pattern).all():
+            return known
+    folders = {label: Counter() for label in BENIGN_MALIGNANT}
+    for image_id, label in zip(images["image_id"], images["label"], strict=True):
+        folders[label][normalized(classes_on(image_id, names)[label])] += 1
+    return {
+        label: usual
+        if {name.lower() for name in folders[label]} <= CLASS_NAMES.keys()
+        else some([repr(name) for name, _ in folders[label].most_common()], 6)
+        for label, usual in BENIGN_MALIGNANT.items()
+    }
 
 
 def in_words(folders: Counter) -> str:

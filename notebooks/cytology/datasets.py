@@ -10,6 +10,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from cytology.augmentation import orient
+from cytology.caveats import about_patients
 from cytology.copies import family_of, looks_augmented
 from cytology.folders import Listing, folder
 from cytology.given_split import given_split, split_in_words
@@ -43,7 +44,12 @@ def sample(images: int, patients: int) -> Listing:
                 )
     listing = pd.read_csv(root / "sample.csv", dtype=str, keep_default_na=False)
     listing = listing.rename(columns={"image": "image_id"}).drop(columns=[*HASHED.values()])
-    return Listing(root, listing, source="procedural sample: drawings, no medical data")
+    return Listing(
+        root,
+        listing,
+        source="procedural sample: drawings, no medical data",
+        classes={"B": "drawings of benign smears", "M": "drawings of malignant smears"},
+    )
 
 
 def load(
@@ -120,8 +126,12 @@ def build_manifest(readable: pd.DataFrame, copies: pd.DataFrame) -> pd.DataFrame
 
 
 def describe(data: str, listing: Listing, manifest: pd.DataFrame, rejected: pd.DataFrame) -> dict:
-    """What `dataset.json` holds; its fingerprint changes with any image, name or label."""
+    """What `dataset.json` holds; its fingerprint changes with any image, name or label.
+
+    `unit` is what the groups are; where nobody knows that of any image, they are just groups.
+    """
     keys = manifest.sort_values("image_id")[["image_id", "label", "group", "sha256"]]
+    unknown = of_unknown_unit(manifest)
     return {
         "data": named(data),
         "root": str(listing.root),
@@ -131,12 +141,18 @@ def describe(data: str, listing: Listing, manifest: pd.DataFrame, rejected: pd.D
         "malignant": int((manifest["label"] == "M").sum()),
         "groups": int(manifest["group"].nunique()),
         "families": int(manifest["family"].nunique()),
-        "of_unknown_unit": int(((manifest["patient"] == "") & (manifest["slide"] == "")).sum()),
-        "unit": listing.unit,
+        "of_unknown_unit": unknown,
+        "unit": listing.unit if unknown < len(manifest) else "group",
+        "classes": listing.classes,
         "rejected": len(rejected),
         "unseen": len(listing.unseen),
         "fingerprint": hashlib.sha256(keys.to_csv(index=False).encode()).hexdigest(),
     }
+
+
+def of_unknown_unit(manifest: pd.DataFrame) -> int:
+    """How many images have neither a patient (or what else is kept together) nor a slide."""
+    return int(((manifest["patient"] == "") & (manifest["slide"] == "")).sum())
 
 
 def image_root(run: Path, data: str) -> Path:
@@ -170,13 +186,7 @@ def warnings_about(listing: Listing, manifest: pd.DataFrame, findings: pd.DataFr
     if counts.get("mask"):
         files = counted(counts["mask"], "file is a mask", "files are masks")
         found.append(f"{files} and left out; rejected.csv names their images.")
-    unknown = int(((manifest["patient"] == "") & (manifest["slide"] == "")).sum())
-    if unknown:
-        found.append(
-            f"{unknown:,} of {len(manifest):,} images have no {unit}: each, with its copies, "
-            f"counts as a group of its own. If several come from one {unit}, the split cannot "
-            "keep them together."
-        )
+    found += about_patients(len(manifest), of_unknown_unit(manifest), unit)
     found += about_names(manifest["patient"], unit)
     found += about_copies(manifest, counts)
     for poor in ("blank", "blurred", "over-exposed", "converted"):

@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from cytology.classes import (
+    BENIGN_MALIGNANT,
     about_unseen,
     categories,
     check_both_classes,
@@ -18,6 +19,7 @@ from cytology.classes import (
     class_of,
     class_or_none,
     parse_classes,
+    what_classes_are,
     what_is_there,
 )
 from cytology.image_kinds import kind_of_file
@@ -55,9 +57,10 @@ class Listing:
 
     `images` has the columns of `LISTED`, sorted by `image_id` (the posix path below `root`);
     `label` is B or M, an unknown patient or slide is empty text; then the source's own columns.
-    `unit` is the word for the independent unit. `source` says what the images are, under which
-    licence, and what to cite. `notes` are sentences that a reader must see. `refused` (columns
-    `REFUSED`) names what looked like an image and is none, or is the mask of the image `other`.
+    `unit` is the word for the independent unit, `classes` says what B and M are. `source` says what
+    the images are, under which licence, and what to cite. `notes` are sentences that a reader must
+    see. `refused` (columns `REFUSED`) names what looked like an image and is none, or is the mask
+    of the image `other`.
     `unseen` (`image_id`, `category` and more) are images of neither class: no network is trained
     or judged on them.
     """
@@ -71,6 +74,7 @@ class Listing:
     unseen: pd.DataFrame = field(
         default_factory=lambda: pd.DataFrame(columns=["image_id", "category"])
     )
+    classes: dict[str, str] = field(default_factory=BENIGN_MALIGNANT.copy)
 
 
 # ---------------------------------------------------------------------- folder
@@ -117,6 +121,7 @@ def folder(
         notes=about_unseen(unseen["category"]) + notes,
         refused=refused.assign(label=[class_or_none(name, names) for name in refused["image_id"]]),
         unseen=unseen[["image_id", "category"]],
+        classes=what_classes_are(listing, names),
     )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from cytology.caveats import caveats
+from cytology.caveats import caveats, checked
 from cytology.discreet import cut, each_text, facts, name_of
 from cytology.known_failures import known_failures
 from cytology.predictions import trained
@@ -42,15 +42,20 @@ SOURCES = {
 WRITERS = WRITTEN_BY | {"run.json": "run_all.py"}
 DOMAINS = ("site", "stain", "magnification", "subtype", "category")
 RESULTS = {"model": "what", "level": "by", "judged_on": "judged", "images": "images"}
-RESULTS |= {"groups": "groups", "auc": "AUC", "accuracy": "accuracy", "recall": "sensitivity"}
+RESULTS |= {"groups": "groups", "groups_malignant": "malignant", "groups_benign": "benign"}
+RESULTS |= {"auc": "AUC", "accuracy": "accuracy", "recall": "sensitivity"}
 RESULTS |= {"specificity": "specificity", "loss": "log loss", "ece": "ECE"}
-THRESHOLDS = {"rule": "rule", "chosen_on": "chosen on", "threshold": "probability"}
+THRESHOLDS = {"rule": "rule", "chosen_on": "chosen on", "threshold": "raw probability"}
 THRESHOLDS |= {"threshold_logit": "logit", "judged_on": "judged", "recall": "sensitivity"}
 THRESHOLDS |= {"specificity": "specificity", "note": "note"}
-CALIBRATIONS = {"method": "method", "fitted_on": "fitted on", "temperature": "temperature"}
-CALIBRATIONS |= {"judged_on": "judged", "loss": "log loss", "brier": "Brier score", "ece": "ECE"}
+CALIBRATIONS = {"method": "method", "fitted_on": "fitted on", "slope": "slope"}
+CALIBRATIONS |= {"intercept": "intercept", "judged_on": "judged"}
+CALIBRATIONS |= {"calibration_in_the_large": "calibration in the large"}
+CALIBRATIONS |= {"calibration_slope": "calibration slope", "loss": "log loss"}
+CALIBRATIONS |= {"brier": "Brier score", "ece": "ECE"}
 CALIBRATIONS |= {"note": "note"}
-SHIFTED = {"shift": "shift", "amount": "amount", "auc": "AUC", "auc_drop": "drop of AUC"}
+SHIFTED = {"shift": "shift", "amount": "amount", "auc": "AUC"}
+SHIFTED |= {"auc_change": "change of AUC (minus: worse)"}
 CHECKS = {"check": "check", "value": "heat", "chance": "beside", "chance_of": "of what"}
 CHECKS |= {"difference": "difference", "passed": "passed", "images": "images"}
 EXPORTED = {"format": "format", "file": "file", "megabytes": "MB", "latency": "ms an image"}
@@ -111,20 +116,22 @@ def contents(run: Path, told: Path, name: str) -> dict:
     """Everything that the card says, read from the run folder; of its facts what `told` has."""
     (record, dataset), names = facts(told), trained(run)
     split = json_if_there(run, "split.json")
-    unit = split.get("unit", "group")
+    unit, told_of = split.get("unit", "group"), [caveat.text for caveat in caveats(run)]
+    dataset["notes"] = [note for note in dataset.get("notes", []) if note not in told_of]
     return {
         "run": name,
         "names": names,
         "record": record,
         "versions": record.get("versions") or versions(),
-        "caveats": [caveat.text for caveat in caveats(run)],
+        "caveats": told_of,
         "dataset": dataset,
         "split": split,
+        "checked": checked(dataset, split),
         "unit": unit,
         "units": plural(unit),
         "domains": domains(run),
-        "networks": [network(run, name, record, plural(unit)) for name in names],
-        "others": others(run, names, plural(unit)),
+        "networks": [network(run, name, record, unit) for name in names],
+        "others": others(run, names, unit),
         "failures": known_failures(run, names, unit),
         "missing": missing(run, names),
     }
@@ -145,8 +152,12 @@ def domains(run: Path) -> dict[str, str]:
     }
 
 
-def network(run: Path, name: str, record: dict, units: str) -> dict:
+def network(run: Path, name: str, record: dict, unit: str) -> dict:
     """What the card says of one network."""
+
+    def table(rows, columns):
+        return markdown(rows, columns, unit)
+
     notebook = record.get("notebooks", {}).get(TRAINING_NOTEBOOKS[name], {})
     parameters = notebook.get("parameters", {})
     shifted = table_if_there(run, "tables/robustness.csv", architecture=name)
@@ -154,23 +165,21 @@ def network(run: Path, name: str, record: dict, units: str) -> dict:
         strength = record.get("parameters", {}).get("reference_strength", 3)
         shifted = shifted[shifted["strength"].isin([0, strength])]
     checks = table_if_there(run, "tables/explanation_checks.csv", architecture=name)
-    cooled = table_if_there(run, "tables/calibration.csv", model=name)
+    fitted = table_if_there(run, "tables/calibration.csv", model=name)
     # Isotonic steps are not what the files are used with.
-    cooled = cooled[cooled["method"] != "isotonic"] if len(cooled) else cooled
+    fitted = fitted[fitted["method"] != "isotonic"] if len(fitted) else fitted
     return {
         "title": NETWORK_TITLE[name],
         "name": name,
         "about": each_text(json_if_there(run, f"{name}/metrics.json"), lambda said: cut(said, {})),
         "timing": json_if_there(run, f"{name}/timing.json"),
         "parameters": parameters,
-        "results": markdown(results(run, name), RESULTS | {"groups": units}),
-        "thresholds": markdown(
-            table_if_there(run, "tables/thresholds.csv", model=name), THRESHOLDS
-        ),
-        "calibrations": markdown(cooled, CALIBRATIONS),
-        "shifted": markdown(shifted, SHIFTED),
-        "checks": markdown(checks, CHECKS),
-        "exports": markdown(table_if_there(run, "tables/exports.csv", architecture=name), EXPORTED),
+        "results": table(results(run, name), RESULTS | {"groups": plural(unit)}),
+        "thresholds": table(table_if_there(run, "tables/thresholds.csv", model=name), THRESHOLDS),
+        "calibrations": table(fitted, CALIBRATIONS),
+        "shifted": table(shifted, SHIFTED),
+        "checks": table(checks, CHECKS),
+        "exports": table(table_if_there(run, "tables/exports.csv", architecture=name), EXPORTED),
         "files": files(run, name),
     }
 
@@ -184,11 +193,11 @@ def results(run: Path, name: str) -> pd.DataFrame:
     return with_titles(rows)
 
 
-def others(run: Path, names: list[str], units: str) -> str:
+def others(run: Path, names: list[str], unit: str) -> str:
     """The rows of `comparison_all.csv` that are no single network: ensemble, baseline."""
     rows = table_if_there(run, "tables/comparison_all.csv", level="image")
     rows = rows[~rows["model"].isin(names)] if len(rows) else rows
-    return markdown(with_titles(rows), RESULTS | {"groups": units})
+    return markdown(with_titles(rows), RESULTS | {"groups": plural(unit)}, unit)
 
 
 def with_titles(rows: pd.DataFrame) -> pd.DataFrame:
@@ -225,19 +234,22 @@ def missing(run: Path, names: list[str]) -> list[dict]:
 # ---------------------------------------------------------------------- Markdown
 
 
-def markdown(rows: pd.DataFrame, columns: dict[str, str]) -> str:
-    """Columns of a table (name: heading) in Markdown, numbers with their intervals; or nothing."""
+def markdown(rows: pd.DataFrame, columns: dict[str, str], unit: str = "group") -> str:
+    """Columns of a table (name: heading) in Markdown, numbers with their intervals; or nothing.
+
+    `unit` is what a group is, for metrics that too few of them are behind.
+    """
     names = [name for name in columns if name in rows and not is_empty(rows[name])]
     if rows.empty or not names:
         return ""
     lines = [[text(columns[name]) for name in names]]
     lines.append(["---:" if is_number(rows[name]) else "---" for name in names])
-    lines += [[cell(row, name, rows[name]) for name in names] for _, row in rows.iterrows()]
+    lines += [[cell(row, name, rows[name], unit) for name in names] for _, row in rows.iterrows()]
     lines = [f"| {' | '.join(line)} |" for line in lines]
     return "\n".join(lines + (["", note] if (note := gaps(rows, names)) else []))
 
 
-def cell(row: pd.Series, name: str, column: pd.Series) -> str:
+def cell(row: pd.Series, name: str, column: pd.Series, unit: str) -> str:
     """A value as the card shows it: `0.812 (0.745 to 0.870)`, `yes`, a name."""
     value = row[name]
     if isinstance(value, str):
@@ -246,7 +258,7 @@ def cell(row: pd.Series, name: str, column: pd.Series) -> str:
         return "yes" if value else "**no**"
     if pd.isna(value):
         return NOTHING
-    return text(bounded(row, name, column))
+    return text(bounded(row, name, column, unit=unit))
 
 
 def text(value) -> str:

@@ -5,10 +5,11 @@ import pandas as pd
 from pandas.io.formats.style import Styler
 
 from cytology.evaluation import ENSEMBLE
-from cytology.intervals import TOO_FEW
-from cytology.metrics import OF_PROBABILITIES, UNDEFINED
-from cytology.settings import NETWORK_TITLE
+from cytology.intervals import FEWEST_GROUPS, TOO_FEW
+from cytology.metrics import METRICS, OF_PROBABILITIES, UNDEFINED
+from cytology.settings import NETWORK_TITLE, plural
 from cytology.shortcuts import BASELINE
+from cytology.wording import counted
 
 HEADINGS = {
     "f1": "F1",
@@ -23,6 +24,12 @@ HEADINGS = {
     "auc_highest": "AUC highest",
     "auc_mixed": "AUC mixed",
     "auc_drop": "drop of AUC",
+    "auc_change": "change of AUC (minus: worse)",
+    "auc_pooled": "AUC, folds pooled",
+    "auc_groups_alike": "AUC, groups alike",
+    "test_auc": "AUC on test",
+    "groups_malignant": "malignant groups",
+    "groups_benign": "benign groups",
     "mcc": "MCC",
     "ece": "ECE",
     "ace": "ACE",
@@ -45,13 +52,17 @@ FORMATS = dict.fromkeys(
 )
 FORMATS |= {"largest_difference": ".1e", "pixel_difference": ".0f"}
 NOTHING = "–"
+# Columns that begin so are metrics, too.
+MORE_METRICS = ("auc_", "loss_", "calibration_", "difference")
 # Why a number of a table may be missing, by its column.
 WHY = UNDEFINED | dict.fromkeys(("p", "p_holm"), "one class only")
 WHY |= dict.fromkeys(("auc_first", "auc_second", "auc_drop", "auc_mixed"), "one class only")
 WHY |= dict.fromkeys(("value", "chance", "difference"), "one class only, or the same everywhere")
 WHY |= dict.fromkeys(("p_mcnemar", "p_delong"), "only where each group has one row")
-WHY |= dict.fromkeys(OF_PROBABILITIES, "a share of votes or a wrong 0 or 1 has none")
-WHY |= {"temperature": "steps have none", "inflation": "of true labels only"}
+WHY |= dict.fromkeys(OF_PROBABILITIES, "a share of votes has none")
+WHY |= dict.fromkeys(("slope", "intercept"), "steps have none")
+WHY |= {"calibration_slope": "no mistake, or no difference, to tell it from"}
+WHY |= {"calibration_in_the_large": "one class only", "inflation": "of true labels only"}
 
 
 def title(model: str) -> str:
@@ -59,6 +70,35 @@ def title(model: str) -> str:
     first, *rest = model.split(", ")
     name = "the ensemble" if first == ENSEMBLE else NETWORK_TITLE.get(first, first)
     return ", ".join([name.replace(BASELINE, "size and colour"), *rest])
+
+
+def groups_in_words(row, unit: str) -> str:
+    """`20 patients: 12 malignant, 8 benign`, by the columns `groups` of a row."""
+    malignant, benign = (row.get(f"groups_{name}", np.nan) for name in ("malignant", "benign"))
+    said = counted(int(row["groups"]), unit, plural(unit))
+    if pd.isna(malignant):  # runs of earlier versions did not count them
+        return said
+    if malignant + benign > row["groups"]:
+        return f"{said}: {malignant:.0f} with malignant images, {benign:.0f} with benign ones"
+    return f"{said}: {malignant:.0f} malignant, {benign:.0f} benign"
+
+
+def too_few(row, name: str, unit: str = "group") -> str:
+    """Why a metric of a row is not shown: fewer than five groups are behind it; else empty.
+
+    Sensitivity rests on malignant groups, specificity on benign ones, all others on both.
+    """
+    of_test = "test_" if name.startswith("test_") else ""
+    metric = name.removeprefix("test_")
+    if metric not in METRICS and not metric.startswith(MORE_METRICS):
+        return ""
+    only = {"recall": ("malignant",), "specificity": ("benign",)}
+    for label in only.get(metric, ("malignant", "benign")):
+        groups = row.get(f"{of_test}groups_{label}", FEWEST_GROUPS)
+        if groups < FEWEST_GROUPS:
+            of_class = counted(int(groups), f"{label} {unit}", f"{label} {plural(unit)}")
+            return f"not shown: {of_class}"
+    return ""
 
 
 def capital(sentence: str) -> str:
@@ -106,15 +146,24 @@ def number(value: float, column: pd.Series) -> str:
 def interval(row: pd.Series, name: str, column: pd.Series) -> str:
     """The bounds `name_low` and `name_high` of a number, as `0.745 to 0.870`; empty without."""
     low, high = row.get(f"{name}_low", np.nan), row.get(f"{name}_high", np.nan)
-    if pd.isna(low) or pd.isna(high):
+    if pd.isna(low) or pd.isna(high) or too_few(row, name):
         return ""
     return f"{number(low, column)} to {number(high, column)}"
 
 
-def bounded(row: pd.Series, name: str, column: pd.Series, apart: str = " ") -> str:
+def shown(row: pd.Series, name: str, column: pd.Series, unit: str = "group") -> str:
+    """A number of a column, or why a metric is not shown."""
+    if pd.isna(row[name]):
+        return NOTHING
+    return too_few(row, name, unit) or number(row[name], column)
+
+
+def bounded(
+    row: pd.Series, name: str, column: pd.Series, apart: str = " ", unit: str = "group"
+) -> str:
     """A number of a column with its interval, if it has one: `0.812 (0.745 to 0.870)`."""
     bounds = interval(row, name, column)
-    return number(row[name], column) + (f"{apart}({bounds})" if bounds else "")
+    return shown(row, name, column, unit) + (f"{apart}({bounds})" if bounds else "")
 
 
 def is_empty(column: pd.Series) -> bool:
@@ -130,8 +179,19 @@ def gaps(table: pd.DataFrame, columns) -> str:
         lacking.setdefault(WHY.get(name, "could not be computed"), []).append(heading(name))
     said = [f"No {', no '.join(names)}: {why}." for why, names in lacking.items()]
     known = [name for name in numbers if f"{name}_low" in table]
-    if any((table[name].notna() & table[f"{name}_low"].isna()).any() for name in known):
-        said.append(f"A number without an interval: {TOO_FEW}.")
+    alone = [
+        row
+        for name in known
+        for _, row in table[table[name].notna() & table[f"{name}_low"].isna()].iterrows()
+        if not too_few(row, name)
+    ]
+    if alone:
+        enough = all(
+            min(row.get("groups_malignant", 0), row.get("groups_benign", 0)) >= FEWEST_GROUPS
+            for row in alone
+        )
+        why = "its groups are all alike" if enough else TOO_FEW
+        said.append(f"A number without an interval: {why}.")
     return " ".join(said)
 
 
@@ -152,7 +212,7 @@ def readable(table: pd.DataFrame, columns: str) -> Styler:
     `columns` are names with spaces between; those that the table lacks, and words that no row has,
     are passed over. Networks have their titles. A note below says what could not be computed.
     """
-    shown, numbers = {}, []
+    cells, numbers = {}, []
     table = table.infer_objects()
     names = [name for name in columns.split() if name in table]
     names = [name for name in names if is_number(table[name]) or not is_empty(table[name])]
@@ -160,15 +220,15 @@ def readable(table: pd.DataFrame, columns: str) -> Styler:
         column = table[name]
         if is_number(column):
             numbers.append(heading(name))
-            shown[heading(name)] = [bounded(row, name, column, "\n") for _, row in table.iterrows()]
+            cells[heading(name)] = [bounded(row, name, column, "\n") for _, row in table.iterrows()]
         else:
-            shown[heading(name)] = [word(value, name) for value in column]
+            cells[heading(name)] = [word(value, name) for value in column]
     aligned = {
         name: [{"selector": "td, th", "props": f"text-align: {side}; white-space: pre"}]
-        for name in shown
+        for name in cells
         for side in ["right" if name in numbers else "left"]
     }
-    style = pd.DataFrame(shown).style.format(escape="html").format_index(escape="html", axis=1)
+    style = pd.DataFrame(cells).style.format(escape="html").format_index(escape="html", axis=1)
     style = style.hide(axis="index").set_table_styles(aligned)
     below = [{"selector": "caption", "props": "caption-side: bottom; text-align: left"}]
     note = gaps(table, names)

@@ -8,7 +8,7 @@ import shlex
 from pathlib import Path
 from urllib.parse import quote
 
-from cytology.caveats import caveats
+from cytology.caveats import caveats, checked
 from cytology.discreet import facts, name_of
 from cytology.embedded import POLICY, Figure, embedded_figures, in_order, table_links
 from cytology.model_card import card_html
@@ -25,15 +25,19 @@ from cytology.tables import (
 
 # Columns of the longer tables that fit a page; the files have them all.
 MAIN_SHOWN = ("architecture", "weights", "auc", "accuracy", "recall", "specificity", "precision")
-MAIN_SHOWN += ("f1", "mcc", "loss", "ece", "images", "groups", "judged_on", "recipe", "protocol")
+MAIN_SHOWN += ("f1", "mcc", "loss", "ece", "images", "groups", "groups_malignant", "groups_benign")
+MAIN_SHOWN += ("judged_on", "test_auc", "test_groups", "recipe", "protocol")
 PAIRS_SHOWN = ("level", "first", "second", "images", "groups", "auc_first", "auc_second")
-PAIRS_SHOWN += ("difference", "p", "p_holm", "p_mcnemar", "p_delong", "weights", "protocol")
+PAIRS_SHOWN += ("difference", "p", "p_holm", "separated", "p_mcnemar", "p_delong", "weights")
+PAIRS_SHOWN += ("protocol",)
 THRESHOLDS_SHOWN = ("model", "rule", "chosen_on", "threshold", "judged_on", "groups", "recall")
-THRESHOLDS_SHOWN += ("specificity", "precision", "negative_predictive_value", "note")
-THRESHOLDS_SHOWN += ("weights", "protocol")
-CALIBRATION_SHOWN = ("model", "method", "fitted_on", "temperature", "judged_on", "loss", "brier")
-CALIBRATION_SHOWN += ("ece", "ace", "note", "weights", "protocol")
-ALL_SHOWN = ("model", "level", "judged_on", "images", "groups", "auc", "accuracy", "recall")
+THRESHOLDS_SHOWN += ("specificity", "precision", "negative_predictive_value", "malignant_share")
+THRESHOLDS_SHOWN += ("note", "weights", "protocol")
+CALIBRATION_SHOWN = ("model", "method", "fitted_on", "judged_on", "calibration_in_the_large")
+CALIBRATION_SHOWN += ("calibration_slope", "loss", "loss_change", "brier", "ece", "ace", "slope")
+CALIBRATION_SHOWN += ("intercept", "note", "weights", "protocol")
+ALL_SHOWN = ("model", "level", "judged_on", "images", "groups", "groups_malignant")
+ALL_SHOWN += ("groups_benign", "auc", "auc_pooled", "auc_groups_alike", "accuracy", "recall")
 ALL_SHOWN += ("specificity", "loss", "weights", "protocol")
 
 EXPLANATION_SHOWN = ("architecture", "check", "value", "chance", "chance_of", "difference")
@@ -91,28 +95,38 @@ def contents(run: Path, name: str) -> dict:
     said = paragraphs(run, "tables/summary.md")
     # A leak or random weights stand above as a caveat: twice would not be more.
     said = [] if said in ([LEAKS], [RANDOM]) else said
+    split, told = json_if_there(run, "split.json"), caveats(run)
+    unit = split.get("unit", "group")
+    if "notes" in dataset:
+        dataset["notes"] = [n for n in dataset["notes"] if n not in [each.text for each in told]]
+
+    def table(name, columns=(), family=""):
+        return results(run, f"tables/{name}.csv", columns, family, unit)
+
     return {
         "run": name,
         "quoted": shlex.quote(name),
         "policy": POLICY,
         "networks": title_of(trained(run)),
         "record": record,
-        "caveats": caveats(run),
+        "caveats": told,
         "answer": said[0] if said else "",
         "summary": said[1:],
         "figures": by_section(embedded_figures(run)),
         "links": table_links(run, NAMED),
         "dataset": dataset,
-        "split": json_if_there(run, "split.json"),
-        "comparison": results(run, "tables/comparison.csv", MAIN_SHOWN),
-        "pairs": results(run, "tables/pairwise.csv", PAIRS_SHOWN, family="networks"),
-        "comparison_all": results(run, "tables/comparison_all.csv", ALL_SHOWN),
-        "thresholds": results(run, "tables/thresholds.csv", THRESHOLDS_SHOWN),
-        "calibration": results(run, "tables/calibration.csv", CALIBRATION_SHOWN),
-        "audit": results(run, "tables/leakage_summary.csv"),
+        "split": split,
+        "checked": checked(dataset, split),
+        "unit": unit,
+        "comparison": table("comparison", MAIN_SHOWN),
+        "pairs": table("pairwise", PAIRS_SHOWN, family="networks"),
+        "comparison_all": table("comparison_all", ALL_SHOWN),
+        "thresholds": table("thresholds", THRESHOLDS_SHOWN),
+        "calibration": table("calibration", CALIBRATION_SHOWN),
+        "audit": table("leakage_summary"),
         "audit_words": paragraphs(run, "tables/leakage.md"),
         "robustness_words": paragraphs(run, "tables/robustness.md"),
-        "explanation": results(run, "tables/explanation_checks.csv", EXPLANATION_SHOWN),
+        "explanation": table("explanation_checks", EXPLANATION_SHOWN),
         "explanation_words": paragraphs(run, "tables/explanation.md"),
         "notebooks": notebooks(run, record),
         "verification": json_if_there(run, VERIFICATION),

@@ -13,7 +13,7 @@ from cytology.readable import (
     interval,
     is_empty,
     is_number,
-    number,
+    shown,
     word,
 )
 from cytology.tables import read_table
@@ -29,12 +29,15 @@ class Cell:
     warn: bool = False
 
 
-def results(run: Path, name: str, shown: tuple[str, ...] = (), family: str = "") -> dict:
+def results(
+    run: Path, name: str, wanted: tuple[str, ...] = (), family: str = "", unit: str = "group"
+) -> dict:
     """A table of results as headings and rows of cells; empty when it is missing.
 
-    Columns `x_low` and `x_high` become the interval of `x`. Of `shown` columns, if any are named,
-    and of rows of one `family`. What is the same in every row is in `same`, by its heading, and
-    no column; nor is what is nowhere known. `gaps` says what is missing, and why.
+    Columns `x_low` and `x_high` become the interval of `x`. Of `wanted` columns, if any are named,
+    and of rows of one `family`. `unit` is what a group is. What is the same in every row is in
+    `same`, by its heading, and no column; nor is what is nowhere known. `gaps` says what is
+    missing, and why.
     """
     if not (run / name).is_file():
         return {}
@@ -42,19 +45,19 @@ def results(run: Path, name: str, shown: tuple[str, ...] = (), family: str = "")
     if family:
         table = table[table["family"] == family]
     bounds = {f"{column}{end}" for column in table for end in ("_low", "_high")}
-    columns = [column for column in shown or table.columns if column in table]
+    columns = [column for column in wanted or table.columns if column in table]
     columns = [column for column in columns if column not in bounds]
     missing = gaps(table, columns)
     columns = [column for column in columns if not is_empty(table[column])]
     same = [column for column in columns[1:] if is_same(table[column])]
     columns = [name for name in columns if name not in same]
-    rows = [[cell(row, column, table) for column in columns] for _, row in table.iterrows()]
+    rows = [[cell(row, column, table, unit) for column in columns] for _, row in table.iterrows()]
     return {
         "headings": [
             {"text": heading(column), "number": is_number(table[column])} for column in columns
         ],
         "rows": rows,
-        "same": {heading(column): cell(table.iloc[0], column, table) for column in same},
+        "same": {heading(column): cell(table.iloc[0], column, table, unit) for column in same},
         "intervals": any(cell.interval for row in rows for cell in row),
         "gaps": missing,
     }
@@ -65,11 +68,11 @@ def is_same(column: pd.Series) -> bool:
     return (not is_number(column) or are_counts(column)) and column.nunique(dropna=False) == 1
 
 
-def cell(row: pd.Series, column: str, table: pd.DataFrame) -> Cell:
+def cell(row: pd.Series, column: str, table: pd.DataFrame, unit: str) -> Cell:
     """One value of a table of results, ready to be shown."""
     value = row[column]
     if is_number(table[column]):
         below = interval(row, column, table[column])
-        return Cell(number(value, table[column]), below, number=True)
+        return Cell(shown(row, column, table[column], unit), below, number=True)
     warn = (column, value) in (("weights", "random"), ("protocol", "original"))
     return Cell(word(value, column) or NOTHING, warn=warn)

@@ -21,6 +21,7 @@ SHAPES = {
         "of_unknown_unit": int,
         **dict.fromkeys(("data", "root", "source", "unit", "fingerprint"), str),
         "notes": TEXTS,
+        "classes": {ANY: str},
     },
     "split.json": {
         **dict.fromkeys(("protocol", "unit", "fingerprint"), str),

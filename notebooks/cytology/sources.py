@@ -22,7 +22,7 @@ class PublishedSet:
     """A published set. `read(root, magnification)` lists what was unpacked to `root`.
 
     `page` is for people; `address` is the file itself, empty where there is no direct one.
-    `caveats` are what every reader of a result must know.
+    `classes` says what B and M are. `caveats` are what every reader of a result must know.
     """
 
     title: str
@@ -32,6 +32,7 @@ class PublishedSet:
     page: str
     address: str
     archive: str
+    classes: dict[str, str]
     caveats: tuple[str, ...]
     read: Callable[[Path, str], Listing]
     magnifications: tuple[str, ...] = ("all",)
@@ -69,7 +70,8 @@ def published(
     seen = unpacked_from(root)[1]
     # Whoever knows the authors' checksum can compare: no SHA-256 of theirs is known to us.
     source = chosen.source + (f" The archive's SHA-256: {seen}." if seen else "")
-    return dataclasses.replace(listing, unit=chosen.unit, source=source, notes=notes)
+    about = {"unit": chosen.unit, "source": source, "notes": notes, "classes": chosen.classes}
+    return dataclasses.replace(listing, **about)
 
 
 def _root(name: str, given: Path | None, address: str, folder: Path) -> Path:
@@ -126,6 +128,10 @@ PUBLISHED = {
         "breast-cancer-histopathological-database-breakhis/",
         address="https://www.inf.ufpr.br/vri/databases/BreaKHis_v1.tar.gz",
         archive="BreaKHis_v1.tar.gz",
+        classes={
+            "B": "benign breast tumours (histology)",
+            "M": "malignant breast tumours (histology)",
+        },
         caveats=(
             "BreaKHis is histology of surgical biopsies, not cytology; its 40X, 100X, 200X and "
             "400X are objectives of 4x, 10x, 20x and 40x.",
@@ -146,6 +152,7 @@ PUBLISHED = {
         address=f"https://zenodo.org/records/{FNAC_RECORD}/files/breast-cytology-main.zip"
         "?download=1",
         archive="breast-cytology-main.zip",
+        classes={"B": "patches of category C2, benign", "M": "patches of category C5, malignant"},
         caveats=(
             "B is category C2 (benign) and M is C5 (malignant), each patch's own label and no "
             "patient's diagnosis; C1 (insufficient) is left out, and C3 and C4 are only looked at.",
@@ -160,6 +167,7 @@ PUBLISHED = {
         page="https://1drv.ms/u/s!Al-T6d-_ENf6axsEbvhbEc2gUFs",
         address="",
         archive="fnac2019.zip",
+        classes={"B": "benign breast aspirates", "M": "malignant breast aspirates"},
         caveats=(
             "FNAC 2019 names no patients: images of one patient cannot be kept together, every "
             "number may be too good by an amount that nobody can tell, and the intervals take "

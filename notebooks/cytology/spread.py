@@ -1,5 +1,6 @@
 """How far a result moves when the same training is done again with another seed."""
 
+import itertools
 from pathlib import Path
 
 import pandas as pd
@@ -8,8 +9,10 @@ from cytology.evaluation import OUT_OF_FOLD, TEST, judged, judged_on, networks
 from cytology.grid import GridPoint, check_split, is_done, points_in
 from cytology.intervals import metrics_with_intervals, span, with_span
 from cytology.predictions import read_predictions
+from cytology.readable import too_few
 from cytology.settings import ARCHITECTURE_NAMES, NETWORK_TITLE
 from cytology.tables import read_json
+from cytology.wording import counted
 
 SHOWN = ("auc", "accuracy", "recall", "specificity", "loss")
 COLUMNS = ["architecture", "weights", "recipe", "seed", "judged_on", "images", "groups"]
@@ -79,15 +82,20 @@ def in_words(table: pd.DataFrame, unit: str) -> list[str]:
     for on, rows in table.groupby("judged_on", sort=False):
         for name, of_network in rows.groupby("architecture", sort=False):
             auc, first = of_network["auc"], of_network.iloc[0]
-            sentences.append(
-                f"{NETWORK_TITLE[name]} ({on}): AUC {auc.min():.3f} to {auc.max():.3f} over "
-                f"{len(auc)} seeds (standard deviation {auc.std():.3f}); for seed {first['seed']} "
-                f"{span(first, 'auc', f'the interval by {unit} is ')}."
-                if auc.count() > 1
-                else f"{NETWORK_TITLE[name]} ({on}): AUC {with_span(first, 'auc')} with "
-                f"{'one seed' if len(auc) == 1 else f'{len(auc)} seeds'}."
-            )
-        sentences += about_order(rows, on)
+            what = f"{NETWORK_TITLE[name]} ({on})"
+            if few := too_few(first, "auc", unit):
+                sentences.append(f"{what}: AUC {few}.")
+            elif auc.count() > 1:
+                sentences.append(
+                    f"{what}: AUC {auc.min():.3f} to {auc.max():.3f} over {len(auc)} seeds "
+                    f"(standard deviation {auc.std():.3f}); for seed {first['seed']} "
+                    f"{span(first, 'auc', f'the interval by {unit} is ')}."
+                )
+            else:
+                seeds = counted(len(auc), "seed", "seeds")
+                sentences.append(f"{what}: AUC {with_span(first, 'auc')} with {seeds}.")
+        if not too_few(rows.iloc[0], "auc"):
+            sentences += about_order(rows, on)
     if (table["weights"] == "random").any():
         sentences.append(
             "Random weights change with the seed, too: of networks that have them, this is the "
@@ -97,14 +105,36 @@ def in_words(table: pd.DataFrame, unit: str) -> list[str]:
 
 
 def about_order(rows: pd.DataFrame, on: str) -> list[str]:
-    """Whether all seeds put the networks into the same order; nothing for a single one."""
-    by_seed = rows.pivot(index="seed", columns="architecture", values="auc").dropna()
+    """Whether all seeds put the networks into the same order; nothing for a single one.
+
+    AUCs that print alike are equal.
+    """
+    by_seed = rows.pivot(index="seed", columns="architecture", values="auc").dropna().round(3)
     if len(by_seed) < 2 or by_seed.shape[1] < 2:
         return []
-    orders = by_seed.apply(lambda aucs: tuple(aucs.sort_values().index[::-1]), axis=1)
-    if orders.nunique() == 1:
-        return [f"All {len(by_seed)} seeds put the networks into the same order ({on})."]
-    return [
-        f"The order of the networks changes with the seed ({on}): none that luck can turn round "
-        "is a finding."
-    ]
+    ranks = by_seed.rank(axis=1, method="min")
+    if len(ranks.drop_duplicates()) > 1:
+        return [
+            f"The order of the networks changes with the seed ({on}): a difference that another "
+            "seed turns is no finding."
+        ]
+    order = "the same order" if ranks.iloc[0].is_unique else "the same order, with ties"
+    return [f"All {len(by_seed)} seeds put the networks into {order} ({on})."]
+
+
+def turned_by(seeds: pd.DataFrame, table: pd.DataFrame) -> dict[frozenset, int]:
+    """Pairs of networks whose order of AUC another seed turns, each with the first such seed.
+
+    `table` is the comparison of the run, whose order counts, and `seeds` a `seed_spread`. AUCs
+    that print alike have no order.
+    """
+    if seeds.empty:
+        return {}
+    seeds = seeds[seeds["judged_on"] == table["judged_on"].iloc[0]]
+    by_seed = seeds.pivot(index="seed", columns="architecture", values="auc").round(3)
+    own, found = table.set_index("architecture")["auc"].round(3), {}
+    for first, second in itertools.combinations(own.index.intersection(by_seed.columns), 2):
+        turned = (own[first] - own[second]) * (by_seed[first] - by_seed[second]) < 0
+        if turned.any():
+            found[frozenset((first, second))] = turned.idxmax()
+    return found
