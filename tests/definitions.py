@@ -31,31 +31,34 @@ def auc_slowly(truth, score, fold=None, weight=None):
     return sum(w * right for w, right in pairs) / sum(w for w, _ in pairs)
 
 
-def obuchowski_slowly(truth, first, second, group, fold=None):
+def obuchowski_slowly(truth, first, second, group, fold=None, by_share=True):
     """Covariance of two AUCs: Obuchowski 1997, with sums over the pairs of one fold for V10, V01.
 
     T10 of a cluster is the sum over the pairs of its malignant images of what is above or below the
-    AUC; T01 that of its benign images. S10, S01 and S11 are their mean products.
+    AUC; T01 that of its benign images. S10, S01 and S11 are their mean products. `by_share`: the
+    squares of a cluster that has a share of a class's pairs are divided by 1 - share (CR2 of Bell &
+    McCaffrey 2002) in place of 1 - 1 / clusters.
     """
-    pairs = pairs_of(truth, fold)
-    sums = {}
-    for score in range(2):
-        values = (first, second)[score]
-        auc = auc_slowly(truth, values, fold)
-        for i, j in pairs:
-            off = psi(values[i], values[j]) - auc
-            for kind, image in ((10, i), (1, j)):
-                key = score, kind, group[image]
-                sums[key] = sums.get(key, 0.0) + off
-    clusters = sorted(set(group))
-
-    def products(one, other):
-        return sum(sums.get((0, one, g), 0.0) * sums.get((1, other, g), 0.0) for g in clusters)
-
-    having = [len({group[pair[which]] for pair in pairs}) for which in (0, 1)]
-    total = products(10, 10) * having[0] / (having[0] - 1)
-    total += products(1, 1) * having[1] / (having[1] - 1)
-    total += (products(10, 1) + products(1, 10)) * len(clusters) / (len(clusters) - 1)
+    pairs, scores = pairs_of(truth, fold), (first, second)
+    aucs = [auc_slowly(truth, score, fold) for score in scores]
+    sums, count = {}, {}  # by kind, cluster (and score)
+    for pair in pairs:
+        for kind, image in zip((10, 1), pair, strict=True):
+            key = kind, group[image]
+            count[key] = count.get(key, 0) + 1
+            for k, score in enumerate(scores):
+                off = psi(score[pair[0]], score[pair[1]]) - aucs[k]
+                sums[*key, k] = sums.get((*key, k), 0.0) + off
+    clusters, total = sorted(set(group)), 0.0
+    for kind in (10, 1):
+        having = [g for g in clusters if (kind, g) in count]
+        for g in having:
+            share = count[kind, g] / len(pairs) if by_share else 1 / len(having)
+            total += sums[kind, g, 0] * sums[kind, g, 1] / (1 - share)
+    for g in clusters:
+        for one, other in ((10, 1), (1, 10)):
+            product = sums.get((one, g, 0), 0.0) * sums.get((other, g, 1), 0.0)
+            total += product * len(clusters) / (len(clusters) - 1)
     return total / len(pairs) ** 2
 
 
@@ -114,6 +117,23 @@ def binormal_slowly(auc, truth, group, alike, fold=None):
         )
         / len(pairs) ** 2
     )
+
+
+def binormal_by_parts(auc, truth, group, alike, fold=None):
+    """The same as a sum of what each class's images add, and of what a pair adds besides."""
+    one = both_slowly(auc, 0.5) - auc**2
+    groups = [both_slowly(auc, each / 2) - auc**2 for each in alike]
+    pair = max(auc * (1 - auc) - 2 * one, 0)
+    pairs, total = pairs_of(truth, fold), 0.0
+    for p in pairs:
+        for q in (q for q in pairs if fold is None or fold[p[0]] == fold[q[0]]):
+            correlations = []
+            for which in (0, 1):
+                same, mates = p[which] == q[which], group[p[which]] == group[q[which]]
+                total += one if same else groups[which] if mates else 0
+                correlations.append(1 if same else alike[which] if mates else 0)
+            total += pair * correlations[0] * correlations[1]
+    return total / len(pairs) ** 2
 
 
 def share_variance_slowly(share, group, alike):

@@ -24,11 +24,13 @@ from cytology.clusters import (
     CROSS_VALIDATED,
     both,
     clustered_covariance,
+    effective_groups,
     folds_of,
     group_sums,
     likeness,
     pair_weights,
     placements,
+    unbiased_squares,
     variance_inflation,
 )
 
@@ -121,19 +123,40 @@ def test_the_covariance_of_equal_groups_is_obuchowskis(seed, folds):
     found, freedom = covariance_of(truth, (first, second), group, fold)
     for r, a in enumerate((first, second)):
         for s, b in enumerate((first, second)):
-            assert found[r, s] == pytest.approx(obuchowski_slowly(truth, a, b, group, fold))
+            expected = obuchowski_slowly(truth, a, b, group, fold, by_share=False)
+            assert found[r, s] == pytest.approx(expected)
     assert freedom == pytest.approx(8 - 1)
 
 
 @pytest.mark.parametrize("folds", [0, 3])
 @pytest.mark.parametrize("mixed", [True, False], ids=["mixed groups", "one class a group"])
-def test_the_covariance_of_unequal_groups_is_obuchowskis(mixed, folds):
+def test_the_squares_of_unequal_groups_are_divided_by_what_is_left_of_their_shares(mixed, folds):
     truth, first, second, group, fold = two_models(1, groups=14, images=5, mixed=mixed, folds=folds)
     found, freedom = covariance_of(truth, (first, second), group, fold)
     for r, a in enumerate((first, second)):
         for s, b in enumerate((first, second)):
             assert found[r, s] == pytest.approx(obuchowski_slowly(truth, a, b, group, fold))
-    assert freedom == min(len(set(group[truth])), len(set(group[~truth]))) - 1
+    worth, pairs = [], pairs_of(truth, fold)
+    for which in (0, 1):
+        shares = pd.Series([group[pair[which]] for pair in pairs]).value_counts(normalize=True)
+        worth.append(1 / (shares**2).sum())
+    assert freedom == pytest.approx(min(worth) - 1)
+
+
+def test_the_variance_of_a_mean_of_unequal_groups_is_unbiased_for_independent_images():
+    """The factor groups / (groups - 1) gives too little where one group holds most images."""
+    sizes, rng = np.array([12, 3, 2, 2, 1]), np.random.default_rng(0)
+    shares, group = sizes / 20, np.repeat(np.arange(5), sizes)
+    values = rng.normal(size=(8000, 20))
+    sums = group_sums(values - values.mean(axis=1, keepdims=True), group) / 20
+    found = np.mean([unbiased_squares(each[None], shares)[0, 0] for each in sums])
+    assert found == pytest.approx(1 / 20, rel=0.05)
+    assert (sums**2).sum(axis=1).mean() * 5 / 4 < 0.8 / 20
+
+
+def test_effective_groups():
+    assert effective_groups(np.full(7, 3.0)) == pytest.approx(7)
+    assert effective_groups(np.array([20, 1, 1, 1, 1, 1, 0])) == pytest.approx(625 / 405)
 
 
 def test_a_group_without_a_pair_does_not_count():

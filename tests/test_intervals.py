@@ -8,11 +8,10 @@ import pytest
 from definitions import (
     arrays_of,
     auc_slowly,
+    binormal_by_parts,
     binormal_slowly,
-    both_slowly,
     drawn_rows,
     obuchowski_slowly,
-    pairs_of,
     share_variance_slowly,
 )
 from hypothesis import given, settings
@@ -29,6 +28,7 @@ from cytology.intervals import (
     auc_interval,
     binormal_variance,
     curve_bands,
+    gain_error,
     group_weights,
     mean_interval,
     metrics_with_intervals,
@@ -123,23 +123,6 @@ def test_with_one_image_a_group_the_binormal_variance_is_exact(auc):
     found = binormal_variance(truth, score, group, fold)(auc)
     expected = binormal_slowly(auc, truth, group, (1.0, 1.0), fold)
     assert found == pytest.approx(expected, rel=1e-5)
-
-
-def binormal_by_parts(auc, truth, group, alike, fold):
-    """What each class's images add, and what a pair adds besides, over all pairs of pairs."""
-    one = both_slowly(auc, 0.5) - auc**2
-    groups = [both_slowly(auc, each / 2) - auc**2 for each in alike]
-    pair = max(auc * (1 - auc) - 2 * one, 0)
-    pairs, total = pairs_of(truth, fold), 0.0
-    for p in pairs:
-        for q in (q for q in pairs if fold is None or fold[p[0]] == fold[q[0]]):
-            correlations = []
-            for which in (0, 1):
-                same, mates = p[which] == q[which], group[p[which]] == group[q[which]]
-                total += one if same else groups[which] if mates else 0
-                correlations.append(1 if same else alike[which] if mates else 0)
-            total += pair * correlations[0] * correlations[1]
-    return total / len(pairs) ** 2
 
 
 @pytest.mark.parametrize("folds", [0, 2])
@@ -413,17 +396,39 @@ def test_a_gain_is_the_difference_of_the_aucs(seed, folds):
 
 @pytest.mark.parametrize("folds", [0, 2])
 @pytest.mark.parametrize("seed", range(2))
-def test_the_interval_of_a_gain_has_obuchowskis_error_of_the_difference(seed, folds):
-    rows = drawn_rows(seed, groups=16, images=-3, folds=folds)
+def test_the_error_of_a_gain_is_that_of_equal_aucs_with_the_observed_correlation(seed, folds):
+    rows = drawn_rows(seed, groups=12, images=3, folds=folds)
     truth, before, group, fold = arrays_of(rows)
-    after = before + np.random.default_rng(seed).normal(size=len(rows))
-    variance = sum(
-        sign * obuchowski_slowly(truth, one, other, group, fold)
-        for sign, one, other in ((1, before, before), (1, after, after), (-2, before, after))
-    )
-    half = stats.t.ppf(0.975, 8 - 1) * math.sqrt(variance * (2 if folds else 1))
-    gain, low, high = auc_gain(rows, before, after)
+    scores = [before, before + np.random.default_rng(seed).normal(size=len(rows))]
+    equal = np.mean([auc_slowly(truth, score, fold) for score in scores])
+    alike = [[likeness(score[c], group[c]) for c in (truth, ~truth)] for score in scores]
+    errors = [math.sqrt(binormal_by_parts(equal, truth, group, each, fold)) for each in alike]
+    observed = [
+        [obuchowski_slowly(truth, one, other, group, fold) for one in scores] for other in scores
+    ]
+    correlation = observed[0][1] / math.sqrt(observed[0][0] * observed[1][1])
+    variance = errors[0] ** 2 + errors[1] ** 2 - 2 * correlation * errors[0] * errors[1]
+    _, error, freedom = gain_error(rows, *scores)
+    assert error == pytest.approx(math.sqrt(variance * (2 if folds else 1)), rel=1e-4)
+    gain, low, high = auc_gain(rows, *scores)
+    half = stats.t.ppf(0.975, freedom) * error
     assert (gain - low, high - gain) == pytest.approx((half, half))
+
+
+@pytest.mark.parametrize("alike", [0.3, 0.8])
+def test_the_error_of_a_gain_is_the_spread_over_many_studies(alike):
+    rng, group, gains = np.random.default_rng(0), np.repeat(np.arange(30), 4), []
+    rows = pd.DataFrame({"label": np.where(group < 15, "M", "B"), "group": group})
+    errors = []
+    for _ in range(300):
+        noise = math.sqrt(alike) * rng.normal(size=(3, 30))[:, group]
+        noise += math.sqrt(1 - alike) * rng.normal(size=(3, 120))
+        before, after = 1.8 * (group < 15) + (noise[0] + noise[1:]) / math.sqrt(2)
+        gain, error, _ = gain_error(rows, before, after)
+        gains.append(gain)
+        errors.append(error)
+    assert np.mean(gains) == pytest.approx(0, abs=4 * np.std(gains) / math.sqrt(300))
+    assert np.sqrt(np.mean(np.square(errors))) == pytest.approx(np.std(gains), rel=0.15)
 
 
 @pytest.mark.parametrize("label", ["B", "M"])
@@ -453,19 +458,34 @@ def test_of_equal_groups_the_interval_of_a_mean_is_students_of_their_means():
     assert high - low == pytest.approx(math.sqrt(2) * (expected.high - expected.low))
 
 
-def test_a_large_group_leaves_less_to_know_of_a_mean():
-    """20 images of one group and 5 of single ones: worth 625 / 405 groups, not 6."""
-    rng = np.random.default_rng(1)
-    values, group = rng.normal(size=25), np.append(np.zeros(20), np.arange(1, 6))
-    low, high = mean_interval(values, group)
-    few, many = mean_interval(values[15:], np.arange(10))
-    assert high - low > 2 * (many - few) and low < values.mean() < high
+def test_of_unequal_groups_the_freedom_is_that_of_as_many_equal_ones_as_they_are_worth():
+    """12 images of one group and 3 of each of five: worth 27**2 / 189 = 3.86 groups, not 6."""
+    values, group = np.random.default_rng(1).normal(size=27), np.repeat(np.arange(9), 3)
+    group[group < 4] = 0
+    sums = pd.Series(values - values.mean()).groupby(group).sum() / 27
+    shares = pd.Series(group).value_counts(normalize=True)
+    half = stats.t.ppf(0.975, 27**2 / 189 - 1) * math.sqrt((sums**2 / (1 - shares)).sum())
+    expected = values.mean() - half, values.mean() + half
+    assert mean_interval(values, group) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("value", [0.0, 0.1, -1234.5])
 def test_values_that_are_all_alike_are_no_certainty(value):
     assert without_interval(mean_interval(np.full(9, value), np.repeat(np.arange(3), 3)))
     assert without_interval(mean_interval([1.0, 2.0], np.zeros(2)))
+
+
+def test_groups_that_are_worth_fewer_than_two_have_no_interval_of_a_difference():
+    """60 images of one patient and a single one of another: Student's t with 0.03 degrees."""
+    group = np.append(np.zeros(60), 1)
+    values = np.random.default_rng(0).normal(size=61)
+    assert without_interval(mean_interval(values, group))
+    rows = pd.concat([drawn_rows(0).query("label == 'B'"), pd.DataFrame({"group": 100 + group})])
+    rows = rows.assign(label=rows["label"].fillna("M"))
+    before, after = np.random.default_rng(1).normal(size=(2, len(rows)))
+    assert without_interval(auc_gain(rows, before, after)[1:])
+    assert auc_interval(rows.assign(logit=before)) == (0, 1)
+    assert not without_interval(mean_interval([1.0, 2.0], np.arange(2)))
 
 
 # ----------------------------------------------------- twice the variance over folds
