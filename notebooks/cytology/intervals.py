@@ -238,9 +238,12 @@ def mean_interval(
 
 
 def around(found: float, variance: float, freedom: float) -> tuple[float, float]:
-    """A t interval; none without a variance, since no spread is no certainty."""
+    """A t interval; none without a variance, since no spread is no certainty.
+
+    None either where the groups are worth fewer than two of equal size.
+    """
     error = float(np.sqrt(variance))
-    if not (error > ROUNDING * abs(found) and freedom > 0):
+    if not (error > ROUNDING * abs(found) and freedom > 1 - ROUNDING):
         return NOTHING
     half = quantile(freedom) * error
     return float(found - half), float(found + half)
