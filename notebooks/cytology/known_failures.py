@@ -30,7 +30,7 @@ def few(run: Path, unit: str) -> list[str]:
     if rows.empty or rows["groups"].min() >= FEW_GROUPS:
         return []
     row = rows.sort_values("groups").iloc[0]
-    return [f"Judged on no more than {groups_in_words(row, unit)}. {worth_in_words(row, unit)}"]
+    return [f"Few were judged: {groups_in_words(row, unit)}. {worth_in_words(row, unit)}"]
 
 
 def no_better_than_size_and_colour(run: Path) -> list[str]:
