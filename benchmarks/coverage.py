@@ -1,88 +1,261 @@
-"""Do the intervals of AUC cover the truth, and do the tests cry wolf? Studies whose truth is known.
+"""Do the intervals hold the truth, and do the tests cry wolf? Studies whose truth is known.
 
-    python benchmarks/coverage.py
-    python benchmarks/coverage.py --studies 100 --seed 1 --figure coverage.png
+    python -m benchmarks coverage
+    python -m benchmarks coverage --studies 100 --seed 1
 
-Each study has 30 patients with 10 images that are alike (`cytology.simulation`). First the share
-of studies whose 95 % interval holds the true AUC, for each kind of interval. Then triples of
-equally good models, which differ by luck alone: the share of triples with any difference that is
-called significant after Holm, and, as the warning, the share of pairs that tests of single images
-call so. Each share has its Wilson interval; that of pairs counts triples, since the three pairs of
-one triple are alike. Takes about three minutes.
+Four questions, over designs that are harder than a run is likely to be (`cytology.simulation`):
+
+fixed       192 designs whose scores were learned elsewhere: how often does each interval hold the
+            truth?
+heads       a dozen designs with cross-validated heads, whose judges learned from each other's
+            patients; the truth is what such heads reach on average
+triples     three equal networks, cross-validated: is any called better? And is a difference found
+            that is there? Beside it the test of earlier versions, which exchanges the predictions
+            of whole patients and knows nothing of cross-validation
+noise       labels that mean nothing, 11 patients with 1 to 30 images: is the mean AUC 0.5?
+
+Prints the least and the mean share for each interval and test, writes results/coverage.csv (a row a
+design and interval or test) and results/coverage.png. About an hour on two cores.
 """
 
 import argparse
-import sys
-from itertools import combinations
+import itertools
+from dataclasses import asdict
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from statsmodels.stats.proportion import proportion_confint
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "notebooks"))
+import seaborn as sns
+from joblib import Parallel, delayed
+from scipy.stats import rankdata
 
 from cytology import streams
-from cytology.settings import progress
-from cytology.significance import delong_p, in_words, matched, mcnemar_p, pairwise
-from cytology.simulation import coverage, simulated_study
+from cytology.intervals import auc_interval, threshold_intervals
+from cytology.metrics import METRICS, OF_TWO_SHARES, auc_within_folds
+from cytology.settings import cores, progress
+from cytology.significance import matched, pairwise, with_gate
+from cytology.simulation import Design, Study, cross_validated, fixed_scores
 
-AUCS = [0.80, 0.92, 0.98]
-ALPHA = 0.05
-PAIRS = list(combinations("abc", 2))
-
-
-def rejections(auc: float, rng: np.random.Generator) -> dict[str, list[bool]]:
-    """What is called significant in one triple of equally good models."""
-    tables = dict(zip("abc", simulated_study(auc, rng, models=3), strict=True))
-    found = pairwise(tables, PAIRS)
-    matches = [matched(tables[first], tables[second]) for first, second in PAIRS]
-    words = [in_words(row, row.first, row.second) for row in found.itertuples()]
-    return {
-        "triples: any pair by group swaps, Holm": [(found["p_holm"] < ALPHA).any()],
-        "triples: any pair called better in words": ["better than" in " ".join(words)],
-        "pairs: group swaps": list(found["p"] < ALPHA),
-        "pairs: clustered DeLong interval without 0": list(
-            (found["difference_low"] > 0) | (found["difference_high"] < 0)
-        ),
-        "pairs: McNemar of images": [mcnemar_p(both) < ALPHA for both in matches],
-        "pairs: DeLong of images": [delong_p(both) < ALPHA for both in matches],
-    }
-
-
-def false_alarms(auc: float, studies: int, seed: int) -> pd.DataFrame:
-    """A row a kind of alarm: the `share` of triples or pairs, `low`, `high`, and their number."""
-    rng, called = np.random.default_rng(seed), {}
-    for _ in progress(range(studies), "triples", unit="triple"):
-        for name, each in rejections(auc, rng).items():
-            called.setdefault(name, []).extend(each)
-    rows = []
-    for name, each in called.items():
-        share = np.mean(each)
-        low, high = proportion_confint(share * studies, studies, method="wilson")
-        rows.append((name, auc, share, low, high, len(each)))
-    return pd.DataFrame(rows, columns=["alarm", "auc", "share", "low", "high", "of"])
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+RESULTS = Path(__file__).parent / "results"
+EQUAL, UNEQUAL = (6, 6), (1, 60)
+FIXED = [
+    Design(*each)
+    for each in itertools.product(
+        (8, 15, 30, 60), (EQUAL, UNEQUAL), (0.5, 0.75), (0.5, 0.9), ("normal", "t3"),
+        (0.80, 0.92, 0.98),
     )
-    parser.add_argument("--studies", type=int, default=500, help="studies of each kind")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--auc", type=float, default=0.92, help="true AUC of the triples")
-    parser.add_argument("--figure", type=Path, help="file for the figure of the coverage")
-    arguments = parser.parse_args()
-    covered = coverage(AUCS, arguments.studies, arguments.seed)
-    print(covered.to_string(index=False, float_format="{:.3f}".format))
-    if arguments.figure:
-        from cytology import plots
+]  # fmt: skip
+HEADS = [
+    Design(patients, images, malignant, 0.4, "normal", auc)
+    for patients, images, malignant, auc in (
+        (15, EQUAL, 0.5, 0.98), (15, UNEQUAL, 0.5, 0.98), (15, EQUAL, 0.75, 0.9999),
+        (20, EQUAL, 0.5, 0.92), (20, EQUAL, 0.5, 0.9999), (20, (1, 30), 0.5, 0.98),
+        (30, EQUAL, 0.5, 0.98), (30, UNEQUAL, 0.5, 0.98), (30, UNEQUAL, 0.75, 0.9999),
+        (60, EQUAL, 0.5, 0.92), (60, EQUAL, 0.5, 0.9999), (60, UNEQUAL, 0.75, 0.98),
+    )
+]  # fmt: skip
+TRIPLES = [
+    Design(20, EQUAL, 0.5, 0.4, "normal", 0.99),
+    Design(60, EQUAL, 0.5, 0.4, "normal", 0.99),
+    Design(30, UNEQUAL, 0.5, 0.4, "normal", 0.99),
+]
+NOISE = Design(11, (1, 30), 0.5, 0.4, "normal", 0.5)
+# True AUCs of the best direction whose heads reach about 0.05 and 0.10 more than those of 0.99.
+BETTER = {"0.05": 0.998, "0.10": 0.9999}
+PAIRS = list(itertools.combinations("abc", 2))
+SWAPS = 500
 
-        plots.coverage(covered).savefig(arguments.figure, dpi=120, bbox_inches="tight")
-    alarms = false_alarms(arguments.auc, arguments.studies, arguments.seed)
-    print(f"\n{alarms.to_string(index=False, float_format='{:.3f}'.format)}")
+
+# --------------------------------------------------------------------- intervals
+
+
+def held(study: Study) -> list[dict]:
+    """A row an interval of a study of one model: its bounds, and where the truth lies."""
+    (rows,) = study.tables
+    malignant = (rows["label"] == "M").to_numpy()
+    called = rows["probability"].to_numpy() >= 0.5
+    shares = called[malignant].mean(), 1 - called[~malignant].mean()
+    truths = study.sensitivities[0], study.specificities[0]
+    found = {"recall": shares[0], "specificity": shares[1]}
+    truth = {"auc": study.aucs[0], "recall": truths[0], "specificity": truths[1]}
+    for name, metric in OF_TWO_SHARES.items():
+        found[name] = float(metric(*shares, malignant.mean()))
+        truth[name] = float(metric(*truths, malignant.mean()))
+    intervals = {"auc": auc_interval(rows)} | threshold_intervals(rows, 0.5, found)
+    return [
+        {"what": name, "truth": truth[name], "low": low, "high": high}
+        for name, (low, high) in intervals.items()
+    ]
+
+
+def of_intervals(make, design: Design, studies: int, seed: int) -> pd.DataFrame:
+    """A row an interval: how often it holds the truth, lies above it or below, and its width.
+
+    A study without an interval (nothing is called malignant, or one class has one group) is not
+    counted; `without` is their share. Where heads are trained, the truth is their mean.
+    """
+    rng = np.random.default_rng(seed)
+    table = pd.DataFrame([row for _ in range(studies) for row in held(make(design, rng))])
+    if make is cross_validated:
+        table["truth"] = table.groupby("what")["truth"].transform("mean")
+    table["without"] = table["low"].isna().astype(float)
+    known = table["low"].notna()
+    table["share"] = ((table["low"] <= table["truth"]) & (table["truth"] <= table["high"])) * 1.0
+    table["above"] = (table["low"] > table["truth"]) * 1.0
+    table["width"] = table["high"] - table["low"]
+    table.loc[~known, ["share", "above"]] = np.nan
+    columns = ["truth", "share", "above", "width", "without"]
+    return table.groupby("what", sort=False)[columns].mean().reset_index()
+
+
+# ------------------------------------------------------------------------- tests
+
+
+def of_triples(design: Design, better: str, studies: int, seed: int) -> pd.DataFrame:
+    """A row a test: the share of triples in which it calls any network better than another.
+
+    With `better` one of the three is better by about so much, and only sentences that say so count.
+    """
+    rng, aucs = np.random.default_rng(seed), [design.auc] * 3
+    aucs[2] = BETTER.get(better, design.auc)
+    rows = []
+    for _ in range(studies):
+        study = cross_validated(design, rng, tuple(aucs))
+        tables = dict(zip("abc", study.tables, strict=True))
+        pairs = with_gate(pairwise(tables, PAIRS).assign(family="networks", level="image"))
+        asked = pairs if not better else pairs[pairs["second"] == "c"]
+        right = (asked["difference"] > 0) | (not better)
+        swapped = [group_swap_p(matched(tables[a], tables[b])) * 3 for a, b in PAIRS]
+        swapped = np.array(swapped)[asked.index]
+        rows.append(
+            {
+                "by this series": (asked["separated"] & right).any(),
+                "by exchanging patients": ((swapped < 0.05) & right).any(),
+                "truth": study.aucs[2] - study.aucs[:2].mean(),
+            }
+        )
+    found = pd.DataFrame(rows).mean()
+    names = [name for name in found.index if name != "truth"]
+    about = {"truth": found["truth"], "share": found[names].to_numpy()}
+    what = [f"better by {better}, {name}" if better else f"equal, {name}" for name in names]
+    return pd.DataFrame({"what": what} | about)
+
+
+def group_swap_p(pairs: pd.DataFrame, seed: int = 0) -> float:
+    """The test of earlier versions: predictions of whole patients exchanged (Bandos et al. 2005).
+
+    It compares pooled AUCs, and takes scores for independent between patients.
+    """
+    truth, group = (pairs["label"] == "M").to_numpy(), pairs["group"].to_numpy()
+    first, second = (rankdata(pairs[name]) for name in ("first", "second"))
+    codes, rng = pd.factorize(group)[0], np.random.default_rng(seed)
+
+    def difference(exchanged):
+        one, other = np.where(exchanged, second, first), np.where(exchanged, first, second)
+        return sum(sign * rankdata(ranks)[truth].sum() for sign, ranks in ((-1, one), (1, other)))
+
+    observed = abs(difference(np.zeros(len(truth), bool)))
+    swaps = rng.integers(0, 2, (SWAPS, codes.max() + 1)).astype(bool)
+    extreme = sum(abs(difference(swap[codes])) >= observed - 1e-9 for swap in swaps)
+    return (1 + extreme) / (1 + SWAPS)
+
+
+def of_noise(design: Design, studies: int, seed: int) -> pd.DataFrame:
+    """The mean AUC of studies without a signal, within folds and of all folds together."""
+    rng, rows = np.random.default_rng(seed), []
+    for _ in range(studies):
+        (table,) = cross_validated(design, rng).tables
+        pooled = auc_within_folds(table.drop(columns="fold"))
+        rows.append({"mean AUC within folds": auc_within_folds(table), "mean pooled AUC": pooled})
+    found = pd.DataFrame(rows).mean()
+    return pd.DataFrame({"what": found.index, "truth": 0.5, "share": found.to_numpy()})
+
+
+# ------------------------------------------------------------------------ command
+
+
+def work(studies: int) -> list[tuple]:
+    """Question, design, function and its arguments, the longest first."""
+    few = max(studies * 2 // 5, 1)
+    parts = [
+        ("triples", design, of_triples, (better, studies if not better else few))
+        for design in TRIPLES
+        for better in ("", *BETTER)
+    ]
+    parts += [("heads", design, heads, (studies,)) for design in HEADS]
+    parts += [("noise", NOISE, of_noise, (few,))]
+    return parts + [("fixed", design, fixed, (studies,)) for design in FIXED]
+
+
+def heads(design: Design, studies: int, seed: int) -> pd.DataFrame:
+    """`of_intervals` of cross-validated heads."""
+    return of_intervals(cross_validated, design, studies, seed)
+
+
+def fixed(design: Design, studies: int, seed: int) -> pd.DataFrame:
+    """`of_intervals` of scores that were learned elsewhere."""
+    return of_intervals(fixed_scores, design, studies, seed)
+
+
+def measured(question: str, design: Design, function, arguments: tuple, seed: int) -> pd.DataFrame:
+    """One design's table, with what it is."""
+    about = asdict(design) | {"images": "{} to {}".format(*design.images)}
+    return function(design, *arguments, seed).assign(question=question, **about)
+
+
+def summarized(table: pd.DataFrame) -> pd.DataFrame:
+    """The least and the mean share over designs, by question and interval or test."""
+    table = table.reindex(columns=[*table.columns.union(["above", "without"], sort=False)])
+    grouped = table.groupby(["question", "what"], sort=False)
+    found = grouped["share"].agg(["min", "mean", "max"])
+    found["wholly above the truth, most"] = grouped["above"].max()
+    found["no interval, most"] = grouped["without"].max()
+    return found.assign(designs=grouped.size()).reset_index()
+
+
+def figure_of(table: pd.DataFrame) -> plt.Figure:
+    """A mark a design: how often each interval holds the truth."""
+    shown = table[table["question"].isin(["fixed", "heads"])]
+    shown = shown.assign(
+        what=shown["what"].map(METRICS), share=100 * shown["share"],
+        question=shown["question"].map({"fixed": "fixed scores", "heads": "cross-validated heads"}),
+    )  # fmt: skip
+    figure, axis = plt.subplots(figsize=(9, 4.5))
+    sns.stripplot(
+        shown, x="share", y="what", hue="question", dodge=True, size=4, alpha=0.6,
+        palette=["#0072B2", "#D55E00"], ax=axis,
+    )  # fmt: skip
+    axis.axvline(95, color="grey", linestyle=":")
+    axis.set(xlabel="studies whose 95 % interval holds the truth (%); a mark a design", ylabel="")
+    axis.legend(title=None, loc="upper left", bbox_to_anchor=(1, 1))
+    return figure
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Simulate, print, and keep table and figure; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks coverage",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--studies", type=int, default=500, help="studies of each design")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", nargs="+", choices=("fixed", "heads", "triples", "noise"))
+    given = parser.parse_args(arguments)
+    parts = [part for part in work(given.studies) if part[0] in (given.only or [part[0]])]
+    jobs = (delayed(measured)(*part, given.seed + k) for k, part in enumerate(parts))
+    found = Parallel(cores(), return_as="generator")(jobs)
+    table = pd.concat(progress(found, "coverage", len(parts), "design"), ignore_index=True)
+    RESULTS.mkdir(exist_ok=True)
+    table.to_csv(RESULTS / "coverage.csv", index=False)
+    print(summarized(table).to_string(index=False, float_format="{:.3f}".format))
+    if set(table["question"]) & {"fixed", "heads"}:
+        figure_of(table).savefig(RESULTS / "coverage.png", dpi=120, bbox_inches="tight")
+    print(f"Kept in {RESULTS / 'coverage.csv'} and .png")
+    return 0
 
 
 if __name__ == "__main__":
     streams.prepare()
-    main()
+    raise SystemExit(main())

@@ -1,32 +1,37 @@
-"""Thresholds by trying every cut, net benefit and abstention by hand."""
+"""Thresholds by trying every cut and in simulated studies, net benefit and abstention by hand."""
 
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.special import expit, logit
 
 from cytology.decisions import (
     REFERRED,
     abstention_curve,
+    benefit_bands,
     choose_threshold,
+    counted_from,
     cross_fitted_calls,
+    groups_needed,
     net_benefit,
+    one_sided,
+    unpromised,
 )
-from cytology.intervals import group_weights
+from cytology.intervals import mean_interval, metrics_with_intervals
 from cytology.metrics import classification_metrics
 from cytology.settings import InputError
 
 
-def rows_of(labels, probabilities):
-    rows = pd.DataFrame({"label": list(labels), "probability": probabilities})
+def rows_of(labels, logits):
+    rows = pd.DataFrame({"label": list(labels), "logit": logits, "probability": expit(logits)})
     return rows.assign(group=range(len(rows)))
 
 
 def rows_with_skill(seed, count=60, ties=False):
     rng = np.random.default_rng(seed)
     truth = rng.random(count) < 0.4
-    probability = 1 / (1 + np.exp(-np.where(truth, 0.8, -0.8) - rng.normal(size=count)))
-    probability = probability.round(1) * 0.9 + 0.05 if ties else probability
-    rows = rows_of(np.where(truth, "M", "B"), probability)
+    score = np.where(truth, 0.8, -0.8) + rng.normal(size=count)
+    rows = rows_of(np.where(truth, "M", "B"), score.round() if ties else score)
     return rows.assign(group=rows.index // 3, fold=rows.index // 3 % 4)
 
 
@@ -34,14 +39,22 @@ def rows_with_skill(seed, count=60, ties=False):
 
 
 def sensitivity_and_specificity(rows, threshold):
-    called, truth = rows["probability"] >= threshold, rows["label"] == "M"
+    called, truth = rows["logit"] >= threshold, rows["label"] == "M"
     return called[truth].mean(), (~called)[~truth].mean()
 
 
 def every_cut(rows):
-    """A cut between every two neighbouring probabilities, below all and above all."""
-    values = np.unique(rows["probability"])
-    return np.concatenate([[0.0], (values[1:] + values[:-1]) / 2, [1.0]])
+    """A cut between every two neighbouring logits, below all and above all."""
+    values = np.unique(rows["logit"])
+    middle = (values[1:] + values[:-1]) / 2
+    return np.concatenate([[values[0] - 1], middle, [values[-1] + 1]])
+
+
+def risk(rows, threshold):
+    """The mean share missed in malignant groups, one more in which all are missed among them."""
+    malignant = rows[rows["label"] == "M"]
+    missed = (malignant["logit"] < threshold).groupby(malignant["group"]).mean()
+    return (missed.sum() + 1) / (len(missed) + 1)
 
 
 @pytest.mark.parametrize("ties", [False, True])
@@ -51,43 +64,97 @@ def test_youdens_threshold_is_the_best_of_all_cuts(seed, ties):
     best = max(sum(sensitivity_and_specificity(rows, cut)) for cut in every_cut(rows))
     found = choose_threshold(rows, "youden", 0.9)
     assert sum(sensitivity_and_specificity(rows, found)) == pytest.approx(best)
-    assert any(found == pytest.approx(cut) for cut in every_cut(rows)[1:-1])
+    assert any(found == pytest.approx(cut) for cut in every_cut(rows))
 
 
 @pytest.mark.parametrize("ties", [False, True])
-@pytest.mark.parametrize("wanted", [0.5, 0.8, 0.95, 1.0])
-def test_the_threshold_of_a_sensitivity_is_the_highest_cut_that_finds_it(wanted, ties):
-    rows = rows_with_skill(5, ties=ties)
-    enough = [cut for cut in every_cut(rows) if sensitivity_and_specificity(rows, cut)[0] >= wanted]
+@pytest.mark.parametrize("wanted", [0.5, 0.7, 0.8, 0.9])
+@pytest.mark.parametrize("seed", range(3))
+def test_the_threshold_of_a_sensitivity_is_the_highest_cut_within_the_risk(seed, wanted, ties):
+    rows = rows_with_skill(seed, count=150, ties=ties)
+    enough = [cut for cut in every_cut(rows) if risk(rows, cut) <= 1 - wanted + 1e-12]
     found = choose_threshold(rows, "sensitivity", wanted)
     assert found == pytest.approx(max(enough))
-    assert sensitivity_and_specificity(rows, found)[0] >= wanted
+    assert unpromised(rows, wanted, "patient") == ""
+
+
+def test_an_image_counts_by_its_share_of_its_patient():
+    """Ten patients, 90 % of whose images are allowed to be missed: one patient has nine images."""
+    rows = pd.DataFrame({"group": [0] * 9 + list(range(1, 10)), "label": "M"})
+    rows["logit"] = np.arange(18.0)
+    rows = pd.concat([rows, pd.DataFrame({"group": [99], "label": "B", "logit": [-5.0]})])
+    # (1 + share missed) / 11 <= 0.2 allows for 1.2 patients: the nine images, and no more.
+    assert choose_threshold(rows, "sensitivity", 0.8) == pytest.approx(8.5)
+
+
+@pytest.mark.parametrize("patients", [20, 50])
+@pytest.mark.parametrize("unequal", [False, True])
+def test_a_promised_sensitivity_is_kept_on_average(patients, unequal):
+    """Fixed scores of patients whose images are alike; attained in patients never seen."""
+    rng, attained = np.random.default_rng(patients), []
+
+    def malignant(count):
+        sizes = np.exp(rng.uniform(0, np.log(60), count)).astype(int) if unequal else 6
+        group = np.repeat(np.arange(count), sizes)
+        score = rng.normal(size=count)[group] + rng.normal(size=len(group))
+        return pd.DataFrame({"label": "M", "group": group, "logit": score})
+
+    benign = pd.DataFrame({"label": ["B"], "group": [-1], "logit": [-9.0]})
+    for _ in range(300):
+        chosen = choose_threshold(pd.concat([malignant(patients), benign]), "sensitivity", 0.95)
+        new = malignant(200)
+        attained.append((new["logit"] >= chosen).groupby(new["group"]).mean().mean())
+    assert np.mean(attained) >= 0.95 - 2 * np.std(attained) / np.sqrt(300)
+
+
+@pytest.mark.parametrize(("wanted", "needed"), [(0.95, 19), (0.9, 9), (0.8, 4), (0.5, 1)])
+def test_how_many_patients_a_promise_needs(wanted, needed):
+    assert groups_needed(wanted) == needed
+    for there in (needed - 1, needed):
+        rows = rows_of("M" * there + "B", np.arange(there + 1.0))
+        promised = there >= needed and risk(rows, rows["logit"].min()) <= 1 - wanted + 1e-12
+        assert (unpromised(rows, wanted, "patient") == "") == promised
+
+
+def test_without_enough_patients_the_threshold_is_the_lowest_and_a_note_says_so():
+    rows = rows_of("BBMMM", [0.1, 0.3, 0.7, 0.9, 2.0])
+    assert choose_threshold(rows, "sensitivity", 0.95) == pytest.approx(0.5)
+    assert unpromised(rows, 0.95, "field of view") == (
+        "a sensitivity of 95% cannot be promised: it takes 19 malignant fields of view, and here "
+        "are 3; the threshold is the lowest score of a malignant image"
+    )
+    assert "no number of patients is enough" in unpromised(rows, 1.0, "patient")
+    assert choose_threshold(rows, "sensitivity", 1.0) == pytest.approx(0.5)
 
 
 def test_the_threshold_lies_in_the_middle_of_the_gap():
     rows = rows_of("BBMM", [0.1, 0.3, 0.7, 0.9])
     assert choose_threshold(rows, "youden", 0.9) == pytest.approx(0.5)
-    assert choose_threshold(rows, "sensitivity", 0.5) == pytest.approx(0.8)
-    assert choose_threshold(rows, "sensitivity", 0.51) == pytest.approx(0.5)
-    assert choose_threshold(rows, "half", 0.9) == 0.5
+    assert choose_threshold(rows, "sensitivity", 0.3) == pytest.approx(0.8)
+    assert choose_threshold(rows, "half", 0.9) == 0.0
 
 
-def test_a_sensitivity_reached_exactly_is_enough():
-    rows = rows_of("B" + "M" * 10, [0.01, *np.linspace(0.1, 1, 10)])
-    for found in range(1, 11):
-        threshold = choose_threshold(rows, "sensitivity", found / 10)
-        assert (rows["probability"] >= threshold).sum() == found
+def test_sure_logits_keep_a_threshold_between_them():
+    """Their probabilities are all exactly 1."""
+    rows = rows_of("BBBMMM", [40.0, 50.0, 60.0, 70.0, 80.0, 90.0])
+    assert (rows["probability"] == 1).all()
+    for rule in ("youden", "sensitivity"):
+        chosen = choose_threshold(rows, rule, 0.75)
+        assert chosen == pytest.approx(65)
+        found = classification_metrics(counted_from(rows, chosen))
+        assert found["recall"] == found["specificity"] == 1
 
 
 def test_all_malignant_from_the_lowest_image_on():
     rows = rows_of("MMBB", [0.2, 0.3, 0.6, 0.7])
     threshold = choose_threshold(rows, "sensitivity", 1.0)
-    assert threshold <= 0.2 and (rows["probability"] >= threshold).all()
+    assert threshold <= 0.2 and one_sided(rows, threshold) == "calls every image malignant"
 
 
 def test_a_network_worse_than_chance_calls_nothing_malignant_by_youden():
     rows = rows_of("BBMM", [0.9, 0.8, 0.2, 0.3])
-    assert choose_threshold(rows, "youden", 0.9) == pytest.approx(0.95)
+    threshold = choose_threshold(rows, "youden", 0.9)
+    assert threshold > 0.9 and one_sided(rows, threshold) == "calls no image malignant"
 
 
 @pytest.mark.parametrize("rule", ["youden", "sensitivity"])
@@ -108,11 +175,13 @@ def test_the_order_of_rows_and_of_groups_changes_no_threshold():
 def test_each_fold_is_called_at_the_threshold_of_the_others(rule):
     rows = rows_with_skill(7).sample(frac=1, random_state=0)
     found = cross_fitted_calls(rows, rule, 0.9)
-    assert set(found["probability"]) == {0.0, 1.0} and (found.index == rows.index).all()
+    assert (found.index == rows.index).all()
     for fold in range(4):
         threshold = choose_threshold(rows[rows["fold"] != fold], rule, 0.9)
         here = rows["fold"] == fold
-        assert (found["probability"][here] == (rows["probability"][here] >= threshold)).all()
+        called = rows["logit"][here] >= threshold
+        assert ((found["logit"][here] >= 0) == called).all()
+        assert ((found["probability"][here] >= 0.5) == called).all()
 
 
 def test_the_labels_of_a_fold_do_not_reach_its_own_calls():
@@ -129,19 +198,29 @@ def test_the_labels_of_a_fold_do_not_reach_its_own_calls():
 
 def test_net_benefit_by_hand():
     """At 0.25: 2 of 5 are true and 2 false positives, each worth a third. At 0.8: one true."""
-    rows = rows_of("MMMBB", [0.9, 0.5, 0.2, 0.6, 0.3])
+    rows = rows_of("MMMBB", logit([0.9, 0.5, 0.2, 0.6, 0.3]))
     found = net_benefit(rows, np.array([0.25, 0.8]))
     assert found.tolist() == pytest.approx([2 / 5 - 2 / 5 / 3, 1 / 5])
 
 
+def test_the_band_of_a_net_benefit_is_that_of_a_mean_by_patient():
+    rows = rows_with_skill(12).drop(columns="fold")
+    low, high = benefit_bands(rows, np.array([0.3, 0.6]))
+    for at, one, other in zip((0.3, 0.6), low, high, strict=True):
+        called, truth = rows["probability"] >= at, rows["label"] == "M"
+        worth = called * np.where(truth, 1, -at / (1 - at))
+        assert (one, other) == pytest.approx(mean_interval(worth, rows["group"]))
+        assert one < net_benefit(rows, np.array([at]))[0] < other
+
+
 def test_calling_all_malignant_is_worth_nothing_where_the_odds_are_those_of_the_rows():
-    rows = rows_of("M" * 3 + "B" * 7, 1.0)
+    rows = rows_of("M" * 3 + "B" * 7, 1.0).assign(probability=1.0)
     assert net_benefit(rows, np.array([0.3, 0.1])).tolist() == pytest.approx([0, 0.3 - 0.7 / 9])
     assert net_benefit(rows.assign(probability=0.0), np.array([0.3])) == 0
 
 
 def test_an_image_at_the_threshold_is_acted_upon():
-    assert net_benefit(rows_of("MB", [0.5, 0.1]), np.array([0.5])) == 0.5
+    assert net_benefit(rows_of("MB", logit([0.5, 0.1])), np.array([0.5])) == 0.5
 
 
 # ----------------------------------------------------------------------- abstention
@@ -149,8 +228,8 @@ def test_an_image_at_the_threshold_is_acted_upon():
 
 def test_abstention_by_hand():
     """Ten images; the two least certain are the two wrong ones, one of each class."""
-    rows = rows_of("MMMMMBBBBB", [0.9, 0.8, 0.9, 0.9, 0.46, 0.1, 0.2, 0.1, 0.1, 0.56])
-    found = abstention_curve(rows, np.abs(rows["probability"] - 0.5), draws=20)
+    rows = rows_of("MMMMMBBBBB", [3.0, 2.0, 3.0, 3.0, -0.2, -3.0, -2.0, -3.0, -3.0, 0.3])
+    found = abstention_curve(rows, rows["logit"].abs())
     found = found.set_index("referred")
     assert found.index.tolist() == [share / 100 for share in range(0, 55, 5)]
     expected = {0.0: (10, 8 / 10, 4 / 5, 4 / 5), 0.1: (9, 8 / 9, 1, 4 / 5), 0.2: (8, 1, 1, 1)}
@@ -162,7 +241,7 @@ def test_abstention_by_hand():
 def test_the_least_certain_go_first_whatever_certainty_says():
     rows = rows_with_skill(9)
     certainty = np.random.default_rng(0).permutation(len(rows))
-    found = abstention_curve(rows, certainty, draws=5).set_index("referred")
+    found = abstention_curve(rows, certainty).set_index("referred")
     for share in (0.0, 0.25, 0.5):
         answered = rows[certainty >= round(share * len(rows))]
         expected = classification_metrics(answered)
@@ -171,42 +250,33 @@ def test_the_least_certain_go_first_whatever_certainty_says():
             assert found.loc[share, name] == pytest.approx(expected[name])
 
 
-def test_the_intervals_draw_whole_groups_of_what_is_answered():
+def test_the_intervals_are_those_of_what_is_answered():
     rows = rows_with_skill(10)
     certainty = np.random.default_rng(1).permutation(len(rows))
-    found = abstention_curve(rows, certainty, draws=15).set_index("referred")
-    answered = certainty >= round(0.3 * len(rows))
-    drawn = {"accuracy": [], "recall": [], "specificity": []}
-    for weights in group_weights(rows, 15):
-        members = [
-            rows[(rows["group"] == g) & answered] for g in np.repeat(range(20), weights.astype(int))
-        ]
-        numbers = classification_metrics(pd.concat(members))
-        for name, values in drawn.items():
-            values.append(numbers[name])
-    for name, values in drawn.items():
-        expected = np.nanquantile(values, [0.025, 0.975])
-        bounds = found.loc[0.3, [f"{name}_low", f"{name}_high"]]
-        assert bounds.tolist() == pytest.approx(expected.tolist())
+    row = abstention_curve(rows, certainty).set_index("referred").loc[0.3]
+    expected = metrics_with_intervals(rows[certainty >= round(0.3 * len(rows))])
+    for name in ("accuracy", "recall", "specificity"):
+        assert row[f"{name}_low"] == pytest.approx(expected[f"{name}_low"])
+        assert row[f"{name}_high"] == pytest.approx(expected[f"{name}_high"])
 
 
 def test_referring_at_random_changes_little_and_referring_the_wrong_ones_much():
     rows = rows_with_skill(11, count=3000)
     right = (rows["probability"] >= 0.5) == (rows["label"] == "M")
-    by_luck = abstention_curve(rows, np.random.default_rng(2).random(3000), draws=2)
+    by_luck = abstention_curve(rows, np.random.default_rng(2).random(3000))
     assert np.ptp(by_luck["accuracy"]) < 0.03
-    by_truth = abstention_curve(rows, right.to_numpy(), draws=2)
+    by_truth = abstention_curve(rows, right.to_numpy())
     assert by_truth["accuracy"].is_monotonic_increasing and by_truth["accuracy"].iloc[-1] == 1
     assert by_luck["referred"].tolist() == REFERRED.tolist()
 
 
 def test_where_no_malignant_image_is_answered_there_is_no_sensitivity():
-    rows = rows_of("MBBB", [0.9, 0.1, 0.1, 0.1])
-    found = abstention_curve(rows, np.array([0, 1, 2, 3]), draws=2)
+    rows = rows_of("MBBB", [2.0, -2.0, -2.0, -2.0])
+    found = abstention_curve(rows, np.array([0, 1, 2, 3]))
     assert found["recall"].iloc[0] == 1 and np.isnan(found["recall"].iloc[-1])
 
 
 def test_an_image_of_unknown_certainty_is_not_the_surest():
-    rows = rows_of("MB", [0.1, 0.1])
-    found = abstention_curve(rows, np.array([np.nan, 0.0]), draws=2)
+    rows = rows_of("MB", [-2.0, -2.0])
+    found = abstention_curve(rows, np.array([np.nan, 0.0]))
     assert found["accuracy"].iloc[-1] == 1

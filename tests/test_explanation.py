@@ -260,6 +260,10 @@ def test_every_check_is_made_of_every_image_it_can_be_made_of(smears_with_masks,
     assert (table.loc[["pointing game", "shuffled head"], "images"] == 12).all()
     assert (table.loc[["deletion", "turned copies"], "images"] == 10).all()
     assert table["value"].notna().all() and missed >= 0
+    assert table["noise"].notna().all() and set(curves["order"]) == {"network", "noise", "random"}
+    assert (values["map"].value_counts() == len(values) / 2).all() and "fold" in values
+    necessary = table[table["kind"] == "necessary"]
+    assert (necessary["noise_passed"] == "yes").all()
     pixels = decoded.batch(images["image_id"], None)
     folds = images["fold"].to_numpy()
     logits = network.logits(pixels, folds)

@@ -61,10 +61,10 @@ def run_with(folder, model, data):
     middle = float(np.median(logits))
     rows = [(name, rule, place) for rule, place in zip(RULES, (0.0, middle, -1), strict=True)]
     table = pd.DataFrame(rows, columns=["model", "rule", "threshold_logit"])
-    table = table.assign(chosen_on="val", predictions=fingerprint(folder, name))
+    table = table.assign(chosen_on="val", note="", predictions=fingerprint(folder, name))
     write_table(folder, "tables/thresholds.csv", table)
-    cooled = pd.DataFrame([(name, "temperature", 1.8)], columns=["model", "method", "temperature"])
-    write_table(folder, "tables/calibration.csv", cooled)
+    fitted = {"model": name, "method": "platt", "slope": 0.6, "intercept": 0.0, "note": ""}
+    write_table(folder, "tables/calibration.csv", pd.DataFrame([fitted]))
     return folder
 
 
@@ -130,7 +130,8 @@ def test_what_a_user_must_know_lies_beside_the_files(made):
     folder = run / "exports" / "mobilenetv2"
     about = read_json(run, "exports/mobilenetv2/export.json")
     assert about["labels"] == ["B", "M"] and about["positive"] == "M"
-    assert about["temperature"] == 1.8 and list(about["thresholds"]) == list(RULES)
+    assert (about["slope"], about["intercept"]) == (0.6, 0.0)
+    assert list(about["thresholds"]) == list(RULES)
     assert about["thresholds"]["sensitivity"]["logit"] == -1
     assert about["thresholds"]["half"]["calibrated_probability"] == 0.5
     assert about["preprocessing"]["size"] == SIZE and about["preprocessing"]["fit"] == "pad"

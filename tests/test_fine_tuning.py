@@ -181,8 +181,8 @@ def with_a_trained_head(name, images, split):
     model, weights_hash = network(name, RANDOM, images, split, seed=0)
     key = [name, weights_hash, images.size, *KEY[3:]]
     features = training.features_for(feature_extractor(model), images, split, 4, key, 8)
-    head = Recipe(1e-3, 10, 8, "balanced", None, 0)
-    training.train_final_head(model, features, split, 4, head)
+    head = training.HeadRecipe(200, "balanced", None, 0)
+    training.train_final_head(model, features, split, 4, head, {"final": 1e-3})
     return model
 
 

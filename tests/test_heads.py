@@ -7,7 +7,18 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
-from cytology.heads import EPSILON, STRENGTH, LinearHead, fitted_head, read_heads, write_heads
+from cytology.heads import (
+    COLUMNS,
+    EPSILON,
+    STRENGTHS,
+    LinearHead,
+    class_weights,
+    fitted_head,
+    read_heads,
+    scores,
+    standardizing,
+    write_heads,
+)
 from cytology.settings import InputError
 
 pytestmark = pytest.mark.numeric
@@ -51,22 +62,91 @@ def test_missing_heads_name_their_notebook(tmp_path):
         read_heads(tmp_path, "densenet121")
 
 
-def test_the_fitted_head_is_a_ridge_logistic_regression_on_standardized_features():
-    rng = np.random.default_rng(4)
-    values = rng.normal(size=(80, 6)) * [1, 10, 0.1, 1, 1, 1] + 5
-    malignant = values[:, 0] + values[:, 1] / 10 + rng.normal(size=80) > 5.5
-    standardized = (values - values.mean(axis=0)) / values.std(axis=0)
-    expected = LogisticRegression(C=STRENGTH, max_iter=5000).fit(standardized, malignant)
-    found = fitted_head(values, malignant).decision_function(values)
-    assert found == pytest.approx(expected.decision_function(standardized), abs=1e-4)
+def unequal_classes(seed, pictures=80):
+    """Six features of unlike scales, and labels of which about a quarter are malignant."""
+    rng = np.random.default_rng(seed)
+    values = rng.normal(size=(pictures, 6)) * [1, 10, 0.1, 1, 1, 1] + 5
+    return values, values[:, 0] + values[:, 1] / 10 + rng.normal(size=pictures) > 6.8
+
+
+@pytest.mark.parametrize("class_weight", ["balanced", "none"])
+@pytest.mark.parametrize("strength", STRENGTHS)
+def test_the_fitted_head_is_scikit_learns_logistic_regression(strength, class_weight):
+    """Scikit-learn multiplies the sum of the losses, not their mean, and by C, not the penalty."""
+    values, malignant = unequal_classes(4)
+    scaled = (values - values.mean(axis=0)) / np.sqrt(6 * (values.var(axis=0) + EPSILON))
+    weighing = {"balanced": "balanced", "none": None}[class_weight]
+    regression = LogisticRegression(
+        C=1 / (strength * len(values)), class_weight=weighing, tol=1e-9, max_iter=5000
+    )
+    expected = regression.fit(scaled, malignant).decision_function(scaled)
+    found = fitted_head(values, malignant, strength, class_weight).logits(values)
+    assert np.abs(found - expected).max() < 0.01 * np.abs(expected).max()
     assert roc_auc_score(malignant, found) > 0.8
+
+
+def test_almost_without_penalty_the_slope_of_the_loss_is_zero():
+    """The objective, written out picture by picture: both classes have half of the loss."""
+    values, malignant = unequal_classes(4)
+    head, slope = fitted_head(values, malignant, 1e-9), np.zeros(7)
+    for one, row, logit in zip(malignant, values, head.logits(values), strict=True):
+        standardized = (row - head.mean) / np.sqrt(head.variance)
+        wrong = 1 / (1 + math.exp(-logit)) - one
+        slope += 0.5 / (malignant == one).sum() * wrong * np.append(standardized, 1.0)
+    assert np.abs(slope).max() < 1e-3
+
+
+def test_after_each_epoch_the_objective_is_lower_and_the_last_head_is_returned():
+    values, malignant = unequal_classes(4)
+    of_class, seen = class_weights(malignant, "balanced"), []
+    last = fitted_head(values, malignant, 1e-2, after_epoch=seen.append)
+    objectives = [
+        scores(head.logits(values), malignant, of_class)[0] + 1e-2 / 2 * 6 * (head.weights**2).sum()
+        for head in seen
+    ]
+    assert len(seen) > 3 and (np.diff(objectives) < 0).all() and objectives[0] < math.log(2)
+    assert (seen[-1].logits(values) == last.logits(values)).all()
+
+
+def test_the_number_of_epochs_is_the_most():
+    values, malignant = unequal_classes(4)
+    seen = []
+    fitted_head(values, malignant, epochs=2, after_epoch=seen.append)
+    assert len(seen) == 2
+
+
+def test_a_class_that_is_missing_is_no_class():
+    with pytest.raises(ValueError, match="class"):
+        fitted_head(np.ones((4, 2)), np.ones(4, bool))
+
+
+def test_many_columns_have_their_own_mean_and_variance():
+    values = np.random.default_rng(9).normal(3, 2, size=(50, 2 * COLUMNS + 7)).astype(np.float32)
+    head = standardizing(values)
+    assert head.mean == pytest.approx(values.mean(axis=0), rel=1e-5)
+    assert head.variance == pytest.approx(values.var(axis=0), rel=1e-5)
+    assert (head.logits(values) == 0).all()
+
+
+@pytest.mark.parametrize("strength", STRENGTHS)
+def test_every_feature_twice_is_the_same_head(strength):
+    values, malignant = unequal_classes(6)
+    new, _ = unequal_classes(7)
+    once = fitted_head(values, malignant, strength).logits(new)
+    twice = fitted_head(np.hstack([values, values]), malignant, strength)
+    assert twice.logits(np.hstack([new, new])) == pytest.approx(once, rel=1e-3)
+
+
+def test_every_picture_twice_is_the_same_head():
+    values, malignant = unequal_classes(8)
+    once = fitted_head(values, malignant).logits(values)
+    twice = fitted_head(np.vstack([values, values]), np.tile(malignant, 2))
+    assert twice.logits(values) == pytest.approx(once, rel=1e-3)
 
 
 def test_the_fitted_head_minds_no_scale():
     rng = np.random.default_rng(5)
     values, malignant = rng.normal(size=(60, 3)), rng.random(60) < 0.5
-    found = fitted_head(values, malignant).decision_function(values)
-    scaled = values * [100, 1, 0.01] - 7
-    assert fitted_head(scaled, malignant).decision_function(scaled) == pytest.approx(
-        found, abs=1e-3
-    )
+    found = fitted_head(values, malignant).logits(values)
+    scaled = values * [1000, 1, 0.5] - 7
+    assert fitted_head(scaled, malignant).logits(scaled) == pytest.approx(found, abs=1e-3)

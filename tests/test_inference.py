@@ -18,10 +18,11 @@ from cytology.inference import (
 from cytology.neighbours import reference
 from cytology.new_images import Images
 from cytology.predictions import fingerprint
+from cytology.recalibration import recalibration
 from cytology.settings import InputError
 from cytology.tables import read_table, write_table
 
-LOCKED = Decision("sensitivity", "out-of-fold", threshold_logit=-1.0, temperature=2.0)
+LOCKED = Decision("sensitivity", "out-of-fold", threshold_logit=-1.0, slope=0.5, intercept=0.25)
 
 
 def answers(count=60, groups=12, seed=0):
@@ -40,24 +41,25 @@ def answers(count=60, groups=12, seed=0):
     )
 
 
-def test_the_threshold_applies_to_the_logit_and_the_temperature_to_the_probability():
+def test_the_threshold_applies_to_the_logit_and_the_calibration_to_the_probability():
     table = pd.DataFrame({"image_id": ["a", "b", "c"], "logit": [-1.0, -1.001, None]})
     found = decide(table, LOCKED)
     assert found["predicted"].tolist() == ["M", "B", ""]
-    assert found["probability"][0] == pytest.approx(1 / (1 + np.exp(0.5)))
-    assert LOCKED.threshold == pytest.approx(found["probability"][0])
-    assert np.isnan(found["probability"][2])
+    assert found["probability"][0] == pytest.approx(1 / (1 + np.exp(1)))
+    assert found["calibrated_probability"][0] == pytest.approx(1 / (1 + np.exp(0.25)))
+    assert LOCKED.threshold == pytest.approx(found["calibrated_probability"][0])
+    assert np.isnan(found.loc[2, ["probability", "calibrated_probability"]].astype(float)).all()
 
 
-def test_a_decision_without_a_temperature_says_that_its_probability_is_not_calibrated():
+def test_a_decision_says_what_is_not_calibrated_and_what_is_not_promised():
     assert LOCKED.in_words() == (
         "rule sensitivity, chosen on out-of-fold predictions: malignant from a calibrated "
-        "probability of 0.378 on; temperature 2.00"
+        "probability of 0.438 on; calibrated logit: 0.25 + 0.50 x logit"
     )
-    raw = Decision("half", "val", 0.0, 1.0, "no temperature fits: why")
+    raw = Decision("half", "val", 0.0, 1.0, 0.0, "no slope fits: why", "cannot be promised")
     assert raw.in_words().endswith(
-        "malignant from an uncalibrated probability of 0.500 on; temperature 1.00: no temperature "
-        "fits: why"
+        "malignant from an uncalibrated probability of 0.500 on; calibrated logit: 0.00 + 1.00 x "
+        "logit (no slope fits: why); cannot be promised"
     )
 
 
@@ -70,12 +72,22 @@ def test_external_images_are_judged_at_what_was_locked():
     assert at_image["specificity"] == recall_score(~truth, table["logit"] < -1)
     assert at_image["auc"] == pytest.approx(roc_auc_score(truth, table["logit"]))
     assert at_image["loss"] == pytest.approx(
-        np.log1p(np.exp(-np.where(truth, 1, -1) * table["logit"] / 2)).mean()
+        np.log1p(np.exp(-np.where(truth, 1, -1) * (0.25 + table["logit"] / 2))).mean()
     )
-    by_patient = table.assign(cooled=table["logit"] / 2).groupby("group")
-    called = by_patient["cooled"].mean() >= -0.5
+    called = table.groupby("group")["logit"].mean() >= -1
+    by_patient = table.groupby("group")
     assert found.loc["patient", "recall"] == called[by_patient["label"].first() == "M"].mean()
     assert found["groups"].tolist() == [12, 12] and found["images"].tolist() == [60, 60]
+    expected = recalibration(table.assign(logit=0.25 + table["logit"] / 2))
+    assert at_image["calibration_slope"] == pytest.approx(expected["calibration_slope"])
+    assert (found["malignant_share"] == 0.5).all()
+
+
+def test_sure_images_are_told_apart_by_their_logits():
+    table = answers().assign(logit=lambda rows: np.where(rows["label"] == "M", 90.0, 80.0))
+    sure = Decision("youden", "val", 85.0, 1.0, 0.0)
+    found = judge(decide(table, sure), sure, "")
+    assert (found[["recall", "specificity", "precision", "mcc"]] == 1).all(axis=None)
 
 
 def test_the_order_of_the_rows_and_what_could_not_be_read_change_nothing():
@@ -98,13 +110,15 @@ def test_what_notebook_07_locked_is_read_by_network_and_rule(run):
     ]  # fmt: skip
     columns = ["model", "rule", "judged_on", "threshold_logit"]
     same = fingerprint(run, "mobilenetv2")
-    table = pd.DataFrame(rows, columns=columns).assign(chosen_on="val", predictions=same)
+    table = pd.DataFrame(rows, columns=columns).assign(
+        chosen_on="val", predictions=same, note="few"
+    )
     write_table(run, "tables/thresholds.csv", table)
-    methods = [("mobilenetv2", "none", 1.0, ""), ("mobilenetv2", "temperature", 1.0, "why")]
-    table = pd.DataFrame(methods, columns=["model", "method", "temperature", "note"])
+    methods = [("mobilenetv2", "none", 1.0, 0.0, ""), ("mobilenetv2", "platt", 0.7, 0.2, "why")]
+    table = pd.DataFrame(methods, columns=["model", "method", "slope", "intercept", "note"])
     write_table(run, "tables/calibration.csv", table)
     found = locked_decision(run, "mobilenetv2", "youden")
-    assert found == Decision("youden", "val", 0.3, 1.0, "why")
+    assert found == Decision("youden", "val", 0.3, 0.7, 0.2, "why", "few")
     other = read_table(run, "densenet121/predictions.csv")
     write_table(run, "mobilenetv2/predictions.csv", other)
     with pytest.raises(InputError, match="trained again after its threshold was chosen"):
@@ -141,7 +155,7 @@ def test_images_unlike_training_are_told_by_their_nearest_neighbour():
 def test_who_is_referred_and_why():
     logit = [-1.5, -1.0, 3.0, 3.0, np.nan]
     table = pd.DataFrame({"logit": logit, "unlike_training": [False, False, True, False, False]})
-    found = refer(table, LOCKED, least_margin=0.4)  # the threshold is -1, the temperature 2
+    found = refer(table, LOCKED, least_margin=0.4)  # the threshold is -1, the slope 0.5
     assert found["refer"].tolist() == [True, True, True, False, True]
     assert found["refer_why"].tolist() == [
         "too near the threshold",

@@ -4,12 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from closeness import assert_close
-from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
-from sklearn.preprocessing import StandardScaler
 
 from cytology import learning_curve as module
 from cytology.features import Features
+from cytology.heads import fitted_head
 from cytology.learning_curve import curve_table, in_words, learning_curve, some_groups
 
 pytestmark = pytest.mark.numeric
@@ -48,27 +47,48 @@ def test_no_fold_is_trained_on_itself_and_all_groups_are_used_at_the_end(made):
     assert logits.groupby("share")["trained_on"].first().tolist() == [4, 8, 14, 18]
     whole = logits[logits["share"] == 1].set_index("image_id")["logit"]
     held_out = (rows["fold"] == 2).to_numpy()
-    scaler = StandardScaler().fit(features.values[~held_out])
-    head = LogisticRegression(C=0.01, max_iter=5000)
-    head.fit(scaler.transform(features.values[~held_out]), rows["label"][~held_out] == "M")
-    expected = head.decision_function(scaler.transform(features.values[held_out]))
+    head = fitted_head(features.values[~held_out], (rows["label"] == "M").to_numpy()[~held_out])
+    expected = head.logits(features.values[held_out])
     assert_close(whole.loc[rows["image_id"][held_out]], expected)
 
 
-def test_the_table_is_the_mean_over_repeats_with_an_interval_around_it(made):
+def test_the_table_is_the_mean_over_repeats_within_folds_with_an_interval_around_it(made):
     rows, features = made
     logits = learning_curve(features, rows.sample(frac=1, random_state=0), repeats=3, seed=0)
-    table = curve_table(logits, draws=200)
+    table = curve_table(logits)
     for row in table.itertuples():
-        part = logits[logits["share"] == row.share]
-        aucs = [
-            roc_auc_score(each["label"] == "M", each["logit"]) for _, each in part.groupby("repeat")
-        ]
+        aucs = []
+        for _, each in logits[logits["share"] == row.share].groupby("repeat"):
+            parts = [part for _, part in each.groupby("fold")]
+            pairs = [(part["label"] == "M").sum() * (part["label"] == "B").sum() for part in parts]
+            of_fold = [roc_auc_score(part["label"] == "M", part["logit"]) for part in parts]
+            aucs.append(np.average(of_fold, weights=pairs))
         assert row.auc == pytest.approx(np.mean(aucs)) and row.repeats == len(aucs)
         assert row.auc_low < row.auc < row.auc_high
-    half, whole = table.iloc[1], table.iloc[3]
-    assert whole["gain"] == pytest.approx(whole["auc"] - half["auc"]) and half["gain_low"] == 0
-    words = in_words(table.assign(weights="file"), "MobileNetV2", "patients")
-    assert f"{100 * whole['gain']:+.1f} points of AUC" in words
-    assert ("More would likely help" in words) == (whole["gain_low"] > 0)
+
+
+def test_the_gain_is_that_of_the_last_step_on_the_same_images(made):
+    rows, features = made
+    logits = learning_curve(features, rows, repeats=3, seed=0)
+    table = curve_table(logits)
+    less, whole = table.iloc[2], table.iloc[3]
+    assert np.isnan(table["gain"][0]) and whole["share"] == 1
+    assert whole["gain"] == pytest.approx(whole["auc"] - less["auc"])
+    assert whole["gain_low"] < whole["gain"] < whole["gain_high"]
+    width = (table["auc_high"] - table["auc_low"]).iloc[3]
+    assert whole["gain_high"] - whole["gain_low"] < width  # paired
+    shuffled = curve_table(logits.sample(frac=1, random_state=1))
+    pd.testing.assert_frame_equal(shuffled, table)
+
+
+def test_a_curve_that_is_flat_since_three_quarters_does_not_promise_more():
+    about = {"weights": "file", "trained_on": [10, 15, 20]}
+    table = pd.DataFrame({"share": [0.5, 0.75, 1.0], "auc": [0.8, 0.9, 0.9], **about})
+    table = table.assign(gain=[np.nan, 0.1, 0.0], gain_low=[np.nan, 0.05, -0.02])
+    table["gain_high"] = [np.nan, 0.15, 0.02]
+    words = in_words(table, "MobileNetV2", "patients")
+    assert words.startswith("MobileNetV2: 20 patients trained on instead of 15: +0.0 points")
+    assert words.endswith("Not shown to help.")
+    rising = table.assign(gain=0.05, gain_low=0.01)
+    assert "More would likely help." in in_words(rising, "MobileNetV2", "patients")
     assert "says nothing" in in_words(table.assign(weights="random"), "MobileNetV2", "patients")

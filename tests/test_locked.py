@@ -7,8 +7,11 @@ from scipy.special import expit
 
 from cytology import calibration, decisions, locked
 from cytology.evaluation import OUT_OF_FOLD, TEST
+from cytology.inference import locked_decision
+from cytology.intervals import mean_interval
 from cytology.metrics import classification_metrics
 from cytology.predictions import read_predictions, trained
+from cytology.recalibration import recalibration
 from cytology.settings import ARCHITECTURE_NAMES
 from cytology.tables import read_json, read_table, write_json, write_table
 
@@ -59,7 +62,7 @@ def on_test(run, name):
 
 
 @pytest.mark.parametrize("fine_tuned", [False, True], ids=["head", "fine-tuned"])
-def test_the_labels_of_test_change_no_threshold_and_no_temperature(run, fine_tuned):
+def test_the_labels_of_test_change_no_threshold_and_no_slope(run, fine_tuned):
     keep(run, "mobilenetv2", "densenet121")
     if fine_tuned:
         fine_tune(run)
@@ -67,14 +70,15 @@ def test_the_labels_of_test_change_no_threshold_and_no_temperature(run, fine_tun
     flip_labels(run, "test")
     after = locked.thresholds(run, 0.9), locked.calibrations(run)
     pd.testing.assert_frame_equal(after[0][CHOSEN], before[0][CHOSEN])
-    pd.testing.assert_series_equal(after[1]["temperature"], before[1]["temperature"])
+    for name in ("slope", "intercept"):
+        pd.testing.assert_series_equal(after[1][name], before[1][name])
     judged = before[0]["judged_on"] == TEST
     assert (after[0]["accuracy"] != before[0]["accuracy"])[judged].all()
     pd.testing.assert_frame_equal(after[0][~judged], before[0][~judged])
     assert (after[1]["loss"] != before[1]["loss"])[before[1]["judged_on"] == TEST].all()
 
 
-@pytest.mark.parametrize("method", ["temperature", "isotonic"])
+@pytest.mark.parametrize("method", ["platt", "isotonic"])
 @pytest.mark.parametrize("fine_tuned", [False, True], ids=["head", "fine-tuned"])
 def test_the_labels_of_test_change_no_calibrated_probability(run, fine_tuned, method):
     if fine_tuned:
@@ -87,7 +91,7 @@ def test_the_labels_of_test_change_no_calibrated_probability(run, fine_tuned, me
 
 
 @pytest.mark.parametrize("part", ["train", "val"])
-def test_the_labels_that_were_learned_from_change_thresholds_and_temperature(run, part):
+def test_the_labels_that_were_learned_from_change_thresholds_and_slopes(run, part):
     """So that the tests above could fail; fine-tuned networks look at val alone."""
     keep(run, "mobilenetv2", "densenet121")
     if part == "val":
@@ -97,8 +101,8 @@ def test_the_labels_that_were_learned_from_change_thresholds_and_temperature(run
     after = locked.thresholds(run, 0.9), locked.calibrations(run)
     chosen = before[0]["rule"] != "half"
     assert (after[0]["threshold"] != before[0]["threshold"])[chosen].any()
-    fitted = before[1]["method"] == "temperature"
-    assert (after[1]["temperature"] != before[1]["temperature"])[fitted].all()
+    fitted = before[1]["method"] == "platt"
+    assert (after[1]["slope"] != before[1]["slope"])[fitted].all()
 
 
 def test_a_cross_validated_head_learns_from_out_of_fold_and_a_fine_tuned_network_from_val(run):
@@ -120,9 +124,11 @@ def test_thresholds_are_chosen_out_of_fold_and_applied_to_test(run):
         for rule in decisions.RULES:
             threshold = decisions.choose_threshold(oof(run, name), rule, 0.9)
             row = found.loc[(name, rule, TEST)]
-            assert row["threshold"] == threshold
-            assert expit(row["threshold_logit"]) == pytest.approx(threshold)
-            expected = classification_metrics(on_test(run, name), threshold)
+            assert row["threshold_logit"] == threshold
+            assert row["threshold"] == pytest.approx(expit(threshold))
+            rows = on_test(run, name)
+            assert row["malignant_share"] == (rows["label"] == "M").mean()
+            expected = classification_metrics(rows, expit(threshold))
             for metric in locked.AT_A_THRESHOLD:
                 assert row[metric] == pytest.approx(expected[metric], nan_ok=True)
 
@@ -134,7 +140,7 @@ def test_out_of_fold_figures_at_a_threshold_are_cross_fitted(run):
     for fold in rows["fold"].unique():
         here = rows[rows["fold"] == fold]
         threshold = decisions.choose_threshold(rows[rows["fold"] != fold], "youden", 0.9)
-        right += ((here["probability"] >= threshold) == (here["label"] == "M")).sum()
+        right += ((here["logit"] >= threshold) == (here["label"] == "M")).sum()
     row = found.loc[("densenet121", "youden", OUT_OF_FOLD)]
     assert row["accuracy"] == pytest.approx(right / len(rows))
     assert row["accuracy_low"] < row["accuracy"] < row["accuracy_high"]
@@ -151,48 +157,91 @@ def test_a_fine_tuned_network_has_no_out_of_fold_figures(run):
 # -------------------------------------------------------------------- calibration
 
 
-def test_without_a_temperature_the_probabilities_stay_and_the_note_says_why(run):
-    say(run, lambda rows: np.where(rows["label"] == "M", 1.0, -1.0))
+def test_without_a_slope_the_probabilities_stay_and_the_note_says_why(run):
+    say(run, lambda rows: np.where(rows["label"] == "M", -1.0, 1.0))
     found = locked.calibrations(run).set_index(["method", "judged_on"])
-    cooled = found.loc["temperature"]
-    assert (cooled["temperature"] == 1).all() and (cooled["note"] == calibration.NO_MISTAKE).all()
-    assert (cooled["loss"] == found.loc["none", "loss"]).all()
-    assert locked.not_cooled(found.reset_index()).startswith("; no temperature fits those of Mob")
+    fitted = found.loc["platt"]
+    assert (fitted["slope"] == 1).all() and (fitted["intercept"] == 0).all()
+    assert (fitted["note"] == calibration.NO_SIGNAL).all() and (fitted["loss_change"] == 0).all()
+    assert (fitted["loss"] == found.loc["none", "loss"]).all()
+    assert locked.uncalibrated(found.reset_index()).startswith("; no slope fits those of Mob")
 
 
 def test_a_threshold_that_calls_all_alike_says_so(run):
     say(run, lambda rows: np.full(len(rows), 0.3))
     found = locked.thresholds(run, 0.9).set_index(["rule", "judged_on"])["note"]
-    assert (found.loc[["half", "sensitivity"]] == "calls every image malignant").all()
+    assert (found.loc["half"] == "calls every image malignant").all()
+    assert found.loc["sensitivity"].str.startswith("calls every image malignant").all()
     assert (found.loc["youden"] == "calls no image malignant").all()
 
 
-def test_calibrations_hold_before_and_after_on_test(run):
+def test_a_threshold_that_can_promise_nothing_says_so(run):
+    few = locked.thresholds(run, 0.99).set_index("rule")["note"]
+    assert few.loc["sensitivity"].str.contains("it takes 99 malignant patients").all()
+    enough = locked.thresholds(run, 0.5).set_index("rule")["note"]
+    assert (enough == "").all()
+
+
+def test_what_balanced_weights_took_out_is_the_log_odds_of_the_training_images(run):
+    split = read_table(run, "split.csv")
+
+    def log_odds(rows):
+        malignant = (rows["label"] == "M").mean()
+        return np.log(malignant / (1 - malignant))
+
+    _, rows = locked.learned_from(run, "mobilenetv2")
+    for fold, here in rows.groupby("fold"):
+        others = split[(split["split"] != "test") & (split["fold"] != fold)]
+        assert here["class_shift"].to_numpy() == pytest.approx(log_odds(others))
+    final = log_odds(split[split["split"] == "train"])
+    assert locked.on_test(run, "mobilenetv2")["class_shift"].to_numpy() == pytest.approx(final)
+    about = read_json(run, "mobilenetv2/metrics.json")
+    write_json(run, "mobilenetv2/metrics.json", about | {"class_weight": "none"})
+    assert (locked.learned_from(run, "mobilenetv2")[1]["class_shift"] == 0).all()
+
+
+@pytest.mark.parametrize("fine_tuned", [False, True], ids=["head", "fine-tuned"])
+def test_calibrations_hold_before_and_after_on_test(run, fine_tuned):
+    if fine_tuned:
+        fine_tune(run)
     found = locked.calibrations(run).set_index(["model", "method", "judged_on"])
-    assert len(found) == len(ARCHITECTURE_NAMES) * 3 * 2
+    assert len(found) == len(ARCHITECTURE_NAMES) * 3 * (1 if fine_tuned else 2)
     for name in ARCHITECTURE_NAMES:
+        before = locked.on_test(run, name)
         for method in calibration.METHODS:
-            calibrator = calibration.fit(oof(run, name), method)
-            rows = on_test(run, name)
-            rows["probability"] = calibrator.probability(rows["logit"])
-            expected = classification_metrics(rows)
+            calibrator = calibration.fit(locked.learned_from(run, name)[1], method)
+            rows = calibration.apply(before, calibrator)
+            expected = classification_metrics(rows) | recalibration(rows)
             row = found.loc[(name, method, TEST)]
-            if calibration.is_surely_wrong(rows):  # what scikit-learn gives is where it clips
-                expected["loss"] = np.nan
-            for metric in locked.OF_PROBABILITIES:
+            for metric in (*locked.OF_PROBABILITIES, "calibration_slope"):
                 assert row[metric] == pytest.approx(expected[metric], nan_ok=True)
-            assert np.isnan(row["loss"]) == row["note"].startswith("no log loss")
-            assert row["temperature"] == pytest.approx(calibrator.temperature, nan_ok=True)
-    assert (found.xs("none", level="method")["temperature"] == 1).all()
+            change = calibration.log_losses(rows) - calibration.log_losses(before)
+            assert row["loss_change"] == pytest.approx(change.mean())
+            if method != "isotonic":  # what the table says of the logit of the saved network
+                said = row["intercept"] + row["slope"] * before["logit"]
+                assert said.to_numpy() == pytest.approx(rows["logit"].to_numpy())
+    assert (found.xs("none", level="method")["slope"] == 1).all()
+    assert (found.xs("none", level="method")["loss_change"] == 0).all()
+    assert "loss_low" not in found and "ece_low" not in found
+
+
+def test_a_change_of_the_log_loss_has_the_interval_of_a_paired_mean(run):
+    found = locked.calibrations(run).set_index(["model", "method", "judged_on"])
+    row = found.loc[("densenet121", "platt", OUT_OF_FOLD)]
+    rows = locked.calibrated(run, "densenet121", OUT_OF_FOLD)
+    change = calibration.log_losses(rows) - calibration.log_losses(oof(run, "densenet121"))
+    expected = mean_interval(change, rows["group"].to_numpy(), 2.0)
+    assert (row["loss_change_low"], row["loss_change_high"]) == pytest.approx(expected)
 
 
 def test_calibrated_rows_are_cross_fitted_out_of_fold(run):
     found = locked.calibrated(run, "mobilenetv2", OUT_OF_FOLD)
-    rows = oof(run, "mobilenetv2")
+    _, rows = locked.learned_from(run, "mobilenetv2")
     for fold in rows["fold"].unique():
         here = rows["fold"] == fold
-        temperature = calibration.fit(rows[~here], "temperature").temperature
-        expected = expit(rows["logit"][here] / temperature)
+        calibrator = calibration.fit(rows[~here], "platt")
+        shifted = rows["logit"][here] + rows["class_shift"][here]
+        expected = expit(calibrator.intercept + calibrator.slope * shifted)
         assert found["probability"][here].to_numpy() == pytest.approx(expected.to_numpy())
     assert (found["image_id"] == rows["image_id"]).all()
 
@@ -207,9 +256,9 @@ def test_reliabilities_are_those_of_the_judged_rows(run):
 # --------------------------------------------------------------------- abstention
 
 
-def curve(run, model, by):
-    found = locked.abstentions(run)
-    return found[(found["model"] == model) & (found["certainty"] == by)].set_index("referred")
+def curve(run, model, by, rule="half"):
+    found = locked.abstentions(run, 0.9).set_index(["model", "certainty", "rule"])
+    return found.loc[(model, by, rule)].set_index("referred")
 
 
 def answered(rows, certainty, share):
@@ -218,11 +267,18 @@ def answered(rows, certainty, share):
     return kept.iloc[round(share * len(rows)) :]
 
 
-def test_the_margin_refers_what_lies_nearest_to_one_half(full_run):
-    rows = locked.calibrated(full_run, "mobilenetv2", OUT_OF_FOLD)
-    found = curve(full_run, "mobilenetv2", "margin")
+@pytest.mark.parametrize("rule", decisions.RULES)
+def test_the_margin_refers_what_lies_nearest_to_the_threshold_of_the_others(full_run, rule):
+    _, rows = locked.learned_from(full_run, "mobilenetv2")
+    margin = pd.Series(0.0, index=rows.index)
+    for fold in rows["fold"].unique():
+        here = rows["fold"] == fold
+        at = decisions.choose_threshold(rows[~here], rule, 0.9)
+        slope = calibration.fit(rows[~here], "platt").slope
+        margin[here] = slope * (rows["logit"][here] - at)
+    found = curve(full_run, "mobilenetv2", "margin", rule)
     for share in (0.0, 0.2, 0.5):
-        kept = answered(rows, (rows["probability"] - 0.5).abs(), share)
+        kept = answered(rows.assign(probability=expit(margin), logit=margin), margin.abs(), share)
         expected = classification_metrics(kept)
         for metric in ("accuracy", "recall", "specificity"):
             assert found.loc[share, metric] == pytest.approx(expected[metric])
@@ -232,20 +288,32 @@ def test_the_margin_refers_what_lies_nearest_to_one_half(full_run):
 @pytest.mark.parametrize("rule", ["half", "sensitivity"])
 def test_the_least_margin_holds_its_share_and_does_not_know_test(run, rule):
     write_table(run, "tables/thresholds.csv", locked.thresholds(run, 0.9))
-    rows = oof(run, "inceptionv3")
+    _, rows = locked.learned_from(run, "inceptionv3")
     table = read_table(run, "tables/thresholds.csv").set_index(["model", "rule"])
     at = table.loc[("inceptionv3", rule), "threshold_logit"].iloc[0]
-    temperature = calibration.fit(rows, "temperature").temperature
+    slope = calibration.fit(rows, "platt").slope
     limit = locked.least_margin(run, "inceptionv3", rule, 0.2)
-    nearer = ((rows["logit"] - at).abs() / temperature < limit).mean()
+    nearer = ((rows["logit"] - at).abs() * slope < limit).mean()
     assert nearer == pytest.approx(0.2, abs=1 / len(rows))
     assert locked.least_margin(run, "inceptionv3", rule, 0.0) <= limit
     flip_labels(run, "test")
     assert locked.least_margin(run, "inceptionv3", rule, 0.2) == limit
 
 
+def test_on_test_the_curve_refers_by_the_margin_of_notebook_08(run):
+    """The rule of curve and notebook is one: about the locked threshold, in calibrated logits."""
+    fine_tune(run)
+    write_table(run, "tables/thresholds.csv", locked.thresholds(run, 0.9))
+    write_table(run, "tables/calibration.csv", locked.calibrations(run))
+    for rule in decisions.RULES:
+        rows = locked.above_threshold(run, "densenet121", TEST, rule, 0.9)
+        decision = locked_decision(run, "densenet121", rule)
+        raw = on_test(run, "densenet121")["logit"]
+        assert rows["logit"].abs().to_numpy() == pytest.approx(decision.margin(raw).to_numpy())
+
+
 def test_orientations_that_disagree_are_referred(full_run):
-    rows = locked.calibrated(full_run, "densenet121", OUT_OF_FOLD)
+    rows = locked.above_threshold(full_run, "densenet121", OUT_OF_FOLD, "half", 0.9)
     table = read_predictions(full_run, "densenet121", turned=True)
     table = table[table["model"] == "oof"]
     doubt = [table.loc[table["image_id"] == i, "logit"].std() for i in rows["image_id"]]
@@ -257,15 +325,16 @@ def test_orientations_that_disagree_are_referred(full_run):
 
 def test_networks_that_disagree_are_referred(run):
     tables = [
-        locked.calibrated(run, n, OUT_OF_FOLD).set_index("image_id") for n in ARCHITECTURE_NAMES
+        locked.above_threshold(run, n, OUT_OF_FOLD, "half", 0.9).set_index("image_id")
+        for n in ARCHITECTURE_NAMES
     ]
-    logits = pd.DataFrame([np.log(t["probability"] / (1 - t["probability"])) for t in tables])
-    rows = pd.DataFrame({"label": tables[0]["label"], "probability": expit(logits.mean())})
+    logits = pd.DataFrame([t["logit"] for t in tables])
+    rows = tables[0].assign(logit=logits.mean(), probability=expit(logits.mean()))
     found = curve(run, "ensemble", "networks disagree")
     expected = classification_metrics(answered(rows, -logits.std(), 0.4))["accuracy"]
     assert found.loc[0.4, "accuracy"] == pytest.approx(expected)
     assert found.loc[0.0, "accuracy"] == pytest.approx(classification_metrics(rows)["accuracy"])
-    assert curve(run, "mobilenetv2", "orientations disagree").empty
+    assert not (locked.abstentions(run, 0.9)["certainty"] == "orientations disagree").any()
 
 
 # ------------------------------------------------------------------ decision curve
@@ -279,11 +348,10 @@ def test_net_benefits_are_those_of_the_calibrated_probabilities(run):
     assert found.loc[0.3, "inceptionv3"] == pytest.approx(expected)
     assert found.loc[0.3, "all"] == pytest.approx(truth.mean() - (~truth).mean() * 3 / 7)
     assert len(found) == 99
-
-
-def test_the_logit_of_a_certainty_is_finite():
-    found = locked.logit_of(pd.Series([0.0, 0.25, 1.0]))
-    assert np.isfinite(found).all() and found[1] == pytest.approx(np.log(1 / 3))
+    assert (found["malignant_share"] == truth.mean()).all()
+    inner = found.loc[0.1:0.9]
+    assert (inner["inceptionv3_low"] < inner["inceptionv3"]).all()
+    assert (inner["inceptionv3"] < inner["inceptionv3_high"]).all()
 
 
 # -------------------------------------------------------------------- repeatable
@@ -291,7 +359,7 @@ def test_the_logit_of_a_certainty_is_finite():
 
 def all_tables(run):
     tables = [locked.thresholds(run, 0.9), locked.calibrations(run)]
-    return [*tables, locked.abstentions(run), locked.net_benefits(run)]
+    return [*tables, locked.abstentions(run, 0.9), locked.net_benefits(run)]
 
 
 def test_the_order_of_rows_changes_nothing_and_twice_is_the_same(full_run):

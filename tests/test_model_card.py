@@ -83,7 +83,7 @@ def test_the_numbers_are_those_of_the_tables(judged):
             assert shown in line
         assert file_hash(judged / name / "model.keras") in own
         assert "ImageNet weights." in own and "1,234,567 parameters" in own
-        assert "| sensitivity | out-of-fold |" in own and "| temperature | out-of-fold |" in own
+        assert "| sensitivity | out-of-fold |" in own and "| platt | out-of-fold |" in own
     split = read_json(judged, "split.json")["counts"]["test"]
     row = f"| test | {split['images']} | {split['groups']} | {split['B']} | {split['M']} |"
     data = section(card, "Training and evaluation data")
@@ -125,9 +125,10 @@ def test_known_failures_come_from_the_tables(judged):
             "strength": [0, 2, 3, 3],
             "amount": "x",
             "auc": 0.8,
-            "auc_drop": [0, 0.1, 0.2, 0.3],
-            "auc_drop_low": [0, 0.01, 0.05, -0.1],
-            "auc_drop_high": [0, 0.2, 0.3, 0.4],
+            "auc_change": [0, -0.1, -0.2, -0.3],
+            "auc_change_low": [0, -0.2, -0.3, -0.4],
+            "auc_change_high": [0, -0.01, -0.05, 0.1],
+            "auc_change_p": [np.nan, 0.01, 0.01, 0.2],
         }
     )
     write_table(judged, "tables/robustness.csv", shifts)
@@ -155,9 +156,9 @@ def test_known_failures_come_from_the_tables(judged):
     groups = read_table(judged, "tables/comparison.csv")["groups"].min()
     assert f"- Few were judged: {groups} patients: 12 malignant, 12 benign. One patient of" in known
     assert "MobileNetV2: the threshold that was to find 95% of the malignant test images" in known
-    assert "under: blur from strength 2 on (AUC falls by up to 0.200)." in known
+    assert "under: blur at strengths 2 and 3 (AUC falls by up to 0.200)." in known
     assert "noise" not in known
-    assert "- DenseNet121: its heatmaps fail randomization. Do not explain it by them." in known
+    assert "- DenseNet121: its heatmaps are worse than chance in randomization." in known
     assert "3 of 32 test images are decided otherwise." in known
     assert "- InceptionV3 was trained again after it was exported: run notebook 12." in known
     assert "| tflite\\_int8 | **no** |" in section(card, "InceptionV3") or "| **no** |" in section(

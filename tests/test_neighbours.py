@@ -8,6 +8,7 @@ from sklearn.preprocessing import StandardScaler
 
 from cytology.neighbours import (
     MAPS,
+    Reference,
     feature_map,
     nearest,
     read_reference,
@@ -57,10 +58,54 @@ def test_what_is_far_from_all_is_beyond_the_limit_and_known_patients_are_not(kno
     assert (nearest(known, known.values[:3] + 40, 1)[0] > known.limit).all()
 
 
+def limit_slowly(known):
+    """The smallest distance whose mean share beyond, with one group more, is within the rate."""
+    near = np.isfinite(known.distances)
+    groups = known.table["group"][near]
+    for distance in np.sort(known.distances[near]):
+        beyond = pd.Series(known.distances[near] > distance).groupby(groups.to_numpy()).mean()
+        if (beyond.sum() + 1) / (len(beyond) + 1) <= known.rate + 1e-12:
+            return distance
+
+
+@pytest.mark.parametrize("groups", [5, 40, 150, 400])
+def test_the_limit_is_the_smallest_that_keeps_the_rate(groups):
+    rng = np.random.default_rng(groups)
+    sizes = np.exp(rng.uniform(0, np.log(9), groups)).astype(int)
+    group = np.repeat(np.arange(groups), sizes)
+    table = pd.DataFrame({"image_id": np.arange(len(group)).astype(str), "label": "B"})
+    distances = rng.exponential(size=len(group)).round(2)
+    known = Reference(table.assign(group=group), np.zeros((len(group), 1)), distances)
+    assert known.rate == max(0.01, 1 / (groups + 1))
+    assert known.limit == limit_slowly(known)
+    assert (known.limit == distances.max()) == (groups < 100)
+
+
+@pytest.mark.parametrize("patients", [12, 40])
+def test_new_patients_are_flagged_as_seldom_as_promised(patients):
+    """Where some patients are odd as a whole, which a quantile of images hardly sees."""
+    rng, flagged = np.random.default_rng(patients), []
+
+    def images(count):
+        group = np.repeat(np.arange(count), 6)
+        odd = rng.exponential(size=(count, 1))[group]
+        values = odd * rng.normal(size=(count, 4))[group] + 0.3 * rng.normal(size=(len(group), 4))
+        table = pd.DataFrame({"image_id": np.arange(len(group)).astype(str), "label": "B"})
+        return table.assign(group=group), values
+
+    for _ in range(120):
+        known = reference(*images(patients))
+        distances, _ = nearest(known, images(20)[1], 1)
+        flagged.append((distances[:, 0] > known.limit).mean())
+    error = np.std(flagged) / np.sqrt(len(flagged))
+    assert 0.2 * known.rate < np.mean(flagged) <= known.rate + 2 * error
+
+
 def test_a_single_group_has_no_neighbours():
     table = pd.DataFrame({"image_id": ["a", "b"], "label": "B", "group": "g"})
     distances, _ = nearest(reference(table, np.eye(2)), np.eye(2), 1, table["group"])
     assert np.isinf(distances).all()
+    assert np.isinf(reference(table, np.eye(2)).limit)
 
 
 @pytest.mark.parametrize("method", MAPS)

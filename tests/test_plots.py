@@ -172,13 +172,15 @@ def test_what_is_referred_has_a_frame_and_says_why(judged_smears):
     root, rows = judged_smears
     rows = rows.assign(refer=[False, True, False], refer_why=["", "too near the threshold", ""])
     rows = rows.assign(nearest=["1.png", "gone.png", "0.png"], nearest_label="B")
+    rows = rows.assign(calibrated_probability=[0.1, 0.2, 0.3])
     axes = plots.answers(root, rows, [np.ones((48, 64))] * 3, root).axes
     assert [axis.get_xlabel() for axis in axes[:6:3]] == ["", "refer: too near the threshold"]
     assert axes[2].get_title(loc="left") == "nearest known: B" and not axes[5].axison
 
 
 def test_a_threshold_makes_a_confusion_matrix():
-    rows = pd.DataFrame({"label": list("BBBMM"), "probability": [0.1, 0.2, 0.9, 0.5, 0.1]})
+    rows = pd.DataFrame({"label": list("BBBMM")})
+    rows["calibrated_probability"] = [0.1, 0.2, 0.9, 0.5, 0.1]
     left, right = plots.at_threshold(rows, 0.5).axes
     assert texts(left) == ["2\n67%", "1\n33%", "1\n50%", "1\n50%"]
     assert right.lines[0].get_xdata()[0] == 0.5

@@ -263,16 +263,58 @@ def test_one_patient_is_worth_what_a_patient_is_worth():
     )
 
 
-def test_too_sure_and_not_sure_enough(tables):
-    calibrations = tables["calibrations"]
+def calibrated_words(tables, method, **numbers):
+    """The sentence on a network's calibration, with other numbers in one of its rows."""
+    calibrations = tables["calibrations"].copy()
     name = calibrations["model"].iloc[0]
-    for temperature, words in (
-        (1.7, "look too sure: a temperature of 1.70"),
-        (0.6, "not sure eno"),
+    row = (calibrations["model"] == name) & (calibrations["method"] == method)
+    for column, number in numbers.items():
+        calibrations.loc[row, column] = number
+    return calibration_in_words(calibrations, name, "out-of-fold")
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "words"),
+    [
+        (0.3, 0.9, "slope 0.60 (0.30 to 0.90), too sure;"),
+        (0.3, 1.1, "slope 0.60 (0.30 to 1.10), not shown to be off 1;"),
+        (0.3, 0.999, "slope 0.60 (0.30 to 1.00), not shown to be off 1;"),
+        (1.2, 1.9, "slope 0.60 (1.20 to 1.90), not sure enough;"),
+        (np.nan, np.nan, "slope 0.60 (no interval: too much of it rests on one group);"),
+    ],
+)
+def test_too_sure_is_said_where_the_interval_shows_it(tables, low, high, words):
+    bounds = {"calibration_slope_low": low, "calibration_slope_high": high}
+    assert words in calibrated_words(tables, "none", calibration_slope=0.6, **bounds)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "words"),
+    [
+        (-0.03, -0.01, "lower the log loss: change -0.020 (-0.030 to -0.010); minus: better"),
+        (-0.03, 0.01, "are not shown to change the log loss: change -0.020 (-0.030 to 0.010)"),
+        (-0.03, -0.0001, "are not shown to change the log loss"),
+        (0.01, 0.03, "raise the log loss"),
+        (np.nan, np.nan, "are not shown to change the log loss: change -0.020 (no interval"),
+    ],
+)
+def test_a_change_of_the_log_loss_is_claimed_where_the_interval_shows_it(tables, low, high, words):
+    bounds = {"loss_change_low": low, "loss_change_high": high}
+    assert words in calibrated_words(tables, "platt", loss_change=-0.02, **bounds)
+
+
+def test_probabilities_that_are_off_on_the_whole(tables):
+    name = "calibration_in_the_large"
+    for low, high, words in (
+        (0.1, 0.5, "too low on the whole."),
+        (-0.5, -0.1, "too high on the whole."),
+        (-0.5, 0.1, "not shown to be off 0."),
     ):
-        changed = calibrations.copy()
-        changed.loc[changed["method"] == "temperature", "temperature"] = temperature
-        assert words in calibration_in_words(changed, name, "out-of-fold")
+        assert words in calibrated_words(
+            tables, "none", **{f"{name}_low": low, f"{name}_high": high}
+        )
+    assert "no calibration slope" in calibrated_words(tables, "none", calibration_slope=np.nan)
+    assert calibrated_words(tables, "platt", note="why").endswith("They stay as they are: why.")
 
 
 def test_the_threshold_sentence_judges_where_it_was_not_chosen(tables):

@@ -14,15 +14,22 @@ import pandas as pd
 import pytest
 from closeness import assert_close
 from PIL import Image
+from scipy.special import expit
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from cytology import features as feature_cache
 from cytology import inference, leakage, pipeline, training
 from cytology.architectures import (
     ARCHITECTURES,
     build,
-    build_head,
     calibrate_normalization,
     feature_extractor,
+    freeze_normalization,
+    head_layers,
+    linear_head,
     put_head,
 )
 from cytology.augmentation import fit_to_square, orient, pictures_of
@@ -30,32 +37,34 @@ from cytology.backend import keras, tf
 from cytology.datasets import load
 from cytology.features import Features, FeatureStore
 from cytology.fine_tuning import predict_logits
+from cytology.heads import LinearHead
 from cytology.images import open_rgb
 from cytology.inspection import inspect_images
 from cytology.new_images import images_in
 from cytology.pipeline import DecodedImages, batches, decode, frozen_features
 from cytology.settings import InputError
 from cytology.splitting import describe, judged_pictures, split_by_group, split_pictures_at_random
+from cytology.strengths import choose_strengths
 from cytology.tables import write_json, write_table
 from cytology.training import (
-    HeadTrainer,
-    Recipe,
+    HeadRecipe,
     class_weights,
     compile_model,
     cross_validate_head,
+    epochs_in_words,
     network,
     orientations_tried,
     save_model,
     train_final_head,
+    train_head,
 )
 from cytology.weights import Weights
 
 pytestmark = [pytest.mark.numeric, pytest.mark.usefixtures("cache")]
 SIZE = 75
-RECIPE = Recipe(
-    learning_rate=0.05, epochs=4, batch_size=16, class_weight="balanced", patience=None, seed=0
-)
-STOPPING = Recipe(0.3, 30, 16, "balanced", patience=1, seed=0)
+RECIPE = HeadRecipe(epochs=200, class_weight="balanced", patience=None, seed=0)
+STOPPING = HeadRecipe(200, "balanced", patience=1, seed=0)
+STRENGTHS = dict(zip(["fold0", "fold1", "fold2", "final"], [3e-3, 1e-3, 1e-2, 1e-3], strict=True))
 KEY = ["mobilenetv2", "hash of the weights", SIZE, "pad", "float32"]
 RANDOM = Weights("random", None, "Random weights.")
 
@@ -66,7 +75,7 @@ def trained(data):
     model, weights_hash = network("mobilenetv2", RANDOM, data.images, data.split, seed=0)
     extractor, key = feature_extractor(model), [*KEY[:1], weights_hash, *KEY[2:]]
     features = training.features_for(extractor, data.images, data.split, 4, key, 16)
-    rows, history, _ = train_final_head(model, features, data.split, 4, RECIPE)
+    rows, history, _ = train_final_head(model, features, data.split, 4, RECIPE, STRENGTHS)
     return SimpleNamespace(
         model=model, name=weights_hash, features=features, rows=rows, history=history
     )
@@ -92,7 +101,8 @@ def toy():
     index = pd.MultiIndex.from_frame(pictures[["image_id", "orientation"]])
     features = Features(values, index, 0, 0.0)
     done = {
-        recipe: cross_validate_head(features, split, 4, recipe) for recipe in (RECIPE, STOPPING)
+        recipe: cross_validate_head(features, split, 4, recipe, STRENGTHS)
+        for recipe in (RECIPE, STOPPING)
     }
     return SimpleNamespace(split=split, features=features, done=done)
 
@@ -456,14 +466,79 @@ def test_features_of_every_image_are_computed_in_all_orientations(data, trained)
 # -------------------------------------------------------------------------- heads
 
 
-def test_each_head_starts_afresh(toy):
-    """The second training is as if the first had not been: weights, optimizer, dropout."""
+@pytest.mark.parametrize("class_weight", ["balanced", "none"])
+def test_the_history_says_what_each_epoch_was_worth(toy, class_weight):
+    """Its last row is the head that is returned; the penalty is no part of the loss."""
+    train, watched = (judged_pictures(toy.split[toy.split["split"] == s]) for s in ("train", "val"))
+    recipe = replace(RECIPE, class_weight=class_weight)
+    head, history = train_head(toy.features, train, watched, 1e-3, recipe, "x")
+    share = (train["label"] == "M").mean() if class_weight == "balanced" else 0.5
+    for pictures, prefix in ((train, ""), (watched, "val_")):
+        logits = head.logits(toy.features.of(pictures))
+        malignant = (pictures["label"] == "M").to_numpy()
+        loss = log_loss(
+            malignant, expit(logits), sample_weight=np.where(malignant, 1 / share, 1 / (1 - share))
+        )
+        assert history[f"{prefix}loss"].iloc[-1] == pytest.approx(loss, rel=1e-4)
+        accuracy = ((logits >= 0) == malignant).mean()
+        assert history[f"{prefix}accuracy"].iloc[-1] == pytest.approx(accuracy)
+    assert history["loss"].iloc[0] > history["loss"].iloc[-1]
+    assert history["epoch"].tolist() == list(range(1, len(history) + 1))
+
+
+def test_early_stopping_keeps_the_head_of_the_lowest_watched_loss(toy):
+    train, watched = (judged_pictures(toy.split[toy.split["split"] == s]) for s in ("train", "val"))
+    head, history = train_head(toy.features, train, watched, 1e-6, STOPPING, "x")
+    best = history["val_loss"].idxmin()
+    assert best == len(history) - 2
+    until = replace(RECIPE, epochs=best + 1)
+    same, _ = train_head(toy.features, train, watched, 1e-6, until, "x")
+    assert_close(head.logits(toy.features.values), same.logits(toy.features.values))
+
+
+def test_features_that_never_vary_make_a_head_that_knows_nothing(toy):
     pictures = judged_pictures(toy.split)
-    trainer, logits = HeadTrainer(6, RECIPE), []
-    for _ in range(2):
-        trainer.fit(toy.features, pictures, pictures, "x")
-        logits.append(trainer.logits(toy.features, pictures))
-    assert_close(logits[0], logits[1])
+    flat = replace(toy.features, values=np.ones_like(toy.features.values))
+    head, history = train_head(flat, pictures, pictures, 1e-3, RECIPE, "x")
+    assert np.abs(head.logits(flat.values)).max() < 1e-6
+    assert history["val_loss"].tolist() == pytest.approx([np.log(2)])
+
+
+@pytest.mark.parametrize("epochs", [2, 200])
+def test_every_feature_twice_changes_no_out_of_fold_logit(toy, epochs):
+    """Not even where the epochs end before the head has converged."""
+    recipe, twice = replace(RECIPE, epochs=epochs), np.hstack([toy.features.values] * 2)
+    found = [
+        cross_validate_head(features, toy.split, 4, recipe, STRENGTHS)[0]["logit"]
+        for features in (toy.features, replace(toy.features, values=twice))
+    ]
+    assert np.ptp(found[0]) > 2
+    np.testing.assert_allclose(found[1], found[0], rtol=0.01, atol=1e-4)
+
+
+def test_heads_are_no_worse_than_scikit_learns_logistic_regression(toy):
+    """Out-of-fold log loss, with the strength chosen in the same way for both."""
+    chosen = choose_strengths(toy.features, toy.split)
+    rows, _, _ = cross_validate_head(toy.features, toy.split, 1, RECIPE, chosen.of)
+    ours = rows[rows["model"] == "oof"].reset_index(drop=True)
+    theirs, values = np.empty(len(ours)), toy.features.of(ours).astype(float)
+    for fold, strength in ((k, chosen.of[f"fold{k}"]) for k in range(3)):
+        held_out = (ours["fold"] == fold).to_numpy()
+        penalty = 1 / (strength * values.shape[1] * (~held_out).sum())
+        regression = make_pipeline(
+            StandardScaler(), LogisticRegression(C=penalty, class_weight="balanced", max_iter=5000)
+        ).fit(values[~held_out], ours["label"][~held_out] == "M")
+        theirs[held_out] = regression.decision_function(values[held_out])
+    losses = [log_loss(ours["label"] == "M", expit(logit)) for logit in (ours["logit"], theirs)]
+    assert losses[0] < 1.02 * losses[1] and losses[1] < 0.6
+
+
+def test_the_epochs_are_told(toy):
+    _, history, _ = cross_validate_head(toy.features, toy.split, 1, RECIPE, STRENGTHS)
+    assert epochs_in_words(history, RECIPE).endswith(" epochs, converged.")
+    few = replace(RECIPE, epochs=2)
+    _, history, _ = cross_validate_head(toy.features, toy.split, 1, few, STRENGTHS)
+    assert "2 to 2 epochs: `head_epochs` stopped some" in epochs_in_words(history, few)
 
 
 def test_out_of_fold_rows_are_complete_and_know_the_class(toy):
@@ -475,13 +550,13 @@ def test_out_of_fold_rows_are_complete_and_know_the_class(toy):
     assert set(rows["model"]) == {"oof", "fold0", "fold1", "fold2"}
     assert (rows.loc[rows["model"] != "oof", "split"] == "test").all()
     assert oof["logit"].groupby(oof["label"]).median().diff()["M"] > 1
-    assert history.groupby("model")["epoch"].apply(list).tolist() == [[1, 2, 3, 4]] * 3
+    assert history["model"].unique().tolist() == ["fold0", "fold1", "fold2"]
 
 
 @pytest.mark.parametrize("recipe", [RECIPE, STOPPING], ids=["all epochs", "early stopping"])
 def test_out_of_fold_predictions_never_use_the_labels_of_their_fold(toy, recipe):
     changed = flip(toy.split, toy.split["fold"] == 2)
-    other, _, _ = cross_validate_head(toy.features, changed, 4, recipe)
+    other, _, _ = cross_validate_head(toy.features, changed, 4, recipe, STRENGTHS)
     judged = (other["model"] == "oof") & (other["fold"] == 2)
     same, before = keyed(other[judged | (other["model"] == "fold2")]), keyed(toy.done[recipe][0])
     assert_close(same, before[same.index])
@@ -501,17 +576,17 @@ def test_the_kept_heads_are_those_that_predicted(toy):
 
 def test_test_labels_change_nothing(toy, trained, data):
     changed = flip(toy.split, toy.split["split"] == "test")
-    other, _, _ = cross_validate_head(toy.features, changed, 4, STOPPING)
+    other, _, _ = cross_validate_head(toy.features, changed, 4, STOPPING, STRENGTHS)
     assert_close(keyed(other), keyed(toy.done[STOPPING][0]))
     changed = flip(data.split, data.split["split"] == "test")
-    other, _, _ = train_final_head(trained.model, trained.features, changed, 4, RECIPE)
+    other, _, _ = train_final_head(trained.model, trained.features, changed, 4, RECIPE, STRENGTHS)
     assert_close(keyed(other), keyed(trained.rows))
 
 
 def test_class_weights_reach_the_head(toy):
     """A quarter of the groups is malignant: balancing them moves logits up."""
     rows, _, _ = cross_validate_head(
-        toy.features, toy.split, 4, replace(RECIPE, class_weight="none")
+        toy.features, toy.split, 4, replace(RECIPE, class_weight="none"), STRENGTHS
     )
     assert toy.done[RECIPE][0]["logit"].mean() > rows["logit"].mean() + 0.3
 
@@ -524,7 +599,7 @@ def test_fewer_orientations_are_tried_on_the_same_folds(toy):
     """One orientation is trained anew; the rows with all of them are taken as they are."""
     rows = toy.done[RECIPE][0]
     oof = rows[(rows["model"] == "oof") & (rows["orientation"] == 0)]
-    tried = orientations_tried(toy.features, toy.split, 4, RECIPE, rows)
+    tried = orientations_tried(toy.features, toy.split, 4, RECIPE, STRENGTHS, rows)
     one, four = (part.set_index("image_id") for _, part in tried.groupby("orientations"))
     assert keyed(four.reset_index().assign(model="oof")).equals(keyed(oof))
     assert one["fold"].to_dict() == four["fold"].to_dict()
@@ -534,7 +609,7 @@ def test_fewer_orientations_are_tried_on_the_same_folds(toy):
 def test_the_originals_protocol_trains_on_its_own_pictures(toy):
     images = toy.split[["image_id", "group", "label"]]
     split = split_pictures_at_random(images, 4, 3, 0.2, 0.2, seed=0)
-    rows, _, _ = cross_validate_head(toy.features, split, 4, Recipe(0.01, 2, 16, "none", 1, 0))
+    rows, _, _ = cross_validate_head(toy.features, split, 4, HeadRecipe(2, "none", 1, 0), STRENGTHS)
     oof = rows[rows["model"] == "oof"]
     assert len(oof) == (split["split"] != "test").sum() and set(oof["orientation"]) == {0, 1, 2, 3}
 
@@ -551,14 +626,16 @@ def test_the_head_on_the_network_gives_the_same_logits_picture_by_picture(data, 
     assert trained.history["model"].unique().tolist() == ["final"]
 
 
-def test_the_head_is_copied_with_its_standardization(toy):
-    head, other = build_head(6, seed=0), build_head(6, seed=1)
-    head.get_layer("standardize").set_weights([np.full(6, 2.0), np.full(6, 3.0)])
-    head.get_layer("logit").set_weights([np.ones((6, 1)), np.array([0.5])])
-    put_head(other, head)
+def test_the_head_is_put_on_a_network_with_its_standardization(toy):
+    rng = np.random.default_rng(0)
+    head = LinearHead(rng.normal(size=6), rng.uniform(0.1, 2, 6), rng.normal(size=6), 0.5)
+    inputs = keras.Input((6,))
+    model = keras.Model(inputs, head_layers(inputs))
+    freeze_normalization(model)
+    put_head(model, head)
     x = toy.features.values[:4]
-    np.testing.assert_array_equal(other.predict_on_batch(x), head.predict_on_batch(x))
-    assert head.predict_on_batch(np.full((1, 6), 2.0)) == pytest.approx(0.5)
+    assert_close(model.predict_on_batch(x).ravel(), head.logits(x))
+    assert_close(linear_head(model).logits(x), head.logits(x))
 
 
 def test_the_optimizers_are_the_originals():

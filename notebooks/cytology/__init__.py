@@ -47,7 +47,7 @@ Imports point one way, downwards in this list:
 ``evaluation``             what is judged on what; the comparison of a run
 ``shortcuts``              the baseline that sees no cell
 ``significance``           tests between models that know groups
-``calibration``            temperature, isotonic, reliability
+``calibration``            slope and intercept, isotonic, reliability
 ``decisions``              thresholds, net benefit, abstention
 ``intervals``              95 % intervals that know groups
 ``metrics``                every metric, once and for many draws at once

@@ -111,7 +111,7 @@ def computed_in(precision: str):
 
 
 def head_layers(features):
-    """The new top: standardize each feature, drop a fifth of them, one logit.
+    """The new top: standardize each feature, one logit; fine-tuning drops a fifth of the features.
 
     "standardize" holds mean and variance of the training features. It is a batch normalization
     that never learns, so every file format keeps its numbers. The logit starts from zero: with
@@ -126,15 +126,6 @@ def head_layers(features):
     return logit(dropout(standardize(features)))
 
 
-def build_head(width: int, seed: int = 0) -> keras.Model:
-    """The head alone, from features of shape (batch, width) to a logit of shape (batch, 1)."""
-    keras.utils.set_random_seed(seed)
-    features = keras.Input((width,), name="features")
-    head = keras.Model(features, head_layers(features), name="head")
-    freeze_normalization(head)
-    return head
-
-
 def freeze_normalization(model: keras.Model) -> None:
     """Keep every batch normalization at its stored statistics, also during training."""
     for layer in model.layers:
@@ -147,10 +138,10 @@ def feature_extractor(model: keras.Model) -> keras.Model:
     return keras.Model(model.input, model.get_layer("features").output, name="features_of_model")
 
 
-def put_head(model: keras.Model, head: keras.Model) -> None:
-    """Copy a trained head into a whole network of the same width."""
-    for name in ("standardize", "logit"):
-        model.get_layer(name).set_weights(head.get_layer(name).get_weights())
+def put_head(model: keras.Model, head: LinearHead) -> None:
+    """Make a trained head the top of a network of the same width."""
+    model.get_layer("standardize").set_weights([head.mean, head.variance])
+    model.get_layer("logit").set_weights([head.weights[:, None], np.array([head.bias])])
 
 
 def linear_head(model: keras.Model) -> LinearHead:

@@ -1,81 +1,102 @@
 """Calibration: does a probability of 0.9 come true nine times in ten, and what makes it so?
 
 What calibrates is fitted on predictions of images that the model did not learn from, and never on
-test. Rows have `label`, `group`, `logit` and, where folds matter, `fold`.
+test. Rows have `label`, `group`, `logit`, where folds matter `fold`, and where balanced class
+weights shifted the logits `class_shift`: by how much.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy.optimize import minimize_scalar
-from scipy.special import expit
+from scipy.special import expit, logit
 from sklearn.isotonic import IsotonicRegression
 
-from cytology.intervals import group_weights, over_draws, percentile_interval, with_width
+from cytology.clusters import variance_inflation
+from cytology.intervals import share_interval
 from cytology.metrics import calibration_bins, truth_and_probability
+from cytology.recalibration import logistic_fit
 from cytology.settings import InputError
 
-METHODS = ("none", "temperature", "isotonic")
-COLDEST, HOTTEST = 0.02, 50.0
-# Why no temperature is fitted: the log loss falls up to the end of the search.
-NO_SIGNAL = "no temperature fits: the log loss has no minimum, as where scores hold no signal"
-NO_MISTAKE = "no temperature fits: the log loss has no minimum, as where no image is called wrongly"
+METHODS = ("none", "platt", "isotonic")
+# Why no slope is applied: it would turn the order round, or make all images alike.
+NO_SIGNAL = "no slope fits: malignant images do not have the higher scores"
+FLATTEST = 1e-6  # a slope, in standard deviations of the logit, that counts as none
 
 
 @dataclass(frozen=True)
 class Calibrator:
-    """What turns logits into probabilities: a temperature, or the steps of isotonic regression.
+    """What turns logits into probabilities: slope and intercept, or isotonic steps.
 
-    `unfitted` says why no temperature could be fitted; it is then 1, which changes nothing.
+    `unshifts` says whether the shift by class weights is undone first. `unfitted` says why no
+    slope could be fitted; the probabilities then stay as they are.
     """
 
-    temperature: float = np.nan
+    slope: float = 1.0
+    intercept: float = 0.0
+    unshifts: bool = False
     steps: IsotonicRegression | None = None
     unfitted: str = ""
 
-    def probability(self, logit: np.ndarray) -> np.ndarray:
-        """Calibrated probabilities of logits, the same shape."""
-        logit = np.asarray(logit, float)
-        return expit(logit / self.temperature) if self.steps is None else self.steps.predict(logit)
+    def logit(self, score: np.ndarray, shift: np.ndarray | float = 0.0) -> np.ndarray:
+        """Calibrated logits of logits, the same shape; `shift` is their `class_shift`."""
+        score = np.asarray(score, float) + (shift if self.unshifts else 0.0)
+        if self.steps is not None:
+            return logit(self.steps.predict(score))
+        return self.intercept + self.slope * score
 
 
 def fit(rows: pd.DataFrame, method: str) -> Calibrator:
     """Fit a calibrator on rows that the model did not learn from.
 
-    `temperature` divides the logit by the number that makes the log loss least (Guo et al. 2017,
-    arXiv 1706.04599); it changes no order and no decision at 0.5. Where the log loss is least at an
-    end of the search, none is fitted. `isotonic` fits the best rising steps (Zadrozny & Elkan 2002,
-    doi 10.1145/775047.775151); it needs more images.
+    First the shift by balanced class weights is undone: trained with them, a network speaks as if
+    both classes were equally frequent, so its logits lack the log odds of the classes in its
+    training images (Saerens et al. 2002, doi 10.1162/089976602753284446). `platt` then fits slope
+    and intercept by logistic regression (Platt 1999, Advances in Large Margin Classifiers, 61-74),
+    `isotonic` the best rising steps (Zadrozny & Elkan 2002, doi 10.1145/775047.775151), which need
+    more images. Both are fitted to `smoothed_targets`. A slope that is not positive is not applied.
     """
-    truth, logit = (rows["label"] == "M").to_numpy(), rows["logit"].to_numpy(float)
     if method == "none":
-        return Calibrator(1.0)
-    if not 0 < truth.sum() < len(truth):
-        raise InputError("Calibration needs images of both classes to be fitted on.")
+        return Calibrator()
+    score = (rows["logit"] + rows.get("class_shift", 0.0)).to_numpy(float)
+    targets = smoothed_targets(rows)
     if method == "isotonic":
-        steps = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(logit, truth)
-        return Calibrator(steps=steps)
-    right = np.where(truth, logit, -logit)
+        steps = IsotonicRegression(out_of_bounds="clip").fit(score, targets)
+        return Calibrator(np.nan, np.nan, True, steps)
+    intercept, slope = logistic_fit(score, targets)[0] if np.ptp(score) > 0 else (0.0, 0.0)
+    if slope * score.std() < FLATTEST:
+        return Calibrator(unfitted=NO_SIGNAL)
+    return Calibrator(float(slope), float(intercept), True)
 
-    def loss(log_temperature):
-        return np.logaddexp(0, -right / np.exp(log_temperature)).mean()
 
-    def slope(temperature):  # of the log loss, by 1 / temperature, in which it is convex
-        return (-right * expit(-right / temperature)).mean()
+def smoothed_targets(rows: pd.DataFrame) -> np.ndarray:
+    """What the probabilities of images are fitted to, instead of 1 and 0, shape (n,).
 
-    if slope(HOTTEST) >= 0:
-        return Calibrator(1.0, unfitted=NO_SIGNAL)
-    if slope(COLDEST) <= 0:
-        return Calibrator(1.0, unfitted=NO_MISTAKE)
-    bounds = tuple(np.log([COLDEST, HOTTEST]))
-    best = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-6})
-    return Calibrator(float(np.exp(best.x)))
+    Platt's (N + 1) / (N + 2) for malignant images and 1 / (N + 2) for benign ones, where N are the
+    groups of the class: groups, not images, are what another data set would bring more of. So
+    perfect order has a finite slope, and no isotonic step is 0 or 1.
+    """
+    counts = rows.groupby("label")["group"].nunique()
+    if not {"B", "M"} <= set(counts.index):
+        raise InputError("Calibration needs images of both classes to be fitted on.")
+    benign, malignant = 1 / (counts["B"] + 2), (counts["M"] + 1) / (counts["M"] + 2)
+    return np.where(rows["label"] == "M", malignant, benign)
 
 
 def apply(rows: pd.DataFrame, calibrator: Calibrator) -> pd.DataFrame:
-    """The rows with their calibrated `probability`."""
-    return rows.assign(probability=calibrator.probability(rows["logit"].to_numpy()))
+    """The rows with calibrated `logit` and `probability`."""
+    found = calibrator.logit(rows["logit"], rows.get("class_shift", 0.0))
+    return rows.assign(logit=found, probability=expit(found))
+
+
+def by_fold(rows: pd.DataFrame, made: Callable) -> pd.DataFrame:
+    """`made(rows of a fold, rows of the others)` for each fold, in the order of the rows."""
+    parts = [
+        made(rows[rows["fold"] == fold], rows[rows["fold"] != fold])
+        for fold in sorted(rows["fold"].unique())
+    ]
+    return pd.concat(parts).loc[rows.index]
 
 
 def cross_fitted(rows: pd.DataFrame, method: str) -> pd.DataFrame:
@@ -84,36 +105,25 @@ def cross_fitted(rows: pd.DataFrame, method: str) -> pd.DataFrame:
     A calibrator judged on what it was fitted on looks better than it is. A fold whose others
     hold one class only cannot be calibrated so: `InputError`.
     """
-    parts = [
-        apply(rows[rows["fold"] == fold], fit(rows[rows["fold"] != fold], method))
-        for fold in sorted(rows["fold"].unique())
-    ]
-    return pd.concat(parts).loc[rows.index]
+    return by_fold(rows, lambda here, others: apply(here, fit(others, method)))
 
 
-def is_surely_wrong(rows: pd.DataFrame) -> bool:
-    """Whether a probability of exactly 0 or 1 is wrong, so that the log loss is infinite."""
-    truth, probability = truth_and_probability(rows)
-    return bool(((probability == 0) & truth | (probability == 1) & ~truth).any())
+def log_losses(rows: pd.DataFrame) -> np.ndarray:
+    """The log loss of each row from its `logit`, in nats, shape (n,); finite, however sure."""
+    right = np.where(rows["label"] == "M", rows["logit"], -rows["logit"])
+    return np.logaddexp(0, -right)
 
 
-def reliability(rows: pd.DataFrame, draws: int = 500) -> pd.DataFrame:
+def reliability(rows: pd.DataFrame) -> pd.DataFrame:
     """A row a bin of ten: `said` (mean probability), `true` (share malignant), `images`, bounds.
 
-    `true_low`, `true_high`: 95 % from drawing whole groups; none for a bin of one class, where no
-    draw differs. Empty bins are left out.
+    `true_low`, `true_high`: 95 % by group. Empty bins are left out.
     """
     truth, probability = truth_and_probability(rows)
-    bins = calibration_bins(probability)
-    weights, found = group_weights(rows, draws), []
+    bins, groups = calibration_bins(probability), rows["group"].to_numpy()
+    inflation, found = variance_inflation(rows), []
     for number in np.unique(bins):
         here = bins == number
-
-        def share(drawn, here=here):
-            with np.errstate(invalid="ignore"):
-                return {"true": drawn @ (here & truth) / (drawn @ here)}
-
-        drawn = over_draws(rows, weights, share)["true"]
-        low, high = with_width(percentile_interval(drawn))
-        found.append((probability[here].mean(), truth[here].mean(), low, high, here.sum()))
+        bounds = share_interval(truth[here], groups[here], inflation=inflation)
+        found.append((probability[here].mean(), truth[here].mean(), *bounds, here.sum()))
     return pd.DataFrame(found, columns=["said", "true", "true_low", "true_high", "images"])

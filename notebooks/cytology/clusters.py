@@ -6,8 +6,8 @@ all have shape (n,).
 
 import numpy as np
 import pandas as pd
-from scipy.special import owens_t
-from scipy.stats import norm, rankdata
+from scipy.special import ndtri, owens_t
+from scipy.stats import rankdata
 
 # Of scores from cross-validation the variance is at most twice what independent scores would have:
 # patient i trains the head that judges patient j, and j the head that judges i, so that the luck of
@@ -75,7 +75,7 @@ def parts_of(truth: np.ndarray, fold: np.ndarray | None) -> list[np.ndarray]:
 def group_sums(values: np.ndarray, group: np.ndarray) -> np.ndarray:
     """Sums of values of shape (..., n) by group, shape (..., groups)."""
     codes, groups = pd.factorize(group)
-    flat = np.reshape(values, (-1, len(codes)))
+    flat = np.atleast_2d(values)
     sums = np.stack([np.bincount(codes, row, len(groups)) for row in flat])
     return sums.reshape(*np.shape(values)[:-1], len(groups))
 
@@ -87,23 +87,41 @@ def clustered_covariance(
 
     `components` has shape (models, n), from `placements`, `weights` (n,) from `pair_weights`.
     Obuchowski 1997 (doi 10.2307/2533958), equations for S10, S01 and S11, which counts groups and
-    not images; with one row a group and one fold it is DeLong's. The degrees of freedom are on the
-    safe side: the groups that hold the rarer class, less one. NaN where a class lies in fewer than
-    two groups.
+    not images; with one row a group and one fold it is DeLong's. Where groups differ in size, each
+    class's squares are those of `unbiased_squares`. The degrees of freedom are on the safe side:
+    those of the class with fewer `effective_groups`. NaN where a class lies in fewer than two
+    groups.
     """
-    having = [len(np.unique(group[which & (weights > 0)])) for which in (truth, ~truth)]
-    if min(having) < 2:
-        return np.full((len(components),) * 2, np.nan), np.nan
     auc = components[:, truth] @ weights[truth]
-    deviations = (components - auc[:, None]) * weights
-    positive, negative = (group_sums(deviations * which, group) for which in (truth, ~truth))
-    parts = [
-        each @ each.T * count / (count - 1)
-        for each, count in ((positive, having[0]), (negative, having[1]))
-    ]
-    groups = positive.shape[1]
-    cross = positive @ negative.T * groups / (groups - 1)
-    return sum(parts) + cross + cross.T, min(having) - 1
+    deviations, total, freedom, sums = (components - auc[:, None]) * weights, 0.0, [], []
+    for which in (truth, ~truth):
+        shares = group_sums(weights * which, group)
+        if (shares > 0).sum() < 2:
+            return np.full((len(components),) * 2, np.nan), np.nan
+        sums.append(group_sums(deviations * which, group))
+        total = total + unbiased_squares(sums[-1], shares)
+        freedom.append(effective_groups(shares) - 1)
+    groups = len(shares)
+    cross = sums[0] @ sums[1].T * groups / (groups - 1)
+    return total + cross + cross.T, min(freedom)
+
+
+def unbiased_squares(sums: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    """Sums of squares and products of deviations by group, shape (models, models).
+
+    `sums` has shape (models, groups). A group with a large share of the images draws the mean to
+    itself, so that its deviation is too small: divided by the root of what is left of the share
+    (CR2 of Bell & McCaffrey 2002, Survey Methodology 28:169). For equal groups that is the factor
+    groups / (groups - 1).
+    """
+    known = (shares > 0) & (shares < 1)
+    scaled = sums[:, known] / np.sqrt(1 - shares[known])
+    return scaled @ scaled.T
+
+
+def effective_groups(shares: np.ndarray) -> float:
+    """How many groups of equal size are worth as much: 1 / sum of squared shares (Kish 1965)."""
+    return float(shares.sum() ** 2 / (shares**2).sum())
 
 
 # -------------------------------------------------------------------- likeness
@@ -120,7 +138,7 @@ def likeness(score: np.ndarray, group: np.ndarray) -> float:
     groups, count = len(sizes), len(score)
     if not 1 < groups < count:
         return 1.0
-    values = norm.ppf((rankdata(score) - 0.5) / count)
+    values = ndtri((rankdata(score) - 0.5) / count)
     between = (group_sums(values, group) ** 2 / sizes).sum()
     within = ((values**2).sum() - between) / (count - groups)
     between = (between - values.sum() ** 2 / count) / (groups - 1)
@@ -134,4 +152,4 @@ def both(share, correlation: float):
 
     By Owen's T (1956): `share` - 2 T(h, sqrt((1 - r) / (1 + r))) with h the quantile of `share`.
     """
-    return share - 2 * owens_t(norm.ppf(share), np.sqrt((1 - correlation) / (1 + correlation)))
+    return share - 2 * owens_t(ndtri(share), np.sqrt((1 - correlation) / (1 + correlation)))

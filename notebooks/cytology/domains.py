@@ -4,20 +4,20 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy.special import expit
 
+from cytology.clusters import pair_weights
 from cytology.heads import fitted_head
-from cytology.intervals import (
-    DRAWS,
-    auc_interval,
-    group_weights,
-    over_draws,
-    percentile_interval,
-    with_span,
+from cytology.intervals import auc_interval, with_span
+from cytology.leakage import (
+    assign_folds,
+    components_within_folds,
+    draw_images,
+    features_of_run,
+    gain_interval,
+    mean_auc_interval,
+    out_of_fold_logits,
 )
-from cytology.leakage import assign_folds, draw_images, features_of_run, out_of_fold_logits
-from cytology.metrics import auc_from_ranks, auc_of_draws
-from cytology.robustness import with_interval, without_weights
+from cytology.robustness import by, with_interval, without_weights
 from cytology.settings import NETWORK_TITLE, plural, progress
 from cytology.tables import read_json, read_table
 
@@ -52,16 +52,14 @@ def parts_of(images: pd.DataFrame, column: str, domain: str) -> tuple[np.ndarray
     return judged, ~images["group"].isin(images["group"][judged]).to_numpy()
 
 
-def leave_one_out(
-    values: np.ndarray, images: pd.DataFrame, column: str, seed: int, draws: int = DRAWS
-) -> pd.DataFrame:
+def leave_one_out(values: np.ndarray, images: pd.DataFrame, column: str, seed: int) -> pd.DataFrame:
     """A row a domain: AUC of a head that never saw it, and of heads that saw all domains.
 
     `values` are features of `images`, shape (images, width). Both kinds judge the domain's images,
     and none saw a judged group. Those of `auc_mixed` come from as many random parts of whole groups
-    as there are domains, so that both learn from about as many images; AUC and bounds are means
-    over `REPEATS` ways to draw the parts. `auc_drop` is mixed less left out, with its interval from
-    drawing groups; the other intervals are clustered DeLong.
+    as there are domains, so that both learn from about as many images; it is the mean over
+    `REPEATS` ways to draw the parts, each within its own parts, and its interval is of that mean.
+    `auc_change` is left out less mixed, on the same images (minus: worse).
     """
     there = (images[column] != "").to_numpy()
     values, images = values[there], images[there].reset_index(drop=True)
@@ -69,28 +67,26 @@ def leave_one_out(
     mixed = []
     for repeat in range(REPEATS):
         fold = assign_folds(images, "patients_together", len(domains), seed + repeat)
-        mixed.append(out_of_fold_logits(values, malignant, fold))
+        mixed.append((out_of_fold_logits(values, malignant, fold), fold))
     table = []
     for domain in domains:
         judged, trained_on = parts_of(images, column, domain)
         rows, truth = images.loc[judged, ["group", "label"]], malignant[judged]
         head = fitted_head(values[trained_on], malignant[trained_on])
-        left_out, saw = head.decision_function(values[judged]), [each[judged] for each in mixed]
-
-        def drop(weights, truth=truth, left_out=left_out, saw=saw):
-            with_it = np.mean([auc_of_draws(truth, each, weights) for each in saw], axis=0)
-            return {"drop": with_it - auc_of_draws(truth, left_out, weights)}
-
-        auc = auc_from_ranks(truth, left_out)
-        auc_mixed = np.mean([auc_from_ranks(truth, each) for each in saw])
-        bounds = [auc_interval(rows.assign(probability=expit(each))) for each in [left_out, *saw]]
-        drawn = over_draws(rows, group_weights(rows, draws), drop)["drop"]
+        left_out = head.logits(values[judged])
+        own = components_within_folds(truth, left_out, np.zeros(len(rows)))
+        # Parts without a pair of this domain's images say nothing, and are left out.
+        saw = [[each[judged] for each in pair] for pair in mixed]
+        saw = [pair for pair in saw if not np.isnan(pair_weights(truth, pair[1])).any()]
+        mean = np.mean([components_within_folds(truth, *pair) for pair in saw], axis=0)
         row = {"column": column, "left_out": domain, "images": len(rows)}
         row |= {"groups": rows["group"].nunique(), "trained_on": int(trained_on.sum())}
-        row |= with_interval("auc", auc, bounds[0])
-        row |= with_interval("auc_mixed", auc_mixed, np.mean(bounds[1:], axis=0))
-        row |= with_interval("auc_drop", auc_mixed - auc, percentile_interval(drawn))
-        table.append(row)
+        bounds = auc_interval(rows.assign(logit=left_out))
+        row |= with_interval("auc", own[truth].mean(), bounds)
+        bounds = mean_auc_interval(rows, mean, *zip(*saw, strict=True))
+        row |= with_interval("auc_mixed", mean[truth].mean(), bounds)
+        change, *bounds = gain_interval(rows, mean, own)
+        table.append(row | with_interval("auc_change", change, bounds))
     return pd.DataFrame(table)
 
 
@@ -121,13 +117,12 @@ def in_words(table: pd.DataFrame, unit: str) -> list[str]:
     """What the table of domains allows to say, a sentence a network and domain."""
     sentences = without_weights(table)
     for _, row in table[table["weights"] != "random"].iterrows():
-        drop = with_span(row, "auc_drop")
-        if row["auc_drop_low"] > 0:
-            verdict = f"Not to have seen it costs {drop}"
-        elif row["auc_drop_high"] < 0:
-            verdict = f"Heads that saw it are worse; the drop is {drop}"
+        if row["auc_change_high"] < 0:
+            verdict = f"Not to have seen it costs {by(row, 'auc_change')}"
+        elif row["auc_change_low"] > 0:
+            verdict = f"Heads that saw it are worse by {by(row, 'auc_change')}"
         else:
-            verdict = f"The drop is {drop}, not shown to matter here"
+            verdict = f"The change is {with_span(row, 'auc_change')}, not shown to matter here"
         sentences.append(
             f"{NETWORK_TITLE[row['architecture']]}, {row['column']} {row['left_out']} left out: "
             f"AUC {with_span(row, 'auc')} on its {row['images']} images of {row['groups']} "

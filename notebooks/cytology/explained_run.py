@@ -9,11 +9,14 @@ from cytology.augmentation import fit_to_square
 from cytology.evaluation import OUT_OF_FOLD, networks
 from cytology.explanation import Explained, over_image, over_square, sign_of
 from cytology.explanation_checks import (
+    NETWORK,
+    NOISE,
     by_cell,
     deletion_and_insertion,
     from_curves,
     likeness,
     likeness_to_others,
+    noise_maps,
     nuclei_in_square,
     of_turned_copies,
     on_nuclei,
@@ -63,55 +66,65 @@ def check_network(
     fit: str,
     seed: int,
 ) -> tuple[pd.DataFrame, pd.DataFrame, float]:
-    """All checks of one network: (a row an image and check, curves, miss of completeness).
+    """All checks of one network: (a row an image, check and map, curves, miss of completeness).
 
-    `images` has `image_id, group, label, fold`, and `mask` where nuclei are known. The class that
-    the network calls is explained. The checks that need many passes take the first `few` images.
+    The column `map` says whose: the network's, or noise in its place. `images` has `image_id,
+    group, label, fold`, and `mask` where nuclei are known. The class that the network calls is
+    explained. The checks that need many passes take the first `few` images.
     """
     pixels = decoded.batch(images["image_id"], np.zeros(len(images), int))
-    folds = folds_of(explained, images)
+    folds, rng = folds_of(explained, images), np.random.default_rng(seed)
     toward = called(explained.logits(pixels, folds))
     heat = explained.heat(pixels, toward, folds)
-    values = [shuffled(explained, images, pixels, toward, heat, seed)]
+    maps = {NETWORK: heat, NOISE: noise_maps(heat.shape, rng)}
+    values = [*shuffled(explained, images, pixels, toward, maps, seed)]
     if (images.get("mask", pd.Series("")) != "").all():
         masks = [nuclei_in_square(root / path, decoded.size, fit) for path in images["mask"]]
-        squares = np.stack([over_square(each, decoded.size) for each in heat])
-        values.append(on_nuclei(images, squares, *map(np.stack, zip(*masks, strict=True))))
-    first = images.head(few)
-    pixels, toward, heat = pixels[:few], toward[:few], heat[:few]
+        masks = [np.stack(each) for each in zip(*masks, strict=True)]
+        for name, each in maps.items():
+            squares = np.stack([over_square(one, decoded.size) for one in each])
+            values.append(on_nuclei(images, squares, *masks).assign(map=name))
+    first, pixels, toward = images.head(few), pixels[:few], toward[:few]
+    maps = {name: each[:few] for name, each in maps.items()}
     folds = folds_of(explained, first)
 
     def judge(pictures, of):
         return explained.logits(pictures, None if folds is None else folds[of])
 
-    curves = deletion_and_insertion(judge, pixels, heat, sign_of(toward), STEPS, seed)
-    values.append(from_curves(first, curves))
-    turned = of_turned_copies(
-        lambda pictures: explained.heat(pictures, toward, folds), pixels, heat
-    )
-    values.append(values_of("turned copies", first, turned, likeness_to_others(heat, heat)))
+    curves = deletion_and_insertion(judge, pixels, maps, sign_of(toward), STEPS, seed)
     found, missed = explained.integrated_gradients(pixels, toward, folds, PATH_STEPS)
     cells = by_cell(np.abs(found), heat.shape[1:])  # where it looked, for or against the class
-    second = likeness(cells, heat), likeness_to_others(cells, heat)
-    values.append(values_of("integrated gradients", first, *second))
+    of_copies = {
+        NETWORK: lambda pictures: explained.heat(pictures, toward, folds),
+        NOISE: lambda pictures: noise_maps(maps[NOISE].shape, rng),
+    }
+    for name, each in maps.items():
+        turned = of_turned_copies(of_copies[name], pixels, each)
+        second = likeness(cells, each), likeness_to_others(cells, each)
+        parts = [
+            from_curves(first, curves, name),
+            values_of("turned copies", first, turned, likeness_to_others(each, each)),
+            values_of("integrated gradients", first, *second),
+        ]
+        values += [part.assign(map=name) for part in parts]
     return pd.concat(values, ignore_index=True), curves, float(np.median(missed))
 
 
-def shuffled(explained, images, pixels, toward, heat, seed: int) -> pd.DataFrame:
-    """How alike the heat of networks with shuffled weights is; it should be below one half."""
+def shuffled(explained, images, pixels, toward, maps: dict, seed: int) -> list[pd.DataFrame]:
+    """How alike maps are to heat from shuffled weights; it should be below one half."""
     folds = folds_of(explained, images)
     batches = [pixels[k : k + CALIBRATION_BATCH] for k in range(0, len(pixels), CALIBRATION_BATCH)]
     heads = [
-        likeness(heat, explained.with_shuffled_heads(seed + k).heat(pixels, toward, folds))
-        for k in range(SHUFFLES)
+        explained.with_shuffled_heads(seed + k).heat(pixels, toward, folds) for k in range(SHUFFLES)
     ]
     network = explained.with_shuffled_weights(batches, seed).heat(pixels, toward, folds)
-    return pd.concat(
-        [
-            values_of("shuffled head", images, np.mean(heads, axis=0), 0.5),
-            values_of("shuffled network", images, likeness(heat, network), 0.5),
-        ]
-    )
+    found = []
+    for name, each in maps.items():
+        alike = np.mean([likeness(each, other) for other in heads], axis=0)
+        found.append(values_of("shuffled head", images, alike, 0.5).assign(map=name))
+        alike = likeness(each, network)
+        found.append(values_of("shuffled network", images, alike, 0.5).assign(map=name))
+    return found
 
 
 # --------------------------------------------------------------------- to show

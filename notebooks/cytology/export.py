@@ -163,12 +163,14 @@ def description(run: Path, about: dict) -> dict:
                 "logit": each.threshold_logit,
                 "calibrated_probability": each.threshold,
                 "chosen_on": each.chosen_on,
+                "note": each.threshold_note,
             }
             for rule, each in locked.items()
         },
-        "temperature": locked["half"].temperature,
-        "temperature_note": locked["half"].note,
-        "probability": "1 / (1 + exp(-logit / temperature))",
+        "slope": locked["half"].slope,
+        "intercept": locked["half"].intercept,
+        "calibration_note": locked["half"].note,
+        "calibrated_probability": "1 / (1 + exp(-(intercept + slope * logit)))",
         "preprocessing": {
             "pixels": "raw RGB, 0 to 255; scaling is inside the files",
             "size": size,

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from cytology import architectures, pipeline, training
+from cytology import architectures, heads, pipeline, training
 from cytology.architectures import ARCHITECTURES
 from cytology.backend import enough_memory, keras
 from cytology.checkpoints import Checkpoint
@@ -223,7 +223,7 @@ def fine_tune(
 
 def training_key(*parts) -> str:
     """The name of a training: of `parts`, of the code that it runs, and of Keras' version."""
-    modules = (architectures, training, pipeline, sys.modules[__name__])
+    modules = (architectures, heads, training, pipeline, sys.modules[__name__])
     return digest(*parts, *map(inspect.getsource, modules), keras.version())
 
 

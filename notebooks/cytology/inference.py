@@ -10,19 +10,21 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit
 
+from cytology import decisions
 from cytology.architectures import feature_extractor
 from cytology.augmentation import fit_to_square
 from cytology.backend import enough_memory, keras
 from cytology.datasets import image_root
-from cytology.evaluation import without_probabilities
 from cytology.features import key_of_run
 from cytology.images import UnreadableImage, read_image
 from cytology.intervals import metrics_with_intervals
 from cytology.loading import load_safely
+from cytology.metrics import AT_A_THRESHOLD, OF_PROBABILITIES
 from cytology.neighbours import Reference, nearest, read_reference, reference, write_reference
 from cytology.new_images import Images
 from cytology.pipeline import decode, frozen_features
 from cytology.predictions import by_group, fingerprint
+from cytology.recalibration import recalibration
 from cytology.settings import InputError, file_hash, progress
 from cytology.splitting import read_split
 from cytology.tables import read_json, read_table, require
@@ -114,60 +116,74 @@ def predict_files(
 
 @dataclass(frozen=True)
 class Decision:
-    """What was chosen before test was looked at, by `rule`; both apply to the network's logit.
+    """What was chosen before test was looked at, by `rule`; all apply to the network's logit.
 
-    `note` says why no temperature could be fitted; it is then 1.
+    `note` says why no slope could be fitted; it is then 1, and the intercept 0. `threshold_note`
+    says what the threshold cannot promise.
     """
 
     rule: str
     chosen_on: str
     threshold_logit: float
-    temperature: float
+    slope: float
+    intercept: float
     note: str = ""
+    threshold_note: str = ""
 
     @property
     def threshold(self) -> float:
         """The calibrated probability from which on an image is called malignant."""
-        return float(expit(self.threshold_logit / self.temperature))
+        return float(expit(self.calibrated(self.threshold_logit)))
+
+    def calibrated(self, logit):
+        """The calibrated logit of a logit, or of many."""
+        return self.intercept + self.slope * logit
+
+    def margin(self, logit):
+        """How far logits lie from the threshold, in calibrated logits."""
+        return self.slope * abs(logit - self.threshold_logit)
 
     def in_words(self) -> str:
         """The decision in a sentence."""
         kind = "an uncalibrated" if self.note else "a calibrated"
         return (
             f"rule {self.rule}, chosen on {self.chosen_on} predictions: malignant from {kind} "
-            f"probability of {self.threshold:.3f} on; temperature {self.temperature:.2f}"
-            + (f": {self.note}" if self.note else "")
+            f"probability of {self.threshold:.3f} on; calibrated logit: {self.intercept:.2f} + "
+            f"{self.slope:.2f} x logit"
+            + (f" ({self.note})" if self.note else "")
+            + (f"; {self.threshold_note}" if self.threshold_note else "")
         )
 
 
 def locked_decision(run: Path, architecture: str, rule: str) -> Decision:
-    """The threshold and temperature that notebook 07 chose for a network."""
+    """The threshold and calibration that notebook 07 chose for a network."""
     thresholds = read_table(run, "tables/thresholds.csv")
     row = thresholds[(thresholds["model"] == architecture) & (thresholds["rule"] == rule)]
     calibrations = read_table(run, "tables/calibration.csv")
-    cooled = calibrations[
-        (calibrations["model"] == architecture) & (calibrations["method"] == "temperature")
+    fitted = calibrations[
+        (calibrations["model"] == architecture) & (calibrations["method"] == "platt")
     ]
-    if row.empty or cooled.empty:
+    if row.empty or fitted.empty:
         raise InputError(
             f"tables/thresholds.csv and tables/calibration.csv know no {architecture}: run "
             "notebook 07 again."
         )
-    row, cooled = row.iloc[0], cooled.iloc[0]
+    row, fitted = row.iloc[0], fitted.iloc[0]
     if row["predictions"] != fingerprint(run, architecture):
         raise InputError(
             f"{architecture} was trained again after its threshold was chosen: run notebook 07."
         )
-    locked = row["chosen_on"], row["threshold_logit"], cooled["temperature"]
-    return Decision(rule, *locked, cooled.get("note", ""))
+    locked = row["chosen_on"], row["threshold_logit"], fitted["slope"], fitted["intercept"]
+    return Decision(rule, *locked, fitted["note"], row["note"])
 
 
 def decide(table: pd.DataFrame, decision: Decision) -> pd.DataFrame:
-    """The table of `predict_files` with calibrated `probability` and `predicted` class."""
+    """The table of `predict_files` with raw and calibrated probability and `predicted` class."""
     logit = table["logit"].astype(float)
     called = np.where(logit >= decision.threshold_logit, "M", "B")
     return table.assign(
-        probability=expit(logit / decision.temperature),
+        probability=expit(logit),
+        calibrated_probability=expit(decision.calibrated(logit)),
         predicted=np.where(logit.isna(), "", called),
     )
 
@@ -199,7 +215,7 @@ def refer(
     than `least_margin`, in calibrated logits (`locked.least_margin`); `every`: because the run
     knows no class for images like these.
     """
-    margin = (table["logit"] - decision.threshold_logit).abs() / decision.temperature
+    margin = decision.margin(table["logit"].astype(float))
     reasons = [
         ("no prediction", table["logit"].isna()),
         ("of neither class", pd.Series(every, index=table.index)),
@@ -239,23 +255,27 @@ class Predictor:
 def judge(
     table: pd.DataFrame, decision: Decision, unit: str, rule: str = "mean_logit"
 ) -> pd.DataFrame:
-    """Every metric with intervals at the locked threshold and temperature: train here, test there.
+    """Every metric with intervals at the locked threshold and calibration: train here, test there.
 
-    A row at image level and, where each group has one class, one at the level of `unit`, by `rule`
+    A row at image level and, where groups are known, one at the level of `unit`, by `rule`
     (`predictions.by_group`). `table` has `label` and `group`; an image without a group counts as
     one of its own.
     """
     rows = table[(table["label"] != "") & (table["reason"] == "")]
     alone = "image " + rows["image_id"]
+    logit = decision.calibrated(rows["logit"].astype(float))
     rows = rows.assign(
-        group=rows["group"].where(rows["group"] != "", alone),
-        logit=rows["logit"].astype(float) / decision.temperature,
+        group=rows["group"].where(rows["group"] != "", alone), logit=logit, probability=expit(logit)
     )
     found = [{"level": "image"} | metrics_with_intervals(rows, decision.threshold)]
-    grouped = by_group(rows, rule, decision.threshold) if unit else None
-    if grouped is not None:
-        voted = rule == "vote"
+    # Of probabilities that are all 1 the logit still knows which reach the threshold.
+    called = decisions.counted_from(rows, decision.calibrated(decision.threshold_logit))
+    found[0] |= metrics_with_intervals(called, names=AT_A_THRESHOLD) | recalibration(rows)
+    if unit:
+        voted, grouped = rule == "vote", by_group(rows, rule, decision.threshold)
         at_unit = metrics_with_intervals(grouped, 0.5 if voted else decision.threshold)
-        found.append({"level": unit} | (without_probabilities(at_unit) if voted else at_unit))
-    about = {"rule": decision.rule, "threshold": decision.threshold}
-    return pd.DataFrame(found).assign(**about, temperature=decision.temperature)
+        at_unit |= dict.fromkeys(OF_PROBABILITIES, np.nan) if voted else {}
+        found.append({"level": unit} | at_unit)
+    about = {"rule": decision.rule, "calibrated_threshold": decision.threshold}
+    about |= {"slope": decision.slope, "intercept": decision.intercept}
+    return pd.DataFrame(found).assign(**about, malignant_share=(rows["label"] == "M").mean())

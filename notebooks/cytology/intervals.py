@@ -13,17 +13,19 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 from scipy.optimize import brentq
-from scipy.stats import t
+from scipy.special import stdtrit
 
 from cytology.clusters import (
     both,
     clustered_covariance,
+    effective_groups,
     folds_of,
     group_sums,
     likeness,
     pair_weights,
     parts_of,
     placements,
+    unbiased_squares,
     variance_inflation,
 )
 from cytology.metrics import (
@@ -42,6 +44,7 @@ DRAWS = 500  # of a band
 FEWEST_GROUPS = 5  # of each class, for a bootstrap
 AT_ONCE = 20_000_000  # weights in memory at once: 160 MB, and some copies of them
 EDGE = 1e-9  # as near to 0 and 1 as a true value is tried
+ROUNDING = 1e-12  # the share of an estimate below which its standard error is rounding
 
 NOTHING = (np.nan, np.nan)
 TOO_FEW = "groups too few or too alike"
@@ -50,7 +53,7 @@ NO_INTERVAL = f"no interval: {TOO_FEW}"
 
 def quantile(freedom: float) -> float:
     """How many standard errors a 95 % interval reaches to each side (Student's t)."""
-    return float(t.ppf((1 + LEVEL) / 2, freedom))
+    return float(stdtrit(freedom, (1 + LEVEL) / 2))
 
 
 # ----------------------------------------------------------- by inverting a test
@@ -136,24 +139,25 @@ def share_interval(
 
     `hits` are those whose `score` lies beyond a threshold: two of one group are hit together with
     the chance `both`, which their scores' `likeness` says far better than the hits themselves when
-    nearly all or nearly none are hit. Without scores the likeness is that of the hits. The variance
-    is the larger of that and the observed one (of a ratio, by groups); with one image a group this
-    is Wilson's interval (1927), with a t quantile. (NaN, NaN) for fewer than two groups.
+    nearly all or nearly none are hit. Without scores a group's images count as one: the likeness
+    of hits alone would jump where a first one is missed. The variance is the larger of that and the
+    observed one (of a ratio, by groups); with one image a group and the former this is Wilson's
+    interval (1927), with a t quantile. (NaN, NaN) for fewer than two groups.
     """
     hits = np.asarray(hits, float)
-    sizes = group_sums(np.ones(len(hits)), group)
-    groups, count = len(sizes), len(hits)
-    if groups < 2:
+    sizes, count = group_sums(np.ones(len(hits)), group), len(hits)
+    if len(sizes) < 2:
         return NOTHING
     found, crowd = hits.mean(), (sizes**2).sum() / count - 1
-    observed = (group_sums(hits - found, group) ** 2).sum() / count**2 * groups / (groups - 1)
-    alike = likeness(hits if score is None else score, group)
+    deviations = group_sums(hits - found, group)[None] / count
+    observed = unbiased_squares(deviations, sizes / count)[0, 0]
+    alike = 1.0 if score is None else likeness(score, group)
 
     def variance(share):
         together = both(share, alike) - share**2
         return inflation * max((share * (1 - share) + crowd * together) / count, observed)
 
-    return score_interval(found, variance, groups - 1)
+    return score_interval(found, variance, len(sizes) - 1)
 
 
 def of_two_shares(metric: Callable, malignant: float, found: list, bounds: list) -> tuple:
@@ -183,18 +187,42 @@ def auc_gain(
 ) -> tuple[float, float, float]:
     """How much higher the AUC of the scores `after` is than that of `before`, and its interval.
 
-    Both have shape (n,), or (repetitions, n), whose AUCs are averaged. Within folds, by clustered
-    DeLong with a t quantile; NaN for the bounds where it does not exist.
+    Both have shape (n,), or (repetitions, n), whose AUCs are averaged. NaN for the bounds where a
+    class lies in fewer than two groups, or the scores do not differ.
+    """
+    gain, error, freedom = gain_error(rows, before, after)
+    return gain, *around(gain, error**2, freedom)
+
+
+def gain_error(rows: pd.DataFrame, before, after) -> tuple[float, float, float]:
+    """A difference of AUCs on the same images, its standard error and degrees of freedom.
+
+    The error is that of a score test: both AUCs have the variance that they would have if they were
+    equal (`binormal_variance` at their mean), and the correlation that is observed (`clustered_
+    covariance`). The observed variances themselves miss, near an AUC of 1, what no image shows.
     """
     truth, group, fold = (rows["label"] == "M").to_numpy(), rows["group"].to_numpy(), folds_of(rows)
-    contrast = sum(
-        sign * np.mean([placements(truth, score, fold) for score in np.atleast_2d(scored)], axis=0)
-        for sign, scored in ((-1, before), (1, after))
+    weights, sides = pair_weights(truth, fold), [np.atleast_2d(side) for side in (before, after)]
+    components = np.stack(
+        [np.mean([placements(truth, score, fold) for score in side], axis=0) for side in sides]
     )
-    weights = pair_weights(truth, fold)
-    covariance, freedom = clustered_covariance(truth, contrast[None], group, weights)
-    gain = float(contrast[truth] @ weights[truth])
-    return gain, *around(gain, covariance[0, 0] * variance_inflation(rows), freedom)
+    aucs = components @ weights / 2  # either class gives all of it
+    gain = float(aucs[1] - aucs[0])
+    covariance, freedom = clustered_covariance(truth, components, group, weights)
+    if (components[0] == components[1]).all() or np.isnan(freedom):
+        return gain, 0.0 * freedom, freedom
+    edge = 1 / (2 * len(np.unique(group)))  # nearer to 0 and 1 so few groups cannot know it
+    equal = float(np.clip(aucs.mean(), edge, 1 - edge))
+    errors = np.sqrt(
+        [
+            np.mean([binormal_variance(truth, score, group, fold)(equal) for score in side])
+            for side in sides
+        ]
+    )
+    product = covariance[0, 0] * covariance[1, 1]
+    correlation = covariance[0, 1] / np.sqrt(product) if product > 0 else 0.0
+    variance = (errors**2).sum() - 2 * correlation * errors.prod()
+    return gain, float(np.sqrt(max(variance, 0.0) * variance_inflation(rows))), freedom
 
 
 def mean_interval(
@@ -202,23 +230,23 @@ def mean_interval(
 ) -> tuple[float, float]:
     """Interval of the mean of a number an image, shape (n,): Student's t over whole groups.
 
-    The degrees of freedom are those of as many groups of equal size as the sizes are worth,
-    n**2 / sum of squares, less one. (NaN, NaN) where groups are too few or all alike.
+    (NaN, NaN) where groups are too few or all alike.
     """
-    values, sizes = np.asarray(values, float), group_sums(np.ones(len(values)), group)
-    groups, count = len(sizes), len(values)
-    if groups < 2:
+    values = np.asarray(values, float)
+    shares = group_sums(np.full(len(values), 1 / len(values)), group)
+    if len(shares) < 2:
         return NOTHING
-    mean = values.mean()
-    variance = (group_sums(values - mean, group) ** 2).sum() / count**2 * groups / (groups - 1)
-    return around(mean, inflation * variance, count**2 / (sizes**2).sum() - 1)
+    sums = group_sums(values - values.mean(), group)[None] / len(values)
+    variance = unbiased_squares(sums, shares)[0, 0]
+    return around(values.mean(), inflation * variance, effective_groups(shares) - 1)
 
 
 def around(found: float, variance: float, freedom: float) -> tuple[float, float]:
     """A t interval; none without a variance, since no spread is no certainty."""
-    if not (variance > 0 and freedom > 0):
+    error = float(np.sqrt(variance))
+    if not (error > ROUNDING * abs(found) and freedom > 0):
         return NOTHING
-    half = quantile(freedom) * float(np.sqrt(variance))
+    half = quantile(freedom) * error
     return float(found - half), float(found + half)
 
 

@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
+from cytology.intervals import LEVEL, span
 from cytology.readable import groups_in_words
 from cytology.settings import NETWORK_TITLE, file_hash
 from cytology.shifts import SHIFTS
+from cytology.significance import holm
 from cytology.summary import baseline_in_words, worth_in_words
 from cytology.tables import json_if_there, table_if_there
 
@@ -43,37 +45,47 @@ def no_better_than_size_and_colour(run: Path) -> list[str]:
 
 
 def missed(run: Path) -> list[str]:
-    """Thresholds that do not reach on test the sensitivity that they were chosen for."""
+    """Thresholds that promise no sensitivity, or are shown on test to miss theirs."""
     rows = table_if_there(run, "tables/thresholds.csv", rule="sensitivity", judged_on="test")
-    return [
-        f"{NETWORK_TITLE[row.model]}: the threshold that was to find "
-        f"{row.wanted_sensitivity:.0%} of the malignant test images found {row.recall:.0%}."
-        for row in rows.itertuples()
-        if row.recall < row.wanted_sensitivity
-    ]
+    said = []
+    for row in rows.itertuples():
+        if "cannot be promised" in row.note:
+            said.append(f"{NETWORK_TITLE[row.model]}: {row.note}.")
+        if row.recall_high < row.wanted_sensitivity:
+            said.append(
+                f"{NETWORK_TITLE[row.model]}: the threshold that was to find "
+                f"{row.wanted_sensitivity:.0%} of the malignant images found {row.recall:.0%} on "
+                f"test ({span(row._asdict(), 'recall')})."
+            )
+    return said
 
 
 def uncalibrated(run: Path) -> list[str]:
-    """Networks for which no temperature could be fitted."""
-    rows = table_if_there(run, "tables/calibration.csv", method="temperature", judged_on="test")
+    """Networks for which no slope could be fitted."""
+    rows = table_if_there(run, "tables/calibration.csv", method="platt", judged_on="test")
     return [
-        f"{NETWORK_TITLE[row.model]}'s probabilities are not calibrated, since {row.note}."
+        f"{NETWORK_TITLE[row.model]}'s probabilities are not calibrated: {row.note}."
         for row in rows.itertuples()
-        if getattr(row, "note", "")  # runs of earlier versions have none
+        if row.note
     ]
 
 
 def shaken(run: Path) -> list[str]:
-    """Shifts under which a network loses AUC, at any strength, beyond what its interval allows."""
+    """Shifts under which a network loses AUC, and at which strengths that is shown.
+
+    At any strength, so Holm's correction is over all shifts and strengths of the network.
+    """
     rows = table_if_there(run, "tables/robustness.csv")
-    if rows.empty:
+    if rows.empty or "auc_change_p" not in rows:  # runs of earlier versions have none
         return []
-    rows = rows[(rows["auc_drop_low"] > 0) & rows["shift"].isin(SHIFTS)]
+    rows = rows[rows["shift"].isin(SHIFTS)]
+    corrected = rows.groupby("architecture")["auc_change_p"].transform(holm)
+    rows = rows[(corrected < 1 - LEVEL) & (rows["auc_change_high"] < 0)]
     return [
         f"{NETWORK_TITLE[name]} separates the classes less well under: "
         + "; ".join(
-            f"{shift} from strength {part['strength'].min()} on (AUC falls by up to "
-            f"{part['auc_drop'].max():.3f})"
+            f"{shift} at {strengths_in_words(part['strength'])} (AUC falls by up to "
+            f"{-part['auc_change'].min():.3f})"
             for shift, part in found.groupby("shift", sort=False)
         )
         + "."
@@ -81,16 +93,29 @@ def shaken(run: Path) -> list[str]:
     ]
 
 
+def strengths_in_words(strengths) -> str:
+    """`strength 2`, `strengths 2 and 3`, `strengths 2, 3 and 5`."""
+    *others, last = (str(strength) for strength in sorted(strengths))
+    return f"strengths {', '.join(others)} and {last}" if others else f"strength {last}"
+
+
 def unexplained(run: Path) -> list[str]:
-    """Checks that the heatmaps of a network did not pass."""
+    """Checks in which the heatmaps of a network are not shown to be better than chance."""
     rows = table_if_there(run, "tables/explanation_checks.csv")
     if rows.empty:
         return []
-    return [
-        f"{NETWORK_TITLE[name]}: its heatmaps fail "
-        f"{'; '.join(dict.fromkeys(found['check'].astype(str)))}. Do not explain it by them."
-        for name, found in rows[rows["passed"] == "no"].groupby("architecture", sort=False)
-    ]
+    said = []
+    for name, found in rows.groupby("architecture", sort=False):
+        checks = {
+            word: "; ".join(dict.fromkeys(found.loc[found["passed"] == word, "check"].astype(str)))
+            for word in ("no", "not shown")
+        }
+        clauses = [f"are worse than chance in {checks['no']}"] if checks["no"] else []
+        if checks["not shown"]:
+            clauses.append(f"are not shown to be better than chance in {checks['not shown']}")
+        if clauses:
+            said.append(f"{NETWORK_TITLE[name]}: its heatmaps {' and '.join(clauses)}.")
+    return said
 
 
 def badly_exported(run: Path, names: list[str]) -> list[str]:

@@ -1,8 +1,11 @@
 """The leakage audit: what the very same features and head score under three ways to split.
 
-The head is scikit-learn's logistic regression on standardized frozen features, so that nothing
-differs between two numbers but who sat on the other side of the split. Labels that were shuffled
-hold nothing to be learned: what a split scores on them is what it lets the head recognize.
+The head is `heads.fitted_head`, so that nothing differs between two numbers but who sat on the
+other side of the split. Labels that were shuffled hold nothing to be learned: what a split scores
+on them is what it lets the head recognize (Ojala & Garriga 2010, JMLR 11:1833). Shuffled image by
+image they show copies that cross. Shuffled group by group, as whole blocks (Winkler et al. 2015,
+doi 10.1016/j.neuroimage.2015.05.092), they show patients that cross as well. Every AUC is that of
+pairs of the same fold.
 """
 
 from dataclasses import dataclass
@@ -11,36 +14,53 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
+from scipy.stats import t
 from sklearn.model_selection import StratifiedKFold
 from threadpoolctl import threadpool_limits
 
 from cytology.augmentation import pictures_of
+from cytology.clusters import CROSS_VALIDATED, clustered_covariance, pair_weights, placements
 from cytology.features import Features, features_in_cache, key_of_run
-from cytology.heads import fitted_head
-from cytology.intervals import group_weights, over_draws, percentile_interval, span
-from cytology.metrics import auc_from_ranks, auc_of_draws
+from cytology.heads import STRENGTHS, fitted_head
+from cytology.intervals import (
+    LEVEL,
+    NOTHING,
+    around,
+    binormal_variance,
+    score_interval,
+    span,
+    with_span,
+)
+from cytology.metrics import auc_within_folds
 from cytology.settings import NETWORK_TITLE, InputError, cores, plural, progress
 from cytology.splitting import group_folds
 
 # The column whose values are kept on one side.
 PROTOCOLS = {"images_random": None, "copies_together": "family", "patients_together": "group"}
-LABELS = ("true", "shuffled")
+# What is shuffled from unit to unit: the labels of images, or the labels of whole groups.
+SHUFFLED = {"shuffled": "family", "shuffled by group": "group"}
+LABELS = ("true", *SHUFFLED)
 HONEST = "patients_together"
-FEWEST_SHUFFLES = 10  # for a verdict: of five all lie above 0.5 by chance once in 32 times
+FEWEST_SHUFFLES = 10  # for a verdict; fewer miss a leak of some points more often than not
+# What depends on the strength of the head, and so is shown for all of the grid.
+OF_STRENGTH = (("images_random", "shuffled"), (HONEST, "true"))
 
 
 @dataclass(frozen=True)
 class Audit:
     """What was found for one network.
 
-    `scores` has `protocol, labels, seed, auc, accuracy`. `logits[protocol, seed]` are the pooled
+    `scores` has `protocol, labels, seed, auc, accuracy`. `logits[protocol, seed]` are the
     out-of-fold logits of `pictures` (`image_id, orientation, label, group, family`) for the true
-    labels, shape (pictures,).
+    labels, shape (pictures,), and `folds[protocol, seed]` their folds. `strengths` has `protocol,
+    labels, strength, auc`: what weaker and stronger heads reach with the first seed.
     """
 
     scores: pd.DataFrame
     pictures: pd.DataFrame
     logits: dict[tuple[str, int], np.ndarray]
+    folds: dict[tuple[str, int], np.ndarray]
+    strengths: pd.DataFrame
 
 
 def draw_images(
@@ -65,7 +85,7 @@ def draw_images(
 def audit(
     features: Features, images: pd.DataFrame, orientations: int, folds: int, seeds: int
 ) -> Audit:
-    """Score the three protocols on true and on shuffled labels, once a seed.
+    """Score the three protocols on true and on both kinds of shuffled labels, once a seed.
 
     `images` are rows of the manifest. Every protocol judges the same pictures, all orientations
     of all images, each by a head that was trained on the other folds.
@@ -74,38 +94,70 @@ def audit(
     pictures = pictures_of(images[columns], orientations).reset_index(drop=True)
     values = features.of(pictures)
     work = [
-        (s, labels, protocol) for s in range(seeds) for labels in LABELS for protocol in PROTOCOLS
+        (protocol, labels, s, {})
+        for s in range(seeds)
+        for labels in LABELS
+        for protocol in PROTOCOLS
     ]
+    grid = [(*which, 0, {"strength": strength}) for which in OF_STRENGTH for strength in STRENGTHS]
 
-    def score(seed, labels, protocol):
-        shown = pictures if labels == "true" else shuffle_labels(pictures, seed)
+    def score(protocol, labels, seed, strength):
+        shown = shuffle_labels(pictures, seed, SHUFFLED[labels]) if labels in SHUFFLED else pictures
         malignant = (shown["label"] == "M").to_numpy()
-        return malignant, out_of_fold_logits(
-            values, malignant, assign_folds(shown, protocol, folds, seed)
-        )
+        fold = assign_folds(shown, protocol, folds, seed)
+        found = out_of_fold_logits(values, malignant, fold, **strength)
+        about = {"protocol": protocol, "labels": labels, "seed": seed, **strength}
+        about["auc"] = auc_within_folds(shown.assign(fold=fold, logit=found))
+        about["accuracy"] = float(((found >= 0) == malignant).mean())
+        return about, fold, found
 
-    scores, logits = [], {}
     # One thread for each solver here, since each that sets and resets it would disturb the others.
     with threadpool_limits(1):
-        jobs = (delayed(score)(*item) for item in work)
+        jobs = (delayed(score)(*item) for item in work + grid)
         results = Parallel(cores(), prefer="threads", return_as="generator")(jobs)
-        results = progress(results, "audit", len(work), "split")
-        for (seed, labels, protocol), (malignant, found) in zip(work, results, strict=True):
-            if labels == "true":
-                logits[protocol, seed] = found
-            about = {"protocol": protocol, "labels": labels, "seed": seed}
-            about["auc"] = auc_from_ranks(malignant, found)
-            about["accuracy"] = float(((found >= 0) == malignant).mean())
-            scores.append(about)
-    return Audit(pd.DataFrame(scores), pictures, logits)
+        results = list(progress(results, "audit", len(work + grid), "split"))
+    told, of_strength = (
+        [about for about, *_ in part] for part in (results[: len(work)], results[len(work) :])
+    )
+    true = [each for each in results[: len(work)] if each[0]["labels"] == "true"]
+    keyed = {(about["protocol"], about["seed"]): rest for about, *rest in true}
+    return Audit(
+        pd.DataFrame(told),
+        pictures,
+        {key: found for key, (_, found) in keyed.items()},
+        {key: fold for key, (fold, _) in keyed.items()},
+        pd.DataFrame(of_strength)[["protocol", "labels", "strength", "auc"]],
+    )
 
 
-def shuffle_labels(pictures: pd.DataFrame, seed: int) -> pd.DataFrame:
-    """Pictures with their labels shuffled image by image; all copies of an image keep one label."""
-    of_family = pictures.groupby("family", sort=True)["label"].first()
-    shuffled = np.random.default_rng(seed).permutation(of_family.to_numpy())
-    drawn = pictures["family"].map(pd.Series(shuffled, index=of_family.index))
-    return pictures.assign(label=drawn)
+def shuffle_labels(pictures: pd.DataFrame, seed: int, by: str = "family") -> pd.DataFrame:
+    """Pictures with their labels shuffled; all copies of an image keep one label.
+
+    By `family`, image by image. By `group` the share of malignant images goes from group to group:
+    where each group has one label, groups exchange their labels; where groups hold both, as many
+    images as fit the new share, drawn by chance within the group, are malignant. To exchange
+    labels among groups of like size only, as a permutation of blocks would, leaves them as they
+    are where size goes with the label, and then the truth is learned.
+    """
+    rng = np.random.default_rng(seed)
+    images = pictures.groupby("family", sort=True)[["label", "group"]].first()
+    if by == "family":
+        drawn = rng.permutation(images["label"].to_numpy())
+    else:
+        share = (images["label"] == "M").groupby(images["group"]).mean()
+        share[:] = rng.permutation(share.to_numpy())
+        drawn = (
+            images["group"]
+            .groupby(images["group"])
+            .transform(lambda members: label_some(share[members.name], len(members), rng))
+        )
+    return pictures.assign(label=pictures["family"].map(pd.Series(drawn, index=images.index)))
+
+
+def label_some(share: float, count: int, rng: np.random.Generator) -> np.ndarray:
+    """`count` labels of which `share` are M, on average over chance, in random order."""
+    malignant = int(share * count + rng.random())
+    return np.where(rng.permutation(count) < malignant, "M", "B")
 
 
 def assign_folds(pictures: pd.DataFrame, protocol: str, folds: int, seed: int) -> np.ndarray:
@@ -129,78 +181,163 @@ def assign_folds(pictures: pd.DataFrame, protocol: str, folds: int, seed: int) -
     return fold
 
 
-def out_of_fold_logits(values: np.ndarray, malignant: np.ndarray, fold: np.ndarray) -> np.ndarray:
-    """Logits of each picture by a head trained on the other folds, shape (pictures,)."""
+def out_of_fold_logits(
+    values: np.ndarray, malignant: np.ndarray, fold: np.ndarray, **strength: float
+) -> np.ndarray:
+    """Logits of each picture by a head trained on the other folds, shape (pictures,).
+
+    `strength` is that of `fitted_head`, which has a default.
+    """
     logits = np.empty(len(values))
     for number in np.unique(fold):
         held_out = fold == number
-        head = fitted_head(values[~held_out], malignant[~held_out])
-        logits[held_out] = head.decision_function(values[held_out])
+        head = fitted_head(values[~held_out], malignant[~held_out], **strength)
+        logits[held_out] = head.logits(values[held_out])
     return logits
 
 
 # -------------------------------------------------------------------- summary
 
 
-def summarize(found: Audit, draws: int = 500, seed: int = 0) -> pd.DataFrame:
+def summarize(found: Audit) -> pd.DataFrame:
     """A row a protocol and kind of labels: mean AUC and accuracy over seeds, with intervals.
 
-    `auc_low`, `auc_high`: for true labels 95 % from drawing whole groups (the cluster bootstrap of
-    `intervals.group_weights`) of the mean over seeds; for shuffled labels the 2.5 and 97.5 %
-    quantiles over the shuffles. `inflation` is the mean AUC less that of patients kept together,
-    in points of 0.01, and its interval comes from the same draws of groups.
+    `auc_low`, `auc_high`: for true labels 95 % by groups (`mean_auc_interval`), for shuffled ones
+    the t interval of the mean over the shuffles (`mean_of_shuffles`), whose labels are drawn by
+    chance, so that it counts shuffles and no groups. `inflation` is the mean AUC of true labels
+    less that of groups kept together, in points of 0.01, on the same groups. `auc_lowest` and
+    `auc_highest`: what weaker and stronger heads reach, where that is asked (`OF_STRENGTH`).
     """
-    rows = found.scores.groupby(["protocol", "labels"])[["auc", "accuracy"]].mean()
-    shuffled = found.scores[found.scores["labels"] == "shuffled"].groupby("protocol")["auc"]
-    drawn = bootstrap_mean_auc(found, draws, seed)
-    for protocol in PROTOCOLS:
-        low, high = shuffled.get_group(protocol).quantile([0.025, 0.975])
-        rows.loc[(protocol, "shuffled"), ["auc_low", "auc_high"]] = low, high
-        low, high = percentile_interval(drawn[protocol])
-        rows.loc[(protocol, "true"), ["auc_low", "auc_high"]] = low, high
-        gain = 100 * (rows.loc[(protocol, "true"), "auc"] - rows.loc[(HONEST, "true"), "auc"])
-        low, high = percentile_interval(100 * (drawn[protocol] - drawn[HONEST]))
-        names = ["inflation", "inflation_low", "inflation_high"]
-        rows.loc[(protocol, "true"), names] = gain, low, high
-    order = pd.MultiIndex.from_product([PROTOCOLS, LABELS], names=["protocol", "labels"])
+    kinds = ["protocol", "labels"]
+    rows = found.scores.groupby(kinds)[["auc", "accuracy"]].mean()
+    for key, scores in found.scores.groupby(kinds):
+        if key[1] in SHUFFLED:
+            rows.loc[key, ["auc_low", "auc_high"]] = mean_of_shuffles(scores["auc"])
+    components = {protocol: mean_components(found, protocol) for protocol in PROTOCOLS}
+    for protocol, own in components.items():
+        row = protocol, "true"
+        keys = [key for key in found.logits if key[0] == protocol]
+        each = [[part[key] for key in keys] for part in (found.logits, found.folds)]
+        rows.loc[row, ["auc_low", "auc_high"]] = mean_auc_interval(found.pictures, own, *each)
+        gain = gain_interval(found.pictures, components[HONEST], own)
+        rows.loc[row, ["inflation", "inflation_low", "inflation_high"]] = 100 * np.array(gain)
+    of_strength = found.strengths.groupby(kinds)["auc"]
+    rows["auc_lowest"], rows["auc_highest"] = of_strength.min(), of_strength.max()
+    order = pd.MultiIndex.from_product([PROTOCOLS, LABELS], names=kinds)
     return rows.reindex(order).reset_index()
 
 
-def bootstrap_mean_auc(found: Audit, draws: int, seed: int) -> dict[str, np.ndarray]:
-    """Mean AUC over seeds in each draw of whole groups, by protocol; NaN where a class is missing.
+def mean_components(found: Audit, protocol: str) -> np.ndarray:
+    """Clustered-DeLong components of the mean over seeds, each within its own folds: (pictures,).
 
-    The same groups are drawn for every protocol, so that differences can be taken draw by draw.
+    Their mean over either class is the mean AUC.
     """
     truth = (found.pictures["label"] == "M").to_numpy()
-
-    def mean_aucs(weights):
-        return {
-            protocol: np.mean(
-                [
-                    auc_of_draws(truth, logits, weights)
-                    for (name, _), logits in found.logits.items()
-                    if name == protocol
-                ],
-                axis=0,
-            )
-            for protocol in PROTOCOLS
-        }
-
-    drawn = over_draws(found.pictures, group_weights(found.pictures, draws, seed), mean_aucs)
-    return drawn
+    each = [
+        components_within_folds(truth, logits, found.folds[key])
+        for key, logits in found.logits.items()
+        if key[0] == protocol
+    ]
+    return np.mean(each, axis=0)
 
 
-def verdict(scores: pd.DataFrame) -> str:
-    """Whether shuffled labels are no better than chance with whole groups kept together, in words.
+def components_within_folds(truth: np.ndarray, score: np.ndarray, fold: np.ndarray) -> np.ndarray:
+    """Components of the AUC within folds that can be averaged over scores with other folds: (n,).
 
-    They are not above chance if the 2.5 % quantile of AUC over the shuffles is at most 0.5.
+    Their mean over either class is that AUC; a row counts as often as its fold has rows of the
+    other class. In a fold of one class there are no pairs, and its rows have the AUC itself.
     """
-    rows = scores[(scores["protocol"] == HONEST) & (scores["labels"] == "shuffled")]
-    quantile = rows["auc"].quantile(0.025)
-    if len(rows) < FEWEST_SHUFFLES:
-        return f"{len(rows)} shuffles are too few to tell; set audit_seeds to {FEWEST_SHUFFLES}"
-    words = "passed" if quantile <= 0.5 else "NOT PASSED: something leaks"
-    return f"2.5 % quantile of {len(rows)} shuffles {quantile:.3f}: {words}"
+    weights, placed = pair_weights(truth, fold), placements(truth, score, fold)
+    auc, count = weights[truth] @ placed[truth], np.where(truth, truth.sum(), (~truth).sum())
+    return auc + weights * count * (placed - auc)
+
+
+def covariance_of(rows: pd.DataFrame, components: np.ndarray) -> tuple[np.ndarray, float]:
+    """Covariance of averaged components, shape (scores, n), and its degrees of freedom."""
+    truth = (rows["label"] == "M").to_numpy()
+    weights = 1 / np.where(truth, truth.sum(), (~truth).sum())
+    found = clustered_covariance(truth, components, rows["group"].to_numpy(), weights)
+    return CROSS_VALIDATED * found[0], found[1]
+
+
+def mean_auc_interval(
+    rows: pd.DataFrame, components: np.ndarray, scores: list, folds: list
+) -> tuple[float, float]:
+    """95 % interval of the mean AUC of `scores`, each (n,) with its `folds`: `auc_interval`'s.
+
+    `components`, the mean of those of the scores, have shape (n,). The variance of the mean is at
+    most the mean of the scores' own, and that of the binormal model is taken so.
+    """
+    truth, group = (rows["label"] == "M").to_numpy(), rows["group"].to_numpy()
+    covariance, freedom = covariance_of(rows, components[None])
+    if np.isnan(freedom) or np.isnan(covariance[0, 0]):
+        return NOTHING
+    modelled = [
+        binormal_variance(truth, score, group, fold)
+        for score, fold in zip(scores, folds, strict=True)
+    ]
+
+    def variance(auc):
+        mean = np.mean([of_one(auc) for of_one in modelled])
+        return max(CROSS_VALIDATED * mean, covariance[0, 0])
+
+    return score_interval(components[truth].mean(), variance, freedom)
+
+
+def gain_interval(
+    rows: pd.DataFrame, before: np.ndarray, after: np.ndarray
+) -> tuple[float, float, float]:
+    """How much the AUC of `after` exceeds that of `before`, and its 95 % interval.
+
+    Both are components, shape (n,), of the same `rows` (`label`, `group`). As `intervals.auc_gain`,
+    for scores whose folds differ. (gain, NaN, NaN) with too few groups or no spread.
+    """
+    contrast = after - before
+    covariance, freedom = covariance_of(rows, contrast[None])
+    gain = float(contrast[(rows["label"] == "M").to_numpy()].mean())
+    return gain, *around(gain, covariance[0, 0], freedom)
+
+
+def mean_of_shuffles(auc: pd.Series) -> tuple[float, float]:
+    """95 % t interval of the mean AUC over shuffles; more shuffles make it narrower.
+
+    Where all shuffles have one AUC, as when whole patients are recognized every time, it has no
+    width. (NaN, NaN) of fewer than two.
+    """
+    auc = auc.dropna()
+    if len(auc) < 2:
+        return NOTHING
+    half = t.ppf((1 + LEVEL) / 2, len(auc) - 1) * auc.std() / np.sqrt(len(auc))
+    return float(auc.mean() - half), float(auc.mean() + half)
+
+
+def verdict(summary: pd.DataFrame, shuffles: int, protocol: str = HONEST) -> str:
+    """Whether labels that mean nothing, shuffled group by group, score above chance, in words.
+
+    `summary` are the rows of one network. A protocol has not passed where the whole interval of
+    the mean over the shuffles lies above 0.5. To have passed is to have shown no leak of the size
+    that the interval's upper end leaves open.
+    """
+    if shuffles < FEWEST_SHUFFLES:
+        return f"{shuffles} shuffles are too few to tell; set audit_seeds to {FEWEST_SHUFFLES}"
+    row = summary.set_index(["protocol", "labels"]).loc[(protocol, "shuffled by group")]
+    if np.isnan(row["auc_low"]):
+        return "nothing can be told: no fold holds both classes"
+    said = f"mean AUC of {shuffles} shuffles {row['auc']:.3f} ({span(row, 'auc', '95 % ')}): "
+    if row["auc_low"] > 0.5:
+        return said + "NOT PASSED: something leaks"
+    points = 100 * max(row["auc_high"] - 0.5, 0)
+    return said + f"passed; a leak of up to {points:.1f} points could hide in this interval"
+
+
+def by_group_in_words(at: pd.DataFrame, unit: str) -> str:
+    """What labels shuffled from group to group reach where only copies are kept together."""
+    row = at.loc[("copies_together", "shuffled by group")]
+    shown = "are recognized" if row["auc_low"] > 0.5 else "are not shown to be recognized"
+    return (
+        f"With labels shuffled from {unit} to {unit} and only copies kept together it is "
+        f"{with_span(row, 'auc', '95 % ')}: {plural(unit)} {shown} across such folds."
+    )
 
 
 def in_words(summary: pd.DataFrame, unit: str, seeds: int) -> list[str]:
@@ -209,14 +346,19 @@ def in_words(summary: pd.DataFrame, unit: str, seeds: int) -> list[str]:
     for name, rows in summary.groupby("architecture", sort=False):
         at = rows.set_index(["protocol", "labels"])
         leaky, honest = at.loc[("images_random", "true")], at.loc[(HONEST, "true")]
-        random, kept = (at.loc[(split, "shuffled"), "auc"] for split in ("images_random", HONEST))
+        image = at.loc[("images_random", "shuffled")]
+        groups = plural(unit)
+        points = f"{leaky['inflation']:+z.1f} points ({span(leaky, 'inflation', '95 % ', '+z.1f')})"
+        adds = "adds" if leaky["inflation_low"] > 0 else "is not shown to add anything:"
         sentences.append(
-            f"{NETWORK_TITLE[name]} ({leaky['weights']} weights), mean of {seeds} repetitions: "
-            f"splitting augmented pictures at random gives AUC {leaky['auc']:.3f}, keeping "
-            f"{plural(unit)} together {honest['auc']:.3f}. The split alone adds "
-            f"{leaky['inflation']:z.1f} points ({span(leaky, 'inflation', '95 % ', 'z.1f')}). "
-            "With shuffled labels, where nothing can be learned, it still gives "
-            f"{random:.3f}, against {kept:.3f} with {plural(unit)} kept together."
+            f"{NETWORK_TITLE[name]} ({leaky['weights']} weights), mean of {seeds} repetitions, "
+            "AUC within folds: "
+            f"splitting augmented pictures at random gives {leaky['auc']:.3f}, keeping "
+            f"{groups} together {honest['auc']:.3f}. The split alone {adds} {points}. "
+            "With labels shuffled from image to image, where nothing can be learned, the random "
+            f"split gives {image['auc']:.3f} (from {image['auc_lowest']:.3f} to "
+            f"{image['auc_highest']:.3f} as the penalty goes from strong to weak). "
+            f"{by_group_in_words(at, unit)} The check of this split: {verdict(rows, seeds)}."
         )
     return sentences
 

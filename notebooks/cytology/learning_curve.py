@@ -1,6 +1,7 @@
 """Would more patients help? The same head trained on fewer of them, judged on the same images.
 
-The head is that of the leakage audit, on the cached features of images as taken.
+The head is that of the leakage audit, on the cached features of images as taken. Its strength is
+the same for every share: it weighs the penalty against the mean loss, however many the images.
 """
 
 from pathlib import Path
@@ -11,9 +12,8 @@ from scipy.special import expit
 
 from cytology.features import Features, features_in_cache
 from cytology.heads import fitted_head
-from cytology.intervals import group_weights, over_draws, percentile_interval, span
-from cytology.leakage import draw_images
-from cytology.metrics import auc_from_ranks, auc_of_draws
+from cytology.intervals import NOTHING, auc_gain, span
+from cytology.leakage import components_within_folds, draw_images, mean_auc_interval
 from cytology.predictions import trained
 from cytology.settings import progress
 from cytology.splitting import read_split
@@ -46,7 +46,7 @@ def learning_curve(
     """Out-of-fold logits of heads trained on shares of the other folds' groups.
 
     `split` are rows of train and val, images as taken. Returns `share, repeat, trained_on` (groups,
-    mean over the folds), `image_id, group, label, logit, probability`.
+    mean over the folds), `image_id, group, label, fold, logit, probability`.
     """
     rows = split.assign(orientation=0).reset_index(drop=True)
     values, malignant = features.of(rows), (rows["label"] == "M").to_numpy()
@@ -58,39 +58,34 @@ def learning_curve(
             held_out = (rows["fold"] == fold).to_numpy()
             train = some_groups(rows[~held_out], share, seed + repeat)
             head = fitted_head(values[train.index], malignant[train.index])
-            logit[held_out] = head.decision_function(values[held_out])
+            logit[held_out] = head.logits(values[held_out])
             counts.append(train["group"].nunique())
-        part = rows[["image_id", "group", "label"]].assign(logit=logit, probability=expit(logit))
+        part = rows[["image_id", "group", "label", "fold"]]
+        part = part.assign(logit=logit, probability=expit(logit))
         parts.append(part.assign(share=share, repeat=repeat, trained_on=np.mean(counts)))
     return pd.concat(parts, ignore_index=True)
 
 
-def curve_table(logits: pd.DataFrame, draws: int = 500) -> pd.DataFrame:
+def curve_table(logits: pd.DataFrame) -> pd.DataFrame:
     """A row a share: `trained_on` (groups), mean `auc` over repeats, `_low`, `_high`.
 
-    The interval is of the mean over repeats, from drawing whole judged groups, the same for all
-    shares. `gain` is the AUC less that of half of the groups, taken draw by draw.
+    AUCs are within folds, and their intervals of the mean over repeats. `gain` is the AUC less that
+    of the share before, on the same images. Its interval holds the drawn training groups fixed: it
+    says how far the judged patients are to be trusted, not what other training patients would do.
     """
-    found, of_share = [], {}
+    found, before = [], None
     for share, part in logits.groupby("share"):
-        repeats = [rows.reset_index(drop=True) for _, rows in part.groupby("repeat")]
-        truth = (repeats[0]["label"] == "M").to_numpy()
-        scores = [rows["logit"].to_numpy() for rows in repeats]
-
-        def mean_auc(weights, truth=truth, scores=scores):
-            return {"auc": np.mean([auc_of_draws(truth, s, weights) for s in scores], axis=0)}
-
-        drawn = over_draws(repeats[0], group_weights(repeats[0], draws), mean_auc)["auc"]
-        low, high = percentile_interval(drawn)
-        of_share[share] = drawn
-        auc = np.mean([auc_from_ranks(truth, score) for score in scores])
-        found.append((share, part["trained_on"].mean(), len(scores), auc, low, high))
-    table = pd.DataFrame(found, columns=COLUMNS[:6]).set_index("share")
-    table["gain"] = table["auc"] - table["auc"].get(0.5, np.nan)
-    for share, drawn in of_share.items():
-        bounds = percentile_interval(drawn - of_share.get(0.5, np.nan))
-        table.loc[share, ["gain_low", "gain_high"]] = bounds
-    return table.reset_index()[COLUMNS]
+        repeats = [rows.sort_values("image_id") for _, rows in part.groupby("repeat")]
+        rows, scores = repeats[0], np.stack([each["logit"].to_numpy() for each in repeats])
+        truth, fold = (rows["label"] == "M").to_numpy(), rows["fold"].to_numpy()
+        components = [components_within_folds(truth, score, fold) for score in scores]
+        components = np.mean(components, axis=0)
+        bounds = mean_auc_interval(rows, components, list(scores), [fold] * len(scores))
+        gain = (np.nan, *NOTHING) if before is None else auc_gain(rows, before, scores)
+        about = share, part["trained_on"].mean(), len(repeats), components[truth].mean()
+        found.append((*about, *bounds, *gain))
+        before = scores
+    return pd.DataFrame(found, columns=COLUMNS)
 
 
 def learning_curves(run: Path, most: int, seed: int) -> pd.DataFrame:
@@ -117,13 +112,13 @@ def learning_curves(run: Path, most: int, seed: int) -> pd.DataFrame:
 
 def in_words(table: pd.DataFrame, name: str, units: str) -> str:
     """What the last step of a network's curve says about more patients; nothing if untrained."""
-    half, whole = (table[table["share"] == share].iloc[0] for share in (0.5, 1.0))
+    less, whole = (table[table["share"] == share].iloc[0] for share in SHARES[-2:])
     if whole["weights"] == "random":
         return f"{name}: random weights, so its curve says nothing."
     points = 100 * whole[["gain", "gain_low", "gain_high"]].astype(float)
     verdict = "More would likely help." if whole["gain_low"] > 0 else "Not shown to help."
     return (
         f"{name}: {whole['trained_on']:.0f} {units} trained on instead of "
-        f"{half['trained_on']:.0f}: {points['gain']:+z.1f} points of AUC "
+        f"{less['trained_on']:.0f}: {points['gain']:+z.1f} points of AUC "
         f"({span(points, 'gain', '95 % ', '+z.1f')}). {verdict}"
     )

@@ -53,14 +53,6 @@ def _matthews(sensitivity, specificity, malignant):
     )
 
 
-# Shares of something counted: numerator and denominator among TP, FP, TN, FN.
-PROPORTIONS = {
-    "accuracy": (("tp", "tn"), ("tp", "fp", "tn", "fn")),
-    "recall": (("tp",), ("tp", "fn")),
-    "specificity": (("tn",), ("tn", "fp")),
-    "precision": (("tp",), ("tp", "fp")),
-    "negative_predictive_value": (("tn",), ("tn", "fn")),
-}
 # What else a threshold decides, by sensitivity, specificity and the share of malignant images.
 OF_TWO_SHARES = {
     "accuracy": lambda s, p, m: m * s + (1 - m) * p,
@@ -174,70 +166,6 @@ def calibration_error(truth: np.ndarray, probability: np.ndarray, adaptive: bool
 # ------------------------------------------------------------------ many draws
 
 
-def metrics_of_draws(
-    rows: pd.DataFrame, weights: np.ndarray, threshold: float = THRESHOLD, names=tuple(METRICS)
-) -> dict[str, np.ndarray]:
-    """The metrics `names` for each draw of a bootstrap at once, arrays of shape (draws,).
-
-    `weights` of shape (draws, n) say how often each row was drawn. As scikit-learn's with
-    `sample_weight`, in one pass over sorted rows. The bins of the calibration errors stay those
-    of all rows. NaN where a draw has no such metric, as in `classification_metrics`.
-    """
-    truth, probability = truth_and_probability(rows)
-    found = _at_threshold(truth, probability >= threshold, weights)
-    total = weights.sum(axis=1)
-    if "loss" in names:
-        tiny = np.finfo(probability.dtype).eps  # as scikit-learn clips
-        said = np.clip(np.where(truth, probability, 1 - probability), tiny, 1 - tiny)
-        found["loss"] = weights @ -np.log(said) / total
-    if "brier" in names:
-        found["brier"] = weights @ (truth - probability) ** 2 / total
-    if "auc" in names:
-        found["auc"] = auc_of_draws(truth, probability, weights)
-    if "average_precision" in names:
-        found["average_precision"] = _average_precision(truth, probability, weights)
-    for name, adaptive in (("ece", False), ("ace", True)):
-        if name in names:
-            bins = calibration_bins(probability, adaptive)
-            gaps = np.where(bins[:, None] == np.unique(bins), (truth - probability)[:, None], 0)
-            found[name] = np.abs(weights @ gaps).sum(axis=1) / total
-    return {name: found[name] for name in names}
-
-
-def _at_threshold(truth, called, weights) -> dict[str, np.ndarray]:
-    """The metrics that depend on the threshold, from the weighted confusion matrix."""
-    cells = {"tp": truth & called, "fp": ~truth & called, "tn": ~truth & ~called}
-    cells = {name: weights @ cell for name, cell in (cells | {"fn": truth & ~called}).items()}
-    tp, fp, tn, fn = (cells[name] for name in ("tp", "fp", "tn", "fn"))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        found = {
-            name: sum(cells[c] for c in above) / sum(cells[c] for c in below)
-            for name, (above, below) in PROPORTIONS.items()
-        }
-        found["balanced_accuracy"] = (found["recall"] + found["specificity"]) / 2
-        found["f1"] = 2 * tp / (2 * tp + fp + fn)
-        product = (tp + fp) * (tp + fn) * (tn + fp) * (tn + fn)
-        found["mcc"] = np.where(product > 0, (tp * tn - fp * fn) / np.sqrt(product), 0.0)
-    found["mcc"][~((tp + fn > 0) & (tn + fp > 0))] = np.nan
-    return found
-
-
-def auc_of_draws(truth: np.ndarray, score: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """AUC of each draw, shape (draws,), ties counted half; NaN where a draw has one class only."""
-    positive, negative = np.flatnonzero(truth), np.flatnonzero(~truth)
-    negative = negative[np.argsort(score[negative], kind="stable")]
-    below = np.zeros((len(weights), len(negative) + 1))
-    np.cumsum(weights[:, negative], axis=1, out=below[:, 1:])
-    # The weight of the negatives under each positive: all strictly below, and half of those equal.
-    first = np.searchsorted(score[negative], score[positive], side="left")
-    last = np.searchsorted(score[negative], score[positive], side="right")
-    of_positive = weights[:, positive]
-    right = np.einsum("ij,ij->i", of_positive, below[:, first])
-    ties = right if (first == last).all() else np.einsum("ij,ij->i", of_positive, below[:, last])
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return (right + ties) / 2 / (of_positive.sum(axis=1) * below[:, -1])
-
-
 def cumulative_counts(truth, score, weights) -> tuple[np.ndarray, np.ndarray]:
     """Weights of positives and of negatives at or above each score, shape (draws, scores)."""
     order = np.argsort(-score, kind="stable")
@@ -245,13 +173,3 @@ def cumulative_counts(truth, score, weights) -> tuple[np.ndarray, np.ndarray]:
     last = np.append(np.diff(score[order]) != 0, True)  # the last row of each score
     found = np.cumsum(weights * truth, axis=1)[:, last]
     return found, np.cumsum(weights, axis=1)[:, last] - found
-
-
-def _average_precision(truth, score, weights) -> np.ndarray:
-    """Mean of the precision at each positive; NaN where a draw has one class only."""
-    found, false = cumulative_counts(truth, score, weights)
-    more = np.diff(found, axis=1, prepend=np.zeros((len(found), 1)))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        precision = np.where(more > 0, found / (found + false), 0)
-        area = (more * precision).sum(axis=1) / found[:, -1]
-    return np.where(false[:, -1] > 0, area, np.nan)

@@ -45,13 +45,16 @@ RESULTS = {"model": "what", "level": "by", "judged_on": "judged", "images": "ima
 RESULTS |= {"groups": "groups", "groups_malignant": "malignant", "groups_benign": "benign"}
 RESULTS |= {"auc": "AUC", "accuracy": "accuracy", "recall": "sensitivity"}
 RESULTS |= {"specificity": "specificity", "loss": "log loss", "ece": "ECE"}
-THRESHOLDS = {"rule": "rule", "chosen_on": "chosen on", "threshold": "probability"}
+THRESHOLDS = {"rule": "rule", "chosen_on": "chosen on", "threshold": "raw probability"}
 THRESHOLDS |= {"threshold_logit": "logit", "judged_on": "judged", "recall": "sensitivity"}
 THRESHOLDS |= {"specificity": "specificity", "note": "note"}
-CALIBRATIONS = {"method": "method", "fitted_on": "fitted on", "temperature": "temperature"}
-CALIBRATIONS |= {"judged_on": "judged", "loss": "log loss", "brier": "Brier score", "ece": "ECE"}
+CALIBRATIONS = {"method": "method", "fitted_on": "fitted on", "slope": "slope"}
+CALIBRATIONS |= {"intercept": "intercept", "judged_on": "judged"}
+CALIBRATIONS |= {"calibration_in_the_large": "calibration in the large"}
+CALIBRATIONS |= {"calibration_slope": "calibration slope", "loss": "log loss"}
+CALIBRATIONS |= {"brier": "Brier score", "ece": "ECE"}
 CALIBRATIONS |= {"note": "note"}
-SHIFTED = {"shift": "shift", "amount": "amount", "auc": "AUC", "auc_drop": "drop of AUC"}
+SHIFTED = {"shift": "shift", "amount": "amount", "auc": "AUC"}
 SHIFTED |= {"auc_change": "change of AUC (minus: worse)"}
 CHECKS = {"check": "check", "value": "heat", "chance": "beside", "chance_of": "of what"}
 CHECKS |= {"difference": "difference", "passed": "passed", "images": "images"}
@@ -159,9 +162,9 @@ def network(run: Path, name: str, record: dict, unit: str) -> dict:
         strength = record.get("parameters", {}).get("reference_strength", 3)
         shifted = shifted[shifted["strength"].isin([0, strength])]
     checks = table_if_there(run, "tables/explanation_checks.csv", architecture=name)
-    cooled = table_if_there(run, "tables/calibration.csv", model=name)
+    fitted = table_if_there(run, "tables/calibration.csv", model=name)
     # Isotonic steps are not what the files are used with.
-    cooled = cooled[cooled["method"] != "isotonic"] if len(cooled) else cooled
+    fitted = fitted[fitted["method"] != "isotonic"] if len(fitted) else fitted
     return {
         "title": NETWORK_TITLE[name],
         "name": name,
@@ -172,7 +175,7 @@ def network(run: Path, name: str, record: dict, unit: str) -> dict:
         "thresholds": markdown(
             table_if_there(run, "tables/thresholds.csv", model=name), THRESHOLDS
         ),
-        "calibrations": markdown(cooled, CALIBRATIONS),
+        "calibrations": markdown(fitted, CALIBRATIONS),
         "shifted": markdown(shifted, SHIFTED),
         "checks": markdown(checks, CHECKS),
         "exports": markdown(table_if_there(run, "tables/exports.csv", architecture=name), EXPORTED),

@@ -17,7 +17,7 @@ from threadpoolctl import threadpool_limits
 
 from cytology.tables import written_whole
 
-QUANTILE = 0.99  # of the distances of training: what lies further is unlike it
+RATE = 0.01  # of the images of new patients from the same place that are called unlike training
 MAPS = ("pca", "tsne")
 
 
@@ -26,7 +26,7 @@ class Reference:
     """Known images: `table` has `image_id, label, group`, `values` their features (n, width).
 
     `distances` are those of each to the nearest of another group, shape (n,), in units of the
-    features' standard deviations; `limit` is their 99th percentile.
+    features' standard deviations.
     """
 
     table: pd.DataFrame
@@ -34,9 +34,38 @@ class Reference:
     distances: np.ndarray
 
     @property
+    def groups(self) -> int:
+        """How many known groups have a distance; one alone has none."""
+        return self.table["group"][np.isfinite(self.distances)].nunique()
+
+    @property
+    def rate(self) -> float:
+        """The share of images of new groups that the limit promises to flag at most, on average.
+
+        `RATE`, or what so few groups can promise: n no less than 1 / (n + 1).
+        """
+        return max(RATE, 1 / (self.groups + 1))
+
+    @property
     def limit(self) -> float:
-        """The distance beyond which an image is unlike these."""
-        return float(np.quantile(self.distances[np.isfinite(self.distances)], QUANTILE))
+        """The distance beyond which an image is unlike these.
+
+        Conformal by group (Dunn, Wasserman & Ramdas 2023, arXiv 1809.07441; Lee, Barber & Willett,
+        arXiv 2306.06342): the smallest distance such that the shares of images beyond it in the n
+        groups, and that of one more group that lies beyond it as a whole, have a mean of at most
+        `rate`. A new image has one more group to be near to than each of these had, so the promise
+        is kept.
+        """
+        finite = np.isfinite(self.distances)
+        distance, codes = self.distances[finite], pd.factorize(self.table["group"][finite])[0]
+        if not len(distance):
+            return np.inf
+        order = np.argsort(-distance, kind="stable")
+        beyond = np.cumsum((1 / np.bincount(codes)[codes])[order])  # what ends below each distance
+        first = np.searchsorted(-distance[order], -distance[order], side="left")
+        above = np.concatenate([[0.0], beyond])[first]
+        allowed = self.rate * (self.groups + 1) - 1 + 1e-9
+        return float(distance[order][above <= allowed].min())
 
 
 def reference(table: pd.DataFrame, values: np.ndarray) -> Reference:

@@ -36,7 +36,8 @@ READS = {
     "03_splitting": ("dataset.json", "manifest.csv", "augmentation.json"),
     **dict.fromkeys(TRAINING_NOTEBOOKS.values(), SPLIT),
     "07_comparison": (*SPLIT, "tables/appearance.csv")
-    + _of_each("predictions.csv", "metrics.json", "orientations.csv", "timing.json")
+    + _of_each("predictions.csv", "metrics.json", "strengths.csv", "orientations.csv")
+    + _of_each("timing.json")
     + ("grid/*/split.json", "grid/*/*/predictions.csv", "grid/*/*/metrics.json"),
     "08_inference": (*SPLIT, "unseen.csv", "tables/thresholds.csv", "tables/calibration.csv")
     + _of_each("predictions.csv", "metrics.json", "model.keras"),

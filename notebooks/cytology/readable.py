@@ -60,8 +60,10 @@ WHY = UNDEFINED | dict.fromkeys(("p", "p_holm"), "one class only")
 WHY |= dict.fromkeys(("auc_first", "auc_second", "auc_drop", "auc_mixed"), "one class only")
 WHY |= dict.fromkeys(("value", "chance", "difference"), "one class only, or the same everywhere")
 WHY |= dict.fromkeys(("p_mcnemar", "p_delong"), "only where each group has one row")
-WHY |= dict.fromkeys(OF_PROBABILITIES, "a share of votes or a wrong 0 or 1 has none")
-WHY |= {"temperature": "steps have none", "inflation": "of true labels only"}
+WHY |= dict.fromkeys(OF_PROBABILITIES, "a share of votes has none")
+WHY |= dict.fromkeys(("slope", "intercept"), "steps have none")
+WHY |= {"calibration_slope": "no mistake, or no difference, to tell it from"}
+WHY |= {"calibration_in_the_large": "one class only", "inflation": "of true labels only"}
 
 
 def title(model: str) -> str:

@@ -22,19 +22,19 @@ from cytology.features import FeatureStore, key_of_run
 from cytology.heads import LinearHead, read_heads
 from cytology.images import open_rgb
 from cytology.intervals import (
-    DRAWS,
+    LEVEL,
     NO_INTERVAL,
-    auc_interval,
-    group_weights,
-    over_draws,
-    percentile_interval,
+    auc_gain,
+    mean_interval,
+    metrics_with_intervals,
+    variance_inflation,
     with_span,
-    with_width,
 )
-from cytology.metrics import auc_from_ranks, classification_metrics, metrics_of_draws
+from cytology.metrics import auc_from_ranks
 from cytology.predictions import read_predictions
 from cytology.settings import CACHE, NETWORK_TITLE, InputError, file_hash, plural, progress
 from cytology.shifts import NONE, SHIFTS, STRENGTHS, Smear, amount, lab_pixels, shifted
+from cytology.significance import holm, p_of_interval
 from cytology.splitting import read_split
 from cytology.tables import read_json, read_table, require, splits_as_the_original
 
@@ -211,7 +211,8 @@ def shifted_features(
 def judge(
     networks: list[Network], images: pd.DataFrame, smears: list[Smear], batch_size: int, cache=CACHE
 ) -> pd.DataFrame:
-    """A row a picture: `image_id, group, label, architecture, shift, strength, logit, probability`.
+    """A row a picture: `image_id, group, label, fold, architecture, shift, strength, logit,
+    probability`.
 
     Untouched pictures stand once, as shift `none` with strength 0. The networks have one input.
     """
@@ -223,7 +224,7 @@ def judge(
                 logit = network.logits(features, images["fold"])
                 about = {"architecture": network.name, "shift": name, "strength": strength}
                 about |= {"logit": logit, "probability": expit(logit)}
-                found_here = images[["image_id", "group", "label"]].assign(**about)
+                found_here = images[["image_id", "group", "label", "fold"]].assign(**about)
                 rows[network.name].append(found_here)
     return pd.concat([table for tables in rows.values() for table in tables], ignore_index=True)
 
@@ -251,42 +252,60 @@ def distance_in_words(distance: float) -> str:
 
 # --------------------------------------------------------------------- summary
 
-SHOWN = ("auc", "recall", "specificity", "loss", "ece")
+SHOWN = ("auc", "recall", "specificity", "ece")
+CHANGES = ("auc_change", "loss_rise")
+FEW_IMAGES = 48  # with fewer hardly any shift is found, whatever it does
 
 
-def summarize(judged: pd.DataFrame, draws: int = DRAWS) -> pd.DataFrame:
-    """A row a network, shift and strength: metrics and how they changed, all with 95 % intervals.
+def summarize(judged: pd.DataFrame) -> pd.DataFrame:
+    """A row a network, shift and strength: metrics and how they changed, with 95 % intervals.
 
-    AUC has the clustered-DeLong interval, everything else the bootstrap over whole groups.
-    `auc_drop` (untouched less shifted) and `loss_rise` (shifted less untouched) are differences
-    on the same images, taken draw by draw. With too few groups there are no intervals (NaN).
+    `auc_change` (by `intervals.auc_gain`; minus: worse) and `loss_rise` (the mean over images) are
+    shifted less untouched, on the same images. Their `_p` are of t tests, and `_p_holm` corrects
+    them for the shifts of one network at one strength. With too few groups there are no intervals
+    (NaN), and none where a shift changed nothing. Calibration errors have none.
     """
     table = []
     for architecture, of_network in judged.groupby("architecture", sort=False):
-        untouched = of_network[of_network["shift"] == NONE]
-        weights = group_weights(untouched, draws)
-        before = classification_metrics(untouched)
-        drawn_before = over_draws(
-            untouched, weights, functools.partial(metrics_of_draws, untouched, names=SHOWN)
-        )
+        untouched = of_network[of_network["shift"] == NONE].sort_values("image_id")
         for (shift, strength), rows in of_network.groupby(["shift", "strength"], sort=False):
-            found = classification_metrics(rows)
-            drawn = over_draws(
-                rows, weights, functools.partial(metrics_of_draws, rows, names=SHOWN)
-            )
             row = {"architecture": architecture, "shift": shift, "strength": strength}
-            row |= {"amount": amount(shift, strength), "images": len(rows)}
-            row["groups"] = rows["group"].nunique()
-            for name in SHOWN:
-                auc = name == "auc"
-                bounds = auc_interval(rows) if auc else with_width(percentile_interval(drawn[name]))
-                row |= with_interval(name, found[name], bounds)
-            for name, metric, sign in (("auc_drop", "auc", -1), ("loss_rise", "loss", 1)):
-                change = sign * (drawn[metric] - drawn_before[metric])
-                bounds = percentile_interval(change)
-                row |= with_interval(name, sign * (found[metric] - before[metric]), bounds)
+            row["amount"] = amount(shift, strength)
+            rows = rows.sort_values("image_id")
+            found, losses = metrics_with_intervals(rows, names=SHOWN), image_losses(rows)
+            row |= found | with_interval("loss", losses.mean(), mean_of(losses, rows))
+            changes = {name: (0.0, 0.0, 0.0) for name in CHANGES}
+            if shift != NONE:
+                rises = losses - image_losses(untouched)
+                pair = (part["logit"].to_numpy() for part in (untouched, rows))
+                changes["auc_change"] = auc_gain(rows, *pair)
+                changes["loss_rise"] = rises.mean(), *mean_of(rises, rows)
+            for name, (change, *bounds) in changes.items():
+                row |= with_interval(name, change, bounds)
+                row[f"{name}_p"] = p_of_interval(change, *bounds, freedom(name, rows))
             table.append(row)
-    return pd.DataFrame(table)
+    table = pd.DataFrame(table)
+    for name in CHANGES:
+        families = table.groupby(["architecture", "strength"], sort=False)[f"{name}_p"]
+        table[f"{name}_p_holm"] = families.transform(holm)
+    return table
+
+
+def image_losses(rows: pd.DataFrame) -> np.ndarray:
+    """The log loss of each image, in nats, from its logit: shape (n,)."""
+    return np.logaddexp(0, np.where(rows["label"] == "M", -1, 1) * rows["logit"].to_numpy())
+
+
+def mean_of(values: np.ndarray, rows: pd.DataFrame) -> tuple[float, float]:
+    """The interval of the mean of a number an image, by the groups and folds of `rows`."""
+    return mean_interval(values, rows["group"].to_numpy(), variance_inflation(rows))
+
+
+def freedom(name: str, rows: pd.DataFrame) -> float:
+    """The degrees of freedom of the interval of a change."""
+    if name == "auc_change":
+        return rows.groupby("label")["group"].nunique().min() - 1
+    return len(rows) ** 2 / (rows["group"].value_counts() ** 2).sum() - 1
 
 
 def with_interval(name: str, value: float, bounds: tuple[float, float]) -> dict[str, float]:
@@ -337,7 +356,8 @@ def without_weights(table: pd.DataFrame) -> list[str]:
 def in_words(table: pd.DataFrame, reference: int, unit: str) -> list[str]:
     """What the table of shifts allows to say at strength `reference`, one network a sentence.
 
-    A drop whose interval includes 0 is called "not shown to matter here", however large.
+    A change is called a rise or a fall if its interval leaves out 0 and its P after Holm is below
+    0.05; else it is called "not shown to matter here", however large.
     """
     if (table["protocol"] == "original").any():
         return [
@@ -348,42 +368,60 @@ def in_words(table: pd.DataFrame, reference: int, unit: str) -> list[str]:
     pretrained = table[table["weights"] != "random"]
     for name, rows in pretrained.groupby("architecture", sort=False):
         untouched = rows[rows["shift"] == NONE].iloc[0]
-        clauses = verdicts(rows[rows["strength"] == reference])
+        clauses = verdicts(rows[(rows["strength"] == reference) & (rows["shift"] != NONE)])
         sentences.append(
             f"{NETWORK_TITLE[name]}, {untouched['judged_on']}, {untouched['images']} images of "
             f"{untouched['groups']} {plural(unit)}: AUC {with_span(untouched, 'auc', '95 %: ')} "
             f"untouched. At strength {reference} {'; '.join(clauses)}."
         )
     at = pretrained[pretrained["strength"] == reference]
-    tried = int(at["auc_drop_low"].notna().sum())
-    if tried:
+    if at["auc_change_low"].notna().any():
+        few = at["images"].min()
         sentences.append(
-            f"These are {tried} drops, each with a 95 % interval: if no shift mattered, about "
-            f"{tried / 20:.1f} of the intervals would leave out 0 by chance alone."
+            "Rises and falls are named after Holm's correction for the shifts of one network; the "
+            "intervals are not corrected."
+            + (f" {few} images are few: most real falls stay unseen." if few < FEW_IMAGES else "")
         )
     return sentences
 
 
+def shown(at: pd.DataFrame, name: str, sign: int) -> pd.Series:
+    """Which rows show a change above (`sign` 1) or below 0 (-1), after Holm."""
+    end = at[f"{name}_low"] if sign > 0 else -at[f"{name}_high"]
+    return (end > 0) & (at[f"{name}_p_holm"] < 1 - LEVEL)
+
+
+def by(row: pd.Series, name: str) -> str:
+    """How large a change is, whatever its sign, with its interval."""
+    sign = -1 if row[name] < 0 else 1
+    low, high = sorted(sign * row[[f"{name}_low", f"{name}_high"]].to_numpy(float))
+    return with_span({"by": sign * row[name], "by_low": low, "by_high": high}, "by")
+
+
 def verdicts(at: pd.DataFrame) -> list[str]:
     """Clauses on AUC and log loss from the rows of one network at one strength."""
-    if at["auc_drop_low"].isna().any():
+    known = at["auc_change_low"].notna()
+    if not known.any():
         return [f"nothing is said of any shift ({NO_INTERVAL})"]
-    falls, rises = at[at["auc_drop_low"] > 0], at[at["auc_drop_high"] < 0]
+    falls, rises = at[shown(at, "auc_change", -1)], at[shown(at, "auc_change", 1)]
     clauses = []
-    for verb, rows, sign in (("falls", falls, 1), ("rises", rises, -1)):
-        named = []
-        for _, row in rows.sort_values("auc_drop", ascending=sign < 0).iterrows():
-            low, high = sorted(sign * row[["auc_drop_low", "auc_drop_high"]])
-            by = with_span({"by": sign * row["auc_drop"], "by_low": low, "by_high": high}, "by")
-            named.append(f"{row['shift']} ({row['amount']}) by {by}")
+    for verb, rows in (("falls", falls), ("rises", rises)):
+        named = [
+            f"{row['shift']} ({row['amount']}) by {by(row, 'auc_change')}"
+            for _, row in rows.sort_values("auc_change", ascending=verb == "falls").iterrows()
+        ]
         clauses += [f"AUC {verb} under {', '.join(named)}"] if named else []
-    open_ = at.drop(index=[*falls.index, *rises.index])
+    open_ = at[known].drop(index=[*falls.index, *rises.index])
     if len(open_):
+        worst = max(-open_["auc_change_low"].min(), 0)
         clauses.append(
-            f"not shown to matter here: {', '.join(open_['shift'])} (their intervals include 0; "
-            f"they would also allow drops of up to {open_['auc_drop_high'].max():z.3f})"
+            f"not shown to matter here: {', '.join(open_['shift'])} (their intervals would also "
+            f"allow falls of up to {worst:.3f})"
         )
-    for verb, rows in (("rises", at["loss_rise_low"] > 0), ("falls", at["loss_rise_high"] < 0)):
+    if not known.all():
+        clauses.append(f"nothing is said of {', '.join(at['shift'][~known])} ({NO_INTERVAL})")
+    for verb, sign in (("rises", 1), ("falls", -1)):
+        rows = shown(at, "loss_rise", sign)
         if rows.any():
             clauses.append(f"log loss {verb} under {', '.join(at.loc[rows, 'shift'])}")
     return clauses

@@ -3,8 +3,6 @@
 Tables of the two models are matched by image, never by row order.
 """
 
-import itertools
-
 import numpy as np
 import pandas as pd
 from scipy.stats import norm, t
@@ -13,17 +11,14 @@ from statsmodels.stats.multitest import multipletests
 
 from cytology.clusters import (
     clustered_covariance,
-    folds_of,
-    group_sums,
     pair_weights,
     placements,
     variance_inflation,
 )
-from cytology.intervals import LEVEL, NOTHING, auc_gain, span
+from cytology.intervals import LEVEL, NOTHING, around, gain_error, span
 from cytology.metrics import THRESHOLD, auc_within_folds
 from cytology.settings import InputError
 
-FLIPS = 2000
 FEW_DISCORDANT = 25  # below, McNemar's test is exact
 FIRST_SECOND = ("first", "second")
 # A page may call equal networks different in 5 of 100 runs, whatever it compares: 4 for the
@@ -54,45 +49,16 @@ def matched(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
 
 
 def auc_difference(pairs: pd.DataFrame) -> dict[str, float]:
-    """AUC of the second less the first: `difference`, `_low`, `_high` (`intervals.auc_gain`)."""
-    found = auc_gain(pairs, pairs["first"].to_numpy(), pairs["second"].to_numpy())
-    return dict(zip(("difference", "difference_low", "difference_high"), found, strict=True))
+    """AUC of the second less the first: `difference`, `_low`, `_high` and the P value `p`.
 
-
-def contributions(pairs: pd.DataFrame) -> np.ndarray:
-    """What each group adds to the difference of AUCs, second less first, shape (groups,).
-
-    They add up to twice the difference, since malignant and benign images each give all of it.
+    P and interval come from one standard error (`intervals.gain_error`) and so cannot disagree. P
+    is 1 where the scores put the images into the same order, NaN where a class lies in fewer than
+    two groups.
     """
-    truth, fold = (pairs["label"] == "M").to_numpy(), folds_of(pairs)
-    first, second = (placements(truth, pairs[name].to_numpy(), fold) for name in FIRST_SECOND)
-    return group_sums((second - first) * pair_weights(truth, fold), pairs["group"].to_numpy())
-
-
-def sign_flip_p(pairs: pd.DataFrame, flips: int = FLIPS, seed: int = 0) -> float:
-    """P value of equal AUCs: the sign of each group's contribution is flipped at random.
-
-    If the AUCs are equal, a group's contribution is as likely to speak for the one model as for the
-    other. Flipping signs of contributions (Hemerik, Goeman & Finos 2020, doi 10.1111/rssb.12369)
-    asks no more than that; exchanging the models' predictions also asks that those of both are
-    equally alike within groups, and rejects too often where they are not. The observed difference
-    is divided by the square root of `variance_inflation`. Two-sided. All flips are tried where they
-    are no more than `flips`, else as many at random, and the data as they are count as one more: P
-    is never below 2 / 2**groups. NaN with one class only.
-    """
-    of_group = contributions(pairs)
-    if np.isnan(of_group).any():
-        return np.nan
-    groups = len(of_group)
-    exact = 2**groups <= flips
-    if exact:
-        signs = np.array(list(itertools.product([-1.0, 1.0], repeat=groups)))
-    else:
-        signs = np.random.default_rng(seed).choice([-1.0, 1.0], (flips, groups))
-    observed = abs(of_group.sum()) / np.sqrt(variance_inflation(pairs))
-    # Rounding must not make an equal difference look smaller.
-    extreme = np.abs(signs @ of_group) >= observed - 1e-12
-    return float(extreme.mean() if exact else (1 + extreme.sum()) / (1 + flips))
+    gain, error, freedom = gain_error(pairs, pairs["first"].to_numpy(), pairs["second"].to_numpy())
+    low, high = around(gain, error**2, freedom)
+    p = 2 * t.sf(abs(gain) / error, freedom) if error > 0 else 1.0 if error == 0 else np.nan
+    return {"difference": gain, "difference_low": low, "difference_high": high, "p": float(p)}
 
 
 def delong_p(pairs: pd.DataFrame) -> float:
@@ -122,6 +88,17 @@ def mcnemar_p(pairs: pd.DataFrame) -> float:
     return float(statsmodels_mcnemar(table, exact=discordant < FEW_DISCORDANT).pvalue)
 
 
+def p_of_interval(found: float, low: float, high: float, freedom: float) -> float:
+    """Two-sided P of Student's t for a truth of 0, from an estimate and its 95 % interval.
+
+    `freedom` are the degrees of freedom of the interval. NaN where it has no width.
+    """
+    if not high > low:
+        return np.nan
+    standard_error = (high - low) / 2 / t.ppf((1 + LEVEL) / 2, freedom)
+    return float(2 * t.sf(abs(found) / standard_error, freedom))
+
+
 def holm(p_values) -> np.ndarray:
     """P values corrected for their number (Holm 1979), by statsmodels; NaN stays NaN."""
     p_values = np.asarray(p_values, float)
@@ -138,7 +115,7 @@ def holm(p_values) -> np.ndarray:
 def pairwise(tables: dict[str, pd.DataFrame], pairs: list[tuple[str, str]]) -> pd.DataFrame:
     """A row a pair of models: both AUCs, their difference with interval, and P values.
 
-    `p` is that of sign flips, `p_holm` the same corrected for the number of pairs. `p_mcnemar` and
+    `p_holm` is `p` corrected for the number of pairs. `p_mcnemar` and
     `p_delong` assume independent rows: they are given where each group has one row and nothing was
     cross-validated, else empty. The difference is the second model's AUC less the first's.
     """
@@ -151,7 +128,7 @@ def pairwise(tables: dict[str, pd.DataFrame], pairs: list[tuple[str, str]]) -> p
         of_class = both.groupby("label")["group"].nunique()
         row |= {"groups_malignant": of_class.get("M", 0), "groups_benign": of_class.get("B", 0)}
         row |= {f"auc_{k}": auc_within_folds(both.assign(logit=both[k])) for k in FIRST_SECOND}
-        row |= auc_difference(both) | {"p": sign_flip_p(both)}
+        row |= auc_difference(both)
         row["p_mcnemar"] = mcnemar_p(both) if independent else np.nan
         row["p_delong"] = delong_p(both) if independent else np.nan
         rows.append(row)

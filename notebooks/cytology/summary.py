@@ -1,5 +1,6 @@
 """The comparison in words: sentences that the tables allow, and no more."""
 
+import numpy as np
 import pandas as pd
 
 from cytology.evaluation import OUT_OF_FOLD
@@ -269,29 +270,52 @@ def threshold_in_words(thresholds: pd.DataFrame, name: str, on: str) -> str:
         f"{NETWORK_TITLE[name]}, at the threshold that was to find {row['wanted_sensitivity']:.0%} "
         f"of the malignant images (chosen on {row['chosen_on']} predictions, judged {how}): "
         f"sensitivity {with_span(row, 'recall')}, specificity {with_span(row, 'specificity')}."
-    ) + (f" It {row['note']}." if row["note"] else "")
+    ) + (f" Of this threshold: {row['note']}." if row["note"] else "")
 
 
 def calibration_in_words(calibrations: pd.DataFrame, name: str, on: str) -> str:
-    """Whether the network's probabilities were too sure, and what the temperature did about it."""
+    """How the network's own probabilities err, and what slope and intercept changed."""
     rows = calibrations[calibrations["model"] == name].set_index(["method", "judged_on"])
-    raw, cooled = rows.loc[("none", on)], rows.loc[("temperature", on)]
-    if cooled["note"]:
-        return (
-            f"{NETWORK_TITLE[name]}'s probabilities stay as they are: on {raw['fitted_on']} "
-            f"predictions {cooled['note']} ({on}: log loss {raw['loss']:.3f}, expected calibration "
-            f"error {raw['ece']:.3f})."
-        )
-    temperature = cooled["temperature"]
-    sure = "too sure" if temperature > 1.1 else "not sure enough" if temperature < 0.9 else "fair"
-    error = "falls" if cooled["ece"] < raw["ece"] else "does not fall"
-    verb = "lowers" if cooled["loss"] < raw["loss"] else "does not lower"
-    return (
-        f"{NETWORK_TITLE[name]}'s probabilities look {sure}: a temperature of {temperature:.2f}, "
-        f"fitted on {raw['fitted_on']} predictions, {verb} the log loss ({on}: {raw['loss']:.3f} "
-        f"before, {cooled['loss']:.3f} after); the expected calibration error {error} "
-        f"({raw['ece']:.3f} before, {cooled['ece']:.3f} after)."
+    raw, fitted = rows.loc[("none", on)], rows.loc[("platt", on)]
+    said = (
+        f"{NETWORK_TITLE[name]}'s own probabilities ({on}): {slope_in_words(raw)}; calibration in "
+        f"the large {with_span(raw, 'calibration_in_the_large')}{on_the_whole(raw)}."
     )
+    if fitted["note"]:
+        return f"{said} They stay as they are: {fitted['note']}."
+    low, high = fitted["loss_change_low"].round(3), fitted["loss_change_high"].round(3)
+    verb = "lower" if high < 0 else "raise" if low > 0 else "are not shown to change"
+    return (
+        f"{said} Slope and intercept, fitted on {fitted['fitted_on']} predictions, {verb} the log "
+        f"loss: change {with_span(fitted, 'loss_change')}; minus: better."
+    )
+
+
+def slope_in_words(row: pd.Series) -> str:
+    """The calibration slope, and what it says where its interval leaves out 1."""
+    slope, low, high = (
+        row["calibration_slope"],
+        row["calibration_slope_low"],
+        row["calibration_slope_high"],
+    )
+    if np.isnan(slope):
+        return "no calibration slope, since their order is perfect, or there is none to judge"
+    if np.isnan(low):
+        return f"calibration slope {slope:.2f} (no interval: too much of it rests on one group)"
+    said = f"calibration slope {slope:.2f} ({low:.2f} to {high:.2f})"
+    if high.round(2) < 1:
+        return f"{said}, too sure"
+    return f"{said}, not sure enough" if low.round(2) > 1 else f"{said}, not shown to be off 1"
+
+
+def on_the_whole(row: pd.Series) -> str:
+    """What calibration in the large says where its interval leaves out 0."""
+    low, high = row["calibration_in_the_large_low"], row["calibration_in_the_large_high"]
+    if np.isnan(low):
+        return ""
+    if low.round(3) > 0:
+        return ", too low on the whole"
+    return ", too high on the whole" if high.round(3) < 0 else ", not shown to be off 0"
 
 
 def listed(names) -> str:

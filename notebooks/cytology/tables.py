@@ -42,7 +42,8 @@ TEXT = dict.fromkeys(
     + ["category", "magnification", "protocol", "labels", "level", "judged_on", "rule"]
     + ["chosen_on", "fitted_on", "method", "first", "second", "certainty", "weights", "recipe"]
     + ["predictions", "shift", "amount", "column", "left_out", "interval", "device"]
-    + ["check", "asks", "chance_of", "passed", "neighbour", "nearest", "nearest_label"]
+    + ["check", "asks", "kind", "map", "chance_of", "passed", "noise_passed"]
+    + ["neighbour", "nearest", "nearest_label"]
     + ["refer_why", "converted", "format", "file", "warning", "note"],
     "str",
 )
@@ -65,7 +66,7 @@ WRITTEN_BY = {
         f"{name}/{file}": notebook
         for name, notebook in TRAINING_NOTEBOOKS.items()
         for file in ("predictions.csv", "history.csv", "metrics.json", "timing.json", "model.keras")
-        + ("heads.npz", "orientations.csv")
+        + ("heads.npz", "strengths.csv", "orientations.csv")
     },
     "densenet121/model.h5": "06_train_densenet121",
     **{

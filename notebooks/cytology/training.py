@@ -8,14 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from sklearn.utils.class_weight import compute_class_weight
 
+from cytology import heads
 from cytology.architectures import (
     build,
-    build_head,
     calibrate_normalization,
     feature_extractor,
-    linear_head,
     put_head,
 )
 from cytology.augmentation import pictures_of
@@ -37,13 +35,22 @@ from cytology.tables import read_json, read_table, written_whole
 from cytology.weights import Weights, find_weights
 
 CALIBRATION_IMAGES = 128
-STEPS_AT_ONCE = 16  # of a head, which are too short to be started one by one
 CALIBRATION_BATCH = 8  # all maps of a batch stay in memory at once: 32 would need 6 GB
 
 
 @dataclass(frozen=True)
+class HeadRecipe:
+    """How heads are trained, the same for every architecture; their strength is chosen by data."""
+
+    epochs: int  # the most
+    class_weight: str
+    patience: int | None  # None: no early stopping
+    seed: int  # of the groups held back for early stopping
+
+
+@dataclass(frozen=True)
 class Recipe:
-    """How something is trained; the same for every architecture unless its notebook says so."""
+    """How a network is fine-tuned; the same for every architecture unless its notebook says so."""
 
     learning_rate: float
     epochs: int
@@ -166,9 +173,7 @@ def with_weights(model: keras.Model, weights: list[np.ndarray]):
 
 def class_weights(labels: pd.Series, class_weight: str) -> pd.Series:
     """A weight a picture: `balanced` gives both classes the same sum, `none` gives ones."""
-    if class_weight == "none":
-        return pd.Series(1.0, index=labels.index)
-    weights = compute_class_weight("balanced", classes=np.array(["B", "M"]), y=labels)
+    weights = heads.class_weights(is_malignant(labels), class_weight)
     return labels.map(dict(zip("BM", weights, strict=True))).astype(float)
 
 
@@ -211,83 +216,76 @@ def history_table(history: dict | list[dict], model: str, stage: str) -> pd.Data
 # ------------------------------------------------------------------------- head
 
 
-class HeadTrainer:
-    """Trains heads one after the other, each from the same start, in one compiled network.
+def is_malignant(labels: pd.Series) -> np.ndarray:
+    """Whether each label is M, shape (n,)."""
+    return (labels == "M").to_numpy()
 
-    Compiling anew for each fold would cost more than the training.
+
+def train_head(
+    features: Features,
+    train: pd.DataFrame,
+    watched: pd.DataFrame | None,
+    strength: float,
+    recipe: HeadRecipe,
+    name: str,
+) -> tuple[LinearHead, pd.DataFrame]:
+    """Train on pictures `train`, watch pictures `watched` if any: (head, its rows of history.csv).
+
+    Both losses weigh the classes as the training does, so that their curves can be compared; the
+    penalty is in neither. With a `patience`, the head of the lowest watched loss is kept.
     """
+    values, malignant = features.of(train), is_malignant(train["label"])
+    of_class = heads.class_weights(malignant, recipe.class_weight)
+    sets = {"": (values, malignant)}
+    if watched is not None:
+        sets["val_"] = features.of(watched), is_malignant(watched["label"])
+    epochs, each = [], []
 
-    def __init__(self, width: int, recipe: Recipe):
-        self.recipe = recipe
-        self.head = build_head(width, recipe.seed)
-        compile_model(self.head, keras.optimizers.Adam(recipe.learning_rate), STEPS_AT_ONCE)
-        self.head.optimizer.build(self.head.trainable_variables)
-        # Beside the weights: the state of dropout's random numbers and of the optimizer.
-        self.variables = self.head.variables + self.head.optimizer.variables
-        self.start = [variable.numpy() for variable in self.variables]
+    def after_epoch(head: LinearHead) -> None:
+        found = {}
+        for part, (inputs, truth) in sets.items():
+            loss, accuracy = heads.scores(head.logits(inputs), truth, of_class)
+            found |= {f"{part}loss": loss, f"{part}accuracy": accuracy}
+        epochs.append(found)
+        each.append(head)
+        if recipe.patience is not None and len(epochs) > best() + recipe.patience:
+            raise StopIteration
 
-    def fit(self, features: Features, train: pd.DataFrame, watched: pd.DataFrame | None, name: str):
-        """Train on pictures `train`, watch pictures `watched` if any; returns the history table."""
-        recipe, values = self.recipe, features.of(train)
-        for variable, value in zip(self.variables, self.start, strict=True):
-            variable.assign(value)
-        self.head.get_layer("standardize").set_weights([values.mean(axis=0), values.var(axis=0)])
-        keras.utils.set_random_seed(recipe.seed)
-        weights = class_weights(train["label"], recipe.class_weight)
-        # Both losses weigh the classes alike, so that their curves can be compared.
-        by_label = weights.groupby(train["label"]).first()
-        validation = None
-        if watched is not None:
-            weighed = watched["label"].map(by_label).to_numpy(np.float32)
-            validation = features.of(watched), is_malignant(watched), weighed
-        history = self.head.fit(
-            values,
-            is_malignant(train),
-            sample_weight=weights.to_numpy(np.float32),
-            validation_data=validation,
-            batch_size=recipe.batch_size,
-            epochs=recipe.epochs,
-            callbacks=early_stopping(recipe.patience),
-            verbose=0,
-        )
-        return history_table(history.history, name, "head")
+    def best() -> int:
+        return int(np.argmin([found["val_loss"] for found in epochs]))
 
-    def logits(self, features: Features, pictures: pd.DataFrame) -> np.ndarray:
-        """Logits of pictures, shape (n,)."""
-        # Called, not predicted: each number of pictures would have a graph of its own built.
-        return np.asarray(self.head(features.of(pictures), training=False)).ravel()
-
-    def trained(self) -> LinearHead:
-        """A copy of the head as it stands now."""
-        return linear_head(self.head)
-
-
-def is_malignant(pictures: pd.DataFrame) -> np.ndarray:
-    """Labels as Keras wants them: 1 for M, shape (n, 1), float32."""
-    return (pictures["label"] == "M").to_numpy(np.float32)[:, None]
+    head = heads.fitted_head(
+        values, malignant, strength, recipe.class_weight, recipe.epochs, after_epoch
+    )
+    if not epochs:  # no feature varies
+        after_epoch(head)
+    if recipe.patience is not None:
+        head = heads.rounded(each[best()], values.dtype)
+    return head, history_table(epochs, name, "head")
 
 
 def cross_validate_head(
     features: Features,
     split: pd.DataFrame,
     orientations: int,
-    recipe: Recipe,
+    recipe: HeadRecipe,
+    strengths: dict[str, float],
     watch: bool = True,
 ) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, LinearHead]]:
     """Train a head for each fold: (rows of predictions.csv, rows of history.csv, the heads).
 
-    Fold k is predicted by a head that never saw it. With a `patience`, an inner group split of
-    the other folds says when to stop; without, the head trains on all of them, and the
-    validation curve of the history is fold k itself, watched but never acted upon. `watch` False
-    saves the time that the curve takes. Each fold's head also predicts the test part. Predicted
-    are all `orientations` of an image: those that are turned serve test-time augmentation and no
-    other figure.
+    Fold k is predicted by a head that never saw it, of the strength named `fold<k>`. With a
+    `patience`, an inner group split of the other folds says when to stop; without, the head trains
+    on all of them, and the validation curve of the history is fold k itself, watched but never
+    acted upon. `watch` False saves the time that the curve takes. Each fold's head also predicts
+    the test part. Predicted are all `orientations` of an image: those that are turned serve
+    test-time augmentation and no other figure.
     """
     held, test = split[split["split"] != "test"], split[split["split"] == "test"]
-    trainer = HeadTrainer(features.width, recipe)
-    rows, histories, heads = [], [], {}
+    rows, histories, found = [], [], {}
     folds = sorted(held["fold"].unique())
     for fold in progress(folds, f"{orientations} orientations", unit="fold"):
+        name = f"fold{fold}"
         others, watched = held[held["fold"] != fold], held[held["fold"] == fold]
         judged = training_pictures(watched, orientations)
         on_test = training_pictures(test, orientations)
@@ -296,32 +294,46 @@ def cross_validate_head(
             others, watched = others[~stops], others[stops]
         train = training_pictures(others, orientations)
         seen = judged_pictures(watched) if watch or recipe.patience is not None else None
-        histories.append(trainer.fit(features, train, seen, f"fold{fold}"))
-        for pictures, name in ((judged, "oof"), (on_test, f"fold{fold}")):
-            logits = trainer.logits(features, pictures)
-            rows.append(prediction_rows(pictures, logits, name, recipe.seed))
-        heads[f"fold{fold}"] = trainer.trained()
-    return pd.concat(rows, ignore_index=True), pd.concat(histories, ignore_index=True), heads
+        head, history = train_head(features, train, seen, strengths[name], recipe, name)
+        for pictures, model in ((judged, "oof"), (on_test, name)):
+            logits = head.logits(features.of(pictures))
+            rows.append(prediction_rows(pictures, logits, model, recipe.seed))
+        histories.append(history)
+        found[name] = head
+    return pd.concat(rows, ignore_index=True), pd.concat(histories, ignore_index=True), found
+
+
+def epochs_in_words(history: pd.DataFrame, recipe: HeadRecipe) -> str:
+    """After how many epochs the heads of `history` ended, and whether the limit ended them."""
+    epochs = history.groupby("model")["epoch"].max()
+    words = f"The heads ended after {epochs.min()} to {epochs.max()} epochs"
+    if (epochs >= recipe.epochs).any():
+        return f"{words}: `head_epochs` stopped some before they converged."
+    return f"{words}, {'converged' if recipe.patience is None else 'converged or stopped early'}."
 
 
 def orientations_tried(
     features: Features,
     split: pd.DataFrame,
     orientations: int,
-    recipe: Recipe,
+    recipe: HeadRecipe,
+    strengths: dict[str, float],
     with_all: pd.DataFrame,
 ) -> pd.DataFrame:
     """Out-of-fold logits of the same folds, trained with 1, 4 and all orientations.
 
-    `with_all` are the predictions that stand already; they are not computed again. All are
-    judged on the images as taken. Under the original's protocol a picture is an image, and there
-    is nothing to leave out.
+    All have the same strengths and are trained until they converge, so that none is trained longer
+    than another. `with_all` are the predictions that stand already; they are not computed again.
+    All are judged on the images as taken. Under the original's protocol a picture is an image, and
+    there is nothing to leave out.
     """
     tried = {orientations: with_all}
     if "orientation" not in split:
         for fewer in (1, 4):
             if fewer < orientations:
-                tried[fewer] = cross_validate_head(features, split, fewer, recipe, watch=False)[0]
+                tried[fewer] = cross_validate_head(
+                    features, split, fewer, recipe, strengths, watch=False
+                )[0]
     columns = ["orientations", "image_id", "orientation", "group", "label", "fold", "logit"]
     tables = [
         as_taken(rows[rows["model"] == "oof"], split).assign(orientations=number)[columns]
@@ -331,20 +343,24 @@ def orientations_tried(
 
 
 def train_final_head(
-    model: keras.Model, features: Features, split: pd.DataFrame, orientations: int, recipe: Recipe
+    model: keras.Model,
+    features: Features,
+    split: pd.DataFrame,
+    orientations: int,
+    recipe: HeadRecipe,
+    strengths: dict[str, float],
 ) -> tuple[pd.DataFrame, pd.DataFrame, LinearHead]:
     """Train the head on train, watch val, put it on `model`: (predictions, history, the head).
 
-    Val stops the training where the recipe has a `patience`.
+    Its strength is the one named `final`. Val stops the training where the recipe has a `patience`.
     """
     train = training_pictures(split[split["split"] == "train"], orientations)
     watched = judged_pictures(split[split["split"] == "val"])
     judged = training_pictures(split[split["split"] != "train"], orientations)
-    trainer = HeadTrainer(features.width, recipe)
-    history = trainer.fit(features, train, watched, "final")
-    put_head(model, trainer.head)
-    rows = prediction_rows(judged, trainer.logits(features, judged), "final", recipe.seed)
-    return rows, history, trainer.trained()
+    head, history = train_head(features, train, watched, strengths["final"], recipe, "final")
+    put_head(model, head)
+    logits = head.logits(features.of(judged))
+    return prediction_rows(judged, logits, "final", recipe.seed), history, head
 
 
 # ------------------------------------------------------------------------ saving

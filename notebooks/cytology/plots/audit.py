@@ -8,9 +8,17 @@ from cytology.intervals import span
 from cytology.plots.style import GREY, NETWORK_COLOUR, WRONG
 from cytology.settings import NETWORK_TITLE
 
+# Of each kind of labels: how far from its protocol it stands, its marker, its colour (None: the
+# network's).
+MARKS = {
+    "true": (-0.22, "o", None),
+    "shuffled": (0.06, "D", GREY),
+    "shuffled by group": (0.34, "s", "#5a4a78"),
+}
+
 
 def leakage_audit(summary: pd.DataFrame, unit: str) -> Figure:
-    """AUC under three ways to split, true labels filled, shuffled labels hollow; a panel a network.
+    """AUC under three ways to split, true labels filled, shuffled ones hollow; a panel a network.
 
     `summary` has `architecture` and the columns of `leakage.summarize`.
     """
@@ -21,28 +29,25 @@ def leakage_audit(summary: pd.DataFrame, unit: str) -> Figure:
     }
     networks = list(dict.fromkeys(summary["architecture"]))
     figure, axes = plt.subplots(
-        1, len(networks), figsize=(4.1 * len(networks) + 2.2, 3.9), sharey=True, squeeze=False
+        1, len(networks), figsize=(4.1 * len(networks) + 2.2, 4.6), sharey=True, squeeze=False
     )
     for axis, network in zip(axes[0], networks, strict=True):
         rows = summary[summary["architecture"] == network].set_index(["protocol", "labels"])
         for place, protocol in enumerate(names):
-            for labels, colour, face, marker in (
-                ("true", NETWORK_COLOUR[network], NETWORK_COLOUR[network], "o"),
-                ("shuffled", GREY, "white", "D"),
-            ):
-                row = rows.loc[(protocol, labels)]
-                axis.plot(row[["auc_low", "auc_high"]], [place] * 2, color=colour, linewidth=2)
+            for labels, (aside, marker, colour) in MARKS.items():
+                row, at = rows.loc[(protocol, labels)], place + aside
+                colour = colour or NETWORK_COLOUR[network]
+                axis.plot(row[["auc_low", "auc_high"]], [at] * 2, color=colour, linewidth=2)
                 axis.plot(
-                    row["auc"], place, marker, markersize=9, color=colour,
-                    markerfacecolor=face, markeredgewidth=1.8, zorder=3,
+                    row["auc"], at, marker, markersize=8, color=colour, markeredgewidth=1.8,
+                    markerfacecolor=colour if labels == "true" else "white", zorder=3,
                 )  # fmt: skip
-                above = 9 if labels == "true" else -19  # the two may lie upon each other
                 axis.annotate(
-                    f"{row['auc']:.3f}", (row["auc"], place), (0, above), color=colour,
-                    fontsize=10, textcoords="offset points", ha="center", fontweight="bold",
+                    f"{row['auc']:.3f}", (row["auc"], at), (0, 7), color=colour,
+                    fontsize=9, textcoords="offset points", ha="center", fontweight="bold",
                 )  # fmt: skip
         gain, honest = (rows.loc[(name, "true")] for name in ("images_random", "patients_together"))
-        for row, place in ((honest, 1.85), (gain, -0.3)):
+        for row, place in ((honest, 1.7), (gain, -0.3)):
             axis.plot([row["auc"]] * 2, [-0.5, place], color=GREY, linewidth=0.8, linestyle="--")
         axis.annotate(
             "", (gain["auc"], -0.45), (honest["auc"], -0.45),
@@ -56,13 +61,18 @@ def leakage_audit(summary: pd.DataFrame, unit: str) -> Figure:
         axis.axvline(0.5, color=GREY, linewidth=1, linestyle=":")
         axis.set(xlabel="AUC", ylim=(2.5, -0.7), xlim=(min(0.35, summary["auc_low"].min()), 1.03))
     axes[0][0].set_yticks(range(3), names.values())
+    words = {
+        "true": "true labels",
+        "shuffled": "labels shuffled by image: nothing to learn",
+        "shuffled by group": f"labels shuffled by {unit}: only the {unit} to recognize",
+    }
     shown = [
-        plt.Line2D([], [], marker="o", color="black", label="true labels"),
         plt.Line2D(
-            [], [], marker="D", color=GREY, markerfacecolor="white", markeredgewidth=1.8,
-            label="shuffled labels: nothing to learn",
-        ),
-        plt.Line2D([], [], color=GREY, linestyle=":", label="chance"),
+            [], [], linestyle="", marker=marker, color=colour or "black", label=words[labels],
+            markerfacecolor="black" if labels == "true" else "white", markeredgewidth=1.8,
+        )
+        for labels, (_, marker, colour) in MARKS.items()
     ]  # fmt: skip
-    figure.legend(handles=shown, loc="outside lower center", ncols=3)
+    shown.append(plt.Line2D([], [], color=GREY, linestyle=":", label="chance"))
+    figure.legend(handles=shown, loc="outside lower center", ncols=2)
     return figure

@@ -1,7 +1,6 @@
 """Figures of notebook 07 on what to do with a probability: calibrate, decide, or refer."""
 
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -60,36 +59,40 @@ def thresholds(table: pd.DataFrame, unit: str) -> Figure:
     return figure
 
 
-def decision_curve(benefits: pd.DataFrame) -> Figure:
+def decision_curve(benefits: pd.DataFrame, unit: str) -> Figure:
     """Net benefit of each network against calling all images malignant, or none.
 
-    `benefits` has `threshold`, `all`, and a column a network.
+    `benefits` is the table of `locked.net_benefits`.
     """
-    figure, axis = plt.subplots(figsize=(7, 4))
-    axis.plot(benefits["threshold"], benefits["all"], color=GREY, label="call all malignant")
+    figure, axis = plt.subplots(figsize=(7.5, 4.2))
+    at, names = benefits["threshold"], [name for name in NETWORK_LINE if name in benefits]
+    axis.plot(at, benefits["all"], color=GREY, label="call all malignant")
     axis.axhline(0, color="black", linewidth=1, label="call none malignant")
-    for name in benefits.columns.drop(["threshold", "all"]):
+    for name in names:
+        colour = NETWORK_COLOUR[name]
         axis.plot(
-            benefits["threshold"],
-            benefits[name],
-            NETWORK_LINE[name],
-            linewidth=2,
-            color=NETWORK_COLOUR[name],
+            at, benefits[name], NETWORK_LINE[name], linewidth=2, color=colour,
             label=NETWORK_TITLE[name],
-        )
-    top = benefits.drop(columns="threshold").to_numpy().max()
+        )  # fmt: skip
+        low, high = benefits[f"{name}_low"], benefits[f"{name}_high"]
+        axis.fill_between(at, low, high, color=colour, alpha=0.12, lw=0)
+    top = benefits[["all", *names]].to_numpy().max()
+    share = benefits["malignant_share"].iloc[0]
+    bands = of_bounds(f"bands: 95 % by {unit}", benefits[[f"{name}_low" for name in names]].stack())
     axis.set(
-        title="Decision curve, calibrated probabilities",
-        ylim=(-0.25 * top, 1.1 * top),
+        title=f"Decision curve, calibrated probabilities, {share:.0%} of the images malignant",
+        ylim=(-0.25 * top, 1.2 * top),
         xlabel="threshold: the probability from which one would act",
         ylabel="net benefit",
     )
-    axis.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    axis.legend(loc="upper left", bbox_to_anchor=(1, 1), title=bands)
     return figure
 
 
-def calibration(before: dict[str, pd.DataFrame], after: dict[str, pd.DataFrame]) -> Figure:
-    """Reliability of each network before and after temperature scaling, with counts below.
+def calibration(
+    before: dict[str, pd.DataFrame], after: dict[str, pd.DataFrame], unit: str
+) -> Figure:
+    """Reliability of each network before and after slope and intercept, with counts below.
 
     Both map a network to the table of `calibration.reliability`.
     """
@@ -107,24 +110,16 @@ def calibration(before: dict[str, pd.DataFrame], after: dict[str, pd.DataFrame])
         upper.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1)
         for table, marker, colour, label, shift in (
             (before[name], "o", GREY, "as it is", -0.012),
-            (after[name], "D", NETWORK_COLOUR[name], "after temperature scaling", 0.012),
+            (after[name], "D", NETWORK_COLOUR[name], "slope and intercept fitted", 0.012),
         ):
-            errors = [table["true"] - table["true_low"], table["true_high"] - table["true"]]
-            upper.errorbar(
-                table["said"],
-                table["true"],
-                np.maximum(errors, 0),
-                fmt=marker + "-",
-                color=colour,
-                linewidth=1.2,
-                elinewidth=0.8,
-                markersize=6,
-            )
+            upper.plot(table["said"], table["true"], marker + "-", color=colour, markersize=5)
+            low, high = table["true_low"], table["true_high"]
+            upper.fill_between(table["said"], low, high, color=colour, alpha=0.18, lw=0)
             lower.bar(table["said"] + shift, table["images"], 0.024, color=colour, label=label)
         upper.set(title=NETWORK_TITLE[name], xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
         lower.set(xlabel="predicted probability of malignant")
         lower.legend(loc="lower center", bbox_to_anchor=(0.5, -1.15), fontsize=9)
-    axes[0, 0].set_ylabel("share malignant")
+    axes[0, 0].set_ylabel(f"share malignant\n(bands: 95 % by {unit})")
     axes[1, 0].set_ylabel("images")
     return figure
 

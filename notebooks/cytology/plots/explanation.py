@@ -11,13 +11,14 @@ from matplotlib.figure import Figure
 from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 from PIL import Image, ImageOps
 
-from cytology.explanation_checks import CHECKS
+from cytology.explanation_checks import CHECKS, NETWORK
 from cytology.images import open_rgb
 from cytology.plots.style import CLASS_COLOUR, CLASS_NAME, GREY, NETWORK_COLOUR, WRONG, picture
 from cytology.settings import NETWORK_TITLE, plural
 from cytology.wording import shortened
 
 HEAT = plt.get_cmap("inferno")
+VERDICTS = {"yes": "passed", "no": "worse"}  # others are said as they are
 
 
 def overlaid(image: Image.Image, heat: np.ndarray) -> np.ndarray:
@@ -77,8 +78,8 @@ def heatmaps(root: Path, rows: pd.DataFrame, maps: list[np.ndarray], pairs: int 
 def explanation_checks(table: pd.DataFrame) -> Figure:
     """Each check a panel: what each network's heat reaches, and what chance gives.
 
-    The bar is the 95 % interval of the difference, drawn from chance on: passed where it lies
-    wholly on the better side. `table` is that of `explanation_checks.summarize`, for each
+    The bar is the 95 % interval of the difference, drawn from chance on; a cross is what noise
+    reaches in place of the heat. `table` is that of `explanation_checks.summarize`, for each
     `architecture`.
     """
     checks = [check for check in CHECKS if (table["check"] == check).any()]
@@ -98,7 +99,9 @@ def explanation_checks(table: pd.DataFrame) -> Figure:
             axis.plot(bar, [place] * 2, color=colour, linewidth=5, alpha=0.35)
             axis.plot(row["chance"], place, "D", color="white", markeredgecolor=GREY)
             axis.plot(row["value"], place, "o", color=colour, markersize=9)
-            verdict = {"yes": "passed", "no": "not passed"}.get(row["passed"], "unclear")
+            if "noise" in row:
+                axis.plot(row["noise"], place, "x", color=GREY, markersize=7)
+            verdict = VERDICTS.get(row["passed"], row["passed"])
             axis.annotate(
                 verdict,
                 (1.01, place),
@@ -110,10 +113,12 @@ def explanation_checks(table: pd.DataFrame) -> Figure:
         axis.set_yticks(range(len(names)), [NETWORK_TITLE[name] for name in names], fontsize=9)
         axis.set(ylim=(-0.6, len(names) - 0.4))
         axis.margins(x=0.08)
-        axis.set_title(CHECKS[check].asks, fontsize=10)
+        necessary = "" if CHECKS[check].evidence else " (noise passes, too)"
+        axis.set_title(CHECKS[check].asks + necessary, fontsize=10)
         chance = CHECKS[check].chance
         limit = "the limit" if chance == "0.5" else chance
-        axis.set_xlabel(f"{check}; diamond: {limit}", fontsize=9)
+        cross = "; cross: noise" if "noise" in table else ""
+        axis.set_xlabel(f"{check}; diamond: {limit}{cross}", fontsize=9)
     return figure
 
 
@@ -129,10 +134,10 @@ def deletion_and_insertion(curves: pd.DataFrame) -> Figure:
     for axis, name in zip(axes[0], names, strict=True):
         rows = curves[curves["architecture"] == name]
         for curve, colour in (("deletion", "#D55E00"), ("insertion", "#0072B2")):
-            for order, style in (("heat", "-"), ("random", ":")):
+            for order, style in ((NETWORK, "-"), ("random", ":")):
                 part = rows[(rows["curve"] == curve) & (rows["order"] == order)]
                 mean = part.groupby("share")["logit"].mean()
-                words = "hottest first" if order == "heat" else "random order"
+                words = "hottest first" if order == NETWORK else "random orders"
                 axis.plot(100 * mean.index, mean, style, color=colour, label=f"{curve}, {words}")
         axis.set(title=NETWORK_TITLE[name], xlabel="cells covered or uncovered (%)")
     axes[0][0].set_ylabel("mean logit toward\nthe explained class")

@@ -59,7 +59,7 @@ def answers(
         image = open_rgb(root / row["image_id"])
         truth = f", true {row['label']}" if row["label"] else ""
         colour = CLASS_COLOUR[row["predicted"]]
-        title = f"{row['predicted']}, P(M) = {row['probability']:.2f}{truth}"
+        title = f"{row['predicted']}, P(M) = {row['calibrated_probability']:.2f}{truth}"
         picture(left, ImageOps.contain(image, (320, 320)), title, colour)
         if row["refer"]:
             left.set_xlabel("refer: " + row["refer_why"], fontsize=8, color=WRONG)
@@ -78,9 +78,9 @@ def answers(
 def at_threshold(rows: pd.DataFrame, threshold: float) -> Figure:
     """What a threshold of the calibrated probability makes: the confusion matrix, and why.
 
-    `rows` has `label` and `probability`.
+    `rows` has `label` and `calibrated_probability`.
     """
-    truth, called = rows["label"] == "M", rows["probability"] >= threshold
+    truth, called = rows["label"] == "M", rows["calibrated_probability"] >= threshold
     matrix = confusion_matrix(truth, called, labels=[False, True])
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.4), width_ratios=(1, 2))
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
@@ -97,7 +97,7 @@ def at_threshold(rows: pd.DataFrame, threshold: float) -> Figure:
     edges = np.linspace(0, 1, 21)
     for label in "BM":
         right.hist(
-            rows.loc[rows["label"] == label, "probability"], edges, alpha=0.6,
+            rows.loc[rows["label"] == label, "calibrated_probability"], edges, alpha=0.6,
             color=CLASS_COLOUR[label], label=CLASS_NAME[label],
         )  # fmt: skip
     right.axvline(threshold, color="black")
