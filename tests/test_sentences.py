@@ -502,6 +502,7 @@ NOTHING_MOVED = re.compile(
     r"|[-+\N{MINUS SIGN}]?0\.0 points[^.]*\. More would likely"
 )
 TIE = re.compile(r"(\w+) has the highest AUC, (\d\.\d{3})")
+STRENGTHS = re.compile(r"(\w+) (?:at|from) (strengths? [\d, and]+) \(AUC falls")
 
 
 def false_sentences(said: dict[str, list[str]], tables: dict, of_class: tuple[int, int]):
@@ -525,10 +526,10 @@ def false_sentences(said: dict[str, list[str]], tables: dict, of_class: tuple[in
     if "camera" in " ".join(said["summary"]) and not baseline["auc_low"] > 0.5:
         yield "a baseline that may be chance explains what a network learned"
     shifts = tables["robustness"]
-    for shift, strength in re.findall(r"(\w+) from strength (\d) on", " ".join(said["failures"])):
-        beyond = shifts[(shifts["shift"] == shift) & (shifts["strength"] >= int(strength))]
-        if not (beyond["auc_drop_low"] > 0).all():
-            yield f"{shift} does not harm from strength {strength} on"
+    harms = shifts[shifts["auc_change_high"] < 0].groupby("shift")["strength"].agg(set)
+    for shift, named in STRENGTHS.findall(" ".join(said["failures"])):
+        if not {int(strength) for strength in re.findall(r"\d", named)} <= harms.get(shift, set()):
+            yield f"{shift} is not shown to harm at {named}"
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -538,7 +539,7 @@ def false_sentences(said: dict[str, list[str]], tables: dict, of_class: tuple[in
     of_class=st.sampled_from([(12, 8), (5, 5), (4, 20), (1, 9), (40, 80)]),
 )
 @settings(
-    max_examples=60,
+    max_examples=40,
     deadline=None,
     derandomize=True,
     database=None,

@@ -80,7 +80,7 @@ def shaken(run: Path) -> list[str]:
         return []
     rows = rows[rows["shift"].isin(SHIFTS)]
     corrected = rows.groupby("architecture")["auc_change_p"].transform(holm)
-    rows = rows[(corrected < 1 - LEVEL) & (rows["auc_change_high"] < 0)]
+    rows = rows[(corrected < 1 - LEVEL) & (rows["auc_change_high"].round(3) < 0)]
     return [
         f"{NETWORK_TITLE[name]} separates the classes less well under: "
         + "; ".join(

@@ -23,7 +23,6 @@ HEADINGS = {
     "auc_lowest": "AUC lowest",
     "auc_highest": "AUC highest",
     "auc_mixed": "AUC mixed",
-    "auc_drop": "drop of AUC",
     "auc_change": "change of AUC (minus: worse)",
     "auc_pooled": "AUC, folds pooled",
     "auc_groups_alike": "AUC, groups alike",
@@ -57,7 +56,7 @@ NOT_SHOWN = "not shown"
 MORE_METRICS = ("auc_", "loss_", "calibration_", "difference")
 # Why a number of a table may be missing, by its column.
 WHY = UNDEFINED | dict.fromkeys(("p", "p_holm"), "one class only")
-WHY |= dict.fromkeys(("auc_first", "auc_second", "auc_drop", "auc_mixed"), "one class only")
+WHY |= dict.fromkeys(("auc_first", "auc_second", "auc_change", "auc_mixed"), "one class only")
 WHY |= dict.fromkeys(("value", "chance", "difference"), "one class only, or the same everywhere")
 WHY |= dict.fromkeys(("p_mcnemar", "p_delong"), "only where each group has one row")
 WHY |= dict.fromkeys(OF_PROBABILITIES, "a share of votes has none")
