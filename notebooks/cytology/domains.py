@@ -114,9 +114,9 @@ def in_words(table: pd.DataFrame, unit: str) -> list[str]:
     """What the table of domains allows to say, a sentence a network and domain."""
     sentences = without_weights(table)
     for _, row in table[table["weights"] != "random"].iterrows():
-        if row["auc_change_high"] < 0:
+        if round(row["auc_change_high"], 3) < 0:
             verdict = f"Not to have seen it costs {by(row, 'auc_change')}"
-        elif row["auc_change_low"] > 0:
+        elif round(row["auc_change_low"], 3) > 0:
             verdict = f"Heads that saw it are worse by {by(row, 'auc_change')}"
         else:
             verdict = f"The change is {with_span(row, 'auc_change')}, not shown to matter here"

@@ -116,7 +116,9 @@ def in_words(table: pd.DataFrame, name: str, units: str) -> str:
     if np.isnan(whole["gain"]):
         return f"{name}: no fold holds both classes, so its curve says nothing."
     points = 100 * whole[["gain", "gain_low", "gain_high"]].astype(float)
-    verdict = "More would likely help." if whole["gain_low"] > 0 else "Not shown to help."
+    verdict = (
+        "More would likely help." if round(points["gain_low"], 1) > 0 else "Not shown to help."
+    )
     return (
         f"{name}: {whole['trained_on']:.0f} {units} trained on instead of "
         f"{less['trained_on']:.0f}: {points['gain']:+z.1f} points of AUC "

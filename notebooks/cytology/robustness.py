@@ -391,9 +391,9 @@ def in_words(table: pd.DataFrame, reference: int, unit: str) -> list[str]:
 
 
 def shown(at: pd.DataFrame, name: str, sign: int) -> pd.Series:
-    """Which rows show a change above (`sign` 1) or below 0 (-1), after Holm."""
+    """Which rows show a change above (`sign` 1) or below 0 (-1), after Holm, that prints as one."""
     end = at[f"{name}_low"] if sign > 0 else -at[f"{name}_high"]
-    return (end > 0) & (at[f"{name}_p_holm"] < 1 - LEVEL)
+    return (end.round(3) > 0) & (at[f"{name}_p_holm"] < 1 - LEVEL)
 
 
 def by(row: pd.Series, name: str) -> str:
