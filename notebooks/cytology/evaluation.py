@@ -154,9 +154,9 @@ def weights_behind(run: Path, model: str) -> str:
     return weights.get(model.split(",")[0], "")
 
 
-def marked(run: Path, table: pd.DataFrame) -> pd.DataFrame:
-    """The table with the weights behind each `model` and the split's protocol."""
-    weights = table["model"].map(lambda model: weights_behind(run, model))
+def marked(run: Path, table: pd.DataFrame, column: str = "model") -> pd.DataFrame:
+    """The table with the weights behind each model of a `column` and the split's protocol."""
+    weights = table[column].map(lambda model: weights_behind(run, model))
     return table.assign(weights=weights, protocol=read_json(run, "split.json")["protocol"])
 
 
