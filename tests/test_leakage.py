@@ -497,6 +497,8 @@ def test_the_result_in_words_names_weights_units_and_numbers(made):
     assert "fields of view are recognized across such folds" in sentence
     assert "passed; a leak of up to" in sentence and "NOT PASSED" not in sentence
     (open_,) = in_words(summary.assign(inflation_low=-1.0, auc_low=0.4), "patient", SEEDS)
+    (nothing,) = in_words(summary.assign(auc=np.nan), "patient", SEEDS)
+    assert nothing == "DenseNet121: no fold holds both classes, so no AUC exists."
     assert "is not shown to add anything" in open_ and "are not shown to be recognized" in open_
 
 

@@ -279,6 +279,11 @@ def in_words(summary: pd.DataFrame, unit: str, seeds: int) -> list[str]:
         leaky, honest = at.loc[("images_random", "true")], at.loc[(HONEST, "true")]
         image = at.loc[("images_random", "shuffled")]
         groups = plural(unit)
+        if np.isnan(leaky["auc"]) or np.isnan(honest["auc"]):
+            sentences.append(
+                f"{NETWORK_TITLE[name]}: no fold holds both classes, so no AUC exists."
+            )
+            continue
         points = f"{leaky['inflation']:+z.1f} points ({span(leaky, 'inflation', '95 % ', '+z.1f')})"
         adds = "adds" if leaky["inflation_low"] > 0 else "is not shown to add anything:"
         sentences.append(
@@ -287,8 +292,8 @@ def in_words(summary: pd.DataFrame, unit: str, seeds: int) -> list[str]:
             f"splitting augmented pictures at random gives {leaky['auc']:.3f}, keeping "
             f"{groups} together {honest['auc']:.3f}. The split alone {adds} {points}. "
             "With labels shuffled from image to image, where nothing can be learned, the random "
-            f"split gives {image['auc']:.3f} (from {image['auc_lowest']:.3f} to "
-            f"{image['auc_highest']:.3f} as the penalty goes from strong to weak). "
+            f"split gives {image['auc']:.3f} (in the first repetition, as the penalty goes from strong "
+            f"to weak, from {image['auc_lowest']:.3f} to {image['auc_highest']:.3f}). "
             f"{by_group_in_words(at, unit)} The check of this split: {verdict(rows, seeds)}."
         )
     return sentences

@@ -113,6 +113,8 @@ def in_words(table: pd.DataFrame, name: str, units: str) -> str:
     less, whole = (table[table["share"] == share].iloc[0] for share in SHARES[-2:])
     if whole["weights"] == "random":
         return f"{name}: random weights, so its curve says nothing."
+    if np.isnan(whole["gain"]):
+        return f"{name}: no fold holds both classes, so its curve says nothing."
     points = 100 * whole[["gain", "gain_low", "gain_high"]].astype(float)
     verdict = (
         "More would likely help." if round(points["gain_low"], 1) > 0 else "Not shown to help."

@@ -418,7 +418,7 @@ def verdicts(at: pd.DataFrame) -> list[str]:
         clauses += [f"AUC {verb} under {', '.join(named)}"] if named else []
     open_ = at[known].drop(index=[*falls.index, *rises.index])
     if len(open_):
-        worst = max(-open_["auc_change_low"].min(), 0)
+        worst = np.clip(-open_["auc_change_low"].min(), 0, 1)
         clauses.append(
             f"not shown to matter here: {', '.join(open_['shift'])} (their intervals would also "
             f"allow falls of up to {worst:.3f})"
