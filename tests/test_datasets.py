@@ -79,7 +79,9 @@ def test_unknown_patients_are_counted_aloud(root, cache):
     manifest, _, said = made(load(str(root), patient_pattern=r"(p00[01])_"), cache)
     assert manifest["group"].nunique() == 2 + 4
     (sentence,) = said
-    assert sentence.startswith("4 of 8 images have no patient: each, with its copies, counts as a")
+    assert sentence.startswith(
+        "4 of 8 images have no patient, and each, with its copies, counts as a"
+    )
 
 
 def test_poor_and_unusable_images_and_the_sources_notes_are_said(root, cache):

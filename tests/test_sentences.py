@@ -5,6 +5,7 @@ import gc
 import html
 import io
 import re
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -30,12 +31,13 @@ from cytology import (
     plots,
     report,
     robustness,
+    significance,
     spread,
     summary,
     terminal,
 )
 from cytology.augmentation import pictures_of
-from cytology.intervals import curve_bands
+from cytology.intervals import FEWEST_GROUPS, curve_bands
 from cytology.metrics import auc_from_ranks
 from cytology.predictions import prediction_rows
 from cytology.readable import readable
@@ -188,7 +190,8 @@ def compared(run, split, logits):
     yield write(run, "thresholds", thresholds)
     yield write(run, "calibration", calibrations)
     yield locked.uncalibrated(calibrations)
-    sentences = summary.summary(table, pairs, thresholds, calibrations, "patient")
+    about = (thresholds, calibrations, "patient", spread.seed_spread(run), everything)
+    sentences = summary.summary(table, pairs, *about)
     write_text(run, "tables/summary.md", "\n\n".join(sentences))
     yield from sentences
 
@@ -390,3 +393,171 @@ def test_no_text_tells_what_could_not_be_computed_as_a_result(
     groups, images, labels, scores, scale, seed
 ):
     check_texts(groups, images, labels, scores, scale, seed)
+
+
+# ------------------------------------------------------- tables that nobody computed
+
+AS_THEY_ARE = re.compile(  # what a table is about, not what was found
+    r"seed|strength|amount|images|groups|share|trained_on|repeats?|fold|wanted_.*|threshold.*"
+    r"|slope|intercept|temperature|malignant_share|freedom.*"
+)
+SHARES = [0.5, 0.505, 0.56, 0.9, 0.90004, 0.89996, 0.32004, 0.32001, 1.0]
+CHANGES = [0.0, 0.00004, -0.00004, 0.1, -0.1, 0.02]
+HALF_WIDTHS = [0.00001, 0.01, 0.03, 0.3, np.nan]
+RUN_TABLES = "comparison comparison_all pairwise seeds thresholds calibration leakage_summary"
+RUN_TABLES += " learning_curve robustness robustness_domains explanation_checks"
+
+
+def is_change(name: str) -> bool:
+    """Whether a column may be negative: a difference, or a number round 0."""
+    return bool(re.search("drop|rise|change|difference|gain|inflation|large|benefit", name))
+
+
+def fuzzed(table: pd.DataFrame, rng, of_class: tuple[int, int]) -> pd.DataFrame:
+    """The table with numbers that might have been found, equal and close ones often.
+
+    Whatever its columns are called: those with `_low` and `_high` get an interval around them.
+    """
+    table, several = table.copy(), len(table)
+    for name in table.select_dtypes("float").columns:
+        if AS_THEY_ARE.fullmatch(name) or name.endswith(("_low", "_high")):
+            continue
+        if name == "p" or name.startswith("p_") or name.endswith("_p"):
+            table[name] = rng.choice([0.0004, 0.004, 0.03, 1.0], several)
+            continue
+        change = is_change(name)
+        table[name] = rng.choice(CHANGES if change else SHARES, several)
+        if f"{name}_low" in table:
+            half, limit = rng.choice(HALF_WIDTHS, several), (-1, 1) if change else (0, 1)
+            table[f"{name}_low"] = (table[name] - half).clip(*limit)
+            table[f"{name}_high"] = (table[name] + half).clip(*limit)
+    if "groups_malignant" in table:
+        table["groups_malignant"], table["groups_benign"] = of_class
+    return table.assign(groups=sum(of_class)) if "groups" in table else table
+
+
+def consistent(tables: dict, rng) -> dict:
+    """Pairs whose differences are those of the AUCs of the comparison, behind the gate."""
+    table, pairs = tables["comparison"], tables["pairwise"]
+    auc = table.set_index("architecture")["auc"]
+    for side in ("first", "second"):
+        known = pairs[side].map(auc)
+        pairs[f"auc_{side}"] = known.fillna(pairs[f"auc_{side}"])
+    baseline = tables["comparison_all"]["model"].str.startswith("baseline")
+    found = tables["comparison_all"].loc[baseline, "auc"].iloc[0]
+    half = rng.choice([0.01, 0.3])
+    tables["comparison_all"].loc[baseline, ["auc", "auc_low", "auc_high"]] = (
+        found, found - half, min(found + half, 1),
+    )  # fmt: skip
+    pairs.loc[pairs["first"].str.startswith("baseline"), "auc_first"] = found
+    pairs["difference"] = pairs["auc_second"] - pairs["auc_first"]
+    half = rng.choice(HALF_WIDTHS, len(pairs))
+    for end, sign in (("low", -1), ("high", 1)):
+        pairs[f"difference_{end}"] = pairs["difference"] + sign * half
+    return tables | {"pairwise": significance.with_gate(pairs)}
+
+
+@pytest.fixture(scope="module")
+def computed(tmp_path_factory, few_draws):
+    """A run folder with all tables, as the series computes them today."""
+    run = tmp_path_factory.mktemp("computed") / "run"
+    split, logits = study(24, 3, "apart", "noise", 1.0, 0)
+    write_run(run, split, logits)
+    list(texts_of(run, split, logits))
+    return run
+
+
+def with_strengths(table: pd.DataFrame) -> pd.DataFrame:
+    """A table of shifts in which each shift has the strengths 1 to 5."""
+    untouched = table["shift"] == NONE
+    shifted = [table[~untouched].assign(strength=strength) for strength in range(1, 6)]
+    return pd.concat([table[untouched], *shifted], ignore_index=True)
+
+
+def said_of(run: Path, tables: dict[str, pd.DataFrame]) -> dict[str, list[str]]:
+    """Every sentence that is written from such tables, by its page; they replace the run's own."""
+    for name, table in tables.items():
+        write_table(run, f"tables/{name}.csv", table)
+    first = ("comparison", "pairwise", "thresholds", "calibration")
+    compared = summary.summary(
+        *(tables[name] for name in first), "patient", tables["seeds"], tables["comparison_all"]
+    )
+    write_text(run, "tables/summary.md", "\n\n".join(compared))
+    return {
+        "summary": compared,
+        "seeds": spread.in_words(tables["seeds"], "patient"),
+        "audit": leakage.in_words(tables["leakage_summary"], "patient", 10),
+        "curve": [learning_curve.in_words(tables["learning_curve"], "DenseNet121", "patients")],
+        "shifts": robustness.in_words(tables["robustness"], 3, "patient"),
+        "domains": domains.in_words(tables["robustness_domains"], "patient"),
+        "heatmaps": explanation_checks.in_words(tables["explanation_checks"]),
+        "failures": known_failures.known_failures(run, list(NETWORKS), "patient"),
+    }
+
+
+SINGULAR = re.compile(r"(?<![\d.,])1 (patients|slides|images|groups|networks|seeds)\b")
+MOVES = re.compile(r"\b(falls?|rises?|lowers?|raises?|higher|better|worse)\b")
+NOTHING_MOVED = re.compile(
+    r"by (up to )?[-+\N{MINUS SIGN}]?0\.0+\b|(\d\.\d{3}) before, \2 after"
+    r"|[-+\N{MINUS SIGN}]?0\.0 points[^.]*\. More would likely"
+)
+TIE = re.compile(r"(\w+) has the highest AUC, (\d\.\d{3})")
+STRENGTHS = re.compile(r"(\w+) (?:at|from) (strengths? [\d, and]+) \(AUC falls")
+
+
+def false_sentences(said: dict[str, list[str]], tables: dict, of_class: tuple[int, int]):
+    """Sentences that contradict another one of their page, or their table."""
+    for name, sentences in said.items():
+        page = " ".join(sentences)
+        if "no winner" in page.lower() and re.search(r"\b(best|better)\b", page):
+            yield f"{name}: no winner, and yet one is better: {page}"
+        for sentence in sentences:
+            wrong = WRONG.search(sentence) or BARE.search(sentence) or SINGULAR.search(sentence)
+            if wrong or (MOVES.search(sentence) and NOTHING_MOVED.search(sentence)):
+                yield f"{name}: {sentence}"
+            if re.search("too few(?! or too alike)", sentence) and min(of_class) >= FEWEST_GROUPS:
+                yield f"{name}: {sentence}"
+    for who, auc in TIE.findall(" ".join(said["summary"])):
+        ranked = tables["comparison"][tables["comparison"]["weights"] != "random"]
+        if (ranked["auc"].map("{:.3f}".format) == auc).sum() > 1:
+            yield f"{who} is not alone at {auc}"
+    everything = tables["comparison_all"]
+    baseline = everything[everything["model"].str.startswith("baseline")].iloc[0]
+    if "camera" in " ".join(said["summary"]) and not baseline["auc_low"] > 0.5:
+        yield "a baseline that may be chance explains what a network learned"
+    shifts = tables["robustness"]
+    harms = shifts[shifts["auc_change_high"] < 0].groupby("shift")["strength"].agg(set)
+    for shift, named in STRENGTHS.findall(" ".join(said["failures"])):
+        if not {int(strength) for strength in re.findall(r"\d", named)} <= harms.get(shift, set()):
+            yield f"{shift} is not shown to harm at {named}"
+
+
+@pytest.mark.filterwarnings("ignore")
+@given(
+    seed=st.integers(0, 10**6),
+    random=st.sampled_from([(), (), NETWORKS[:1], NETWORKS]),
+    of_class=st.sampled_from([(12, 8), (5, 5), (4, 20), (1, 9), (40, 80)]),
+)
+@settings(
+    max_examples=40,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    phases=[Phase.generate],
+    suppress_health_check=list(HealthCheck),
+)
+def test_no_sentence_contradicts_its_page_or_its_table(computed, seed, random, of_class):
+    """The ten false sentences that a referee built tables for, and their kind."""
+    rng = np.random.default_rng(seed)
+    tables = {name: read_table(computed, f"tables/{name}.csv") for name in RUN_TABLES.split()}
+    tables["robustness"] = with_strengths(tables["robustness"])
+    tables = {name: fuzzed(table, rng, of_class) for name, table in tables.items()}
+    behind = dict.fromkeys(random, "random")
+    tables["comparison"]["weights"] = tables["comparison"]["architecture"].map(behind).fillna("x")
+    one = tables["pairwise"][["first", "second"]].isin(random).any(axis=1)
+    tables["pairwise"]["weights"] = np.where(one, "random", "x")
+    tables = consistent(tables, rng)
+    with tempfile.TemporaryDirectory() as folder:
+        run = shutil.copytree(computed, Path(folder) / "run")
+        wrong = list(false_sentences(said_of(run, tables), tables, of_class))
+    assert not wrong, "\n".join(wrong)

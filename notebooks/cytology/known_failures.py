@@ -32,7 +32,7 @@ def few(run: Path, unit: str) -> list[str]:
     if rows.empty or rows["groups"].min() >= FEW_GROUPS:
         return []
     row = rows.sort_values("groups").iloc[0]
-    return [f"Judged on no more than {groups_in_words(row, unit)}. {worth_in_words(row, unit)}"]
+    return [f"Few were judged: {groups_in_words(row, unit)}. {worth_in_words(row, unit)}"]
 
 
 def no_better_than_size_and_colour(run: Path) -> list[str]:
@@ -80,7 +80,7 @@ def shaken(run: Path) -> list[str]:
         return []
     rows = rows[rows["shift"].isin(SHIFTS)]
     corrected = rows.groupby("architecture")["auc_change_p"].transform(holm)
-    rows = rows[(corrected < 1 - LEVEL) & (rows["auc_change_high"] < 0)]
+    rows = rows[(corrected < 1 - LEVEL) & (rows["auc_change_high"].round(3) < 0)]
     return [
         f"{NETWORK_TITLE[name]} separates the classes less well under: "
         + "; ".join(

@@ -117,7 +117,8 @@ def contents(run: Path, told: Path, name: str) -> dict:
     (record, dataset), names = facts(told), trained(run)
     split = json_if_there(run, "split.json")
     unit, told_of = split.get("unit", "group"), [caveat.text for caveat in caveats(run)]
-    dataset["notes"] = [note for note in dataset.get("notes", []) if note not in told_of]
+    if "notes" in dataset:
+        dataset["notes"] = [note for note in dataset["notes"] if note not in told_of]
     return {
         "run": name,
         "names": names,
@@ -154,10 +155,6 @@ def domains(run: Path) -> dict[str, str]:
 
 def network(run: Path, name: str, record: dict, unit: str) -> dict:
     """What the card says of one network."""
-
-    def table(rows, columns):
-        return markdown(rows, columns, unit)
-
     notebook = record.get("notebooks", {}).get(TRAINING_NOTEBOOKS[name], {})
     parameters = notebook.get("parameters", {})
     shifted = table_if_there(run, "tables/robustness.csv", architecture=name)
@@ -174,12 +171,14 @@ def network(run: Path, name: str, record: dict, unit: str) -> dict:
         "about": each_text(json_if_there(run, f"{name}/metrics.json"), lambda said: cut(said, {})),
         "timing": json_if_there(run, f"{name}/timing.json"),
         "parameters": parameters,
-        "results": table(results(run, name), RESULTS | {"groups": plural(unit)}),
-        "thresholds": table(table_if_there(run, "tables/thresholds.csv", model=name), THRESHOLDS),
-        "calibrations": table(fitted, CALIBRATIONS),
-        "shifted": table(shifted, SHIFTED),
-        "checks": table(checks, CHECKS),
-        "exports": table(table_if_there(run, "tables/exports.csv", architecture=name), EXPORTED),
+        "results": markdown(results(run, name), RESULTS | {"groups": plural(unit)}),
+        "thresholds": markdown(
+            table_if_there(run, "tables/thresholds.csv", model=name), THRESHOLDS
+        ),
+        "calibrations": markdown(fitted, CALIBRATIONS),
+        "shifted": markdown(shifted, SHIFTED),
+        "checks": markdown(checks, CHECKS),
+        "exports": markdown(table_if_there(run, "tables/exports.csv", architecture=name), EXPORTED),
         "files": files(run, name),
     }
 
@@ -197,7 +196,7 @@ def others(run: Path, names: list[str], unit: str) -> str:
     """The rows of `comparison_all.csv` that are no single network: ensemble, baseline."""
     rows = table_if_there(run, "tables/comparison_all.csv", level="image")
     rows = rows[~rows["model"].isin(names)] if len(rows) else rows
-    return markdown(with_titles(rows), RESULTS | {"groups": plural(unit)}, unit)
+    return markdown(with_titles(rows), RESULTS | {"groups": plural(unit)})
 
 
 def with_titles(rows: pd.DataFrame) -> pd.DataFrame:
@@ -234,22 +233,19 @@ def missing(run: Path, names: list[str]) -> list[dict]:
 # ---------------------------------------------------------------------- Markdown
 
 
-def markdown(rows: pd.DataFrame, columns: dict[str, str], unit: str = "group") -> str:
-    """Columns of a table (name: heading) in Markdown, numbers with their intervals; or nothing.
-
-    `unit` is what a group is, for metrics that too few of them are behind.
-    """
+def markdown(rows: pd.DataFrame, columns: dict[str, str]) -> str:
+    """Columns of a table (name: heading) in Markdown, numbers with their intervals; or nothing."""
     names = [name for name in columns if name in rows and not is_empty(rows[name])]
     if rows.empty or not names:
         return ""
     lines = [[text(columns[name]) for name in names]]
     lines.append(["---:" if is_number(rows[name]) else "---" for name in names])
-    lines += [[cell(row, name, rows[name], unit) for name in names] for _, row in rows.iterrows()]
+    lines += [[cell(row, name, rows[name]) for name in names] for _, row in rows.iterrows()]
     lines = [f"| {' | '.join(line)} |" for line in lines]
     return "\n".join(lines + (["", note] if (note := gaps(rows, names)) else []))
 
 
-def cell(row: pd.Series, name: str, column: pd.Series, unit: str) -> str:
+def cell(row: pd.Series, name: str, column: pd.Series) -> str:
     """A value as the card shows it: `0.812 (0.745 to 0.870)`, `yes`, a name."""
     value = row[name]
     if isinstance(value, str):
@@ -258,7 +254,7 @@ def cell(row: pd.Series, name: str, column: pd.Series, unit: str) -> str:
         return "yes" if value else "**no**"
     if pd.isna(value):
         return NOTHING
-    return text(bounded(row, name, column, unit=unit))
+    return text(bounded(row, name, column))
 
 
 def text(value) -> str:

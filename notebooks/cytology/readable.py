@@ -23,7 +23,6 @@ HEADINGS = {
     "auc_lowest": "AUC lowest",
     "auc_highest": "AUC highest",
     "auc_mixed": "AUC mixed",
-    "auc_drop": "drop of AUC",
     "auc_change": "change of AUC (minus: worse)",
     "auc_pooled": "AUC, folds pooled",
     "auc_groups_alike": "AUC, groups alike",
@@ -52,11 +51,12 @@ FORMATS = dict.fromkeys(
 )
 FORMATS |= {"largest_difference": ".1e", "pixel_difference": ".0f"}
 NOTHING = "–"
+NOT_SHOWN = "not shown"
 # Columns that begin so are metrics, too.
 MORE_METRICS = ("auc_", "loss_", "calibration_", "difference")
 # Why a number of a table may be missing, by its column.
 WHY = UNDEFINED | dict.fromkeys(("p", "p_holm"), "one class only")
-WHY |= dict.fromkeys(("auc_first", "auc_second", "auc_drop", "auc_mixed"), "one class only")
+WHY |= dict.fromkeys(("auc_first", "auc_second", "auc_change", "auc_mixed"), "one class only")
 WHY |= dict.fromkeys(("value", "chance", "difference"), "one class only, or the same everywhere")
 WHY |= dict.fromkeys(("p_mcnemar", "p_delong"), "only where each group has one row")
 WHY |= dict.fromkeys(OF_PROBABILITIES, "a share of votes has none")
@@ -98,7 +98,7 @@ def too_few(row, name: str, unit: str = "group") -> str:
         groups = row.get(f"{of_test}groups_{label}", FEWEST_GROUPS)
         if groups < FEWEST_GROUPS:
             of_class = counted(int(groups), f"{label} {unit}", f"{label} {plural(unit)}")
-            return f"not shown: {of_class}"
+            return f"{NOT_SHOWN}: {of_class}"
     return ""
 
 
@@ -152,19 +152,17 @@ def interval(row: pd.Series, name: str, column: pd.Series) -> str:
     return f"{number(low, column)} to {number(high, column)}"
 
 
-def shown(row: pd.Series, name: str, column: pd.Series, unit: str = "group") -> str:
-    """A number of a column, or why a metric is not shown."""
-    if pd.isna(row[name]):
-        return NOTHING
-    return too_few(row, name, unit) or number(row[name], column)
+def shown(row: pd.Series, name: str, column: pd.Series) -> str:
+    """A number of a column, or that a metric is not shown."""
+    if pd.notna(row[name]) and too_few(row, name):
+        return NOT_SHOWN
+    return number(row[name], column)
 
 
-def bounded(
-    row: pd.Series, name: str, column: pd.Series, apart: str = " ", unit: str = "group"
-) -> str:
+def bounded(row: pd.Series, name: str, column: pd.Series, apart: str = " ") -> str:
     """A number of a column with its interval, if it has one: `0.812 (0.745 to 0.870)`."""
     bounds = interval(row, name, column)
-    return shown(row, name, column, unit) + (f"{apart}({bounds})" if bounds else "")
+    return shown(row, name, column) + (f"{apart}({bounds})" if bounds else "")
 
 
 def is_empty(column: pd.Series) -> bool:
@@ -179,12 +177,18 @@ def gaps(table: pd.DataFrame, columns) -> str:
     for name in (name for name in numbers if table[name].isna().any()):
         lacking.setdefault(WHY.get(name, "could not be computed"), []).append(heading(name))
     said = [f"No {', no '.join(names)}: {why}." for why, names in lacking.items()]
+    rows = [row for _, row in table.iterrows()]
+    if any(pd.notna(row[name]) and too_few(row, name) for name in numbers for row in rows):
+        said.append(
+            f"Not shown: a metric of fewer than {FEWEST_GROUPS} malignant or benign groups; the "
+            "file has it."
+        )
     known = [name for name in numbers if f"{name}_low" in table]
     alone = [
         row
         for name in known
-        for _, row in table[table[name].notna() & table[f"{name}_low"].isna()].iterrows()
-        if not too_few(row, name)
+        for row in rows
+        if pd.notna(row[name]) and pd.isna(row[f"{name}_low"]) and not too_few(row, name)
     ]
     if alone:
         enough = all(

@@ -98,10 +98,8 @@ def contents(run: Path, name: str) -> dict:
     split, told = json_if_there(run, "split.json"), caveats(run)
     unit = split.get("unit", "group")
     if "notes" in dataset:
-        dataset["notes"] = [n for n in dataset["notes"] if n not in [each.text for each in told]]
-
-    def table(name, columns=(), family=""):
-        return results(run, f"tables/{name}.csv", columns, family, unit)
+        texts = [caveat.text for caveat in told]
+        dataset["notes"] = [note for note in dataset["notes"] if note not in texts]
 
     return {
         "run": name,
@@ -118,15 +116,15 @@ def contents(run: Path, name: str) -> dict:
         "split": split,
         "checked": checked(dataset, split),
         "unit": unit,
-        "comparison": table("comparison", MAIN_SHOWN),
-        "pairs": table("pairwise", PAIRS_SHOWN, family="networks"),
-        "comparison_all": table("comparison_all", ALL_SHOWN),
-        "thresholds": table("thresholds", THRESHOLDS_SHOWN),
-        "calibration": table("calibration", CALIBRATION_SHOWN),
-        "audit": table("leakage_summary"),
+        "comparison": results(run, "tables/comparison.csv", MAIN_SHOWN),
+        "pairs": results(run, "tables/pairwise.csv", PAIRS_SHOWN, family="networks"),
+        "comparison_all": results(run, "tables/comparison_all.csv", ALL_SHOWN),
+        "thresholds": results(run, "tables/thresholds.csv", THRESHOLDS_SHOWN),
+        "calibration": results(run, "tables/calibration.csv", CALIBRATION_SHOWN),
+        "audit": results(run, "tables/leakage_summary.csv"),
         "audit_words": paragraphs(run, "tables/leakage.md"),
         "robustness_words": paragraphs(run, "tables/robustness.md"),
-        "explanation": table("explanation_checks", EXPLANATION_SHOWN),
+        "explanation": results(run, "tables/explanation_checks.csv", EXPLANATION_SHOWN),
         "explanation_words": paragraphs(run, "tables/explanation.md"),
         "notebooks": notebooks(run, record),
         "verification": json_if_there(run, VERIFICATION),

@@ -29,15 +29,12 @@ class Cell:
     warn: bool = False
 
 
-def results(
-    run: Path, name: str, wanted: tuple[str, ...] = (), family: str = "", unit: str = "group"
-) -> dict:
+def results(run: Path, name: str, wanted: tuple[str, ...] = (), family: str = "") -> dict:
     """A table of results as headings and rows of cells; empty when it is missing.
 
     Columns `x_low` and `x_high` become the interval of `x`. Of `wanted` columns, if any are named,
-    and of rows of one `family`. `unit` is what a group is. What is the same in every row is in
-    `same`, by its heading, and no column; nor is what is nowhere known. `gaps` says what is
-    missing, and why.
+    and of rows of one `family`. What is the same in every row is in `same`, by its heading, and
+    no column; nor is what is nowhere known. `gaps` says what is missing, and why.
     """
     if not (run / name).is_file():
         return {}
@@ -51,13 +48,13 @@ def results(
     columns = [column for column in columns if not is_empty(table[column])]
     same = [column for column in columns[1:] if is_same(table[column])]
     columns = [name for name in columns if name not in same]
-    rows = [[cell(row, column, table, unit) for column in columns] for _, row in table.iterrows()]
+    rows = [[cell(row, column, table) for column in columns] for _, row in table.iterrows()]
     return {
         "headings": [
             {"text": heading(column), "number": is_number(table[column])} for column in columns
         ],
         "rows": rows,
-        "same": {heading(column): cell(table.iloc[0], column, table, unit) for column in same},
+        "same": {heading(column): cell(table.iloc[0], column, table) for column in same},
         "intervals": any(cell.interval for row in rows for cell in row),
         "gaps": missing,
     }
@@ -68,11 +65,11 @@ def is_same(column: pd.Series) -> bool:
     return (not is_number(column) or are_counts(column)) and column.nunique(dropna=False) == 1
 
 
-def cell(row: pd.Series, column: str, table: pd.DataFrame, unit: str) -> Cell:
+def cell(row: pd.Series, column: str, table: pd.DataFrame) -> Cell:
     """One value of a table of results, ready to be shown."""
     value = row[column]
     if is_number(table[column]):
         below = interval(row, column, table[column])
-        return Cell(shown(row, column, table[column], unit), below, number=True)
+        return Cell(shown(row, column, table[column]), below, number=True)
     warn = (column, value) in (("weights", "random"), ("protocol", "original"))
     return Cell(word(value, column) or NOTHING, warn=warn)

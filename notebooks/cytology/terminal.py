@@ -8,10 +8,10 @@ from pathlib import Path
 
 from cytology import headless
 from cytology.caveats import caveats
-from cytology.readable import NOTHING, gaps
+from cytology.readable import gaps, groups_in_words, is_number, shown
 from cytology.report import write_report
 from cytology.settings import NETWORK_TITLE, short
-from cytology.tables import read_table
+from cytology.tables import json_if_there, read_table
 from cytology.verification import in_words
 
 WIDTH = 100
@@ -143,21 +143,26 @@ def print_caveats(folder: Path) -> None:
 
 
 def print_comparison(folder: Path) -> None:
-    """`tables/comparison.csv` as text, as many of its columns as fit."""
+    """`tables/comparison.csv` as text, as many of its columns as fit, and who was judged."""
     if not (folder / "tables" / "comparison.csv").is_file():
         return
     table = read_table(folder, "tables/comparison.csv")
     first = "architecture weights auc auc_low auc_high accuracy precision recall f1 loss".split()
     columns = [name for name in first if name in table]
-    table = table.replace({"architecture": NETWORK_TITLE})
+    numbers = [name for name in columns if is_number(table[name])]
+    cells = table.replace({"architecture": NETWORK_TITLE}).astype(dict.fromkeys(numbers, object))
+    for name in numbers:
+        cells[name] = [shown(row, name, table[name]) for _, row in table.iterrows()]
     while True:
-        text = table[columns].to_string(
-            index=False, float_format="{:.3f}".format, line_width=None, na_rep=NOTHING
-        )
+        text = cells[columns].to_string(index=False, line_width=None)
         if len(columns) <= 2 or max(map(len, text.splitlines())) <= WIDTH:
             break
         columns.pop()
     print(f"\n{text}")
+    if {"judged_on", "images", "groups"} <= set(table):
+        row, unit = table.iloc[0], json_if_there(folder, "split.json").get("unit", "group")
+        who = groups_in_words(row, unit)
+        print(f"Judged {row['judged_on']}: {row['images']} images of {who}.")
     if missing := gaps(table, columns):
         print(textwrap.fill(missing, WIDTH))
 
