@@ -27,21 +27,20 @@ def choose_threshold(rows: pd.DataFrame, rule: str, wanted_sensitivity: float) -
     """The logit from which on an image is called malignant.
 
     `half` is 0, the network's own probability of one half; `youden` makes sensitivity +
-    specificity greatest (Youden 1950); `sensitivity` is `promised_threshold`. Between two images
-    the threshold lies in the middle, since neither side has a claim on the gap.
+    specificity greatest (Youden 1950), in the middle between two images, since neither side has a
+    claim on the gap; `sensitivity` is `promised_threshold`.
     """
     if rule == "half":
         return 0.0
     truth, score = (rows["label"] == "M").to_numpy(), rows["logit"].to_numpy(float)
     if not 0 < truth.sum() < len(truth):
         raise InputError("A threshold needs images of both classes to be chosen on.")
-    if rule == "youden":
-        false, found, thresholds = roc_curve(truth, score, drop_intermediate=False)
-        best = int(np.argmax(found - false))
-        # The first calls nothing malignant; a logit above all does.
-        chosen = thresholds[best] if best else score.max() + 2
-    else:
-        chosen = promised_threshold(rows[truth], wanted_sensitivity)
+    if rule == "sensitivity":
+        return promised_threshold(rows[truth], wanted_sensitivity)
+    false, found, thresholds = roc_curve(truth, score, drop_intermediate=False)
+    best = int(np.argmax(found - false))
+    # The first calls nothing malignant; a logit above all does.
+    chosen = thresholds[best] if best else score.max() + 2
     below = score[score < chosen]
     return float((chosen + below.max()) / 2 if len(below) else chosen)
 
