@@ -178,7 +178,7 @@ def full_run(run):
 
 @pytest.fixture(scope="module")
 def few_draws():
-    """Fifty draws for every interval: where the numbers of intervals are not the question."""
+    """Fifty draws for every band: where the numbers of bands are not the question."""
     drawn = intervals.group_weights
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(

@@ -5,6 +5,7 @@ from math import comb
 import numpy as np
 import pandas as pd
 import pytest
+from definitions import arrays_of, auc_slowly, drawn_rows
 from scipy.special import expit
 from scipy.stats import ttest_1samp
 from sklearn.metrics import roc_auc_score
@@ -16,21 +17,21 @@ from cytology.evaluation import (
     combined,
     comparison,
     comparison_all,
+    equal_groups_auc,
     fold_pairs,
     headline,
     networks,
     pairs_of_models,
+    pooled_auc,
     weights_behind,
 )
 from cytology.intervals import auc_interval
-from cytology.metrics import METRICS, classification_metrics
+from cytology.metrics import METRICS, OF_TWO_SHARES, classification_metrics
 from cytology.predictions import read_predictions
 from cytology.settings import ARCHITECTURE_NAMES, InputError
 from cytology.shortcuts import BASELINE, shortcut_baseline
-from cytology.significance import group_swap_p, matched
+from cytology.significance import ALPHA, pairwise
 from cytology.tables import read_json, read_table, write_json, write_table
-
-pytestmark = pytest.mark.usefixtures("few_draws")
 
 
 def rows_of(labels, probabilities):
@@ -60,25 +61,22 @@ def predictions(run, name):
 # ------------------------------------------------------------------ what is judged
 
 
+@pytest.mark.parametrize("groups", [20, 400])
 @pytest.mark.parametrize(
-    ("groups", "fine_tuned", "cross_validated", "expected"),
-    [
-        (99, False, True, "out-of-fold"),
-        (100, False, True, "test"),
-        (99, True, True, "test"),
-        (99, False, False, "test"),
-    ],
+    ("fine_tuned", "cross_validated", "expected"),
+    [(False, True, OUT_OF_FOLD), (True, True, TEST), (False, False, TEST)],
 )
 def test_what_carries_the_headline(groups, fine_tuned, cross_validated, expected):
-    table = rows_of("BM" * 50, 0.5)[:groups]
-    test = table.index < 15
+    table = rows_of("BM" * (groups // 2), 0.5)
+    test = table.index < groups // 6
     oof = table[~test].assign(model="oof", split="train")
-    val = table[~test][:10].assign(model="final", split="val")
+    val = table[~test][:5].assign(model="final", split="val")
     final = table[test].assign(model="final", split="test")
     predictions = pd.concat([oof, val, final] if cross_validated else [val, final])
     on, rows = headline(predictions, fine_tuned)
     assert on == expected
-    pd.testing.assert_frame_equal(rows, oof if expected == "out-of-fold" else final)
+    wanted = oof if expected == OUT_OF_FOLD else final
+    pd.testing.assert_frame_equal(rows.reset_index(drop=True), wanted.reset_index(drop=True))
 
 
 def test_one_fine_tuned_network_puts_all_on_test(run):
@@ -114,8 +112,64 @@ def test_the_comparison_has_a_row_an_architecture(run):
         rows = read_predictions(run, name)
         expected = classification_metrics(rows[rows["model"] == "oof"])
         assert {key: row[key] for key in expected} == pytest.approx(expected)
-    bounds = {f"{name}_{end}" for name in METRICS for end in ("low", "high")}
+    shown = ("auc", "recall", "specificity", *OF_TWO_SHARES)
+    bounds = {f"{name}_{end}" for name in shown for end in ("low", "high")}
     assert bounds | {"weights", "recipe", "protocol", "groups"} <= set(table)
+    assert not {"loss_low", "brier_low", "ece_low", "ace_low", "average_precision_low"} & set(table)
+
+
+def test_beside_the_headline_stand_the_pooled_auc_and_test(run):
+    table = comparison(run).set_index("architecture")
+    for name, row in table.iterrows():
+        rows = read_predictions(run, name)
+        oof, test = rows[rows["model"] == "oof"], final_on_test(rows)
+        truth, score, _, fold = arrays_of(oof)
+        assert row["auc"] == pytest.approx(auc_slowly(truth, score, fold))
+        assert row["auc_pooled"] == pytest.approx(roc_auc_score(truth, score))
+        assert row["test_auc"] == pytest.approx(roc_auc_score(test["label"] == "M", test["logit"]))
+        assert (row["test_auc_low"], row["test_auc_high"]) == auc_interval(test)
+        assert (row["test_images"], row["test_groups"]) == (len(test), test["group"].nunique())
+        for label, word in (("M", "malignant"), ("B", "benign")):
+            for part, before in ((oof, ""), (test, "test_")):
+                expected = part.loc[part["label"] == label, "group"].nunique()
+                assert row[f"{before}groups_{word}"] == expected
+
+
+def test_a_headline_on_test_has_no_second_one(run):
+    change(run, "densenet121/metrics.json", fine_tuned=True)
+    table = comparison(run)
+    assert not [name for name in table if name.startswith("test_")]
+    assert (table["auc"] == table["auc_pooled"]).all()  # one head, no folds
+
+
+@pytest.mark.parametrize("folds", [0, 3])
+@pytest.mark.parametrize("mixed", [False, True])
+def test_groups_alike_are_weighted_by_their_images_of_the_class(mixed, folds):
+    rows = drawn_rows(0, images=8, mixed=mixed, folds=folds)
+    truth, score, group, fold = arrays_of(rows)
+    images = [((group == g) & (truth == t)).sum() for g, t in zip(group, truth, strict=True)]
+    expected = auc_slowly(truth, score, fold, 1 / np.array(images))
+    assert equal_groups_auc(rows) == pytest.approx(expected)
+    assert pooled_auc(rows) == pytest.approx(roc_auc_score(truth, score))
+    assert expected != pytest.approx(auc_slowly(truth, score, fold), abs=1e-3)
+
+
+def test_folds_of_one_class_have_a_pooled_auc_only():
+    rows = drawn_rows(1)
+    rows["fold"] = (rows["label"] == "M").astype(int)
+    assert np.isnan(equal_groups_auc(rows)) and 0.5 < pooled_auc(rows) < 1
+
+
+def test_the_long_comparison_shows_three_aucs(run):
+    keep(run, "mobilenetv2")
+    table = long_comparison(run)
+    for on in (OUT_OF_FOLD, TEST):
+        rows = networks(run, on)["mobilenetv2"]
+        by_image = table.loc["mobilenetv2", "image", on]
+        assert by_image["auc_pooled"] == pooled_auc(rows)
+        assert by_image["auc_groups_alike"] == equal_groups_auc(rows)
+        by_patient = table.loc["mobilenetv2", "patient", on]
+        assert by_patient["auc_groups_alike"] == pytest.approx(by_patient["auc"])
 
 
 def long_comparison(run):
@@ -196,7 +250,7 @@ def test_what_combines_several_is_the_mean_logit_by_hand(full_run, model):
     assert found["logit"].to_numpy() == pytest.approx(expected["logit"][found.index].to_numpy())
 
 
-def test_groups_with_both_classes_have_no_level_of_their_own(run):
+def test_groups_with_both_classes_count_once_in_each(run):
     keep(run, "mobilenetv2", "densenet121")
     for name in ("split.csv", "mobilenetv2/predictions.csv", "densenet121/predictions.csv"):
         table = read_table(run, name)
@@ -204,10 +258,15 @@ def test_groups_with_both_classes_have_no_level_of_their_own(run):
         other = table["label"].map({"B": "M", "M": "B"})
         write_table(run, name, table.assign(label=table["label"].mask(first, other)))
     baseline = baseline_of(run)
-    table = comparison_all(run, baseline)
-    assert set(table.loc[table["judged_on"] == OUT_OF_FOLD, "level"]) == {"image"}
-    assert set(table.loc[table["judged_on"] == TEST, "level"]) == {"image", "patient"}
-    assert set(pairs_of_models(run, baseline)["level"]) == {"image"}
+    row = comparison_all(run, baseline).set_index(["model", "level", "judged_on"])
+    row = row.loc["mobilenetv2", "patient", OUT_OF_FOLD]
+    split = read_table(run, "split.csv")
+    held = split[split["split"] != "test"]
+    assert row["groups"] == held["group"].nunique() and row["images"] == len(held)
+    for label, word in (("M", "malignant"), ("B", "benign")):
+        assert row[f"groups_{word}"] == held.loc[held["label"] == label, "group"].nunique()
+    assert row["groups_malignant"] + row["groups_benign"] > row["groups"]
+    assert set(pairs_of_models(run, baseline)["level"]) == {"image", "patient"}
 
 
 def test_the_level_is_called_what_a_group_is(run):
@@ -229,10 +288,11 @@ def test_the_rule_of_a_group_is_a_parameter(run):
     images = found["vote"].xs("image", level="level")
     pd.testing.assert_frame_equal(images, found["mean_logit"].xs("image", level="level"))
     rows = networks(run, OUT_OF_FOLD)["mobilenetv2"]
-    votes = (rows["probability"] >= 0.5).groupby(rows["group"]).mean()
-    truth = rows.groupby("group")["label"].first() == "M"
+    grouped = rows.assign(vote=rows["probability"] >= 0.5).groupby("group")
+    votes = grouped.agg({"vote": "mean", "label": "first", "fold": "first"})
     of_votes = found["vote"].loc["mobilenetv2", "patient", OUT_OF_FOLD]
-    assert of_votes["auc"] == pytest.approx(roc_auc_score(truth, votes))
+    truth, folds = (votes["label"] == "M").to_numpy(), votes["fold"].to_numpy()
+    assert of_votes["auc"] == pytest.approx(auc_slowly(truth, votes["vote"].to_numpy(), folds))
     assert np.isnan(of_votes["brier"])  # a share of votes is no probability
 
 
@@ -271,12 +331,26 @@ def test_the_pairs_of_a_run_by_family_and_level(full_run):
     assert (found["judged_on"] == OUT_OF_FOLD).all()
     for _, part in found.groupby(["family", "level"]):
         assert part["p_holm"].min() == pytest.approx(min(1, len(part) * part["p"].min()))
-    at_image = found["level"] == "image"
-    assert found.loc[at_image, ["p_mcnemar", "p_delong"]].isna().all(axis=None)
-    assert found.loc[~at_image, "p_mcnemar"].notna().all()
-    tables = networks(full_run, OUT_OF_FOLD)
-    row = found[at_image & (found["first"] == "mobilenetv2")].iloc[0]
-    assert row["p"] == group_swap_p(matched(tables["mobilenetv2"], tables[row["second"]]))
+    # Out-of-fold rows are not independent, one a patient or not.
+    assert found[["p_mcnemar", "p_delong"]].isna().all(axis=None)
+    row = found[found["first"] == "mobilenetv2"].iloc[0]
+    expected = pairwise(networks(full_run, OUT_OF_FOLD), [("mobilenetv2", row["second"])]).iloc[0]
+    names = ["auc_first", "auc_second", "difference_low", "difference_high", "p"]
+    assert row[names].tolist() == pytest.approx(expected[names].tolist())
+
+
+def test_a_page_separates_only_what_is_shown_behind_an_open_gate(full_run):
+    """One network is upside down, so that two of three pairs differ and the gate is open."""
+    table = predictions(full_run, "densenet121")
+    write_table(full_run, "densenet121/predictions.csv", table.assign(logit=-table["logit"]))
+    found = pairs_of_models(full_run, baseline_of(full_run))
+    shown = (found["difference_low"] > 0) | (found["difference_high"] < 0)
+    small = found["p_holm"] < found["family"].map(ALPHA)
+    of_networks = (found["family"] == "networks") & (found["level"] == "image")
+    assert found.loc[of_networks, "separated"].sum() == 2
+    baseline = found["family"] == "baseline"
+    assert (found["separated"] == shown & small)[~baseline].all()
+    assert not found.loc[~(shown & small), "separated"].any()
 
 
 def test_differences_over_folds_are_those_of_the_folds_aucs(run):

@@ -1,34 +1,60 @@
-"""Intervals against their papers' formulas written out slowly, against SciPy and statsmodels."""
+"""Intervals: their ends solve the equation of their test, and a worse result has a lower bound."""
 
 import math
 
 import numpy as np
 import pandas as pd
 import pytest
+from definitions import (
+    arrays_of,
+    auc_slowly,
+    binormal_by_parts,
+    binormal_slowly,
+    drawn_rows,
+    obuchowski_slowly,
+    share_variance_slowly,
+)
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import stats
+from scipy.special import expit
 from sklearn.metrics import precision_recall_curve, roc_curve
 from statsmodels.stats.proportion import proportion_confint
 
-from cytology import intervals
+from cytology import clusters, intervals
+from cytology.clusters import likeness
 from cytology.intervals import (
+    auc_gain,
     auc_interval,
-    bca_interval,
-    bootstrap_intervals,
-    clustered_covariance,
+    binormal_variance,
     curve_bands,
+    gain_error,
     group_weights,
+    mean_interval,
     metrics_with_intervals,
-    newcombe_interval,
+    of_two_shares,
     over_draws,
     percentile_interval,
-    placements,
-    wilson_intervals,
+    quantile,
+    score_interval,
+    share_interval,
+    with_width,
 )
-from cytology.metrics import METRICS, auc_from_ranks, classification_metrics, metrics_of_draws
+from cytology.metrics import METRICS, OF_TWO_SHARES, auc_within_folds, classification_metrics
 
 pytestmark = pytest.mark.numeric
 
-Z = 1.959963984540054
+WITHOUT = {"average_precision", "loss", "brier", "ece", "ace"}  # metrics that have no interval
+often = settings(max_examples=30, deadline=None, derandomize=True)
+draws_of_rows = st.builds(
+    drawn_rows,
+    st.integers(0, 10**6),
+    groups=st.integers(4, 20),
+    images=st.integers(1, 8),
+    mixed=st.booleans(),
+    folds=st.sampled_from([0, 0, 3]),
+    skill=st.sampled_from([0.0, 0.5, 1.5, 3.0, 8.0]),
+)
 
 
 def rows_of(labels, probabilities, groups=None):
@@ -36,194 +62,149 @@ def rows_of(labels, probabilities, groups=None):
     return pd.DataFrame({"label": list(labels), "probability": probabilities, "group": groups})
 
 
-def rows_with_skill(seed, groups=20, images=3, mixed=False):
-    """Groups whose images are alike; `mixed`: with images of both classes, and with ties."""
-    rng = np.random.default_rng(seed)
-    group = np.repeat(np.arange(groups), rng.integers(1, images + 1, groups))
-    truth = rng.random(len(group)) < 0.5 if mixed else group % 2 == 0
-    alike = rng.normal(size=groups)[group]
-    probability = 1 / (
-        1 + np.exp(-np.where(truth, 0.8, -0.8) - alike - rng.normal(size=len(group)))
-    )
-    return rows_of(np.where(truth, "M", "B"), probability.round(2 if mixed else 9), group)
+def without_interval(bounds):
+    return all(map(math.isnan, bounds))
 
 
-@pytest.fixture
-def many():
-    """300 one-image groups, predicted with some skill."""
-    return rows_with_skill(1, groups=300, images=1)
+# ------------------------------------------------------------------ a score test
 
 
-# ------------------------------------------------- DeLong and Obuchowski, slowly
+@pytest.mark.parametrize("found", [0.0, 0.03, 0.5, 0.9, 1.0])
+@pytest.mark.parametrize("freedom", [3, 11, 10**6])
+def test_the_ends_of_a_score_interval_are_those_of_a_grid(found, freedom):
+    """Newcombe 2006, method 5, as an example: 8 malignant and 12 benign cases."""
+
+    def variance(x):
+        spread = 1 + 9 * (1 - x) / (2 - x) + 9 * x / (1 + x)
+        return x * (1 - x) * spread / (8 * 12)
+
+    x = np.linspace(0, 1, 200_001)
+    held = np.abs(found - x) <= stats.t.ppf(0.975, freedom) * np.sqrt(variance(x))
+    if found not in (0, 1):  # where the variance is zero the end itself is held alone
+        held &= (x > 0) & (x < 1)
+    middle = np.flatnonzero(held)
+    expected = (x[middle.min()], x[middle.max()])
+    assert score_interval(found, variance, freedom) == pytest.approx(expected, abs=2e-5)
 
 
-def psi(x, y):
-    """DeLong et al. 1988: one for a pair in order, a half for a tie."""
-    return 1.0 if x > y else 0.5 if x == y else 0.0
+def test_with_the_variance_of_a_share_it_is_statsmodels_wilson():
+    for hits in range(13):
+        low, high = score_interval(hits / 12, lambda x: x * (1 - x) / 12, 1e9)
+        expected = proportion_confint(hits, 12, method="wilson")
+        assert (low, high) == pytest.approx(expected, abs=1e-6)
 
 
-def components_slowly(truth, score):
-    """V10 of each positive and V01 of each negative, in the order of the rows."""
-    positives = [s for s, t in zip(score, truth, strict=True) if t]
-    negatives = [s for s, t in zip(score, truth, strict=True) if not t]
-    found = []
-    for s, t in zip(score, truth, strict=True):
-        if t:
-            found.append(sum(psi(s, y) for y in negatives) / len(negatives))
-        else:
-            found.append(sum(psi(x, s) for x in positives) / len(positives))
-    return np.array(found)
+@often
+@given(st.floats(0, 1), st.floats(0, 1), st.integers(1, 40), st.integers(1, 60))
+def test_with_the_same_variance_a_lower_estimate_has_lower_bounds(one, other, freedom, worth):
+    low, high = sorted([one, other])
 
+    def variance(x):
+        return x * (1 - x) / worth
 
-def delong_slowly(truth, first, second):
-    """S10 / m + S01 / n of DeLong et al. 1988, from the double loop over psi."""
-    m, n = sum(truth), sum(~truth)
-    v = [components_slowly(truth, score) for score in (first, second)]
-    area = [sum(each[truth]) / m for each in v]
-    s10 = sum((v[0][i] - area[0]) * (v[1][i] - area[1]) for i in np.flatnonzero(truth)) / (m - 1)
-    s01 = sum((v[0][j] - area[0]) * (v[1][j] - area[1]) for j in np.flatnonzero(~truth)) / (n - 1)
-    return s10 / m + s01 / n
-
-
-def obuchowski_slowly(truth, first, second, group):
-    """S10 / M + S01 / N + S11 / MN + S11' / MN of Obuchowski 1997, cluster by cluster."""
-    big_m, big_n = sum(truth), sum(~truth)
-    v = [components_slowly(truth, score) for score in (first, second)]
-    area = [sum(each[truth]) / big_m for each in v]
-    clusters = sorted(set(group))
-    i10 = len({g for g, t in zip(group, truth, strict=True) if t})
-    i01 = len({g for g, t in zip(group, truth, strict=True) if not t})
-    s10 = s01 = s11 = s11_turned = 0.0
-    for cluster in clusters:
-        sick, well = (group == cluster) & truth, (group == cluster) & ~truth
-        of_sick = [sum(v[r][sick]) - sum(sick) * area[r] for r in (0, 1)]
-        of_well = [sum(v[r][well]) - sum(well) * area[r] for r in (0, 1)]
-        s10 += of_sick[0] * of_sick[1]
-        s01 += of_well[0] * of_well[1]
-        s11 += of_sick[0] * of_well[1]
-        s11_turned += of_well[0] * of_sick[1]
-    s10 *= i10 / ((i10 - 1) * big_m)
-    s01 *= i01 / ((i01 - 1) * big_n)
-    s11, s11_turned = (s * len(clusters) / (len(clusters) - 1) for s in (s11, s11_turned))
-    return s10 / big_m + s01 / big_n + (s11 + s11_turned) / (big_m * big_n)
-
-
-def two_models(seed, mixed=True):
-    rows = rows_with_skill(seed, groups=12, images=5, mixed=mixed)
-    truth, first = (rows["label"] == "M").to_numpy(), rows["probability"].to_numpy()
-    second = (first + np.random.default_rng(seed).normal(size=len(rows))).round(1)
-    return truth, first, second, rows["group"].to_numpy()
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_placements_are_delongs_components_also_with_ties(seed):
-    truth, first, second, _ = two_models(seed)
-    for score in (first, second):
-        assert placements(truth, score) == pytest.approx(components_slowly(truth, score))
-        assert placements(truth, score)[truth].mean() == pytest.approx(auc_from_ranks(truth, score))
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_with_one_row_a_group_the_covariance_is_delongs_by_its_definition(seed):
-    truth, first, second, _ = two_models(seed)
-    components = np.stack([placements(truth, score) for score in (first, second)])
-    found, freedom = clustered_covariance(truth, components, np.arange(len(truth)))
-    for r, a in enumerate((first, second)):
-        for s, b in enumerate((first, second)):
-            assert found[r, s] == pytest.approx(delong_slowly(truth, a, b))
-    assert freedom == min(truth.sum(), (~truth).sum()) - 1
-
-
-@pytest.mark.parametrize("mixed", [True, False], ids=["mixed groups", "one class a group"])
-@pytest.mark.parametrize("seed", range(3))
-def test_the_clustered_covariance_is_obuchowskis(seed, mixed):
-    truth, first, second, group = two_models(seed, mixed)
-    components = np.stack([placements(truth, score) for score in (first, second)])
-    found, freedom = clustered_covariance(truth, components, group)
-    for r, a in enumerate((first, second)):
-        for s, b in enumerate((first, second)):
-            assert found[r, s] == pytest.approx(obuchowski_slowly(truth, a, b, group))
-    holds = min(len(set(group[truth])), len(set(group[~truth])))
-    assert freedom == holds - 1
-
-
-def test_the_worked_example_of_109_readings():
-    """Hanley & McNeil 1982, table 1; DeLong's error as in Stata's manual of `roctab`."""
-    normal, abnormal = (33, 6, 6, 11, 2), (3, 2, 2, 11, 33)
-    score = np.concatenate([np.repeat(range(1, 6), counts) for counts in (normal, abnormal)])
-    truth = np.repeat([False, True], [58, 51])
-    components = placements(truth, score)
-    covariance, _ = clustered_covariance(truth, components[None], np.arange(109))
-    auc, error = components[truth].mean(), math.sqrt(covariance[0, 0])
-    assert (round(auc, 4), round(error, 4)) == (0.8932, 0.0307)
-    assert (auc - Z * error, auc + Z * error) == pytest.approx((0.83295, 0.95339), abs=1e-5)
-
-
-def test_groups_are_found_by_their_name_and_not_by_the_row_order():
-    truth, first, _, group = two_models(5)
-    order = np.random.default_rng(0).permutation(len(truth))
-    names = np.array([f"patient {g}" for g in group])
-    found = clustered_covariance(truth, placements(truth, first)[None], group)
-    truth, names = truth[order], names[order]
-    other = clustered_covariance(truth, placements(truth, first[order])[None], names)
-    assert other[0] == pytest.approx(found[0]) and other[1] == found[1]
+    bounds = score_interval(low, variance, freedom), score_interval(high, variance, freedom)
+    assert bounds[0][0] <= bounds[1][0] + 1e-9 and bounds[0][1] <= bounds[1][1] + 1e-9
 
 
 # -------------------------------------------------------------- interval of AUC
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_the_interval_of_auc_is_on_the_logit_scale_with_a_t_quantile(seed):
-    rows = rows_with_skill(seed, mixed=seed == 2)
-    truth, score, group = (rows["label"] == "M").to_numpy(), rows["probability"], rows["group"]
-    variance = obuchowski_slowly(truth, list(score), list(score), group.to_numpy())
-    auc = auc_from_ranks(truth, score.to_numpy())
-    fewest = min(group[truth].nunique(), group[~truth].nunique())
-    half = stats.t.ppf(0.975, fewest - 1) * math.sqrt(variance) / (auc * (1 - auc))
-    middle = math.log(auc / (1 - auc))
-    expected = [1 / (1 + math.exp(-x)) for x in (middle - half, middle + half)]
-    assert auc_interval(rows) == pytest.approx(tuple(expected))
+def alike_of(rows):
+    truth, score, group, _ = arrays_of(rows)
+    return [likeness(score[which], group[which]) for which in (truth, ~truth)]
 
 
-def test_copies_within_a_group_change_nothing_about_the_auc():
-    rows = rows_with_skill(3)
-    assert auc_interval(pd.concat([rows] * 4)) == pytest.approx(auc_interval(rows))
-    naive = pd.concat([rows] * 4).assign(group=range(4 * len(rows)))
+@pytest.mark.parametrize("auc", [0.5, 0.8, 0.97, 0.999])
+def test_with_one_image_a_group_the_binormal_variance_is_exact(auc):
+    """Over two folds of unequal size, against all pairs of pairs."""
+    truth = np.array([1, 1, 1, 0, 0, 1, 1, 0, 0, 0, 0], bool)
+    fold, group = np.repeat([0, 1], [5, 6]), np.arange(11)
+    score = np.random.default_rng(0).normal(size=11)
+    found = binormal_variance(truth, score, group, fold)(auc)
+    expected = binormal_slowly(auc, truth, group, (1.0, 1.0), fold)
+    assert found == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("folds", [0, 2])
+@pytest.mark.parametrize("auc", [0.6, 0.9, 0.99])
+def test_the_binormal_variance_of_groups_is_the_sum_over_all_pairs_of_pairs(auc, folds):
+    rows = drawn_rows(3, groups=10, images=4, folds=folds)
+    truth, score, group, fold = arrays_of(rows)
+    alike = alike_of(rows)
+    assert all(0 < each < 1 for each in alike)
+    whole = np.zeros(len(rows), int) if fold is None else fold
+    found = binormal_variance(truth, score, group, whole)(auc)
+    assert found == pytest.approx(binormal_by_parts(auc, truth, group, alike, fold), rel=1e-5)
+    # The parts only add up nearly to the exact chances, and rather to too much than to too little.
+    assert 0.97 < found / binormal_slowly(auc, truth, group, alike, fold) < 1.25
+
+
+@pytest.mark.parametrize("auc", [0.8, 0.95])
+@pytest.mark.parametrize("alike", [0.3, 0.8])
+def test_the_binormal_variance_is_that_of_many_studies(alike, auc, monkeypatch):
+    rng, group = np.random.default_rng(0), np.repeat(np.arange(16), [1, 2, 3, 6] * 4)
+    truth = group < 8
+    monkeypatch.setattr(intervals, "likeness", lambda score, group: alike)
+    expected = binormal_variance(truth, truth, group, np.zeros(len(group), int))(auc)
+    noise = math.sqrt(alike) * rng.normal(size=(4000, 16))[:, group]
+    noise += math.sqrt(1 - alike) * rng.normal(size=(4000, len(group)))
+    scores = noise + math.sqrt(2) * stats.norm.ppf(auc) * truth
+    aucs = (scores[:, truth, None] > scores[:, None, ~truth]).mean(axis=(1, 2))
+    assert aucs.mean() == pytest.approx(auc, abs=0.01)
+    assert aucs.var() == pytest.approx(expected, rel=0.12)
+
+
+@pytest.mark.parametrize("folds", [0, 2])
+@pytest.mark.parametrize(("seed", "skill"), [(0, 0.3), (1, 1.5), (2, 5.0)])
+def test_the_ends_of_the_interval_of_auc_are_as_far_away_as_their_own_errors_allow(
+    seed, skill, folds
+):
+    rows = drawn_rows(seed, groups=12, images=-2, folds=folds, skill=skill)
+    truth, score, group, fold = arrays_of(rows)
+    auc, ends = auc_slowly(truth, score, fold), auc_interval(rows)
+    observed = obuchowski_slowly(truth, score, score, group, fold)
+    for end in ends:
+        modelled = binormal_by_parts(end, truth, group, alike_of(rows), fold)
+        reach = stats.t.ppf(0.975, 6 - 1) * math.sqrt(max(modelled, observed) * (2 if folds else 1))
+        if 0 < end < 1:
+            assert abs(auc - end) == pytest.approx(reach, rel=1e-5)
+        else:
+            assert abs(auc - end) <= reach or end == auc
+    assert ends[0] > 0 or ends[1] < 1
+
+
+@often
+@given(draws_of_rows)
+def test_the_interval_of_auc_holds_the_auc_and_stays_between_0_and_1(rows):
     low, high = auc_interval(rows)
-    narrow = auc_interval(naive)
-    assert narrow[1] - narrow[0] < 0.5 * (high - low)
+    auc = auc_within_folds(rows)
+    assert np.isnan([low, high]).all() or 0 <= low <= auc + 1e-8 and auc - 1e-8 <= high <= 1
 
 
-def test_the_interval_mirrors_with_the_classes():
-    rows = rows_with_skill(4)
+@often
+@given(draws_of_rows, st.integers(0, 10**6))
+def test_neither_the_order_of_rows_nor_a_scale_changes_the_interval_of_auc(rows, seed):
+    expected = auc_interval(rows)
+    other = rows.sample(frac=1, random_state=seed)
+    assert auc_interval(other) == pytest.approx(expected, abs=1e-8, nan_ok=True)
+    cubed = rows.assign(logit=rows["logit"] ** 3 / 7 + rows["logit"])
+    assert auc_interval(cubed) == pytest.approx(expected, abs=1e-8, nan_ok=True)
+
+
+@often
+@given(draws_of_rows)
+def test_the_interval_mirrors_with_the_classes(rows):
     low, high = auc_interval(rows)
     mirrored = auc_interval(rows.assign(label=rows["label"].map({"B": "M", "M": "B"})))
-    assert mirrored == pytest.approx((1 - high, 1 - low))
+    assert mirrored == pytest.approx((1 - high, 1 - low), abs=1e-7, nan_ok=True)
 
 
-@pytest.mark.parametrize("auc", [0.0, 0.03, 0.5, 0.8, 0.97, 1.0])
-@pytest.mark.parametrize(("positives", "negatives"), [(5, 5), (4, 30), (40, 12)])
-def test_newcombes_fifth_method_by_a_grid(auc, positives, negatives):
-    """The AUCs x with |auc - x| <= z sqrt(variance at x), both sizes replaced by the mean."""
-    x = np.linspace(0, 1, 200_001)
-    mean = (positives + negatives) / 2 - 1
-    spread = 1 + mean * (1 - x) / (2 - x) + mean * x / (1 + x)
-    held = np.abs(auc - x) <= Z * np.sqrt(x * (1 - x) * spread / (positives * negatives))
-    # At an AUC of 0 or 1 only the end itself is not held where the variance is zero.
-    expected = (x[held].min(), x[held].max())
-    assert newcombe_interval(auc, positives, negatives) == pytest.approx(expected, abs=2e-5)
-
-
-@pytest.mark.parametrize("seed", range(2))
-def test_a_perfect_order_has_newcombes_interval_of_the_groups(seed):
-    rows = rows_with_skill(seed)
-    rows["probability"] = np.where(rows["label"] == "M", 0.9, 0.1)
-    groups = rows.groupby("label")["group"].nunique()
+def test_copies_within_a_group_make_no_interval_narrow():
+    rows = drawn_rows(3)
     low, high = auc_interval(rows)
-    assert (low, high) == newcombe_interval(1.0, groups["M"], groups["B"])
-    assert 0.6 < low < 0.9 and high == 1
-    wrong = auc_interval(rows.assign(probability=1 - rows["probability"]))
-    assert wrong == pytest.approx((0, 1 - low), abs=1e-9)
+    copied, naive = pd.concat([rows] * 4), pd.concat([rows] * 4).assign(group=range(4 * len(rows)))
+    widths = [np.diff(auc_interval(each)).item() for each in (copied, naive)]
+    assert widths[0] > 0.9 * (high - low) and widths[1] < 0.6 * (high - low)
 
 
 @pytest.mark.parametrize(
@@ -233,149 +214,363 @@ def test_a_perfect_order_has_newcombes_interval_of_the_groups(seed):
 )
 def test_a_class_in_fewer_than_two_groups_leaves_no_interval(labels, groups):
     rows = rows_of(labels, [0.1, 0.7, 0.6, 0.3], list(groups))
-    assert all(map(math.isnan, auc_interval(rows)))
+    assert without_interval(auc_interval(rows))
+    assert without_interval(auc_gain(rows, rows["probability"], np.arange(4.0))[1:])
 
 
-# --------------------------------------------------------------------- bootstrap
+def test_folds_of_one_class_leave_no_interval():
+    rows = drawn_rows(0, folds=2)
+    assert without_interval(auc_interval(rows.assign(fold=(rows["label"] == "M").astype(int))))
 
 
-def test_a_draw_of_groups_joins_their_members():
-    rows = rows_with_skill(6, mixed=True)
-    weights = group_weights(rows, draws=6, seed=2)
-    names = [name for name in METRICS if name not in ("ece", "ace")]
-    found = over_draws(rows, weights, lambda w: metrics_of_draws(rows, w, names=names))
-    groups = sorted(rows["group"].unique())
-    for draw in range(6):
-        times = dict(zip(groups, weights[draw].astype(int), strict=True))
-        drawn = pd.concat([rows[rows["group"] == g] for g in groups for _ in range(times[g])])
-        expected = classification_metrics(drawn)
-        got = {name: found[name][draw] for name in names}
-        assert got == pytest.approx({name: expected[name] for name in names})
+# ------------------------------------------------- no jump: worse is never better
+
+
+def patients_of(seed, patients=24, images=6):
+    """Scores of patients of either class, all malignant images above all benign ones."""
+    rng, group = np.random.default_rng(seed), np.repeat(np.arange(patients), images)
+    truth = group % 2 == 0
+    alike = rng.normal(size=patients)[group] + rng.normal(size=len(group))
+    order = np.lexsort([alike, truth])  # all benign ones first
+    return truth[order], group[order]
+
+
+def ranked(truth, group):
+    """Rows whose probabilities rise in the order given."""
+    return rows_of(
+        np.where(truth, "M", "B"), np.arange(1, len(truth) + 1) / (len(truth) + 1), group
+    )
+
+
+@pytest.mark.parametrize("patients", [8, 24])
+@pytest.mark.parametrize("seed", range(3))
+def test_from_a_perfect_order_each_pair_out_of_order_lowers_the_interval_of_auc(seed, patients):
+    truth, group = patients_of(seed, patients)
+    rng, found, step = np.random.default_rng(seed), [], 1 / (truth.sum() * (~truth).sum())
+    for _ in range(30):
+        rows = ranked(truth, group)
+        found.append((auc_within_folds(rows), *auc_interval(rows)))
+        k = rng.choice(np.flatnonzero(~truth[:-1] & truth[1:]))  # neighbours in order: swap them
+        truth[[k, k + 1]], group[[k, k + 1]] = truth[[k + 1, k]], group[[k + 1, k]]
+    found = np.array(found)
+    assert found[0, 0] == pytest.approx(1) and found[0, 2] == 1
+    assert np.diff(found[:, 0]) == pytest.approx(np.full(29, -step))
+    falls = -np.diff(found[:, 1])
+    assert (falls >= 0).all() and falls.max() < 30 * step
+
+
+def test_a_perfect_order_of_few_patients_is_far_from_certain():
+    """12 of 12 in order have a one-sided 97.5 % bound of 0.025 ** (1 / 12) = 0.735."""
+    low, high = auc_interval(ranked(*patients_of(0)))
+    assert high == 1 and 0.7 < low < 0.95
+    few, _ = auc_interval(ranked(*patients_of(0, patients=8)))
+    assert few < low
+
+
+# ------------------------------------------------------------ interval of a share
+
+
+@pytest.mark.parametrize("hits", range(0, 13, 2))
+def test_of_one_image_a_group_the_interval_of_a_share_is_statsmodels_wilson(hits):
+    """With a t quantile; where the observed variance is larger, no end is nearer than Wilson's."""
+    right = np.arange(12) < hits
+    low, high = share_interval(right, np.arange(12))
+    reach = stats.t.ppf(0.975, 11)
+    wilson = proportion_confint(hits, 12, 2 * stats.norm.sf(reach), method="wilson")
+    assert low <= wilson[0] + 1e-8 and high >= wilson[1] - 1e-8
+    share = hits / 12
+    for end, expected in zip((low, high), wilson, strict=True):
+        if expected * (1 - expected) / 12 >= share * (1 - share) / 11:
+            assert end == pytest.approx(expected, abs=1e-8)
+
+
+@pytest.mark.parametrize("inflation", [1.0, 2.0])
+@pytest.mark.parametrize(("seed", "limit"), [(0, -3.0), (1, -1.5), (2, 0.0), (3, 1.5)])
+def test_the_ends_of_a_share_are_as_far_away_as_their_own_errors_allow(seed, limit, inflation):
+    rows = drawn_rows(seed, groups=9, images=-4, skill=0)
+    score, group = rows["logit"].to_numpy(), rows["group"].to_numpy()
+    hits = score > limit
+    share = hits.mean()
+    by_group = pd.Series(hits - share).groupby(group).sum()
+    observed = (by_group**2).sum() / len(hits) ** 2 * 9 / 8
+    ends = share_interval(hits, group, score, inflation)
+    for end in ends:
+        modelled = share_variance_slowly(end, group, likeness(score, group))
+        reach = stats.t.ppf(0.975, 8) * math.sqrt(inflation * max(modelled, observed))
+        if 0 < end < 1:
+            assert abs(share - end) == pytest.approx(reach, rel=1e-5)
+    assert ends[0] > 0 or ends[1] < 1
+
+
+@pytest.mark.parametrize("images", [1, 5])
+def test_without_scores_a_groups_images_count_as_one(images):
+    """All hit in 10 groups: Wilson's bound of 10 of 10, however many images."""
+    found = share_interval(np.ones(10 * images), np.repeat(np.arange(10), images))
+    reach = stats.t.ppf(0.975, 9)
+    assert found == pytest.approx((10 / (10 + reach**2), 1))
+
+
+@often
+@given(st.integers(0, 10**6), st.integers(4, 24), st.integers(1, 8), st.booleans())
+def test_from_no_miss_each_further_miss_lowers_a_share(seed, groups, images, scored):
+    """The threshold rises from image to image, until one in five is missed."""
+    rows = drawn_rows(seed, groups=groups, images=images, skill=0)
+    group, score = rows["group"].to_numpy(), rows["logit"].to_numpy()
+    lows = [
+        share_interval(score >= limit, group, score if scored else None)[0]
+        for limit in np.sort(score)[: 1 + len(score) // 5]
+    ]
+    assert (np.diff(lows) <= 1e-9).all()
+
+
+@often
+@given(draws_of_rows, st.floats(-3, 3))
+def test_the_interval_of_a_share_holds_it_and_stays_between_0_and_1(rows, limit):
+    score, group = rows["logit"].to_numpy(), rows["group"].to_numpy()
+    hits = score >= limit
+    for inflation in (1.0, 2.0):
+        low, high = share_interval(hits, group, score, inflation)
+        assert 0 <= low <= hits.mean() + 1e-8 and hits.mean() - 1e-8 <= high <= 1
+    mirrored = share_interval(~hits, group, score, inflation)
+    assert mirrored == pytest.approx((1 - high, 1 - low), abs=1e-7)
+
+
+def test_one_group_has_no_interval_of_its_share():
+    assert without_interval(share_interval([1, 0, 1], np.zeros(3)))
+
+
+# -------------------------------------------------------------- of two shares
+
+
+@pytest.mark.parametrize("malignant", [0.2, 0.5])
+@pytest.mark.parametrize("name", ["accuracy", "balanced_accuracy"])
+def test_of_a_weighted_sum_the_interval_is_zou_and_donners(name, malignant):
+    """L = m - sqrt(sum of (weight x distance to the lower bound)^2), U likewise."""
+    found, bounds = [0.9, 0.7], [(0.7, 0.97), (0.6, 0.85)]
+    weights = [malignant, 1 - malignant] if name == "accuracy" else [0.5, 0.5]
+    middle = np.dot(weights, found)
+    reach = [
+        math.hypot(
+            *(w * (bound[side] - x) for w, x, bound in zip(weights, found, bounds, strict=True))
+        )
+        for side in (0, 1)
+    ]
+    low, high = of_two_shares(OF_TWO_SHARES[name], malignant, found, bounds)
+    # On a quarter of an ellipse in 64 steps the furthest point is missed by 1 - cos(pi / 256).
+    assert (middle - low, high - middle) == pytest.approx(reach, rel=1e-4)
+
+
+@often
+@given(
+    *[st.tuples(*[st.floats(0, 1)] * 3).map(sorted)] * 2,
+    st.floats(0.05, 0.95),
+    st.sampled_from(sorted(OF_TWO_SHARES)),
+)
+def test_what_two_shares_make_holds_its_estimate_and_keeps_its_range(one, other, malignant, name):
+    metric = OF_TWO_SHARES[name]
+    middle = float(metric(one[1], other[1], malignant))
+    low, high = of_two_shares(
+        metric, malignant, [one[1], other[1]], [(one[0], one[2]), (other[0], other[2])]
+    )
+    if not np.isnan([low, middle, high]).any():
+        assert low <= middle + 1e-9 and middle - 1e-9 <= high
+        assert (-1 if name == "mcc" else 0) - 1e-9 <= low and high <= 1 + 1e-9
+
+
+# --------------------------------------------------------------------- differences
+
+
+@pytest.mark.parametrize("folds", [0, 2])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_gain_is_the_difference_of_the_aucs(seed, folds):
+    rows = drawn_rows(seed, folds=folds, mixed=True)
+    truth, before, _, fold = arrays_of(rows)
+    after = before + np.random.default_rng(seed).normal(size=(3, len(rows)))
+    gain, low, high = auc_gain(rows, before, after)
+    expected = np.mean([auc_slowly(truth, each, fold) for each in after])
+    assert gain == pytest.approx(expected - auc_slowly(truth, before, fold))
+    assert low < gain < high
+    turned = auc_gain(rows, after, before)
+    assert turned == pytest.approx((-gain, -high, -low))
+
+
+@pytest.mark.parametrize("folds", [0, 2])
+@pytest.mark.parametrize("seed", range(2))
+def test_the_error_of_a_gain_is_that_of_equal_aucs_with_the_observed_correlation(seed, folds):
+    rows = drawn_rows(seed, groups=12, images=3, folds=folds)
+    truth, before, group, fold = arrays_of(rows)
+    scores = [before, before + np.random.default_rng(seed).normal(size=len(rows))]
+    equal = np.mean([auc_slowly(truth, score, fold) for score in scores])
+    alike = [[likeness(score[c], group[c]) for c in (truth, ~truth)] for score in scores]
+    errors = [math.sqrt(binormal_by_parts(equal, truth, group, each, fold)) for each in alike]
+    observed = [
+        [obuchowski_slowly(truth, one, other, group, fold) for one in scores] for other in scores
+    ]
+    correlation = observed[0][1] / math.sqrt(observed[0][0] * observed[1][1])
+    variance = errors[0] ** 2 + errors[1] ** 2 - 2 * correlation * errors[0] * errors[1]
+    _, error, freedom = gain_error(rows, *scores)
+    assert error == pytest.approx(math.sqrt(variance * (2 if folds else 1)), rel=1e-4)
+    gain, low, high = auc_gain(rows, *scores)
+    half = stats.t.ppf(0.975, freedom) * error
+    assert (gain - low, high - gain) == pytest.approx((half, half))
+
+
+@pytest.mark.parametrize("alike", [0.3, 0.8])
+def test_the_error_of_a_gain_is_the_spread_over_many_studies(alike):
+    rng, group, gains = np.random.default_rng(0), np.repeat(np.arange(30), 4), []
+    rows = pd.DataFrame({"label": np.where(group < 15, "M", "B"), "group": group})
+    errors = []
+    for _ in range(300):
+        noise = math.sqrt(alike) * rng.normal(size=(3, 30))[:, group]
+        noise += math.sqrt(1 - alike) * rng.normal(size=(3, 120))
+        before, after = 1.8 * (group < 15) + (noise[0] + noise[1:]) / math.sqrt(2)
+        gain, error, _ = gain_error(rows, before, after)
+        gains.append(gain)
+        errors.append(error)
+    assert np.mean(gains) == pytest.approx(0, abs=4 * np.std(gains) / math.sqrt(300))
+    assert np.sqrt(np.mean(np.square(errors))) == pytest.approx(np.std(gains), rel=0.15)
+
+
+@pytest.mark.parametrize("label", ["B", "M"])
+def test_one_class_has_no_gain(label):
+    rows = drawn_rows(0).assign(label=label)
+    assert np.isnan(auc_gain(rows, rows["logit"], -rows["logit"])).all()
+
+
+def test_scores_of_the_same_order_have_no_gain_and_no_interval():
+    rows = drawn_rows(0, folds=2)
+    gain, *bounds = auc_gain(rows, rows["logit"], rows["logit"] ** 3)
+    assert gain == 0 and without_interval(bounds)
+
+
+# --------------------------------------------------------------------------- means
+
+
+def test_of_equal_groups_the_interval_of_a_mean_is_students_of_their_means():
+    rng, group = np.random.default_rng(0), np.repeat(np.arange(7), 4)
+    values = rng.normal(size=7)[group] + rng.normal(size=28)
+    means = values.reshape(7, 4).mean(axis=1)
+    expected = stats.ttest_1samp(means, 0).confidence_interval()
+    assert mean_interval(values, group) == pytest.approx(tuple(expected))
+    order = rng.permutation(28)
+    assert mean_interval(values[order], group[order]) == pytest.approx(tuple(expected))
+    low, high = mean_interval(values, group, inflation=2.0)
+    assert high - low == pytest.approx(math.sqrt(2) * (expected.high - expected.low))
+
+
+def test_of_unequal_groups_the_freedom_is_that_of_as_many_equal_ones_as_they_are_worth():
+    """12 images of one group and 3 of each of five: worth 27**2 / 189 = 3.86 groups, not 6."""
+    values, group = np.random.default_rng(1).normal(size=27), np.repeat(np.arange(9), 3)
+    group[group < 4] = 0
+    sums = pd.Series(values - values.mean()).groupby(group).sum() / 27
+    shares = pd.Series(group).value_counts(normalize=True)
+    half = stats.t.ppf(0.975, 27**2 / 189 - 1) * math.sqrt((sums**2 / (1 - shares)).sum())
+    expected = values.mean() - half, values.mean() + half
+    assert mean_interval(values, group) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, -1234.5])
+def test_values_that_are_all_alike_are_no_certainty(value):
+    assert without_interval(mean_interval(np.full(9, value), np.repeat(np.arange(3), 3)))
+    assert without_interval(mean_interval([1.0, 2.0], np.zeros(2)))
+
+
+def test_groups_that_are_worth_fewer_than_two_have_no_interval_of_a_difference():
+    """60 images of one patient and a single one of another: Student's t with 0.03 degrees."""
+    group = np.append(np.zeros(60), 1)
+    values = np.random.default_rng(0).normal(size=61)
+    assert without_interval(mean_interval(values, group))
+    rows = pd.concat([drawn_rows(0).query("label == 'B'"), pd.DataFrame({"group": 100 + group})])
+    rows = rows.assign(label=rows["label"].fillna("M"))
+    before, after = np.random.default_rng(1).normal(size=(2, len(rows)))
+    assert without_interval(auc_gain(rows, before, after)[1:])
+    assert auc_interval(rows.assign(logit=before)) == (0, 1)
+    assert not without_interval(mean_interval([1.0, 2.0], np.arange(2)))
+
+
+# ----------------------------------------------------- twice the variance over folds
+
+
+@often
+@given(st.integers(0, 10**6), st.integers(6, 20), st.sampled_from([0.0, 1.5, 8.0]))
+def test_more_doubt_about_folds_never_narrows_an_interval(seed, groups, skill):
+    rows = drawn_rows(seed, groups, folds=3, skill=skill)
+    before = rows["logit"].to_numpy()
+    after = before + np.random.default_rng(0).normal(size=len(rows))
+
+    def widths():
+        found = metrics_with_intervals(rows, names=("auc", "recall", "f1", "mcc"))
+        bounds = [(found[f"{k}_low"], found[f"{k}_high"]) for k in ("auc", "recall", "f1", "mcc")]
+        bounds.append(auc_gain(rows, before, after)[1:])
+        return np.diff(bounds).ravel()
+
+    once = widths()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(clusters, "CROSS_VALIDATED", 2 * clusters.CROSS_VALIDATED)
+        twice = widths()
+    known = ~np.isnan(once)
+    assert (twice[known] >= once[known] - 1e-8).all()
+    assert (np.isnan(twice) == np.isnan(once)).all()
+
+
+# --------------------------------------------------------------------- drawn groups
 
 
 def test_as_many_groups_are_drawn_as_there_are_each_as_often():
-    rows = rows_with_skill(7)
-    weights = group_weights(rows, draws=4000)
+    weights = group_weights(drawn_rows(7), draws=4000)
     assert weights.shape == (4000, 20) and (weights.sum(axis=1) == 20).all()
     assert weights.mean(axis=0) == pytest.approx(np.ones(20), abs=0.08)
     assert weights.var(axis=0) == pytest.approx(np.full(20, 1 - 1 / 20), abs=0.12)
 
 
-def test_some_draws_at_once_are_the_same_draws(monkeypatch):
-    rows = rows_with_skill(8)
-    whole = bootstrap_intervals(rows, draws=50)
-    monkeypatch.setattr(intervals, "AT_ONCE", 7 * len(rows))
-    for name, bounds in bootstrap_intervals(rows, draws=50).items():
-        assert bounds == pytest.approx(whole[name], abs=1e-12)  # sums in another order
+def test_half_as_many_groups_are_drawn_of_cross_validated_rows():
+    """So that the mean over the drawn groups has twice the variance."""
+    once, half = (group_weights(drawn_rows(7, folds=k), draws=8000) for k in (0, 4))
+    assert (half.sum(axis=1) == 10).all()
+    values = np.random.default_rng(0).normal(size=20)
+    spread = [(drawn @ values / drawn.sum(axis=1)).var() for drawn in (once, half)]
+    assert spread[1] / spread[0] == pytest.approx(2, rel=0.1)
 
 
-def test_models_of_the_same_images_meet_the_same_draws_in_any_row_order(many):
-    other = many.assign(probability=0.5).sample(frac=1, random_state=0)
-    assert (group_weights(many, 20) == group_weights(other, 20)).all()
-    first = bootstrap_intervals(many, draws=50)
+def test_models_of_the_same_images_meet_the_same_draws_in_any_row_order():
+    rows = drawn_rows(8, folds=3)
+    other = rows.assign(probability=0.5).sample(frac=1, random_state=0)
+    drawn = group_weights(rows, 20)
     np.random.seed(9)
-    assert bootstrap_intervals(many, draws=50) == first
-    shuffled = bootstrap_intervals(many.sample(frac=1, random_state=0), draws=50)
-    for name, bounds in shuffled.items():
-        assert bounds == pytest.approx(first[name])
-    assert bootstrap_intervals(many, draws=50, seed=1) != first
+    assert (group_weights(other, 20) == drawn).all()
+    assert (group_weights(rows, 20, seed=1) != drawn).any()
 
 
-def test_percentile_intervals_are_scipys_within_chance(many):
-    right = (many["probability"] >= 0.5) == (many["label"] == "M")
-    errors = ((many["label"] == "M") - many["probability"]) ** 2
-    found = bootstrap_intervals(many, draws=4000, names=("accuracy", "brier"))
-    for name, values in (("accuracy", right.astype(float)), ("brier", errors)):
-        expected = stats.bootstrap(
-            (values.to_numpy(),), np.mean, n_resamples=4000, method="percentile", rng=1
-        ).confidence_interval
-        width = expected.high - expected.low
-        assert found[name] == pytest.approx(tuple(expected), abs=0.06 * width)
+def mean_of_draws(rows):
+    def mean(weights):
+        return {"mean": weights @ rows["probability"].to_numpy() / weights.sum(axis=1)}
+
+    return over_draws(rows, group_weights(rows, draws=50), mean)["mean"]
 
 
-def test_bca_intervals_are_scipys_within_chance():
-    """Few rows and a skewed metric, so that BCa is not the percentile interval."""
-    rows = rows_with_skill(9, groups=40, images=1)
-    errors = (((rows["label"] == "M") - rows["probability"]) ** 2).to_numpy()
-    found = bootstrap_intervals(rows, method="bca", draws=6000, names=("brier",))["brier"]
-    expected = stats.bootstrap((errors,), np.mean, n_resamples=6000, method="BCa", rng=1)
-    expected = tuple(expected.confidence_interval)
-    width = expected[1] - expected[0]
-    assert found == pytest.approx(expected, abs=0.06 * width)
-    plain = bootstrap_intervals(rows, draws=6000, names=("brier",))["brier"]
-    assert abs(plain[1] - expected[1]) > 0.06 * width
+def test_a_draw_of_groups_joins_their_members(monkeypatch):
+    rows = drawn_rows(6)
+    weights, found = group_weights(rows, draws=50), mean_of_draws(rows)
+    for draw in range(50):
+        times = pd.Series(weights[draw].astype(int), index=range(20))
+        members = np.repeat(rows["probability"], rows["group"].map(times))
+        assert found[draw] == pytest.approx(members.mean())
+    monkeypatch.setattr(intervals, "AT_ONCE", 7 * len(rows))
+    assert mean_of_draws(rows) == pytest.approx(found)
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_bca_of_the_same_draws_is_scipys_exactly(seed):
-    rows = rows_with_skill(seed, groups=30, images=1, mixed=True)
-    truth, score = (rows["label"] == "M").to_numpy(), rows["probability"].to_numpy()
-
-    def auc(truth, score):
-        return auc_from_ranks(truth.astype(bool), score)
-
-    pair = {"data": (truth, score), "statistic": auc, "paired": True, "vectorized": False}
-    drawn = stats.bootstrap(**pair, n_resamples=400, rng=seed)
-    expected = stats.bootstrap(**pair, n_resamples=0, bootstrap_result=drawn, method="BCa")
-    left_out = [auc(np.delete(truth, i), np.delete(score, i)) for i in range(30)]
-    found = bca_interval(drawn.bootstrap_distribution, auc(truth, score), np.array(left_out))
-    assert found == pytest.approx(tuple(expected.confidence_interval))
-    assert found != pytest.approx(percentile_interval(drawn.bootstrap_distribution), abs=1e-4)
-
-
-def test_the_bca_of_groups_leaves_out_a_group_at_a_time():
-    rows = rows_with_skill(10, mixed=True)
-    (found,) = bootstrap_intervals(rows, method="bca", draws=300, names=("loss",)).values()
-    left_out = [
-        classification_metrics(rows[rows["group"] != g])["loss"] for g in sorted(set(rows["group"]))
-    ]
-    weights = group_weights(rows, draws=300)[:, rows["group"]]
-    drawn = metrics_of_draws(rows, weights, names=("loss",))["loss"]
-    loss = classification_metrics(rows)["loss"]
-    assert found == pytest.approx(bca_interval(drawn, loss, np.array(left_out)))
-
-
-def test_draws_on_one_side_of_the_estimate_have_the_percentile_interval():
-    drawn = np.linspace(0.5, 0.6, 100)
-    assert bca_interval(drawn, 0.4, drawn) == percentile_interval(drawn)
-    assert all(map(math.isnan, bca_interval(np.array([np.nan]), 0.4, drawn)))
-    assert all(map(math.isnan, bca_interval(drawn, np.nan, drawn)))
+@pytest.mark.parametrize(("benign", "there"), [(4, False), (5, True)])
+def test_too_few_groups_of_a_class_leave_no_draws(benign, there):
+    group = np.repeat(np.arange(15), 2)
+    rows = rows_of(np.where(group < benign, "B", "M"), 0.5, group)
+    assert np.isnan(group_weights(rows, 10)).any() != there
 
 
 def test_the_percentile_interval_leaves_out_draws_without_a_value():
     drawn = np.append(np.arange(101.0), [np.nan] * 10)
     assert percentile_interval(drawn) == pytest.approx((2.5, 97.5))
-    assert all(map(math.isnan, percentile_interval(np.full(3, np.nan))))
-
-
-def test_with_one_image_groups_the_interval_is_the_ordinary_one(many):
-    low, high = bootstrap_intervals(many, names=("accuracy",))["accuracy"]
-    accuracy = classification_metrics(many)["accuracy"]
-    half = Z * math.sqrt(accuracy * (1 - accuracy) / len(many))
-    assert (low, high) == pytest.approx((accuracy - half, accuracy + half), abs=0.012)
-
-
-def test_copies_within_a_group_do_not_make_the_bootstrap_narrower(many):
-    copies = pd.concat([many] * 6)
-    naive = copies.assign(group=range(len(copies)))
-
-    def widths(rows):
-        found = bootstrap_intervals(rows, draws=200, names=("accuracy", "loss"))
-        return np.array([high - low for low, high in found.values()])
-
-    assert widths(copies) == pytest.approx(widths(many))
-    assert (widths(copies) > 2 * widths(naive)).all()
-
-
-@pytest.mark.parametrize("method", ["percentile", "bca"])
-@pytest.mark.parametrize(("benign", "there"), [(4, False), (5, True)])
-def test_too_few_groups_of_a_class_leave_no_bootstrap_interval(benign, there, method):
-    group = np.repeat(np.arange(15), 2)
-    mixed = np.random.default_rng(2).uniform(0.2, 0.8, 30)
-    rows = rows_of(np.where(group < benign, "B", "M"), mixed, group)
-    found = bootstrap_intervals(rows, method=method, draws=60)
-    known = {name for name, bounds in found.items() if not np.isnan(bounds).any()}
-    assert known == (set(METRICS) if there else set())
+    assert without_interval(percentile_interval(np.full(3, np.nan)))
+    assert with_width((0.1, 0.2)) == (0.1, 0.2) and without_interval(with_width((0.1, 0.1)))
 
 
 # ------------------------------------------------------------------------ curves
@@ -398,7 +593,7 @@ def by_scikit_learn(rows, draws, at):
 
 @pytest.mark.parametrize("name", ["sensitivity", "precision"])
 def test_the_bands_are_quantiles_of_scikit_learns_curves(name):
-    rows = rows_with_skill(11)
+    rows = drawn_rows(11)
     found = curve_bands(rows, draws=60, points=21)
     curves = by_scikit_learn(rows, 60, np.linspace(0, 1, 21))[name]
     low, high = np.quantile(curves, [0.025, 0.975], axis=0)
@@ -407,81 +602,76 @@ def test_the_bands_are_quantiles_of_scikit_learns_curves(name):
     assert (found[f"{name}_low"] < found[f"{name}_high"]).sum() > 10
 
 
+def test_bands_of_cross_validated_rows_are_wider():
+    widths = []
+    for folds in (0, 5):
+        bands = curve_bands(drawn_rows(11, groups=40, folds=folds), draws=300, points=21)
+        widths.append((bands["sensitivity_high"] - bands["sensitivity_low"]).mean())
+    assert 1.2 < widths[1] / widths[0] < 1.6
+
+
 def test_too_few_groups_have_no_bands():
     found = curve_bands(rows_of("BM" * 4, 0.5), draws=10, points=5)
     assert found.drop(columns="at").isna().all(axis=None)
 
 
-# ------------------------------------------------------------------------ Wilson
-
-
-def wilson(hits, cases):
-    """Wilson 1927: the shares p with |hits / cases - p| <= z sqrt(p (1 - p) / cases)."""
-    share = hits / cases
-    middle = (share + Z**2 / (2 * cases)) / (1 + Z**2 / cases)
-    half = share * (1 - share) / cases + Z**2 / (4 * cases**2)
-    half = Z / (1 + Z**2 / cases) * math.sqrt(half)
-    return middle - half, middle + half
-
-
-def test_shares_of_groups_have_wilsons_interval(many):
-    truth, called = many["label"] == "M", many["probability"] >= 0.7
-    counts = {
-        "accuracy": ((truth == called).sum(), len(many)),
-        "recall": ((truth & called).sum(), truth.sum()),
-        "specificity": ((~truth & ~called).sum(), (~truth).sum()),
-        "precision": ((truth & called).sum(), called.sum()),
-        "negative_predictive_value": ((~truth & ~called).sum(), (~called).sum()),
-    }
-    found = wilson_intervals(many, 0.7)
-    assert set(found) == set(counts)
-    for name, (hits, cases) in counts.items():
-        assert found[name] == pytest.approx(wilson(hits, cases))
-        assert found[name] == pytest.approx(proportion_confint(hits, cases, method="wilson"))
-
-
-def test_a_share_of_nothing_has_no_interval():
-    found = wilson_intervals(rows_of("BM", [0.1, 0.2]), 0.5)
-    assert all(map(math.isnan, found["precision"])) and found["recall"][0] == 0
-
-
 # --------------------------------------------------------------------------- all
 
 
-def test_metrics_come_with_the_interval_that_suits_them():
-    rows = rows_with_skill(12)
-    found = metrics_with_intervals(rows, draws=200)
+@pytest.mark.parametrize("folds", [0, 4])
+def test_metrics_come_with_the_interval_that_suits_them(folds):
+    rows = drawn_rows(12, folds=folds)
+    found = metrics_with_intervals(rows, threshold=0.4)
     assert (found["images"], found["groups"]) == (len(rows), 20)
-    assert {name: found[name] for name in METRICS} == pytest.approx(classification_metrics(rows))
-    drawn = bootstrap_intervals(rows, draws=200)
-    for name in METRICS:
-        expected = auc_interval(rows) if name == "auc" else drawn[name]
-        assert (found[f"{name}_low"], found[f"{name}_high"]) == expected
-        if name not in ("ece", "ace"):  # an error that cannot be negative may miss its own draws
-            assert found[f"{name}_low"] < found[name] < found[f"{name}_high"]
-
-
-def test_one_row_a_group_has_wilsons_for_shares_and_counts_the_images_behind(many):
-    found = metrics_with_intervals(many.assign(images=4), threshold=0.6, draws=50)
-    assert (found["images"], found["groups"]) == (1200, 300)
-    for name, bounds in wilson_intervals(many, 0.6).items():
+    assert (found["groups_malignant"], found["groups_benign"]) == (10, 10)
+    expected = classification_metrics(rows, 0.4)
+    assert {name: found[name] for name in METRICS} == pytest.approx(expected)
+    assert {name for name in METRICS if f"{name}_low" not in found} == WITHOUT
+    for name in set(METRICS) - WITHOUT:
+        assert found[f"{name}_low"] < found[name] < found[f"{name}_high"]
+    assert (found["auc_low"], found["auc_high"]) == auc_interval(rows)
+    truth, score, group, _ = arrays_of(rows)
+    for name, which in (("recall", truth), ("specificity", ~truth)):
+        right = (expit(score[which]) >= 0.4) == truth[which]
+        bounds = share_interval(right, group[which], score[which], 2 if folds else 1)
         assert (found[f"{name}_low"], found[f"{name}_high"]) == bounds
-    assert (found["auc_low"], found["auc_high"]) == auc_interval(many)
 
 
-def test_only_the_wanted_metrics_are_there():
-    found = metrics_with_intervals(rows_with_skill(13), draws=20, names=("auc", "loss"))
-    assert list(found) == ["auc", "auc_low", "auc_high", "loss", "loss_low", "loss_high"] + [
-        "images",
-        "groups",
+def test_a_group_with_both_classes_counts_for_each():
+    rows = rows_of("MBMB", [0.9, 0.1, 0.8, 0.3], list("aabc")).assign(images=4)
+    found = metrics_with_intervals(rows, names=("auc",))
+    assert list(found) == ["auc", "auc_low", "auc_high", "images", "groups"] + [
+        "groups_malignant",
+        "groups_benign",
     ]
+    assert (found["images"], found["groups"]) == (16, 3)
+    assert (found["groups_malignant"], found["groups_benign"]) == (2, 2)
 
 
-@pytest.mark.parametrize("method", ["percentile", "bca"])
-def test_twelve_patients_without_a_mistake_do_not_prove_that_there_are_none(method):
-    rows = rows_with_skill(14, groups=24)
-    rows["probability"] = np.where(rows["label"] == "M", 0.9, 0.1)
-    found = metrics_with_intervals(rows, draws=100, method=method)
-    # With 12 patients a true share of 0.75 is right 12 times with probability 0.03.
-    for name in ("accuracy", "recall", "specificity", "precision", "negative_predictive_value"):
-        assert found[name] == 1 and found[f"{name}_low"] < 0.9
+@pytest.mark.parametrize("label", ["B", "M"])
+def test_one_class_has_the_interval_of_its_share_alone(label):
+    found = metrics_with_intervals(drawn_rows(13).assign(label=label))
+    own, other = ("recall", "specificity") if label == "M" else ("specificity", "recall")
+    assert found[f"{own}_low"] < found[own] and np.isnan(found[f"{other}_low"])
+    for name in ("auc", *OF_TWO_SHARES):
+        assert np.isnan(found[f"{name}_low"])
+
+
+def test_what_does_not_exist_has_no_interval():
+    found = metrics_with_intervals(drawn_rows(14), threshold=1.0)
+    assert found["recall"] == 0 and found["recall_low"] == 0 < found["recall_high"]
+    assert np.isnan([found["precision"], found["precision_low"], found["precision_high"]]).all()
+
+
+def test_twelve_patients_without_a_mistake_do_not_prove_that_there_are_none():
+    rows = drawn_rows(15, groups=24)
+    rows["logit"] = rows["logit"].abs().where(rows["label"] == "M", -rows["logit"].abs())
+    found = metrics_with_intervals(rows.assign(probability=expit(rows["logit"])))
+    for name in ("auc", "recall", "specificity", *OF_TWO_SHARES):
+        assert found[name] == pytest.approx(1) and found[f"{name}_high"] == pytest.approx(1)
+        assert found[f"{name}_low"] < 0.95
+
+
+def test_an_interval_is_one_of_ninety_five_percent():
+    assert quantile(1e9) == pytest.approx(stats.norm.ppf(0.975))
+    assert quantile(7) == pytest.approx(stats.t.ppf(0.975, 7))

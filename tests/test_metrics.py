@@ -1,21 +1,23 @@
-"""Every metric is scikit-learn's, one draw at a time and many at once."""
+"""Every metric is scikit-learn's; the AUC is that of pairs of one fold."""
 
 import math
 
 import numpy as np
 import pandas as pd
 import pytest
+from definitions import arrays_of, auc_slowly, drawn_rows
 from sklearn import metrics as sk
 
 from cytology.metrics import (
     METRICS,
+    OF_TWO_SHARES,
     auc_from_ranks,
-    auc_of_draws,
+    auc_within_folds,
     calibration_bins,
     calibration_error,
     classification_metrics,
     cumulative_counts,
-    metrics_of_draws,
+    scores,
 )
 
 pytestmark = pytest.mark.numeric
@@ -35,49 +37,40 @@ def rows_with_skill(seed, count=80, ties=False):
     return rows_of(np.where(truth, "M", "B"), probability)
 
 
-def by_scikit_learn(rows, threshold=0.5, weights=None):
-    """The metrics that scikit-learn has, named as here; NaN where it finds nothing to divide by."""
+def by_scikit_learn(rows, threshold=0.5):
+    """The metrics that scikit-learn has, named as here."""
     truth = (rows["label"] == "M").to_numpy()
     probability = rows["probability"].to_numpy()
     called = probability >= threshold
-    weights = np.ones(len(rows)) if weights is None else weights
-    given = {"sample_weight": weights}
-    there = (weights @ truth > 0) and (weights @ ~truth > 0)
     nan = {"zero_division": np.nan}
-    found = {
-        "accuracy": sk.accuracy_score(truth, called, **given),
-        "recall": sk.recall_score(truth, called, **nan, **given),
-        "specificity": sk.recall_score(~truth, ~called, **nan, **given),
-        "precision": sk.precision_score(truth, called, **nan, **given),
-        "negative_predictive_value": sk.precision_score(~truth, ~called, **nan, **given),
-        "f1": sk.f1_score(truth, called, **nan, **given),
-        "loss": sk.log_loss(truth, probability, labels=[False, True], **given),
-        "brier": sk.brier_score_loss(truth, probability, pos_label=True, **given),
+    return {
+        "accuracy": sk.accuracy_score(truth, called),
+        "balanced_accuracy": sk.balanced_accuracy_score(truth, called),
+        "recall": sk.recall_score(truth, called, **nan),
+        "specificity": sk.recall_score(~truth, ~called, **nan),
+        "precision": sk.precision_score(truth, called, **nan),
+        "negative_predictive_value": sk.precision_score(~truth, ~called, **nan),
+        "f1": sk.f1_score(truth, called, **nan),
+        "mcc": sk.matthews_corrcoef(truth, called),
+        "auc": sk.roc_auc_score(truth, probability),
+        "average_precision": sk.average_precision_score(truth, probability),
+        "loss": sk.log_loss(truth, probability, labels=[False, True]),
+        "brier": sk.brier_score_loss(truth, probability, pos_label=True),
     }
-    if there:
-        found["balanced_accuracy"] = sk.balanced_accuracy_score(truth, called, **given)
-        found["mcc"] = sk.matthews_corrcoef(truth, called, **given)
-        found["auc"] = sk.roc_auc_score(truth, probability, **given)
-        found["average_precision"] = sk.average_precision_score(truth, probability, **given)
-        return found
-    only_both = ("balanced_accuracy", "mcc", "auc", "average_precision")
-    return found | dict.fromkeys(only_both, math.nan)
 
 
-def slow_calibration_error(truth, probability, weights, bins):
-    """Sum over bins of (weight of the bin / all) x |share malignant - mean probability|."""
+def slow_calibration_error(truth, probability, bins):
+    """Sum over bins of (rows of the bin / all) x |share malignant - mean probability|."""
     error = 0.0
     for number in set(bins):
         here = [i for i in range(len(truth)) if bins[i] == number]
-        weight = sum(weights[i] for i in here)
-        if weight:
-            share = sum(weights[i] * truth[i] for i in here) / weight
-            said = sum(weights[i] * probability[i] for i in here) / weight
-            error += weight / sum(weights) * abs(share - said)
+        share = sum(truth[i] for i in here) / len(here)
+        said = sum(probability[i] for i in here) / len(here)
+        error += len(here) / len(truth) * abs(share - said)
     return error
 
 
-# ----------------------------------------------------------------------- one draw
+# ------------------------------------------------------------------------- rows
 
 
 def test_metrics_of_an_example_worked_by_hand():
@@ -144,6 +137,78 @@ def test_the_fast_auc_is_scikit_learns_also_with_ties(seed):
     assert auc_from_ranks(truth, score) == pytest.approx(sk.roc_auc_score(truth, score))
 
 
+# ------------------------------------------------------------------ of two shares
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("threshold", [0.2, 0.5, 0.8])
+def test_sensitivity_specificity_and_the_share_of_malignant_images_make_the_others(threshold, seed):
+    rows = rows_with_skill(seed)
+    expected = by_scikit_learn(rows, threshold)
+    malignant = (rows["label"] == "M").mean()
+    for name, metric in OF_TWO_SHARES.items():
+        found = metric(expected["recall"], expected["specificity"], malignant)
+        assert found == pytest.approx(expected[name])
+
+
+@pytest.mark.parametrize("name", list(OF_TWO_SHARES))
+@pytest.mark.parametrize("malignant", [0.1, 0.5, 0.8])
+def test_each_rises_with_either_share(name, malignant):
+    """As `intervals.of_two_shares` takes for granted."""
+    grid = np.linspace(0, 1, 21)
+    values = OF_TWO_SHARES[name](grid[:, None], grid[None], malignant)
+    for axis in (0, 1):
+        steps = np.diff(values, axis=axis)
+        assert (steps[np.isfinite(steps)] >= -1e-12).all()
+
+
+@pytest.mark.filterwarnings("error")
+def test_where_nothing_is_called_malignant_there_is_no_precision_and_no_correlation():
+    none, all_ = np.zeros(1), np.ones(1)
+    values = {name: metric(none, all_, 0.5) for name, metric in OF_TWO_SHARES.items()}
+    assert {name for name in values if np.isnan(values[name])} == {"precision", "mcc"}
+
+
+# ------------------------------------------------------------- AUC of pairs of a fold
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+@pytest.mark.parametrize("seed", range(3))
+def test_the_auc_counts_pairs_of_one_fold(seed, mixed):
+    rows = drawn_rows(seed, mixed=mixed, folds=3)
+    truth, score, _, fold = arrays_of(rows)
+    expected = auc_slowly(truth, score, fold)
+    assert auc_within_folds(rows) == pytest.approx(expected)
+    assert classification_metrics(rows)["auc"] == auc_within_folds(rows)
+    assert expected != pytest.approx(sk.roc_auc_score(truth, score), abs=1e-4)
+
+
+@pytest.mark.parametrize("folds", [{}, {"fold": np.nan}, {"fold": 2}, {"fold": [0, 1] * 40}])
+def test_without_several_heads_it_is_the_usual_auc(folds):
+    """Rows of val have folds, too, but one kept model judges them."""
+    rows = rows_with_skill(3).assign(model="final", **folds)
+    assert auc_within_folds(rows) == pytest.approx(by_scikit_learn(rows)["auc"])
+
+
+def test_each_folds_scale_does_not_matter_and_pooling_hides_what_they_know():
+    rows = drawn_rows(4, folds=4)
+    shifted = rows.assign(logit=np.exp(rows["logit"] / 9) + 50 * rows["fold"])
+    assert auc_within_folds(shifted) == pytest.approx(auc_within_folds(rows))
+    assert auc_within_folds(shifted.drop(columns="fold")) < auc_within_folds(rows) - 0.05
+
+
+def test_where_no_fold_has_both_classes_there_is_no_auc():
+    rows = drawn_rows(5)
+    assert np.isnan(auc_within_folds(rows.assign(fold=(rows["label"] == "M").astype(int))))
+    assert np.isnan(auc_within_folds(rows.assign(label="B")))
+
+
+def test_logits_tell_apart_what_no_probability_does():
+    rows = rows_of("BM", [1.0, 1.0]).assign(logit=[40.0, 50.0])
+    assert auc_within_folds(rows) == 1 and scores(rows)[1].tolist() == [40, 50]
+    assert auc_within_folds(rows.drop(columns="logit")) == 0.5
+
+
 # ------------------------------------------------------------------- calibration
 
 
@@ -151,7 +216,7 @@ def test_the_expected_calibration_error_by_a_slow_loop():
     rows = rows_with_skill(1)
     truth, probability = (rows["label"] == "M").to_numpy(), rows["probability"].to_numpy()
     bins = [int(p * 10) for p in probability]
-    expected = slow_calibration_error(truth, probability, np.ones(len(rows)), bins)
+    expected = slow_calibration_error(truth, probability, bins)
     assert calibration_error(truth, probability) == pytest.approx(expected)
 
 
@@ -167,7 +232,7 @@ def test_the_adaptive_error_has_bins_of_equal_counts():
     bins = np.empty(80, int)
     bins[order] = np.arange(80) // 8
     assert (calibration_bins(probability, adaptive=True) == bins).all()
-    expected = slow_calibration_error(truth, probability, np.ones(80), bins)
+    expected = slow_calibration_error(truth, probability, bins)
     assert calibration_error(truth, probability, adaptive=True) == pytest.approx(expected)
 
 
@@ -183,77 +248,7 @@ def test_what_comes_true_as_often_as_was_said_has_no_error():
     assert calibration_error(truth, probability + 0.5) == pytest.approx(0.5)
 
 
-# -------------------------------------------------------------------- many draws
-
-
-@pytest.mark.parametrize("ties", [False, True])
-@pytest.mark.parametrize("threshold", [0.5, 0.8])
-def test_every_metric_of_draws_is_scikit_learns_with_weights(threshold, ties):
-    rows = rows_with_skill(3, count=40, ties=ties)
-    rng = np.random.default_rng(4)
-    weights = rng.multinomial(40, np.full(40, 1 / 40), size=12).astype(float)
-    weights[0] *= rows["label"] == "M"  # draws with one class only
-    weights[1] *= rows["label"] == "B"
-    weights[2] *= rows["probability"] < threshold  # nothing called malignant
-    found = metrics_of_draws(rows, weights, threshold)
-    assert list(found) == list(METRICS)
-    for draw, weight in enumerate(weights):
-        expected = by_scikit_learn(rows, threshold, weight)
-        got = {name: found[name][draw] for name in expected}
-        assert got == pytest.approx(expected, nan_ok=True, abs=1e-9)
-
-
-def test_calibration_errors_of_draws_keep_the_bins_of_all_rows():
-    rows = rows_with_skill(5, count=50)
-    truth, probability = (rows["label"] == "M").to_numpy(), rows["probability"].to_numpy()
-    weights = np.random.default_rng(6).integers(0, 4, (10, 50)).astype(float)
-    found = metrics_of_draws(rows, weights, names=("ece", "ace"))
-    assert list(found) == ["ece", "ace"]
-    for name, adaptive in (("ece", False), ("ace", True)):
-        bins = calibration_bins(probability, adaptive)
-        expected = [slow_calibration_error(truth, probability, w, bins) for w in weights]
-        assert found[name] == pytest.approx(np.array(expected))
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_each_row_once_gives_the_metrics_of_the_rows(seed):
-    rows = rows_with_skill(seed, ties=True)
-    found = metrics_of_draws(rows, np.ones((1, len(rows))))
-    expected = classification_metrics(rows)
-    assert {name: value[0] for name, value in found.items()} == pytest.approx(expected)
-
-
-def test_a_row_drawn_twice_counts_as_two_rows():
-    rows, weights = rows_with_skill(7, count=30), np.arange(30) % 3
-    copied = rows.loc[np.repeat(rows.index, weights)]
-    names = [name for name in METRICS if name not in ("ece", "ace")]
-    found = metrics_of_draws(rows, weights[None].astype(float), names=names)
-    expected = classification_metrics(copied)
-    assert {n: v[0] for n, v in found.items()} == pytest.approx({n: expected[n] for n in names})
-
-
-def test_the_order_of_rows_changes_no_metric_of_draws():
-    rows = rows_with_skill(8, count=30, ties=True)
-    weights = np.random.default_rng(9).integers(0, 3, (5, 30)).astype(float)
-    order = np.random.default_rng(10).permutation(30)
-    found = metrics_of_draws(rows, weights)
-    other = metrics_of_draws(rows.iloc[order], weights[:, order])
-    for name in METRICS:
-        assert other[name] == pytest.approx(found[name], nan_ok=True)
-
-
-def test_draws_without_a_value_have_none():
-    """The bootstrap gives NaN weights where there are too few groups."""
-    rows = rows_with_skill(11, count=20)
-    found = metrics_of_draws(rows, np.full((2, 20), np.nan))
-    assert {name for name, values in found.items() if not np.isnan(values).all()} == set()
-
-
-def test_the_auc_of_draws_counts_ties_half():
-    truth, score = np.array([True, False, False]), np.array([0.5, 0.5, 0.1])
-    weights = np.array([[1.0, 1, 0], [1, 1, 1], [1, 3, 1], [0, 1, 1], [2, 0, 0]])
-    found = auc_of_draws(truth, score, weights)
-    assert found[:3].tolist() == [0.5, 0.75, pytest.approx(2.5 / 4)] and np.isnan(found[3:]).all()
+# ------------------------------------------------------------------------ curves
 
 
 def test_cumulative_counts_are_those_at_or_above_each_score():

@@ -136,5 +136,16 @@ def test_a_rule_that_is_not_there_is_refused():
         by_group(pictures(logit=0.0, probability=0.5), "median")
 
 
-def test_a_group_with_both_classes_has_no_group_level():
-    assert by_group(pictures(logit=0.0, probability=0.5, label=["B", "M", "M"])) is None
+def test_a_group_with_both_classes_has_one_prediction_of_each():
+    rows = pictures(logit=LOGITS, probability=expit(LOGITS), label=["B", "M", "M"])
+    found = by_group(rows).set_index(["group", "label"])
+    assert found["logit"].to_dict() == {("1", "B"): 1.0, ("1", "M"): -4.0, ("2", "M"): 3.0}
+    assert found["images"].tolist() == [1, 1, 1]
+
+
+def test_the_fold_of_a_group_is_kept():
+    """So that its rows are known as cross-validated; images of test have none."""
+    rows = pictures(logit=LOGITS, probability=expit(LOGITS))
+    found = by_group(rows.assign(fold=[2.0, 2.0, np.nan])).set_index("group")["fold"]
+    assert found["1"] == 2 and np.isnan(found["2"])
+    assert "fold" not in by_group(rows.drop(columns="fold"))

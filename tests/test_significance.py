@@ -1,71 +1,97 @@
-"""Tests between models: every swap enumerated, SciPy's and statsmodels' tests, sums by hand."""
+"""Tests between models: by hand, by double loops, SciPy and statsmodels, and in drawn studies."""
 
 import math
-from itertools import product
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
+from definitions import auc_slowly, delong_slowly
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 from statsmodels.stats.multitest import multipletests
 
+from cytology import clusters
 from cytology.settings import InputError
 from cytology.significance import (
+    ALPHA,
     auc_difference,
     corrected_interval,
     delong_p,
     fold_aucs,
     fold_differences,
-    group_swap_p,
     holm,
     in_figures,
     in_words,
     matched,
     mcnemar_p,
     pairwise,
+    with_gate,
 )
 
 pytestmark = pytest.mark.numeric
 
 
-def pairs_of(seed, groups=8, images=3, skill=1.0, second=0.5, mixed=False):
+def two_models(seed, groups=8, images=3, skill=1.0, second=0.5, mixed=False, folds=0):
     """Predictions of two models on groups of images that are alike; `mixed`: of both classes."""
     rng = np.random.default_rng(seed)
     group = np.repeat(np.arange(groups), images)
     truth = rng.random(len(group)) < 0.5 if mixed else group % 2 == 0
     alike = rng.normal(size=groups)[group] + rng.normal(size=len(group))
-    found = {"label": np.where(truth, "M", "B"), "group": [f"g{g}" for g in group]}
+    found = pd.DataFrame({"label": np.where(truth, "M", "B"), "group": [f"g{g}" for g in group]})
+    if folds:
+        found["fold"] = group // 2 % folds
     for name, strength in (("first", skill), ("second", second)):
         logit = np.where(truth, strength, -strength) + 0.7 * alike
-        logit += 0.7 * rng.normal(size=len(group))
-        found[name] = (1 / (1 + np.exp(-logit))).round(2)
-    return pd.DataFrame(found)
+        found[name] = (logit + 0.7 * rng.normal(size=len(group))).round(2)
+        found[f"called_{name}"] = found[name] >= 0
+    return found
 
 
 def model_tables(pairs):
     """The two models' own tables, in different row orders."""
-    base = pairs[["label", "group"]].assign(image_id=[f"i{k:03}" for k in range(len(pairs))])
-    base["orientation"] = 0
-    first = base.assign(probability=pairs["first"])
-    return {"a": first, "b": base.assign(probability=pairs["second"]).iloc[::-1]}
+    base = pairs.drop(columns=[name for name in pairs if "first" in name or "second" in name])
+    base = base.assign(image_id=[f"i{k:03}" for k in range(len(pairs))], orientation=0)
+    tables = [
+        base.assign(logit=pairs[name], probability=1 / (1 + np.exp(-pairs[name])))
+        for name in ("first", "second")
+    ]
+    return {"a": tables[0], "b": tables[1].iloc[::-1]}
+
+
+def p_of(pairs):
+    return auc_difference(pairs)["p"]
 
 
 # ---------------------------------------------------------------------- matching
 
 
-def test_tables_are_matched_by_image_and_not_by_row_order():
-    tables = model_tables(pairs_of(0))
+@pytest.mark.parametrize("folds", [0, 2])
+def test_tables_are_matched_by_image_and_not_by_row_order(folds):
+    pairs = two_models(0, folds=folds)
+    tables = model_tables(pairs)
     found = matched(tables["a"].sample(frac=1, random_state=1), tables["b"])
-    expected = pairs_of(0)[["label", "first", "second", "group"]]
-    pd.testing.assert_frame_equal(found, expected)
+    pd.testing.assert_frame_equal(found, pairs)
 
 
-def test_tables_of_groups_are_matched_by_group():
-    rows = pd.DataFrame({"group": ["x", "y"], "label": ["B", "M"], "probability": [0.1, 0.9]})
-    found = matched(rows, rows.assign(probability=[0.2, 0.8]).iloc[::-1])
-    assert found["group"].tolist() == ["x", "y"] and found["second"].tolist() == [0.2, 0.8]
+def test_tables_of_groups_are_matched_by_group_and_label():
+    rows = pd.DataFrame(
+        {"group": list("xxy"), "label": list("BMM"), "probability": [0.1, 0.7, 0.9]}
+    )
+    found = matched(rows, rows.assign(probability=[0.2, 0.6, 0.4]).iloc[::-1])
+    assert found["group"].tolist() == list("xxy") and found["label"].tolist() == list("BMM")
+    assert found["second"].tolist() == [0.2, 0.6, 0.4]
+    assert found["called_second"].tolist() == [False, True, False]
+
+
+def test_logits_are_compared_where_both_have_them():
+    """Beyond a logit of 37 all probabilities are 1."""
+    rows = pd.DataFrame({"group": ["x", "y"], "label": list("BM"), "logit": [40.0, 50.0]})
+    rows["probability"] = 1.0
+    assert matched(rows, rows)["first"].tolist() == [40, 50]
+    assert matched(rows, rows.drop(columns="logit"))["first"].tolist() == [1, 1]
 
 
 def test_turned_pictures_are_matched_by_image_and_orientation():
@@ -77,7 +103,7 @@ def test_turned_pictures_are_matched_by_image_and_orientation():
 
 
 def test_tables_of_different_images_are_refused():
-    first, second = model_tables(pairs_of(0)).values()
+    first, second = model_tables(two_models(0)).values()
     for other in (second.iloc[1:], pd.concat([second, second.iloc[:1]])):
         with pytest.raises(InputError, match="do not hold the same images, each once"):
             matched(first, other)
@@ -85,128 +111,142 @@ def test_tables_of_different_images_are_refused():
             matched(other, first)
 
 
-# ------------------------------------------------------------------- group swaps
+@pytest.mark.parametrize("column", ["label", "group"])
+def test_an_image_of_two_labels_or_groups_is_refused(column):
+    first, second = model_tables(two_models(0)).values()
+    second.loc[5, column] = "M" if column == "label" and second["label"][5] == "B" else "B"
+    with pytest.raises(InputError, match="differ in the label or group of an image"):
+        matched(first, second)
 
 
-def p_of_all_swaps(pairs):
-    """Share of the 2 ** groups exchanges whose AUCs differ as much as those observed."""
-    truth = pairs["label"] == "M"
-    ranks = [stats.rankdata(pairs[name]) for name in ("first", "second")]
-    observed = abs(roc_auc_score(truth, ranks[0]) - roc_auc_score(truth, ranks[1]))
-    groups, extreme = pairs["group"].unique(), []
-    for swap in product([False, True], repeat=len(groups)):
-        swapped = pairs["group"].map(dict(zip(groups, swap, strict=True)))
-        aucs = [
-            roc_auc_score(truth, np.where(swapped, ranks[1 - model], ranks[model]))
-            for model in (0, 1)
-        ]
-        extreme.append(abs(aucs[0] - aucs[1]) >= observed - 1e-9)
-    return np.mean(extreme)
+# --------------------------------------------------------------------- P of a pair
 
-
-@pytest.mark.parametrize(
-    ("seed", "mixed", "second"), [(1, False, 0.5), (2, True, 0.0), (3, False, -1.0)]
+often = settings(max_examples=30, deadline=None, derandomize=True)
+drawn_pairs = st.builds(
+    two_models,
+    st.integers(0, 10**6),
+    groups=st.integers(4, 14),
+    images=st.integers(1, 4),
+    mixed=st.booleans(),
+    folds=st.sampled_from([0, 2]),
 )
-def test_group_swaps_come_near_to_all_swaps_enumerated(seed, mixed, second):
-    pairs = pairs_of(seed, groups=7, mixed=mixed, second=second)
-    expected = p_of_all_swaps(pairs)
-    found = group_swap_p(pairs, swaps=8000)
-    assert 0.01 < expected < 0.9
-    assert found == pytest.approx(expected, abs=4 * math.sqrt(expected * (1 - expected) / 8000))
 
 
-def test_the_p_value_counts_the_data_as_one_of_the_exchanges():
-    pairs = pairs_of(0, groups=60, skill=3, second=-3)
-    assert group_swap_p(pairs, swaps=99) == 1 / 100
-
-
-def test_the_same_predictions_twice_have_a_p_value_of_one():
-    pairs = pairs_of(0)
-    assert group_swap_p(pairs.assign(second=pairs["first"]), swaps=50) == 1
-
-
-def test_the_scale_of_a_model_and_the_order_of_rows_do_not_matter():
-    pairs = pairs_of(4)
-    p = group_swap_p(pairs, swaps=300)
-    assert group_swap_p(pairs.assign(second=pairs["second"] ** 3 / 10), swaps=300) == p
-    assert group_swap_p(pairs.sample(frac=1, random_state=0), swaps=300) == p
+@often
+@given(drawn_pairs, st.integers(0, 10**6))
+def test_neither_order_nor_scale_nor_who_is_first_changes_p(pairs, seed):
+    p = p_of(pairs)
+    assert np.isnan(p) or 0 < p <= 1
+    scaled = pairs.assign(first=pairs["first"] ** 3, second=pairs["second"] / 9 - 100)
     turned = pairs.rename(columns={"first": "second", "second": "first"})
-    assert group_swap_p(turned, swaps=300) == p
-    assert group_swap_p(pairs, swaps=200, seed=1) != group_swap_p(pairs, swaps=200)
+    for other in (pairs.sample(frac=1, random_state=seed), scaled, turned):
+        assert p_of(other) == pytest.approx(p, nan_ok=True)
 
 
-def test_whole_groups_are_swapped_so_that_copies_add_nothing():
-    pairs = pairs_of(5)
-    assert group_swap_p(pd.concat([pairs] * 3), swaps=300) == group_swap_p(pairs, swaps=300)
+@often
+@given(drawn_pairs)
+def test_the_same_predictions_twice_have_a_p_value_of_one(pairs):
+    p = p_of(pairs.assign(second=pairs["first"]))
+    assert p == 1 or np.isnan(p_of(pairs))
 
 
-@pytest.mark.filterwarnings("ignore:invalid value")
-def test_one_class_has_no_p_value():
-    assert math.isnan(group_swap_p(pairs_of(0).assign(label="M"), swaps=50))
+def test_copies_within_a_group_make_no_p_value_smaller():
+    pairs = two_models(5, groups=12)
+    assert p_of(pd.concat([pairs] * 3, ignore_index=True)) == pytest.approx(p_of(pairs), rel=0.2)
+
+
+@pytest.mark.parametrize("label", ["B", "M"])
+def test_one_class_has_no_p_value(label):
+    (row,) = pairwise(model_tables(two_models(0).assign(label=label)), [("a", "b")]).itertuples()
+    assert np.isnan([row.p, row.p_holm, row.difference, row.difference_low]).all()
+    assert in_words(row, "A", "B") == "Nothing can be said of A and B: one class only."
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_cross_validated_rows_have_twice_the_variance(seed, monkeypatch):
+    pairs = two_models(seed, groups=24, skill=2.0, second=0.2, folds=3)
+    found = auc_difference(pairs)
+    monkeypatch.setattr(clusters, "CROSS_VALIDATED", 1.0)
+    once = auc_difference(pairs)
+    widths = [each["difference_high"] - each["difference_low"] for each in (once, found)]
+    assert widths[1] / widths[0] == pytest.approx(math.sqrt(2))
+    assert found["difference"] == once["difference"] and found["p"] > once["p"]
+
+
+def equal_models(rng, auc=0.85, likeness=(0.5, 0.5), patients=20, images=6):
+    """Two models of the same true AUC, alike within patients as `likeness` says."""
+    group = np.repeat(np.arange(patients), images)
+    truth = group % 2 == 0
+    pairs = pd.DataFrame({"label": np.where(truth, "M", "B"), "group": group})
+    shared = rng.normal(size=patients), rng.normal(size=len(group))
+    for name, alike in zip(("first", "second"), likeness, strict=True):
+        own = rng.normal(size=patients), rng.normal(size=len(group))
+        of_patient, of_image = (
+            np.sqrt([0.5, 0.5]) @ [s, o] for s, o in zip(shared, own, strict=True)
+        )
+        noise = np.sqrt([alike, 1 - alike]) @ [of_patient[group], of_image]
+        pairs[name] = np.sqrt(2) * stats.norm.ppf(auc) * truth + noise
+        pairs[f"called_{name}"] = pairs[name] >= 0
+    return pairs
+
+
+@pytest.mark.parametrize("alike", [(0.5, 0.5), (0.9, 0.1)], ids=["alike", "not alike"])
+@pytest.mark.parametrize("auc", [0.85, 0.97])
+def test_equal_models_are_seldom_called_different(auc, alike):
+    """Also where patients make most of the one model's scores, and little of the other's."""
+    rng = np.random.default_rng(0)
+    found = np.array([p_of(equal_models(rng, auc, alike)) for _ in range(300)])
+    assert (found < 0.05).mean() <= 0.07
+
+
+def test_p_and_interval_agree():
+    for seed in range(40):
+        found = auc_difference(two_models(seed, groups=12, second=-0.5))
+        without_0 = not found["difference_low"] <= 0 <= found["difference_high"]
+        assert without_0 == (found["p"] < 0.05)
+
+
+def test_a_true_difference_is_found():
+    rng, found = np.random.default_rng(1), []
+    for _ in range(40):
+        pairs = equal_models(rng, patients=40)
+        noise = 3 * rng.normal(size=len(pairs))
+        found.append(p_of(pairs.assign(second=pairs["second"] + noise)))
+    assert (np.array(found) < 0.05).mean() > 0.9
 
 
 # ------------------------------------------------------------- DeLong and McNemar
 
 
-def delong_variance_slowly(truth, first, second):
-    """Variance of the difference of AUCs: the double loop over psi of DeLong et al. 1988."""
-
-    def psi(x, y):
-        return 1.0 if x > y else 0.5 if x == y else 0.0
-
-    positives, negatives = np.flatnonzero(truth), np.flatnonzero(~truth)
-    order = np.array(
-        [
-            [psi(second[i], second[j]) - psi(first[i], first[j]) for j in negatives]
-            for i in positives
-        ]
-    )
-    m, n = order.shape
-    of_positives = [sum(order[i]) / n for i in range(m)]
-    of_negatives = [sum(order[:, j]) / m for j in range(n)]
-    mean = sum(of_positives) / m
-    s10 = sum((v - mean) ** 2 for v in of_positives) / (m - 1)
-    s01 = sum((v - mean) ** 2 for v in of_negatives) / (n - 1)
-    return mean, s10 / m + s01 / n
-
-
 @pytest.mark.parametrize("seed", range(3))
 def test_delongs_p_value_by_its_definition(seed):
-    pairs = pairs_of(seed, groups=40, images=1)
-    truth = (pairs["label"] == "M").to_numpy()
-    difference, variance = delong_variance_slowly(truth, pairs["first"], pairs["second"])
+    pairs = two_models(seed, groups=40, images=1)
+    truth, scores = (pairs["label"] == "M").to_numpy(), pairs[["first", "second"]].to_numpy().T
+    variance = sum(
+        sign * delong_slowly(truth, scores[one], scores[other])
+        for sign, one, other in ((1, 0, 0), (1, 1, 1), (-2, 0, 1))
+    )
+    difference = auc_slowly(truth, scores[1]) - auc_slowly(truth, scores[0])
     expected = 2 * stats.norm.sf(abs(difference) / math.sqrt(variance))
     assert delong_p(pairs) == pytest.approx(expected) and expected < 0.999
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_the_interval_of_the_difference_is_delongs_with_a_t_quantile(seed):
-    pairs = pairs_of(seed, groups=31, images=1)
-    truth = (pairs["label"] == "M").to_numpy()
-    difference, variance = delong_variance_slowly(truth, pairs["first"], pairs["second"])
-    half = stats.t.ppf(0.975, 15 - 1) * math.sqrt(variance)
-    expected = {"difference": difference}
-    expected |= {"difference_low": difference - half, "difference_high": difference + half}
-    assert auc_difference(pairs) == pytest.approx(expected)
-    aucs = [roc_auc_score(truth, pairs[name]) for name in ("first", "second")]
-    assert difference == pytest.approx(aucs[1] - aucs[0])
-
-
-def test_the_interval_of_the_difference_counts_groups_and_not_copies():
-    pairs = pairs_of(6)
-    assert auc_difference(pd.concat([pairs] * 3)) == pytest.approx(auc_difference(pairs))
-    naive = auc_difference(pairs.assign(group=range(len(pairs))))
+@pytest.mark.parametrize("folds", [0, 2])
+def test_the_difference_is_that_of_the_aucs_of_pairs_of_one_fold(folds):
+    pairs = two_models(2, groups=12, folds=folds)
+    truth, fold = (pairs["label"] == "M").to_numpy(), pairs["fold"].to_numpy() if folds else None
+    aucs = [auc_slowly(truth, pairs[name].to_numpy(), fold) for name in ("first", "second")]
     found = auc_difference(pairs)
-    assert found["difference"] == pytest.approx(naive["difference"])
-    assert found["difference_high"] != pytest.approx(naive["difference_high"], abs=1e-3)
+    assert found["difference"] == pytest.approx(aucs[1] - aucs[0])
+    assert found["difference_low"] < found["difference"] < found["difference_high"]
 
 
 def test_models_of_the_same_order_have_no_interval_and_a_p_value_of_one():
-    pairs = pairs_of(7)
-    pairs["second"] = pairs["first"] ** 2
+    pairs = two_models(7)
+    pairs["second"] = pairs["first"] ** 3
     found = auc_difference(pairs)
     assert found["difference"] == 0 and math.isnan(found["difference_low"])
-    assert delong_p(pairs) == 1
+    assert delong_p(pairs) == p_of(pairs) == 1
 
 
 def discordant(first_right, second_right, both=10):
@@ -216,7 +256,7 @@ def discordant(first_right, second_right, both=10):
     right = [np.repeat(kind, counts) for kind in ([True, False, True], [False, True, True])]
     found = {"label": label, "group": np.arange(sum(counts))}
     for name, each in zip(("first", "second"), right, strict=True):
-        found[name] = np.where((label == "M") == each, 0.9, 0.1)
+        found[f"called_{name}"] = (label == "M") == each
     return pd.DataFrame(found)
 
 
@@ -230,12 +270,6 @@ def test_mcnemars_test_of_many_is_the_corrected_chi_square():
     expected = stats.chi2.sf((abs(30 - 12) - 1) ** 2 / (30 + 12), 1)
     assert mcnemar_p(discordant(30, 12)) == pytest.approx(expected)
     assert expected == pytest.approx(stats.binomtest(12, 42).pvalue, rel=0.15)
-
-
-def test_mcnemars_test_judges_at_the_threshold():
-    pairs = discordant(0, 6)
-    assert mcnemar_p(pairs, threshold=0.5) == pytest.approx(2 / 2**6)
-    assert mcnemar_p(pairs, threshold=0.05) == 1  # all are called malignant by both
 
 
 # -------------------------------------------------------------------------- Holm
@@ -256,9 +290,9 @@ def test_what_has_no_p_value_is_not_counted():
 
 
 def test_the_pairwise_table_holds_what_the_tests_say():
-    pairs = pairs_of(8, groups=20)
+    pairs = two_models(8, groups=20)
     tables = model_tables(pairs)
-    tables["c"] = tables["a"].assign(probability=np.linspace(0, 1, len(pairs)))
+    tables["c"] = tables["a"].assign(logit=np.linspace(-1, 1, len(pairs)))
     asked = [("a", "b"), ("a", "c"), ("c", "b")]
     found = pairwise(tables, asked)
     assert list(zip(found["first"], found["second"], strict=True)) == asked
@@ -267,29 +301,95 @@ def test_the_pairwise_table_holds_what_the_tests_say():
     assert row["auc_first"] == pytest.approx(roc_auc_score(truth, pairs["first"]))
     assert row["auc_second"] == pytest.approx(roc_auc_score(truth, pairs["second"]))
     assert row["difference"] == pytest.approx(row["auc_second"] - row["auc_first"])
-    assert row["p"] == group_swap_p(pairs) and (row["images"], row["groups"]) == (60, 20)
+    expected = auc_difference(pairs)
+    assert {name: row[name] for name in expected} == expected
+    assert (row["images"], row["groups"]) == (60, 20)
     assert found["p_holm"].tolist() == pytest.approx(multipletests(found["p"], method="holm")[1])
     assert found[["p_mcnemar", "p_delong"]].isna().all(axis=None)
 
 
 def test_one_row_a_group_has_mcnemars_and_delongs_tests_too():
-    pairs = pairs_of(9, groups=40, images=1)
+    pairs = two_models(9, groups=40, images=1)
     (row,) = pairwise(model_tables(pairs), [("a", "b")]).itertuples()
     assert (row.p_mcnemar, row.p_delong) == (mcnemar_p(pairs), delong_p(pairs))
+    (row,) = pairwise(model_tables(two_models(9, 40, 1, folds=2)), [("a", "b")]).itertuples()
+    assert np.isnan([row.p_mcnemar, row.p_delong]).all()  # out-of-fold rows are not independent
 
 
 def test_no_pairs_make_no_rows():
     assert pairwise({}, []).empty
 
 
+# -------------------------------------------------------------------------- gate
+
+
+def page(*rows):
+    """A table of pairs from rows of family, level, P after Holm and lower end of the interval."""
+    table = pd.DataFrame(rows, columns=["family", "level", "p_holm", "difference_low"])
+    return table.assign(difference=0.1, difference_high=0.2)
+
+
+def separated(*rows):
+    return with_gate(page(*rows))["separated"].tolist()
+
+
+def test_a_pair_is_separated_by_its_familys_share_of_the_error_and_an_interval_without_0():
+    networks, baseline = ALPHA["networks"], ALPHA["baseline"]
+    assert networks + baseline <= 0.05 and ALPHA["more than one"] <= networks
+    assert separated(("networks", "image", networks - 0.001, 0.01)) == [True]
+    assert separated(("networks", "image", networks, 0.01)) == [False]
+    assert separated(("networks", "image", 0.001, -0.01)) == [False]
+    assert separated(("networks", "image", np.nan, 0.01)) == [False]
+    assert separated(("networks", "image", 0.001, np.nan)) == [False]
+    assert separated(("baseline", "image", baseline, 0.01)) == [False]
+    below = page(("networks", "image", 0.001, -0.3)).assign(difference=-0.2, difference_high=-0.1)
+    assert with_gate(below)["separated"].tolist() == [True]
+
+
+SURE = (0.001, 0.01)
+LATER = [
+    ("networks", "patient", *SURE),
+    ("more than one", "image", *SURE),
+    ("more than one", "patient", *SURE),
+]
+
+
+def test_a_closed_gate_closes_the_other_families_and_levels_of_networks():
+    closed = ("networks", "image", 0.5, -0.1)
+    assert separated(closed, closed, *LATER) == [False] * 5
+    assert separated(closed, ("networks", "image", *SURE), *LATER) == [False] + [True] * 4
+    assert separated(*LATER) == [False] * 3  # a page of one network has no gate that opens
+    order = [*LATER, ("networks", "image", *SURE)]
+    assert separated(*order) == [True] * 4
+
+
+def test_the_baseline_by_image_is_its_own_gate():
+    closed = ("networks", "image", 0.5, -0.1)
+    image, patient = ("baseline", "image", *SURE), ("baseline", "patient", *SURE)
+    assert separated(closed, image, patient) == [False, True, True]
+    assert separated(("networks", "image", *SURE), ("baseline", "image", 0.2, 0.01), patient) == [
+        True,
+        False,
+        False,
+    ]
+
+
+def test_an_open_gate_opens_nothing_that_is_not_shown():
+    gate = ("networks", "image", *SURE)
+    assert separated(gate, ("networks", "patient", 0.2, 0.01)) == [True, False]
+
+
+# ------------------------------------------------------------------------- words
+
 ROW = {"difference": 0.1, "difference_low": 0.02, "difference_high": 0.18, "p_holm": 0.01}
+ROW |= {"separated": True}
 
 
 def words(**changed):
     return in_words(SimpleNamespace(**(ROW | changed)), "A", "B")
 
 
-def test_a_difference_that_both_test_and_interval_see_is_told():
+def test_a_difference_that_is_separated_is_told():
     assert words() == (
         "B separates the classes better than A: AUC higher by 0.100 "
         "(95 %, for this pair alone, 0.020 to 0.180; P = 0.01 after Holm)."
@@ -301,16 +401,23 @@ def test_the_better_model_comes_first_and_the_interval_turns_with_it():
     assert said.startswith("A separates the classes better than B: AUC higher by 0.100 (95 %,")
 
 
-@pytest.mark.parametrize(
-    "changed",
-    [{"p_holm": 0.05}, {"difference_low": -0.02}, {"p_holm": np.nan}, {"difference_low": np.nan}],
-)
-def test_where_test_or_interval_is_silent_nothing_is_claimed(changed):
-    said = words(**changed)
-    assert said.startswith("The data do not separate A from B: the AUC of B is higher by 0.100 (")
+def test_what_is_not_separated_is_not_claimed():
+    said = words(separated=False, difference_low=-0.02)
+    assert said == (
+        "The data do not separate A from B: the AUC of B is higher by 0.100 "
+        "(95 %, for this pair alone, -0.020 to 0.180; P = 0.01 after Holm)."
+    )
     assert "better" not in said
-    if "difference_low" in changed and not np.isnan(changed["difference_low"]):
-        assert "-0.020 to 0.180" in said
+
+
+def test_without_an_interval_the_reason_is_told():
+    said = words(separated=False, difference_low=np.nan, difference_high=np.nan, p_holm=np.nan)
+    assert "no interval: groups too few or too alike" in said and "P = not known" in said
+
+
+def test_a_difference_that_no_decimal_shows_is_called_equal():
+    said = words(separated=False, difference=0.0004)
+    assert said.startswith("The data do not separate A from B: their AUCs are equal to three dec")
 
 
 def test_a_p_value_is_never_zero_in_words():

@@ -538,7 +538,7 @@ def test_the_epochs_are_told(toy):
     assert epochs_in_words(history, RECIPE).endswith(" epochs, converged.")
     few = replace(RECIPE, epochs=2)
     _, history, _ = cross_validate_head(toy.features, toy.split, 1, few, STRENGTHS)
-    assert "2 to 2 epochs: `head_epochs` stopped some" in epochs_in_words(history, few)
+    assert "after 2 epochs: `head_epochs` stopped some" in epochs_in_words(history, few)
 
 
 def test_out_of_fold_rows_are_complete_and_know_the_class(toy):

@@ -48,9 +48,12 @@ Imports point one way, downwards in this list:
 ``shortcuts``              the baseline that sees no cell
 ``significance``           tests between models that know groups
 ``calibration``            slope and intercept, isotonic, reliability
+``recalibration``          calibration in the large and slope, with intervals
 ``decisions``              thresholds, net benefit, abstention
+``mean_auc``               the mean AUC of repeated cross-validations, each within its folds
 ``intervals``              95 % intervals that know groups
-``metrics``                every metric, once and for many draws at once
+``metrics``                every metric of binary predictions
+``clusters``               variances that know groups and folds
 ``predictions``            the table of predictions
 ``discreet``               what a page may tell of a run's facts: no path, no name
 ``pipeline``               decode once, feed ``tf.data``, frozen features once

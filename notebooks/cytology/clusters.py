@@ -75,9 +75,10 @@ def parts_of(truth: np.ndarray, fold: np.ndarray | None) -> list[np.ndarray]:
 def group_sums(values: np.ndarray, group: np.ndarray) -> np.ndarray:
     """Sums of values of shape (..., n) by group, shape (..., groups)."""
     codes, groups = pd.factorize(group)
-    flat = np.atleast_2d(values)
-    sums = np.stack([np.bincount(codes, row, len(groups)) for row in flat])
-    return sums.reshape(*np.shape(values)[:-1], len(groups))
+    *lead, count = np.shape(values)
+    flat = np.reshape(values, (int(np.prod(lead)), count))
+    sums = [np.bincount(codes, row, len(groups)) for row in flat]
+    return np.reshape(sums, (*lead, len(groups)))
 
 
 def clustered_covariance(

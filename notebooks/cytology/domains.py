@@ -10,13 +10,11 @@ from cytology.heads import fitted_head
 from cytology.intervals import auc_interval, with_span
 from cytology.leakage import (
     assign_folds,
-    components_within_folds,
     draw_images,
     features_of_run,
-    gain_interval,
-    mean_auc_interval,
     out_of_fold_logits,
 )
+from cytology.mean_auc import MeanAuc
 from cytology.robustness import by, with_interval, without_weights
 from cytology.settings import NETWORK_TITLE, plural, progress
 from cytology.tables import read_json, read_table
@@ -75,18 +73,17 @@ def leave_one_out(values: np.ndarray, images: pd.DataFrame, column: str, seed: i
         rows, truth = images.loc[judged, ["group", "label"]], malignant[judged]
         head = fitted_head(values[trained_on], malignant[trained_on])
         left_out = head.logits(values[judged])
-        own = components_within_folds(truth, left_out, np.zeros(len(rows)))
+        alone = MeanAuc(rows, [left_out], [np.zeros(len(rows))])
         # Parts without a pair of this domain's images say nothing, and are left out.
         saw = [[each[judged] for each in pair] for pair in mixed]
         saw = [pair for pair in saw if not np.isnan(pair_weights(truth, pair[1])).any()]
-        mean = np.mean([components_within_folds(truth, *pair) for pair in saw], axis=0)
+        together = MeanAuc(rows, *map(list, zip(*saw, strict=True)))
         row = {"column": column, "left_out": domain, "images": len(rows)}
         row |= {"groups": rows["group"].nunique(), "trained_on": int(trained_on.sum())}
         bounds = auc_interval(rows.assign(logit=left_out))
-        row |= with_interval("auc", own[truth].mean(), bounds)
-        bounds = mean_auc_interval(rows, mean, *zip(*saw, strict=True))
-        row |= with_interval("auc_mixed", mean[truth].mean(), bounds)
-        change, *bounds = gain_interval(rows, mean, own)
+        row |= with_interval("auc", alone.auc, bounds)
+        row |= with_interval("auc_mixed", together.auc, together.interval())
+        change, *bounds = alone.gain_over(together)
         table.append(row | with_interval("auc_change", change, bounds))
     return pd.DataFrame(table)
 

@@ -18,6 +18,7 @@ from scipy.ndimage import binary_dilation, gaussian_filter
 from scipy.stats import spearmanr
 
 from cytology.augmentation import border_colour, orient, place_in_square
+from cytology.clusters import effective_groups
 from cytology.images import open_rgb
 from cytology.intervals import LEVEL, mean_interval, variance_inflation
 from cytology.settings import NETWORK_TITLE, progress
@@ -313,9 +314,8 @@ def compared(check: str, rows: pd.DataFrame) -> dict:
     if len(rows):
         group, inflation = rows["group"].to_numpy(), variance_inflation(rows)
         low, high = mean_interval(difference, group, inflation)
-        p = p_of_interval(
-            mean, low, high, len(rows) ** 2 / (rows["group"].value_counts() ** 2).sum() - 1
-        )
+        freedom = effective_groups(rows["group"].value_counts()) - 1
+        p = p_of_interval(mean, low, high, freedom)
     row = {"check": check, "kind": about.kind, "asks": about.asks}
     row |= {"value": rows["value"].mean(), "chance": rows["chance"].mean()}
     row |= {"chance_of": about.chance, "difference": mean, "difference_low": low}

@@ -80,24 +80,23 @@ def score_interval(found: float, variance: Callable, freedom: float) -> tuple[fl
 
 
 def auc_interval(rows: pd.DataFrame) -> tuple[float, float]:
-    """Interval of the AUC within folds.
+    """Interval of the AUC within folds, by the variance of the binormal model at each true value.
 
-    The variance is the larger of that of the binormal model at each true value, and the one that
-    was observed (Obuchowski 1997), which knows tails that are not normal. A t quantile with the
-    groups of the rarer class, less one. (NaN, NaN) where a class lies in fewer than two groups.
+    A t quantile with the `effective_groups` of the class that has fewer, less one. (NaN, NaN) where
+    a class lies in fewer than two groups.
     """
     truth, score = scores(rows)
     group, fold = rows["group"].to_numpy(), folds_of(rows)
-    weights, components = pair_weights(truth, fold), placements(truth, score, fold)[None]
-    covariance, freedom = clustered_covariance(truth, components, group, weights)
-    if np.isnan(freedom):
+    weights = pair_weights(truth, fold)
+    sizes = [group_sums(weights * which, group) for which in (truth, ~truth)]
+    if min((each > 0).sum() for each in sizes) < 2:
         return NOTHING
     modelled, inflation = binormal_variance(truth, score, group, fold), variance_inflation(rows)
-
-    def variance(auc):
-        return inflation * max(modelled(auc), covariance[0, 0])
-
-    return score_interval(components[0, truth] @ weights[truth], variance, freedom)
+    return score_interval(
+        float(placements(truth, score, fold) @ weights / 2),
+        lambda auc: inflation * modelled(auc),
+        min(effective_groups(each) for each in sizes) - 1,
+    )
 
 
 def binormal_variance(truth, score, group, fold) -> Callable[[float], float]:
@@ -140,8 +139,7 @@ def share_interval(
     `hits` are those whose `score` lies beyond a threshold: two of one group are hit together with
     the chance `both`, which their scores' `likeness` says far better than the hits themselves when
     nearly all or nearly none are hit. Without scores a group's images count as one: the likeness
-    of hits alone would jump where a first one is missed. The variance is the larger of that and the
-    observed one (of a ratio, by groups); with one image a group and the former this is Wilson's
+    of hits alone would jump where a first one is missed. With one image a group this is Wilson's
     interval (1927), with a t quantile. (NaN, NaN) for fewer than two groups.
     """
     hits = np.asarray(hits, float)
@@ -149,15 +147,13 @@ def share_interval(
     if len(sizes) < 2:
         return NOTHING
     found, crowd = hits.mean(), (sizes**2).sum() / count - 1
-    deviations = group_sums(hits - found, group)[None] / count
-    observed = unbiased_squares(deviations, sizes / count)[0, 0]
     alike = 1.0 if score is None else likeness(score, group)
 
     def variance(share):
         together = both(share, alike) - share**2
-        return inflation * max((share * (1 - share) + crowd * together) / count, observed)
+        return inflation * (share * (1 - share) + crowd * together) / count
 
-    return score_interval(found, variance, len(sizes) - 1)
+    return score_interval(found, variance, effective_groups(sizes) - 1)
 
 
 def of_two_shares(metric: Callable, malignant: float, found: list, bounds: list) -> tuple:
@@ -242,9 +238,12 @@ def mean_interval(
 
 
 def around(found: float, variance: float, freedom: float) -> tuple[float, float]:
-    """A t interval; none without a variance, since no spread is no certainty."""
+    """A t interval; none without a variance, since no spread is no certainty.
+
+    None either where the groups are worth fewer than two of equal size.
+    """
     error = float(np.sqrt(variance))
-    if not (error > ROUNDING * abs(found) and freedom > 0):
+    if not (error > ROUNDING * abs(found) and freedom > 1 - ROUNDING):
         return NOTHING
     half = quantile(freedom) * error
     return float(found - half), float(found + half)

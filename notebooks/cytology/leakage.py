@@ -19,18 +19,15 @@ from sklearn.model_selection import StratifiedKFold
 from threadpoolctl import threadpool_limits
 
 from cytology.augmentation import pictures_of
-from cytology.clusters import CROSS_VALIDATED, clustered_covariance, pair_weights, placements
 from cytology.features import Features, features_in_cache, key_of_run
 from cytology.heads import STRENGTHS, fitted_head
 from cytology.intervals import (
     LEVEL,
     NOTHING,
-    around,
-    binormal_variance,
-    score_interval,
     span,
     with_span,
 )
+from cytology.mean_auc import MeanAuc
 from cytology.metrics import auc_within_folds
 from cytology.settings import NETWORK_TITLE, InputError, cores, plural, progress
 from cytology.splitting import group_folds
@@ -202,7 +199,7 @@ def out_of_fold_logits(
 def summarize(found: Audit) -> pd.DataFrame:
     """A row a protocol and kind of labels: mean AUC and accuracy over seeds, with intervals.
 
-    `auc_low`, `auc_high`: for true labels 95 % by groups (`mean_auc_interval`), for shuffled ones
+    `auc_low`, `auc_high`: for true labels 95 % by groups (`MeanAuc`), for shuffled ones
     the t interval of the mean over the shuffles (`mean_of_shuffles`), whose labels are drawn by
     chance, so that it counts shuffles and no groups. `inflation` is the mean AUC of true labels
     less that of groups kept together, in points of 0.01, on the same groups. `auc_lowest` and
@@ -213,13 +210,11 @@ def summarize(found: Audit) -> pd.DataFrame:
     for key, scores in found.scores.groupby(kinds):
         if key[1] in SHUFFLED:
             rows.loc[key, ["auc_low", "auc_high"]] = mean_of_shuffles(scores["auc"])
-    components = {protocol: mean_components(found, protocol) for protocol in PROTOCOLS}
-    for protocol, own in components.items():
+    means = {protocol: mean_auc_of(found, protocol) for protocol in PROTOCOLS}
+    for protocol, own in means.items():
         row = protocol, "true"
-        keys = [key for key in found.logits if key[0] == protocol]
-        each = [[part[key] for key in keys] for part in (found.logits, found.folds)]
-        rows.loc[row, ["auc_low", "auc_high"]] = mean_auc_interval(found.pictures, own, *each)
-        gain = gain_interval(found.pictures, components[HONEST], own)
+        rows.loc[row, ["auc_low", "auc_high"]] = own.interval()
+        gain = own.gain_over(means[HONEST])
         rows.loc[row, ["inflation", "inflation_low", "inflation_high"]] = 100 * np.array(gain)
     of_strength = found.strengths.groupby(kinds)["auc"]
     rows["auc_lowest"], rows["auc_highest"] = of_strength.min(), of_strength.max()
@@ -227,75 +222,11 @@ def summarize(found: Audit) -> pd.DataFrame:
     return rows.reindex(order).reset_index()
 
 
-def mean_components(found: Audit, protocol: str) -> np.ndarray:
-    """Clustered-DeLong components of the mean over seeds, each within its own folds: (pictures,).
-
-    Their mean over either class is the mean AUC.
-    """
-    truth = (found.pictures["label"] == "M").to_numpy()
-    each = [
-        components_within_folds(truth, logits, found.folds[key])
-        for key, logits in found.logits.items()
-        if key[0] == protocol
-    ]
-    return np.mean(each, axis=0)
-
-
-def components_within_folds(truth: np.ndarray, score: np.ndarray, fold: np.ndarray) -> np.ndarray:
-    """Components of the AUC within folds that can be averaged over scores with other folds: (n,).
-
-    Their mean over either class is that AUC; a row counts as often as its fold has rows of the
-    other class. In a fold of one class there are no pairs, and its rows have the AUC itself.
-    """
-    weights, placed = pair_weights(truth, fold), placements(truth, score, fold)
-    auc, count = weights[truth] @ placed[truth], np.where(truth, truth.sum(), (~truth).sum())
-    return auc + weights * count * (placed - auc)
-
-
-def covariance_of(rows: pd.DataFrame, components: np.ndarray) -> tuple[np.ndarray, float]:
-    """Covariance of averaged components, shape (scores, n), and its degrees of freedom."""
-    truth = (rows["label"] == "M").to_numpy()
-    weights = 1 / np.where(truth, truth.sum(), (~truth).sum())
-    found = clustered_covariance(truth, components, rows["group"].to_numpy(), weights)
-    return CROSS_VALIDATED * found[0], found[1]
-
-
-def mean_auc_interval(
-    rows: pd.DataFrame, components: np.ndarray, scores: list, folds: list
-) -> tuple[float, float]:
-    """95 % interval of the mean AUC of `scores`, each (n,) with its `folds`: `auc_interval`'s.
-
-    `components`, the mean of those of the scores, have shape (n,). The variance of the mean is at
-    most the mean of the scores' own, and that of the binormal model is taken so.
-    """
-    truth, group = (rows["label"] == "M").to_numpy(), rows["group"].to_numpy()
-    covariance, freedom = covariance_of(rows, components[None])
-    if np.isnan(freedom) or np.isnan(covariance[0, 0]):
-        return NOTHING
-    modelled = [
-        binormal_variance(truth, score, group, fold)
-        for score, fold in zip(scores, folds, strict=True)
-    ]
-
-    def variance(auc):
-        mean = np.mean([of_one(auc) for of_one in modelled])
-        return max(CROSS_VALIDATED * mean, covariance[0, 0])
-
-    return score_interval(components[truth].mean(), variance, freedom)
-
-
-def gain_interval(
-    rows: pd.DataFrame, before: np.ndarray, after: np.ndarray
-) -> tuple[float, float, float]:
-    """How much the AUC of `after` exceeds that of `before`, and its 95 % interval.
-
-    Both are components, shape (n,), of the same `rows` (`label`, `group`). As `intervals.auc_gain`,
-    for scores whose folds differ. (gain, NaN, NaN) with too few groups or no spread.
-    """
-    contrast = after - before
-    covariance, freedom = covariance_of(rows, contrast[None])
-    gain = float(contrast[(rows["label"] == "M").to_numpy()].mean())
-    return gain, *around(gain, covariance[0, 0], freedom)
+def mean_auc_of(found: Audit, protocol: str) -> MeanAuc:
+    """The mean over seeds of a protocol's AUC for true labels, each within its own folds."""
+    keys = [key for key in found.logits if key[0] == protocol]
+    each = ([part[key] for key in keys] for part in (found.logits, found.folds))
+    return MeanAuc(found.pictures, *each)
 
 
 def mean_of_shuffles(auc: pd.Series) -> tuple[float, float]:

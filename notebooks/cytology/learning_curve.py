@@ -12,8 +12,9 @@ from scipy.special import expit
 
 from cytology.features import Features, features_in_cache
 from cytology.heads import fitted_head
-from cytology.intervals import NOTHING, auc_gain, span
-from cytology.leakage import components_within_folds, draw_images, mean_auc_interval
+from cytology.intervals import NOTHING, span
+from cytology.leakage import draw_images
+from cytology.mean_auc import MeanAuc
 from cytology.predictions import trained
 from cytology.settings import progress
 from cytology.splitting import read_split
@@ -76,15 +77,12 @@ def curve_table(logits: pd.DataFrame) -> pd.DataFrame:
     found, before = [], None
     for share, part in logits.groupby("share"):
         repeats = [rows.sort_values("image_id") for _, rows in part.groupby("repeat")]
-        rows, scores = repeats[0], np.stack([each["logit"].to_numpy() for each in repeats])
-        truth, fold = (rows["label"] == "M").to_numpy(), rows["fold"].to_numpy()
-        components = [components_within_folds(truth, score, fold) for score in scores]
-        components = np.mean(components, axis=0)
-        bounds = mean_auc_interval(rows, components, list(scores), [fold] * len(scores))
-        gain = (np.nan, *NOTHING) if before is None else auc_gain(rows, before, scores)
-        about = share, part["trained_on"].mean(), len(repeats), components[truth].mean()
-        found.append((*about, *bounds, *gain))
-        before = scores
+        rows, scores = repeats[0], [each["logit"].to_numpy() for each in repeats]
+        mean = MeanAuc(rows, scores, [rows["fold"].to_numpy()] * len(repeats))
+        gain = (np.nan, *NOTHING) if before is None else mean.gain_over(before)
+        about = share, part["trained_on"].mean(), len(repeats), mean.auc
+        found.append((*about, *mean.interval(), *gain))
+        before = mean
     return pd.DataFrame(found, columns=COLUMNS)
 
 

@@ -144,7 +144,7 @@ def of_probabilities(rows: pd.DataFrame, before: pd.DataFrame) -> dict[str, floa
     found |= {name: classification_metrics(rows)[name] for name in OF_PROBABILITIES}
     change = losses - calibration.log_losses(before)
     low, high = mean_interval(change, rows["group"].to_numpy(), inflation)
-    found |= {"loss": losses.mean(), "loss_change": change.mean()}
+    found |= {"loss": losses.mean(), "loss_change": change.mean() if change.any() else np.nan}
     found |= {"loss_change_low": low, "loss_change_high": high}
     found["malignant_share"] = (rows["label"] == "M").mean()
     return found | {"images": len(rows), "groups": rows["group"].nunique()}

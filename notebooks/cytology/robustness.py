@@ -18,13 +18,15 @@ from scipy.special import expit
 from sklearn.cluster import KMeans
 
 from cytology.augmentation import fit_to_square, place_in_square
+from cytology.clusters import effective_groups
 from cytology.features import FeatureStore, key_of_run
 from cytology.heads import LinearHead, read_heads
 from cytology.images import open_rgb
 from cytology.intervals import (
     LEVEL,
     NO_INTERVAL,
-    auc_gain,
+    around,
+    gain_error,
     mean_interval,
     metrics_with_intervals,
     variance_inflation,
@@ -261,7 +263,7 @@ FEW_IMAGES = 48  # with fewer hardly any shift is found, whatever it does
 def summarize(judged: pd.DataFrame) -> pd.DataFrame:
     """A row a network, shift and strength: metrics and how they changed, with 95 % intervals.
 
-    `auc_change` (by `intervals.auc_gain`; minus: worse) and `loss_rise` (the mean over images) are
+    `auc_change` (`intervals.gain_error`; minus: worse) and `loss_rise` (a mean over images) are
     shifted less untouched, on the same images. Their `_p` are of t tests, and `_p_holm` corrects
     them for the shifts of one network at one strength. With too few groups there are no intervals
     (NaN), and none where a shift changed nothing. Calibration errors have none.
@@ -275,15 +277,12 @@ def summarize(judged: pd.DataFrame) -> pd.DataFrame:
             rows = rows.sort_values("image_id")
             found, losses = metrics_with_intervals(rows, names=SHOWN), image_losses(rows)
             row |= found | with_interval("loss", losses.mean(), mean_of(losses, rows))
-            changes = {name: (0.0, 0.0, 0.0) for name in CHANGES}
+            changes = {name: (0.0, 0.0, 0.0, np.nan) for name in CHANGES}
             if shift != NONE:
-                rises = losses - image_losses(untouched)
-                pair = (part["logit"].to_numpy() for part in (untouched, rows))
-                changes["auc_change"] = auc_gain(rows, *pair)
-                changes["loss_rise"] = rises.mean(), *mean_of(rises, rows)
-            for name, (change, *bounds) in changes.items():
-                row |= with_interval(name, change, bounds)
-                row[f"{name}_p"] = p_of_interval(change, *bounds, freedom(name, rows))
+                changes["auc_change"] = change_of_auc(untouched, rows)
+                changes["loss_rise"] = change_of_loss(losses - image_losses(untouched), rows)
+            for name, (change, *bounds, p) in changes.items():
+                row |= with_interval(name, change, bounds) | {f"{name}_p": p}
             table.append(row)
     table = pd.DataFrame(table)
     for name in CHANGES:
@@ -302,11 +301,17 @@ def mean_of(values: np.ndarray, rows: pd.DataFrame) -> tuple[float, float]:
     return mean_interval(values, rows["group"].to_numpy(), variance_inflation(rows))
 
 
-def freedom(name: str, rows: pd.DataFrame) -> float:
-    """The degrees of freedom of the interval of a change."""
-    if name == "auc_change":
-        return rows.groupby("label")["group"].nunique().min() - 1
-    return len(rows) ** 2 / (rows["group"].value_counts() ** 2).sum() - 1
+def change_of_auc(untouched: pd.DataFrame, rows: pd.DataFrame) -> tuple[float, ...]:
+    """The AUC of rows less that of the same images untouched, its two bounds and P."""
+    change, error, freedom = gain_error(rows, untouched["logit"], rows["logit"])
+    bounds = around(change, error**2, freedom)
+    return change, *bounds, p_of_interval(change, *bounds, freedom)
+
+
+def change_of_loss(rises: np.ndarray, rows: pd.DataFrame) -> tuple[float, ...]:
+    """The mean of rises of the log loss, shape (n,), its two bounds and P."""
+    bounds, groups = mean_of(rises, rows), effective_groups(rows["group"].value_counts())
+    return rises.mean(), *bounds, p_of_interval(rises.mean(), *bounds, groups - 1)
 
 
 def with_interval(name: str, value: float, bounds: tuple[float, float]) -> dict[str, float]:

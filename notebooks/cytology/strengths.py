@@ -7,6 +7,7 @@ two folds serves both. The strength of the final head is judged on all folds; te
 
 from dataclasses import dataclass
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -14,8 +15,10 @@ import pandas as pd
 from cytology.features import Features
 from cytology.heads import STRENGTH, STRENGTHS, class_weights, fitted_head, scores
 from cytology.metrics import auc_within_folds
+from cytology.predictions import trained
 from cytology.settings import NETWORK_TITLE, progress
 from cytology.splitting import judged_pictures
+from cytology.tables import read_table
 
 FILE = "strengths.csv"
 MOST_IMAGES = 2000  # that choose a strength
@@ -119,6 +122,15 @@ def loss_without(
 
 
 # ------------------------------------------------- does the order depend on the strength?
+
+
+def read_strengths(run: Path) -> dict[str, pd.DataFrame]:
+    """`<architecture>/strengths.csv` of each architecture that has one."""
+    return {
+        name: read_table(run, f"{name}/{FILE}")
+        for name in trained(run)
+        if (run / name / FILE).is_file()
+    }
 
 
 def by_strength(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:

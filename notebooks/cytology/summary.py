@@ -301,8 +301,8 @@ def slope_in_words(row: pd.Series) -> str:
     if np.isnan(slope):
         return "no calibration slope, since their order is perfect, or there is none to judge"
     if np.isnan(low):
-        return f"calibration slope {slope:.2f} (no interval: too much of it rests on one group)"
-    said = f"calibration slope {slope:.2f} ({low:.2f} to {high:.2f})"
+        return f"calibration slope {slope:z.2f} (no interval: too much of it rests on one group)"
+    said = f"calibration slope {slope:z.2f} ({low:z.2f} to {high:z.2f})"
     if high.round(2) < 1:
         return f"{said}, too sure"
     return f"{said}, not sure enough" if low.round(2) > 1 else f"{said}, not shown to be off 1"

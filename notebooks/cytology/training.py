@@ -306,7 +306,8 @@ def cross_validate_head(
 def epochs_in_words(history: pd.DataFrame, recipe: HeadRecipe) -> str:
     """After how many epochs the heads of `history` ended, and whether the limit ended them."""
     epochs = history.groupby("model")["epoch"].max()
-    words = f"The heads ended after {epochs.min()} to {epochs.max()} epochs"
+    few, many = epochs.min(), epochs.max()
+    words = f"The heads ended after {few if few == many else f'{few} to {many}'} epochs"
     if (epochs >= recipe.epochs).any():
         return f"{words}: `head_epochs` stopped some before they converged."
     return f"{words}, {'converged' if recipe.patience is None else 'converged or stopped early'}."

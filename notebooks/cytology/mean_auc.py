@@ -1,0 +1,102 @@
+"""The mean AUC of several scores of the same images, each within folds of its own.
+
+As when a cross-validation is repeated with other folds. `intervals.auc_interval` and `auc_gain`
+make the intervals of scores that share their folds; these are made alike.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+
+from cytology.clusters import CROSS_VALIDATED, clustered_covariance, pair_weights, placements
+from cytology.intervals import NOTHING, around, binormal_variance, score_interval
+
+
+def components_within_folds(truth: np.ndarray, score: np.ndarray, fold: np.ndarray) -> np.ndarray:
+    """Components of the AUC within folds that can be averaged over scores with other folds: (n,).
+
+    Their mean over either class is that AUC; a row counts as often as its fold has rows of the
+    other class. In a fold of one class there are no pairs, and its rows have the AUC itself.
+    """
+    weights, placed = pair_weights(truth, fold), placements(truth, score, fold)
+    auc, count = weights[truth] @ placed[truth], np.where(truth, truth.sum(), (~truth).sum())
+    return auc + weights * count * (placed - auc)
+
+
+@dataclass(frozen=True)
+class MeanAuc:
+    """Scores of `rows` (`label`, `group`), each (n,), and the folds within which each is judged.
+
+    All are taken as cross-validated: patients train each other's heads.
+    """
+
+    rows: pd.DataFrame
+    scores: list[np.ndarray]
+    folds: list[np.ndarray]
+
+    @cached_property
+    def truth(self) -> np.ndarray:
+        return (self.rows["label"] == "M").to_numpy()
+
+    @cached_property
+    def group(self) -> np.ndarray:
+        return self.rows["group"].to_numpy()
+
+    @cached_property
+    def components(self) -> np.ndarray:
+        """Shape (n,); their mean over either class is the mean AUC."""
+        pairs = zip(self.scores, self.folds, strict=True)
+        return np.mean([components_within_folds(self.truth, *pair) for pair in pairs], axis=0)
+
+    @property
+    def auc(self) -> float:
+        return float(self.components[self.truth].mean())
+
+    @cached_property
+    def modelled(self) -> list:
+        """The scores' `binormal_variance`s. That of their mean is at most the mean of these."""
+        pairs = zip(self.scores, self.folds, strict=True)
+        return [binormal_variance(self.truth, s, self.group, fold) for s, fold in pairs]
+
+    def variance(self, auc: float) -> float:
+        """The variance of the mean AUC if `auc` were the truth, by the binormal model."""
+        return CROSS_VALIDATED * float(np.mean([of_one(auc) for of_one in self.modelled]))
+
+    def interval(self) -> tuple[float, float]:
+        """95 % interval of the mean AUC, as `auc_interval`'s."""
+        covariance, freedom = covariance_of([self])
+        if np.isnan(freedom) or np.isnan(self.auc):
+            return NOTHING
+
+        def variance(auc):
+            return max(self.variance(auc), covariance[0, 0])
+
+        return score_interval(self.auc, variance, freedom)
+
+    def gain_over(self, other: "MeanAuc") -> tuple[float, float, float]:
+        """How much higher this AUC is than another on the same rows, and its 95 % interval.
+
+        As `auc_gain`'s: both have the variance that they would have if they were equal, and the
+        correlation that is observed. (gain, NaN, NaN) with too few groups, or where they are equal
+        row by row.
+        """
+        gain, (covariance, freedom) = self.auc - other.auc, covariance_of([other, self])
+        if np.isnan(freedom) or np.isnan(gain) or np.allclose(self.components, other.components):
+            return gain, *NOTHING
+        edge = 1 / (2 * len(np.unique(self.group)))
+        equal = float(np.clip((self.auc + other.auc) / 2, edge, 1 - edge))
+        variances = np.array([each.variance(equal) for each in (other, self)])
+        product = covariance[0, 0] * covariance[1, 1]
+        correlation = covariance[0, 1] / np.sqrt(product) if product > 0 else 0.0
+        variance = variances.sum() - 2 * correlation * np.sqrt(variances.prod())
+        return gain, *around(gain, variance, freedom)
+
+
+def covariance_of(means: list[MeanAuc]) -> tuple[np.ndarray, float]:
+    """The observed covariance of mean AUCs of the same rows, and its degrees of freedom."""
+    truth, components = means[0].truth, np.stack([each.components for each in means])
+    weights = 1 / np.where(truth, truth.sum(), (~truth).sum())
+    covariance, freedom = clustered_covariance(truth, components, means[0].group, weights)
+    return CROSS_VALIDATED * covariance, freedom
