@@ -256,12 +256,13 @@ def pairs_of_models(run: Path, baseline: pd.DataFrame, rule: str = "mean_logit")
             if pairs:
                 found = pairwise(at_level, pairs)
                 parts.append(found.assign(family=family, level=level, judged_on=on))
-    table = with_gate(pd.concat(parts, ignore_index=True))
+    table = pd.concat(parts, ignore_index=True)
     first = ["family", "level", "judged_on"]
     table = table[[*first, *table.columns.drop(first)]]
     behind = table[["first", "second"]].map(lambda model: weights_behind(run, model))
     weights = behind.agg(lambda pair: " and ".join(filter(None, dict.fromkeys(pair))), axis=1)
-    return table.assign(weights=weights, protocol=read_json(run, "split.json")["protocol"])
+    table = table.assign(weights=weights, protocol=read_json(run, "split.json")["protocol"])
+    return with_gate(table)
 
 
 # ------------------------------------------------------------------- the others

@@ -334,10 +334,9 @@ def curve_bands(rows: pd.DataFrame, draws: int = DRAWS, points: int = 101) -> pd
 def metrics_with_intervals(
     rows: pd.DataFrame, threshold: float = THRESHOLD, names=tuple(METRICS)
 ) -> dict[str, float]:
-    """The metrics `names`, most with `_low` and `_high`, and the counts of images and groups.
+    """The metrics `names`, most with `_low` and `_high`, and the `counts` of images and groups.
 
-    `groups_malignant` and `groups_benign` hold an image of the class. A column `images` may say how
-    many images are behind a row. Average precision, log loss, Brier score and calibration errors
+    A column `images` may say how many images are behind a row. Average precision, log loss, Brier score and calibration errors
     have no interval: none is known that holds the truth as often as it promises with few patients.
     """
     found = classification_metrics(rows, threshold)
@@ -348,11 +347,18 @@ def metrics_with_intervals(
         table[name] = float(found[name])
         if name in bounds:
             table[f"{name}_low"], table[f"{name}_high"] = bounds[name]
-    table["images"] = int(rows["images"].sum()) if "images" in rows else len(rows)
-    table["groups"] = rows["group"].nunique()
+    return table | counts(rows)
+
+
+def counts(rows: pd.DataFrame) -> dict[str, int]:
+    """`images` and `groups` of rows, and of the groups those with an image of either class."""
     of_class = rows.groupby("label")["group"].nunique().reindex(["M", "B"], fill_value=0)
-    table["groups_malignant"], table["groups_benign"] = map(int, of_class)
-    return table
+    return {
+        "images": int(rows["images"].sum()) if "images" in rows else len(rows),
+        "groups": rows["group"].nunique(),
+        "groups_malignant": int(of_class["M"]),
+        "groups_benign": int(of_class["B"]),
+    }
 
 
 def threshold_intervals(
