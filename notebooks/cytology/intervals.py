@@ -336,8 +336,9 @@ def metrics_with_intervals(
 ) -> dict[str, float]:
     """The metrics `names`, most with `_low` and `_high`, and the `counts` of images and groups.
 
-    A column `images` may say how many images are behind a row. Average precision, log loss, Brier score and calibration errors
-    have no interval: none is known that holds the truth as often as it promises with few patients.
+    A column `images` may say how many images are behind a row. Average precision, log loss, Brier
+    score and calibration errors have no interval: none is known that holds the truth as often as it
+    promises with few patients.
     """
     found = classification_metrics(rows, threshold)
     bounds = {"auc": auc_interval(rows)} if "auc" in names else {}
