@@ -17,7 +17,7 @@ from cytology.decisions import (
     one_sided,
     unpromised,
 )
-from cytology.intervals import mean_interval, metrics_with_intervals
+from cytology.intervals import called_intervals, metrics_with_intervals
 from cytology.metrics import classification_metrics
 from cytology.settings import InputError
 
@@ -206,14 +206,18 @@ def test_net_benefit_by_hand():
     assert found.tolist() == pytest.approx([2 / 5 - 2 / 5 / 3, 1 / 5])
 
 
-def test_the_band_of_a_net_benefit_is_that_of_a_mean_by_patient():
+def test_the_band_of_a_net_benefit_joins_those_of_both_shares():
+    """By Zou & Donner's formula, since the net benefit is a weighted sum of both."""
     rows = rows_with_skill(12).drop(columns="fold")
-    low, high = benefit_bands(rows, np.array([0.3, 0.6]))
-    for at, one, other in zip((0.3, 0.6), low, high, strict=True):
-        called, truth = rows["probability"] >= at, rows["label"] == "M"
-        worth = called * np.where(truth, 1, -at / (1 - at))
-        assert (one, other) == pytest.approx(mean_interval(worth, rows["group"]))
-        assert one < net_benefit(rows, np.array([at]))[0] < other
+    truth, odds = (rows["label"] == "M").to_numpy(), 0.6 / 0.4
+    low, high = benefit_bands(rows, np.array([0.6]))
+    called = (rows["probability"] >= 0.6).to_numpy()
+    weights = truth.mean(), (1 - truth.mean()) * odds
+    found = called[truth].mean(), (~called[~truth]).mean()
+    reach = np.array(called_intervals(rows, called)).T - found
+    value = net_benefit(rows, np.array([0.6]))[0]
+    below, above = np.sqrt(((np.array(weights) * reach) ** 2).sum(axis=1))
+    assert (low[0], high[0]) == pytest.approx((value - below, value + above), abs=1e-3)
 
 
 def test_calling_all_malignant_is_worth_nothing_where_the_odds_are_those_of_the_rows():

@@ -362,21 +362,24 @@ def counts(rows: pd.DataFrame) -> dict[str, int]:
     }
 
 
+def called_intervals(rows: pd.DataFrame, called: np.ndarray) -> list[tuple[float, float]]:
+    """Intervals of sensitivity and specificity of rows of which `called` are called malignant."""
+    truth, score = scores(rows)
+    group, inflation = rows["group"].to_numpy(), variance_inflation(rows)
+    return [
+        share_interval(called[which] == truth[which], group[which], score[which], inflation)
+        for which in (truth, ~truth)
+    ]
+
+
 def threshold_intervals(
     rows: pd.DataFrame, threshold: float, found: dict[str, float]
 ) -> dict[str, tuple[float, float]]:
     """Intervals of all metrics that a threshold decides, at this share of malignant images."""
-    truth, score = scores(rows)
-    called = rows["probability"].to_numpy() >= threshold
-    bounds = [
-        share_interval(
-            called[which] == truth[which],
-            rows["group"].to_numpy()[which],
-            score[which],
-            variance_inflation(rows),
-        )
-        for which in (truth, ~truth)
-    ]
+    truth, bounds = (
+        (rows["label"] == "M").to_numpy(),
+        called_intervals(rows, rows["probability"].to_numpy() >= threshold),
+    )
     shares = [found["recall"], found["specificity"]]
     intervals = dict(zip(("recall", "specificity"), bounds, strict=True))
     for name, metric in OF_TWO_SHARES.items():
