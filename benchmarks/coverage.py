@@ -123,7 +123,9 @@ def of_triples(design: Design, better: str, studies: int, seed: int) -> pd.DataF
     for _ in range(studies):
         study = cross_validated(design, rng, tuple(aucs))
         tables = dict(zip("abc", study.tables, strict=True))
-        pairs = with_gate(pairwise(tables, PAIRS).assign(family="networks", level="image"))
+        pairs = with_gate(
+            pairwise(tables, PAIRS).assign(family="networks", level="image", weights="")
+        )
         asked = pairs if not better else pairs[pairs["second"] == "c"]
         right = (asked["difference"] > 0) | (not better)
         swapped = [group_swap_p(matched(tables[a], tables[b])) * 3 for a, b in PAIRS]

@@ -120,20 +120,29 @@ def binormal_slowly(auc, truth, group, alike, fold=None):
 
 
 def binormal_by_parts(auc, truth, group, alike, fold=None):
-    """The same as a sum of what each class's images add, and of what a pair adds besides."""
+    """The same in parts: what malignant images add, benign ones, and a pair besides."""
     one = both_slowly(auc, 0.5) - auc**2
     groups = [both_slowly(auc, each / 2) - auc**2 for each in alike]
     pair = max(auc * (1 - auc) - 2 * one, 0)
-    pairs, total = pairs_of(truth, fold), 0.0
+    pairs, parts = pairs_of(truth, fold), np.zeros(3)
     for p in pairs:
         for q in (q for q in pairs if fold is None or fold[p[0]] == fold[q[0]]):
             correlations = []
             for which in (0, 1):
                 same, mates = p[which] == q[which], group[p[which]] == group[q[which]]
-                total += one if same else groups[which] if mates else 0
+                parts[which] += one if same else groups[which] if mates else 0
                 correlations.append(1 if same else alike[which] if mates else 0)
-            total += pair * correlations[0] * correlations[1]
-    return total / len(pairs) ** 2
+            parts[2] += pair * correlations[0] * correlations[1]
+    return parts / len(pairs) ** 2
+
+
+def effective_groups_slowly(truth, group, fold=None):
+    """Of either class: 1 / sum of the squared shares of pairs that each group is part of."""
+    pairs, found = pairs_of(truth, fold), []
+    for which in (0, 1):
+        shares = [np.mean([group[p[which]] == name for p in pairs]) for name in set(group)]
+        found.append(1 / np.sum(np.square(shares)))
+    return np.array(found)
 
 
 def share_variance_slowly(share, group, alike):

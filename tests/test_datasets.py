@@ -284,3 +284,41 @@ def test_masks_few_colours_and_names_alike_are_said(tmp_path, smear, smear_folde
         for note in said
     )
     assert len(manifest) == 4 * 2 + 2
+
+
+@pytest.mark.parametrize(
+    "names, classes, benign, malignant",
+    [
+        (("B/a.png", "M/b.png"), "", "benign", "malignant"),
+        (
+            ("normal/a.png", "HSIL/b.png", "scc/c.png"),
+            "normal=B, hsil=M, scc=M",
+            "'normal'",
+            "'HSIL', 'scc'",
+        ),
+        (
+            ("B/normal-columnar_1-2-001.png", "M/severe-dysplastic_3-4-001.png"),
+            "",
+            "normal cells of the cervix",
+            "light to severe dysplasia of the cervix, and carcinoma in situ",
+        ),
+    ],
+)
+def test_a_class_is_called_what_the_data_set_calls_it(
+    tmp_path, smear, names, classes, benign, malignant
+):
+    for number, name in enumerate(names):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        smear(number).save(tmp_path / name)
+    assert load(str(tmp_path), classes).classes == {"B": benign, "M": malignant}
+
+
+def test_groups_of_images_of_which_nobody_knows_whose_they_are_are_just_groups(
+    smear_folder, tmp_path, cache
+):
+    root = smear_folder(tmp_path, 4)
+    listing = load(str(root))
+    readable, _ = inspect_images(listing, cache)
+    manifest = build_manifest(readable, find_copies(readable))
+    about = describe(str(root), listing, manifest, manifest[:0])
+    assert (about["unit"], about["of_unknown_unit"], about["images"]) == ("group", 8, 8)

@@ -11,6 +11,7 @@ from definitions import (
     binormal_by_parts,
     binormal_slowly,
     drawn_rows,
+    effective_groups_slowly,
     obuchowski_slowly,
     share_variance_slowly,
 )
@@ -120,7 +121,7 @@ def test_with_one_image_a_group_the_binormal_variance_is_exact(auc):
     truth = np.array([1, 1, 1, 0, 0, 1, 1, 0, 0, 0, 0], bool)
     fold, group = np.repeat([0, 1], [5, 6]), np.arange(11)
     score = np.random.default_rng(0).normal(size=11)
-    found = binormal_variance(truth, score, group, fold)(auc)
+    found = binormal_variance(truth, score, group, fold)(auc).sum()
     expected = binormal_slowly(auc, truth, group, (1.0, 1.0), fold)
     assert found == pytest.approx(expected, rel=1e-5)
 
@@ -133,8 +134,9 @@ def test_the_binormal_variance_of_groups_is_the_sum_over_all_pairs_of_pairs(auc,
     alike = alike_of(rows)
     assert all(0 < each < 1 for each in alike)
     whole = np.zeros(len(rows), int) if fold is None else fold
-    found = binormal_variance(truth, score, group, whole)(auc)
-    assert found == pytest.approx(binormal_by_parts(auc, truth, group, alike, fold), rel=1e-5)
+    found = binormal_variance(truth, score, group, whole)(auc).sum()
+    expected = binormal_by_parts(auc, truth, group, alike, fold).sum()
+    assert found == pytest.approx(expected, rel=1e-5)
     # The parts only add up nearly to the exact chances, and rather to too much than to too little.
     assert 0.97 < found / binormal_slowly(auc, truth, group, alike, fold) < 1.25
 
@@ -145,7 +147,7 @@ def test_the_binormal_variance_is_that_of_many_studies(alike, auc, monkeypatch):
     rng, group = np.random.default_rng(0), np.repeat(np.arange(16), [1, 2, 3, 6] * 4)
     truth = group < 8
     monkeypatch.setattr(intervals, "likeness", lambda score, group: alike)
-    expected = binormal_variance(truth, truth, group, np.zeros(len(group), int))(auc)
+    expected = binormal_variance(truth, truth, group, np.zeros(len(group), int))(auc).sum()
     noise = math.sqrt(alike) * rng.normal(size=(4000, 16))[:, group]
     noise += math.sqrt(1 - alike) * rng.normal(size=(4000, len(group)))
     scores = noise + math.sqrt(2) * stats.norm.ppf(auc) * truth
@@ -162,9 +164,16 @@ def test_the_ends_of_the_interval_of_auc_are_as_far_away_as_their_own_errors_all
     rows = drawn_rows(seed, groups=12, images=-2, folds=folds, skill=skill)
     truth, score, group, fold = arrays_of(rows)
     auc, ends = auc_slowly(truth, score, fold), auc_interval(rows)
+    edge = 1 / (2 * rows["group"].nunique())
+    inside = min(max(auc, edge), 1 - edge)
+    parts = binormal_by_parts(inside, truth, group, alike_of(rows), fold)
+    degrees = effective_groups_slowly(truth, group, fold) - 1
+    freedom = (parts[0] + parts[1]) ** 2 / (parts[0] ** 2 / degrees[0] + parts[1] ** 2 / degrees[1])
     for end in ends:
-        modelled = binormal_by_parts(end, truth, group, alike_of(rows), fold)
-        reach = stats.t.ppf(0.975, 6 - 1) * math.sqrt(modelled * (2 if folds else 1))
+        modelled = binormal_by_parts(end, truth, group, alike_of(rows), fold).sum()
+        if parts.sum() > modelled:
+            modelled = (2 * modelled + parts.sum()) / 3
+        reach = stats.t.ppf(0.975, freedom) * math.sqrt(modelled * (2 if folds else 1))
         if 0 < end < 1:
             assert abs(auc - end) == pytest.approx(reach, rel=1e-5)
         else:
@@ -405,7 +414,7 @@ def test_the_error_of_a_gain_is_that_of_equal_aucs_with_the_observed_correlation
     scores = [before, before + np.random.default_rng(seed).normal(size=len(rows))]
     equal = np.mean([auc_slowly(truth, score, fold) for score in scores])
     alike = [[likeness(score[c], group[c]) for c in (truth, ~truth)] for score in scores]
-    errors = [math.sqrt(binormal_by_parts(equal, truth, group, each, fold)) for each in alike]
+    errors = [math.sqrt(binormal_by_parts(equal, truth, group, each, fold).sum()) for each in alike]
     observed = [
         [obuchowski_slowly(truth, one, other, group, fold) for one in scores] for other in scores
     ]

@@ -31,12 +31,12 @@ def known():
 
 
 def test_distances_leave_out_an_images_own_group(known):
-    scaled = StandardScaler().fit_transform(known.values)
     for k in (0, 17, 59):
-        others = (known.table["group"] != known.table["group"][k]).to_numpy()
-        model = NearestNeighbors(n_neighbors=1).fit(scaled[others])
-        expected = model.kneighbors(scaled[k : k + 1])[0][0, 0]
-        assert known.distances[k] == pytest.approx(expected, rel=1e-5)
+        others = known.values[(known.table["group"] != known.table["group"][k]).to_numpy()]
+        scaler = StandardScaler().fit(others)
+        model = NearestNeighbors(n_neighbors=1).fit(scaler.transform(others))
+        expected = model.kneighbors(scaler.transform(known.values[k : k + 1]))[0][0, 0]
+        assert known.distances[k] == pytest.approx(expected, rel=1e-4)
     counted, _ = nearest(known, known.values, 2)
     assert (counted[:, 0] < 1e-3).all()  # itself
     assert (counted[:, 1] < known.distances).all()  # its group
@@ -81,7 +81,7 @@ def test_the_limit_is_the_smallest_that_keeps_the_rate(groups):
     assert (known.limit == distances.max()) == (groups < 100)
 
 
-@pytest.mark.parametrize("patients", [12, 40])
+@pytest.mark.parametrize("patients", [8, 40])
 def test_new_patients_are_flagged_as_seldom_as_promised(patients):
     """Where some patients are odd as a whole, which a quantile of images hardly sees."""
     rng, flagged = np.random.default_rng(patients), []

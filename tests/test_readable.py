@@ -7,7 +7,16 @@ import pandas as pd
 import pytest
 
 from cytology.leakage import PROTOCOLS
-from cytology.readable import PROTOCOL_TITLE, gaps, number, readable, title, word
+from cytology.readable import (
+    PROTOCOL_TITLE,
+    gaps,
+    groups_in_words,
+    number,
+    readable,
+    title,
+    too_few,
+    word,
+)
 
 
 def cells(page):
@@ -100,3 +109,41 @@ def test_words(value, column, words):
 def test_a_title_in_the_middle_of_a_sentence():
     assert title("baseline (size and colour)") == "size and colour"
     assert title("ensemble, 8 orientations") == "the ensemble, 8 orientations"
+
+
+FEW = {"groups": 14, "groups_malignant": 4, "groups_benign": 10, "auc": 0.9, "auc_low": 0.5}
+FEW |= {"auc_high": 1.0, "recall": 0.8, "specificity": 0.7, "test_auc": 0.6, "threshold": 0.5}
+
+
+def test_a_metric_of_four_patients_is_not_shown():
+    enough = FEW | {"groups": 15, "groups_malignant": 5}
+    columns = "groups_malignant auc recall specificity test_auc threshold"
+    page = readable(pd.DataFrame([FEW, enough]), columns).to_html()
+    assert cells(page)[6:12] == ["4", "not shown", "not shown", "0.700", "0.600", "0.500"]
+    assert cells(page)[13:15] == ["0.900\n(0.500 to 1.000)", "0.800"]
+    assert "Not shown: a metric of fewer than 5 malignant or benign groups; the file has" in page
+    assert too_few(pd.Series(FEW), "auc", "patient") == "not shown: 4 malignant patients"
+    assert too_few(pd.Series(FEW | {"groups_malignant": 1}), "recall", "slide").endswith(
+        "1 malignant slide"
+    )
+    assert too_few(pd.Series({"auc": 0.9}), "auc") == "", "nobody counted"
+
+
+def test_of_enough_groups_it_is_not_said_that_they_are_too_few():
+    row = FEW | {"groups_malignant": 5, "auc_low": np.nan, "auc_high": np.nan}
+    said = gaps(pd.DataFrame([row]), ["auc"])
+    assert said == "A number without an interval: its groups are all alike."
+
+
+@pytest.mark.parametrize(
+    "counts, words",
+    [
+        ((20, 12, 8), "20 patients: 12 malignant, 8 benign"),
+        ((1, 1, 0), "1 patient: 1 malignant, 0 benign"),
+        ((20, 12, 9), "20 patients: 12 with malignant images, 9 with benign ones"),
+    ],
+)
+def test_groups_of_each_class_in_words(counts, words):
+    row = pd.Series(counts, ["groups", "groups_malignant", "groups_benign"])
+    assert groups_in_words(row, "patient") == words
+    assert groups_in_words(row[["groups"]], "patient") == words.split(":")[0]

@@ -496,10 +496,10 @@ def said_of(run: Path, tables: dict[str, pd.DataFrame]) -> dict[str, list[str]]:
 
 
 SINGULAR = re.compile(r"(?<![\d.,])1 (patients|slides|images|groups|networks|seeds)\b")
-MOVES = re.compile(r"\b(falls?|rises?|lowers?|raises?|higher|better|worse)\b")
+MOVES = re.compile(r"\b(falls?|rises?|lowers?|raises?|higher|better|worse|More)\b")
 NOTHING_MOVED = re.compile(
     r"by (up to )?[-+\N{MINUS SIGN}]?0\.0+\b|(\d\.\d{3}) before, \2 after"
-    r"|[-+\N{MINUS SIGN}]?0\.0 points[^.]*\. More would likely"
+    r"|(?<!\d)0\.0 points .*More would likely"
 )
 TIE = re.compile(r"(\w+) has the highest AUC, (\d\.\d{3})")
 STRENGTHS = re.compile(r"(\w+) (?:at|from) (strengths? [\d, and]+) \(AUC falls")
@@ -536,7 +536,7 @@ def false_sentences(said: dict[str, list[str]], tables: dict, of_class: tuple[in
 @given(
     seed=st.integers(0, 10**6),
     random=st.sampled_from([(), (), NETWORKS[:1], NETWORKS]),
-    of_class=st.sampled_from([(12, 8), (5, 5), (4, 20), (1, 9), (40, 80)]),
+    of_class=st.sampled_from([(12, 8), (5, 5), (4, 20), (1, 0), (40, 80)]),
 )
 @settings(
     max_examples=40,

@@ -326,7 +326,7 @@ def test_no_pairs_make_no_rows():
 def page(*rows):
     """A table of pairs from rows of family, level, P after Holm and lower end of the interval."""
     table = pd.DataFrame(rows, columns=["family", "level", "p_holm", "difference_low"])
-    return table.assign(difference=0.1, difference_high=0.2)
+    return table.assign(difference=0.1, difference_high=0.2, weights="imagenet")
 
 
 def separated(*rows):
@@ -358,9 +358,16 @@ def test_a_closed_gate_closes_the_other_families_and_levels_of_networks():
     closed = ("networks", "image", 0.5, -0.1)
     assert separated(closed, closed, *LATER) == [False] * 5
     assert separated(closed, ("networks", "image", *SURE), *LATER) == [False] + [True] * 4
-    assert separated(*LATER) == [False] * 3  # a page of one network has no gate that opens
+    assert separated(*LATER[1:]) == [True] * 2  # of one network, what averages it comes first
+    assert separated(("more than one", "image", 0.5, -0.1), LATER[2]) == [False, False]
     order = [*LATER, ("networks", "image", *SURE)]
     assert separated(*order) == [True] * 4
+
+
+def test_random_weights_separate_nothing_and_open_no_gate():
+    table = page(("networks", "image", *SURE), *LATER)
+    random = table.assign(weights=["random and imagenet", *["imagenet"] * 3])
+    assert with_gate(table)["separated"].all() and not with_gate(random)["separated"].any()
 
 
 def test_the_baseline_by_image_is_its_own_gate():

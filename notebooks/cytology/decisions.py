@@ -12,7 +12,7 @@ from sklearn.metrics import roc_curve
 
 from cytology.calibration import by_fold
 from cytology.clusters import variance_inflation
-from cytology.intervals import NOTHING, mean_interval, of_two_shares, share_interval
+from cytology.intervals import NOTHING, called_intervals, of_two_shares, share_interval
 from cytology.metrics import OF_TWO_SHARES, scores, truth_and_probability
 from cytology.settings import InputError, plural
 
@@ -27,21 +27,20 @@ def choose_threshold(rows: pd.DataFrame, rule: str, wanted_sensitivity: float) -
     """The logit from which on an image is called malignant.
 
     `half` is 0, the network's own probability of one half; `youden` makes sensitivity +
-    specificity greatest (Youden 1950); `sensitivity` is `promised_threshold`. Between two images
-    the threshold lies in the middle, since neither side has a claim on the gap.
+    specificity greatest (Youden 1950), in the middle between two images, since neither side has a
+    claim on the gap; `sensitivity` is `promised_threshold`.
     """
     if rule == "half":
         return 0.0
     truth, score = (rows["label"] == "M").to_numpy(), rows["logit"].to_numpy(float)
     if not 0 < truth.sum() < len(truth):
         raise InputError("A threshold needs images of both classes to be chosen on.")
-    if rule == "youden":
-        false, found, thresholds = roc_curve(truth, score, drop_intermediate=False)
-        best = int(np.argmax(found - false))
-        # The first calls nothing malignant; a logit above all does.
-        chosen = thresholds[best] if best else score.max() + 2
-    else:
-        chosen = promised_threshold(rows[truth], wanted_sensitivity)
+    if rule == "sensitivity":
+        return promised_threshold(rows[truth], wanted_sensitivity)
+    false, found, thresholds = roc_curve(truth, score, drop_intermediate=False)
+    best = int(np.argmax(found - false))
+    # The first calls nothing malignant; a logit above all does.
+    chosen = thresholds[best] if best else score.max() + 2
     below = score[score < chosen]
     return float((chosen + below.max()) / 2 if len(below) else chosen)
 
@@ -130,22 +129,32 @@ def net_benefit(rows: pd.DataFrame, probabilities: np.ndarray) -> np.ndarray:
     10.1177/0272989X06295361). It assumes that the images' share of malignant ones is that of the
     clinic.
     """
-    return benefits(rows, probabilities).mean(axis=1)
-
-
-def benefits(rows: pd.DataFrame, probabilities: np.ndarray) -> np.ndarray:
-    """What each image adds to the net benefit at each threshold, shape (thresholds, images)."""
     truth, probability = truth_and_probability(rows)
     acted = probability >= np.asarray(probabilities)[:, None]
-    odds = (probabilities / (1 - probabilities))[:, None]
-    return acted * np.where(truth, 1.0, -odds)
+    odds = probabilities / (1 - probabilities)
+    return (acted & truth).mean(axis=1) - (acted & ~truth).mean(axis=1) * odds
 
 
 def benefit_bands(rows: pd.DataFrame, probabilities: np.ndarray) -> np.ndarray:
-    """95 % bands of the net benefit by group, lower and upper, shape (2, thresholds)."""
-    group, inflation = rows["group"].to_numpy(), variance_inflation(rows)
-    found = [mean_interval(each, group, inflation) for each in benefits(rows, probabilities)]
-    return np.array(found).T
+    """95 % bands of the net benefit by group, lower and upper, shape (2, thresholds).
+
+    From the intervals of sensitivity and specificity at each threshold, at this share of malignant
+    images.
+    """
+    truth, probability = truth_and_probability(rows)
+    bands = []
+    for at in probabilities:
+        called, odds = probability >= at, at / (1 - at)
+        shares = [(called[which] == truth[which]).mean() for which in (truth, ~truth)]
+        bands.append(
+            of_two_shares(
+                lambda s, p, m, odds=odds: m * s - (1 - m) * (1 - p) * odds,
+                truth.mean(),
+                shares,
+                called_intervals(rows, called),
+            )
+        )
+    return np.array(bands).T
 
 
 # ------------------------------------------------------------------ abstention

@@ -18,6 +18,7 @@ from cytology.mean_auc import MeanAuc
 from cytology.robustness import by, with_interval, without_weights
 from cytology.settings import NETWORK_TITLE, plural, progress
 from cytology.tables import read_json, read_table
+from cytology.wording import counted
 
 DOMAINS = ("site", "stain")  # columns of the manifest
 REPEATS = 25  # of the random parts, which are few and so differ
@@ -122,8 +123,8 @@ def in_words(table: pd.DataFrame, unit: str) -> list[str]:
             verdict = f"The change is {with_span(row, 'auc_change')}, not shown to matter here"
         sentences.append(
             f"{NETWORK_TITLE[row['architecture']]}, {row['column']} {row['left_out']} left out: "
-            f"AUC {with_span(row, 'auc')} on its {row['images']} images of {row['groups']} "
-            f"{plural(unit)}, against {with_span(row, 'auc_mixed')} by heads that saw every "
-            f"{row['column']}. {verdict}."
+            f"AUC {with_span(row, 'auc')} on its {row['images']} images of "
+            f"{counted(row['groups'], unit, plural(unit))}, against "
+            f"{with_span(row, 'auc_mixed')} by heads that saw every {row['column']}. {verdict}."
         )
     return sentences

@@ -154,9 +154,9 @@ def weights_behind(run: Path, model: str) -> str:
     return weights.get(model.split(",")[0], "")
 
 
-def marked(run: Path, table: pd.DataFrame) -> pd.DataFrame:
-    """The table with the weights behind each `model` and the split's protocol."""
-    weights = table["model"].map(lambda model: weights_behind(run, model))
+def marked(run: Path, table: pd.DataFrame, column: str = "model") -> pd.DataFrame:
+    """The table with the weights behind each model of a `column` and the split's protocol."""
+    weights = table[column].map(lambda model: weights_behind(run, model))
     return table.assign(weights=weights, protocol=read_json(run, "split.json")["protocol"])
 
 
@@ -256,12 +256,13 @@ def pairs_of_models(run: Path, baseline: pd.DataFrame, rule: str = "mean_logit")
             if pairs:
                 found = pairwise(at_level, pairs)
                 parts.append(found.assign(family=family, level=level, judged_on=on))
-    table = with_gate(pd.concat(parts, ignore_index=True))
+    table = pd.concat(parts, ignore_index=True)
     first = ["family", "level", "judged_on"]
     table = table[[*first, *table.columns.drop(first)]]
     behind = table[["first", "second"]].map(lambda model: weights_behind(run, model))
     weights = behind.agg(lambda pair: " and ".join(filter(None, dict.fromkeys(pair))), axis=1)
-    return table.assign(weights=weights, protocol=read_json(run, "split.json")["protocol"])
+    table = table.assign(weights=weights, protocol=read_json(run, "split.json")["protocol"])
+    return with_gate(table)
 
 
 # ------------------------------------------------------------------- the others

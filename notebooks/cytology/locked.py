@@ -21,7 +21,7 @@ from cytology.evaluation import (
     marked,
     networks,
 )
-from cytology.intervals import mean_interval, metrics_with_intervals
+from cytology.intervals import counts, mean_interval, metrics_with_intervals
 from cytology.metrics import AT_A_THRESHOLD, OF_PROBABILITIES, classification_metrics
 from cytology.predictions import fingerprint, mean_logits, read_predictions, trained
 from cytology.recalibration import recalibration
@@ -147,7 +147,7 @@ def of_probabilities(rows: pd.DataFrame, before: pd.DataFrame) -> dict[str, floa
     found |= {"loss": losses.mean(), "loss_change": change.mean() if change.any() else np.nan}
     found |= {"loss_change_low": low, "loss_change_high": high}
     found["malignant_share"] = (rows["label"] == "M").mean()
-    return found | {"images": len(rows), "groups": rows["group"].nunique()}
+    return found | counts(rows)
 
 
 def uncalibrated(calibrations: pd.DataFrame) -> str:

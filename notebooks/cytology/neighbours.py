@@ -18,6 +18,7 @@ from threadpoolctl import threadpool_limits
 from cytology.tables import written_whole
 
 RATE = 0.01  # of the images of new patients from the same place that are called unlike training
+SCALES = 20  # of the features, each measured without a part of the groups
 MAPS = ("pca", "tsne")
 
 
@@ -69,22 +70,36 @@ class Reference:
 
 
 def reference(table: pd.DataFrame, values: np.ndarray) -> Reference:
-    """What new images are compared with; `table` has `image_id, label, group`."""
+    """What new images are compared with; `table` has `image_id, label, group`.
+
+    The scale of the features, too, is measured without an image's own group, as it is without that
+    of a new image: else a group that is odd as a whole would hide it.
+    """
     table = table[["image_id", "label", "group"]].reset_index(drop=True)
     found = Reference(table, np.asarray(values, np.float32), np.empty(0))
-    distances, _ = nearest(found, values, 1, table["group"])
-    return Reference(table, found.values, distances[:, 0])
+    parts = np.unique(table["group"], return_inverse=True)[1] % SCALES
+    distances = np.empty(len(table))
+    for part in np.unique(parts):
+        own = parts == part
+        scaler = StandardScaler().fit(found.values if own.all() else found.values[~own])
+        near, _ = nearest(found, found.values[own], 1, table["group"][own], scaler)
+        distances[own] = near[:, 0]
+    return Reference(table, found.values, distances)
 
 
 def nearest(
-    known: Reference, values: np.ndarray, count: int, groups: pd.Series | None = None
+    known: Reference,
+    values: np.ndarray,
+    count: int,
+    groups: pd.Series | None = None,
+    scaler: StandardScaler | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Distances to the nearest known images and their positions, each of shape (n, count).
 
     With `groups`, whose the images of `values` are, those of the same group are passed over; the
-    distance is infinite where there are too few others.
+    distance is infinite where there are too few others. `scaler` is by default that of the known.
     """
-    scaler = StandardScaler().fit(known.values)
+    scaler = scaler or StandardScaler().fit(known.values)
     theirs = known.table["group"].to_numpy()
     own = None if groups is None else np.asarray(groups)
     count = min(count, len(theirs))

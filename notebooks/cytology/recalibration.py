@@ -86,11 +86,10 @@ def recalibration(rows: pd.DataFrame, inflation: float = 1.0) -> dict[str, float
 
     In the large, plus: malignant images are more frequent than the probabilities say. Slope, below
     1: the probabilities are too sure. The intervals leave out one group after the other (the
-    jackknife; beyond `MOST_LEFT_OUT` several at a time). The degrees of freedom of their t quantile
-    are the groups of the rarer class less one, or how many groups move the estimate, if those are
-    fewer (Kish's formula on their squared influence). None where fewer than `FEWEST_GROUPS` hold a
-    class, or where the estimate, or one of those without a group, does not exist. `inflation`
-    multiplies the variance.
+    jackknife; beyond `MOST_LEFT_OUT` several at a time), with a t quantile: its degrees of freedom
+    are the groups of the rarer class less one, for the slope, on which few groups act, at most
+    `effective_parts`. None where fewer than `FEWEST_GROUPS` hold a class, or where the estimate, or
+    one of those without a group, does not exist. `inflation` multiplies the variance.
     """
     truth, score = (rows["label"] == "M").to_numpy(float), rows["logit"].to_numpy(float)
     malignant = truth == 1
@@ -103,29 +102,28 @@ def recalibration(rows: pd.DataFrame, inflation: float = 1.0) -> dict[str, float
         line[0] = logistic_fit(score, truth, weights[:1])
         line[exists] = logistic_fit(score, truth, weights[exists], line[0])
     found = {}
-    for name, (estimate, *without) in (
-        ("calibration_in_the_large", large),
-        ("calibration_slope", line[:, 1]),
+    for name, (estimate, *without), most in (
+        ("calibration_in_the_large", large, lambda away: np.inf),
+        ("calibration_slope", line[:, 1], effective_parts),
     ):
+        away = np.array(without) - estimate
         low, high = NOTHING
-        if having >= FEWEST_GROUPS:
-            low, high = jackknife_interval(estimate, np.array(without), having - 1, inflation)
+        if having >= FEWEST_GROUPS and (away**2).sum() > 0:
+            low, high = jackknife_interval(estimate, away, min(having - 1, most(away)), inflation)
         found |= {name: float(estimate), f"{name}_low": low, f"{name}_high": high}
     return found
 
 
-def jackknife_interval(
-    estimate: float, left_out: np.ndarray, freedom: float, inflation: float = 1.0
-) -> tuple[float, float]:
-    """Interval of an estimate from those with one group left out, shape (groups,).
+def effective_parts(away: np.ndarray) -> float:
+    """How many parts of equal influence would move an estimate as much (Kish 1965)."""
+    return (away**2).sum() ** 2 / (away**4).sum()
 
-    See `recalibration`. (NaN, NaN) where one of them does not exist or all are alike.
-    """
-    squares = (left_out - estimate) ** 2
-    if not squares.sum() > 0:
-        return NOTHING
-    freedom = min(freedom, squares.sum() ** 2 / (squares**2).sum())
-    error = np.sqrt(inflation * (1 - 1 / len(squares)) * squares.sum())
+
+def jackknife_interval(
+    estimate: float, away: np.ndarray, freedom: float, inflation: float = 1.0
+) -> tuple[float, float]:
+    """Interval of an estimate from how far it moves without each part, shape (parts,)."""
+    error = np.sqrt(inflation * (1 - 1 / len(away)) * (away**2).sum())
     half = t.ppf((1 + LEVEL) / 2, freedom) * error
     return float(estimate - half), float(estimate + half)
 

@@ -39,6 +39,7 @@ from cytology.shifts import NONE, SHIFTS, STRENGTHS, Smear, amount, lab_pixels, 
 from cytology.significance import holm, p_of_interval
 from cytology.splitting import read_split
 from cytology.tables import read_json, read_table, require, splits_as_the_original
+from cytology.wording import counted
 
 # --------------------------------------------------------- images and networks
 
@@ -376,8 +377,9 @@ def in_words(table: pd.DataFrame, reference: int, unit: str) -> list[str]:
         clauses = verdicts(rows[(rows["strength"] == reference) & (rows["shift"] != NONE)])
         sentences.append(
             f"{NETWORK_TITLE[name]}, {untouched['judged_on']}, {untouched['images']} images of "
-            f"{untouched['groups']} {plural(unit)}: AUC {with_span(untouched, 'auc', '95 %: ')} "
-            f"untouched. At strength {reference} {'; '.join(clauses)}."
+            f"{counted(untouched['groups'], unit, plural(unit))}: AUC "
+            f"{with_span(untouched, 'auc', '95 %: ')} untouched. At strength "
+            f"{reference} {'; '.join(clauses)}."
         )
     at = pretrained[pretrained["strength"] == reference]
     if at["auc_change_low"].notna().any():

@@ -15,7 +15,7 @@ from cytology.clusters import (
     placements,
     variance_inflation,
 )
-from cytology.intervals import LEVEL, NOTHING, around, gain_error, span
+from cytology.intervals import LEVEL, NOTHING, around, counts, gain_error, span
 from cytology.metrics import THRESHOLD, auc_within_folds
 from cytology.settings import InputError
 
@@ -123,10 +123,7 @@ def pairwise(tables: dict[str, pd.DataFrame], pairs: list[tuple[str, str]]) -> p
     for first, second in pairs:
         both = matched(tables[first], tables[second])
         independent = both["group"].is_unique and variance_inflation(both) == 1
-        row = {"first": first, "second": second, "images": len(both)}
-        row["groups"] = both["group"].nunique()
-        of_class = both.groupby("label")["group"].nunique()
-        row |= {"groups_malignant": of_class.get("M", 0), "groups_benign": of_class.get("B", 0)}
+        row = {"first": first, "second": second} | counts(both)
         row |= {f"auc_{k}": auc_within_folds(both.assign(logit=both[k])) for k in FIRST_SECOND}
         row |= auc_difference(both)
         row["p_mcnemar"] = mcnemar_p(both) if independent else np.nan
@@ -141,18 +138,21 @@ def pairwise(tables: dict[str, pd.DataFrame], pairs: list[tuple[str, str]]) -> p
 def with_gate(table: pd.DataFrame) -> pd.DataFrame:
     """The pairs of a page with `separated`: whether a row may be called a difference.
 
-    `table` has `family` (of `ALPHA`), `level` and the columns of `pairwise`. It takes a corrected P
-    below the family's share of the error, an interval without 0, and an open gate: pairs of
-    networks by image come first, and only if any of them is separated are the other families and
-    levels of the networks asked at all. The baseline by image is its own gate.
+    `table` has `family` (of `ALPHA`), `level`, `weights` and the columns of `pairwise`. It takes a
+    corrected P below the family's share of the error, an interval without 0, no random weights, and
+    an open gate: pairs of networks by image come first, and only if any of them is separated are
+    the other families and levels of the networks asked at all. The baseline by image is its own
+    gate, and so is what averages the predictions of a single network.
     """
     shows = (table["difference_low"] > 0) | (table["difference_high"] < 0)
     separated = shows & (table["p_holm"] < table["family"].map(ALPHA))
-    for families, first in ((("networks", "more than one"), "networks"), (("baseline",),) * 2):
+    separated &= ~table["weights"].str.contains("random")
+    first = "networks" if (table["family"] == "networks").any() else "more than one"
+    for families, gate in ((("networks", "more than one"), first), (("baseline",), "baseline")):
         here = table["family"].isin(families)
-        gate = here & (table["level"] == "image") & table["family"].isin(np.atleast_1d(first))
-        if not separated[gate].any():
-            separated[here & ~gate] = False
+        asked_first = (table["level"] == "image") & (table["family"] == gate)
+        if not separated[asked_first].any():
+            separated[here & ~asked_first] = False
     return table.assign(separated=separated)
 
 

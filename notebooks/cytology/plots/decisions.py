@@ -60,32 +60,33 @@ def thresholds(table: pd.DataFrame, unit: str) -> Figure:
 
 
 def decision_curve(benefits: pd.DataFrame, unit: str) -> Figure:
-    """Net benefit of each network against calling all images malignant, or none.
+    """Net benefit of each network against calling all images malignant, or none: a panel each.
 
     `benefits` is the table of `locked.net_benefits`.
     """
-    figure, axis = plt.subplots(figsize=(7.5, 4.2))
     at, names = benefits["threshold"], [name for name in NETWORK_LINE if name in benefits]
-    axis.plot(at, benefits["all"], color=GREY, label="call all malignant")
-    axis.axhline(0, color="black", linewidth=1, label="call none malignant")
-    for name in names:
-        colour = NETWORK_COLOUR[name]
-        axis.plot(
-            at, benefits[name], NETWORK_LINE[name], linewidth=2, color=colour,
-            label=NETWORK_TITLE[name],
-        )  # fmt: skip
-        low, high = benefits[f"{name}_low"], benefits[f"{name}_high"]
-        axis.fill_between(at, low, high, color=colour, alpha=0.12, lw=0)
-    top = benefits[["all", *names]].to_numpy().max()
-    share = benefits["malignant_share"].iloc[0]
-    bands = of_bounds(f"bands: 95 % by {unit}", benefits[[f"{name}_low" for name in names]].stack())
-    axis.set(
-        title=f"Decision curve, calibrated probabilities, {share:.0%} of the images malignant",
-        ylim=(-0.25 * top, 1.2 * top),
-        xlabel="threshold: the probability from which one would act",
-        ylabel="net benefit",
+    figure, axes = plt.subplots(
+        1, len(names), figsize=(0.8 + 3.6 * len(names), 3.6), squeeze=False, sharey=True
     )
-    axis.legend(loc="upper left", bbox_to_anchor=(1, 1), title=bands)
+    top = benefits[["all", *names]].to_numpy().max()
+    for axis, name in zip(axes[0], names, strict=True):
+        colour, low, high = NETWORK_COLOUR[name], benefits[f"{name}_low"], benefits[f"{name}_high"]
+        band = axis.fill_between(at, low, high, color=colour, alpha=0.2, lw=0)
+        axis.plot(at, benefits[name], NETWORK_LINE[name], linewidth=2, color=colour)
+        (every,) = axis.plot(at, benefits["all"], color=GREY)
+        none = axis.axhline(0, color="black", linewidth=1)
+        axis.set(title=NETWORK_TITLE[name], ylim=(-0.25 * top, 1.2 * top))
+    axes[0, 0].set_ylabel("net benefit")
+    figure.supxlabel("threshold: the calibrated probability from which one would act", fontsize=11)
+    shown = of_bounds(f"band: 95 % by {unit}", benefits[[f"{name}_low" for name in names]].stack())
+    share = benefits["malignant_share"].iloc[0]
+    figure.legend(
+        [every, none, band],
+        [f"call all malignant ({share:.0%} are)", "call none malignant", shown],
+        loc="upper left",
+        bbox_to_anchor=(1, 0.9),
+    )
+    figure.tight_layout()
     return figure
 
 
