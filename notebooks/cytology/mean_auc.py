@@ -66,14 +66,10 @@ class MeanAuc:
 
     def interval(self) -> tuple[float, float]:
         """95 % interval of the mean AUC, as `auc_interval`'s."""
-        covariance, freedom = covariance_of([self])
+        _, freedom = covariance_of([self])
         if np.isnan(freedom) or np.isnan(self.auc):
             return NOTHING
-
-        def variance(auc):
-            return max(self.variance(auc), covariance[0, 0])
-
-        return score_interval(self.auc, variance, freedom)
+        return score_interval(self.auc, self.variance, freedom)
 
     def gain_over(self, other: "MeanAuc") -> tuple[float, float, float]:
         """How much higher this AUC is than another on the same rows, and its 95 % interval.
