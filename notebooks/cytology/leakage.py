@@ -292,8 +292,8 @@ def in_words(summary: pd.DataFrame, unit: str, seeds: int) -> list[str]:
             f"splitting augmented pictures at random gives {leaky['auc']:.3f}, keeping "
             f"{groups} together {honest['auc']:.3f}. The split alone {adds} {points}. "
             "With labels shuffled from image to image, where nothing can be learned, the random "
-            f"split gives {image['auc']:.3f} ({image['auc_lowest']:.3f} to "
-            f"{image['auc_highest']:.3f} in the first repetition, by the strength of the penalty). "
+            f"split gives {image['auc']:.3f} (in the first repetition, from a strong penalty to a "
+            f"weak one, {image['auc_lowest']:.3f} to {image['auc_highest']:.3f}). "
             f"{by_group_in_words(at, unit)} The check of this split: {verdict(rows, seeds)}."
         )
     return sentences
