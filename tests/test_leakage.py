@@ -178,7 +178,7 @@ def test_audits_of_20_shuffles_catch_patients_that_cross_and_rarely_cry_wolf():
                 shown = shuffle_labels(images, seed, "group")
                 truth, fold = (
                     (shown["label"] == "M").to_numpy(),
-                    assign_folds(shown, protocol, 5, seed),
+                    assign_folds(images, protocol, 5, seed),
                 )
                 logits = out_of_fold_logits(values, truth, fold)
                 aucs.append(components_within_folds(truth, logits, fold)[truth].mean())
@@ -312,6 +312,12 @@ def test_logits_are_those_of_heads_that_never_saw_the_fold():
     assert np.abs(after - before)[fold != 1].min() > 0
 
 
+def test_where_the_other_folds_have_one_class_nothing_is_learned():
+    values, malignant = np.random.default_rng(0).normal(size=(9, 2)), np.arange(9) >= 6
+    logits = out_of_fold_logits(values, malignant, np.arange(9) // 3)
+    assert (logits[6:] == 0).all() and (logits[:6] != 0).all()
+
+
 # ------------------------------------------------------------- the slow definition
 
 
@@ -330,9 +336,9 @@ def test_the_auc_is_that_of_pairs_of_the_same_fold(made):
 def test_scikit_learns_own_folds_and_aucs_give_the_same_scores(made, protocol, column, labels):
     """Another way through: heads and scikit-learn's AUC fold by fold."""
     pictures = made.audit.pictures
+    parts = group_folds(FOLDS, 3, pictures["label"], pictures[column])  # of the true labels
     if labels in SHUFFLED:
         pictures = shuffle_labels(pictures, 3, SHUFFLED[labels])
-    parts = group_folds(FOLDS, 3, pictures["label"], pictures[column])
     truth, values = (pictures["label"] == "M").to_numpy(), made.features.of(pictures)
     aucs = []
     for part in parts:

@@ -86,6 +86,11 @@ def audit(
 
     `images` are rows of the manifest. Every protocol judges the same pictures, all orientations
     of all images, each by a head that was trained on the other folds.
+
+    The folds are those of the true labels, also for shuffled ones: stratified by shuffled labels
+    they would depend on them, and where groups differ in size the mean over shuffles would lie off
+    0.5 without any leak. So two groups of a fold could as well have each other's labels, and 0.5 is
+    what they give on average.
     """
     columns = ["image_id", "label", "group", "family"]
     pictures = pictures_of(images[columns], orientations).reset_index(drop=True)
@@ -101,7 +106,7 @@ def audit(
     def score(protocol, labels, seed, strength):
         shown = shuffle_labels(pictures, seed, SHUFFLED[labels]) if labels in SHUFFLED else pictures
         malignant = (shown["label"] == "M").to_numpy()
-        fold = assign_folds(shown, protocol, folds, seed)
+        fold = assign_folds(pictures, protocol, folds, seed)
         found = out_of_fold_logits(values, malignant, fold, **strength)
         about = {"protocol": protocol, "labels": labels, "seed": seed, **strength}
         about["auc"] = auc_within_folds(shown.assign(fold=fold, logit=found))
@@ -183,13 +188,15 @@ def out_of_fold_logits(
 ) -> np.ndarray:
     """Logits of each picture by a head trained on the other folds, shape (pictures,).
 
-    `strength` is that of `fitted_head`, which has a default.
+    `strength` is that of `fitted_head`, which has a default. Where the other folds have one class
+    only, as shuffled labels may, nothing is to be learned, and the logits are 0.
     """
-    logits = np.empty(len(values))
+    logits = np.zeros(len(values))
     for number in np.unique(fold):
         held_out = fold == number
-        head = fitted_head(values[~held_out], malignant[~held_out], **strength)
-        logits[held_out] = head.logits(values[held_out])
+        if len(np.unique(malignant[~held_out])) == 2:
+            head = fitted_head(values[~held_out], malignant[~held_out], **strength)
+            logits[held_out] = head.logits(values[held_out])
     return logits
 
 

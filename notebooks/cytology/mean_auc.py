@@ -10,8 +10,15 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from cytology.clusters import CROSS_VALIDATED, clustered_covariance, pair_weights, placements
-from cytology.intervals import NOTHING, around, binormal_variance, score_interval
+from cytology.clusters import (
+    CROSS_VALIDATED,
+    clustered_covariance,
+    effective_groups,
+    group_sums,
+    pair_weights,
+    placements,
+)
+from cytology.intervals import NOTHING, TAILS, around, binormal_variance, inside, score_interval
 
 
 def components_within_folds(truth: np.ndarray, score: np.ndarray, fold: np.ndarray) -> np.ndarray:
@@ -55,21 +62,36 @@ class MeanAuc:
         return float(self.components[self.truth].mean())
 
     @cached_property
+    def weights(self) -> np.ndarray:
+        """The mean share of the pairs that a row is part of, shape (n,)."""
+        return np.mean([pair_weights(self.truth, fold) for fold in self.folds], axis=0)
+
+    @cached_property
     def modelled(self) -> list:
         """The scores' `binormal_variance`s. That of their mean is at most the mean of these."""
         pairs = zip(self.scores, self.folds, strict=True)
         return [binormal_variance(self.truth, s, self.group, fold) for s, fold in pairs]
 
-    def variance(self, auc: float) -> float:
-        """The variance of the mean AUC if `auc` were the truth, by the binormal model."""
-        return CROSS_VALIDATED * float(np.mean([of_one(auc) for of_one in self.modelled]))
+    def parts(self, auc: float) -> np.ndarray:
+        """The three parts of `binormal_variance` for the mean AUC if `auc` were the truth."""
+        return CROSS_VALIDATED * np.mean([of_one(auc) for of_one in self.modelled], axis=0)
 
     def interval(self) -> tuple[float, float]:
         """95 % interval of the mean AUC, as `auc_interval`'s."""
-        _, freedom = covariance_of([self])
-        if np.isnan(freedom) or np.isnan(self.auc):
+        sizes = [
+            group_sums(self.weights * which, self.group) for which in (self.truth, ~self.truth)
+        ]
+        if np.isnan(self.auc) or min((each > 0).sum() for each in sizes) < 2:
             return NOTHING
-        return score_interval(self.auc, self.variance, freedom)
+        found = self.parts(inside(self.auc, self.group))
+        degrees = [effective_groups(each) - 1 for each in sizes]
+
+        def variance(auc):
+            there = self.parts(auc).sum()
+            return there + TAILS * max(found.sum() - there, 0.0)
+
+        freedom = found[:2].sum() ** 2 / (found[:2] ** 2 / degrees).sum()
+        return score_interval(self.auc, variance, freedom)
 
     def gain_over(self, other: "MeanAuc") -> tuple[float, float, float]:
         """How much higher this AUC is than another on the same rows, and its 95 % interval.
@@ -81,9 +103,8 @@ class MeanAuc:
         gain, (covariance, freedom) = self.auc - other.auc, covariance_of([other, self])
         if np.isnan(freedom) or np.isnan(gain) or np.allclose(self.components, other.components):
             return gain, *NOTHING
-        edge = 1 / (2 * len(np.unique(self.group)))
-        equal = float(np.clip((self.auc + other.auc) / 2, edge, 1 - edge))
-        variances = np.array([each.variance(equal) for each in (other, self)])
+        equal = inside((self.auc + other.auc) / 2, self.group)
+        variances = np.array([each.parts(equal).sum() for each in (other, self)])
         product = covariance[0, 0] * covariance[1, 1]
         correlation = covariance[0, 1] / np.sqrt(product) if product > 0 else 0.0
         variance = variances.sum() - 2 * correlation * np.sqrt(variances.prod())
