@@ -47,7 +47,7 @@ def test_tables_escape_what_they_show():
         code = [cell.source for cell in cells if cell.cell_type == "code"]
         sources += map(TransformerManager().transform_cell, code)
     calls = [call for source in sources for call in styled(source)]
-    assert len(calls) >= 3 and any("pd.DataFrame(shown)" in call for call, _ in calls)
+    assert len(calls) >= 3 and any("pd.DataFrame(cells)" in call for call, _ in calls)
     assert not [call for call, words in calls if not words & {"escape", "subset"}]
 
 

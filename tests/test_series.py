@@ -20,7 +20,7 @@ from papermill.parameterize import parameterize_notebook
 from PIL import Image
 
 from cytology.leakage import LABELS, PROTOCOLS
-from cytology.metrics import METRICS
+from cytology.metrics import AT_A_THRESHOLD, METRICS, OF_PROBABILITIES
 from cytology.predictions import COLUMNS
 from cytology.provenance import READS, inputs, is_from
 from cytology.settings import ARCHITECTURE_NAMES, NETWORK_TITLE, PROJECT_ROOT
@@ -170,7 +170,11 @@ def test_comparison_has_a_row_an_architecture(smoke):
     wanted = "architecture weights accuracy precision recall f1 loss auc".split()
     assert set(wanted) <= set(table.columns)
     assert table[wanted].notna().all().all()
-    assert {f"{name}{end}" for name in METRICS for end in ("", "_low", "_high")} <= set(table)
+    bounded = ("auc", *AT_A_THRESHOLD)
+    assert {*METRICS, *(f"{name}{end}" for name in bounded for end in ("_low", "_high"))} <= set(
+        table
+    )
+    assert not {f"{name}_low" for name in OF_PROBABILITIES} & set(table)
 
 
 def test_every_table_of_the_comparison_and_of_robustness_is_there(smoke):

@@ -73,7 +73,7 @@ WRITTEN_BY = {
         f"tables/{name}.csv": "07_comparison"
         for name in ("comparison", "comparison_all", "pairwise", "thresholds", "calibration")
         + ("seeds", "folds", "abstention", "decision_curve", "learning_curve", "orientations")
-        + ("coverage", "cost")
+        + ("strengths", "coverage", "cost")
     },
     "tables/summary.md": "07_comparison",
     **dict.fromkeys(("inference/*.csv", "*/reference.npz"), "08_inference"),
