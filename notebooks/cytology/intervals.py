@@ -95,7 +95,14 @@ def auc_interval(rows: pd.DataFrame) -> tuple[float, float]:
     if min((each > 0).sum() for each in sizes) < 2:
         return NOTHING
     found = float(placements(truth, score, fold) @ weights / 2)
-    modelled, inflation = binormal_variance(truth, score, group, fold), variance_inflation(rows)
+    modelled = binormal_variance(truth, score, group, fold)
+    return modelled_interval(found, modelled, sizes, group, variance_inflation(rows))
+
+
+def modelled_interval(
+    found: float, modelled: Callable, sizes: list, group: np.ndarray, inflation: float
+) -> tuple[float, float]:
+    """The interval of an AUC whose variance is `modelled`; `sizes` weigh each class's groups."""
     parts = modelled(inside(found, group))
     degrees = [effective_groups(each) - 1 for each in sizes]
     freedom = parts[:2].sum() ** 2 / (parts[:2] ** 2 / degrees).sum()
@@ -209,8 +216,8 @@ def gain_error(rows: pd.DataFrame, before, after) -> tuple[float, float, float]:
     """A difference of AUCs on the same images, its standard error and degrees of freedom.
 
     The error is that of a score test: both AUCs have the variance that they would have if they were
-    equal (`binormal_variance` at their mean), and the correlation that is observed (`clustered_
-    covariance`). The observed variances themselves miss, near an AUC of 1, what no image shows.
+    equal (`binormal_variance` at their mean), and the correlation that is observed by
+    `clustered_covariance`. The observed variances miss, near an AUC of 1, what no image shows.
     """
     truth, group, fold = (rows["label"] == "M").to_numpy(), rows["group"].to_numpy(), folds_of(rows)
     weights, sides = pair_weights(truth, fold), [np.atleast_2d(side) for side in (before, after)]
@@ -222,17 +229,25 @@ def gain_error(rows: pd.DataFrame, before, after) -> tuple[float, float, float]:
     covariance, freedom = clustered_covariance(truth, components, group, weights)
     if (components[0] == components[1]).all() or np.isnan(freedom):
         return gain, 0.0 * freedom, freedom
-    equal = inside(aucs.mean(), group)
-    errors = np.sqrt(
-        [
-            np.mean([binormal_variance(truth, score, group, fold)(equal).sum() for score in side])
-            for side in sides
-        ]
-    )
+    modelled = [
+        mean_variance([binormal_variance(truth, score, group, fold) for score in side])
+        for side in sides
+    ]
+    variance = variance_if_equal(aucs, modelled, covariance, group)
+    return gain, float(np.sqrt(variance * variance_inflation(rows))), freedom
+
+
+def mean_variance(modelled: list[Callable]) -> Callable:
+    """The mean of several `binormal_variance`s: the most that the mean of such AUCs can have."""
+    return lambda auc: np.mean([each(auc) for each in modelled], axis=0)
+
+
+def variance_if_equal(aucs, modelled: list[Callable], covariance, group: np.ndarray) -> float:
+    """The variance of a difference of two AUCs if both were equal to their mean."""
+    errors = np.sqrt([each(inside(np.mean(aucs), group)).sum() for each in modelled])
     product = covariance[0, 0] * covariance[1, 1]
     correlation = covariance[0, 1] / np.sqrt(product) if product > 0 else 0.0
-    variance = (errors**2).sum() - 2 * correlation * errors.prod()
-    return gain, float(np.sqrt(max(variance, 0.0) * variance_inflation(rows))), freedom
+    return max((errors**2).sum() - 2 * correlation * errors.prod(), 0.0)
 
 
 def mean_interval(

@@ -4,6 +4,7 @@ As when a cross-validation is repeated with other folds. `intervals.auc_interval
 make the intervals of scores that share their folds; these are made alike.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -13,12 +14,18 @@ import pandas as pd
 from cytology.clusters import (
     CROSS_VALIDATED,
     clustered_covariance,
-    effective_groups,
     group_sums,
     pair_weights,
     placements,
 )
-from cytology.intervals import NOTHING, TAILS, around, binormal_variance, inside, score_interval
+from cytology.intervals import (
+    NOTHING,
+    around,
+    binormal_variance,
+    mean_variance,
+    modelled_interval,
+    variance_if_equal,
+)
 
 
 def components_within_folds(truth: np.ndarray, score: np.ndarray, fold: np.ndarray) -> np.ndarray:
@@ -67,53 +74,36 @@ class MeanAuc:
         return np.mean([pair_weights(self.truth, fold) for fold in self.folds], axis=0)
 
     @cached_property
-    def modelled(self) -> list:
-        """The scores' `binormal_variance`s. That of their mean is at most the mean of these."""
+    def modelled(self) -> Callable:
+        """The variance of the mean AUC by its true value, in the parts of `binormal_variance`."""
         pairs = zip(self.scores, self.folds, strict=True)
-        return [binormal_variance(self.truth, s, self.group, fold) for s, fold in pairs]
-
-    def parts(self, auc: float) -> np.ndarray:
-        """The three parts of `binormal_variance` for the mean AUC if `auc` were the truth."""
-        return CROSS_VALIDATED * np.mean([of_one(auc) for of_one in self.modelled], axis=0)
+        return mean_variance(
+            [binormal_variance(self.truth, s, self.group, fold) for s, fold in pairs]
+        )
 
     def interval(self) -> tuple[float, float]:
         """95 % interval of the mean AUC, as `auc_interval`'s."""
-        sizes = [
-            group_sums(self.weights * which, self.group) for which in (self.truth, ~self.truth)
-        ]
+        weights = np.mean([pair_weights(self.truth, fold) for fold in self.folds], axis=0)
+        sizes = [group_sums(weights * which, self.group) for which in (self.truth, ~self.truth)]
         if np.isnan(self.auc) or min((each > 0).sum() for each in sizes) < 2:
             return NOTHING
-        found = self.parts(inside(self.auc, self.group))
-        degrees = [effective_groups(each) - 1 for each in sizes]
-
-        def variance(auc):
-            there = self.parts(auc).sum()
-            return there + TAILS * max(found.sum() - there, 0.0)
-
-        freedom = found[:2].sum() ** 2 / (found[:2] ** 2 / degrees).sum()
-        return score_interval(self.auc, variance, freedom)
+        return modelled_interval(self.auc, self.modelled, sizes, self.group, CROSS_VALIDATED)
 
     def gain_over(self, other: "MeanAuc") -> tuple[float, float, float]:
-        """How much higher this AUC is than another on the same rows, and its 95 % interval.
+        """How much higher this AUC is than another on the same rows, and its interval.
 
-        As `auc_gain`'s: both have the variance that they would have if they were equal, and the
-        correlation that is observed. (gain, NaN, NaN) with too few groups, or where they are equal
-        row by row.
+        As `auc_gain`'s. (gain, NaN, NaN) with too few groups, or where they are equal row by row.
         """
         gain, (covariance, freedom) = self.auc - other.auc, covariance_of([other, self])
         if np.isnan(freedom) or np.isnan(gain) or np.allclose(self.components, other.components):
             return gain, *NOTHING
-        equal = inside((self.auc + other.auc) / 2, self.group)
-        variances = np.array([each.parts(equal).sum() for each in (other, self)])
-        product = covariance[0, 0] * covariance[1, 1]
-        correlation = covariance[0, 1] / np.sqrt(product) if product > 0 else 0.0
-        variance = variances.sum() - 2 * correlation * np.sqrt(variances.prod())
-        return gain, *around(gain, variance, freedom)
+        aucs, modelled = (other.auc, self.auc), [other.modelled, self.modelled]
+        variance = variance_if_equal(aucs, modelled, covariance, self.group)
+        return gain, *around(gain, CROSS_VALIDATED * variance, freedom)
 
 
 def covariance_of(means: list[MeanAuc]) -> tuple[np.ndarray, float]:
     """The observed covariance of mean AUCs of the same rows, and its degrees of freedom."""
     truth, components = means[0].truth, np.stack([each.components for each in means])
     weights = 1 / np.where(truth, truth.sum(), (~truth).sum())
-    covariance, freedom = clustered_covariance(truth, components, means[0].group, weights)
-    return CROSS_VALIDATED * covariance, freedom
+    return clustered_covariance(truth, components, means[0].group, weights)
