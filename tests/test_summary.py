@@ -15,7 +15,6 @@ from cytology.summary import (
     answer,
     baseline_in_words,
     calibration_in_words,
-    few_in_words,
     more_in_words,
     pair_in_words,
     pairs_in_words,
@@ -326,15 +325,3 @@ def test_the_threshold_sentence_judges_where_it_was_not_chosen(tables):
     sentence = threshold_in_words(on_val, name, "test")
     assert "was to find 90% of" in sentence and "judged on test" in sentence
     assert f"sensitivity {row['recall']:.3f}" in sentence
-
-
-def test_too_few_patients_to_separate_anything_is_said():
-    pairs = pd.DataFrame({"groups": [5, 5, 5], "level": "image"})
-    assert few_in_words(pairs, "patient") == [
-        "With 5 patients no test could have separated the networks: P cannot fall below 0.19."
-    ]
-    assert (
-        few_in_words(pairs.assign(groups=8), "patient")
-        == []
-        == few_in_words(pairs.iloc[:0], "patient")
-    )

@@ -8,7 +8,7 @@ from cytology.intervals import FEWEST_GROUPS, with_span
 from cytology.readable import capital, groups_in_words, title
 from cytology.settings import NETWORK_TITLE, plural
 from cytology.shortcuts import BASELINE
-from cytology.significance import ALPHA, in_words
+from cytology.significance import in_words
 from cytology.spread import turned_by
 
 LEAKS = (
@@ -58,7 +58,6 @@ def summary(
         each_in_words(table, unit),
         *([ABOUT_FOLDS.format(units=plural(unit))] if on == OUT_OF_FOLD else []),
         *pairs_in_words(pairs, unit, turned),
-        *few_in_words(networks, unit),
         *baseline_in_words(
             pairs[(pairs["family"] == "baseline") & (pairs["level"] == "image")], everything
         ),
@@ -129,17 +128,6 @@ def pairs_in_words(pairs: pd.DataFrame, unit: str, turned: dict) -> list[str]:
 def pair_in_words(row) -> str:
     """A row of the pairwise table as a sentence that begins with a capital letter."""
     return capital(in_words(row, title(row.first), title(row.second)))
-
-
-def few_in_words(pairs: pd.DataFrame, unit: str) -> list[str]:
-    """What to say where so few groups can be exchanged that no P value can become small."""
-    smallest = len(pairs) * 2 / 2 ** pairs["groups"].min() if len(pairs) else 0
-    if smallest < ALPHA["networks"]:
-        return []
-    return [
-        f"With {pairs['groups'].min()} {plural(unit)} no test could have separated the networks: P "
-        f"cannot fall below {min(smallest, 1):.2g}."
-    ]
 
 
 def answer(
