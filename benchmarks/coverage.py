@@ -64,7 +64,7 @@ NOISE = Design(11, (1, 30), 0.5, 0.4, "normal", 0.5)
 # True AUCs of the best direction whose heads reach about 0.05 and 0.10 more than those of 0.99.
 BETTER = {"0.05": 0.998, "0.10": 0.9999}
 PAIRS = list(itertools.combinations("abc", 2))
-SWAPS = 500
+SWAPS = 300
 
 
 # --------------------------------------------------------------------- intervals
