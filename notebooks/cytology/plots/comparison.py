@@ -223,7 +223,7 @@ def coverage(table: pd.DataFrame) -> Figure:
     for place, kind in enumerate(kinds[::-1]):
         for auc, marker, shift in zip(aucs, "os^", (0.2, 0, -0.2), strict=False):
             row = table[(table["interval"] == kind) & (table["auc"] == auc)].iloc[0]
-            colour = "#D55E00" if "images" in kind else "#0072B2"
+            colour = "#D55E00" if kind == "by image" else "#0072B2"
             axis.plot(
                 100 * row[["coverage_low", "coverage_high"]], [place + shift] * 2, color=colour
             )
@@ -236,7 +236,7 @@ def coverage(table: pd.DataFrame) -> Figure:
         xlabel="share of the intervals that hold the true AUC (%), with what chance leaves open",
     )
     shown = [
-        plt.Line2D([], [], marker=marker, color=GREY, linestyle="", label=f"true AUC {auc:g}")
+        plt.Line2D([], [], marker=marker, color=GREY, linestyle="", label=f"true AUC {auc:.2f}")
         for auc, marker in zip(aucs, "os^", strict=False)
     ]
     axis.legend(handles=shown, loc="upper left", bbox_to_anchor=(1, 1))
