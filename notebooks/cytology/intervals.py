@@ -320,11 +320,6 @@ def percentile_interval(drawn: np.ndarray) -> tuple[float, float]:
     return tuple(float(x) for x in np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]))
 
 
-def with_width(bounds: tuple[float, float]) -> tuple[float, float]:
-    """The bounds, or none where all draws were alike: no width is not certainty."""
-    return bounds if bounds[0] < bounds[1] else NOTHING
-
-
 def curve_bands(rows: pd.DataFrame, draws: int = DRAWS, points: int = 101) -> pd.DataFrame:
     """Pointwise 95 % bands of the ROC and precision-recall curves, by drawing whole groups.
 
