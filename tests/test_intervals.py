@@ -39,7 +39,6 @@ from cytology.intervals import (
     quantile,
     score_interval,
     share_interval,
-    with_width,
 )
 from cytology.metrics import METRICS, OF_TWO_SHARES, auc_within_folds, classification_metrics
 
@@ -582,7 +581,6 @@ def test_the_percentile_interval_leaves_out_draws_without_a_value():
     drawn = np.append(np.arange(101.0), [np.nan] * 10)
     assert percentile_interval(drawn) == pytest.approx((2.5, 97.5))
     assert without_interval(percentile_interval(np.full(3, np.nan)))
-    assert with_width((0.1, 0.2)) == (0.1, 0.2) and without_interval(with_width((0.1, 0.1)))
 
 
 # ------------------------------------------------------------------------ curves
