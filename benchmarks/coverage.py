@@ -3,7 +3,7 @@
     python -m benchmarks coverage
     python -m benchmarks coverage --studies 100 --seed 1
 
-Four questions, over designs that are harder than a run is likely to be (`cytology.simulation`):
+Five questions, over designs that are harder than a run is likely to be (`cytology.simulation`):
 
 fixed       192 designs whose scores were learned elsewhere: how often does each interval hold the
             truth?
@@ -13,6 +13,8 @@ triples     three equal networks, cross-validated: is any called better? And is 
             that is there? Beside it the test of earlier versions, which exchanges the predictions
             of whole patients and knows nothing of cross-validation
 noise       labels that mean nothing, 11 patients with 1 to 30 images: is the mean AUC 0.5?
+nested      the variance of a cross-validated AUC by the model, and by nested cross-validation: a
+            share is the mean of the estimate by the variance over studies
 
 Prints the least and the mean share for each interval and test, writes results/coverage.csv (a row a
 design and interval or test) and results/coverage.png. About an hour on two cores.
@@ -20,7 +22,7 @@ design and interval or test) and results/coverage.png. About an hour on two core
 
 import argparse
 import itertools
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -31,11 +33,13 @@ from joblib import Parallel, delayed
 from scipy.stats import rankdata
 
 from cytology import streams
-from cytology.intervals import auc_interval, threshold_intervals
+from cytology.heads import fitted_head
+from cytology.intervals import auc_interval, binormal_variance, inside, threshold_intervals
 from cytology.metrics import METRICS, OF_TWO_SHARES, auc_within_folds
 from cytology.settings import cores, progress
 from cytology.significance import matched, pairwise, with_gate
-from cytology.simulation import Design, Study, cross_validated, fixed_scores
+from cytology.simulation import FOLDS, Design, Study, cross_validated, fixed_scores
+from cytology.splitting import group_folds
 
 RESULTS = Path(__file__).parent / "results"
 EQUAL, UNEQUAL = (6, 6), (1, 60)
@@ -56,36 +60,38 @@ HEADS = [
     )
 ]  # fmt: skip
 TRIPLES = [
-    Design(20, EQUAL, 0.5, 0.4, "normal", 0.99),
-    Design(60, EQUAL, 0.5, 0.4, "normal", 0.99),
-    Design(30, UNEQUAL, 0.5, 0.4, "normal", 0.99),
+    Design(20, EQUAL, 0.5, 0.4, "normal", 0.95),
+    Design(60, EQUAL, 0.5, 0.4, "normal", 0.95),
+    Design(30, UNEQUAL, 0.5, 0.4, "normal", 0.95),
 ]
 NOISE = Design(11, (1, 30), 0.5, 0.4, "normal", 0.5)
-# True AUCs of the best direction whose heads reach about 0.05 and 0.10 more than those of 0.99.
-BETTER = {"0.05": 0.998, "0.10": 0.9999}
+# AUCs of the best direction whose heads reach about 0.05 and 0.10 more than those of 0.95.
+BETTER = {"0.05": 0.985, "0.10": 0.999}
+NESTED = [replace(design, auc=0.99) for design in TRIPLES[:2]]
+REPEATS = 10  # of a nested cross-validation
 PAIRS = list(itertools.combinations("abc", 2))
 SWAPS = 300
+NAMES = {"fixed": "fixed scores", "heads": "cross-validated heads"}
 
 
 # --------------------------------------------------------------------- intervals
 
 
 def held(study: Study) -> list[dict]:
-    """A row an interval of a study of one model: its bounds, and where the truth lies."""
+    """A row an interval of a study of one model: its bounds, and what the truth is made of."""
     (rows,) = study.tables
     malignant = (rows["label"] == "M").to_numpy()
     called = rows["probability"].to_numpy() >= 0.5
     shares = called[malignant].mean(), 1 - called[~malignant].mean()
-    truths = study.sensitivities[0], study.specificities[0]
     found = {"recall": shares[0], "specificity": shares[1]}
-    truth = {"auc": study.aucs[0], "recall": truths[0], "specificity": truths[1]}
-    for name, metric in OF_TWO_SHARES.items():
-        found[name] = float(metric(*shares, malignant.mean()))
-        truth[name] = float(metric(*truths, malignant.mean()))
+    found |= {
+        name: float(metric(*shares, malignant.mean())) for name, metric in OF_TWO_SHARES.items()
+    }
+    truth = {"auc": study.aucs[0], "recall": study.sensitivities[0]}
+    truth |= {"specificity": study.specificities[0], "malignant": malignant.mean()}
     intervals = {"auc": auc_interval(rows)} | threshold_intervals(rows, 0.5, found)
     return [
-        {"what": name, "truth": truth[name], "low": low, "high": high}
-        for name, (low, high) in intervals.items()
+        {"what": name, "low": low, "high": high} | truth for name, (low, high) in intervals.items()
     ]
 
 
@@ -93,12 +99,18 @@ def of_intervals(make, design: Design, studies: int, seed: int) -> pd.DataFrame:
     """A row an interval: how often it holds the truth, lies above it or below, and its width.
 
     A study without an interval (nothing is called malignant, or one class has one group) is not
-    counted; `without` is their share. Where heads are trained, the truth is their mean.
+    counted; `without` is their share. The truth is the studies' mean, which is that of each where
+    scores are fixed; of what a threshold decides, at each study's share of malignant images.
     """
     rng = np.random.default_rng(seed)
     table = pd.DataFrame([row for _ in range(studies) for row in held(make(design, rng))])
-    if make is cross_validated:
-        table["truth"] = table.groupby("what")["truth"].transform("mean")
+    for name in ("auc", "recall", "specificity"):
+        table[name] = table[name].mean()
+        table.loc[table["what"] == name, "truth"] = table[name]
+    for name, metric in OF_TWO_SHARES.items():
+        rows = table[table["what"] == name]
+        truth = metric(rows["recall"], rows["specificity"], rows["malignant"])
+        table.loc[rows.index, "truth"] = truth
     table["without"] = table["low"].isna().astype(float)
     known = table["low"].notna()
     table["share"] = ((table["low"] <= table["truth"]) & (table["truth"] <= table["high"])) * 1.0
@@ -174,6 +186,56 @@ def of_noise(design: Design, studies: int, seed: int) -> pd.DataFrame:
     return pd.DataFrame({"what": found.index, "truth": 0.5, "share": found.to_numpy()})
 
 
+def of_nested(design: Design, studies: int, seed: int) -> pd.DataFrame:
+    """How the variance is estimated, by the variance that the AUC has over studies.
+
+    Twice the model's is what the series takes. Nested cross-validation (Bates, Hastie & Tibshirani
+    2024, doi 10.1080/01621459.2023.2197686): the AUC within the folds that remain, less that of
+    the fold left out, squared, less the variance of the latter; `spread` is its standard deviation
+    over studies by its mean.
+    """
+    rng = np.random.default_rng(seed)
+    found = pd.DataFrame([one_nested(design, rng) for _ in range(studies)])
+    truth, estimates = found["auc"].var(), found[["independent", "nested"]]
+    table = pd.DataFrame({"share": estimates.mean() / truth, "truth": truth})
+    table["spread"] = estimates.std() / estimates.mean()
+    return table.rename_axis("what").reset_index()
+
+
+def one_nested(design: Design, rng: np.random.Generator) -> dict[str, float]:
+    """The AUC of one study and both estimates of its variance."""
+    study = cross_validated(design, rng)
+    rows, values = study.tables[0], study.values
+    truth, group = (rows["label"] == "M").to_numpy(), rows["group"].to_numpy()
+    terms, number = [], np.arange(FOLDS)
+    for _ in range(REPEATS):
+        fold = np.empty(len(rows), int)
+        parts = group_folds(FOLDS, int(rng.integers(2**31)), rows["label"], rows["group"])
+        for k, held_out in enumerate(parts):
+            fold[held_out] = k
+        without = {
+            unseen: fitted_head(values[~np.isin(fold, unseen)], truth[~np.isin(fold, unseen)])
+            for unseen in [*itertools.combinations(number, 1), *itertools.combinations(number, 2)]
+        }
+        logits = {unseen: head.logits(values) for unseen, head in without.items()}
+        for k in number:
+            here, inner = fold == k, np.zeros(len(rows))
+            for j in number[number != k]:
+                inner[fold == j] = logits[tuple(sorted((j, k)))][fold == j]
+            outer, others = logits[(k,)], rows[~here].assign(logit=inner[~here], fold=fold[~here])
+            left_out = rows[here].assign(logit=outer[here]).drop(columns="fold")
+            auc = auc_within_folds(left_out)
+            if np.isfinite(auc):
+                noise = binormal_variance(
+                    truth[here], outer[here], group[here], np.zeros(here.sum(), int)
+                )(inside(auc, group[here])).sum()
+                terms.append((auc_within_folds(others) - auc) ** 2 - noise)
+    auc = auc_within_folds(rows)
+    modelled = binormal_variance(truth, rows["logit"].to_numpy(), group, rows["fold"].to_numpy())
+    independent = modelled(inside(auc, group)).sum()
+    return {"auc": auc, "independent": independent, "nested": np.mean(terms) * (1 - 1 / FOLDS)}
+
+
 # ------------------------------------------------------------------------ command
 
 
@@ -186,6 +248,7 @@ def work(studies: int) -> list[tuple]:
         for better in ("", *BETTER)
     ]
     parts += [("heads", design, heads, (studies,)) for design in HEADS]
+    parts += [("nested", design, of_nested, (max(studies // 5, 2),)) for design in NESTED]
     parts += [("noise", NOISE, of_noise, (few,))]
     return parts + [("fixed", design, fixed, (studies,)) for design in FIXED]
 
@@ -208,11 +271,14 @@ def measured(question: str, design: Design, function, arguments: tuple, seed: in
 
 def summarized(table: pd.DataFrame) -> pd.DataFrame:
     """The least and the mean share over designs, by question and interval or test."""
-    table = table.reindex(columns=[*table.columns.union(["above", "without"], sort=False)])
+    table = table.reindex(
+        columns=[*table.columns.union(["above", "without", "spread"], sort=False)]
+    )
     grouped = table.groupby(["question", "what"], sort=False)
     found = grouped["share"].agg(["min", "mean", "max"])
     found["wholly above the truth, most"] = grouped["above"].max()
     found["no interval, most"] = grouped["without"].max()
+    found["spread, most"] = grouped["spread"].max()
     return found.assign(designs=grouped.size()).reset_index()
 
 
@@ -221,12 +287,12 @@ def figure_of(table: pd.DataFrame) -> plt.Figure:
     shown = table[table["question"].isin(["fixed", "heads"])]
     shown = shown.assign(
         what=shown["what"].map(METRICS), share=100 * shown["share"],
-        question=shown["question"].map({"fixed": "fixed scores", "heads": "cross-validated heads"}),
+        question=shown["question"].map(NAMES),
     )  # fmt: skip
     figure, axis = plt.subplots(figsize=(9, 4.5))
     sns.stripplot(
         shown, x="share", y="what", hue="question", dodge=True, size=4, alpha=0.6,
-        palette=["#0072B2", "#D55E00"], ax=axis,
+        palette=dict(zip(NAMES.values(), ["#0072B2", "#D55E00"], strict=True)), ax=axis,
     )  # fmt: skip
     axis.axvline(95, color="grey", linestyle=":")
     axis.set(xlabel="studies whose 95 % interval holds the truth (%); a mark a design", ylabel="")
@@ -243,7 +309,9 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--studies", type=int, default=500, help="studies of each design")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", nargs="+", choices=("fixed", "heads", "triples", "noise"))
+    parser.add_argument(
+        "--only", nargs="+", choices=("fixed", "heads", "triples", "noise", "nested")
+    )
     given = parser.parse_args(arguments)
     parts = [part for part in work(given.studies) if part[0] in (given.only or [part[0]])]
     jobs = (delayed(measured)(*part, given.seed + k) for k, part in enumerate(parts))

@@ -145,10 +145,16 @@ def effective_groups_slowly(truth, group, fold=None):
     return np.array(found)
 
 
-def share_variance_slowly(share, group, alike):
-    """Variance of a share of images that are hit where a normal score lies beyond a threshold."""
-    together = both_slowly(share, alike)
-    covariance = {0: 0.0, 1: together - share**2, 2: share - share**2}
+def share_variance_slowly(share, group, alike, found):
+    """Variance of a share of images that are hit where a normal score lies beyond a threshold.
+
+    Toward 0 and 1 a third of what images of one group add at the share `found` is mixed in.
+    """
+    edge = 1 / (2 * len(set(group)))
+    inside = min(max(found, edge), 1 - edge)
+    there, at_found = (both_slowly(each, alike) - each**2 for each in (share, inside))
+    together = (2 * there + at_found) / 3 if at_found > there else there
+    covariance = {0: 0.0, 1: together, 2: share - share**2}
     return (
         sum(
             covariance[2 if i == k else int(group[i] == group[k])]

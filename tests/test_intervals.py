@@ -308,7 +308,7 @@ def test_the_ends_of_a_share_are_as_far_away_as_their_own_errors_allow(seed, lim
     share = hits.mean()
     ends = share_interval(hits, group, score, inflation)
     for end in ends:
-        modelled = share_variance_slowly(end, group, likeness(score, group))
+        modelled = share_variance_slowly(end, group, likeness(score, group), hits.mean())
         reach = stats.t.ppf(0.975, 8) * math.sqrt(inflation * modelled)
         if 0 < end < 1:
             assert abs(share - end) == pytest.approx(reach, rel=1e-5)

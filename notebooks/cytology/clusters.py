@@ -11,7 +11,7 @@ from scipy.stats import rankdata
 
 # Of scores from cross-validation the variance is at most twice what independent scores would have:
 # patient i trains the head that judges patient j, and j the head that judges i, so that the luck of
-# each pair of patients counts twice. benchmarks/coverage.py shows what happens without it.
+# each pair of patients counts twice. docs/statistics.md shows what happens without it.
 CROSS_VALIDATED = 2.0
 
 

@@ -43,7 +43,8 @@ LEVEL = 0.95
 DRAWS = 500  # of a band
 FEWEST_GROUPS = 5  # of each class, for a bootstrap
 AT_ONCE = 20_000_000  # weights in memory at once: 160 MB, and some copies of them
-TAILS = 1 / 3  # chosen by benchmarks/coverage.py: 0 holds too little with heavy tails, 1 too much
+# By `python -m benchmarks coverage`: 0 holds too little with heavy tails, 1 too much.
+TAILS = 1 / 3
 EDGE = 1e-9  # as near to 0 and 1 as a true value is tried
 ROUNDING = 1e-12  # the share of an estimate below which its standard error is rounding
 
@@ -114,10 +115,10 @@ def modelled_interval(
     return score_interval(found, variance, freedom)
 
 
-def inside(auc: float, group: np.ndarray) -> float:
-    """The AUC, or half a group away from 0 and 1: nearer so few groups cannot know it."""
+def inside(share: float, group: np.ndarray) -> float:
+    """A share or AUC, or half a group away from 0 and 1: nearer so few groups cannot know it."""
     edge = 1 / (2 * len(np.unique(group)))
-    return float(np.clip(auc, edge, 1 - edge))
+    return float(np.clip(share, edge, 1 - edge))
 
 
 def binormal_variance(truth, score, group, fold) -> Callable[[float], np.ndarray]:
@@ -161,8 +162,9 @@ def share_interval(
     `hits` are those whose `score` lies beyond a threshold: two of one group are hit together with
     the chance `both`, which their scores' `likeness` says far better than the hits themselves when
     nearly all or nearly none are hit. Without scores a group's images count as one: the likeness
-    of hits alone would jump where a first one is missed. With one image a group this is Wilson's
-    interval (1927), with a t quantile. (NaN, NaN) for fewer than two groups.
+    of hits alone would jump where a first one is missed. `TAILS` as in `auc_interval`. With one
+    image a group this is Wilson's interval (1927), with a t quantile. (NaN, NaN) for fewer than two
+    groups.
     """
     hits = np.asarray(hits, float)
     sizes, count = group_sums(np.ones(len(hits)), group), len(hits)
@@ -171,9 +173,15 @@ def share_interval(
     found, crowd = hits.mean(), (sizes**2).sum() / count - 1
     alike = 1.0 if score is None else likeness(score, group)
 
+    def of_group(share):
+        return crowd * (both(share, alike) - share**2)
+
+    at_found = of_group(inside(found, group))
+
     def variance(share):
-        together = both(share, alike) - share**2
-        return inflation * (share * (1 - share) + crowd * together) / count
+        there = of_group(share)
+        mixed = there + TAILS * max(at_found - there, 0.0)
+        return inflation * (share * (1 - share) + mixed) / count
 
     return score_interval(found, variance, effective_groups(sizes) - 1)
 

@@ -94,12 +94,14 @@ class Study:
 
     `tables` are like those of `predictions.csv`; `aucs`, `sensitivities` and `specificities` (at
     probability 0.5) have shape (models,): of the scores, or the mean over a model's fold heads.
+    `values` are the features of the last model, shape (images, `WIDTH`), where heads learned.
     """
 
     tables: list[pd.DataFrame]
     aucs: np.ndarray
     sensitivities: np.ndarray
     specificities: np.ndarray
+    values: np.ndarray | None = None
 
 
 def fixed_scores(design: Design, rng: np.random.Generator, models: int = 1) -> Study:
@@ -151,7 +153,7 @@ def cross_validated(
             of_heads.append(truths_of_head(head, shift))
         tables.append(images.assign(fold=fold, logit=found, probability=expit(found)))
         truths.append(np.mean(of_heads, axis=0))
-    return Study(tables, *np.transpose(truths))
+    return Study(tables, *np.transpose(truths), values)
 
 
 def truths_of_head(head, shift: np.ndarray) -> tuple[float, float, float]:
