@@ -3,10 +3,12 @@
     python -m benchmarks coverage
     python -m benchmarks coverage --studies 100 --seed 1
 
-Five questions, over designs that are harder than a run is likely to be (`cytology.simulation`):
+Six questions, over designs that are harder than a run is likely to be (`cytology.simulation`):
 
 fixed       192 designs whose scores were learned elsewhere: how often does each interval hold the
             truth?
+pairs       two equal networks on the normal designs of these: how often does the interval of the
+            difference of their AUCs hold 0?
 heads       a dozen designs with cross-validated heads, whose judges learned from each other's
             patients; the truth is what such heads reach on average
 triples     three equal networks, cross-validated: is any called better? And is a difference found
@@ -34,7 +36,13 @@ from scipy.stats import rankdata
 
 from cytology import streams
 from cytology.heads import fitted_head
-from cytology.intervals import auc_interval, binormal_variance, inside, threshold_intervals
+from cytology.intervals import (
+    auc_gain,
+    auc_interval,
+    binormal_variance,
+    inside,
+    threshold_intervals,
+)
 from cytology.metrics import METRICS, OF_TWO_SHARES, auc_within_folds
 from cytology.settings import cores, progress
 from cytology.significance import matched, pairwise, with_gate
@@ -122,6 +130,19 @@ def of_intervals(make, design: Design, studies: int, seed: int) -> pd.DataFrame:
 
 
 # ------------------------------------------------------------------------- tests
+
+
+def of_pairs(design: Design, studies: int, seed: int) -> pd.DataFrame:
+    """How often the interval of a difference of AUCs holds 0, of two equal networks."""
+    rng, bounds = np.random.default_rng(seed), []
+    for _ in range(studies):
+        first, second = fixed_scores(design, rng, models=2).tables
+        bounds.append(auc_gain(first, first["logit"].to_numpy(), second["logit"].to_numpy())[1:])
+    low, high = np.transpose(bounds)
+    known = ~np.isnan(low)
+    found = {"what": "difference", "truth": 0.0, "share": ((low <= 0) & (high >= 0))[known].mean()}
+    found |= {"above": (low > 0)[known].mean(), "width": (high - low)[known].mean()}
+    return pd.DataFrame([found | {"without": 1 - known.mean()}])
 
 
 def of_triples(design: Design, better: str, studies: int, seed: int) -> pd.DataFrame:
@@ -250,6 +271,7 @@ def work(studies: int) -> list[tuple]:
     parts += [("heads", design, heads, (studies,)) for design in HEADS]
     parts += [("nested", design, of_nested, (max(studies // 5, 2),)) for design in NESTED]
     parts += [("noise", NOISE, of_noise, (few,))]
+    parts += [("pairs", each, of_pairs, (studies,)) for each in FIXED if each.noise == "normal"]
     return parts + [("fixed", design, fixed, (studies,)) for design in FIXED]
 
 

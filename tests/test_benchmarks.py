@@ -13,7 +13,7 @@ from cytology.settings import PROJECT_ROOT, InputError
 sys.path.insert(0, str(PROJECT_ROOT))
 
 from benchmarks import __main__ as command
-from benchmarks import images, scale
+from benchmarks import coverage, images, scale
 from benchmarks.comparison import Result, compare, growth, in_turn, table_of
 from benchmarks.figures import ratios
 from benchmarks.registry import BENCHMARKS, Options, chosen
@@ -243,3 +243,39 @@ def test_peak_memory_sees_what_was_given_back():
 def test_too_few_images_for_scale_are_refused(tmp_path):
     with pytest.raises(InputError, match="16,000"):
         scale.measure(Options(1, images=4_000), tmp_path)
+
+
+# --------------------------------------------------------------------- coverage
+
+
+def test_a_small_coverage_study_writes_its_table_and_figure(tmp_path, monkeypatch, capsys):
+    """One design a question, three studies each."""
+    small = coverage.Design(12, (2, 4), 0.5, 0.4, "normal", 0.95)
+    for name in ("FIXED", "HEADS", "TRIPLES", "NESTED"):
+        monkeypatch.setattr(coverage, name, [small])
+    for name, value in (("NOISE", small), ("SWAPS", 9), ("REPEATS", 1), ("RESULTS", tmp_path)):
+        monkeypatch.setattr(coverage, name, value)
+    monkeypatch.setenv("CYTOLOGY_CORES", "1")
+    assert command.main(["coverage", "--studies", "3"]) == 0
+    table = pd.read_csv(tmp_path / "coverage.csv")
+    assert set(table["question"]) == {"fixed", "pairs", "heads", "triples", "noise", "nested"}
+    assert (tmp_path / "coverage.png").is_file()
+    shares = table[table["question"].isin(["fixed", "pairs", "heads", "triples"])]["share"]
+    assert shares.dropna().between(0, 1).all() and "nested" in capsys.readouterr().out
+
+
+def test_a_study_of_a_single_head_counts_what_is_held(monkeypatch):
+    """Intervals of everything and of nothing; the truth of a threshold is at the study's share."""
+    design = coverage.Design(12, (2, 4), 0.5, 0.4, "normal", 0.95)
+    monkeypatch.setattr(coverage, "auc_interval", lambda rows: (0.0, 1.0))
+    monkeypatch.setattr(
+        coverage,
+        "threshold_intervals",
+        lambda rows, at, found: dict.fromkeys(found, (0.99, 1.0)) | {"mcc": (float("nan"),) * 2},
+    )
+    found = coverage.of_intervals(coverage.cross_validated, design, 4, 0).set_index("what")
+    assert found.loc["auc", ["share", "above", "width"]].tolist() == [1, 0, 1]
+    assert found.loc["recall", ["share", "above"]].tolist() == [0, 1]
+    assert found.loc["mcc", "without"] == 1 and pd.isna(found.loc["mcc", "share"])
+    both = found.loc[["recall", "specificity"], "truth"].mean()
+    assert found.loc["balanced_accuracy", "truth"] == pytest.approx(both)

@@ -114,7 +114,7 @@ def fixed_scores(design: Design, rng: np.random.Generator, models: int = 1) -> S
     group, distance = images["group"].to_numpy(), design.distance
     shared = design.noise_drawn(rng, group)
     own = design.noise_drawn(rng, group, models)
-    # What is alike in two models must not be normal because it is a sum.
+    # One model alone gets its noise unmixed: sums of t3 have lighter tails than the reference.
     noise = own if models == 1 else np.sqrt(IN_COMMON) * shared + np.sqrt(1 - IN_COMMON) * own
     centred = distance * (np.where(images["label"] == "M", distance, -distance) / 2 + noise)
     prior = logit(design.malignant)
