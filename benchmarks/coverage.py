@@ -270,7 +270,7 @@ def work(studies: int) -> list[tuple]:
     ]
     parts += [("heads", design, heads, (studies,)) for design in HEADS]
     parts += [("nested", design, of_nested, (max(studies // 5, 2),)) for design in NESTED]
-    parts += [("noise", NOISE, of_noise, (few,))]
+    parts += [("noise", NOISE, of_noise, (2 * studies,))]
     parts += [("pairs", each, of_pairs, (studies,)) for each in FIXED if each.noise == "normal"]
     return parts + [("fixed", design, fixed, (studies,)) for design in FIXED]
 
@@ -331,9 +331,8 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--studies", type=int, default=500, help="studies of each design")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument(
-        "--only", nargs="+", choices=("fixed", "heads", "triples", "noise", "nested")
-    )
+    questions = list(dict.fromkeys(part[0] for part in work(1)))
+    parser.add_argument("--only", nargs="+", choices=questions)
     given = parser.parse_args(arguments)
     parts = [part for part in work(given.studies) if part[0] in (given.only or [part[0]])]
     jobs = (delayed(measured)(*part, given.seed + k) for k, part in enumerate(parts))
