@@ -86,7 +86,6 @@ def decision_curve(benefits: pd.DataFrame, unit: str) -> Figure:
         loc="upper left",
         bbox_to_anchor=(1, 0.9),
     )
-    figure.tight_layout()
     return figure
 
 
