@@ -52,10 +52,12 @@ def summary(
     pairs = pairs[~pairs["weights"].str.contains("random")]
     networks = pairs[(pairs["family"] == "networks") & (pairs["level"] == "image")]
     on, turned = table["judged_on"].iloc[0], turned_by(seeds, table)
+    each = each_in_words(table, unit)
+    lead = answer(table, networks, unit, turned)
     return [
+        *(lead or [each]),  # the report begins with it
         *said,
-        *answer(table, networks, unit, turned),
-        each_in_words(table, unit),
+        *([each] if lead else []),
         *([ABOUT_FOLDS.format(units=plural(unit))] if on == OUT_OF_FOLD else []),
         *pairs_in_words(pairs, unit, turned),
         *baseline_in_words(
@@ -81,8 +83,8 @@ def random_in_words(random: pd.Series) -> list[str]:
         "it shows the machinery and is" if len(random) == 1 else "they show the machinery and are"
     )
     return [
-        f"No pretrained weights for {listed(random.map(NETWORK_TITLE))}: {shows} not ranked. What "
-        "follows is about the others."
+        f"No pretrained weights for {listed(random.map(NETWORK_TITLE))}: {shows} not ranked. All "
+        "that is said here is about the others."
     ]
 
 
