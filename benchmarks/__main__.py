@@ -4,6 +4,7 @@
     python -m benchmarks B1 B4               # some
     python -m benchmarks --list              # what each asks
     python -m benchmarks coverage            # do the intervals hold the truth?
+    python -m benchmarks promises            # is what is promised of new patients kept?
     python -m benchmarks B2 --data FOLDER --weights WEIGHTS --patient-pattern "(p\\d+)_"
 
 Every ratio comes from two ways that were measured in turn, in one run. Without --data and
@@ -15,7 +16,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks import coverage
+from benchmarks import coverage, promises
 from benchmarks.comparison import machine, table_of, write
 from benchmarks.figures import ratios
 from benchmarks.registry import BENCHMARKS, Benchmark, Options, chosen
@@ -91,8 +92,10 @@ def run(benchmark: Benchmark, options: Options) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """Run what the command line asks for; returns the exit code, 2 for input of no use."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    if arguments[:1] == ["coverage"]:  # it measures no speed and has options of its own
-        return coverage.main(arguments[1:])
+    # They measure no speed and have options of their own.
+    for study in (coverage, promises):
+        if arguments[:1] == [study.__name__.rpartition(".")[2]]:
+            return study.main(arguments[1:])
     given = parse(arguments)
     try:
         benchmarks = chosen(given.names)

@@ -34,7 +34,6 @@ import seaborn as sns
 from joblib import Parallel, delayed
 from scipy.stats import rankdata
 
-from cytology import streams
 from cytology.heads import fitted_head
 from cytology.intervals import (
     auc_gain,
@@ -345,8 +344,3 @@ def main(arguments: list[str] | None = None) -> int:
         figure_of(table).savefig(RESULTS / "coverage.png", dpi=120, bbox_inches="tight")
     print(f"Kept in {RESULTS / 'coverage.csv'} and .png")
     return 0
-
-
-if __name__ == "__main__":
-    streams.prepare()
-    raise SystemExit(main())

@@ -13,7 +13,7 @@ from cytology.settings import PROJECT_ROOT, InputError
 sys.path.insert(0, str(PROJECT_ROOT))
 
 from benchmarks import __main__ as command
-from benchmarks import coverage, images, scale
+from benchmarks import coverage, images, promises, scale
 from benchmarks.comparison import Result, compare, growth, in_turn, table_of
 from benchmarks.figures import ratios
 from benchmarks.registry import BENCHMARKS, Options, chosen
@@ -279,3 +279,20 @@ def test_a_study_of_a_single_head_counts_what_is_held(monkeypatch):
     assert found.loc["mcc", "without"] == 1 and pd.isna(found.loc["mcc", "share"])
     both = found.loc[["recall", "specificity"], "truth"].mean()
     assert found.loc["balanced_accuracy", "truth"] == pytest.approx(both)
+
+
+def test_a_small_study_of_promises_has_a_row_a_design(monkeypatch, capsys):
+    """The least that each question takes; what is promised stands beside what was kept."""
+    small = [(question, 10, (2, 3)) for question, *_ in promises.DESIGNS]
+    monkeypatch.setattr(promises, "DESIGNS", list(dict.fromkeys(small)))
+    monkeypatch.setattr(promises, "SHUFFLES", 2)
+    monkeypatch.setenv("CYTOLOGY_CORES", "1")
+    assert command.main(["promises", "--studies", "2"]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert {line[0] for line in lines[1:]} == {"audit", "sensitivity", "optimism", "unlike"}
+
+
+def test_what_is_kept_is_counted_by_patient():
+    """A threshold below all finds all; above two of three images of one of two patients, 2/3."""
+    rows = pd.DataFrame({"group": [0, 0, 0, 1], "logit": [1.0, 1.0, 5.0, 5.0]})
+    assert promises.found(rows, 0.0) == 1 and promises.found(rows, 3.0) == pytest.approx(2 / 3)

@@ -93,7 +93,7 @@ def test_no_patient_is_judged_by_a_head_that_saw_it_and_the_truth_is_of_new_pati
     truth = np.arange(20_000) % 2 == 0
     values = rng.normal(size=(20_000, simulation.WIDTH))
     values[:, 0] += distance * (truth - 0.5)
-    logits = [head.decision_function(values) for head, _ in heads]
+    logits = [head.logits(values) for head, _ in heads]
     for found, expected in (
         (study.aucs[0], [roc_auc_score(truth, each) for each in logits]),
         (study.sensitivities[0], [(each[truth] >= 0).mean() for each in logits]),

@@ -53,8 +53,6 @@ class LinearHead:
         slopes = self.weights / self.deviation
         return features @ slopes.astype(features.dtype) + (self.bias - self.mean @ slopes)
 
-    decision_function = logits  # its name in scikit-learn
-
 
 def write_heads(run: Path, architecture: str, heads: dict[str, LinearHead]) -> None:
     """Write `<architecture>/heads.npz`: the heads by the `model` of their predictions."""

@@ -12,7 +12,7 @@ from scipy.special import expit, logit
 from scipy.stats import norm
 from statsmodels.stats.proportion import proportion_confint
 
-from cytology.heads import fitted_head
+from cytology.heads import LinearHead, fitted_head
 from cytology.intervals import auc_interval
 from cytology.settings import progress
 from cytology.splitting import group_folds
@@ -149,18 +149,17 @@ def cross_validated(
         for number in range(FOLDS):
             held_out = fold == number
             head = fitted_head(values[~held_out], malignant[~held_out])
-            found[held_out] = head.decision_function(values[held_out])
+            found[held_out] = head.logits(values[held_out])
             of_heads.append(truths_of_head(head, shift))
         tables.append(images.assign(fold=fold, logit=found, probability=expit(found)))
         truths.append(np.mean(of_heads, axis=0))
     return Study(tables, *np.transpose(truths), values)
 
 
-def truths_of_head(head, shift: np.ndarray) -> tuple[float, float, float]:
+def truths_of_head(head: LinearHead, shift: np.ndarray) -> tuple[float, float, float]:
     """AUC, sensitivity and specificity of a linear head on new patients with normal features."""
-    high, low = head.decision_function(np.stack([shift, -shift]) / 2)
-    unit = head.decision_function(np.vstack([np.eye(len(shift)), np.zeros(len(shift))]))
-    spread = np.linalg.norm(unit[:-1] - unit[-1])
+    high, low = head.logits(np.stack([shift, -shift]) / 2)
+    spread = np.linalg.norm(head.weights / head.deviation)
     return tuple(norm.cdf([(high - low) / (np.sqrt(2) * spread), high / spread, -low / spread]))
 
 
