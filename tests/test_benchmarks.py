@@ -288,8 +288,8 @@ def test_a_small_study_of_promises_has_a_row_a_design(monkeypatch, capsys):
     monkeypatch.setattr(promises, "SHUFFLES", 2)
     monkeypatch.setenv("CYTOLOGY_CORES", "1")
     assert command.main(["promises", "--studies", "2"]) == 0
-    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert {line[0] for line in lines[1:]} == {"audit", "sensitivity", "optimism", "unlike"}
+    words = capsys.readouterr().out.split()
+    assert {"audit", "sensitivity", "optimism", "unlike", "promised", "kept"} <= set(words)
 
 
 def test_what_is_kept_is_counted_by_patient():
