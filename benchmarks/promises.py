@@ -11,7 +11,7 @@ unlike       the share of new patients' images that are called unlike any traini
 audit        labels shuffled by patient: how often something is said to leak where patients are kept
              together (a false alarm), and where only copies are (it leaks)
 
-Prints a row a design. About twenty minutes on two cores.
+Prints a row a design. About four minutes on two cores.
 """
 
 import argparse
