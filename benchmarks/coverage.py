@@ -19,7 +19,8 @@ nested      the variance of a cross-validated AUC by the model, and by nested cr
             share is the mean of the estimate by the variance over studies
 
 Prints the least and the mean share for each interval and test, writes results/coverage.csv (a row a
-design and interval or test) and results/coverage.png. About twenty minutes on two cores, ten with `--studies 200`.
+design and interval or test) and results/coverage.png. About twenty minutes on two cores, ten with
+`--studies 200`.
 """
 
 import argparse
