@@ -40,7 +40,7 @@ sys.path.insert(0, str(ROOT / "notebooks"))
 
 def main(argv: list[str] | None = None, root: Path = ROOT) -> int:
     """The command line; returns the exit code."""
-    from cytology import streams
+    from cytology.runner import streams
 
     streams.prepare()
     arguments = parse(sys.argv[1:] if argv is None else argv)
@@ -58,8 +58,8 @@ def main(argv: list[str] | None = None, root: Path = ROOT) -> int:
 def answer(arguments: argparse.Namespace, root: Path):
     """Do what the options ask for, and say how it ended: an `Outcome`."""
     # Late: `--help` has answered by now, and these take a moment.
-    from cytology import series
-    from cytology.outcome import Outcome
+    from cytology.runner import series
+    from cytology.runner.outcome import Outcome
     from cytology.settings import InputError, MachineError
 
     project, folder = series.Project(root), None
@@ -192,8 +192,8 @@ def given_parameters(arguments: argparse.Namespace) -> dict[str, str]:
 
 def print_list(project) -> None:
     """The profiles, and every notebook with its parameters, their defaults and meaning."""
-    from cytology import series
-    from cytology.settings import PARAMETERS
+    from cytology.parameters import PARAMETERS
+    from cytology.runner import series
 
     print("Profiles:", ", ".join(sorted(path.stem for path in project.profiles.glob("*.yaml"))))
     for notebook in series.find_notebooks(project.notebooks):
@@ -213,10 +213,10 @@ def run(plan, jobs: int = 1, dask: str | None = None) -> int:
     that does not answer, or another run is at work in the folder, `MachineError` if the folder
     cannot be written to.
     """
-    from cytology import series
-    from cytology.journal import Journal, sole_run
+    from cytology.runner import series
+    from cytology.runner.record import Journal, sole_run
+    from cytology.runner.terminal import print_end
     from cytology.settings import short
-    from cytology.terminal import print_end
 
     # asyncio would log that an interrupted notebook was interrupted.
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
@@ -244,9 +244,9 @@ def execute_all(plan, tasks: list, journal, jobs: int, dask: str | None) -> dict
     if jobs == 1 and dask is None:
         print(f"Profile {plan.profile}, {many}, run folder {short(plan.run)}", flush=True)
         return one_by_one(tasks, journal)
-    from cytology import scheduling
+    from cytology.runner import parallel
 
-    where = scheduling.on_cluster(dask) if dask else scheduling.on_this_machine(jobs)
+    where = parallel.on_cluster(dask) if dask else parallel.on_this_machine(jobs)
     with where as executor:
         how = f"on {dask}" if dask else f"{jobs} at once"
         print(f"Profile {plan.profile}, {many}, {how}, run folder {short(plan.run)}", flush=True)
@@ -259,9 +259,9 @@ def verify(project, folder: Path, jobs: int | None) -> int:
     As many notebooks at once as the run had, unless `jobs` says otherwise: how the last bits round
     hangs on the cores that each of them has.
     """
-    from cytology import series, verification
-    from cytology.journal import sole_run
-    from cytology.terminal import print_verification
+    from cytology.runner import series, verification
+    from cytology.runner.record import sole_run
+    from cytology.runner.terminal import print_verification
 
     folder = folder.resolve()
     record = verification.check_finished(folder)
@@ -283,7 +283,8 @@ def verify(project, folder: Path, jobs: int | None) -> int:
 
 def share(project, arguments: argparse.Namespace) -> Path:
     """Write a copy of a run that can be given away; returns its folder."""
-    from cytology import series, sharing
+    from cytology.report import sharing
+    from cytology.runner import series
     from cytology.settings import InputError, short
 
     if has_any(arguments, "profile data only start parameters dask folds force jobs"):
@@ -311,8 +312,8 @@ def variable(name: str, value: str):
 
 def one_by_one(tasks: list, journal) -> dict:
     """Execute tasks in their order until one fails; returns the results by name."""
-    from cytology import headless
-    from cytology.terminal import Progress
+    from cytology.runner import headless
+    from cytology.runner.terminal import Progress
 
     results, width = {}, max(len(task.name) for task in tasks)
     for task in tasks:
@@ -330,8 +331,8 @@ def one_by_one(tasks: list, journal) -> dict:
 
 def together(tasks: list, executor, journal) -> dict:
     """Execute tasks as soon as what they need is done; returns the results by name."""
-    from cytology import scheduling
-    from cytology.terminal import Board
+    from cytology.runner import parallel
+    from cytology.runner.terminal import Board
 
     board = Board(max(len(task.name) for task in tasks))
 
@@ -339,7 +340,7 @@ def together(tasks: list, executor, journal) -> dict:
         board.end(task.name, result, journal.reasons.get(task.name, ""))
         journal.end(task, result)
 
-    return scheduling.run_together(tasks, executor, journal.begin, end, board.show)
+    return parallel.run_together(tasks, executor, journal.begin, end, board.show)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "notebooks"))
 
-from cytology import heads, leakage
+from cytology.audits import leakage
+from cytology.networks import linear_head
 
 
 def seconds(threads: int | None) -> float:
@@ -20,7 +21,7 @@ def seconds(threads: int | None) -> float:
     rng = np.random.default_rng(0)
     values = rng.standard_normal((2560, 1280)).astype(np.float32)
     malignant, fold = rng.random(len(values)) < 0.5, np.arange(len(values)) % 5
-    with patch.object(heads, "THREADS", threads):
+    with patch.object(linear_head, "THREADS", threads):
         started = time.perf_counter()
         leakage.out_of_fold_logits(values, malignant, fold)
         return time.perf_counter() - started

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 import psutil
 
-from cytology.settings import cores, git_state, progress, versions
+from cytology.machine import cores, git_state, versions
+from cytology.notebook import progress
 from cytology.tables import write_json
 
 # Units of which less is better; of all others more is.
@@ -133,8 +134,8 @@ def table_of(rows: list[Row]) -> str:
 
 def machine() -> dict:
     """The machine and the versions that the numbers come from."""
-    from cytology.backend import device  # late: they start TensorFlow
-    from cytology.precision import processor
+    from cytology.networks.backend import device  # late: they start TensorFlow
+    from cytology.networks.precision import processor
 
     return {
         "processor": processor(),

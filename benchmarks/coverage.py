@@ -3,7 +3,8 @@
     python -m benchmarks coverage
     python -m benchmarks coverage --studies 100 --seed 1
 
-Six questions, over designs that are harder than a run is likely to be (`cytology.simulation`):
+Six questions, over designs that are harder than a run is likely to be
+(`cytology.audits.simulation`):
 
 fixed       192 designs whose scores were learned elsewhere: how often does each interval hold the
             truth?
@@ -35,19 +36,20 @@ import seaborn as sns
 from joblib import Parallel, delayed
 from scipy.stats import rankdata
 
-from cytology.heads import fitted_head
-from cytology.intervals import (
+from cytology.audits.simulation import FOLDS, Design, Study, cross_validated, fixed_scores
+from cytology.data.splitting import group_folds
+from cytology.evaluation.statistics.intervals import (
     auc_gain,
     auc_interval,
     binormal_variance,
     inside,
     threshold_intervals,
 )
-from cytology.metrics import METRICS, OF_TWO_SHARES, auc_within_folds
-from cytology.settings import cores, progress
-from cytology.significance import matched, pairwise, with_gate
-from cytology.simulation import FOLDS, Design, Study, cross_validated, fixed_scores
-from cytology.splitting import group_folds
+from cytology.evaluation.statistics.metrics import METRICS, OF_TWO_SHARES, auc_within_folds
+from cytology.evaluation.statistics.significance import matched, pairwise, with_gate
+from cytology.machine import cores
+from cytology.networks.linear_head import fitted_head
+from cytology.notebook import progress
 
 RESULTS = Path(__file__).parent / "results"
 EQUAL, UNEQUAL = (6, 6), (1, 60)

@@ -8,11 +8,11 @@ from benchmarks.comparison import Result, Row, growth, in_turn, seconds
 from benchmarks.images import large_jpegs
 from benchmarks.networks import network
 from benchmarks.registry import Options
-from cytology.backend import keras, tf
-from cytology.explanation import Explained, over_square
-from cytology.pipeline import decode
-from cytology.settings import NETWORK_TITLE
-from cytology.splitting import training_pictures
+from cytology.architectures import NETWORK_TITLE
+from cytology.data.splitting import training_pictures
+from cytology.explanation.heatmaps import Explained, over_square
+from cytology.networks.backend import keras, tf
+from cytology.networks.batches import decode
 
 BATCH = 32
 EQUAL = (

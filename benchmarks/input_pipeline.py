@@ -11,11 +11,12 @@ from benchmarks.comparison import Result, Row, compare, in_turn
 from benchmarks.images import large_jpegs
 from benchmarks.networks import network, ready_to_train, step_rate
 from benchmarks.registry import Options
-from cytology.augmentation import pictures_of
-from cytology.backend import keras, tf
-from cytology.pipeline import DecodedImages, batches, decode
-from cytology.settings import NETWORK_TITLE, InputError
-from cytology.training import is_malignant
+from cytology.architectures import NETWORK_TITLE
+from cytology.data.augmentation import pictures_of
+from cytology.networks.backend import keras, tf
+from cytology.networks.batches import DecodedImages, batches, decode
+from cytology.settings import InputError
+from cytology.training.head_training import is_malignant
 
 try:  # Keras 3 keeps the original's way of reading out of its public names
     from keras.src.legacy.preprocessing.image import ImageDataGenerator

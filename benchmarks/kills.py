@@ -28,10 +28,10 @@ import pandas as pd
 import psutil
 from PIL import Image
 
-from cytology import streams
+from cytology.files import UNFINISHED
+from cytology.runner import streams
+from cytology.runner.verification import compare, in_words
 from cytology.settings import PROJECT_ROOT
-from cytology.tables import UNFINISHED
-from cytology.verification import compare, in_words
 
 COPIED = ("notebooks", "run_all.py", "requirements.txt", "pyproject.toml")
 KILLS_A_RUN = 5  # each run is killed so often before it may end

@@ -4,12 +4,13 @@ import time
 
 import pandas as pd
 
-from cytology.architectures import ARCHITECTURES, build, calibrate_normalization
-from cytology.backend import keras, tf
-from cytology.fine_tuning import optimizer_of
-from cytology.pipeline import DecodedImages, batches
-from cytology.training import Recipe, compile_model
-from cytology.weights import find_weights
+from cytology.architectures import ARCHITECTURES
+from cytology.networks.backend import keras, tf
+from cytology.networks.batches import DecodedImages, batches
+from cytology.networks.building import build, calibrate_normalization
+from cytology.networks.weights import find_weights
+from cytology.training.fine_tuning import optimizer_of
+from cytology.training.head_training import Recipe, compile_model
 
 
 def network(

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from benchmarks.comparison import Result, compare, in_turn, seconds
 from benchmarks.registry import Options
-from cytology.settings import PROJECT_ROOT, cores
+from cytology.machine import cores
+from cytology.settings import PROJECT_ROOT
 
 PROFILE = "smoke"
 EQUAL = (

@@ -17,10 +17,10 @@ from PIL import Image, ImageFilter
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "notebooks"))
 
-from cytology import streams
-from cytology.folders import image_files
-from cytology.images import open_rgb
-from cytology.quality import measure, poor_picture
+from cytology.data.images.opening import open_rgb
+from cytology.data.quality import measure, poor_picture
+from cytology.data.sources.listing import image_files
+from cytology.runner import streams
 
 
 def brightened(image: Image.Image, factor: float) -> Image.Image:

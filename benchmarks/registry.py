@@ -4,7 +4,8 @@ import importlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from cytology.settings import ARCHITECTURE_NAMES, InputError
+from cytology.architectures import ARCHITECTURE_NAMES
+from cytology.settings import InputError
 
 
 @dataclass(frozen=True)

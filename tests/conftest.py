@@ -10,15 +10,16 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from cytology import intervals
-from cytology.augmentation import pictures_of
-from cytology.copies import find_copies
-from cytology.datasets import build_manifest, load
-from cytology.inspection import inspect_images
-from cytology.predictions import prediction_rows
-from cytology.sample import draw_sample
-from cytology.settings import ARCHITECTURE_NAMES
-from cytology.splitting import describe, judged_pictures, split_by_group
+from cytology.architectures import ARCHITECTURE_NAMES
+from cytology.data.augmentation import pictures_of
+from cytology.data.copies import find_copies
+from cytology.data.inspection import inspect_images
+from cytology.data.manifest import build_manifest
+from cytology.data.sources.load import load
+from cytology.data.sources.sample import draw_sample
+from cytology.data.splitting import describe, judged_pictures, split_by_group
+from cytology.evaluation.predictions import prediction_rows
+from cytology.evaluation.statistics import intervals
 from cytology.tables import read_table, write_json, write_table
 
 os.environ.setdefault("MPLBACKEND", "Agg")
@@ -92,13 +93,13 @@ def each_network(request):
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory):
     """A cache of the module's own: tests neither use nor fill `outputs/cache`."""
-    from cytology import fine_tuning, training  # late: they start TensorFlow
-    from cytology.pipeline import frozen_features
+    from cytology.networks.batches import frozen_features
+    from cytology.training import fine_tuning, head_training  # late: they start TensorFlow
 
     folder = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "CACHE", folder)
-        patch.setattr(training, "frozen_features", partial(frozen_features, cache=folder))
+        patch.setattr(head_training, "CACHE", folder)
+        patch.setattr(head_training, "frozen_features", partial(frozen_features, cache=folder))
         kept = partial(fine_tuning.activations, cache=folder)
         patch.setattr(fine_tuning, "activations", kept)
         yield folder
@@ -107,7 +108,7 @@ def cache(tmp_path_factory):
 @pytest.fixture(scope="module")
 def data(tmp_path_factory, smear_folder, cache):
     """24 images of 12 patients: root, manifest, split and images decoded at 75 pixels."""
-    from cytology.pipeline import decode  # late: it starts TensorFlow
+    from cytology.networks.batches import decode  # late: it starts TensorFlow
 
     root = smear_folder(tmp_path_factory.mktemp("data"))
     readable, _ = inspect_images(load(str(root), patient_pattern=r"(p\d+)_"), cache)

@@ -17,14 +17,15 @@ import tifffile
 import yaml
 from PIL import Image
 
-from cytology.folders import add_patients_from_csv
-from cytology.journal import read_run
-from cytology.new_images import listed
-from cytology.predictions import read_predictions
-from cytology.quality import inspect_image
-from cytology.series import Project, read_profile
-from cytology.settings import PARAMETERS, PROJECT_ROOT, InputError, check_parameters
-from cytology.splitting import read_split
+from cytology.data.quality import inspect_image
+from cytology.data.sources.listing import add_patients_from_csv
+from cytology.data.splitting import read_split
+from cytology.evaluation.predictions import read_predictions
+from cytology.inference.new_images import listed
+from cytology.parameters import PARAMETERS, check_parameters
+from cytology.runner.record import read_run
+from cytology.runner.series import Project, read_profile
+from cytology.settings import PROJECT_ROOT, InputError
 from cytology.tables import read_json
 
 IMAGES = 1200

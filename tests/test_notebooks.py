@@ -7,8 +7,9 @@ import nbformat
 import pytest
 import yaml
 
-from cytology.networks import NETWORKS
-from cytology.settings import FIXED_PARAMETERS, PARAMETERS, PROJECT_ROOT, check_parameter
+from cytology.architectures import ARCHITECTURES
+from cytology.parameters import FIXED_PARAMETERS, PARAMETERS, check_parameter
+from cytology.settings import PROJECT_ROOT
 
 FILES = sorted((PROJECT_ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
 NOTEBOOKS = {path.stem: nbformat.read(path, as_version=4) for path in FILES}
@@ -33,7 +34,7 @@ def parameters(name):
 
 def test_the_series_is_complete():
     assert [name[:2] for name in NOTEBOOKS] == [f"{n:02d}" for n in range(1, len(NOTEBOOKS) + 1)]
-    assert set(TRAINING) == {network.notebook for network in NETWORKS.values()}
+    assert set(TRAINING) == {network.notebook for network in ARCHITECTURES.values()}
 
 
 @every_notebook

@@ -7,16 +7,11 @@ import json
 import numpy as np
 import pytest
 
-from cytology import settings
-from cytology.series import find_notebooks
-from cytology.settings import (
-    PARAMETERS,
-    PROJECT_ROOT,
-    InputError,
-    check_parameter,
-    check_parameters,
-    open_run,
-)
+from cytology import machine, notebook, settings
+from cytology.parameters import PARAMETERS, check_parameter, check_parameters
+from cytology.run import open_run
+from cytology.runner.series import find_notebooks
+from cytology.settings import PROJECT_ROOT, InputError
 
 SEEDS = "a whole number from 0 to 4,294,967,295"
 
@@ -75,13 +70,13 @@ def test_parameters_are_checked_together(together, part):
 
 
 def test_opening_a_run_checks_makes_folders_and_fixes_the_seed(tmp_path):
-    run = settings.open_run(tmp_path / "a run", 3, folds=5)
+    run = open_run(tmp_path / "a run", 3, folds=5)
     first = np.random.random()
     assert (run / "tables").is_dir() and (run / "figures").is_dir()
-    settings.open_run(tmp_path / "a run", 3)
+    open_run(tmp_path / "a run", 3)
     assert np.random.random() == first
     with pytest.raises(InputError, match="folds"):
-        settings.open_run(tmp_path / "other", 3, folds=1)
+        open_run(tmp_path / "other", 3, folds=1)
     assert not (tmp_path / "other").exists()
 
 
@@ -94,14 +89,14 @@ def test_a_relative_path_starts_at_the_project(tmp_path, monkeypatch):
 
 
 def test_show_prints_the_real_source(capsys):
-    settings.show(settings.cores)
-    assert capsys.readouterr().out.strip() == inspect.getsource(settings.cores).strip()
+    notebook.show(machine.cores)
+    assert capsys.readouterr().out.strip() == inspect.getsource(machine.cores).strip()
 
 
 def test_versions_name_what_is_required_and_what_is_absent(monkeypatch, tmp_path):
     (tmp_path / "requirements.txt").write_text("numpy>=1\n# no\nno-such-package>=2\n-e .\n")
     monkeypatch.setattr(settings, "PROJECT_ROOT", tmp_path)
-    found = settings.versions()
+    found = machine.versions()
     assert found["numpy"] == np.__version__
     assert found["no-such-package"] == "not installed"
 
@@ -109,7 +104,7 @@ def test_versions_name_what_is_required_and_what_is_absent(monkeypatch, tmp_path
 def test_without_git_the_commit_is_unknown(monkeypatch, tmp_path):
     monkeypatch.setattr(settings, "PROJECT_ROOT", tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    assert settings.git_state()["commit"] == "unknown"
+    assert machine.git_state()["commit"] == "unknown"
 
 
 def test_a_notebook_shows_the_sentence_of_an_input_error_and_no_stack():

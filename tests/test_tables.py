@@ -6,19 +6,10 @@ import os
 import pandas as pd
 import pytest
 
-from cytology.inspection import memory
+from cytology.data.inspection import memory
+from cytology.files import fitting, folder_written_whole, lock_file, written_whole
 from cytology.settings import InputError, MachineError
-from cytology.tables import (
-    fitting,
-    folder_written_whole,
-    lock_file,
-    read_json,
-    read_table,
-    require,
-    write_json,
-    write_table,
-    written_whole,
-)
+from cytology.tables import read_json, read_table, require, write_json, write_table
 
 
 def test_an_error_in_the_middle_leaves_the_old_file_and_no_other(tmp_path):

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.kills import environment
-from cytology.verification import compare
+from cytology.runner.verification import compare
 
 SPLIT, TRAIN = ("01", "02", "03"), ("01", "02", "03", "04")
 FINE_TUNE = ("-p", "fine_tune", "true", "-p", "fine_tune_from", "last", "-p", "orientations", "1")

@@ -12,9 +12,9 @@ import re
 import sys
 from pathlib import Path
 
-from cytology import streams
+from cytology.files import written_whole
+from cytology.runner import streams
 from cytology.settings import PROJECT_ROOT, InputError
-from cytology.tables import written_whole
 from cytology.wording import some
 
 LINE = re.compile(r'^Repository = "https://github\.com/([\w.-]+/[\w.-]+)"$', re.MULTILINE)

@@ -1,4 +1,60 @@
-"""Numbers and lists as words."""
+"""Text: numbers and lists as words, and what can stand in a name, a message, a table."""
+
+import os
+import re
+import unicodedata
+
+
+def is_one_line(text: str) -> bool:
+    """Whether text can name a file or stand in a message: no line break, NUL or half a letter."""
+    odd = ("Cc", "Cs", "Zl", "Zp")  # control, half of a pair, line and paragraph separators
+    return not any(unicodedata.category(character) in odd for character in text)
+
+
+# What a spreadsheet takes for a formula where a cell begins with it, also after a semicolon, at
+# which the Excel of many countries parts a line, and in the wide letters of Japan's. A minus before
+# a number is none, unless more follows that could call something.
+FORMULA = re.compile(
+    r"(?:^|[;\t\r\n])\s*(?:[=+@\uff0b\uff1d\uff20]|[-\uff0d](?!\d[^(|!]*$))|^[\t\r\n]"
+)
+
+
+def is_formula(text: str) -> bool:
+    """Whether a spreadsheet that opens a table with this text might compute or call something."""
+    return FORMULA.search(text) is not None
+
+
+def printable(text: str) -> str:
+    """Text that can stand in a message and in any table: what cannot is written `\\xfc`, `\\n`.
+
+    That are bytes that are no UTF-8, line breaks, and the first letter of a formula (`\\u003d`).
+    """
+    if not is_one_line(text):
+        text = os.fsencode(text).decode("utf-8", "backslashreplace")
+        text = "".join(c if is_one_line(c) else c.encode("unicode_escape").decode() for c in text)
+    return FORMULA.sub(lambda found: f"{found[0][:-1]}\\u{ord(found[0][-1]):04x}", text)
+
+
+def composed(text: str) -> str:
+    """Text in Unicode's composed form (NFC).
+
+    A Mac writes `é` as two characters, others as one: text from two sources is compared like this.
+    """
+    return unicodedata.normalize("NFC", text)
+
+
+def normalized(text: str) -> str:
+    """A name that a person gave, `composed` and without blanks around it."""
+    return composed(text).strip()
+
+
+def plural(unit: str) -> str:
+    """`patients`, `slides`, `fields of view`."""
+    head, of, rest = unit.partition(" of ")
+    return f"{head}s{of}{rest}"
+
+
+COLOURS = {"data": "#8a5a00", "leak": "#b00020", "weights": "#8a5a00"}
 
 
 def counted(number: int, one: str, several: str) -> str:

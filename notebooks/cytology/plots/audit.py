@@ -4,9 +4,9 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
-from cytology.intervals import span
+from cytology.architectures import NETWORK_TITLE
+from cytology.evaluation.statistics.intervals import span
 from cytology.plots.style import GREY, NETWORK_COLOUR, WRONG
-from cytology.settings import NETWORK_TITLE
 
 # Of each kind of labels: how far from its protocol it stands, its marker, its colour (None: the
 # network's).

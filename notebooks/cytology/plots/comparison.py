@@ -6,11 +6,11 @@ import pandas as pd
 from matplotlib.figure import Figure
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from cytology.intervals import with_span
+from cytology.architectures import NETWORK_TITLE
+from cytology.evaluation.readable import title
+from cytology.evaluation.statistics.intervals import with_span
+from cytology.evaluation.statistics.significance import in_figures
 from cytology.plots.style import GREY, NETWORK_COLOUR, NETWORK_LINE, grid, of_bounds
-from cytology.readable import title
-from cytology.settings import NETWORK_TITLE
-from cytology.significance import in_figures
 
 
 def colour_of(model: str) -> str:

@@ -10,11 +10,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from PIL import Image, ImageOps
 
-from cytology.augmentation import ORIENTATIONS, fit_to_square, orient
-from cytology.copies import how
-from cytology.images import open_rgb
+from cytology.data.augmentation import ORIENTATIONS, fit_to_square, orient
+from cytology.data.copies import how
+from cytology.data.images.opening import open_rgb
 from cytology.plots.style import CLASS_COLOUR, CLASS_NAME, GREY, grid, picture
-from cytology.settings import plural
+from cytology.wording import plural
 
 
 def gallery(root: Path, rows: pd.DataFrame, titles, columns: int = 6) -> Figure:

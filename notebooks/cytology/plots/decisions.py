@@ -4,10 +4,11 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
+from cytology.architectures import NETWORK_TITLE
+from cytology.evaluation.readable import capital, title
 from cytology.plots.comparison import colour_of
 from cytology.plots.style import GREY, NETWORK_COLOUR, NETWORK_LINE, grid, of_bounds
-from cytology.readable import capital, title
-from cytology.settings import NETWORK_TITLE, plural
+from cytology.wording import plural
 
 RULE_MARKER = {"half": "o", "youden": "D", "sensitivity": "^"}
 RULE_TITLE = {"half": "at 0.5", "youden": "Youden", "sensitivity": "wanted sensitivity"}

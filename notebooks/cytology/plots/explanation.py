@@ -11,11 +11,11 @@ from matplotlib.figure import Figure
 from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 from PIL import Image, ImageOps
 
-from cytology.explanation_checks import CHECKS, NETWORK
-from cytology.images import open_rgb
+from cytology.architectures import NETWORK_TITLE
+from cytology.data.images.opening import open_rgb
+from cytology.explanation.checks import CHECKS, NETWORK
 from cytology.plots.style import CLASS_COLOUR, CLASS_NAME, GREY, NETWORK_COLOUR, WRONG, picture
-from cytology.settings import NETWORK_TITLE, plural
-from cytology.wording import shortened
+from cytology.wording import plural, shortened
 
 HEAT = plt.get_cmap("inferno")
 VERDICTS = {"yes": "passed", "no": "worse"}  # others are said as they are

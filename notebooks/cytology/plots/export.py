@@ -5,8 +5,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from cytology.architectures import NETWORK_TITLE
 from cytology.plots.style import GREY, NETWORK_COLOUR, NETWORK_MARKER, WRONG
-from cytology.settings import NETWORK_TITLE
 
 PANELS = {
     "megabytes": ("How large is the file?", "size in MB"),

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from PIL import ImageOps
 from sklearn.metrics import confusion_matrix
 
-from cytology.images import open_rgb
+from cytology.data.images.opening import open_rgb
 from cytology.plots.explanation import overlaid
 from cytology.plots.style import CLASS_COLOUR, CLASS_NAME, WRONG, grid, picture
 from cytology.wording import shortened

@@ -6,7 +6,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
-from cytology.intervals import group_weights, percentile_interval
+from cytology.architectures import NETWORK_TITLE
+from cytology.audits.shifts import NONE, SHIFTS, STRENGTHS, Smear, amount, shifted
+from cytology.evaluation.statistics.intervals import group_weights, percentile_interval
 from cytology.plots.style import (
     GREY,
     NETWORK_COLOUR,
@@ -16,9 +18,7 @@ from cytology.plots.style import (
     of_bounds,
     picture,
 )
-from cytology.settings import NETWORK_TITLE, plural
-from cytology.shifts import NONE, SHIFTS, STRENGTHS, Smear, amount, shifted
-from cytology.wording import shortened
+from cytology.wording import plural, shortened
 
 WORDS = {"auc": "AUC", "loss": "log loss (nats)"}
 BINS = 5  # of the calibration curves, with equal counts

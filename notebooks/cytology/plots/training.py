@@ -9,8 +9,7 @@ from matplotlib.ticker import MaxNLocator
 from sklearn.metrics import confusion_matrix
 
 from cytology.plots.style import SPLIT_COLOUR, grid
-from cytology.settings import plural
-from cytology.wording import shortened
+from cytology.wording import plural, shortened
 
 
 def who_is_where(split: pd.DataFrame, unit: str) -> Figure:

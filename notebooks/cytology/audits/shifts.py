@@ -1,0 +1,173 @@
+"""Shifts of a picture: another stain, light, focus, compression or scale, at five strengths."""
+
+import functools
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from io import BytesIO
+
+import numpy as np
+from PIL import Image, ImageCms, ImageEnhance
+from scipy import ndimage
+
+from cytology.data.augmentation import border_colour
+
+
+@dataclass(frozen=True)
+class Smear:
+    """An image as it lies in a network's square, without padding, and what its shifts hang on.
+
+    `stain` is its stain group; `own` and `other` are mean and deviation in 8-bit Lab, shape (2, 3),
+    of that group and of the other one.
+    """
+
+    image: Image.Image
+    sha256: str
+    stain: str = ""
+    own: np.ndarray | None = None
+    other: np.ndarray | None = None
+
+    def random(self, what: str) -> np.random.Generator:
+        """Random numbers that only the file and `what` decide, the same in every run."""
+        named = hashlib.sha256(f"{self.sha256} {what}".encode()).hexdigest()
+        return np.random.default_rng(int(named, 16))
+
+    def direction(self, what: str) -> int:
+        """1 or -1: half of all images shift one way, half the other."""
+        return 1 if self.random(what).random() < 0.5 else -1
+
+
+def turn_hue(smear: Smear, degrees: float) -> Image.Image:
+    """Turn all hues at equal luminance (`hueRotate` of the W3C's Filter Effects, section 9.6)."""
+    angle = np.radians(degrees) * smear.direction("hue")
+    grey = np.array([0.213, 0.715, 0.072])
+    sideways = [[-0.213, -0.715, 0.928], [0.143, 0.140, -0.283], [-0.787, 0.715, 0.072]]
+    matrix = grey + np.cos(angle) * (np.eye(3) - grey) + np.sin(angle) * np.array(sideways)
+    pixels = np.asarray(smear.image, float) @ matrix.T
+    return Image.fromarray(np.clip(pixels.round(), 0, 255).astype(np.uint8))
+
+
+def change_saturation(smear: Smear, factor: float) -> Image.Image:
+    """More or less colour: the distance from grey times `factor`, or divided by it."""
+    return ImageEnhance.Color(smear.image).enhance(factor ** smear.direction("saturation"))
+
+
+def move_stain(smear: Smear, share: float) -> Image.Image:
+    """Move the colours a `share` of the way from the own stain group to the other one.
+
+    Mean and deviation of each Lab channel are matched as by Reinhard et al. 2001 (doi
+    10.1109/38.946629), but those of the groups, not those of the image: an image that is dark
+    because it is full of nuclei stays so.
+    """
+    lab = lab_pixels(smear.image)
+    (mean, deviation), (other_mean, other_deviation) = smear.own, smear.other
+    moved = (lab - mean) * other_deviation / np.maximum(deviation, 1) + other_mean
+    mixed = (lab + share * (moved - lab)).round()
+    light, colour = np.clip(mixed[..., :1], 0, 255), np.clip(mixed[..., 1:], -128, 127)
+    whole = np.concatenate([light.astype(np.uint8), colour.astype(np.int8).view(np.uint8)], axis=-1)
+    image = Image.frombytes("LAB", smear.image.size, whole.tobytes())
+    return ImageCms.applyTransform(image, lab_transforms()[1])
+
+
+def change_brightness(smear: Smear, factor: float) -> Image.Image:
+    """More or less light: every value times `factor`, or divided by it."""
+    return ImageEnhance.Brightness(smear.image).enhance(factor ** smear.direction("brightness"))
+
+
+def blur(smear: Smear, sigma: float) -> Image.Image:
+    """Out of focus: a Gaussian, `sigma` in pixels where the network's square has 224 a side."""
+    sigma = sigma * max(smear.image.size) / 224
+    pixels = ndimage.gaussian_filter(np.asarray(smear.image, float), (sigma, sigma, 0))
+    return Image.fromarray(pixels.round().astype(np.uint8))
+
+
+def compress(smear: Smear, quality: float) -> Image.Image:
+    """Stored once as JPEG of this quality (Pillow's scale of 1 to 95)."""
+    stream = BytesIO()
+    smear.image.save(stream, "JPEG", quality=int(quality))
+    return Image.open(stream, formats=["JPEG"]).convert("RGB")
+
+
+def add_noise(smear: Smear, deviation: float) -> Image.Image:
+    """Gaussian noise of this standard deviation in grey levels, in each channel by itself."""
+    pixels = np.asarray(smear.image, float)
+    noise = smear.random("noise").normal(size=pixels.shape)
+    return Image.fromarray(np.clip((pixels + deviation * noise).round(), 0, 255).astype(np.uint8))
+
+
+def change_scale(smear: Smear, factor: float) -> Image.Image:
+    """Cells `factor` times larger, of which the middle is seen, or smaller, in an empty frame."""
+    image, (width, height) = smear.image, smear.image.size
+    if smear.direction("scale") > 0:
+        left, top = (1 - 1 / factor) * width / 2, (1 - 1 / factor) * height / 2
+        box = (left, top, width - left, height - top)
+        return image.resize(image.size, Image.Resampling.BICUBIC, box=box)
+    smaller = max(1, round(width / factor)), max(1, round(height / factor))
+    frame = Image.new("RGB", image.size, border_colour(np.asarray(image)))
+    place = (width - smaller[0]) // 2, (height - smaller[1]) // 2
+    frame.paste(image.resize(smaller, Image.Resampling.BICUBIC), place)
+    return frame
+
+
+def tilt(smear: Smear, degrees: float) -> Image.Image:
+    """Turned by an angle that is no quarter turn: interpolated, the corners filled."""
+    degrees *= smear.direction("orientation")
+    fill = border_colour(np.asarray(smear.image))
+    return smear.image.rotate(degrees, Image.Resampling.BICUBIC, fillcolor=fill)
+
+
+@functools.cache
+def lab_transforms() -> tuple:
+    """Pillow's transforms from sRGB to CIE Lab and back."""
+    rgb, lab = ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB")
+    there = ImageCms.buildTransform(rgb, lab, "RGB", "LAB")
+    return there, ImageCms.buildTransform(lab, rgb, "LAB", "RGB")
+
+
+def lab_pixels(image: Image.Image) -> np.ndarray:
+    """8-bit Lab of each pixel as float, shape (height, width, 3): L 0 to 255, a and b signed."""
+    lab = np.asarray(ImageCms.applyTransform(image, lab_transforms()[0]))
+    return np.concatenate([lab[..., :1], lab[..., 1:].view(np.int8)], axis=-1, dtype=float)
+
+
+@dataclass(frozen=True)
+class Shift:
+    """A kind of shift: its amounts at strengths 1 to 5, how they read, and what does it."""
+
+    amounts: tuple
+    words: str
+    axis: str
+    apply: Callable[[Smear, float], Image.Image]
+
+
+NONE = "none"  # the shift of pictures that are untouched; their strength is 0
+STRENGTHS = (1, 2, 3, 4, 5)
+BOTH = ", either way"
+# Meant so that 3 is what another careful laboratory might send, and 5 is gross.
+SHIFTS = {
+    "hue": Shift((5, 10, 15, 25, 40), "{:g} degrees", "degrees" + BOTH, turn_hue),
+    "saturation": Shift((1.1, 1.2, 1.4, 1.7, 2), "factor {:g}", "factor" + BOTH, change_saturation),
+    "stain": Shift((0.2, 0.4, 0.6, 0.8, 1), "share {:g}", "share of the way", move_stain),
+    "brightness": Shift(
+        (1.05, 1.1, 1.2, 1.35, 1.5), "factor {:g}", "factor" + BOTH, change_brightness
+    ),
+    "blur": Shift((0.5, 1, 1.5, 2, 3), "sigma {:g} px", "sigma (pixels)", blur),
+    "jpeg": Shift((90, 70, 50, 30, 10), "quality {:g}", "quality", compress),
+    "noise": Shift((2, 4, 8, 16, 32), "deviation {:g}", "deviation (grey levels)", add_noise),
+    "scale": Shift((1.05, 1.1, 1.2, 1.5, 2), "factor {:g}", "factor" + BOTH, change_scale),
+    "orientation": Shift((5, 10, 20, 30, 45), "{:g} degrees", "degrees" + BOTH, tilt),
+}
+
+
+def shifted(smear: Smear, name: str, strength: int) -> Image.Image:
+    """The picture under shift `name` at `strength` 0 (untouched) to 5, of the same size."""
+    if strength == 0:
+        return smear.image
+    return SHIFTS[name].apply(smear, SHIFTS[name].amounts[strength - 1])
+
+
+def amount(name: str, strength: int) -> str:
+    """The amount of a shift in words, like `sigma 1.5 px`."""
+    if strength == 0:
+        return "as taken"
+    return SHIFTS[name].words.format(SHIFTS[name].amounts[strength - 1])

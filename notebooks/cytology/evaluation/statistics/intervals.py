@@ -1,0 +1,434 @@
+"""95 % intervals that know that images of one group are alike.
+
+Those of the AUC and of shares invert a score test: they hold all true values from which the one
+found is not too far away, each with the variance that *it* would give. So nothing special happens
+at 0 and 1, where the variance that was observed vanishes. Functions take rows with `label`,
+`group`, `probability` (and `logit`, where there is one). Rows of several folds were predicted by
+heads that each other's patients trained: every variance of theirs is doubled
+(`clusters.CROSS_VALIDATED`).
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+from scipy.optimize import brentq
+from scipy.special import stdtrit
+
+from cytology.evaluation.statistics.clusters import (
+    both,
+    clustered_covariance,
+    effective_groups,
+    folds_of,
+    group_sums,
+    likeness,
+    pair_weights,
+    parts_of,
+    placements,
+    unbiased_squares,
+    variance_inflation,
+)
+from cytology.evaluation.statistics.metrics import (
+    METRICS,
+    OF_TWO_SHARES,
+    THRESHOLD,
+    UNDEFINED,
+    classification_metrics,
+    cumulative_counts,
+    scores,
+    truth_and_probability,
+)
+
+LEVEL = 0.95
+DRAWS = 500  # of a band
+FEWEST_GROUPS = 5  # of each class, for a bootstrap
+AT_ONCE = 20_000_000  # weights in memory at once: 160 MB, and some copies of them
+# By `python -m benchmarks coverage`: 0 holds too little with heavy tails, 1 too much.
+TAILS = 1 / 3
+EDGE = 1e-9  # as near to 0 and 1 as a true value is tried
+ROUNDING = 1e-12  # the share of an estimate below which its standard error is rounding
+
+NOTHING = (np.nan, np.nan)
+TOO_FEW = "groups too few or too alike"
+NO_INTERVAL = f"no interval: {TOO_FEW}"
+
+
+def quantile(freedom: float) -> float:
+    """How many standard errors a 95 % interval reaches to each side (Student's t)."""
+    return float(stdtrit(freedom, (1 + LEVEL) / 2))
+
+
+# ----------------------------------------------------------- by inverting a test
+
+
+def score_interval(found: float, variance: Callable, freedom: float) -> tuple[float, float]:
+    """All shares from which `found` is not further away than their own standard errors allow.
+
+    `variance(share)` is that of the estimate if `share` were the truth. As Wilson 1927 does it for
+    shares and Newcombe 2006 (doi 10.1002/sim.2324) for AUCs.
+    """
+    reach = quantile(freedom)
+
+    def too_far(share):
+        return abs(found - share) - reach * np.sqrt(variance(share))
+
+    start = min(max(found, EDGE), 1 - EDGE)
+    low, high = 0.0, 1.0
+    if found > EDGE and too_far(EDGE) > 0:
+        low = brentq(too_far, EDGE, start)
+    if found < 1 - EDGE and too_far(1 - EDGE) > 0:
+        high = brentq(too_far, start, 1 - EDGE)
+    return float(low), float(high)
+
+
+def auc_interval(rows: pd.DataFrame) -> tuple[float, float]:
+    """Interval of the AUC within folds, by the variance of the binormal model at each true value.
+
+    Toward 0 and 1, where the model's variance shrinks, a third of the variance at the AUC that was
+    found is mixed in (`TAILS`): with heavy tails it does not shrink so fast. A t quantile with the
+    degrees of freedom of both classes' `effective_groups` (Satterthwaite 1946, doi
+    10.2307/3002019). (NaN, NaN) where a class lies in fewer than two groups.
+    """
+    truth, score = scores(rows)
+    group, fold = rows["group"].to_numpy(), folds_of(rows)
+    weights = pair_weights(truth, fold)
+    sizes = [group_sums(weights * which, group) for which in (truth, ~truth)]
+    if min((each > 0).sum() for each in sizes) < 2:
+        return NOTHING
+    found = float(placements(truth, score, fold) @ weights / 2)
+    modelled = binormal_variance(truth, score, group, fold)
+    return modelled_interval(found, modelled, sizes, group, variance_inflation(rows))
+
+
+def modelled_interval(
+    found: float, modelled: Callable, sizes: list, group: np.ndarray, inflation: float
+) -> tuple[float, float]:
+    """The interval of an AUC whose variance is `modelled`; `sizes` weigh each class's groups."""
+    parts = modelled(inside(found, group))
+    degrees = [effective_groups(each) - 1 for each in sizes]
+    freedom = parts[:2].sum() ** 2 / (parts[:2] ** 2 / degrees).sum()
+
+    def variance(auc):
+        there = modelled(auc).sum()
+        return inflation * (there + TAILS * max(parts.sum() - there, 0.0))
+
+    return score_interval(found, variance, freedom)
+
+
+def inside(share: float, group: np.ndarray) -> float:
+    """A share or AUC, or half a group away from 0 and 1: nearer so few groups cannot know it."""
+    edge = 1 / (2 * len(np.unique(group)))
+    return float(np.clip(share, edge, 1 - edge))
+
+
+def binormal_variance(truth, score, group, fold) -> Callable[[float], np.ndarray]:
+    """The variance of an AUC by its true value, for scores alike within groups, in three parts.
+
+    Those of malignant images, of benign ones, and of pairs; they are added. Scores are normal in
+    both classes, equally wide, and correlate by `likeness` in a group. Two pairs of a malignant and
+    a benign image are both in order with the chance `both`: of correlation 1/2 if they have one
+    image in common, of half the likeness if its group. What a pair adds by itself counts once for
+    each pair of effective images. Over folds the variances are summed by the squares of their
+    shares of all pairs.
+    """
+    classes = truth, ~truth
+    alike = np.array([likeness(score[which], group[which]) for which in classes])
+    image, others, pair, pairs = np.zeros(2), np.zeros(2), 0.0, 0.0
+    for part in parts_of(truth, fold):
+        sizes = [np.unique(group[part][which[part]], return_counts=True)[1] for which in classes]
+        number = np.array([each.sum() for each in sizes], float)
+        of_fold = number.prod()
+        if of_fold:
+            crowd = np.array([(each**2).sum() for each in sizes]) / number - 1
+            image += of_fold**2 / number
+            others += of_fold**2 * crowd / number
+            pair += of_fold**2 * ((1 + crowd * alike) / number).prod()
+            pairs += of_fold
+
+    def variance(auc):
+        of_image = both(auc, 0.5) - auc**2
+        of_group = both(auc, alike / 2) - auc**2
+        of_pair = max(auc * (1 - auc) - 2 * of_image, 0.0)
+        return np.append(image * of_image + others * of_group, pair * of_pair) / pairs**2
+
+    return variance
+
+
+def share_interval(
+    hits: np.ndarray, group: np.ndarray, score: np.ndarray | None = None, inflation: float = 1.0
+) -> tuple[float, float]:
+    """Interval of a share of images, shape (n,), whose groups are `group`.
+
+    `hits` are those whose `score` lies beyond a threshold: two of one group are hit together with
+    the chance `both`, which their scores' `likeness` says far better than the hits themselves when
+    nearly all or nearly none are hit. Without scores a group's images count as one: the likeness
+    of hits alone would jump where a first one is missed. `TAILS` as in `auc_interval`. With one
+    image a group this is Wilson's interval (1927), with a t quantile. (NaN, NaN) for fewer than two
+    groups.
+    """
+    hits = np.asarray(hits, float)
+    sizes, count = group_sums(np.ones(len(hits)), group), len(hits)
+    if len(sizes) < 2:
+        return NOTHING
+    found, crowd = hits.mean(), (sizes**2).sum() / count - 1
+    alike = 1.0 if score is None else likeness(score, group)
+
+    def of_group(share):
+        return crowd * (both(share, alike) - share**2)
+
+    at_found = of_group(inside(found, group))
+
+    def variance(share):
+        there = of_group(share)
+        mixed = there + TAILS * max(at_found - there, 0.0)
+        return inflation * (share * (1 - share) + mixed) / count
+
+    return score_interval(found, variance, effective_groups(sizes) - 1)
+
+
+def of_two_shares(metric: Callable, malignant: float, found: list, bounds: list) -> tuple:
+    """Interval of a metric that rises with sensitivity and with specificity.
+
+    `found` are the two, `bounds` their intervals, `malignant` is the sample's share of malignant
+    images, for which the interval holds. The ends are the least and greatest value on the quarters
+    of an ellipse whose axes are the two intervals: for a sum of both that is the method of variance
+    estimates recovery (Zou & Donner 2008, doi 10.1002/sim.2919), and it never leaves the metric's
+    range.
+    """
+    angle = np.linspace(0, np.pi / 2, 65)
+    along = np.stack([np.cos(angle), np.sin(angle)])
+    ends = []
+    for side, best in ((0, np.nanmin), (1, np.nanmax)):
+        reach = np.array([bound[side] for bound in bounds]) - found
+        values = metric(*(np.array(found)[:, None] + reach[:, None] * along), malignant)
+        ends.append(float(best(values)) if np.isfinite(values).any() else np.nan)
+    return tuple(ends)
+
+
+# --------------------------------------------------------- differences and means
+
+
+def auc_gain(
+    rows: pd.DataFrame, before: np.ndarray, after: np.ndarray
+) -> tuple[float, float, float]:
+    """How much higher the AUC of the scores `after` is than that of `before`, and its interval.
+
+    Both have shape (n,), or (repetitions, n), whose AUCs are averaged. NaN for the bounds where a
+    class lies in fewer than two groups, or the scores do not differ.
+    """
+    gain, error, freedom = gain_error(rows, before, after)
+    return gain, *around(gain, error**2, freedom)
+
+
+def gain_error(rows: pd.DataFrame, before, after) -> tuple[float, float, float]:
+    """A difference of AUCs on the same images, its standard error and degrees of freedom.
+
+    The error is that of a score test: both AUCs have the variance that they would have if they were
+    equal (`binormal_variance` at their mean), and the correlation that is observed by
+    `clustered_covariance`. The observed variances miss, near an AUC of 1, what no image shows.
+    """
+    truth, group, fold = (rows["label"] == "M").to_numpy(), rows["group"].to_numpy(), folds_of(rows)
+    weights, sides = pair_weights(truth, fold), [np.atleast_2d(side) for side in (before, after)]
+    components = np.stack(
+        [np.mean([placements(truth, score, fold) for score in side], axis=0) for side in sides]
+    )
+    aucs = components @ weights / 2  # either class gives all of it
+    gain = float(aucs[1] - aucs[0])
+    covariance, freedom = clustered_covariance(truth, components, group, weights)
+    if (components[0] == components[1]).all() or np.isnan(freedom):
+        return gain, 0.0 * freedom, freedom
+    modelled = [
+        mean_variance([binormal_variance(truth, score, group, fold) for score in side])
+        for side in sides
+    ]
+    variance = variance_if_equal(aucs, modelled, covariance, group)
+    return gain, float(np.sqrt(variance * variance_inflation(rows))), freedom
+
+
+def mean_variance(modelled: list[Callable]) -> Callable:
+    """The mean of several `binormal_variance`s: the most that the mean of such AUCs can have."""
+    return lambda auc: np.mean([each(auc) for each in modelled], axis=0)
+
+
+def variance_if_equal(aucs, modelled: list[Callable], covariance, group: np.ndarray) -> float:
+    """The variance of a difference of two AUCs if both were equal to their mean."""
+    errors = np.sqrt([each(inside(np.mean(aucs), group)).sum() for each in modelled])
+    product = covariance[0, 0] * covariance[1, 1]
+    correlation = covariance[0, 1] / np.sqrt(product) if product > 0 else 0.0
+    return max((errors**2).sum() - 2 * correlation * errors.prod(), 0.0)
+
+
+def mean_interval(
+    values: np.ndarray, group: np.ndarray, inflation: float = 1.0
+) -> tuple[float, float]:
+    """Interval of the mean of a number an image, shape (n,): Student's t over whole groups.
+
+    (NaN, NaN) where groups are too few or all alike.
+    """
+    values = np.asarray(values, float)
+    shares = group_sums(np.full(len(values), 1 / len(values)), group)
+    if len(shares) < 2:
+        return NOTHING
+    sums = group_sums(values - values.mean(), group)[None] / len(values)
+    variance = unbiased_squares(sums, shares)[0, 0]
+    return around(values.mean(), inflation * variance, effective_groups(shares) - 1)
+
+
+def around(found: float, variance: float, freedom: float) -> tuple[float, float]:
+    """A t interval; none without a variance, since no spread is no certainty.
+
+    None either where the groups are worth fewer than two of equal size.
+    """
+    error = float(np.sqrt(variance))
+    if not (error > ROUNDING * abs(found) and freedom > 1 - ROUNDING):
+        return NOTHING
+    half = quantile(freedom) * error
+    return float(found - half), float(found + half)
+
+
+# ------------------------------------------------------------------------ bands
+
+
+def group_weights(rows: pd.DataFrame, draws: int = DRAWS, seed: int = 0) -> np.ndarray:
+    """How often each group was drawn, shape (draws, groups), groups in sorted order.
+
+    Images of one patient are alike: drawing images would treat them as independent and give
+    bands that are too narrow (Field & Welsh 2007, doi 10.1111/j.1467-9868.2007.00593.x, the
+    cluster bootstrap). Of cross-validated rows half as many groups are drawn, which doubles the
+    variance. The draws depend on the number of groups and the seed alone, so that all models of a
+    run meet the same ones. Where fewer than `FEWEST_GROUPS` hold a class they are NaN, and so is
+    every band from them: the draws of four groups are only 35 different ones, and hide how wrong
+    four patients can be.
+    """
+    groups = rows["group"].nunique()
+    if rows.groupby("label")["group"].nunique().min() < FEWEST_GROUPS:
+        return np.full((draws, groups), np.nan)
+    drawn = round(groups / variance_inflation(rows))
+    rng = np.random.default_rng(seed)
+    return rng.multinomial(drawn, np.full(groups, 1 / groups), size=draws).astype(np.float64)
+
+
+def over_draws(rows: pd.DataFrame, weights: np.ndarray, statistic: Callable) -> dict:
+    """`statistic(weights of rows)` for all draws, some at once so that memory stays small.
+
+    `weights` has shape (draws, groups); `statistic` takes (some draws, rows) and returns a
+    dictionary of arrays of shape (some draws,).
+    """
+    codes = np.unique(rows["group"].to_numpy(), return_inverse=True)[1]
+    some = max(1, AT_ONCE // max(len(rows), 1))
+    parts = [statistic(weights[k : k + some][:, codes]) for k in range(0, len(weights), some)]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def percentile_interval(drawn: np.ndarray) -> tuple[float, float]:
+    """The middle 95 % of the draws; draws without a value are left out."""
+    drawn = drawn[~np.isnan(drawn)]
+    if not len(drawn):
+        return NOTHING
+    return tuple(float(x) for x in np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]))
+
+
+def curve_bands(rows: pd.DataFrame, draws: int = DRAWS, points: int = 101) -> pd.DataFrame:
+    """Pointwise 95 % bands of the ROC and precision-recall curves, by drawing whole groups.
+
+    Columns: `at` (0 to 1), `sensitivity_low`, `_high` where `at` is 1 - specificity, and
+    `precision_low`, `_high` where `at` is the sensitivity.
+    """
+    truth, probability = truth_and_probability(rows)
+    at = np.linspace(0, 1, points)
+
+    def curves(weights):
+        found, false = cumulative_counts(truth, probability, weights)
+        both = (found[:, -1] > 0) & (false[:, -1] > 0)
+        sensitivity, precision = np.full((2, len(weights), points), np.nan)
+        for k in np.flatnonzero(both):
+            f, n = np.append(0, found[k]), np.append(0, false[k])
+            sensitivity[k] = np.interp(at, n / n[-1], f / f[-1])
+            f, n = f[f + n > 0], n[f + n > 0]  # from the first image drawn on
+            precision[k] = np.interp(at, f / f[-1], f / (f + n))
+        return {"sensitivity": sensitivity, "precision": precision}
+
+    drawn = over_draws(rows, group_weights(rows, draws), curves)
+    table = pd.DataFrame({"at": at})
+    for name, values in drawn.items():
+        # A draw without one of the classes has no curve.
+        values = values[~np.isnan(values).any(axis=1)]
+        bounds = np.full((2, points), np.nan)
+        if len(values):
+            bounds = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
+        table[f"{name}_low"], table[f"{name}_high"] = bounds
+    return table
+
+
+# ------------------------------------------------------------------------- all
+
+
+def metrics_with_intervals(
+    rows: pd.DataFrame, threshold: float = THRESHOLD, names=tuple(METRICS)
+) -> dict[str, float]:
+    """The metrics `names`, most with `_low` and `_high`, and the `counts` of images and groups.
+
+    A column `images` may say how many images are behind a row. Average precision, log loss, Brier
+    score and calibration errors have no interval: none is known that holds the truth as often as it
+    promises with few patients.
+    """
+    found = classification_metrics(rows, threshold)
+    bounds = {"auc": auc_interval(rows)} if "auc" in names else {}
+    bounds |= threshold_intervals(rows, threshold, found)
+    table = {}
+    for name in names:
+        table[name] = float(found[name])
+        if name in bounds:
+            table[f"{name}_low"], table[f"{name}_high"] = bounds[name]
+    return table | counts(rows)
+
+
+def counts(rows: pd.DataFrame) -> dict[str, int]:
+    """`images` and `groups` of rows, and of the groups those with an image of either class."""
+    of_class = rows.groupby("label")["group"].nunique().reindex(["M", "B"], fill_value=0)
+    return {
+        "images": int(rows["images"].sum()) if "images" in rows else len(rows),
+        "groups": rows["group"].nunique(),
+        "groups_malignant": int(of_class["M"]),
+        "groups_benign": int(of_class["B"]),
+    }
+
+
+def called_intervals(rows: pd.DataFrame, called: np.ndarray) -> list[tuple[float, float]]:
+    """Intervals of sensitivity and specificity of rows of which `called` are called malignant."""
+    truth, score = scores(rows)
+    group, inflation = rows["group"].to_numpy(), variance_inflation(rows)
+    return [
+        share_interval(called[which] == truth[which], group[which], score[which], inflation)
+        for which in (truth, ~truth)
+    ]
+
+
+def threshold_intervals(
+    rows: pd.DataFrame, threshold: float, found: dict[str, float]
+) -> dict[str, tuple[float, float]]:
+    """Intervals of all metrics that a threshold decides, at this share of malignant images."""
+    truth, bounds = (
+        (rows["label"] == "M").to_numpy(),
+        called_intervals(rows, rows["probability"].to_numpy() >= threshold),
+    )
+    shares = [found["recall"], found["specificity"]]
+    intervals = dict(zip(("recall", "specificity"), bounds, strict=True))
+    for name, metric in OF_TWO_SHARES.items():
+        known = np.isfinite([found[name], *shares, *np.ravel(bounds)]).all()
+        at = truth.mean()
+        intervals[name] = of_two_shares(metric, at, shares, bounds) if known else NOTHING
+    return intervals
+
+
+def span(row, name: str, before: str = "", shape: str = "z.3f") -> str:
+    """The interval of `name` in words, after the words `before`; where there is none, why."""
+    low, high = row[f"{name}_low"], row[f"{name}_high"]
+    return NO_INTERVAL if np.isnan(low) else f"{before}{low:{shape}} to {high:{shape}}"
+
+
+def with_span(row, name: str, before: str = "") -> str:
+    """A number of a row and in brackets its interval; where it does not exist, why."""
+    if np.isnan(row[name]):
+        return f"not known ({UNDEFINED.get(name, 'one class only')})"
+    return f"{row[name]:z.3f} ({span(row, name, before)})"

@@ -1,0 +1,244 @@
+"""Is one model better than another? Tests that know that images of one group are alike.
+
+Tables of the two models are matched by image, never by row order.
+"""
+
+import numpy as np
+import pandas as pd
+from scipy.stats import norm, t
+from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
+from statsmodels.stats.multitest import multipletests
+
+from cytology.evaluation.statistics.clusters import (
+    clustered_covariance,
+    pair_weights,
+    placements,
+    variance_inflation,
+)
+from cytology.evaluation.statistics.intervals import (
+    LEVEL,
+    NOTHING,
+    around,
+    counts,
+    gain_error,
+    span,
+)
+from cytology.evaluation.statistics.metrics import THRESHOLD, auc_within_folds
+from cytology.settings import InputError
+
+FEW_DISCORDANT = 25  # below, McNemar's test is exact
+FIRST_SECOND = ("first", "second")
+# A page may call equal networks different in 5 of 100 runs, whatever it compares: 4 for the
+# networks and what averages them, 1 for the baseline.
+ALPHA = {"networks": 0.04, "more than one": 0.04, "baseline": 0.01}
+
+
+def matched(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
+    """The cases of both tables in sorted order, `label, group` and perhaps `fold`.
+
+    `first` and `second` are the two scores, `called_first` and `called_second` whether they are
+    called malignant. `InputError` unless both tables hold the same cases, each once, with the same
+    label and group.
+    """
+    keys = [key for key in ("image_id", "orientation") if key in first] or ["group", "label"]
+    left, right = (rows.set_index(keys).sort_index() for rows in (first, second))
+    if left.index.has_duplicates or not left.index.equals(right.index):
+        raise InputError("The two tables of predictions do not hold the same images, each once.")
+    known = [name for name in ("label", "group") if name not in keys]
+    if not left[known].equals(right[known]):
+        raise InputError("The two tables of predictions differ in the label or group of an image.")
+    score = "logit" if "logit" in left and "logit" in right else "probability"
+    table = left.reset_index()[["label", "group", *left.columns.intersection(["fold"])]]
+    for name, rows in zip(FIRST_SECOND, (left, right), strict=True):
+        table[name] = rows[score].to_numpy()
+        table[f"called_{name}"] = rows["probability"].to_numpy() >= THRESHOLD
+    return table
+
+
+def auc_difference(pairs: pd.DataFrame) -> dict[str, float]:
+    """AUC of the second less the first: `difference`, `_low`, `_high` and the P value `p`.
+
+    P and interval come from one standard error (`intervals.gain_error`) and so cannot disagree. P
+    is 1 where the scores put the images into the same order, NaN where a class lies in fewer than
+    two groups.
+    """
+    gain, error, freedom = gain_error(pairs, pairs["first"].to_numpy(), pairs["second"].to_numpy())
+    low, high = around(gain, error**2, freedom)
+    p = 2 * t.sf(abs(gain) / error, freedom) if error > 0 else 1.0 if error == 0 else np.nan
+    return {"difference": gain, "difference_low": low, "difference_high": high, "p": float(p)}
+
+
+def delong_p(pairs: pd.DataFrame) -> float:
+    """P value of equal AUCs by DeLong et al. 1988 (doi 10.2307/2531595), for independent rows."""
+    truth = (pairs["label"] == "M").to_numpy()
+    first, second = (placements(truth, pairs[name].to_numpy()) for name in FIRST_SECOND)
+    contrast, alone = (second - first)[None], np.arange(len(pairs))
+    covariance, _ = clustered_covariance(truth, contrast, alone, pair_weights(truth))
+    error = np.sqrt(max(covariance[0, 0], 0.0))
+    if not error > 0:
+        return 1.0 if covariance[0, 0] == 0 and contrast[0, truth].mean() == 0 else np.nan
+    return float(2 * norm.sf(abs(contrast[0, truth].mean()) / error))
+
+
+def mcnemar_p(pairs: pd.DataFrame) -> float:
+    """P value of equal accuracy by McNemar's test, for independent rows.
+
+    Exact where few differ, else with the continuity correction.
+    """
+    truth = pairs["label"] == "M"
+    first, second = (pairs[f"called_{name}"] == truth for name in FIRST_SECOND)
+    table = [
+        [(first & second).sum(), (first & ~second).sum()],
+        [(~first & second).sum(), (~first & ~second).sum()],
+    ]
+    discordant = table[0][1] + table[1][0]
+    return float(statsmodels_mcnemar(table, exact=discordant < FEW_DISCORDANT).pvalue)
+
+
+def p_of_interval(found: float, low: float, high: float, freedom: float) -> float:
+    """Two-sided P of Student's t for a truth of 0, from an estimate and its 95 % interval.
+
+    `freedom` are the degrees of freedom of the interval. NaN where it has no width.
+    """
+    if not high > low:
+        return np.nan
+    standard_error = (high - low) / 2 / t.ppf((1 + LEVEL) / 2, freedom)
+    return float(2 * t.sf(abs(found) / standard_error, freedom))
+
+
+def holm(p_values) -> np.ndarray:
+    """P values corrected for their number (Holm 1979), by statsmodels; NaN stays NaN."""
+    p_values = np.asarray(p_values, float)
+    known = ~np.isnan(p_values)
+    corrected = np.full(len(p_values), np.nan)
+    if known.any():
+        corrected[known] = multipletests(p_values[known], method="holm")[1]
+    return corrected
+
+
+# ----------------------------------------------------------------------- pairs
+
+
+def pairwise(tables: dict[str, pd.DataFrame], pairs: list[tuple[str, str]]) -> pd.DataFrame:
+    """A row a pair of models: both AUCs, their difference with interval, and P values.
+
+    `p_holm` is `p` corrected for the number of pairs. `p_mcnemar` and
+    `p_delong` assume independent rows: they are given where each group has one row and nothing was
+    cross-validated, else empty. The difference is the second model's AUC less the first's.
+    """
+    rows = []
+    for first, second in pairs:
+        both = matched(tables[first], tables[second])
+        independent = both["group"].is_unique and variance_inflation(both) == 1
+        row = {"first": first, "second": second} | counts(both)
+        row |= {f"auc_{k}": auc_within_folds(both.assign(logit=both[k])) for k in FIRST_SECOND}
+        row |= auc_difference(both)
+        row["p_mcnemar"] = mcnemar_p(both) if independent else np.nan
+        row["p_delong"] = delong_p(both) if independent else np.nan
+        rows.append(row)
+    table = pd.DataFrame(rows)
+    if len(table):
+        table.insert(table.columns.get_loc("p") + 1, "p_holm", holm(table["p"]))
+    return table
+
+
+def with_gate(table: pd.DataFrame) -> pd.DataFrame:
+    """The pairs of a page with `separated`: whether a row may be called a difference.
+
+    `table` has `family` (of `ALPHA`), `level`, `weights` and the columns of `pairwise`. It takes a
+    corrected P below the family's share of the error, an interval without 0, no random weights, and
+    an open gate: pairs of networks by image come first, and only if any of them is separated are
+    the other families and levels of the networks asked at all. The baseline by image is its own
+    gate, and so is what averages the predictions of a single network.
+    """
+    shows = (table["difference_low"] > 0) | (table["difference_high"] < 0)
+    separated = shows & (table["p_holm"] < table["family"].map(ALPHA))
+    separated &= ~table["weights"].str.contains("random")
+    first = "networks" if (table["family"] == "networks").any() else "more than one"
+    for families, gate in ((("networks", "more than one"), first), (("baseline",), "baseline")):
+        here = table["family"].isin(families)
+        asked_first = (table["level"] == "image") & (table["family"] == gate)
+        if not separated[asked_first].any():
+            separated[here & ~asked_first] = False
+    return table.assign(separated=separated)
+
+
+def in_words(row, first: str, second: str) -> str:
+    """What a row of `with_gate` allows to say about models called `first` and `second`."""
+    better, worse = (second, first) if row.difference > 0 else (first, second)
+    size, bounds = abs(row.difference), sorted([row.difference_low, row.difference_high])
+    if row.difference <= 0:
+        bounds = [-bounds[1], -bounds[0]]
+    bounds = dict(zip(("size_low", "size_high"), bounds, strict=True))
+    if np.isnan(size):
+        return f"Nothing can be said of {first} and {second}: one class only."
+    if size < 0.0005:
+        known = "" if np.isnan(row.difference_low) else f" ({span(bounds, 'size', '95 % ')})"
+        return (
+            f"The data do not separate {first} from {second}: their AUCs are equal to three "
+            f"decimals{known}."
+        )
+    interval = span(bounds, "size", "95 %, for this pair alone, ")
+    words = f"{interval}; P = {in_figures(row.p_holm)} after Holm"
+    if row.separated:
+        return (
+            f"{better} separates the classes better than {worse}: AUC higher by {size:.3f} "
+            f"({words})."
+        )
+    return (
+        f"The data do not separate {first} from {second}: the AUC of {better} is higher by "
+        f"{size:.3f} ({words})."
+    )
+
+
+def in_figures(p: float) -> str:
+    """A P value with two figures, never zero."""
+    return "not known" if np.isnan(p) else f"{p:.2g}" if p >= 0.001 else "below 0.001"
+
+
+# ----------------------------------------------------------------------- folds
+
+
+def fold_aucs(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """AUC of each model in each fold and seed: `model, seed, fold, auc`; NaN with one class only.
+
+    `tables` maps models to their out-of-fold predictions.
+    """
+    rows = []
+    for name, table in tables.items():
+        for (seed, fold), part in table.groupby(["seed", "fold"]):
+            rows.append((name, seed, fold, len(part), auc_within_folds(part)))
+    return pd.DataFrame(rows, columns=["model", "seed", "fold", "images", "auc"])
+
+
+def corrected_interval(differences, test_over_train: float) -> tuple[float, float, float]:
+    """Mean of paired differences over folds and seeds with its corrected interval.
+
+    The training parts of two folds overlap, so their differences are not independent: Nadeau &
+    Bengio 2003 (doi 10.1023/A:1024068626366) add the ratio of test to training size to 1/n.
+    Descriptive: it speaks of this data set dealt anew, not of new patients.
+    """
+    differences = np.asarray(differences, float)
+    differences = differences[~np.isnan(differences)]
+    count = len(differences)
+    if count < 2:
+        return (differences.mean() if count else np.nan), *NOTHING
+    error = np.sqrt((1 / count + test_over_train) * differences.var(ddof=1))
+    half = t.ppf((1 + LEVEL) / 2, count - 1) * error
+    mean = differences.mean()
+    return mean, mean - half, mean + half
+
+
+def fold_differences(aucs: pd.DataFrame, pairs: list[tuple[str, str]]) -> pd.DataFrame:
+    """A row a pair, seed and fold, with the pair's mean difference and corrected interval.
+
+    Early stopping holds back a fifth of each training part; then the interval is a little short.
+    """
+    wide = aucs.pivot_table("auc", ["seed", "fold"], "model", dropna=False)
+    folds = aucs["fold"].nunique()
+    parts = []
+    for first, second in pairs:
+        each = (wide[second] - wide[first]).rename("difference").reset_index()
+        mean, low, high = corrected_interval(each["difference"], 1 / (folds - 1))
+        parts.append(each.assign(first=first, second=second, mean=mean, low=low, high=high))
+    return pd.concat(parts, ignore_index=True)

@@ -1,0 +1,315 @@
+"""The comparison in words: sentences that the tables allow, and no more."""
+
+import numpy as np
+import pandas as pd
+
+from cytology.architectures import NETWORK_TITLE
+from cytology.evaluation.baseline import BASELINE
+from cytology.evaluation.comparison import OUT_OF_FOLD
+from cytology.evaluation.readable import capital, groups_in_words, title
+from cytology.evaluation.seed_spread import turned_by
+from cytology.evaluation.statistics.intervals import FEWEST_GROUPS, with_span
+from cytology.evaluation.statistics.significance import in_words
+from cytology.wording import plural
+
+LEAKS = (
+    "Protocol original: the split leaks, so these numbers say how well copies are recognized. "
+    "No winner is named."
+)
+RANDOM = (
+    "No pretrained weights: this run shows the machinery and ranks nothing. No winner is named."
+)
+ABOUT_FOLDS = (
+    "These intervals are about heads that are trained on as many {units} of this kind as here, not "
+    "about one saved network; the variances behind them are doubled, since {units} of one fold "
+    "train the heads that judge the others."
+)
+NONE = pd.DataFrame()
+
+
+def summary(
+    table: pd.DataFrame,
+    pairs: pd.DataFrame,
+    thresholds: pd.DataFrame,
+    calibrations: pd.DataFrame,
+    unit: str,
+    seeds: pd.DataFrame = NONE,
+    everything: pd.DataFrame = NONE,
+) -> list[str]:
+    """What the comparison of a run may say, from its tables; one sentence or two an entry.
+
+    `seeds` (`spread.seed_spread`) says whether another seed turns the order of the networks,
+    `everything` (`evaluation.comparison_all`) whether the baseline is better than chance.
+    """
+    if (table["protocol"] == "original").any():
+        return [LEAKS]
+    random = table.loc[table["weights"] == "random", "architecture"]
+    if len(random) == len(table):
+        return [RANDOM]
+    said = random_in_words(random)
+    table = table[table["weights"] != "random"]
+    if are_few(table.iloc[0]):
+        return [*said, f"Nothing is said of the networks: {few_of_a_class(table.iloc[0], unit)}."]
+    pairs = pairs[~pairs["weights"].str.contains("random")]
+    networks = pairs[(pairs["family"] == "networks") & (pairs["level"] == "image")]
+    on, turned = table["judged_on"].iloc[0], turned_by(seeds, table)
+    each = each_in_words(table, unit)
+    lead = answer(table, networks, unit, turned)
+    return [
+        *(lead or [each]),  # the report begins with it
+        *said,
+        *([each] if lead else []),
+        *([ABOUT_FOLDS.format(units=plural(unit))] if on == OUT_OF_FOLD else []),
+        *pairs_in_words(pairs, unit, turned),
+        *baseline_in_words(
+            pairs[(pairs["family"] == "baseline") & (pairs["level"] == "image")], everything
+        ),
+        worth_in_words(table.iloc[0], unit),
+        *[
+            sentence
+            for name in table["architecture"]
+            for sentence in (
+                threshold_in_words(thresholds, name, on),
+                calibration_in_words(calibrations, name, on),
+            )
+        ],
+    ]
+
+
+def random_in_words(random: pd.Series) -> list[str]:
+    """That the networks `random`, which are some of all, have random weights."""
+    if random.empty:
+        return []
+    shows = (
+        "it shows the machinery and is" if len(random) == 1 else "they show the machinery and are"
+    )
+    return [
+        f"No pretrained weights for {listed(random.map(NETWORK_TITLE))}: {shows} not ranked. All "
+        "that is said here is about the others."
+    ]
+
+
+def are_few(row: pd.Series) -> bool:
+    """Whether fewer than five groups of a class were judged, too few for any number in words."""
+    counts = row.reindex(["groups_malignant", "groups_benign"]).dropna()
+    return bool((counts < FEWEST_GROUPS).any())
+
+
+def few_of_a_class(row: pd.Series, unit: str) -> str:
+    """Which few groups were judged, and that they allow no number."""
+    return (
+        f"judged {row['judged_on']} were {groups_in_words(row, unit)}, and fewer than "
+        f"{FEWEST_GROUPS} of a class allow no number"
+    )
+
+
+def pairs_in_words(pairs: pd.DataFrame, unit: str, turned: dict) -> list[str]:
+    """The pairs of networks, and of averages; where the gate is closed, the rest in a sentence."""
+
+    def by(row):
+        seed = turned.get(frozenset((row.first, row.second)))
+        luck = f" With seed {seed} their order turns round, so this is no finding."
+        said = f"By {row.level}: {pair_in_words(row)}"
+        return said + (luck if row.separated and seed is not None else "")
+
+    networks = pairs[pairs["family"] == "networks"]
+    by_image = networks[networks["level"] == "image"]
+    more = pairs[(pairs["family"] == "more than one") & (pairs["level"] == "image")]
+    said = [by(row) for row in by_image.itertuples()]
+    if by_image["separated"].any():
+        by_unit = networks[networks["level"] != "image"]
+        return said + [by(row) for row in by_unit.itertuples()] + more_in_words(more)
+    not_asked = [f"networks by {unit}"] if len(networks) > len(by_image) else []
+    not_asked += ["averages of predictions"] if len(more) else []
+    if len(by_image) and not_asked:
+        said.append(
+            f"Not asked: {listed(not_asked)}, since no two networks are separated by image."
+        )
+    return said
+
+
+def pair_in_words(row) -> str:
+    """A row of the pairwise table as a sentence that begins with a capital letter."""
+    return capital(in_words(row, title(row.first), title(row.second)))
+
+
+def answer(
+    table: pd.DataFrame, pairs: pd.DataFrame, unit: str, turned: dict | None = None
+) -> list[str]:
+    """The answer to "which is best?" in a sentence; none where there is nothing to choose from.
+
+    `table` has the networks, `pairs` their rows of `pairwise` by image. `turned` maps a pair of
+    networks to a seed that turns their order (`spread.turned_by`): then neither is better.
+    """
+    if len(table) < 2:
+        return []
+    turned = turned or {}
+    best = table.sort_values("auc", ascending=False, kind="stable").iloc[0]
+    first = best["architecture"]
+    equal = table.loc[table["auc"].round(3) == round(best["auc"], 3), "architecture"]
+    if len(equal) > 1:
+        return [
+            f"No network is shown to be the best: {listed(equal.map(NETWORK_TITLE))} have the same "
+            f"AUC, {best['auc']:.3f} ({groups_in_words(best, unit)})."
+        ]
+    against = {
+        row.second if row.first == first else row.first: row.separated
+        for row in pairs.itertuples()
+        if first in (row.first, row.second)
+    }
+    seeds = {other: turned.get(frozenset((first, other))) for other in against}
+    name, auc = NETWORK_TITLE[first], with_span(best, "auc", "95 % interval ")
+    auc = f"{auc[:-1]}; {groups_in_words(best, unit)})"
+    shown = [other for other, separated in against.items() if separated and seeds[other] is None]
+    beaten = [NETWORK_TITLE[other] for other in shown]
+    open_ = [NETWORK_TITLE[other] for other in against if other not in shown]
+    luck = "".join(
+        f" With seed {seed}, {NETWORK_TITLE[other]} has the higher AUC of the two."
+        for other, seed in seeds.items()
+        if seed is not None
+    )
+    if not open_:
+        return [f"{name} separates the classes best: AUC {auc}, better than {listed(beaten)}."]
+    if not beaten:
+        return [
+            f"No network is shown to be the best: {name} has the highest AUC, {auc}, and is not "
+            f"shown to be better than {listed(open_)}.{luck}"
+        ]
+    return [
+        f"{name} has the highest AUC, {auc}. It is better than {listed(beaten)}, and not shown to "
+        f"be better than {listed(open_)}.{luck}"
+    ]
+
+
+def each_in_words(table: pd.DataFrame, unit: str) -> str:
+    """Each network's AUC with its interval, the highest first."""
+    ordered = table.sort_values("auc", ascending=False, kind="stable")
+    first = ordered.iloc[0]
+    each = [
+        f"{NETWORK_TITLE[row['architecture']]} {with_span(row, 'auc')}"
+        for _, row in ordered.iterrows()
+    ]
+    return (
+        f"AUC {first['judged_on']} with 95 % intervals by {unit} ({first['images']} images of "
+        f"{groups_in_words(first, unit)}): {'; '.join(each)}."
+    )
+
+
+def baseline_in_words(pairs: pd.DataFrame, everything: pd.DataFrame = NONE) -> list[str]:
+    """Which networks are better than size and colour alone, by the same test.
+
+    Only a baseline that is shown to be better than chance explains what a network may have learned.
+    """
+    pairs = pairs.dropna(subset="auc_first")  # of one class only
+    if pairs.empty or are_few(pairs.iloc[0]):
+        return []
+    better = pairs["separated"] & (pairs["difference"] > 0)
+    names, auc = pairs["second"].map(title), f"{pairs['auc_first'].iloc[0]:.3f}"
+    above, rows = False, everything
+    if len(everything):
+        keys = everything[["model", "level", "judged_on"]]
+        rows = everything[(keys == [BASELINE, "image", pairs["judged_on"].iloc[0]]).all(axis=1)]
+    if len(rows):
+        above, auc = rows["auc_low"].iloc[0] > 0.5, with_span(rows.iloc[0], "auc", "95 % ")
+    said = [f"Size and mean colour alone reach AUC {auc}."]
+    if not above:
+        said.append("That is not shown to be more than chance: to beat it says little.")
+    if better.any():
+        said.append(f"Better than that: {listed(names[better])}.")
+    if not better.all():
+        said.append(f"Not shown to be better than that: {listed(names[~better])}.")
+        if above:
+            said.append("What such a network learned may be the size, the stain or the camera.")
+    return [" ".join(said)]
+
+
+def more_in_words(pairs: pd.DataFrame) -> list[str]:
+    """Whether more than one prediction an image helped, in a sentence."""
+    if pairs.empty:
+        return []
+    better = pairs[pairs["separated"] & (pairs["difference"] > 0)]
+    worse = pairs[pairs["separated"] & (pairs["difference"] < 0)]
+    said = [
+        f"{title(row.second)} is {word} than {title(row.first)} (AUC {row.auc_second:.3f} against "
+        f"{row.auc_first:.3f})"
+        for part, word in ((better, "better"), (worse, "worse"))
+        for row in part.itertuples()
+    ]
+    if not said:
+        return [
+            "Averaging the predictions of an image made no difference that these data can show "
+            "(after Holm)."
+        ]
+    return [f"Averaging: {'; '.join(said)} (after Holm)."]
+
+
+def worth_in_words(row: pd.Series, unit: str) -> str:
+    """What one patient is worth in points, so that nobody reads more out of a difference."""
+    return (
+        f"One {unit} of the {row['groups']} is worth {100 / row['groups']:.1f} points of accuracy "
+        f"on average ({row['images'] / row['groups']:.1f} images): a smaller difference can depend "
+        f"on a single {unit}."
+    )
+
+
+def threshold_in_words(thresholds: pd.DataFrame, name: str, on: str) -> str:
+    """What the threshold for the wanted sensitivity gave, on what the comparison rests on."""
+    rows = thresholds[(thresholds["model"] == name) & (thresholds["rule"] == "sensitivity")]
+    row = rows[rows["judged_on"] == on].iloc[0]
+    how = "cross-fitted" if on == OUT_OF_FOLD else "on test"
+    return (
+        f"{NETWORK_TITLE[name]}, at the threshold that was to find {row['wanted_sensitivity']:.0%} "
+        f"of the malignant images (chosen on {row['chosen_on']} predictions, judged {how}): "
+        f"sensitivity {with_span(row, 'recall')}, specificity {with_span(row, 'specificity')}."
+    ) + (f" Of this threshold: {row['note']}." if row["note"] else "")
+
+
+def calibration_in_words(calibrations: pd.DataFrame, name: str, on: str) -> str:
+    """How the network's own probabilities err, and what slope and intercept changed."""
+    rows = calibrations[calibrations["model"] == name].set_index(["method", "judged_on"])
+    raw, fitted = rows.loc[("none", on)], rows.loc[("platt", on)]
+    said = (
+        f"{NETWORK_TITLE[name]}'s own probabilities ({on}): {slope_in_words(raw)}; calibration in "
+        f"the large {with_span(raw, 'calibration_in_the_large')}{on_the_whole(raw)}."
+    )
+    if fitted["note"]:
+        return f"{said} They stay as they are: {fitted['note']}."
+    low, high = fitted["loss_change_low"].round(3), fitted["loss_change_high"].round(3)
+    verb = "lower" if high < 0 else "raise" if low > 0 else "are not shown to change"
+    return (
+        f"{said} Slope and intercept, fitted on {fitted['fitted_on']} predictions, {verb} the log "
+        f"loss: change {with_span(fitted, 'loss_change')}; minus: better."
+    )
+
+
+def slope_in_words(row: pd.Series) -> str:
+    """The calibration slope, and what it says where its interval leaves out 1."""
+    slope, low, high = (
+        row["calibration_slope"],
+        row["calibration_slope_low"],
+        row["calibration_slope_high"],
+    )
+    if np.isnan(slope):
+        return "no calibration slope, since their order is perfect, or there is none to judge"
+    if np.isnan(low):
+        return f"calibration slope {slope:z.2f} (no interval: too much of it rests on one group)"
+    said = f"calibration slope {slope:z.2f} ({low:z.2f} to {high:z.2f})"
+    if high.round(2) < 1:
+        return f"{said}, too sure"
+    return f"{said}, not sure enough" if low.round(2) > 1 else f"{said}, not shown to be off 1"
+
+
+def on_the_whole(row: pd.Series) -> str:
+    """What calibration in the large says where its interval leaves out 0."""
+    low, high = row["calibration_in_the_large_low"], row["calibration_in_the_large_high"]
+    if np.isnan(low):
+        return ""
+    if low.round(3) > 0:
+        return ", too low on the whole"
+    return ", too high on the whole" if high.round(3) < 0 else ", not shown to be off 0"
+
+
+def listed(names) -> str:
+    """`A`, `A and B`, `A, B and C`."""
+    names = list(names)
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

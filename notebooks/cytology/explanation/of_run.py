@@ -1,0 +1,197 @@
+"""The explanations of a run: every check of one network, the images worth showing, neighbours."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from cytology.data.augmentation import fit_to_square
+from cytology.data.images.opening import open_rgb
+from cytology.evaluation.comparison import OUT_OF_FOLD, networks
+from cytology.evaluation.statistics.metrics import THRESHOLD
+from cytology.explanation.checks import (
+    NETWORK,
+    NOISE,
+    by_cell,
+    deletion_and_insertion,
+    from_curves,
+    likeness,
+    likeness_to_others,
+    noise_maps,
+    nuclei_in_square,
+    of_turned_copies,
+    on_nuclei,
+    values_of,
+)
+from cytology.explanation.heatmaps import Explained, over_image, over_square, sign_of
+from cytology.inference.predictor import load_trained
+from cytology.inference.similarity import nearest, reference
+from cytology.networks.batches import DecodedImages
+from cytology.networks.linear_head import read_heads
+from cytology.tables import read_table
+from cytology.training.head_training import CALIBRATION_BATCH
+
+SHUFFLES = 3
+STEPS = 7  # of covering: the cells of a map, a seventh of them at a time
+PATH_STEPS = 16  # of integrated gradients
+
+
+def explained_network(
+    run: Path, name: str, on: str, layer: str = "", method: str = "gradcam"
+) -> Explained:
+    """The network `name` of a run, with the heads of its folds where it is judged out-of-fold."""
+    heads = read_heads(run, name) if on == OUT_OF_FOLD else None
+    return Explained(load_trained(run, name)[0], heads, layer, method)
+
+
+def folds_of(explained: Explained, images: pd.DataFrame) -> np.ndarray | None:
+    """Whose heads judge `images`; None where the network has one head for all."""
+    return None if "" in explained.heads else images["fold"].astype(int).to_numpy()
+
+
+def called(logits: np.ndarray) -> np.ndarray:
+    """The class at probability 0.5."""
+    return np.where(logits >= 0, "M", "B")
+
+
+# ---------------------------------------------------------------------- checks
+
+
+def check_network(
+    explained: Explained,
+    images: pd.DataFrame,
+    decoded: DecodedImages,
+    few: int,
+    root: Path,
+    fit: str,
+    seed: int,
+) -> tuple[pd.DataFrame, pd.DataFrame, float]:
+    """All checks of one network: (a row an image, check and map, curves, miss of completeness).
+
+    The column `map` says whose: the network's, or noise in its place. `images` has `image_id,
+    group, label, fold`, and `mask` where nuclei are known. The class that the network calls is
+    explained. The checks that need many passes take the first `few` images.
+    """
+    pixels = decoded.batch(images["image_id"], np.zeros(len(images), int))
+    folds, rng = folds_of(explained, images), np.random.default_rng(seed)
+    toward = called(explained.logits(pixels, folds))
+    heat = explained.heat(pixels, toward, folds)
+    maps = {NETWORK: heat, NOISE: noise_maps(heat.shape, rng)}
+    values = [*shuffled(explained, images, pixels, toward, maps, seed)]
+    if (images.get("mask", pd.Series("")) != "").all():
+        masks = [nuclei_in_square(root / path, decoded.size, fit) for path in images["mask"]]
+        masks = [np.stack(each) for each in zip(*masks, strict=True)]
+        for name, each in maps.items():
+            squares = np.stack([over_square(one, decoded.size) for one in each])
+            values.append(on_nuclei(images, squares, *masks).assign(map=name))
+    first, pixels, toward = images.head(few), pixels[:few], toward[:few]
+    maps = {name: each[:few] for name, each in maps.items()}
+    folds = folds_of(explained, first)
+
+    def judge(pictures, of):
+        return explained.logits(pictures, None if folds is None else folds[of])
+
+    curves = deletion_and_insertion(judge, pixels, maps, sign_of(toward), STEPS, seed)
+    found, missed = explained.integrated_gradients(pixels, toward, folds, PATH_STEPS)
+    cells = by_cell(np.abs(found), heat.shape[1:])  # where it looked, for or against the class
+    of_copies = {
+        NETWORK: lambda pictures: explained.heat(pictures, toward, folds),
+        NOISE: lambda pictures: noise_maps(maps[NOISE].shape, rng),
+    }
+    for name, each in maps.items():
+        turned = of_turned_copies(of_copies[name], pixels, each)
+        second = likeness(cells, each), likeness_to_others(cells, each)
+        parts = [
+            from_curves(first, curves, name),
+            values_of("turned copies", first, turned, likeness_to_others(each, each)),
+            values_of("integrated gradients", first, *second),
+        ]
+        values += [part.assign(map=name) for part in parts]
+    return pd.concat(values, ignore_index=True), curves, float(np.median(missed))
+
+
+def shuffled(explained, images, pixels, toward, maps: dict, seed: int) -> list[pd.DataFrame]:
+    """How alike maps are to heat from shuffled weights; it should be below one half."""
+    folds = folds_of(explained, images)
+    batches = [pixels[k : k + CALIBRATION_BATCH] for k in range(0, len(pixels), CALIBRATION_BATCH)]
+    heads = [
+        explained.with_shuffled_heads(seed + k).heat(pixels, toward, folds) for k in range(SHUFFLES)
+    ]
+    network = explained.with_shuffled_weights(batches, seed).heat(pixels, toward, folds)
+    found = []
+    for name, each in maps.items():
+        alike = np.mean([likeness(each, other) for other in heads], axis=0)
+        found.append(values_of("shuffled head", images, alike, 0.5).assign(map=name))
+        alike = likeness(each, network)
+        found.append(values_of("shuffled network", images, alike, 0.5).assign(map=name))
+    return found
+
+
+# --------------------------------------------------------------------- to show
+
+
+def heat_over_files(
+    explained: Explained, rows: pd.DataFrame, root: Path, fit: str
+) -> list[np.ndarray]:
+    """Heat toward the `predicted` class over image files, shapes (height, width)."""
+    size, opened = explained.model.input_shape[1], [open_rgb(root / x) for x in rows["image_id"]]
+    pixels = np.stack([fit_to_square(image, size, fit) for image in opened])
+    maps = explained.heat(pixels, rows["predicted"], folds_of(explained, rows))
+    return [over_image(h, *image.size, size, fit) for h, image in zip(maps, opened, strict=True)]
+
+
+def judged_images(run: Path, name: str, on: str) -> pd.DataFrame:
+    """The judged predictions of a network with `predicted` and `wrong`, one row an image.
+
+    From the manifest come `sha256`, and `stain` where it has one.
+    """
+    manifest = read_table(run, "manifest.csv")
+    known = manifest[["image_id", "sha256", *manifest.columns.intersection(["stain"])]]
+    rows = networks(run, on)[name].drop_duplicates("image_id").merge(known, on="image_id")
+    predicted = np.where(rows["probability"] >= THRESHOLD, "M", "B")
+    return rows.assign(predicted=predicted, wrong=predicted != rows["label"])
+
+
+def telling_images(rows: pd.DataFrame, each: int = 3) -> pd.DataFrame:
+    """The surest right and wrong answers and the least sure: `kind` is right, wrong or unsure.
+
+    `rows` are those of `judged_images`. Within a kind one image a group, both classes in turn.
+    """
+    sure = rows["logit"].abs()
+    kinds = {
+        "right": rows[~rows["wrong"]].assign(order=-sure),
+        "wrong": rows[rows["wrong"]].assign(order=-sure),
+        "unsure": rows.assign(order=sure),
+    }
+    found = []
+    for kind, part in kinds.items():
+        part = part.sort_values("order", kind="stable").drop_duplicates("group")
+        in_turn = part.groupby("predicted").cumcount()
+        part = part.iloc[np.argsort(in_turn, kind="stable")]
+        found.append(part.head(each).assign(kind=kind))
+    table = pd.concat(found, ignore_index=True)
+    return table.drop_duplicates("image_id", ignore_index=True).drop(columns="order")
+
+
+def mistakes_and_neighbours(
+    rows: pd.DataFrame, values: np.ndarray, count: int, each: int
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The surest mistakes, one a group, with a `title`; and what images of others lie nearest.
+
+    `rows` are those of `judged_images`, `values` their features, shape (n, width). The second
+    table has `image_id, rank, neighbour, label, group, distance`.
+    """
+    known, rows = reference(rows, values), rows.reset_index(drop=True)
+    wrong = rows[rows["wrong"]].sort_values("logit", key=np.abs, ascending=False, kind="stable")
+    wrong = wrong.drop_duplicates("group").head(count)
+    titles = [f"true {row.label}, called {row.predicted}" for row in wrong.itertuples()]
+    table = []
+    if len(wrong):
+        distances, order = nearest(known, values[wrong.index], each, wrong["group"])
+        for image_id, near, positions in zip(wrong["image_id"], distances, order, strict=True):
+            others = known.table.iloc[positions].rename(columns={"image_id": "neighbour"})
+            others = others.assign(image_id=image_id, distance=near, rank=range(1, len(near) + 1))
+            table.append(others[np.isfinite(near)])
+    columns = ["image_id", "rank", "neighbour", "label", "group", "distance"]
+    found = pd.concat(table)[columns] if table else pd.DataFrame(columns=columns)
+    return wrong.assign(title=titles), found

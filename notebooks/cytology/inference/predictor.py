@@ -1,0 +1,289 @@
+"""A trained model on new images: files in, a table of predictions out.
+
+With labels it is an external validation: train here, test there, at what was locked before.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy.special import expit
+
+from cytology.data.augmentation import fit_to_square
+from cytology.data.images.opening import UnreadableImage, read_image
+from cytology.data.splitting import read_split
+from cytology.evaluation.predictions import by_group, fingerprint
+from cytology.evaluation.statistics import decisions
+from cytology.evaluation.statistics.intervals import metrics_with_intervals
+from cytology.evaluation.statistics.metrics import AT_A_THRESHOLD, OF_PROBABILITIES
+from cytology.evaluation.statistics.recalibration import recalibration
+from cytology.files import file_hash
+from cytology.inference.new_images import Images
+from cytology.inference.similarity import (
+    Reference,
+    nearest,
+    read_reference,
+    reference,
+    write_reference,
+)
+from cytology.networks.backend import enough_memory, keras
+from cytology.networks.batches import decode, frozen_features
+from cytology.networks.building import feature_extractor
+from cytology.networks.features import key_of_run
+from cytology.networks.model_files import load_safely
+from cytology.notebook import progress
+from cytology.run import image_root
+from cytology.settings import InputError
+from cytology.tables import read_json, read_table, require
+
+
+def load_trained(run: Path, architecture: str) -> tuple[keras.Model, dict]:
+    """The saved model of a run and its `metrics.json`; see `loading.load_safely`."""
+    path = require(run, f"{architecture}/model.keras")
+    about = read_json(run, f"{architecture}/metrics.json")
+    return load_safely(path, architecture, about), about
+
+
+def features_of_model(
+    run: Path, model: keras.Model, root: Path, images: pd.DataFrame, batch_size: int = 32
+) -> np.ndarray:
+    """What the saved model's pooled features say of the run's `images`, shape (n, width).
+
+    `images` has `image_id` and `sha256`. From the cache where they were computed before: those of
+    a network of which only the head was trained are the frozen ones.
+    """
+    about, key = read_json(run, f"{model.name}/metrics.json"), key_of_run(run, model.name)
+    if about["fine_tuned"]:
+        key = [model.name, file_hash(run / model.name / "model.keras"), *key[2:]]
+    decoded = decode(root, images, about["image_size"], about["fit"])
+    pictures = images[["image_id"]].assign(orientation=0)
+    found = frozen_features(feature_extractor(model), decoded, pictures, key, batch_size)
+    return found.of(pictures)
+
+
+def reference_of_run(
+    run: Path, model: keras.Model, data: str, batch_size: int = 32
+) -> tuple[Reference, float]:
+    """The training images that new ones are compared with, and the share of test images flagged.
+
+    No test image should be: they come from the same place. Both are kept in
+    `<architecture>/reference.npz`, so that the training images are needed only once.
+    """
+    path, used = run / model.name / "reference.npz", file_hash(run / model.name / "model.keras")
+    kept = read_reference(path, used)
+    if kept is not None:
+        return kept
+    root, split = image_root(run, data), read_split(run)
+    manifest = read_table(run, "manifest.csv")[["image_id", "sha256"]]
+    images = split.drop_duplicates("image_id").merge(manifest, on="image_id")
+    train, test = (images[images["split"] == part] for part in ("train", "test"))
+    known = reference(train, features_of_model(run, model, root, train, batch_size))
+    distances, _ = nearest(known, features_of_model(run, model, root, test, batch_size), 1)
+    falsely = float((distances[:, 0] > known.limit).mean())
+    write_reference(path, known, used, falsely)
+    return known, falsely
+
+
+def predict_files(
+    model: keras.Model, root: Path, image_ids: list[str], fit: str, batch_size: int = 32
+) -> tuple[pd.DataFrame, np.ndarray]:
+    """Predict image files: (`image_id, logit, reason, converted`, features of those with a logit).
+
+    A file that cannot be read gets a row with its `reason` and no logit; the batch goes on.
+    `converted` is what was changed to read it (`images.read_image`). Rows lie in the order of
+    `image_ids`; the features have shape (rows with a logit, width).
+    """
+    size = model.input_shape[1]
+    both = keras.Model(model.input, [model.get_layer("features").output, model.output])
+    rows, features = [], []
+    batches = [image_ids[k : k + batch_size] for k in range(0, len(image_ids), batch_size)]
+    for batch in progress(batches, "predicting", unit="batch"):
+        pixels, found = [], []
+        for image_id in batch:
+            rows.append({"image_id": image_id, "logit": np.nan, "reason": "", "converted": ""})
+            try:
+                image, rows[-1]["converted"] = read_image(root / image_id)
+                pixels.append(fit_to_square(image, size, fit))
+                found.append(rows[-1])
+            except UnreadableImage as error:
+                rows[-1]["reason"] = str(error)
+        if pixels:
+            with enough_memory(batch_size):
+                values, logits = both.predict_on_batch(np.stack(pixels))
+            features.append(values)
+            for row, logit in zip(found, logits.ravel(), strict=True):
+                row["logit"] = float(logit)
+    width = both.output_shape[0][1]
+    values = np.concatenate(features) if features else np.empty((0, width), np.float32)
+    return pd.DataFrame(rows, columns=["image_id", "logit", "reason", "converted"]), values
+
+
+# -------------------------------------------------------------------- decisions
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What was chosen before test was looked at, by `rule`; all apply to the network's logit.
+
+    `note` says why no slope could be fitted; it is then 1, and the intercept 0. `threshold_note`
+    says what the threshold cannot promise.
+    """
+
+    rule: str
+    chosen_on: str
+    threshold_logit: float
+    slope: float
+    intercept: float
+    note: str = ""
+    threshold_note: str = ""
+
+    @property
+    def threshold(self) -> float:
+        """The calibrated probability from which on an image is called malignant."""
+        return float(expit(self.calibrated(self.threshold_logit)))
+
+    def calibrated(self, logit):
+        """The calibrated logit of a logit, or of many."""
+        return self.intercept + self.slope * logit
+
+    def margin(self, logit):
+        """How far logits lie from the threshold, in calibrated logits."""
+        return self.slope * abs(logit - self.threshold_logit)
+
+    def in_words(self) -> str:
+        """The decision in a sentence."""
+        kind = "an uncalibrated" if self.note else "a calibrated"
+        return (
+            f"rule {self.rule}, chosen on {self.chosen_on} predictions: malignant from {kind} "
+            f"probability of {self.threshold:.3f} on; calibrated logit: {self.intercept:.2f} + "
+            f"{self.slope:.2f} x logit"
+            + (f" ({self.note})" if self.note else "")
+            + (f"; {self.threshold_note}" if self.threshold_note else "")
+        )
+
+
+def locked_decision(run: Path, architecture: str, rule: str) -> Decision:
+    """The threshold and calibration that notebook 07 chose for a network."""
+    thresholds = read_table(run, "tables/thresholds.csv")
+    row = thresholds[(thresholds["model"] == architecture) & (thresholds["rule"] == rule)]
+    calibrations = read_table(run, "tables/calibration.csv")
+    fitted = calibrations[
+        (calibrations["model"] == architecture) & (calibrations["method"] == "platt")
+    ]
+    if row.empty or fitted.empty:
+        raise InputError(
+            f"tables/thresholds.csv and tables/calibration.csv know no {architecture}: run "
+            "notebook 07 again."
+        )
+    row, fitted = row.iloc[0], fitted.iloc[0]
+    if row["predictions"] != fingerprint(run, architecture):
+        raise InputError(
+            f"{architecture} was trained again after its threshold was chosen: run notebook 07."
+        )
+    locked = row["chosen_on"], row["threshold_logit"], fitted["slope"], fitted["intercept"]
+    return Decision(rule, *locked, fitted["note"], row["note"])
+
+
+def decide(table: pd.DataFrame, decision: Decision) -> pd.DataFrame:
+    """The table of `predict_files` with raw and calibrated probability and `predicted` class."""
+    logit = table["logit"].astype(float)
+    called = np.where(logit >= decision.threshold_logit, "M", "B")
+    return table.assign(
+        probability=expit(logit),
+        calibrated_probability=expit(decision.calibrated(logit)),
+        predicted=np.where(logit.isna(), "", called),
+    )
+
+
+def compare(table: pd.DataFrame, features: np.ndarray, known: Reference) -> pd.DataFrame:
+    """The table with the nearest training image of each readable one.
+
+    `nearest`, `nearest_label`, `distance`, and whether that is `unlike_training`: beyond the
+    reference's limit. `features` belong to the rows with a logit, in their order.
+    """
+    readable = table["logit"].notna().to_numpy()
+    found = table.assign(nearest="", nearest_label="", distance=np.nan, unlike_training=False)
+    if readable.any():
+        distances, order = nearest(known, features, 1)
+        other = known.table.iloc[order[:, 0]]
+        found.loc[readable, "nearest"] = other["image_id"].to_numpy()
+        found.loc[readable, "nearest_label"] = other["label"].to_numpy()
+        found.loc[readable, "distance"] = distances[:, 0]
+        found.loc[readable, "unlike_training"] = distances[:, 0] > known.limit
+    return found
+
+
+def refer(
+    table: pd.DataFrame, decision: Decision, least_margin: float, every: bool = False
+) -> pd.DataFrame:
+    """The table with `refer`, whether a pathologist must see the image, and `refer_why`.
+
+    Because it has no prediction, is unlike all training images, or lies nearer to the threshold
+    than `least_margin`, in calibrated logits (`locked.least_margin`); `every`: because the run
+    knows no class for images like these.
+    """
+    margin = decision.margin(table["logit"].astype(float))
+    reasons = [
+        ("no prediction", table["logit"].isna()),
+        ("of neither class", pd.Series(every, index=table.index)),
+        ("unlike all training images", table["unlike_training"].astype(bool)),
+        ("too near the threshold", margin < least_margin),
+    ]
+    why = ["; ".join(reason for reason, applies in reasons if applies[row]) for row in table.index]
+    return table.assign(refer=[bool(words) for words in why], refer_why=why)
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A model with all that its answers hang on: kept together, since none makes sense alone."""
+
+    model: keras.Model
+    fit: str
+    decision: Decision
+    known: Reference
+    least_margin: float
+    batch_size: int = 32
+
+    def answer(self, images: Images, every: bool = False) -> pd.DataFrame:
+        """A row an image: what `predict_files`, `decide`, `compare` and `refer` say of it.
+
+        With `label` and `group` where they are known. `every`: all are to be referred.
+        """
+        ids = list(images.table["image_id"])
+        table, features = predict_files(self.model, images.root, ids, self.fit, self.batch_size)
+        refused = images.refused.assign(logit=np.nan, converted="")
+        table = pd.concat([table, refused], ignore_index=True) if len(refused) else table
+        table = compare(decide(table, self.decision), features, self.known)
+        table = refer(table, self.decision, self.least_margin, every)
+        table = table.merge(images.table, on="image_id", how="left")
+        return table.fillna({"label": "", "group": ""})
+
+
+def judge(
+    table: pd.DataFrame, decision: Decision, unit: str, rule: str = "mean_logit"
+) -> pd.DataFrame:
+    """Every metric with intervals at the locked threshold and calibration: train here, test there.
+
+    A row at image level and, where groups are known, one at the level of `unit`, by `rule`
+    (`predictions.by_group`). `table` has `label` and `group`; an image without a group counts as
+    one of its own.
+    """
+    rows = table[(table["label"] != "") & (table["reason"] == "")]
+    alone = "image " + rows["image_id"]
+    logit = decision.calibrated(rows["logit"].astype(float))
+    rows = rows.assign(
+        group=rows["group"].where(rows["group"] != "", alone), logit=logit, probability=expit(logit)
+    )
+    found = [{"level": "image"} | metrics_with_intervals(rows, decision.threshold)]
+    # Of probabilities that are all 1 the logit still knows which reach the threshold.
+    called = decisions.counted_from(rows, decision.calibrated(decision.threshold_logit))
+    found[0] |= metrics_with_intervals(called, names=AT_A_THRESHOLD) | recalibration(rows)
+    if unit:
+        voted, grouped = rule == "vote", by_group(rows, rule, decision.threshold)
+        at_unit = metrics_with_intervals(grouped, 0.5 if voted else decision.threshold)
+        at_unit |= dict.fromkeys(OF_PROBABILITIES, np.nan) if voted else {}
+        found.append({"level": unit} | at_unit)
+    about = {"rule": decision.rule, "calibrated_threshold": decision.threshold}
+    about |= {"slope": decision.slope, "intercept": decision.intercept}
+    return pd.DataFrame(found).assign(**about, malignant_share=(rows["label"] == "M").mean())

@@ -1,0 +1,159 @@
+"""Linear heads on frozen features: logistic regression, without TensorFlow.
+
+A head standardizes each feature and takes a weighted sum. Those that a notebook trained are kept
+as plain numbers, so that later ones can ask the very head that never saw a patient about other
+pictures of hers.
+
+All heads share one objective: the mean logistic loss, by default with equal weight for both
+classes, plus `strength` / 2 times the squared length of the weights of features that are
+standardized and divided by the square root of their number. So a strength means the same for any
+number of features and of pictures: a network with every feature twice gets the same logits.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
+from pathlib import Path
+
+import numpy as np
+from scipy.optimize import minimize
+from scipy.special import expit
+from sklearn.utils.class_weight import compute_class_weight
+from threadpoolctl import ThreadpoolController
+
+from cytology.files import written_whole
+from cytology.tables import require
+
+FILE = "heads.npz"
+STRENGTHS = (3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)  # the grid that every network chooses from
+STRENGTH = 1e-3  # where none is chosen
+EPOCHS = 500  # the most; most heads converge within 50
+CONVERGED = 1e-7  # an epoch that lowers the objective by a smaller share is the last
+EPSILON = 1e-5  # added to the variance, as in `architectures.head_layers`
+THREADS = 1  # a step is short, and threads wait for each other (benchmarks/audit_threads.py)
+COLUMNS = 256  # whose variance is computed at once: all of them would copy the features
+
+
+@dataclass(frozen=True)
+class LinearHead:
+    """Mean and variance of the training features, weights of shape (width,), one bias."""
+
+    mean: np.ndarray
+    variance: np.ndarray
+    weights: np.ndarray
+    bias: float
+
+    @cached_property
+    def deviation(self) -> np.ndarray:
+        """What standardizing divides by, shape (width,)."""
+        return np.sqrt(self.variance + EPSILON)
+
+    def logits(self, features: np.ndarray) -> np.ndarray:
+        """Logits of features of shape (pictures, width), shape (pictures,)."""
+        # Standardizing the features themselves would copy them.
+        slopes = self.weights / self.deviation
+        return features @ slopes.astype(features.dtype) + (self.bias - self.mean @ slopes)
+
+
+def write_heads(run: Path, architecture: str, heads: dict[str, LinearHead]) -> None:
+    """Write `<architecture>/heads.npz`: the heads by the `model` of their predictions."""
+    with written_whole(run / architecture / FILE) as temporary:
+        np.savez(
+            temporary,
+            model=np.array(list(heads)),
+            mean=np.stack([head.mean for head in heads.values()]),
+            variance=np.stack([head.variance for head in heads.values()]),
+            weights=np.stack([head.weights for head in heads.values()]),
+            bias=np.array([head.bias for head in heads.values()]),
+        )
+
+
+def read_heads(run: Path, architecture: str) -> dict[str, LinearHead]:
+    """The heads of a run by `fold0`, `fold1`, ..., `final`."""
+    with np.load(require(run, f"{architecture}/{FILE}"), allow_pickle=False) as stored:
+        columns = [stored[name] for name in ("mean", "variance", "weights", "bias")]
+        rows = zip(stored["model"], *columns, strict=True)
+        return {str(model): LinearHead(*row) for model, *row in rows}
+
+
+# ---------------------------------------------------------------------- training
+
+
+def class_weights(malignant: np.ndarray, class_weight: str) -> np.ndarray:
+    """Weights of benign and malignant: `balanced` gives both the same sum, `none` gives ones.
+
+    ValueError where one of the classes is missing.
+    """
+    if class_weight == "none":
+        return np.ones(2)
+    return compute_class_weight("balanced", classes=np.array([False, True]), y=malignant)
+
+
+def scores(logits: np.ndarray, malignant: np.ndarray, of_class: np.ndarray) -> tuple[float, float]:
+    """Log loss with these weights of the classes, and accuracy at probability 0.5."""
+    losses = np.logaddexp(0, np.where(malignant, -logits, logits))
+    loss = np.average(losses, weights=of_class[malignant.astype(int)])
+    return float(loss), float(((logits >= 0) == malignant).mean())
+
+
+def standardizing(values: np.ndarray) -> LinearHead:
+    """A head that has seen the features and no label: its logits are 0."""
+    mean = values.mean(axis=0, dtype=np.float64)
+    blocks = np.array_split(values, -(-len(mean) // COLUMNS), axis=1)
+    variance = np.concatenate([block.var(axis=0, dtype=np.float64) for block in blocks])
+    return LinearHead(mean, variance, np.zeros(len(mean)), 0.0)
+
+
+def fitted_head(
+    values: np.ndarray,
+    malignant: np.ndarray,
+    strength: float = STRENGTH,
+    class_weight: str = "balanced",
+    epochs: int = EPOCHS,
+    after_epoch: Callable[[LinearHead], None] | None = None,
+) -> LinearHead:
+    """The head of least loss and penalty: no learning rate, no order of pictures and no luck.
+
+    `values` has shape (pictures, width), `malignant` (pictures,). L-BFGS (Liu & Nocedal 1989,
+    doi 10.1007/BF01589116) sees all pictures in each epoch, starts from zero, and ends where the
+    loss falls no more. `after_epoch` is given the head as it stands, and ends the training with
+    `StopIteration`.
+    """
+    start, root = standardizing(values), np.sqrt(values.shape[1])
+    of_class = class_weights(malignant, class_weight)
+    weights = of_class[malignant.astype(int)] / len(values)
+
+    def head_of(parameters: np.ndarray) -> LinearHead:
+        return replace(start, weights=parameters[:-1] / root, bias=parameters[-1])
+
+    def objective(parameters: np.ndarray) -> tuple[float, np.ndarray]:
+        logits, long = head_of(parameters).logits(values), parameters[:-1]
+        wrong = weights * (expit(logits) - malignant)
+        slope = wrong.astype(values.dtype) @ values - wrong.sum() * start.mean
+        slope = slope / (start.deviation * root) + strength * long
+        loss = weights @ np.logaddexp(0, np.where(malignant, -logits, logits))
+        return loss + strength / 2 * (long @ long), np.append(slope, wrong.sum())
+
+    # The loss alone says when to stop: it minds no width.
+    with libraries().limit(limits=THREADS):
+        found = minimize(
+            objective,
+            np.zeros(values.shape[1] + 1),
+            jac=True,
+            method="L-BFGS-B",
+            callback=after_epoch and (lambda parameters: after_epoch(head_of(parameters))),
+            options={"maxiter": epochs, "ftol": CONVERGED, "gtol": 0.0},
+        )
+    return rounded(head_of(found.x), values.dtype)
+
+
+@cache
+def libraries() -> ThreadpoolController:
+    """What computes in threads; to look for it takes longer than to train a small head."""
+    return ThreadpoolController()
+
+
+def rounded(head: LinearHead, dtype: np.dtype) -> LinearHead:
+    """The head in the type of its features, as the network will hold it."""
+    arrays = (getattr(head, name).astype(dtype) for name in ("mean", "variance", "weights"))
+    return LinearHead(*arrays, float(dtype.type(head.bias)))

@@ -1,0 +1,161 @@
+"""Of a model file only the numbers are loaded; nothing else in it is believed.
+
+A `.keras` file also says which layers it wants, and whoever made it can name classes there that run
+code: Keras' own lists were passed again and again (CVE-2025-1550, CVE-2025-49655, CVE-2026-1462).
+So nothing is deserialized. `architectures.build` makes the network, and the arrays of the file are
+copied into it, if they have its names and shapes.
+"""
+
+import io
+import tempfile
+import zipfile
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from cytology.architectures import NETWORK_TITLE, TRAINING_NOTEBOOKS
+from cytology.files import file_hash
+from cytology.networks.backend import keras
+from cytology.networks.building import POLICIES, build
+from cytology.parameters import PARAMETERS, Rule
+from cytology.settings import InputError, short
+
+CLASSES = ["B", "M"]  # a logit above 0 speaks for the second
+WEIGHTS = "model.weights.h5"  # inside a `.keras` file
+# What of `metrics.json` the network is built from, or is printed.
+FACTS = {
+    "classes": Rule("order of the classes", list, choices=(CLASSES,)),
+    "image_size": PARAMETERS["image_size"],
+    "precision": Rule("what is computed in", str, choices=tuple(POLICIES)),
+    "keras": Rule("version that wrote the model", str),
+}
+
+
+def about_file(path: Path) -> dict:
+    """What `metrics.json` keeps of a model file, so that a later reader knows it again."""
+    return {"classes": CLASSES, "model_sha256": file_hash(path), "keras": keras.version()}
+
+
+def load_safely(path: Path, architecture: str, about: dict) -> keras.Model:
+    """The network whose weights the `.keras` file of a run holds; `about` is its `metrics.json`.
+
+    Raises `InputError` if the file was changed since training, is damaged or holds other weights,
+    or if `about` says what no run of ours says. Another minor version of Keras is told.
+    """
+    again = f"run notebook {TRAINING_NOTEBOOKS[architecture]} again"
+    facts = checked_facts(architecture, about, again)
+    if about.get("model_sha256", found := file_hash(path)) != found:
+        raise InputError(
+            f"{short(path)} is not the file that notebook {TRAINING_NOTEBOOKS[architecture][:2]} "
+            f"wrote: put that one back, or {again}."
+        )
+    if minor(facts["keras"]) != minor(keras.version()):
+        print(
+            f"{short(path)} was written by Keras {facts['keras'][:20]}, and this is "
+            f"{keras.version()}: if its answers differ from predictions.csv, {again}."
+        )
+    model = build(architecture, facts["image_size"], precision=facts["precision"])
+    try:
+        take_weights(model, path)
+    except UnlikeNetwork as error:
+        raise InputError(
+            f"{short(path)} does not hold the weights of {NETWORK_TITLE[architecture]} ({error}): "
+            f"{again}."
+        ) from None
+    return model
+
+
+def checked_facts(architecture: str, about: dict, again: str) -> dict:
+    """What `FACTS` names, from a `metrics.json`; `InputError` if one breaks its rule."""
+    # Runs of earlier versions noted only the size.
+    facts = {"classes": CLASSES, "precision": "float32", "keras": keras.version()} | about
+    for name, rule in FACTS.items():
+        if not rule.accepts(facts.get(name)):
+            raise InputError(
+                f"{architecture}/metrics.json has {name} = {repr(facts.get(name))[:40]}, not "
+                f"{rule.allowed()}: {again}."
+            )
+    return facts
+
+
+class UnlikeNetwork(Exception):
+    """Why the arrays of a file cannot be a network's."""
+
+
+def take_weights(model: keras.Model, path: Path) -> None:
+    """Copy the arrays of the `.keras` file `path` into `model`; `UnlikeNetwork` if they do not fit.
+
+    Keras reads only a file that it wrote itself a moment ago, in which the numbers were replaced.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        own = Path(folder) / "own.weights.h5"
+        model.save_weights(own)
+        with h5py.File(own, "r+") as file:
+            arrays = arrays_in(file)
+            try:
+                found = stored_arrays(path, arrays)
+            except Exception as error:  # what zipfile and h5py raise differs between versions
+                raise UnlikeNetwork(in_one_line(error)) from None
+            for name, values in found.items():
+                arrays[name][...] = values
+        model.load_weights(own)
+
+
+def arrays_in(file: h5py.File) -> dict[str, h5py.Dataset]:
+    """All arrays of an HDF5 file of our own, by name."""
+    names = []
+    file.visit(names.append)
+    return {name: file[name] for name in names if isinstance(file[name], h5py.Dataset)}
+
+
+def stored_arrays(path: Path, wanted: dict[str, h5py.Dataset]) -> dict[str, np.ndarray]:
+    """The arrays of a `.keras` file that are called as the `wanted` ones; others are not read.
+
+    Raises `ValueError` and much else if one is missing or unlike.
+    """
+    with zipfile.ZipFile(path) as archive:
+        entry = archive.getinfo(WEIGHTS)
+        # As Keras writes it; then it cannot be larger than the file in which it lies.
+        if entry.compress_type != zipfile.ZIP_STORED:
+            raise ValueError(f"{WEIGHTS} is compressed")
+        content = archive.read(entry)
+    with h5py.File(io.BytesIO(content), "r") as file:
+        return {name: stored_array(file, name, like) for name, like in wanted.items()}
+
+
+def stored_array(file: h5py.File, name: str, like: h5py.Dataset) -> np.ndarray:
+    """The array `name`, if it lies in this very file and has the shape and type of `like`.
+
+    HDF5 can also point to any other file on the disk, by links or as an array's storage
+    (CVE-2026-1669), and unpack without end: plain numbers do neither.
+    """
+    place = file
+    for part in name.encode().split(b"/"):
+        if not isinstance(place, h5py.Group) or not place.id.links.exists(part):
+            raise ValueError(f"{name} is missing")
+        if place.id.links.get_info(part).type != h5py.h5l.TYPE_HARD:
+            raise ValueError(f"{name} is a link")
+        place = place[part]
+    if not isinstance(place, h5py.Dataset):
+        raise ValueError(f"{name} is missing")
+    kept = place.id.get_create_plist()
+    if kept.get_layout() != h5py.h5d.CONTIGUOUS or kept.get_external_count():
+        raise ValueError(f"{name} is not kept as plain numbers")
+    if (place.shape, place.dtype) != (like.shape, like.dtype):
+        raise ValueError(f"{name} has another shape or type")
+    values = place[()]
+    if not np.isfinite(values).all():
+        raise ValueError(f"{name} is not finite")
+    return values
+
+
+def minor(version: str) -> tuple[str, ...]:
+    """`3.15` of `3.15.1`."""
+    return tuple(version.split(".")[:2])
+
+
+def in_one_line(error: Exception) -> str:
+    """The first sentence of an error's message, or its kind where there is none."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text.partition(". ")[0].rstrip(".")[:200]

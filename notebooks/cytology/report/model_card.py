@@ -1,0 +1,267 @@
+"""The model card of a run: who may use its networks for what, and how far they can be trusted.
+
+The questions are those of Mitchell et al. 2019 (doi 10.1145/3287560.3287596). All answers come
+from the run's own files; what is not there is said, with the notebook that writes it.
+"""
+
+import re
+from pathlib import Path
+
+import pandas as pd
+
+from cytology.architectures import NETWORK_TITLE, TRAINING_NOTEBOOKS
+from cytology.catalogue import WRITTEN_BY
+from cytology.evaluation.caveats import caveats, checked
+from cytology.evaluation.predictions import trained
+from cytology.evaluation.readable import NOTHING, bounded, capital, gaps, is_empty, is_number, title
+from cytology.files import file_hash
+from cytology.machine import versions
+from cytology.report.discreet import cut, each_text, facts, name_of
+from cytology.report.known_failures import known_failures
+from cytology.tables import json_if_there, table_if_there, write_text
+from cytology.wording import plural
+
+NAME = "model_card.md"
+MOST_TEXT = 100_000  # characters that are read as Markdown; a card has some 20,000
+MOST_PARAGRAPH = 8_000
+# What a card draws on beside the networks' own files, and what each adds to it.
+SOURCES = {
+    "dataset.json": "the data",
+    "split.json": "the split",
+    "run.json": "parameters, versions and times",
+    "tables/comparison.csv": "the metrics",
+    "tables/comparison_all.csv": "the metrics by group and on test",
+    "tables/thresholds.csv": "locked thresholds",
+    "tables/calibration.csv": "calibration",
+    "tables/robustness.csv": "robustness",
+    "tables/explanation_checks.csv": "checks of the explanations",
+    "tables/exports.csv": "checks of the exported files",
+}
+WRITERS = WRITTEN_BY | {"run.json": "run_all.py"}
+DOMAINS = ("site", "stain", "magnification", "subtype", "category")
+RESULTS = {"model": "what", "level": "by", "judged_on": "judged", "images": "images"}
+RESULTS |= {"groups": "groups", "groups_malignant": "malignant", "groups_benign": "benign"}
+RESULTS |= {"auc": "AUC", "accuracy": "accuracy", "recall": "sensitivity"}
+RESULTS |= {"specificity": "specificity", "loss": "log loss", "ece": "ECE"}
+THRESHOLDS = {"rule": "rule", "chosen_on": "chosen on", "threshold": "raw probability"}
+THRESHOLDS |= {"threshold_logit": "logit", "judged_on": "judged", "recall": "sensitivity"}
+THRESHOLDS |= {"specificity": "specificity", "note": "note"}
+CALIBRATIONS = {"method": "method", "fitted_on": "fitted on", "slope": "slope"}
+CALIBRATIONS |= {"intercept": "intercept", "judged_on": "judged"}
+CALIBRATIONS |= {"calibration_in_the_large": "calibration in the large"}
+CALIBRATIONS |= {"calibration_slope": "calibration slope", "loss": "log loss"}
+CALIBRATIONS |= {"brier": "Brier score", "ece": "ECE"}
+CALIBRATIONS |= {"note": "note"}
+SHIFTED = {"shift": "shift", "amount": "amount", "auc": "AUC"}
+SHIFTED |= {"auc_change": "change of AUC (minus: worse)"}
+CHECKS = {"check": "check", "value": "heat", "chance": "beside", "chance_of": "of what"}
+CHECKS |= {"difference": "difference", "passed": "passed", "images": "images"}
+EXPORTED = {"format": "format", "file": "file", "megabytes": "MB", "latency": "ms an image"}
+EXPORTED |= {
+    "pixel_difference": "pixels differ by",
+    "largest_difference": "largest difference of the logit",
+}
+EXPORTED |= {"changed_decisions": "changed decisions", "images": "of images", "agrees": "agrees"}
+
+
+def write_model_card(run: Path, shared: Path | None = None, name: str = "") -> Path:
+    """Write `model_card.md` of the run folder `run` from whatever is there; returns its path.
+
+    With `shared`, a copy of the run that names nobody, into that folder, with what its `run.json`
+    and `dataset.json` still tell. `name` is what the card calls the folder.
+    """
+    from jinja2 import Environment, FileSystemLoader
+
+    # Markdown, no HTML: its filter `text` escapes what both would read into words.
+    environment = Environment(  # noqa: S701
+        loader=FileSystemLoader(Path(__file__).parent), trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"text": text, "code": code, "title": NETWORK_TITLE.get}
+    card = environment.get_template(f"{NAME}.jinja").render(
+        contents(run, shared or run, name or name_of(run))
+    )
+    write_text(shared or run, NAME, re.sub(r"\n{3,}", "\n\n", card).strip() + "\n")
+    return (shared or run) / NAME
+
+
+def card_html(run: Path) -> str:
+    """The run's card as HTML for a page that has headings of its own; empty without a card."""
+    import mistune
+
+    class Below(mistune.HTMLRenderer):
+        # No picture: an address would tell a stranger who opens the page, when and where.
+        def image(self, text, url, title=None):
+            return text  # which is HTML already
+
+        def heading(self, text, level, **attributes):
+            return super().heading(text, min(level + 2, 6), **attributes)
+
+    path = run / NAME
+    if not path.is_file():
+        return ""
+    card = path.read_text(encoding="utf-8")
+    # Twice the text takes mistune four times as long, if it is made so: no card of ours is.
+    if len(card) > MOST_TEXT or max(map(len, card.split("\n\n"))) > MOST_PARAGRAPH:
+        return f"<pre>{mistune.escape(card[:MOST_TEXT])}</pre>"
+    page = mistune.create_markdown(renderer=Below(escape=True), plugins=["table"])
+    # Wide tables scroll on their own.
+    html = page(card)
+    html = html.replace("<table>", '<div class="scroll" tabindex="0"><table class="results">')
+    return html.replace("</table>", "</table></div>")
+
+
+def contents(run: Path, told: Path, name: str) -> dict:
+    """Everything that the card says, read from the run folder; of its facts what `told` has."""
+    (record, dataset), names = facts(told), trained(run)
+    split = json_if_there(run, "split.json")
+    unit, told_of = split.get("unit", "group"), [caveat.text for caveat in caveats(run)]
+    if "notes" in dataset:
+        dataset["notes"] = [note for note in dataset["notes"] if note not in told_of]
+    return {
+        "run": name,
+        "names": names,
+        "record": record,
+        "versions": record.get("versions") or versions(),
+        "caveats": told_of,
+        "dataset": dataset,
+        "split": split,
+        "checked": checked(dataset, split),
+        "unit": unit,
+        "units": plural(unit),
+        "domains": domains(run),
+        "networks": [network(run, name, record, unit) for name in names],
+        "others": others(run, names, unit),
+        "failures": known_failures(run, names, unit),
+        "missing": missing(run, names),
+    }
+
+
+def domains(run: Path) -> dict[str, str]:
+    """How many images each stain, site and the like has, where the manifest knows them."""
+    manifest = table_if_there(run, "manifest.csv")
+    counts = {
+        name: manifest.loc[manifest[name] != "", name].value_counts()
+        for name in DOMAINS
+        if name in manifest
+    }
+    return {
+        name: ", ".join(f"{value} ({count:,})" for value, count in found.items())
+        for name, found in counts.items()
+        if len(found)
+    }
+
+
+def network(run: Path, name: str, record: dict, unit: str) -> dict:
+    """What the card says of one network."""
+    notebook = record.get("notebooks", {}).get(TRAINING_NOTEBOOKS[name], {})
+    parameters = notebook.get("parameters", {})
+    shifted = table_if_there(run, "tables/robustness.csv", architecture=name)
+    if len(shifted):
+        strength = record.get("parameters", {}).get("reference_strength", 3)
+        shifted = shifted[shifted["strength"].isin([0, strength])]
+    checks = table_if_there(run, "tables/explanation_checks.csv", architecture=name)
+    fitted = table_if_there(run, "tables/calibration.csv", model=name)
+    # Isotonic steps are not what the files are used with.
+    fitted = fitted[fitted["method"] != "isotonic"] if len(fitted) else fitted
+    return {
+        "title": NETWORK_TITLE[name],
+        "name": name,
+        "about": each_text(json_if_there(run, f"{name}/metrics.json"), lambda said: cut(said, {})),
+        "timing": json_if_there(run, f"{name}/timing.json"),
+        "parameters": parameters,
+        "results": markdown(results(run, name), RESULTS | {"groups": plural(unit)}),
+        "thresholds": markdown(
+            table_if_there(run, "tables/thresholds.csv", model=name), THRESHOLDS
+        ),
+        "calibrations": markdown(fitted, CALIBRATIONS),
+        "shifted": markdown(shifted, SHIFTED),
+        "checks": markdown(checks, CHECKS),
+        "exports": markdown(table_if_there(run, "tables/exports.csv", architecture=name), EXPORTED),
+        "files": files(run, name),
+    }
+
+
+def results(run: Path, name: str) -> pd.DataFrame:
+    """The network's rows of `comparison_all.csv`; without that table those of `comparison.csv`."""
+    rows = table_if_there(run, "tables/comparison_all.csv", model=name)
+    if rows.empty:
+        rows = table_if_there(run, "tables/comparison.csv", architecture=name)
+        rows = rows.assign(model=name, level="image") if len(rows) else rows
+    return with_titles(rows)
+
+
+def others(run: Path, names: list[str], unit: str) -> str:
+    """The rows of `comparison_all.csv` that are no single network: ensemble, baseline."""
+    rows = table_if_there(run, "tables/comparison_all.csv", level="image")
+    rows = rows[~rows["model"].isin(names)] if len(rows) else rows
+    return markdown(with_titles(rows), RESULTS | {"groups": plural(unit)})
+
+
+def with_titles(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows with the names of models as a reader knows them."""
+    if rows.empty:
+        return rows
+    return rows.assign(model=[capital(title(name)) for name in rows["model"]])
+
+
+def files(run: Path, name: str) -> list[dict]:
+    """The network's own files: name, MB and hash."""
+    return [
+        {
+            "file": f"{name}/{path.name}",
+            "megabytes": path.stat().st_size / 1e6,
+            "sha256": file_hash(path),
+        }
+        for path in sorted((run / name).glob("model.*"))
+    ]
+
+
+def missing(run: Path, names: list[str]) -> list[dict]:
+    """What the card could not draw on: file, what it would tell, what writes it."""
+    wanted = dict(SOURCES)
+    for name in names:
+        wanted |= {f"{name}/{file}": "the network" for file in ("metrics.json", "model.keras")}
+    return [
+        {"file": file, "adds": adds, "writer": WRITERS[file]}
+        for file, adds in wanted.items()
+        if not (run / file).is_file()
+    ]
+
+
+# ---------------------------------------------------------------------- Markdown
+
+
+def markdown(rows: pd.DataFrame, columns: dict[str, str]) -> str:
+    """Columns of a table (name: heading) in Markdown, numbers with their intervals; or nothing."""
+    names = [name for name in columns if name in rows and not is_empty(rows[name])]
+    if rows.empty or not names:
+        return ""
+    lines = [[text(columns[name]) for name in names]]
+    lines.append(["---:" if is_number(rows[name]) else "---" for name in names])
+    lines += [[cell(row, name, rows[name]) for name in names] for _, row in rows.iterrows()]
+    lines = [f"| {' | '.join(line)} |" for line in lines]
+    return "\n".join(lines + (["", note] if (note := gaps(rows, names)) else []))
+
+
+def cell(row: pd.Series, name: str, column: pd.Series) -> str:
+    """A value as the card shows it: `0.812 (0.745 to 0.870)`, `yes`, a name."""
+    value = row[name]
+    if isinstance(value, str):
+        return text(value)
+    if pd.api.types.is_bool(value):
+        return "yes" if value else "**no**"
+    if pd.isna(value):
+        return NOTHING
+    return text(bounded(row, name, column))
+
+
+def text(value) -> str:
+    """Words of a user or a table, with whatever Markdown or HTML would read into them escaped."""
+    escaped = re.sub(r"([\\`*<>\[\]|~&])", r"\\\1", " ".join(str(value).split()))
+    return re.sub(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\\_", escaped)
+
+
+def code(value) -> str:
+    """A path or a name as it is, set as code."""
+    plain = " ".join(str(value).split()).replace("`", "'")
+    return f"`{plain}`" if plain else ""

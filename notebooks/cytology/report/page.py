@@ -1,0 +1,210 @@
+"""The HTML page of a run: one file that needs no network, no script and no other file.
+
+It is written from what lies in the run folder; of what is missing it says which notebook writes
+it, so that a run which stopped half-way has a report too.
+"""
+
+import shlex
+from pathlib import Path
+from urllib.parse import quote
+
+from cytology.architectures import NETWORK_TITLE
+from cytology.catalogue import VERIFICATION, WRITTEN_BY
+from cytology.evaluation.caveats import caveats, checked
+from cytology.evaluation.predictions import trained
+from cytology.evaluation.summary import LEAKS, RANDOM, listed
+from cytology.files import written_whole
+from cytology.parameters import PARAMETERS
+from cytology.report.discreet import facts, name_of
+from cytology.report.model_card import card_html
+from cytology.report.page_parts import POLICY, Figure, embedded_figures, in_order, table_links
+from cytology.report.page_tables import results
+from cytology.tables import json_if_there
+
+# Columns of the longer tables that fit a page; the files have them all.
+MAIN_SHOWN = ("architecture", "weights", "auc", "accuracy", "recall", "specificity", "precision")
+MAIN_SHOWN += ("f1", "mcc", "loss", "ece", "images", "groups", "groups_malignant", "groups_benign")
+MAIN_SHOWN += ("judged_on", "test_auc", "test_groups", "recipe", "protocol")
+PAIRS_SHOWN = ("level", "first", "second", "images", "groups", "auc_first", "auc_second")
+PAIRS_SHOWN += ("difference", "p", "p_holm", "separated", "p_mcnemar", "p_delong", "weights")
+PAIRS_SHOWN += ("protocol",)
+THRESHOLDS_SHOWN = ("model", "rule", "chosen_on", "threshold", "judged_on", "groups", "recall")
+THRESHOLDS_SHOWN += ("specificity", "precision", "negative_predictive_value", "malignant_share")
+THRESHOLDS_SHOWN += ("note", "weights", "protocol")
+CALIBRATION_SHOWN = ("model", "method", "fitted_on", "judged_on", "calibration_in_the_large")
+CALIBRATION_SHOWN += ("calibration_slope", "loss", "loss_change", "brier", "ece", "ace", "slope")
+CALIBRATION_SHOWN += ("intercept", "note", "weights", "protocol")
+ALL_SHOWN = ("model", "level", "judged_on", "images", "groups", "groups_malignant")
+ALL_SHOWN += ("groups_benign", "auc", "auc_pooled", "auc_groups_alike", "accuracy", "recall")
+ALL_SHOWN += ("specificity", "loss", "weights", "protocol")
+
+EXPLANATION_SHOWN = ("architecture", "check", "value", "chance", "chance_of", "difference")
+EXPLANATION_SHOWN += ("passed", "images", "groups", "judged_on", "weights", "protocol")
+# Where a figure stands in the report, by its notebook; some of 07 and 11 by their own names.
+SECTION_OF = {
+    **dict.fromkeys(("01", "02", "03"), "more_data"),
+    **dict.fromkeys(("01_gallery", "03_who_is_where"), "data"),
+    **dict.fromkeys(("08", "12"), "use"),
+    "07": "comparison",
+    "07_1_auc": "answer",
+    **dict.fromkeys(("07_5_thresholds", "07_6_calibration"), "decisions"),
+    **dict.fromkeys(("07_7_decision_curve", "07_8_abstention"), "decisions"),
+    **dict.fromkeys(("07_12_mistakes", "11_4_neighbours"), "mistakes"),
+    "09": "audit",
+    "10": "robustness",
+    "11": "explanation",
+}
+SECTIONS = (*sorted(set(SECTION_OF.values())), "training")
+# The files that the report names; the shorter ones that name nobody travel in it.
+NAMED = ["manifest.csv", "rejected.csv", "split.csv", "split.json", "verification.csv"]
+NAMED += [
+    f"tables/{name}.csv"
+    for name in ("quality", "comparison", "comparison_all", "pairwise", "thresholds", "calibration")
+    + ("decision_curve", "abstention", "leakage_summary", "robustness", "robustness_domains")
+    + ("explanation_checks",)
+]
+
+
+def write_report(run: Path, name: str = "") -> Path:
+    """Write `report.html` of the run folder `run` from whatever is there; returns its path.
+
+    `name` is what the page calls the folder, if that is not its own name. The page names no
+    patient and no file of images, and no path of this machine.
+    """
+    from jinja2 import Environment, FileSystemLoader
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"duration": duration, "when": when}
+    page = environment.get_template("page.html.jinja").render(contents(run, name or name_of(run)))
+    path = run / "report.html"
+    with written_whole(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    return path
+
+
+def contents(run: Path, name: str) -> dict:
+    """Everything that the page shows, read from the run folder."""
+    record, dataset = facts(run)
+    said = paragraphs(run, "tables/summary.md")
+    # A leak or random weights stand above as a caveat: twice would not be more.
+    said = [] if said in ([LEAKS], [RANDOM]) else said
+    split, told = json_if_there(run, "split.json"), caveats(run)
+    unit = split.get("unit", "group")
+    if "notes" in dataset:
+        texts = [caveat.text for caveat in told]
+        dataset["notes"] = [note for note in dataset["notes"] if note not in texts]
+
+    return {
+        "run": name,
+        "quoted": shlex.quote(name),
+        "policy": POLICY,
+        "networks": title_of(trained(run)),
+        "record": record,
+        "caveats": told,
+        "answer": said[0] if said else "",
+        "summary": said[1:],
+        "figures": by_section(embedded_figures(run)),
+        "links": table_links(run, NAMED),
+        "dataset": dataset,
+        "split": split,
+        "checked": checked(dataset, split),
+        "unit": unit,
+        "comparison": results(run, "tables/comparison.csv", MAIN_SHOWN),
+        "pairs": results(run, "tables/pairwise.csv", PAIRS_SHOWN, family="networks"),
+        "comparison_all": results(run, "tables/comparison_all.csv", ALL_SHOWN),
+        "thresholds": results(run, "tables/thresholds.csv", THRESHOLDS_SHOWN),
+        "calibration": results(run, "tables/calibration.csv", CALIBRATION_SHOWN),
+        "audit": results(run, "tables/leakage_summary.csv"),
+        "audit_words": paragraphs(run, "tables/leakage.md"),
+        "robustness_words": paragraphs(run, "tables/robustness.md"),
+        "explanation": results(run, "tables/explanation_checks.csv", EXPLANATION_SHOWN),
+        "explanation_words": paragraphs(run, "tables/explanation.md"),
+        "notebooks": notebooks(run, record),
+        "verification": json_if_there(run, VERIFICATION),
+        "parameters": parameters(record),
+        "model_card": card_html(run),
+        "written_by": WRITTEN_BY,
+    }
+
+
+def title_of(names: list[str]) -> str:
+    """The networks `names` as the title of the page has them; empty if there are none."""
+    if not names:
+        return ""
+    return listed(NETWORK_TITLE[name] for name in names) + (" compared" if len(names) > 1 else "")
+
+
+def by_section(figures: list[Figure]) -> dict[str, list[Figure]]:
+    """The figures of each section of the page, in the order of the series."""
+    found = {section: [] for section in SECTIONS}
+    for figure in sorted(figures, key=lambda each: (each.number, in_order(each.name))):
+        section = SECTION_OF.get(figure.name) or SECTION_OF.get(figure.number, "training")
+        found[section].append(figure)
+    return found
+
+
+def paragraphs(run: Path, name: str) -> list[str]:
+    """What a notebook wrote as plain text, a paragraph a line; empty when it is missing."""
+    path = run / name
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    return [line.strip() for line in lines if line.strip()]
+
+
+# ------------------------------------------------------- notebooks, parameters
+
+
+def notebooks(run: Path, record: dict) -> list[dict]:
+    """A row a notebook, executed by `run_all.py` or found: link, status, seconds, memory."""
+    entries = record.get("notebooks", {})
+    folder = run / "notebooks"
+    found = {path.stem for kind in ("*.html", "*.ipynb") for path in folder.glob(kind)}
+    return [
+        entries.get(name, {}) | {"name": name, "link": link(folder, name)}
+        for name in sorted(found | entries.keys())
+    ]
+
+
+def link(folder: Path, name: str) -> str:
+    """A relative address of the executed notebook: its page, else the notebook, else nothing."""
+    for kind in ("html", "ipynb"):
+        if (folder / f"{name}.{kind}").is_file():
+            return quote(f"{folder.name}/{name}.{kind}")
+    return ""
+
+
+def parameters(record: dict) -> list[dict]:
+    """A row a parameter: its value, its meaning, and the notebooks made with another value."""
+    values = record.get("parameters", {})
+    rows = []
+    for name, value in values.items():
+        others = [
+            f"{notebook[:2]}: {entry['parameters'][name]}"
+            for notebook, entry in record.get("notebooks", {}).items()
+            if name in entry.get("parameters", {})
+            and entry["parameters"][name] != value
+            and name != "run_dir"
+        ]
+        shown = str(value).lower() if isinstance(value, bool | None) else value
+        meaning = PARAMETERS[name].meaning if name in PARAMETERS else ""
+        rows.append({"name": name, "value": shown, "meaning": meaning, "others": others})
+    return rows
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds in words: `8.4 s`, `3 min 05 s`, `1 h 12 min`."""
+    if seconds is None:
+        return "–"
+    if round(seconds, 1) < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def when(time: str | None) -> str:
+    """A time of `run.json` as date and minutes."""
+    return time[:16].replace("T", " ") if time else "–"

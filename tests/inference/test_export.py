@@ -1,0 +1,373 @@
+"""Exported files say what their network says; what goes with them; nothing half written."""
+
+import base64
+import json
+import os
+import sys
+from io import BytesIO
+
+import imagecodecs
+import numpy as np
+import pandas as pd
+import pytest
+import tifffile
+from PIL import Image
+
+from cytology.architectures import ARCHITECTURE_NAMES
+from cytology.data.augmentation import border_colour, fit_to_square
+from cytology.data.splitting import describe, judged_pictures
+from cytology.evaluation.predictions import fingerprint, prediction_rows
+from cytology.files import file_hash
+from cytology.inference import export, export_check, serving
+from cytology.inference.export import FILES, formats_of
+from cytology.inference.predictor import load_trained, locked_decision
+from cytology.networks.backend import keras, tf
+from cytology.networks.building import build
+from cytology.networks.model_files import about_file
+from cytology.settings import InputError
+from cytology.tables import read_json, read_table, write_json, write_table
+
+pytestmark = pytest.mark.numeric
+
+SIZE = 75
+ALL = ["keras", "tflite_float32", "tflite_int8", "saved_model"]
+
+
+def small_network(name="mobilenetv2"):
+    """A network of few layers with the name of another, so that converting it takes no time."""
+    keras.utils.set_random_seed(0)
+    image = keras.Input((SIZE, SIZE, 3), name="image")
+    x = keras.layers.Rescaling(1 / 127.5, -1.0)(image)
+    x = keras.layers.Conv2D(8, 5, strides=4, activation="relu")(x)
+    x = keras.layers.GlobalAveragePooling2D(name="features")(x)
+    return keras.Model(image, keras.layers.Dense(1, name="logit")(x), name=name)
+
+
+def run_with(folder, model, data):
+    """A run folder that notebooks 03 to 07 might have left, with `model` as its network."""
+    name, pictures = model.name, judged_pictures(data.split)
+    write_table(folder, "manifest.csv", data.manifest)
+    write_table(folder, "split.csv", data.split)
+    split = describe(data.split, data.manifest, "grouped", "patient", seed=0)
+    write_json(folder, "split.json", split)
+    (folder / name).mkdir()
+    model.save(folder / name / "model.keras")
+    squares = export.squares(data.root, list(pictures["image_id"]), SIZE, "pad")
+    logits = model.predict_on_batch(squares).ravel()
+    write_table(folder, f"{name}/predictions.csv", prediction_rows(pictures, logits, "final", 0))
+    about = {"architecture": name, "weights": "random", "weights_hash": "0", "recipe": "head"}
+    about |= {"image_size": SIZE, "fit": "pad", "precision": "float32", "seed": 0}
+    about |= {"protocol": "grouped", "split": split["fingerprint"]}
+    about |= {"fine_tuned": False, **about_file(folder / name / "model.keras")}
+    write_json(folder, f"{name}/metrics.json", about)
+    middle = float(np.median(logits))
+    rows = [(name, rule, place) for rule, place in zip(RULES, (0.0, middle, -1), strict=True)]
+    table = pd.DataFrame(rows, columns=["model", "rule", "threshold_logit"])
+    table = table.assign(chosen_on="val", note="", predictions=fingerprint(folder, name))
+    write_table(folder, "tables/thresholds.csv", table)
+    fitted = {"model": name, "method": "platt", "slope": 0.6, "intercept": 0.0, "note": ""}
+    write_table(folder, "tables/calibration.csv", pd.DataFrame([fitted]))
+    return folder
+
+
+RULES = ("half", "youden", "sensitivity")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, data):
+    """A run whose small network was exported in all its formats: (run, network, table)."""
+    run = tmp_path_factory.mktemp("run") / "Läufe und Abstriche" / "ä 1"
+    run.mkdir(parents=True)
+    model = small_network()
+    run_with(run, model, data)
+    about = read_json(run, "mobilenetv2/metrics.json")
+    train = export.images_of(run, "train", 100, 0)
+    squares = export.squares(data.root, train, SIZE, "pad")
+    folder = export.export(run, model, about, ALL, squares)
+    table = checked(run, folder, model, data)
+    return run, model, table
+
+
+def checked(run, folder, model, data):
+    tests = export.images_of(run, "test", 32, 0)
+    squares = export.squares(data.root, tests, SIZE, "pad")
+    contents = export_check.bytes_of(data.root, tests)
+    about = read_json(run, f"{model.name}/metrics.json")
+    decision = locked_decision(run, model.name, "youden")
+    return export_check.check_exports(folder, model, about, decision, squares, contents)
+
+
+# ------------------------------------------------------------------------- files
+
+
+def test_every_file_says_what_the_network_says(made):
+    _, _, table = made
+    assert table["format"].tolist() == [*ALL, export_check.BYTES]
+    table = table.set_index("format")
+    exact = ["keras", "tflite_float32", "saved_model", export_check.BYTES]
+    assert (table.loc[exact, "tolerance"] == 1e-3).all()
+    assert (table.loc[exact, "largest_difference"] < 1e-4).all()
+    assert np.isnan(table.loc["tflite_int8", "tolerance"])
+    assert (table["pixel_difference"] == 0).all()
+    assert 0 < table.loc["tflite_int8", "largest_difference"] < 0.1
+    assert (table["images"] == 4).all() and table["agrees"].all()
+    assert (table["latency"] > 0).all() and (table["megabytes"] > 0).all()
+    assert (table["warning"] == "").all() and set(table["weights"]) == {"random"}
+    assert table.loc["saved_model", "file"] == "exports/mobilenetv2/saved_model"
+
+
+def test_int8_takes_raw_pixels_and_computes_in_whole_numbers(made):
+    run, _, _ = made
+    path = run / "exports" / "mobilenetv2" / "model_int8.tflite"
+    interpreter = export_check.interpreter_of(path)
+    given, answer = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
+    assert given["dtype"] == np.uint8 and given["quantization"] == (1.0, 0)
+    assert answer["dtype"] == np.int8
+    kinds = {details["dtype"] for details in interpreter.get_tensor_details()}
+    assert np.float32 not in kinds
+
+
+def test_what_a_user_must_know_lies_beside_the_files(made):
+    run, _, _ = made
+    folder = run / "exports" / "mobilenetv2"
+    about = read_json(run, "exports/mobilenetv2/export.json")
+    assert about["labels"] == ["B", "M"] and about["positive"] == "M"
+    assert (about["slope"], about["intercept"]) == (0.6, 0.0)
+    assert list(about["thresholds"]) == list(RULES)
+    assert about["thresholds"]["sensitivity"]["logit"] == -1
+    assert about["thresholds"]["half"]["calibrated_probability"] == 0.5
+    assert about["preprocessing"]["size"] == SIZE and about["preprocessing"]["fit"] == "pad"
+    assert about["weights"] == "random" and about["protocol"] == "grouped" and about["seed"] == 0
+    assert about["versions"]["keras"] == keras.version()
+    assert any("random weights" in caveat for caveat in about["caveats"])
+    assert about["calibration_images"] == len(export.images_of(run, "train", 100, 0))
+    files = {path for path in folder.rglob("*") if path.is_file()} - {folder / "export.json"}
+    assert {folder / name for name in about["files"]} == files
+    assert all(file_hash(folder / name) == code for name, code in about["files"].items())
+    assert about["model_sha256"] == file_hash(run / "mobilenetv2" / "model.keras")
+
+
+def test_int8_never_sees_a_test_image(made):
+    run, _, _ = made
+    split = read_table(run, "split.csv").set_index("image_id")["split"]
+    assert set(split[export.images_of(run, "train", 100, 0)]) == {"train"}
+    assert len(export.images_of(run, "train", 5, 0)) == 5
+    assert export.images_of(run, "train", 5, 0) != export.images_of(run, "train", 5, 1)
+
+
+def test_what_else_a_model_file_holds_is_not_handed_on(made, data, tmp_path):
+    _, model, _ = made
+    run = run_with(tmp_path, model, data)
+    (run / "mobilenetv2" / "model.keras").write_bytes(b"layers that run code")
+    about = read_json(run, "mobilenetv2/metrics.json")
+    folder = export.export(run, model, about, ["keras"], np.zeros((0, SIZE, SIZE, 3), np.uint8))
+    loaded = keras.saving.load_model(folder / "model.keras", compile=False)
+    for ours, theirs in zip(loaded.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_an_export_that_fails_leaves_the_earlier_one(made, data, tmp_path, monkeypatch):
+    _, model, _ = made
+    run = run_with(tmp_path, model, data)
+    about = read_json(run, "mobilenetv2/metrics.json")
+    squares = np.zeros((2, SIZE, SIZE, 3), np.uint8)
+    export.export(run, model, about, ["keras", "saved_model"], squares)
+    before = sorted((run / "exports").rglob("*"))
+
+    def fails(*_):
+        raise RuntimeError("no converter")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(export, "lite", fails)
+        with pytest.raises(RuntimeError, match="no converter"):
+            export.export(run, model, about, ["keras", "tflite_float32"], squares)
+    assert sorted((run / "exports").rglob("*")) == before
+    export.export(run, model, about, ["keras"], squares)
+    names = sorted(path.name for path in (run / "exports").rglob("*"))
+    assert names == ["export.json", "mobilenetv2", "model.keras"]
+
+
+def test_a_file_that_says_something_else_is_told(made, data):
+    run, model, _ = made
+    other = keras.models.clone_model(model)
+    kernel, bias = model.get_layer("logit").get_weights()
+    other.set_weights(model.get_weights())
+    other.get_layer("logit").set_weights([-kernel, -bias + 3])
+    table = checked(run, run / "exports" / "mobilenetv2", other, data).set_index("format")
+    assert not table["agrees"].any()
+    assert table.loc["keras", "warning"].startswith("MobileNetV2, keras: a logit differs by ")
+    # These logits lie above 3, and the tolerance is a thousandth of the largest.
+    assert "more than 0.0032: do not use this file" in table.loc["keras", "warning"]
+    sentence = table.loc["tflite_int8", "warning"]
+    assert "test images are decided otherwise than by the network (at most 1 is" in sentence
+
+
+def test_a_file_is_handed_on_where_tensorflow_reads_it_as_it_was_read_here(smear, tmp_path):
+    smear(1).save(tmp_path / "plain.png")
+    deep = np.asarray(smear(1), np.uint16) * 16
+    (tmp_path / "deep.png").write_bytes(imagecodecs.png_encode(deep))
+    tifffile.imwrite(tmp_path / "deep.tif", deep, photometric="rgb")
+    plain = (tmp_path / "plain.png").read_bytes()
+    assert export_check.readable_bytes(tmp_path / "plain.png") == plain
+    for name in ("deep.png", "deep.tif"):
+        pixels = tf.io.decode_image(export_check.readable_bytes(tmp_path / name)).numpy()
+        np.testing.assert_allclose(pixels, np.asarray(smear(1)), atol=1)
+
+
+def test_rows_of_networks_that_were_not_exported_stay(tmp_path):
+    def rows(*names, latency):
+        table = pd.DataFrame({"architecture": names, "format": "keras", "latency": latency})
+        return table.assign(warning="", agrees=True)
+
+    export_check.write_exports(tmp_path, rows("densenet121", latency=1.0))
+    export_check.write_exports(tmp_path, rows("mobilenetv2", latency=2.0))
+    table = export_check.write_exports(tmp_path, rows("densenet121", latency=3.0))
+    assert table["architecture"].tolist() == ["mobilenetv2", "densenet121"]
+    assert table["latency"].tolist() == [2.0, 3.0]
+    pd.testing.assert_frame_equal(read_table(tmp_path, "tables/exports.csv"), table)
+
+
+def test_a_tensorflow_that_runs_no_tflite_says_what_to_install(made, monkeypatch):
+    run, _, _ = made
+    monkeypatch.setattr(export_check.tf, "lite", object())
+    monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
+    with pytest.raises(InputError, match="runs no TFLite files: install ai-edge-litert, or leave"):
+        export_check.interpreter_of(run / "exports" / "mobilenetv2" / "model_int8.tflite")
+
+
+def test_a_network_of_half_precision_is_exported_in_single():
+    half = build("mobilenetv2", 32, None, precision="bfloat16")
+    single = export.in_float32(half)
+    assert {layer.compute_dtype for layer in single.layers} == {"float32"}
+    for ours, theirs in zip(single.get_weights(), half.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert export.in_float32(single) is single
+
+
+def test_names_of_formats():
+    assert formats_of("densenet121", "all") == list(FILES)
+    assert formats_of("mobilenetv2", "all") == ALL
+    assert formats_of("mobilenetv2", "h5") == []
+    assert formats_of("densenet121", "saved_model,  h5") == ["h5", "saved_model"]
+    with pytest.raises(InputError, match="`export_formats` names 'onnx'; there are: all, keras, "):
+        formats_of("densenet121", "keras, onnx")
+
+
+# ------------------------------------------------------------------- image bytes
+
+
+def as_bytes(image, form, **options):
+    stream = BytesIO()
+    image.save(stream, form, **options)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("fit", ["pad", "stretch"])
+@pytest.mark.parametrize("form", ["PNG", "BMP", "JPEG"])
+@pytest.mark.parametrize("size", [(256, 192), (75, 75), (40, 30), (600, 3), (1601, 1203)])
+def test_tensorflow_makes_the_same_square_as_pillow(smear, size, form, fit):
+    grain = np.random.default_rng(0).integers(0, 60, (size[1], size[0], 3))
+    drawn = Image.fromarray((np.asarray(smear(3, *size)) // 2 + grain).astype(np.uint8))
+    contents = as_bytes(drawn, form)
+    with Image.open(BytesIO(contents)) as image:
+        expected = fit_to_square(image.convert("RGB"), SIZE, fit).astype(int)
+    found = serving.square_of_bytes(tf.constant(contents), SIZE, fit).numpy()
+    assert found.shape == (SIZE, SIZE, 3) and found.dtype == np.float32
+    # The two may bring decoders of JPEG of their own.
+    assert np.abs(found - expected).max() <= (4 if form == "JPEG" else 0)
+
+
+def test_of_a_tall_image_no_pixel_differs_by_more_than_one_level(smear):
+    image = smear(3, 90, 301)
+    expected = fit_to_square(image, SIZE, "pad").astype(int)
+    found = serving.square_of_bytes(tf.constant(as_bytes(image, "PNG")), SIZE, "pad").numpy()
+    assert np.abs(found - expected).max() <= 1
+
+
+def test_the_border_has_the_same_colour(smear):
+    pixels = np.asarray(smear(7, 30, 20))
+    assert tuple(serving.border_colour(tf.constant(pixels, tf.float32)).numpy()) == border_colour(
+        pixels
+    )
+
+
+def test_files_that_tensorflow_cannot_read_are_sent_as_png(tmp_path, smear):
+    image = smear(1)
+    clear = image.convert("RGBA")
+    clear.putalpha(128)
+    turned = image.getexif()
+    turned[0x0112] = 6
+    image.save(tmp_path / "a.tif")
+    clear.save(tmp_path / "b.png")
+    image.save(tmp_path / "c.png", exif=turned)
+    image.save(tmp_path / "d.jpg")
+    names = ["a.tif", "b.png", "c.png", "d.jpg"]
+    contents = export_check.bytes_of(tmp_path, names)
+    assert contents[3] == (tmp_path / "d.jpg").read_bytes()
+    for each, name in zip(contents[:3], names, strict=False):
+        assert each.startswith(b"\x89PNG") and each != (tmp_path / name).read_bytes()
+    squares = export.squares(tmp_path, names, SIZE, "pad")
+    assert export_check.pixel_difference(contents[:3], squares[:3], "pad") == 0
+
+
+def test_image_files_that_are_decoded_otherwise_may_change_one_decision(made, data, monkeypatch):
+    run, model, _ = made
+    same = export_check.square_of_bytes
+    monkeypatch.setattr(export_check, "square_of_bytes", lambda *given: same(*given) + 2)
+    table = checked(run, run / "exports" / "mobilenetv2", model, data).set_index("format")
+    assert table.loc[export_check.BYTES, "pixel_difference"] == 2
+    assert np.isnan(table.loc[export_check.BYTES, "tolerance"]) and table["agrees"].all()
+
+
+def test_a_request_for_tensorflow_serving_is_what_the_signature_takes(made, data):
+    run, model, _ = made
+    tests = export.images_of(run, "test", 3, 0)
+    request = json.loads(
+        json.dumps(serving.serving_request(export_check.bytes_of(data.root, tests)))
+    )
+    folder = run / "exports" / "mobilenetv2" / "saved_model" / "1"
+    signature = tf.saved_model.load(str(folder)).signatures[request["signature_name"]]
+    contents = [base64.b64decode(each["image_bytes"]["b64"]) for each in request["instances"]]
+    logits = signature(image_bytes=tf.constant(contents))["logit"].numpy()
+    squares = export.squares(data.root, tests, SIZE, "pad")
+    np.testing.assert_allclose(logits, model.predict_on_batch(squares), atol=0.01)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no umask")
+@pytest.mark.parametrize("mask", [0o077, 0o002])
+def test_a_saved_model_gets_what_the_users_mask_allows(tmp_path, mask):
+    before = os.umask(mask)
+    try:
+        serving.save_for_serving(small_network(), "pad", tmp_path / "saved_model" / "1")
+    finally:
+        os.umask(before)
+    modes = {path: path.stat().st_mode & 0o777 for path in tmp_path.rglob("*")}
+    assert len(modes) > 5
+    assert modes == {path: (0o777 if path.is_dir() else 0o666) & ~mask for path in modes}
+
+
+# ------------------------------------------------------------ the real networks
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ARCHITECTURE_NAMES)
+def test_every_export_of_every_architecture_agrees(name, data, tmp_path):
+    model = build(name, SIZE, None)
+    rng = np.random.default_rng(0)
+    squares = export.squares(data.root, list(data.manifest["image_id"]), SIZE, "pad")
+    features = keras.Model(model.input, model.get_layer("features").output).predict(squares)
+    model.get_layer("standardize").set_weights([features.mean(axis=0), features.var(axis=0) + 1])
+    kernel = rng.normal(size=(features.shape[1], 1)) / features.shape[1] ** 0.5
+    model.get_layer("logit").set_weights([kernel, np.zeros(1)])
+    run = run_with(tmp_path, model, data)
+    model, about = load_trained(run, name)
+    drawn = export.squares(data.root, export.images_of(run, "train", 100, 0), SIZE, "pad")
+    folder = export.export(run, model, about, formats_of(name, "all"), drawn)
+    table = checked(run, folder, model, data)
+    assert set(table["format"]) >= {*ALL, export_check.BYTES}
+    assert ("h5" in set(table["format"])) == (name == "densenet121")
+    assert table.loc[table["tolerance"].notna(), "agrees"].all(), table
+    # Eight bits may change decisions of a network that is not trained, but say something still.
+    int8 = table.set_index("format").loc["tflite_int8"]
+    logits = model.predict_on_batch(squares).ravel()
+    assert int8["largest_difference"] < np.ptp(logits) and int8["agrees"] == (int8["warning"] == "")
