@@ -1,10 +1,16 @@
 """What a notebook shows while it runs: the source of a function, how far long work is."""
 
+import ast
 import inspect
+import json
 import os
 import sys
+from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
+
+from cytology.settings import InputError, short
 
 
 def show(thing) -> None:
@@ -42,3 +48,45 @@ def progress(work, what: str, total: int | None = None, unit: str = "image"):
         file=sys.stdout,
         disable=not somebody_looks_on(),
     )
+
+
+# ------------------------------------------------------------------ its own cells
+
+
+def source_of(cell: dict[str, Any]) -> str:
+    """The text of a notebook's cell."""
+    source = cell["source"]
+    return source if isinstance(source, str) else "".join(source)
+
+
+def own_parameters(path: Path) -> dict[str, Any]:
+    """Names and defaults of a notebook's parameters cell; a value that is no literal as its text.
+
+    Read from the file, without executing it. Raises `InputError` if there is no such notebook.
+    """
+    if not path.is_file():
+        raise InputError(
+            f"There is no notebook {short(path)}: give the name of the notebook's file."
+        )
+    for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+        if "parameters" in cell.get("metadata", {}).get("tags", []):
+            return assignments(source_of(cell))
+    return {}
+
+
+def assignments(code: str) -> dict[str, Any]:
+    """Names and values that `code` assigns at top level; a value that is no literal as its text."""
+    found: dict[str, Any] = {}
+    for statement in ast.parse(code).body:
+        if isinstance(statement, ast.Assign):
+            targets = statement.targets
+        elif isinstance(statement, ast.AnnAssign) and statement.value is not None:
+            targets = [statement.target]
+        else:
+            continue
+        try:
+            value = ast.literal_eval(statement.value)
+        except ValueError:
+            value = ast.unparse(statement.value)
+        found |= {target.id: value for target in targets if isinstance(target, ast.Name)}
+    return found

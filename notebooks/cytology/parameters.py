@@ -1,158 +1,289 @@
-"""Every parameter of the notebooks, declared once: its type, its range, what it means."""
+"""Every parameter of the notebooks, declared once: its type, its range, what it means.
 
+Its default stands in the notebooks' parameters cells, where a reader sees it. The notebooks' check,
+the command line, the profiles, `run_all.py --list` and the report follow from what stands here.
+"""
+
+import types
+from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
 
 from cytology.architectures import ARCHITECTURE_NAMES
+from cytology.catalogue import TRAINING
 from cytology.settings import InputError, resolve
 from cytology.wording import is_one_line
 
 # Which network a training notebook trains is what makes it that notebook: it stands in its
 # parameters cell, but a run cannot set it, or all three would train the same one.
 FIXED_PARAMETERS = ("architecture",)
-
-
-# What `data` may be beside a folder: the drawn sample, and published sets (see `sources`).
+# What `data` may be beside a folder: the drawn sample, and published sets.
 DATA_WORDS = ("sample", "breakhis", "fnac", "fnac2019")
 
 
 @dataclass(frozen=True)
-class Rule:
-    """What a notebook parameter may be: `kind` is a Python type, the rest narrows it."""
+class Place:
+    """A parameter that names a file or folder.
 
-    meaning: str
-    kind: type
-    low: float | None = None
-    high: float | None = None
-    choices: tuple = ()
-    may_be_none: bool = False
+    `kind` is what must be there, empty if nothing must; `words` may stand in its place;
+    `read_by` are the notebooks that read it, by number or `training`.
+    """
 
-    def allowed(self) -> str:
-        """The allowed values in words."""
-        words = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
-        if self.choices:
-            text = "one of " + ", ".join(str(choice) for choice in self.choices)
-        else:
-            text = words[self.kind]
-        low, high = (
-            f"{limit:,}" if isinstance(limit, int) else f"{limit:g}"
-            for limit in (self.low or 0, self.high or 0)
-        )
-        if self.low is not None and self.high is not None:
-            text += f" from {low} to {high}"
-        elif self.low is not None:
-            text += f" of at least {low}"
-        return text + (" or nothing (None)" if self.may_be_none else "")
-
-    def accepts(self, value) -> bool:
-        """Whether `value` keeps the rule. A whole number passes for a float, a bool does not."""
-        if value is None:
-            return self.may_be_none
-        if isinstance(value, bool) != (self.kind is bool):
-            return False
-        if not isinstance(value, (int, float) if self.kind is float else self.kind):
-            return False
-        if isinstance(value, str) and not is_one_line(value):
-            return False
-        if self.choices:
-            return value in self.choices
-        return (self.low is None or value >= self.low) and (self.high is None or value <= self.high)
+    kind: str = ""
+    words: tuple[str, ...] = ()
+    read_by: str = ""
 
 
-PARAMETERS = {
-    "run_dir": Rule("folder that holds everything of this run", str),
-    "data": Rule("sample, breakhis, fnac, fnac2019, a folder; empty after 01: what 01 read", str),
-    "seed": Rule("one seed for Python, NumPy, Keras and the order of the data", int, 0, 2**32 - 1),
-    "classes": Rule("folder names of the classes, like 'normal=B, cancer=M'", str),
-    "patient_pattern": Rule("regular expression; its first group is the patient", str),
-    "patients_csv": Rule("CSV file with image,patient[,slide]", str),
-    "follow_links": Rule("also read what links in the data folder lead to outside of it", bool),
-    "archive": Rule("archive or folder of a published set that you have already", str),
-    "address": Rule("where to download a published set; empty: its official place", str),
-    "magnification": Rule("of BreaKHis", str, choices=("all", "40X", "100X", "200X", "400X")),
-    "sample_images": Rule("images of the drawn sample", int, 40, 5000),
-    "sample_patients": Rule("patients of the drawn sample", int, 8, 500),
-    "image_size": Rule("side of the square network input in pixels", int, 75, 1024),
-    "fit": Rule("pad to a square, or stretch as the original did", str, choices=("pad", "stretch")),
-    "orientations": Rule("orientations of each training image", int, choices=(1, 4, 8)),
-    "write_files": Rule("also write the pictures as files", bool),
-    "protocol": Rule(
-        "keep groups together, or augment first and split files as the original did",
-        str,
-        choices=("grouped", "original"),
-    ),
-    "folds": Rule("folds of the cross-validation", int, 2, 20),
-    "val_share": Rule("share of the groups in val", float, 0.05, 0.4),
-    "test_share": Rule("share of the groups in test", float, 0.05, 0.4),
-    "weights": Rule("auto, imagenet, random, a weights file or a folder of them", str),
-    "batch_size": Rule("images a step", int, 1, 1024),
-    "accumulate": Rule("batches whose gradients make one step", int, 1, 1024),
-    "steps_per_execution": Rule("steps that the device takes on its own", int, 1, 1000),
-    "precision": Rule(
-        "what the network computes in", str, choices=("auto", "float32", "float16", "bfloat16")
-    ),
-    "strategy": Rule("all GPUs of this machine, or one", str, choices=("auto", "one")),
-    "train_head": Rule("train the head on frozen features, cross-validated", bool),
-    "head_epochs": Rule("the most epochs of the head", int, 1, 10000),
-    "fine_tune": Rule("train more than the head", bool),
-    "fine_tune_from": Rule("first block to train, or `last`; empty: every layer", str),
-    "epochs": Rule("epochs of fine-tuning", int, 1, 10000),
-    "learning_rate": Rule(
-        "rate of fine-tuning, None: the original's", float, 1e-9, 1.0, may_be_none=True
-    ),
-    "early_stopping": Rule("stop when the loss of held-back groups no longer falls", bool),
-    "patience": Rule("epochs without a lower loss before stopping", int, 1, 1000),
-    "deterministic": Rule("the same bits each time, also on a GPU, where that takes time", bool),
-    "class_weight": Rule("weight of the classes in the loss", str, choices=("balanced", "none")),
-    "wanted_sensitivity": Rule("sensitivity that a threshold is to reach", float, 0.5, 1.0),
-    "group_rule": Rule(
-        "what the predictions of a group's images become",
-        str,
-        choices=("mean_logit", "mean_probability", "highest", "vote"),
-    ),
-    "curve_images": Rule("most images in the learning curve; whole groups are drawn", int, 40),
-    "simulated_studies": Rule("studies that check the intervals, a true AUC", int, 2, 10000),
-    "images_classes": Rule("folder names of the new images' classes, as `classes`", str),
-    "images_patient_pattern": Rule("whose new images are, as `patient_pattern`", str),
-    "images_patients_csv": Rule("whose new images are, as `patients_csv`", str),
-    "threshold_rule": Rule(
-        "which locked threshold decides", str, choices=("half", "youden", "sensitivity")
-    ),
-    "audit_seeds": Rule("repetitions of the leakage audit", int, 2, 200),
-    "audit_images": Rule("most images in the leakage audit; whole groups are drawn", int, 40),
-    "predict_with": Rule("whose model predicts new images", str, choices=ARCHITECTURE_NAMES),
-    "images": Rule(
-        "folder, archive or list of new images, or unseen; empty: images of the test split", str
-    ),
-    "refer_share": Rule("share of the least sure images that is to be referred", float, 0.0, 0.9),
-    "show_images": Rule("how many pictures to show", int, 1, 200),
-    "shift_images": Rule("most images to shift; spread over the groups", int, 8),
-    "explain_with": Rule(
-        "whose answers notebook 11 explains", str, choices=("all", *ARCHITECTURE_NAMES)
-    ),
-    "explain_layer": Rule("layer whose maps are weighed; empty: the last map", str),
-    "explained_images": Rule("most images to explain; spread over the groups", int, 8),
-    "perturbed_images": Rule("of the explained, how many are covered and turned", int, 2),
-    "map_method": Rule("of the map of features", str, choices=("pca", "tsne")),
-    "reference_strength": Rule("strength of a shift that the tables compare at", int, 1, 5),
+@dataclass(frozen=True)
+class OneOf:
+    """A validator for a choice: of names that only the program knows, or of numbers.
+
+    `Literal` would also take True for 1, and 8.0 for 8.
+    """
+
+    values: tuple
+
+    def __call__(self, value: Any) -> Any:
+        if value not in self.values:
+            raise ValueError(f"must be one of {self.values}")
+        return value
+
+
+def one_line(value: str) -> str:
+    """Text that can name a file and stand in a message."""
+    if not is_one_line(value):
+        raise ValueError("must be one line")
+    return value
+
+
+# Asked of a finished run: another value does not make it another run.
+QUESTION = "question"
+Line = Annotated[str, AfterValidator(one_line)]
+Network = Annotated[str, AfterValidator(OneOf(ARCHITECTURE_NAMES))]
+Networks = Annotated[str, AfterValidator(OneOf(("all", *ARCHITECTURE_NAMES)))]
+Orientations = Annotated[int, AfterValidator(OneOf((1, 4, 8)))]
+
+
+class Parameters(BaseModel):
+    """One field a parameter; the description is what `--list` and the report say."""
+
+    model_config = ConfigDict(strict=True, validate_assignment=True)
+
+    run_dir: Annotated[Line, Place()] = Field(description="folder of everything of this run")
+    data: Annotated[Line, Place("folder", DATA_WORDS, "01")] = Field(
+        description="sample, breakhis, fnac, fnac2019, a folder; empty after 01: what 01 read"
+    )
+    seed: int = Field(
+        ge=0, le=2**32 - 1, description="one seed for Python, NumPy, Keras and the order of data"
+    )
+    # 01
+    classes: Line = Field(description="folder names of the classes, like 'normal=B, cancer=M'")
+    patient_pattern: Line = Field(description="regular expression; its first group is the patient")
+    patients_csv: Annotated[Line, Place("file", (), "01")] = Field(
+        description="CSV or Excel file with image,patient[,slide]"
+    )
+    follow_links: bool = Field(
+        description="also read what links in the data folder lead to outside of it"
+    )
+    archive: Annotated[Line, Place("file or folder", (), "01")] = Field(
+        description="archive or folder of a published set that you have already"
+    )
+    address: Line = Field(
+        description="where to download a published set; empty: its official place"
+    )
+    magnification: Literal["all", "40X", "100X", "200X", "400X"] = Field(description="of BreaKHis")
+    sample_images: int = Field(ge=40, le=5000, description="images of the drawn sample")
+    sample_patients: int = Field(ge=8, le=500, description="patients of the drawn sample")
+    # 02
+    image_size: int = Field(
+        ge=75, le=1024, description="side of the square network input in pixels"
+    )
+    fit: Literal["pad", "stretch"] = Field(
+        description="pad to a square, or stretch as the original did"
+    )
+    orientations: Orientations = Field(description="orientations of each training image")
+    write_files: bool = Field(description="also write the pictures as files")
+    # 03
+    protocol: Literal["grouped", "original"] = Field(
+        description="keep groups together, or augment first and split files as the original did"
+    )
+    folds: int = Field(ge=2, le=20, description="folds of the cross-validation")
+    val_share: float = Field(ge=0.05, le=0.4, description="share of the groups in val")
+    test_share: float = Field(ge=0.05, le=0.4, description="share of the groups in test")
+    # 04 to 06
+    weights: Annotated[Line, Place("file or folder", ("auto", "imagenet", "random"), TRAINING)] = (
+        Field(description="auto, imagenet, random, a weights file or a folder of them")
+    )
+    batch_size: int = Field(ge=1, le=1024, description="images a step")
+    accumulate: int = Field(ge=1, le=1024, description="batches whose gradients make one step")
+    steps_per_execution: int = Field(
+        ge=1, le=1000, description="steps that the device takes on its own"
+    )
+    precision: Literal["auto", "float32", "float16", "bfloat16"] = Field(
+        description="what the network computes in"
+    )
+    strategy: Literal["auto", "one"] = Field(description="all GPUs of this machine, or one")
+    train_head: bool = Field(description="train the head on frozen features, cross-validated")
+    head_epochs: int = Field(ge=1, le=10000, description="the most epochs of the head")
+    fine_tune: bool = Field(description="train more than the head")
+    fine_tune_from: Line = Field(description="first block to train, or `last`; empty: every layer")
+    epochs: int = Field(ge=1, le=10000, description="epochs of fine-tuning")
+    learning_rate: float | None = Field(
+        ge=1e-9, le=1.0, description="rate of fine-tuning, None: the original's"
+    )
+    patience: int = Field(
+        ge=0,
+        le=1000,
+        description="epochs without a lower loss of held-back groups before stopping; 0: never",
+    )
+    deterministic: bool = Field(
+        description="the same bits each time, also on a GPU, where that takes time"
+    )
+    class_weight: Literal["balanced", "none"] = Field(
+        description="weight of the classes in the loss"
+    )
+    # 07
+    wanted_sensitivity: float = Field(
+        ge=0.5, le=1.0, description="sensitivity that a threshold is to reach"
+    )
+    group_rule: Literal["mean_logit", "mean_probability", "highest", "vote"] = Field(
+        description="what the predictions of a group's images become"
+    )
+    curve_images: int = Field(
+        ge=40, description="most images in the learning curve; whole groups are drawn"
+    )
+    simulated_studies: int = Field(
+        ge=2, le=10000, description="studies that check the intervals, a true AUC"
+    )
+    # 08
+    predict_with: Annotated[Network, QUESTION] = Field(description="whose model predicts")
+    images: Annotated[Line, Place("file or folder", ("unseen",), "08"), QUESTION] = Field(
+        description="folder, archive or list of new images, or unseen; empty: of the test split"
+    )
+    images_classes: Annotated[Line, QUESTION] = Field(
+        description="folder names of the new images' classes, as `classes`"
+    )
+    images_patient_pattern: Annotated[Line, QUESTION] = Field(
+        description="whose new images are, as `patient_pattern`"
+    )
+    images_patients_csv: Annotated[Line, Place("file", (), "08"), QUESTION] = Field(
+        description="whose new images are, as `patients_csv`"
+    )
+    threshold_rule: Annotated[Literal["half", "youden", "sensitivity"], QUESTION] = Field(
+        description="which locked threshold decides"
+    )
+    refer_share: Annotated[float, QUESTION] = Field(
+        ge=0.0, le=0.9, description="share of the least sure images that is to be referred"
+    )
+    show_images: Annotated[int, QUESTION] = Field(
+        ge=1, le=200, description="how many pictures to show"
+    )
+    # 09
+    audit_seeds: int = Field(ge=2, le=200, description="repetitions of the leakage audit")
+    audit_images: int = Field(
+        ge=40, description="most images in the leakage audit; whole groups are drawn"
+    )
+    # 10
+    shift_images: int = Field(ge=8, description="most images to shift; spread over the groups")
+    reference_strength: int = Field(
+        ge=1, le=5, description="strength of a shift that the tables compare at"
+    )
+    # 11
+    explain_with: Annotated[Networks, QUESTION] = Field(description="whose answers are explained")
+    explain_layer: Annotated[Line, QUESTION] = Field(
+        description="layer whose maps are weighed; empty: the last map"
+    )
+    explained_images: int = Field(
+        ge=8, description="most images to explain; spread over the groups"
+    )
+    perturbed_images: int = Field(
+        ge=2, description="of the explained, how many are covered and turned"
+    )
+    map_method: Annotated[Literal["pca", "tsne"], QUESTION] = Field(
+        description="of the map of features"
+    )
     # 12
-    "export_with": Rule("whose model is exported", str, choices=("all", *ARCHITECTURE_NAMES)),
-    "export_formats": Rule("all, or names of formats with commas between", str),
-    "check_images": Rule("test images that each exported file must agree on", int, 2, 2000),
-    "calibration_images": Rule("training images that set the ranges of int8", int, 8, 2000),
+    export_with: Annotated[Networks, QUESTION] = Field(description="whose model is exported")
+    export_formats: Annotated[Line, QUESTION] = Field(
+        description="all, or names of formats with commas between"
+    )
+    check_images: Annotated[int, QUESTION] = Field(
+        ge=2, le=2000, description="test images that each exported file must agree on"
+    )
+    calibration_images: Annotated[int, QUESTION] = Field(
+        ge=8, le=2000, description="training images that set the ranges of int8"
+    )
+
+
+FIELDS: dict[str, FieldInfo] = Parameters.model_fields
+QUESTIONS = tuple(name for name, field in FIELDS.items() if QUESTION in field.metadata)
+PLACES = {
+    name: note
+    for name, field in FIELDS.items()
+    for note in field.metadata
+    if isinstance(note, Place)
 }
 
 
-def check_parameter(name: str, value) -> None:
+def meaning(name: str) -> str:
+    """What a parameter means; empty for one that is not of this series."""
+    return (FIELDS[name].description or "") if name in FIELDS else ""
+
+
+def choices(name: str) -> tuple:
+    """The only values of a parameter; empty if it has a range, or is text."""
+    field = FIELDS[name]
+    if get_origin(field.annotation) is Literal:
+        return get_args(field.annotation)
+    validators = (note.func for note in field.metadata if isinstance(note, AfterValidator))
+    return next((each.values for each in validators if isinstance(each, OneOf)), ())
+
+
+def _types(name: str) -> tuple:
+    """The Python types of a parameter; NoneType among them if it may be None."""
+    kind = FIELDS[name].annotation
+    if get_origin(kind) is Literal:
+        return (str,)
+    return get_args(kind) if get_origin(kind) in (Union, types.UnionType) else (kind,)
+
+
+def allowed(name: str) -> str:
+    """The allowed values of a parameter in words."""
+    words = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+    if choices(name):
+        return "one of " + ", ".join(map(str, choices(name)))
+    found = _types(name)
+    text = words[found[0]]
+    low, high = _limit(name, "ge"), _limit(name, "le")
+    if low:
+        text += f" from {low} to {high}" if high else f" of at least {low}"
+    return text + (" or nothing (None)" if type(None) in found else "")
+
+
+def _limit(name: str, side: str) -> str:
+    found = [getattr(note, side) for note in FIELDS[name].metadata if hasattr(note, side)]
+    return "".join(f"{limit:,}" if isinstance(limit, int) else f"{limit:g}" for limit in found)
+
+
+def check_parameter(name: str, value: Any) -> None:
     """Raise `InputError` if `value` is not allowed for the parameter `name`."""
-    rule = PARAMETERS[name]
-    if not rule.accepts(value):
-        raise InputError(f"Parameter `{name}` is {value!r}; it must be {rule.allowed()}.")
+    try:
+        setattr(Parameters.model_construct(), name, value)
+    except ValidationError:
+        raise InputError(f"Parameter `{name}` is {value!r}; it must be {allowed(name)}.") from None
 
 
-def check_parameters(**values) -> None:
-    """Check several parameters at once, then what they must be together."""
-    for name, value in values.items():
-        check_parameter(name, value)
+def check_parameters(values: dict[str, Any]) -> None:
+    """Check several parameters at once, then what they must be together.
+
+    Names that are no parameter of this series are left alone.
+    """
+    for name in values.keys() & FIELDS.keys():
+        check_parameter(name, values[name])
     if values.get("val_share", 0) + values.get("test_share", 0) > 0.6:
         raise InputError("`val_share` and `test_share` together must leave 0.4 for training.")
     if values.get("train_head") is False and values.get("fine_tune") is False:
@@ -166,6 +297,45 @@ def check_parameters(**values) -> None:
                 f"Parameter `run_dir` is {run}, inside the data folder {data}: what is written "
                 "there would be taken for images. Choose another folder."
             )
+
+
+def check_places(values: dict[str, Any]) -> None:
+    """`InputError` if a path that a notebook will read is not there: now, not in ten minutes."""
+    tests = {"folder": Path.is_dir, "file": Path.is_file, "file or folder": Path.exists}
+    for name, value in _paths(values):
+        kind = PLACES[name].kind
+        if kind and not tests[kind](Path(value)):
+            raise InputError(f"Parameter `{name}`: there is no {kind} {value}.")
+
+
+def absolute_paths(values: dict[str, Any], base: Path) -> dict[str, Any]:
+    """`values` with relative paths made absolute from `base`; words like `sample` stay."""
+    return values | {name: str(resolve(value, base)) for name, value in _paths(values)}
+
+
+def _paths(values: dict[str, Any]) -> Iterable[tuple[str, str]]:
+    for name, place in PLACES.items():
+        value = values.get(name)
+        if isinstance(value, str) and value and value not in place.words:
+            yield name, value
+
+
+def typed(name: str, text: str) -> Any:
+    """`text` from the command line as a value of the parameter; checked later.
+
+    A parameter that is text keeps it: a data folder may be called `2024`.
+    """
+    if name in FIELDS and str in _types(name):
+        return text
+    words = {"true": True, "false": False, "none": None, "null": None}
+    if text.lower() in words:
+        return words[text.lower()]
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            pass
+    return text
 
 
 def named(data: str) -> str:

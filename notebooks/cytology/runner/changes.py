@@ -11,58 +11,16 @@ import json
 from pathlib import Path
 
 import cytology
-from cytology.architectures import ARCHITECTURE_NAMES, TRAINED_BY, TRAINING_NOTEBOOKS
-from cytology.catalogue import WRITTEN_BY, written_by
+from cytology.architectures import TRAINED_BY
+from cytology.catalogue import READS, WRITTEN_BY, is_meant, written_by
 from cytology.files import UNFINISHED, file_hash
+from cytology.parameters import PLACES
 from cytology.tables import json_if_there
 from cytology.wording import some
 
 PACKAGE = Path(cytology.__file__).parent
-SPLIT = ("dataset.json", "manifest.csv", "split.csv", "split.json")
-
-
-def _of_each(*files: str) -> tuple[str, ...]:
-    return tuple(f"{name}/{file}" for name in ARCHITECTURE_NAMES for file in files)
-
-
-# What each notebook reads of what others wrote; one that is not named here may read anything.
-READS = {
-    "01_data_exploration": (),
-    "02_augmentation": ("dataset.json", "manifest.csv"),
-    "03_splitting": ("dataset.json", "manifest.csv", "augmentation.json"),
-    **dict.fromkeys(TRAINING_NOTEBOOKS.values(), SPLIT),
-    "07_comparison": (*SPLIT, "tables/appearance.csv")
-    + _of_each("predictions.csv", "metrics.json", "strengths.csv", "orientations.csv")
-    + _of_each("timing.json")
-    + ("grid/*/split.json", "grid/*/*/predictions.csv", "grid/*/*/metrics.json"),
-    "08_inference": (*SPLIT, "unseen.csv", "tables/thresholds.csv", "tables/calibration.csv")
-    + _of_each("predictions.csv", "metrics.json", "model.keras"),
-    "09_leakage_audit": ("dataset.json", "manifest.csv", "augmentation.json", "split.json")
-    + _of_each("metrics.json"),
-    "10_robustness": SPLIT
-    + _of_each("predictions.csv", "metrics.json", "heads.npz", "model.keras"),
-    "11_explanation": SPLIT
-    + _of_each("predictions.csv", "metrics.json", "heads.npz", "model.keras"),
-    "12_export": (*SPLIT, "tables/comparison.csv", "tables/comparison_all.csv")
-    + ("tables/pairwise.csv", "tables/thresholds.csv", "tables/calibration.csv")
-    + ("tables/robustness.csv", "tables/explanation_checks.csv")
-    + _of_each("predictions.csv", "metrics.json", "timing.json", "model.keras")
-    + ("densenet121/model.h5",),
-}
-# What it takes from outside the run folder: parameters that name files.
-OUTSIDE = {
-    "01_data_exploration": ("data", "archive", "patients_csv"),
-    **dict.fromkeys(TRAINING_NOTEBOOKS.values(), ("weights",)),
-    "08_inference": ("images", "images_patients_csv"),
-}
 # Other versions of these may give other numbers: what is kept from them is said to be.
 COMPUTED_WITH = ("python", "tensorflow", "keras", "numpy", "scikit-learn")
-
-
-def needs(notebook: str) -> list[str]:
-    """The notebooks whose files `notebook` reads, in their order."""
-    owners = {written_by(name) for name in READS[notebook] if not name.startswith("grid/")}
-    return sorted(filter(None, owners))
 
 
 # -------------------------------------------------------------------- now
@@ -170,9 +128,11 @@ def source(module: str) -> bytes:
 
 def outside(notebook: str, run: Path, parameters: dict) -> dict[str, str]:
     """What stands outside the run folder and is read: a mark a parameter that names it."""
-    found = {}
-    for name in OUTSIDE.get(notebook, ()):
+    found: dict[str, str] = {}
+    for name, place in PLACES.items():
         value = parameters.get(name)
+        if not is_meant(notebook, place.read_by):
+            continue
         if name == "weights" and value:
             from cytology.networks.weights import mark
 

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cytology.architectures import TRAINING_NOTEBOOKS
+from cytology.catalogue import READS, needs
 from cytology.evaluation.repeats import GridPoint, grid_points, points_named
 from cytology.files import fitting
 from cytology.parameters import DATA_WORDS, FIXED_PARAMETERS, PARAMETERS, check_parameters
-from cytology.runner.changes import READS, needs
 from cytology.runner.record import read_run
 from cytology.settings import HOME, PROJECT_ROOT, InputError, resolve, short
 
