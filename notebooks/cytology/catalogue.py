@@ -138,7 +138,7 @@ FILES = (
 
 
 def _names(file: RunFile) -> dict[str, str]:
-    """The names that `file` stands for, each with its network; an empty one if it has none."""
+    """The names that `file` stands for, each with its network or an empty text."""
     if not file.name.startswith("NETWORK/"):
         return {file.name: ""}
     rest = file.name.removeprefix("NETWORK/")

@@ -23,6 +23,7 @@ from cytology.wording import is_one_line
 FIXED_PARAMETERS = ("architecture",)
 # What `data` may be beside a folder: the drawn sample, and published sets.
 DATA_WORDS = ("sample", "breakhis", "fnac", "fnac2019")
+WEIGHT_WORDS = ("auto", "imagenet", "random")
 
 
 @dataclass(frozen=True)
