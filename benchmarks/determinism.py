@@ -90,8 +90,9 @@ def train(folder: Path, options: argparse.Namespace, wanted: bool) -> dict:
     from cytology.networks import batches
     from cytology.networks.backend import be_deterministic
     from cytology.networks.weights import find_weights
+    from cytology.training.backbone import network
     from cytology.training.fine_tuning import fine_tune
-    from cytology.training.head_training import Recipe, network
+    from cytology.training.head_training import Recipe
 
     be_deterministic(wanted, seed=0)
     root = folder / "images"

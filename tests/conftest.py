@@ -93,13 +93,11 @@ def each_network(request):
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory):
     """A cache of the module's own: tests neither use nor fill `outputs/cache`."""
-    from cytology.networks.batches import frozen_features
-    from cytology.training import fine_tuning, head_training  # late: they start TensorFlow
+    from cytology.training import backbone, fine_tuning  # late: they start TensorFlow
 
     folder = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(head_training, "CACHE", folder)
-        patch.setattr(head_training, "frozen_features", partial(frozen_features, cache=folder))
+        patch.setattr(backbone, "CACHE", folder)
         kept = partial(fine_tuning.activations, cache=folder)
         patch.setattr(fine_tuning, "activations", kept)
         yield folder

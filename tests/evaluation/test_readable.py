@@ -82,7 +82,6 @@ def test_every_way_to_split_has_a_title():
         ([1234.56, 0.5], "loss", ["1,234.6", "0.5"]),
         ([0.0004, 0.0312], "p_holm", ["< 0.001", "0.031"]),
         ([3.2e-06, 1.8], "largest_difference", ["3.2e-06", "1.8e+00"]),
-        ([0.0, 1.0], "pixel_difference", ["0", "1"]),
     ],
 )
 def test_numbers_of_a_column_have_one_shape(values, name, words):

@@ -1,29 +1,22 @@
 """Exported files say what their network says; what goes with them; nothing half written."""
 
-import base64
-import json
 import os
 import sys
-from io import BytesIO
 
-import imagecodecs
 import numpy as np
 import pandas as pd
 import pytest
-import tifffile
-from PIL import Image
 
 from cytology.architectures import ARCHITECTURE_NAMES
-from cytology.data.augmentation import border_colour, fit_to_square
 from cytology.data.splitting import describe, judged_pictures
 from cytology.evaluation.predictions import fingerprint, prediction_rows
 from cytology.files import file_hash
-from cytology.inference import export, export_check, serving
+from cytology.inference import export, export_check
 from cytology.inference.export import FILES, formats_of
-from cytology.inference.predictor import load_trained, locked_decision
-from cytology.networks.backend import keras, tf
+from cytology.inference.predictor import locked_decision
+from cytology.networks.backend import keras
 from cytology.networks.building import build
-from cytology.networks.model_files import about_file
+from cytology.networks.model_files import about_file, load_trained
 from cytology.settings import InputError
 from cytology.tables import read_json, read_table, write_json, write_table
 
@@ -91,10 +84,9 @@ def made(tmp_path_factory, data):
 def checked(run, folder, model, data):
     tests = export.images_of(run, "test", 32, 0)
     squares = export.squares(data.root, tests, SIZE, "pad")
-    contents = export_check.bytes_of(data.root, tests)
     about = read_json(run, f"{model.name}/metrics.json")
     decision = locked_decision(run, model.name, "youden")
-    return export_check.check_exports(folder, model, about, decision, squares, contents)
+    return export_check.check_exports(folder, model, about, decision, squares)
 
 
 # ------------------------------------------------------------------------- files
@@ -102,13 +94,12 @@ def checked(run, folder, model, data):
 
 def test_every_file_says_what_the_network_says(made):
     _, _, table = made
-    assert table["format"].tolist() == [*ALL, export_check.BYTES]
+    assert table["format"].tolist() == ALL
     table = table.set_index("format")
-    exact = ["keras", "tflite_float32", "saved_model", export_check.BYTES]
+    exact = ["keras", "tflite_float32", "saved_model"]
     assert (table.loc[exact, "tolerance"] == 1e-3).all()
     assert (table.loc[exact, "largest_difference"] < 1e-4).all()
     assert np.isnan(table.loc["tflite_int8", "tolerance"])
-    assert (table["pixel_difference"] == 0).all()
     assert 0 < table.loc["tflite_int8", "largest_difference"] < 0.1
     assert (table["images"] == 4).all() and table["agrees"].all()
     assert (table["latency"] > 0).all() and (table["megabytes"] > 0).all()
@@ -136,7 +127,11 @@ def test_what_a_user_must_know_lies_beside_the_files(made):
     assert list(about["thresholds"]) == list(RULES)
     assert about["thresholds"]["sensitivity"]["logit"] == -1
     assert about["thresholds"]["half"]["calibrated_probability"] == 0.5
-    assert about["preprocessing"]["size"] == SIZE and about["preprocessing"]["fit"] == "pad"
+    steps = about["preprocessing"]
+    assert steps["size"] == SIZE and steps["fit"] == "pad"
+    assert steps["shape"] == "(images, 75, 75, 3), RGB" and steps["pixels"].startswith("raw, 0 to")
+    assert "the longer side is `size`" in steps["how"] and "median colour" in steps["how"]
+    assert steps["in_python"].endswith("open_rgb(path), 75, 'pad')")
     assert about["weights"] == "random" and about["protocol"] == "grouped" and about["seed"] == 0
     assert about["versions"]["keras"] == keras.version()
     assert any("random weights" in caveat for caveat in about["caveats"])
@@ -202,18 +197,6 @@ def test_a_file_that_says_something_else_is_told(made, data):
     assert "test images are decided otherwise than by the network (at most 1 is" in sentence
 
 
-def test_a_file_is_handed_on_where_tensorflow_reads_it_as_it_was_read_here(smear, tmp_path):
-    smear(1).save(tmp_path / "plain.png")
-    deep = np.asarray(smear(1), np.uint16) * 16
-    (tmp_path / "deep.png").write_bytes(imagecodecs.png_encode(deep))
-    tifffile.imwrite(tmp_path / "deep.tif", deep, photometric="rgb")
-    plain = (tmp_path / "plain.png").read_bytes()
-    assert export_check.readable_bytes(tmp_path / "plain.png") == plain
-    for name in ("deep.png", "deep.tif"):
-        pixels = tf.io.decode_image(export_check.readable_bytes(tmp_path / name)).numpy()
-        np.testing.assert_allclose(pixels, np.asarray(smear(1)), atol=1)
-
-
 def test_rows_of_networks_that_were_not_exported_stay(tmp_path):
     def rows(*names, latency):
         table = pd.DataFrame({"architecture": names, "format": "keras", "latency": latency})
@@ -253,92 +236,12 @@ def test_names_of_formats():
         formats_of("densenet121", "keras, onnx")
 
 
-# ------------------------------------------------------------------- image bytes
-
-
-def as_bytes(image, form, **options):
-    stream = BytesIO()
-    image.save(stream, form, **options)
-    return stream.getvalue()
-
-
-@pytest.mark.parametrize("fit", ["pad", "stretch"])
-@pytest.mark.parametrize("form", ["PNG", "BMP", "JPEG"])
-@pytest.mark.parametrize("size", [(256, 192), (75, 75), (40, 30), (600, 3), (1601, 1203)])
-def test_tensorflow_makes_the_same_square_as_pillow(smear, size, form, fit):
-    grain = np.random.default_rng(0).integers(0, 60, (size[1], size[0], 3))
-    drawn = Image.fromarray((np.asarray(smear(3, *size)) // 2 + grain).astype(np.uint8))
-    contents = as_bytes(drawn, form)
-    with Image.open(BytesIO(contents)) as image:
-        expected = fit_to_square(image.convert("RGB"), SIZE, fit).astype(int)
-    found = serving.square_of_bytes(tf.constant(contents), SIZE, fit).numpy()
-    assert found.shape == (SIZE, SIZE, 3) and found.dtype == np.float32
-    # The two may bring decoders of JPEG of their own.
-    assert np.abs(found - expected).max() <= (4 if form == "JPEG" else 0)
-
-
-def test_of_a_tall_image_no_pixel_differs_by_more_than_one_level(smear):
-    image = smear(3, 90, 301)
-    expected = fit_to_square(image, SIZE, "pad").astype(int)
-    found = serving.square_of_bytes(tf.constant(as_bytes(image, "PNG")), SIZE, "pad").numpy()
-    assert np.abs(found - expected).max() <= 1
-
-
-def test_the_border_has_the_same_colour(smear):
-    pixels = np.asarray(smear(7, 30, 20))
-    assert tuple(serving.border_colour(tf.constant(pixels, tf.float32)).numpy()) == border_colour(
-        pixels
-    )
-
-
-def test_files_that_tensorflow_cannot_read_are_sent_as_png(tmp_path, smear):
-    image = smear(1)
-    clear = image.convert("RGBA")
-    clear.putalpha(128)
-    turned = image.getexif()
-    turned[0x0112] = 6
-    image.save(tmp_path / "a.tif")
-    clear.save(tmp_path / "b.png")
-    image.save(tmp_path / "c.png", exif=turned)
-    image.save(tmp_path / "d.jpg")
-    names = ["a.tif", "b.png", "c.png", "d.jpg"]
-    contents = export_check.bytes_of(tmp_path, names)
-    assert contents[3] == (tmp_path / "d.jpg").read_bytes()
-    for each, name in zip(contents[:3], names, strict=False):
-        assert each.startswith(b"\x89PNG") and each != (tmp_path / name).read_bytes()
-    squares = export.squares(tmp_path, names, SIZE, "pad")
-    assert export_check.pixel_difference(contents[:3], squares[:3], "pad") == 0
-
-
-def test_image_files_that_are_decoded_otherwise_may_change_one_decision(made, data, monkeypatch):
-    run, model, _ = made
-    same = export_check.square_of_bytes
-    monkeypatch.setattr(export_check, "square_of_bytes", lambda *given: same(*given) + 2)
-    table = checked(run, run / "exports" / "mobilenetv2", model, data).set_index("format")
-    assert table.loc[export_check.BYTES, "pixel_difference"] == 2
-    assert np.isnan(table.loc[export_check.BYTES, "tolerance"]) and table["agrees"].all()
-
-
-def test_a_request_for_tensorflow_serving_is_what_the_signature_takes(made, data):
-    run, model, _ = made
-    tests = export.images_of(run, "test", 3, 0)
-    request = json.loads(
-        json.dumps(serving.serving_request(export_check.bytes_of(data.root, tests)))
-    )
-    folder = run / "exports" / "mobilenetv2" / "saved_model" / "1"
-    signature = tf.saved_model.load(str(folder)).signatures[request["signature_name"]]
-    contents = [base64.b64decode(each["image_bytes"]["b64"]) for each in request["instances"]]
-    logits = signature(image_bytes=tf.constant(contents))["logit"].numpy()
-    squares = export.squares(data.root, tests, SIZE, "pad")
-    np.testing.assert_allclose(logits, model.predict_on_batch(squares), atol=0.01)
-
-
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no umask")
 @pytest.mark.parametrize("mask", [0o077, 0o002])
 def test_a_saved_model_gets_what_the_users_mask_allows(tmp_path, mask):
     before = os.umask(mask)
     try:
-        serving.save_for_serving(small_network(), "pad", tmp_path / "saved_model" / "1")
+        export.save_for_serving(small_network(), tmp_path / "saved_model" / "1")
     finally:
         os.umask(before)
     modes = {path: path.stat().st_mode & 0o777 for path in tmp_path.rglob("*")}
@@ -364,7 +267,7 @@ def test_every_export_of_every_architecture_agrees(name, data, tmp_path):
     drawn = export.squares(data.root, export.images_of(run, "train", 100, 0), SIZE, "pad")
     folder = export.export(run, model, about, formats_of(name, "all"), drawn)
     table = checked(run, folder, model, data)
-    assert set(table["format"]) >= {*ALL, export_check.BYTES}
+    assert set(table["format"]) >= set(ALL)
     assert ("h5" in set(table["format"])) == (name == "densenet121")
     assert table.loc[table["tolerance"].notna(), "agrees"].all(), table
     # Eight bits may change decisions of a network that is not trained, but say something still.

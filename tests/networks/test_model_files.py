@@ -8,7 +8,6 @@ import h5py
 import numpy as np
 import pytest
 
-from cytology.inference.predictor import load_trained
 from cytology.networks.backend import keras, tf
 from cytology.networks.building import build, calibrate_normalization
 from cytology.networks.model_files import (
@@ -16,6 +15,7 @@ from cytology.networks.model_files import (
     UnlikeNetwork,
     about_file,
     load_safely,
+    load_trained,
     take_weights,
 )
 from cytology.settings import InputError

@@ -14,13 +14,15 @@ import pytest
 from closeness import assert_close
 
 from cytology.architectures import ARCHITECTURE_NAMES, ARCHITECTURES
+from cytology.data.splitting import training_pictures
 from cytology.networks.backend import enough_memory, keras, tf
-from cytology.networks.batches import decode
+from cytology.networks.batches import decode, frozen_features
 from cytology.networks.building import build, feature_extractor
 from cytology.networks.weights import Weights
-from cytology.plots.blocks import BLOCKS
+from cytology.plots.training import BLOCKS
 from cytology.settings import InputError
-from cytology.training import fine_tuning, head_training
+from cytology.training import backbone, fine_tuning, head_training
+from cytology.training.backbone import network
 from cytology.training.fine_tuning import (
     copy_variables,
     cut,
@@ -32,7 +34,7 @@ from cytology.training.fine_tuning import (
     predict_logits,
     recipe_in_words,
 )
-from cytology.training.head_training import Recipe, compile_model, network
+from cytology.training.head_training import Recipe, compile_model
 
 pytestmark = [pytest.mark.numeric, pytest.mark.usefixtures("cache")]
 SIZE = 75
@@ -135,7 +137,7 @@ def test_from_a_cut_the_result_is_that_of_freezing_what_lies_before(data, each_n
     """
     name = each_network
     size = 150 if name == "inceptionv3" else SIZE
-    images = decode(data.root, data.manifest, size, "pad", head_training.CACHE)
+    images = decode(data.root, data.manifest, size, "pad", backbone.CACHE)
     model = with_a_trained_head(name, images, data.split)
     at = cut_before(model, "last")
     recipe = replace(RECIPE, epochs=1, learning_rate=ARCHITECTURES[name].learning_rate)
@@ -181,7 +183,8 @@ def with_a_trained_head(name, images, split):
     """A random network with a trained head: where fine-tuning begins."""
     model, weights_hash = network(name, RANDOM, images, split, seed=0)
     key = [name, weights_hash, images.size, *KEY[3:]]
-    features = head_training.features_for(feature_extractor(model), images, split, 4, key, 8)
+    extractor, pictures = feature_extractor(model), training_pictures(split, 4)
+    features = frozen_features(extractor, images, pictures, key, 8, cache=backbone.CACHE)
     head = head_training.HeadRecipe(200, "balanced", None, 0)
     head_training.train_final_head(model, features, split, 4, head, {"final": 1e-3})
     return model
@@ -311,13 +314,17 @@ def test_the_drawn_blocks_have_the_networks_own_numbers_of_maps(models):
     def maps(name, layer):
         return models[name].get_layer(layer).output.shape[-1]
 
-    (path,) = BLOCKS["mobilenetv2"].paths
+    _, ends, (path,), _ = BLOCKS["mobilenetv2"]
     layers = ("block_2_expand", "block_2_depthwise", "block_2_project")
     assert [drawn for _, drawn in path] == [maps("mobilenetv2", layer) for layer in layers]
-    inception, module = BLOCKS["inceptionv3"], models["inceptionv3"].get_layer("mixed4")
-    ends = [path[-1][1] for path in inception.paths]
-    assert sorted(ends) == sorted(each.shape[-1] for each in module.input)
-    assert inception.maps_in == maps("inceptionv3", "mixed3")
-    dense = BLOCKS["densenet121"]
-    grown = [dense.maps_in + dense.growth * (k + 1) for k in range(dense.layers)]
-    assert grown == [maps("densenet121", f"conv2_block{k + 1}_concat") for k in range(dense.layers)]
+    assert {drawn for _, drawn in ends} == {maps("mobilenetv2", "block_2_add")}
+    _, ends, paths, _ = BLOCKS["inceptionv3"]
+    joined = models["inceptionv3"].get_layer("mixed4").input
+    assert sorted(path[-1][1] for path in paths) == sorted(each.shape[-1] for each in joined)
+    assert [drawn for _, drawn in ends] == [maps("inceptionv3", f"mixed{k}") for k in (3, 4)]
+    _, ends, (path,), _ = BLOCKS["densenet121"]
+    grown = np.cumsum([ends[0][1], *(drawn for _, drawn in path)])
+    names = ["pool1", *(f"conv2_block{k + 1}_concat" for k in range(len(path)))]
+    assert grown.tolist() == [maps("densenet121", name) for name in names]
+    assert ends[1][1] == grown[-1]
+    assert all(f"from {n} maps" in words for (words, _), n in zip(path, grown[:-1], strict=True))

@@ -31,11 +31,13 @@ from cytology.data.splitting import (
     judged_pictures,
     split_by_group,
     split_pictures_at_random,
+    training_pictures,
 )
 from cytology.inference import predictor
 from cytology.inference.new_images import images_in
 from cytology.networks import batches as pipeline
 from cytology.networks import features as feature_cache
+from cytology.networks import model_files
 from cytology.networks.backend import keras, tf
 from cytology.networks.batches import DecodedImages, batches, decode, frozen_features
 from cytology.networks.building import (
@@ -52,7 +54,8 @@ from cytology.networks.linear_head import LinearHead
 from cytology.networks.weights import Weights
 from cytology.settings import InputError
 from cytology.tables import write_json, write_table
-from cytology.training import head_training
+from cytology.training import backbone
+from cytology.training.backbone import network
 from cytology.training.fine_tuning import predict_logits
 from cytology.training.head_training import (
     HeadRecipe,
@@ -60,9 +63,7 @@ from cytology.training.head_training import (
     compile_model,
     cross_validate_head,
     epochs_in_words,
-    network,
     orientations_tried,
-    save_model,
     train_final_head,
     train_head,
 )
@@ -78,11 +79,12 @@ RANDOM = Weights("random", None, "Random weights.")
 
 
 @pytest.fixture(scope="module")
-def trained(data):
+def trained(data, cache):
     """A MobileNetV2 with a trained head: model, features, predictions and history."""
     model, weights_hash = network("mobilenetv2", RANDOM, data.images, data.split, seed=0)
     extractor, key = feature_extractor(model), [*KEY[:1], weights_hash, *KEY[2:]]
-    features = head_training.features_for(extractor, data.images, data.split, 4, key, 16)
+    pictures = training_pictures(data.split, 4)
+    features = frozen_features(extractor, data.images, pictures, key, 16, cache=cache)
     rows, history, _ = train_final_head(model, features, data.split, 4, RECIPE, STRENGTHS)
     return SimpleNamespace(
         model=model, name=weights_hash, features=features, rows=rows, history=history
@@ -143,12 +145,12 @@ def test_a_network_has_its_own_preprocessing_and_loads_again(each_network, tmp_p
     logits = model.predict_on_batch(pixels)
     assert logits.shape == (3, 1) and logits.dtype == np.float32 and np.ptp(logits) > 0.01
 
-    saved = save_model(model, tmp_path)
+    saved = model_files.save_model(model, tmp_path)
     names = ["model.keras", "model.h5"] if name == "densenet121" else ["model.keras"]
     assert [path.name for path in saved] == names
     for path in saved:
         assert path.parent == tmp_path / name
-        assert head_training.largest_difference(path, model, pixels) < 1e-4
+        assert model_files.largest_difference(path, model, pixels) < 1e-4
 
 
 def test_too_small_a_picture_is_refused():
@@ -180,14 +182,14 @@ def test_calibrated_statistics_are_the_mean_over_the_batches():
 
 
 def test_random_weights_of_other_shapes_are_not_taken(data, tmp_path, monkeypatch):
-    monkeypatch.setattr(head_training, "CACHE", tmp_path)
-    monkeypatch.setattr(head_training, "calibrate_normalization", lambda model, feed: None)
+    monkeypatch.setattr(backbone, "CACHE", tmp_path)
+    monkeypatch.setattr(backbone, "calibrate_normalization", lambda model, feed: None)
     found = []
     for width in (2, 3, 3):
         layers = [keras.Input((4,)), keras.layers.Dense(width)]
         model = keras.Sequential(layers, name="mobilenetv2")
-        monkeypatch.setattr(head_training, "build", lambda *_, model=model: model)
-        found.append(head_training.random_weights(model, data.images, data.split, seed=0))
+        monkeypatch.setattr(backbone, "build", lambda *_, model=model: model)
+        found.append(backbone.random_weights(model, data.images, data.split, seed=0))
     assert found[0] != found[1] == found[2]
 
 
@@ -195,8 +197,8 @@ def test_a_random_network_made_with_other_digits_has_the_same_name(
     data, trained, tmp_path, monkeypatch
 ):
     """So a run goes on on another processor."""
-    monkeypatch.setattr(head_training, "CACHE", tmp_path)
-    monkeypatch.setattr(head_training, "calibrate_normalization", lambda model, feed: None)
+    monkeypatch.setattr(backbone, "CACHE", tmp_path)
+    monkeypatch.setattr(backbone, "calibrate_normalization", lambda model, feed: None)
     assert network("mobilenetv2", RANDOM, data.images, data.split, seed=0)[1] == trained.name
     assert network("mobilenetv2", RANDOM, data.images, data.split, seed=1)[1] != trained.name
 
@@ -214,10 +216,10 @@ def test_calibration_sees_no_test_image_and_is_kept_for_the_next_run(
 
     expected = normalizations(trained.model)[0].moving_mean.numpy()
     assert abs(expected).max() > 0
-    monkeypatch.setattr(head_training, "CACHE", tmp_path)
+    monkeypatch.setattr(backbone, "CACHE", tmp_path)
     assert_close(calibrated("test"), expected)
-    monkeypatch.setattr(head_training, "CACHE", cache)
-    monkeypatch.setattr(head_training, "calibrate_normalization", None)
+    monkeypatch.setattr(backbone, "CACHE", cache)
+    monkeypatch.setattr(backbone, "calibrate_normalization", None)
     np.testing.assert_array_equal(calibrated("nothing"), expected)
     with pytest.raises(TypeError):  # other pictures are looked at: calibrated anew
         calibrated("train")
@@ -444,7 +446,7 @@ def test_the_audit_computes_the_features_of_the_run_and_refuses_other_weights(
     write_json(tmp_path, "split.json", described)
     fresh = tmp_path / "cache"  # without features: they must be computed here
     monkeypatch.setattr(feature_cache, "FeatureStore", partial(FeatureStore, cache=fresh))
-    monkeypatch.setattr(head_training, "decode", partial(decode, cache=fresh))
+    monkeypatch.setattr(backbone, "decode", partial(decode, cache=fresh))
     monkeypatch.setattr(pipeline, "frozen_features", partial(frozen_features, cache=fresh))
     asked = (tmp_path, "mobilenetv2", data.manifest[:6], 2, data.root)
     found = leakage.features_of_run(*asked, "random", 8)
@@ -656,7 +658,7 @@ def test_the_optimizers_are_the_originals():
 
 
 def test_the_speed_is_measured(data, trained):
-    assert head_training.images_per_second(feature_extractor(trained.model), data.images, 4) > 0
+    assert model_files.images_per_second(feature_extractor(trained.model), data.images, 4) > 0
 
 
 # --------------------------------------------------------------------- inference
@@ -666,7 +668,7 @@ def test_the_speed_is_measured(data, trained):
 def finished(tmp_path_factory, trained):
     """A run folder that holds the trained model."""
     run = tmp_path_factory.mktemp("run")
-    save_model(trained.model, run)
+    model_files.save_model(trained.model, run)
     write_json(run, "mobilenetv2/metrics.json", {"fit": "pad", "image_size": SIZE})
     return run
 
@@ -679,7 +681,7 @@ def test_files_are_predicted_as_in_training_and_a_broken_one_has_its_reason(
     (tmp_path / "new" / "B" / "cut.png").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "new" / "text.jpg").write_text("no image")
     (tmp_path / "new" / "notes.txt").write_text("not looked at")
-    model, about = predictor.load_trained(finished, "mobilenetv2")
+    model, about = model_files.load_trained(finished, "mobilenetv2")
     Image.fromarray(np.arange(4800, dtype=np.uint16).reshape(60, 80)).save(tmp_path / "new/16.png")
     names, _ = images_in(tmp_path / "new", tmp_path / "new")
     table, features = predictor.predict_files(model, tmp_path / "new", names, about["fit"], 5)
@@ -716,13 +718,13 @@ def test_a_folder_of_broken_files_only_is_a_table_of_reasons(trained, tmp_path):
 
 def test_a_network_that_was_not_trained_is_named_with_its_notebook(finished):
     with pytest.raises(InputError, match="run notebook 05_train_inceptionv3 first"):
-        predictor.load_trained(finished, "inceptionv3")
+        model_files.load_trained(finished, "inceptionv3")
 
 
 def test_another_network_under_a_wrong_name_is_refused(finished):
     shutil.copytree(finished / "mobilenetv2", finished / "densenet121")
     with pytest.raises(InputError, match=r"not hold the weights of DenseNet121 \(layers/"):
-        predictor.load_trained(finished, "densenet121")
+        model_files.load_trained(finished, "densenet121")
 
 
 def test_the_machinery_finds_the_accelerator_or_says_cpu():
@@ -758,7 +760,7 @@ def test_other_weights_for_a_while():
     start = model.get_weights()
     tuned = [weight + 1 for weight in start]
     model.set_weights(tuned)
-    with pytest.raises(ZeroDivisionError), head_training.with_weights(model, start):
+    with pytest.raises(ZeroDivisionError), backbone.other_weights(model, start):
         assert all(map(np.array_equal, model.get_weights(), start))
         1 / 0  # noqa: B018
     assert all(map(np.array_equal, model.get_weights(), tuned))

@@ -327,7 +327,7 @@ def features_of_run(
         return found
     # Late, since only a run without cached features needs TensorFlow, which takes seconds.
     from cytology.networks.batches import frozen_features
-    from cytology.training.head_training import backbone_of_run
+    from cytology.training.backbone import backbone_of_run
 
     extractor, decoded = backbone_of_run(run, architecture, root, weights)
     pictures = pictures_of(images[["image_id"]], orientations)

@@ -162,14 +162,14 @@ def network_of_run(run: Path, name: str, on: str, root: Path, weights: str) -> N
 
 def whole_network(run: Path, name: str):
     """The saved Keras model, from pictures to logits."""
-    from cytology.inference.predictor import load_trained  # late: starts TensorFlow
+    from cytology.networks.model_files import load_trained  # late: starts TensorFlow
 
     return load_trained(run, name)[0]
 
 
 def backbone(run: Path, name: str, root: Path, weights: str):
     """The Keras model that made the run's features; `InputError` if `weights` are others."""
-    from cytology.training.head_training import backbone_of_run  # late: starts TensorFlow
+    from cytology.training.backbone import backbone_of_run  # late: starts TensorFlow
 
     return backbone_of_run(run, name, root, weights)[0]
 

@@ -49,7 +49,7 @@ FORMATS = dict.fromkeys(
     + ["images_per_second"],
     ",.1f",
 )
-FORMATS |= {"largest_difference": ".1e", "pixel_difference": ".0f"}
+FORMATS["largest_difference"] = ".1e"
 NOTHING = "–"
 NOT_SHOWN = "not shown"
 # Columns that begin so are metrics, too.

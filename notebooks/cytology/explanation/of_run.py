@@ -24,12 +24,12 @@ from cytology.explanation.checks import (
     values_of,
 )
 from cytology.explanation.heatmaps import Explained, over_image, over_square, sign_of
-from cytology.inference.predictor import load_trained
 from cytology.inference.similarity import nearest, reference
 from cytology.networks.batches import DecodedImages
 from cytology.networks.linear_head import read_heads
+from cytology.networks.model_files import load_trained
 from cytology.tables import read_table
-from cytology.training.head_training import CALIBRATION_BATCH
+from cytology.training.backbone import CALIBRATION_BATCH
 
 SHUFFLES = 3
 STEPS = 7  # of covering: the cells of a map, a seventh of them at a time

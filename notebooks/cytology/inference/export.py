@@ -1,7 +1,7 @@
 """A trained network as files for other programs: Keras, LiteRT (TFLite), TensorFlow Serving.
 
-Each takes raw RGB and gives the logit, as the network does; what else a user must know stands in
-`export.json` beside them. `exported` runs the files and holds them against the network.
+Each takes squares of raw RGB and gives the logit, as the network does; what else a user must know
+stands in `export.json` beside them. `exported` runs the files and compares them with the network.
 """
 
 from pathlib import Path
@@ -16,7 +16,6 @@ from cytology.evaluation.caveats import caveats
 from cytology.evaluation.statistics.decisions import RULES
 from cytology.files import file_hash, folder_written_whole
 from cytology.inference.predictor import locked_decision
-from cytology.inference.serving import LIMITS, save_for_serving
 from cytology.machine import versions
 from cytology.networks.backend import keras, quietly, tf
 from cytology.networks.building import build
@@ -34,6 +33,12 @@ FILES = {
     "saved_model": "saved_model",
 }
 VERSION = "1"  # TensorFlow Serving wants a numbered folder below the model's
+# How an image becomes the square that each file takes, in words for `export.json`, by `fit`.
+RESIZED = {
+    "pad": "resize so that the longer side is `size`, and put it in the middle of a square of the "
+    "median colour of its border",
+    "stretch": "resize to `size` x `size`, whatever the aspect ratio",
+}
 
 
 def formats_of(architecture: str, wanted: str) -> list[str]:
@@ -88,7 +93,7 @@ def export(
                 with quietly():
                     model.save(path)
             elif each == "saved_model":
-                save_for_serving(model, about["fit"], path / VERSION)
+                save_for_serving(model, path / VERSION)
             else:
                 path.write_bytes(lite(model, calibration if each == "tflite_int8" else None))
         beside["calibration_images"] = len(calibration) if "tflite_int8" in formats else 0
@@ -104,6 +109,14 @@ def in_float32(model: keras.Model) -> keras.Model:
     twin = build(model.name, model.input_shape[1], None)
     twin.set_weights(model.get_weights())
     return twin
+
+
+def save_for_serving(model: keras.Model, folder: Path) -> None:
+    """Write a SavedModel. Its signature takes `image`, shape (batch, size, size, 3), float32."""
+    for name in ("assets", "variables"):  # TensorFlow would close its own folders to the group
+        (folder / name).mkdir(parents=True)
+    with quietly():
+        model.export(str(folder), format="tf_saved_model", verbose=False)
 
 
 # ------------------------------------------------------------------------ LiteRT
@@ -177,12 +190,14 @@ def description(run: Path, about: dict) -> dict:
         "calibration_note": locked["half"].note,
         "calibrated_probability": "1 / (1 + exp(-(intercept + slope * logit)))",
         "preprocessing": {
-            "pixels": "raw RGB, 0 to 255; scaling is inside the files",
+            "shape": f"(images, {size}, {size}, 3), RGB",
+            "pixels": "raw, 0 to 255; scaling is inside the files",
             "size": size,
             "fit": about["fit"],
-            "how": "cytology.data.augmentation.fit_to_square of "
-            "cytology.data.images.opening.open_rgb (Pillow)",
-            "image_bytes": LIMITS,
+            "how": "open the image upright, as 8-bit RGB, transparency laid on white; "
+            f"{RESIZED[about['fit']]}. Resize with Pillow: bilinear, reducing_gap=3",
+            "in_python": f"{fit_to_square.__module__}.fit_to_square("
+            f"{open_rgb.__module__}.open_rgb(path), {size}, {about['fit']!r})",
         },
         "weights": about["weights"],
         "weights_hash": about["weights_hash"],

@@ -1,21 +1,16 @@
-"""Exported files are run and held against the network that they came from."""
+"""Exported files are run and compared with the network that they came from."""
 
 import time
 import warnings
 from collections.abc import Callable
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from cytology.architectures import NETWORK_TITLE
-from cytology.data.images.kinds import kind_of
-from cytology.data.images.opening import opened, read_image
-from cytology.data.images.tiffs import ORIENTATION
 from cytology.inference.export import FILES, VERSION
 from cytology.inference.predictor import Decision
-from cytology.inference.serving import square_of_bytes
 from cytology.machine import cores
 from cytology.networks.backend import keras, quietly, tf
 from cytology.notebook import progress
@@ -24,40 +19,29 @@ from cytology.tables import read_table, write_table
 
 FLOAT_TOLERANCE = 1e-3  # of the largest logit, or of 1 where all are smaller
 MOST_CHANGED = 1  # decisions, where numbers are rounded on purpose
-BYTES = "saved_model_bytes"
 RUNS = 15  # timed, one image each
 
 
 def check_exports(
-    folder: Path,
-    model: keras.Model,
-    about: dict,
-    decision: Decision,
-    squares: np.ndarray,
-    contents: list[bytes],
+    folder: Path, model: keras.Model, about: dict, decision: Decision, squares: np.ndarray
 ) -> pd.DataFrame:
     """A row an exported file: how far its logits are from the network's, and what it costs.
 
-    `squares` (uint8) and `contents` (bytes that TensorFlow reads) are the same images;
-    `latency` is the median of one image in ms on this machine; `changed_decisions` are counted at
-    the locked threshold. Files that compute in float32 from the same pixels must keep the
-    tolerance; int8, files of a network that computes in half precision, and image bytes of which
-    TensorFlow makes other pixels than Pillow (`pixel_difference`, levels of 255) may change one
-    decision.
+    `squares` are test images, uint8; `latency` is the median of one image in ms on this machine;
+    `changed_decisions` are counted at the locked threshold. Files that compute in float32 must
+    keep the tolerance; int8, and files of a network that computes in half precision, may change
+    one decision.
     """
     expected = model.predict_on_batch(squares).ravel()
     tolerated = FLOAT_TOLERANCE * max(1.0, float(np.abs(expected).max()))
     single = about.get("precision", "float32") == "float32"
     rows = []
     for name, path in progress(list(present(folder).items()), "comparing", unit="file"):
-        inputs = contents if name == BYTES else squares
         answer = runner(name, path)
-        found = np.concatenate([answer(inputs[k : k + 1]) for k in range(len(inputs))])
+        found = np.concatenate([answer(squares[k : k + 1]) for k in range(len(squares))])
         difference = float(np.abs(found - expected).max())
         changed = int((called(found, decision) != called(expected, decision)).sum())
-        apart = pixel_difference(contents, squares, about["fit"]) if name == BYTES else 0.0
-        exact = single and name != "tflite_int8" and apart == 0
-        tolerance = tolerated if exact else np.nan
+        tolerance = tolerated if single and name != "tflite_int8" else np.nan
         agrees = changed <= MOST_CHANGED if np.isnan(tolerance) else difference <= tolerance
         rows.append(
             {
@@ -65,9 +49,8 @@ def check_exports(
                 "format": name,
                 "file": path.relative_to(folder.parent.parent).as_posix(),
                 "megabytes": megabytes(path),
-                "latency": latency(answer, inputs[:1]),
-                "images": len(inputs),
-                "pixel_difference": apart,
+                "latency": latency(answer, squares[:1]),
+                "images": len(squares),
                 "largest_difference": difference,
                 "tolerance": tolerance,
                 "changed_decisions": changed,
@@ -79,24 +62,19 @@ def check_exports(
 
 
 def present(folder: Path) -> dict[str, Path]:
-    """The formats that lie in an export folder; a SavedModel counts twice, for its signatures."""
-    found = {name: folder / file for name, file in FILES.items() if (folder / file).exists()}
-    return found | ({BYTES: found["saved_model"]} if "saved_model" in found else {})
+    """The formats that lie in an export folder, and where."""
+    return {name: folder / file for name, file in FILES.items() if (folder / file).exists()}
 
 
 def runner(name: str, path: Path) -> Callable:
-    """A function from a batch, squares or bytes, to logits of shape (batch,), by one file."""
+    """A function from a batch of squares to logits of shape (batch,), by one file."""
     if name in ("keras", "h5"):
         model = keras.saving.load_model(path, compile=False)
         return lambda squares: model.predict_on_batch(squares).ravel()
     if name.startswith("tflite"):
         return lite_runner(path)
-    signatures = tf.saved_model.load(str(path / VERSION)).signatures
-    if name == BYTES:
-        ask, given, kind = signatures["from_bytes"], "image_bytes", tf.string
-    else:
-        ask, given, kind = signatures["serving_default"], "image", tf.float32
-    return lambda batch: ask(**{given: tf.constant(batch, kind)})["logit"].numpy().ravel()
+    ask = tf.saved_model.load(str(path / VERSION)).signatures["serving_default"]
+    return lambda squares: ask(image=tf.constant(squares, tf.float32))["output_0"].numpy().ravel()
 
 
 def lite_runner(path: Path) -> Callable:
@@ -168,34 +146,6 @@ def warning_of(row) -> str:
     return (
         f"{name}: a logit differs by {row.largest_difference:.2g} from the network's, more than "
         f"{row.tolerance:.2g}: do not use this file."
-    )
-
-
-def bytes_of(root: Path, image_ids: list[str]) -> list[bytes]:
-    """The images' files as bytes; of kinds that TensorFlow cannot read, the same pixels as PNG."""
-    return [readable_bytes(root / name) for name in image_ids]
-
-
-def readable_bytes(path: Path) -> bytes:
-    """A file's bytes if TensorFlow reads it as Pillow does; else its pixels as PNG."""
-    content = path.read_bytes()
-    image, converted = read_image(content)
-    if not converted and kind_of(content) != "TIFF":
-        with opened(content) as stored:
-            as_it_is = stored.mode in ("RGB", "L") and stored.getexif().get(ORIENTATION, 1) == 1
-            if as_it_is and (stored.format, stored.mode) != ("BMP", "L"):
-                return content
-    stream = BytesIO()
-    image.save(stream, "PNG")
-    return stream.getvalue()
-
-
-def pixel_difference(contents: list[bytes], squares: np.ndarray, fit: str) -> float:
-    """How far a pixel of TensorFlow's squares is from Pillow's at most, in levels of 255."""
-    size = squares.shape[1]
-    return max(
-        float(np.abs(square_of_bytes(tf.constant(each), size, fit).numpy() - square).max())
-        for each, square in zip(contents, squares, strict=True)
     )
 
 

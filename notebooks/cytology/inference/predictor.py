@@ -31,18 +31,10 @@ from cytology.networks.backend import enough_memory, keras
 from cytology.networks.batches import decode, frozen_features
 from cytology.networks.building import feature_extractor
 from cytology.networks.features import key_of_run
-from cytology.networks.model_files import load_safely
 from cytology.notebook import progress
 from cytology.run import image_root
 from cytology.settings import InputError
-from cytology.tables import read_json, read_table, require
-
-
-def load_trained(run: Path, architecture: str) -> tuple[keras.Model, dict]:
-    """The saved model of a run and its `metrics.json`; see `loading.load_safely`."""
-    path = require(run, f"{architecture}/model.keras")
-    about = read_json(run, f"{architecture}/metrics.json")
-    return load_safely(path, architecture, about), about
+from cytology.tables import read_json, read_table
 
 
 def features_of_model(

@@ -1,25 +1,28 @@
-"""Of a model file only the numbers are loaded; nothing else in it is believed.
+"""The model files of a run: saved, loaded with care, compared with the live network.
 
-A `.keras` file also says which layers it wants, and whoever made it can name classes there that run
-code: Keras' own lists were passed again and again (CVE-2025-1550, CVE-2025-49655, CVE-2026-1462).
-So nothing is deserialized. `architectures.build` makes the network, and the arrays of the file are
-copied into it, if they have its names and shapes.
+Of a `.keras` file only the numbers are loaded. It also says which layers it wants, and whoever made
+it can name classes there that run code: Keras' own checks were bypassed again and again
+(CVE-2025-1550, CVE-2025-49655, CVE-2026-1462). So nothing is deserialized: `architectures.build`
+makes the network, and the arrays of the file are copied into it if their names and shapes fit.
 """
 
 import io
 import tempfile
+import time
 import zipfile
 from pathlib import Path
 
 import h5py
 import numpy as np
 
-from cytology.architectures import NETWORK_TITLE, TRAINING_NOTEBOOKS
-from cytology.files import file_hash
-from cytology.networks.backend import keras
+from cytology.architectures import ARCHITECTURES, NETWORK_TITLE, TRAINING_NOTEBOOKS
+from cytology.files import file_hash, written_whole
+from cytology.networks.backend import keras, quietly
+from cytology.networks.batches import DecodedImages
 from cytology.networks.building import POLICIES, build
 from cytology.parameters import PARAMETERS, Rule
 from cytology.settings import InputError, short
+from cytology.tables import read_json, require
 
 CLASSES = ["B", "M"]  # a logit above 0 speaks for the second
 WEIGHTS = "model.weights.h5"  # inside a `.keras` file
@@ -32,16 +35,66 @@ FACTS = {
 }
 
 
+# ------------------------------------------------------------ saving and comparing
+
+
+def save_model(model: keras.Model, run: Path) -> list[Path]:
+    """Write `<architecture>/model.keras`; DenseNet121 also `model.h5`, as the original had it."""
+    names = ["model.keras"] + (["model.h5"] if ARCHITECTURES[model.name].kept_as_h5 else [])
+    for name in names:
+        # Keras calls HDF5 legacy, in a paragraph; why we write it stands in the notebook.
+        with written_whole(run / model.name / name) as temporary, quietly():
+            model.save(temporary)
+    return [run / model.name / name for name in names]
+
+
+def largest_difference(path: Path, model: keras.Model, pictures: np.ndarray) -> float:
+    """Load a saved model and compare its logits with the live model's on uint8 pictures.
+
+    Returned is the largest difference as a share of the largest logit (of 1, where all are
+    smaller). The layers are called one by one: for so few pictures, building two graphs would take
+    longer.
+    """
+    loaded = keras.saving.load_model(path, compile=False)
+    logits = [np.asarray(each(pictures, training=False)) for each in (loaded, model)]
+    return float(np.abs(logits[0] - logits[1]).max() / max(1.0, np.abs(logits[1]).max()))
+
+
+def images_per_second(extractor: keras.Model, images: DecodedImages, batch_size: int = 32) -> float:
+    """Forward passes up to the pooled features, from memory: the best of three batches.
+
+    The best, since the first may have to build the graph, and other work only ever slows one.
+    """
+    batch = images.pixels[: min(batch_size, len(images.pixels))]
+    seconds = []
+    for _ in range(3):
+        started = time.perf_counter()
+        extractor.predict_on_batch(batch)
+        seconds.append(time.perf_counter() - started)
+    return len(batch) / min(seconds)
+
+
 def about_file(path: Path) -> dict:
     """What `metrics.json` keeps of a model file, so that a later reader knows it again."""
     return {"classes": CLASSES, "model_sha256": file_hash(path), "keras": keras.version()}
 
 
+# ------------------------------------------------------------------------ loading
+
+
+def load_trained(run: Path, architecture: str) -> tuple[keras.Model, dict]:
+    """The saved model of a run and its `metrics.json`; see `load_safely`."""
+    path = require(run, f"{architecture}/model.keras")
+    about = read_json(run, f"{architecture}/metrics.json")
+    return load_safely(path, architecture, about), about
+
+
 def load_safely(path: Path, architecture: str, about: dict) -> keras.Model:
     """The network whose weights the `.keras` file of a run holds; `about` is its `metrics.json`.
 
-    Raises `InputError` if the file was changed since training, is damaged or holds other weights,
-    or if `about` says what no run of ours says. Another minor version of Keras is told.
+    Prints a line if another minor version of Keras wrote it. Raises `InputError` if the file was
+    changed since training, is damaged or holds other weights, or if `about` breaks a rule of
+    `FACTS`.
     """
     again = f"run notebook {TRAINING_NOTEBOOKS[architecture]} again"
     facts = checked_facts(architecture, about, again)

@@ -57,10 +57,7 @@ SHIFTED |= {"auc_change": "change of AUC (minus: worse)"}
 CHECKS = {"check": "check", "value": "heat", "chance": "beside", "chance_of": "of what"}
 CHECKS |= {"difference": "difference", "passed": "passed", "images": "images"}
 EXPORTED = {"format": "format", "file": "file", "megabytes": "MB", "latency": "ms an image"}
-EXPORTED |= {
-    "pixel_difference": "pixels differ by",
-    "largest_difference": "largest difference of the logit",
-}
+EXPORTED |= {"largest_difference": "largest difference of the logit"}
 EXPORTED |= {"changed_decisions": "changed decisions", "images": "of images", "agrees": "agrees"}
 
 

@@ -1,37 +1,18 @@
-"""Training: cross-validated heads on frozen features, fine-tuning, and models that load again."""
+"""Recipes, and heads trained on frozen features: one for each fold, one for the final model."""
 
-import contextlib
-import hashlib
-import time
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from cytology.architectures import ARCHITECTURES
-from cytology.data.augmentation import pictures_of
-from cytology.data.splitting import (
-    inner_group_split,
-    judged_pictures,
-    read_split,
-    training_pictures,
-)
+from cytology.data.splitting import inner_group_split, judged_pictures, training_pictures
 from cytology.evaluation.predictions import as_taken, prediction_rows
-from cytology.files import digest, file_hash, is_sound, keep_checksum, written_whole
 from cytology.networks import linear_head
-from cytology.networks.backend import GPUS, distribution, keras, quietly
-from cytology.networks.batches import DecodedImages, batches, decode, frozen_features
-from cytology.networks.building import build, calibrate_normalization, feature_extractor, put_head
+from cytology.networks.backend import GPUS, keras
+from cytology.networks.building import put_head
 from cytology.networks.features import Features
 from cytology.networks.linear_head import LinearHead
-from cytology.networks.weights import Weights, find_weights
 from cytology.notebook import progress
-from cytology.settings import CACHE, InputError
-from cytology.tables import read_json, read_table
-
-CALIBRATION_IMAGES = 128
-CALIBRATION_BATCH = 8  # all maps of a batch stay in memory at once: 32 would need 6 GB
 
 
 @dataclass(frozen=True)
@@ -56,115 +37,6 @@ class Recipe:
     seed: int
     accumulate: int = 1  # batches whose gradients make one step
     steps_per_execution: int = 1  # steps between two looks at the progress
-
-
-# ---------------------------------------------------------------------- network
-
-
-def network(
-    architecture: str,
-    weights: Weights,
-    images: DecodedImages,
-    split: pd.DataFrame,
-    seed: int,
-    precision: str = "float32",
-    strategy: str = "one",
-) -> tuple[keras.Model, str]:
-    """Build a network with its weights: (model, hash that names the weights).
-
-    A random backbone gets batch-normalization statistics from unlabelled images of train and
-    val, never of test, and is then kept in the cache, so that later runs meet the very same one.
-    It is named by what it was made from and not by its file, whose last digits are others on
-    another processor. With several GPUs and `strategy` auto its variables lie on all of them.
-    """
-    given = str(weights.path) if weights.path else None
-    with distribution(strategy).scope():
-        model = build(architecture, images.size, given, seed, precision)
-    if weights.path:
-        return model, file_hash(weights.path)
-    path = random_weights(model, images, split, seed)
-    model.load_weights(path)
-    return model, digest(path.name)
-
-
-def random_weights(
-    model: keras.Model, images: DecodedImages, split: pd.DataFrame, seed: int
-) -> Path:
-    """The file of weights for a random network like `model`, made where it is missing.
-
-    Its normalizations know these images. The name says the shape of every weight: what a network
-    of other shapes left in the cache is not taken.
-    """
-    architecture = model.name
-    held = split[split["split"] != "test"]
-    # The original's protocol has test copies of training images; then nothing can be kept apart.
-    names = held["image_id"].drop_duplicates().sample(frac=1, random_state=seed)
-    pictures = pictures_of(names.iloc[:CALIBRATION_IMAGES].to_frame(), 1)
-    seen = hashlib.sha256(images.batch(pictures["image_id"], pictures["orientation"])).hexdigest()
-    shapes = [list(weight.shape) for weight in model.weights]
-    name = digest(architecture, images.size, seed, seen, keras.version(), shapes)
-    path = CACHE / "weights" / f"{architecture}-random-{name}.weights.h5"
-    if not is_sound(path):
-        single = build(architecture, images.size, None, seed)
-        steps = -(-len(pictures) // CALIBRATION_BATCH)
-        feed = batches(images, pictures, CALIBRATION_BATCH)
-        calibrate_normalization(single, progress(feed, "calibrating", steps, "batch"))
-        with written_whole(path) as temporary:
-            single.save_weights(temporary)
-        keep_checksum(path)
-    return path
-
-
-def backbone_of_run(
-    run: Path, architecture: str, root: Path, weights: str
-) -> tuple[keras.Model, DecodedImages]:
-    """What made the frozen features of a run: the feature extractor, and the decoded images.
-
-    Raises `InputError` if `weights` are not those that the run began with.
-    """
-    about, manifest = (
-        read_json(run, f"{architecture}/metrics.json"),
-        read_table(run, "manifest.csv"),
-    )
-    images = decode(root, manifest, about["image_size"], about["fit"])
-    found, split = find_weights(architecture, weights), read_split(run)
-    model, weights_hash = network(
-        architecture, found, images, split, about["seed"], about["precision"]
-    )
-    if weights_hash != about["weights_hash"]:
-        raise InputError(
-            f"Parameter `weights` is {weights!r}, but {architecture} was trained with other "
-            f"weights ({about['weights']}): give those of the run."
-        )
-    return feature_extractor(model), images
-
-
-def features_for(
-    extractor: keras.Model,
-    images: DecodedImages,
-    split: pd.DataFrame,
-    orientations: int,
-    key: list,
-    batch_size: int,
-) -> Features:
-    """Frozen features of every picture in all orientations: train, val and test.
-
-    `extractor` is `architectures.feature_extractor` of the network, `key` what it depends on (see
-    `features.KEY`).
-    """
-    pictures = training_pictures(split, orientations)
-    return frozen_features(extractor, images, pictures, key, batch_size)
-
-
-@contextlib.contextmanager
-def with_weights(model: keras.Model, weights: list[np.ndarray]):
-    """Give a model other weights for a while: frozen features are not those of a tuned network."""
-    present = model.get_weights()
-    model.set_weights(weights)
-    try:
-        yield
-    finally:
-        model.set_weights(present)
 
 
 def class_weights(labels: pd.Series, class_weight: str) -> pd.Series:
@@ -358,42 +230,3 @@ def train_final_head(
     put_head(model, head)
     logits = head.logits(features.of(judged))
     return prediction_rows(judged, logits, "final", recipe.seed), history, head
-
-
-# ------------------------------------------------------------------------ saving
-
-
-def save_model(model: keras.Model, run: Path) -> list[Path]:
-    """Write `<architecture>/model.keras`; DenseNet121 also `model.h5`, as the original had it."""
-    names = ["model.keras"] + (["model.h5"] if ARCHITECTURES[model.name].kept_as_h5 else [])
-    for name in names:
-        # Keras calls HDF5 legacy, in a paragraph; why we write it stands in the notebook.
-        with written_whole(run / model.name / name) as temporary, quietly():
-            model.save(temporary)
-    return [run / model.name / name for name in names]
-
-
-def largest_difference(path: Path, model: keras.Model, pictures: np.ndarray) -> float:
-    """Load a saved model and compare its logits with the live model's on uint8 pictures.
-
-    Returned is the largest difference as a share of the largest logit (of 1, where all are
-    smaller). The layers are called one by one: for so few pictures, building two graphs would take
-    longer.
-    """
-    loaded = keras.saving.load_model(path, compile=False)
-    logits = [np.asarray(each(pictures, training=False)) for each in (loaded, model)]
-    return float(np.abs(logits[0] - logits[1]).max() / max(1.0, np.abs(logits[1]).max()))
-
-
-def images_per_second(extractor: keras.Model, images: DecodedImages, batch_size: int = 32) -> float:
-    """Forward passes up to the pooled features, from memory: the best of three batches.
-
-    The best, since the first may have to build the graph, and other work only ever slows one.
-    """
-    batch = images.pixels[: min(batch_size, len(images.pixels))]
-    seconds = []
-    for _ in range(3):
-        started = time.perf_counter()
-        extractor.predict_on_batch(batch)
-        seconds.append(time.perf_counter() - started)
-    return len(batch) / min(seconds)
