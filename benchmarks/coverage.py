@@ -38,15 +38,10 @@ from scipy.stats import rankdata
 
 from cytology.audits.simulation import FOLDS, Design, Study, cross_validated, fixed_scores
 from cytology.data.splitting import group_folds
-from cytology.evaluation.statistics.intervals import (
-    auc_gain,
-    auc_interval,
-    binormal_variance,
-    inside,
-    threshold_intervals,
-)
+from cytology.evaluation.statistics.clusters import binormal_variance, inside
+from cytology.evaluation.statistics.intervals import auc_gain, auc_interval, threshold_intervals
 from cytology.evaluation.statistics.metrics import METRICS, OF_TWO_SHARES, auc_within_folds
-from cytology.evaluation.statistics.significance import matched, pairwise, with_gate
+from cytology.evaluation.statistics.significance import compare_pairs, matched, with_gate
 from cytology.machine import cores
 from cytology.networks.linear_head import fitted_head
 from cytology.notebook import progress
@@ -159,7 +154,7 @@ def of_triples(design: Design, better: str, studies: int, seed: int) -> pd.DataF
         study = cross_validated(design, rng, tuple(aucs))
         tables = dict(zip("abc", study.tables, strict=True))
         pairs = with_gate(
-            pairwise(tables, PAIRS).assign(family="networks", level="image", weights="")
+            compare_pairs(tables, PAIRS).assign(family="networks", level="image", weights="")
         )
         asked = pairs if not better else pairs[pairs["second"] == "c"]
         right = (asked["difference"] > 0) | (not better)

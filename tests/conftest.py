@@ -19,7 +19,7 @@ from cytology.data.sources.load import load
 from cytology.data.sources.sample import draw_sample
 from cytology.data.splitting import describe, judged_pictures, split_by_group
 from cytology.evaluation.predictions import prediction_rows
-from cytology.evaluation.statistics import intervals
+from cytology.evaluation.statistics import bootstrap
 from cytology.tables import read_table, write_json, write_table
 
 os.environ.setdefault("MPLBACKEND", "Agg")
@@ -178,10 +178,10 @@ def full_run(run):
 @pytest.fixture(scope="module")
 def few_draws():
     """Fifty draws for every band: where the numbers of bands are not the question."""
-    drawn = intervals.group_weights
+    drawn = bootstrap.group_weights
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            intervals,
+            bootstrap,
             "group_weights",
             lambda rows, draws=50, seed=0: drawn(rows, min(draws, 50), seed),
         )

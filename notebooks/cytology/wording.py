@@ -1,8 +1,19 @@
 """Text: numbers and lists as words, and what can stand in a name, a message, a table."""
 
+import math
 import os
 import re
 import unicodedata
+
+# Why a metric does not exist where `classification_metrics` gives NaN.
+UNDEFINED = dict.fromkeys(
+    ("auc", "average_precision", "mcc", "balanced_accuracy"), "one class only"
+)
+UNDEFINED |= {"recall": "no malignant image", "specificity": "no benign image"}
+UNDEFINED |= {"precision": "nothing called malignant", "f1": "nothing malignant, nor called so"}
+UNDEFINED |= {"negative_predictive_value": "nothing called benign"}
+TOO_FEW = "groups too few or too alike"
+NO_INTERVAL = f"no interval: {TOO_FEW}"
 
 
 def is_one_line(text: str) -> bool:
@@ -71,3 +82,27 @@ def some(words: list[str], most: int = 3) -> str:
     """The first words of a list, and how many more there are."""
     more = f" and {len(words) - most} more" if len(words) > most else ""
     return ", ".join(words[:most]) + more
+
+
+def span(row, name: str, before: str = "", shape: str = "z.3f") -> str:
+    """The interval of `name` in words, after the words `before`; where there is none, why."""
+    low, high = row[f"{name}_low"], row[f"{name}_high"]
+    return NO_INTERVAL if math.isnan(low) else f"{before}{low:{shape}} to {high:{shape}}"
+
+
+def with_span(row, name: str, before: str = "") -> str:
+    """A number of a row and in brackets its interval; where it does not exist, why."""
+    if math.isnan(row[name]):
+        return f"not known ({UNDEFINED.get(name, 'one class only')})"
+    return f"{row[name]:z.3f} ({span(row, name, before)})"
+
+
+def p_in_figures(p: float) -> str:
+    """A P value with two figures, never zero."""
+    return "not known" if math.isnan(p) else f"{p:.2g}" if p >= 0.001 else "below 0.001"
+
+
+def joined(names) -> str:
+    """`A`, `A and B`, `A, B and C`."""
+    names = list(names)
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -8,6 +8,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from cytology.audits import leakage
+from cytology.audits.judged_images import draw_images, features_of_run
 from cytology.audits.leakage import (
     LABELS,
     PROTOCOLS,
@@ -15,15 +16,13 @@ from cytology.audits.leakage import (
     Audit,
     assign_folds,
     audit,
-    draw_images,
-    features_of_run,
-    in_words,
+    audit_summary,
+    leakage_sentences,
     mean_auc_of,
     mean_of_shuffles,
     out_of_fold_logits,
     shuffle_labels,
-    summarize,
-    verdict,
+    shuffle_verdict,
 )
 from cytology.data.augmentation import pictures_of
 from cytology.data.splitting import group_folds
@@ -120,10 +119,10 @@ def test_labels_shuffled_by_image_show_copies_and_by_group_patients_too(made):
 
 
 def test_the_verdict_passes_whole_groups_and_catches_groups_that_cross(made):
-    summary = summarize(made.audit)
-    assert "passed; a leak of up to " in verdict(summary, SEEDS)
-    assert verdict(summary, SEEDS).startswith("mean AUC of 10 shuffles 0.")
-    assert verdict(summary, SEEDS, B).endswith(": NOT PASSED: something leaks")
+    summary = audit_summary(made.audit)
+    assert "passed; a leak of up to " in shuffle_verdict(summary, SEEDS)
+    assert shuffle_verdict(summary, SEEDS).startswith("mean AUC of 10 shuffles 0.")
+    assert shuffle_verdict(summary, SEEDS, B).endswith(": NOT PASSED: something leaks")
 
 
 def one_row(low, high, protocol=C, auc=0.55):
@@ -132,12 +131,12 @@ def one_row(low, high, protocol=C, auc=0.55):
 
 
 def test_the_verdict_is_where_the_interval_of_the_mean_lies_and_needs_enough_shuffles():
-    assert "NOT PASSED" in verdict(one_row(0.501, 0.6), 10)
-    assert "up to 10.0 points could hide" in verdict(one_row(0.5, 0.6), 10)
-    assert "up to 0.0 points" in verdict(one_row(0.3, 0.4), 10)
-    few = verdict(one_row(0.6, 0.7), leakage.FEWEST_SHUFFLES - 1)
+    assert "NOT PASSED" in shuffle_verdict(one_row(0.501, 0.6), 10)
+    assert "up to 10.0 points could hide" in shuffle_verdict(one_row(0.5, 0.6), 10)
+    assert "up to 0.0 points" in shuffle_verdict(one_row(0.3, 0.4), 10)
+    few = shuffle_verdict(one_row(0.6, 0.7), leakage.FEWEST_SHUFFLES - 1)
     assert few == "9 shuffles are too few to tell; set audit_seeds to 10"
-    assert "nothing can be told" in verdict(one_row(np.nan, np.nan), 10)
+    assert "nothing can be told" in shuffle_verdict(one_row(np.nan, np.nan), 10)
 
 
 def test_more_shuffles_find_a_leak_of_five_points_more_often_and_raise_no_alarm():
@@ -375,7 +374,7 @@ def test_components_have_the_mean_and_the_influence_of_the_auc_within_folds():
 
 
 def test_the_summary_has_means_and_intervals_that_hold_them(made):
-    summary = summarize(made.audit)
+    summary = audit_summary(made.audit)
     assert summary[["protocol", "labels"]].to_numpy().tolist() == [
         [protocol, labels] for protocol in PROTOCOLS for labels in LABELS
     ]
@@ -395,7 +394,7 @@ def test_the_summary_has_means_and_intervals_that_hold_them(made):
 def test_what_weaker_and_stronger_penalties_reach_stands_beside_what_hangs_on_them(made):
     found = made.audit.strengths
     assert sorted(set(found["strength"])) == sorted(STRENGTHS) and len(found) == 2 * len(STRENGTHS)
-    summary = summarize(made.audit).set_index(["protocol", "labels"])
+    summary = audit_summary(made.audit).set_index(["protocol", "labels"])
     for key in leakage.OF_STRENGTH:
         rows = found[(found["protocol"] == key[0]) & (found["labels"] == key[1])]
         assert summary.loc[key, "auc_lowest"] == rows["auc"].min() < rows["auc"].max()
@@ -478,7 +477,7 @@ def test_the_same_seed_gives_the_same_audit(made):
     images = made.images.iloc[:60]
     first, again = (audit(made.features, images, 2, 3, 2) for _ in range(2))
     pd.testing.assert_frame_equal(first.scores, again.scores)
-    pd.testing.assert_frame_equal(summarize(first), summarize(again))
+    pd.testing.assert_frame_equal(audit_summary(first), audit_summary(again))
     per_seed = first.scores.query("protocol == @C").groupby("labels")["auc"].nunique()
     assert (per_seed == 2).all() and len(per_seed) == 3
 
@@ -491,8 +490,8 @@ def test_every_protocol_judges_the_same_pictures(made):
 
 
 def test_the_result_in_words_names_weights_units_and_numbers(made):
-    summary = summarize(made.audit).assign(architecture="densenet121", weights="random")
-    (sentence,) = in_words(summary, "field of view", SEEDS)
+    summary = audit_summary(made.audit).assign(architecture="densenet121", weights="random")
+    (sentence,) = leakage_sentences(summary, "field of view", SEEDS)
     numbers = summary.set_index(["protocol", "labels"])
     assert sentence.startswith("DenseNet121 (random weights), mean of 10 repetitions, AUC within")
     assert "keeping fields of view together" in sentence
@@ -502,8 +501,8 @@ def test_the_result_in_words_names_weights_units_and_numbers(made):
     assert f"adds {numbers.loc[(A, 'true'), 'inflation']:+.1f} points" in sentence
     assert "fields of view are recognized across such folds" in sentence
     assert "passed; a leak of up to" in sentence and "NOT PASSED" not in sentence
-    (open_,) = in_words(summary.assign(inflation_low=-1.0, auc_low=0.4), "patient", SEEDS)
-    (nothing,) = in_words(summary.assign(auc=np.nan), "patient", SEEDS)
+    (open_,) = leakage_sentences(summary.assign(inflation_low=-1.0, auc_low=0.4), "patient", SEEDS)
+    (nothing,) = leakage_sentences(summary.assign(auc=np.nan), "patient", SEEDS)
     assert nothing == "DenseNet121: no fold holds both classes, so no AUC exists."
     assert "is not shown to add anything" in open_ and "are not shown to be recognized" in open_
 

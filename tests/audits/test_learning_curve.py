@@ -7,7 +7,12 @@ from closeness import assert_close
 from sklearn.metrics import roc_auc_score
 
 from cytology.audits import learning_curve as module
-from cytology.audits.learning_curve import curve_table, in_words, learning_curve, some_groups
+from cytology.audits.learning_curve import (
+    curve_table,
+    learning_curve,
+    learning_curve_sentence,
+    some_groups,
+)
 from cytology.networks.features import Features
 from cytology.networks.linear_head import fitted_head
 
@@ -86,9 +91,11 @@ def test_a_curve_that_is_flat_since_three_quarters_does_not_promise_more():
     table = pd.DataFrame({"share": [0.5, 0.75, 1.0], "auc": [0.8, 0.9, 0.9], **about})
     table = table.assign(gain=[np.nan, 0.1, 0.0], gain_low=[np.nan, 0.05, -0.02])
     table["gain_high"] = [np.nan, 0.15, 0.02]
-    words = in_words(table, "MobileNetV2", "patients")
+    words = learning_curve_sentence(table, "MobileNetV2", "patients")
     assert words.startswith("MobileNetV2: 20 patients trained on instead of 15: +0.0 points")
     assert words.endswith("Not shown to help.")
     rising = table.assign(gain=0.05, gain_low=0.01)
-    assert "More would likely help." in in_words(rising, "MobileNetV2", "patients")
-    assert "says nothing" in in_words(table.assign(weights="random"), "MobileNetV2", "patients")
+    assert "More would likely help." in learning_curve_sentence(rising, "MobileNetV2", "patients")
+    assert "says nothing" in learning_curve_sentence(
+        table.assign(weights="random"), "MobileNetV2", "patients"
+    )

@@ -15,30 +15,40 @@ from scipy.stats import ttest_1samp
 from sklearn.metrics import roc_auc_score
 
 from cytology.audits import left_out, robustness, shifts
-from cytology.audits.left_out import domains_of, leave_one_out, parts_of
-from cytology.audits.left_out import in_words as domains_in_words
-from cytology.audits.robustness import (
-    Network,
-    choose_images,
-    distance_from_predictions,
-    in_words,
-    judge,
-    judged_on,
+from cytology.audits.judged_images import (
+    choose_judged_images,
     open_smears,
-    orientation_agreement,
-    shifted_features,
-    summarize,
+    unseen_part,
     with_stains,
 )
-from cytology.audits.shifts import NONE, SHIFTS, STRENGTHS, Smear, lab_pixels, move_stain, shifted
+from cytology.audits.left_out import domain_sentences, domains_of, judged_and_trained, leave_one_out
+from cytology.audits.robustness import (
+    RunNetwork,
+    distance_from_predictions,
+    judge_shifts,
+    orientation_agreement,
+    shift_summary,
+    shifted_features,
+)
+from cytology.audits.robustness_sentences import robustness_sentences
+from cytology.audits.shifts import (
+    NONE,
+    SHIFT_STRENGTHS,
+    SHIFTS,
+    FramedSmear,
+    lab_pixels,
+    move_stain,
+    shifted,
+)
 from cytology.data.augmentation import fit_to_square
 from cytology.data.splitting import describe
-from cytology.evaluation.statistics.intervals import NO_INTERVAL
+from cytology.evaluation.statistics.calibration import reliability
 from cytology.networks.linear_head import LinearHead
 from cytology.plots import robustness as plots
 from cytology.report import known_failures
 from cytology.settings import InputError
 from cytology.tables import read_json, read_table, write_json, write_table
+from cytology.wording import NO_INTERVAL
 
 pytestmark = pytest.mark.numeric
 
@@ -50,7 +60,7 @@ def pair(smears):
     """Two drawn smears that are each other's other stain."""
     frame = pd.DataFrame({"group": ["a", "b"], "stain": ["blue", "red"]})
     images = [smears[k].resize((224, 168)) for k in (0, -1)]
-    return with_stains([Smear(images[k], f"hash {k}") for k in range(2)], frame)
+    return with_stains([FramedSmear(images[k], f"hash {k}") for k in range(2)], frame)
 
 
 def distance(one, other):
@@ -64,7 +74,7 @@ def distance(one, other):
 def test_a_shift_grows_with_its_strength_from_the_untouched_picture(pair, name):
     for smear in pair:
         assert shifted(smear, name, 0) is smear.image
-        pictures = [shifted(smear, name, strength) for strength in (0, *STRENGTHS)]
+        pictures = [shifted(smear, name, strength) for strength in (0, *SHIFT_STRENGTHS)]
         assert {(p.size, p.mode) for p in pictures} == {((224, 168), "RGB")}
         far = [distance(p, smear.image) for p in pictures]
         assert far[1] > 0 and far[-1] > 1.2 * far[1]
@@ -91,7 +101,7 @@ def test_about_half_of_the_files_go_either_way_and_noise_differs_by_file(pair):
 
 def test_amounts_are_what_their_words_say(pair):
     """Noise, brightness, hue and blur measured on the shifted picture."""
-    grey = Smear(Image.new("RGB", (224, 224), (120, 120, 120)), "any")
+    grey = FramedSmear(Image.new("RGB", (224, 224), (120, 120, 120)), "any")
     noise = np.asarray(shifted(grey, "noise", 4), float)
     assert noise.std() == pytest.approx(SHIFTS["noise"].amounts[3], rel=0.02)
     level = np.asarray(shifted(grey, "brightness", 3)).mean()
@@ -107,7 +117,7 @@ def measured_blur(side):
     """Deviation of the slope of an edge under the strongest blur, in pixels."""
     edge = np.zeros((side, side, 3), np.uint8)
     edge[:, side // 2 :] = 255
-    blurred = np.asarray(shifted(Smear(Image.fromarray(edge), "any"), "blur", 5), float)
+    blurred = np.asarray(shifted(FramedSmear(Image.fromarray(edge), "any"), "blur", 5), float)
     slope, place = np.diff(blurred[5, :, 0]), np.arange(side - 1) - side // 2 + 1
     return np.sqrt((slope * place**2).sum() / slope.sum())
 
@@ -116,7 +126,7 @@ def test_hue_turns_at_equal_luminance_and_saturation_leaves_grey(pair):
     luminance = [0.213, 0.715, 0.072]
     before, after = (np.asarray(p) @ luminance for p in (pair[0].image, shifted(pair[0], "hue", 3)))
     assert np.abs(before - after).max() < 1.5
-    grey = Smear(Image.new("RGB", (20, 20), (90, 90, 90)), "any")
+    grey = FramedSmear(Image.new("RGB", (20, 20), (90, 90, 90)), "any")
     assert shifted(grey, "saturation", 5).tobytes() == grey.image.tobytes()
 
 
@@ -125,11 +135,11 @@ def test_scale_and_tilt_fill_with_the_colour_of_the_border():
     pixels[20:40, 30:50] = 30
     for name in ("scale", "orientation"):
         for k in range(6):
-            found = np.asarray(shifted(Smear(Image.fromarray(pixels), str(k)), name, 5))
+            found = np.asarray(shifted(FramedSmear(Image.fromarray(pixels), str(k)), name, 5))
             assert (found[0, 0] == (200, 180, 190)).all()
     sizes = {}
     for k in range(8):
-        smear = Smear(Image.fromarray(pixels), str(k))
+        smear = FramedSmear(Image.fromarray(pixels), str(k))
         dark = (np.asarray(shifted(smear, "scale", 5))[..., 0] < 100).sum()
         sizes[smear.direction("scale")] = dark
     assert sizes[1] == pytest.approx(1600, rel=0.1) and sizes[-1] == pytest.approx(100, rel=0.3)
@@ -139,8 +149,8 @@ def test_a_tilt_turns_by_its_angle():
     pixels = np.full((201, 201, 3), 230, np.uint8)
     pixels[96:105, 40:161] = 0
     for k in range(4):
-        smear = Smear(Image.fromarray(pixels), str(k))
-        for strength, degrees in zip(STRENGTHS, SHIFTS["orientation"].amounts, strict=True):
+        smear = FramedSmear(Image.fromarray(pixels), str(k))
+        for strength, degrees in zip(SHIFT_STRENGTHS, SHIFTS["orientation"].amounts, strict=True):
             dark = np.argwhere(np.asarray(shifted(smear, "orientation", strength))[..., 0] < 100)
             down, right = np.linalg.svd(dark - dark.mean(axis=0), full_matrices=False)[2][0]
             angle = np.degrees(np.arctan(-down / right))
@@ -163,7 +173,7 @@ def test_a_whole_stain_shift_reaches_the_colours_of_the_other_group():
     images = [picture(150 + 8 * k, 10, -12, 6) for k in range(-2, 3)]
     images += [picture(190 + 4 * k, -8, 6, 3) for k in range(-2, 3)]
     table = pd.DataFrame({"group": list("aabbcddeef"), "stain": ["G"] * 5 + ["P"] * 5})
-    smears = with_stains([Smear(image, str(k)) for k, image in enumerate(images)], table)
+    smears = with_stains([FramedSmear(image, str(k)) for k, image in enumerate(images)], table)
     assert [smear.stain for smear in smears] == ["G"] * 5 + ["P"] * 5
     assert (smears[0].own == smears[9].other).all() and (smears[0].other == smears[9].own).all()
     for members in (smears[:5], smears[5:]):
@@ -179,7 +189,7 @@ def test_a_whole_stain_shift_reaches_the_colours_of_the_other_group():
 
 def test_without_a_stain_column_groups_are_clustered_by_colour_and_kept_whole(smear):
     images = [smear(k, redder=0 if k < 6 else 55) for k in range(12)]
-    smears = [Smear(image, str(k)) for k, image in enumerate(images)]
+    smears = [FramedSmear(image, str(k)) for k, image in enumerate(images)]
     groups = pd.DataFrame({"group": [f"p{k // 3}" for k in range(12)]})
     for table in (groups, groups.assign(stain="H&E"), groups.assign(stain=["G", ""] * 6)):
         found = with_stains(smears, table)
@@ -192,7 +202,7 @@ def test_without_a_stain_column_groups_are_clustered_by_colour_and_kept_whole(sm
 
 
 def test_both_classes_in_turn_and_every_group_before_any_comes_twice(run):
-    images = choose_images(run, "out-of-fold", 20, seed=0)
+    images = choose_judged_images(run, "out-of-fold", 20, seed=0)
     split = read_table(run, "split.csv").set_index("image_id")
     assert list(images) == ["image_id", "group", "label", "fold", "sha256"]
     assert images["label"].value_counts().to_dict() == {"B": 10, "M": 10}
@@ -203,18 +213,22 @@ def test_both_classes_in_turn_and_every_group_before_any_comes_twice(run):
     groups = held.groupby("label")["group"].nunique()
     for label in "BM":
         assert len(per_group[label]) == min(10, groups[label])
-    pd.testing.assert_frame_equal(choose_images(run, "out-of-fold", 9, seed=0), images.head(9))
-    assert set(choose_images(run, "out-of-fold", 20, seed=1)["image_id"]) != set(images["image_id"])
-    everything = choose_images(run, "out-of-fold", 10_000, seed=0)
+    pd.testing.assert_frame_equal(
+        choose_judged_images(run, "out-of-fold", 9, seed=0), images.head(9)
+    )
+    assert set(choose_judged_images(run, "out-of-fold", 20, seed=1)["image_id"]) != set(
+        images["image_id"]
+    )
+    everything = choose_judged_images(run, "out-of-fold", 10_000, seed=0)
     assert sorted(everything["image_id"]) == sorted(held.index)
-    of_test = choose_images(run, "test", 10_000, seed=0)
+    of_test = choose_judged_images(run, "test", 10_000, seed=0)
     assert (split.loc[of_test["image_id"], "split"] == "test").all()
 
 
 def test_one_file_counts_once_and_one_group_is_refused(run):
     manifest = read_table(run, "manifest.csv")
     write_table(run, "manifest.csv", manifest.assign(sha256=manifest["label"] + manifest["group"]))
-    once = choose_images(run, "out-of-fold", 10_000, seed=0)
+    once = choose_judged_images(run, "out-of-fold", 10_000, seed=0)
     assert (once.groupby(["label", "group"]).size() == 1).all()
     split = read_table(run, "split.csv").assign(split="test", fold=np.nan)
     split, manifest = split[split["label"] == "B"], manifest[manifest["label"] == "B"]
@@ -222,17 +236,17 @@ def test_one_file_counts_once_and_one_group_is_refused(run):
     write_table(run, "manifest.csv", manifest)
     write_json(run, "split.json", describe(split, manifest, "grouped", "patient", seed=0))
     with pytest.raises(InputError, match="two groups and of both classes"):
-        choose_images(run, "test", 8, seed=0)
+        choose_judged_images(run, "test", 8, seed=0)
 
 
 def test_a_run_is_judged_on_test_where_it_has_no_folds_of_its_own(run):
     names = ["mobilenetv2", "densenet121"]
-    assert judged_on(run, names) == "out-of-fold"
+    assert unseen_part(run, names) == "out-of-fold"
     about = read_json(run, "densenet121/metrics.json")
     write_json(run, "densenet121/metrics.json", about | {"fine_tuned": True})
-    assert judged_on(run, names) == "test" and judged_on(run, names[:1]) == "out-of-fold"
+    assert unseen_part(run, names) == "test" and unseen_part(run, names[:1]) == "out-of-fold"
     write_json(run, "split.json", read_json(run, "split.json") | {"protocol": "original"})
-    assert judged_on(run, names[:1]) == "test"
+    assert unseen_part(run, names[:1]) == "test"
 
 
 @pytest.mark.parametrize("fit", ["pad", "stretch"])
@@ -259,7 +273,7 @@ class MeanColour:
 
 
 def network_of(heads, model=None, key=("weights",)):
-    return Network("mobilenetv2", list(key), 32, "pad", heads, lambda: model)
+    return RunNetwork("mobilenetv2", list(key), 32, "pad", heads, lambda: model)
 
 
 @pytest.fixture
@@ -273,7 +287,7 @@ def chosen(smear):
             "fold": [k // 4 for k in range(8)],
         }
     )
-    smears = [Smear(smear(k, 32, 24, 10 * k), f"{k:064x}") for k in range(8)]
+    smears = [FramedSmear(smear(k, 32, 24, 10 * k), f"{k:064x}") for k in range(8)]
     return images, with_stains(smears, images)
 
 
@@ -285,7 +299,7 @@ def test_each_image_is_judged_by_the_head_of_its_own_fold(chosen, tmp_path):
         "fold1": LinearHead(**flat, weights=np.array([0, 0, 2.0]), bias=7.0),
         "final": LinearHead(**flat, weights=np.full(3, np.nan), bias=np.nan),
     }
-    judged = judge([network_of(heads, MeanColour())], images, smears, 3, tmp_path)
+    judged = judge_shifts([network_of(heads, MeanColour())], images, smears, 3, tmp_path)
     assert len(judged) == 8 * (1 + 5 * len(SHIFTS))
     assert not judged.duplicated(["image_id", "shift", "strength"]).any()
     np.testing.assert_allclose(judged["probability"], expit(judged["logit"]))
@@ -374,7 +388,7 @@ def made_up(seed=0, groups=12, images=4, fall=2.5):
     parts = [base.assign(shift=NONE, strength=0, logit=logit)]
     spoil = rng.normal(size=len(group))
     for name in SHIFTS:
-        for strength in STRENGTHS:
+        for strength in SHIFT_STRENGTHS:
             moved = logit + (fall if name == "blur" else 0.02) * strength / 3 * spoil
             parts.append(base.assign(shift=name, strength=strength, logit=moved))
     judged = pd.concat(parts, ignore_index=True)
@@ -388,7 +402,7 @@ def judged():
 
 @pytest.fixture(scope="module")
 def table(judged):
-    found = summarize(judged)
+    found = shift_summary(judged)
     return found.assign(weights="imagenet", protocol="grouped", judged_on="out-of-fold")
 
 
@@ -470,7 +484,7 @@ def test_p_is_below_a_level_where_the_interval_leaves_out_0_and_holm_is_over_one
 def test_cross_validated_pictures_have_wider_intervals_and_pairs_of_one_fold(judged):
     some = judged[judged["shift"].isin([NONE, "blur"])]
     fold = some["group"].str[1:].astype(int) // 4
-    plain, folded = summarize(some), summarize(some.assign(fold=fold))
+    plain, folded = shift_summary(some), shift_summary(some.assign(fold=fold))
     ratio = (folded["loss_high"] - folded["loss_low"]) / (plain["loss_high"] - plain["loss_low"])
     np.testing.assert_allclose(ratio, np.sqrt(2))
     rows = some[some["shift"] == NONE]
@@ -512,7 +526,7 @@ def sited(crossing=0):
 def test_no_group_crosses_where_a_domain_is_left_out():
     images = sited(crossing=6)
     for domain in "ab":
-        judged, trained_on = parts_of(images, "site", domain)
+        judged, trained_on = judged_and_trained(images, "site", domain)
         assert judged.any() and trained_on.any() and not (judged & trained_on).any()
         assert (images["site"][judged] == domain).all()
         assert not set(images["group"][judged]) & set(images["group"][trained_on])
@@ -534,7 +548,7 @@ def test_a_domain_needs_both_classes_inside_and_outside():
 
 def test_leaving_out_costs_what_a_sign_of_the_site_alone_was_worth(monkeypatch):
     """A feature that means malignant at one site and benign at the other misleads only there."""
-    monkeypatch.setattr(left_out, "REPEATS", 4)
+    monkeypatch.setattr(left_out, "MIXED_REPEATS", 4)
     images, rng = sited(crossing=2), np.random.default_rng(0)
     malignant = (images["label"] == "M").to_numpy()
     truth, site = np.where(malignant, 1.0, -1.0), np.where(images["site"] == "a", 1.0, -1.0)
@@ -554,7 +568,7 @@ def test_leaving_out_costs_what_a_sign_of_the_site_alone_was_worth(monkeypatch):
 
 
 def test_images_without_a_domain_are_left_aside(monkeypatch):
-    monkeypatch.setattr(left_out, "REPEATS", 1)
+    monkeypatch.setattr(left_out, "MIXED_REPEATS", 1)
     images = sited()
     images.loc[images["group"] > "g19", "site"] = ""
     values = np.random.default_rng(0).normal(size=(len(images), 3))
@@ -567,7 +581,7 @@ def test_images_without_a_domain_are_left_aside(monkeypatch):
 
 
 def test_the_words_claim_what_the_intervals_allow_and_no_more(table):
-    first, last = in_words(table, 3, "field of view")
+    first, last = robustness_sentences(table, 3, "field of view")
     row = table.set_index(["shift", "strength"]).loc[("blur", 3)]
     assert row["auc_change_high"] < 0
     assert first.startswith("MobileNetV2, out-of-fold, 48 images of 12 fields of view: AUC ")
@@ -583,28 +597,29 @@ def test_the_words_claim_what_the_intervals_allow_and_no_more(table):
     assert f"falls of up to {-others['auc_change_low'].min():.3f})" in first
     assert "rises under" not in first.split("log loss")[0]
     assert last.startswith("Rises and falls are named after Holm") and last.endswith("corrected.")
-    few = in_words(table.assign(images=12), 3, "patient")[-1]
+    few = robustness_sentences(table.assign(images=12), 3, "patient")[-1]
     assert few.endswith("12 images are few: most real falls stay unseen.")
 
 
 def test_an_interval_that_includes_0_is_never_called_a_fall_or_a_rise(table):
     wide = table.assign(auc_change=-0.3, auc_change_low=-0.6, auc_change_high=0.001)
     wide = wide.assign(loss_rise_low=-1.0, loss_rise_high=1.0)
-    assert "under" not in " ".join(in_words(wide, 3, "patient"))
+    assert "under" not in " ".join(robustness_sentences(wide, 3, "patient"))
     better = table.assign(auc_change=0.2, auc_change_low=0.1, auc_change_high=0.3)
     better["auc_change_p_holm"] = 0.2
-    assert "AUC" not in in_words(better, 3, "x")[0].split("At strength 3")[1]
+    assert "AUC" not in robustness_sentences(better, 3, "x")[0].split("At strength 3")[1]
     better["auc_change_p_holm"] = 0.01
     assert (
-        "AUC rises under hue (15 degrees) by 0.200 (0.100 to 0.300)" in in_words(better, 3, "x")[0]
+        "AUC rises under hue (15 degrees) by 0.200 (0.100 to 0.300)"
+        in robustness_sentences(better, 3, "x")[0]
     )
-    assert "not shown" not in in_words(better, 3, "x")[0]
+    assert "not shown" not in robustness_sentences(better, 3, "x")[0]
 
 
 def test_random_weights_and_the_original_protocol_call_nothing_harmful(table):
-    (only,) = in_words(table.assign(weights="random"), 3, "patient")
+    (only,) = robustness_sentences(table.assign(weights="random"), 3, "patient")
     assert "No pretrained weights for MobileNetV2" in only and "rank nothing" in only
-    (leaks,) = in_words(table.assign(protocol="original"), 3, "patient")
+    (leaks,) = robustness_sentences(table.assign(protocol="original"), 3, "patient")
     assert "the split leaks" in leaks
     for text in (only, leaks):
         assert "falls" not in text and "blur" not in text
@@ -612,16 +627,16 @@ def test_random_weights_and_the_original_protocol_call_nothing_harmful(table):
 
 def test_with_few_groups_there_is_no_interval_and_no_claim():
     judged = made_up(groups=2)
-    found = summarize(judged)
+    found = shift_summary(judged)
     assert found["auc_low"].isna().all() and found["auc_change_low"][1:].isna().all()
     found = found.assign(weights="imagenet", protocol="grouped", judged_on="test")
-    (only,) = in_words(found, 3, "patient")
+    (only,) = robustness_sentences(found, 3, "patient")
     why = f"({NO_INTERVAL})"
     assert f"AUC 1.000 {why} untouched" in only
     assert only.endswith(f"At strength 3 nothing is said of any shift {why}.")
     for metric in ("auc", "loss"):
         plots.against_strength(found, metric, 3, "patient").canvas.draw()
-    plots.calibration_curves(judged, 3).canvas.draw()
+    plots.calibration_curves(robustness.shift_reliability(judged, 3), 3).canvas.draw()
     plots.plt.close("all")
 
 
@@ -631,7 +646,7 @@ def test_a_shift_that_changes_nothing_is_neither_a_certainty_nor_silence_about_o
     hue = at["shift"] == "hue"
     at.loc[hue, ["auc_change", "auc_change_low", "auc_change_high"]] = 0, np.nan, np.nan
     at.loc[hue, "auc_change_p_holm"] = np.nan
-    first = in_words(at, 3, "patient")[0]
+    first = robustness_sentences(at, 3, "patient")[0]
     assert f"nothing is said of hue ({NO_INTERVAL})" in first and "falls under blur" in first
     assert "hue" not in first.split("not shown to matter here: ")[1].split(" (")[0]
 
@@ -661,14 +676,14 @@ def test_domains_in_words():
     row |= {"auc": 0.7, "auc_low": 0.6, "auc_high": 0.8}
     row |= {"auc_mixed": 0.9, "auc_mixed_low": 0.85, "auc_mixed_high": 0.95}
     row |= {"auc_change": -0.2, "auc_change_low": -0.3, "auc_change_high": -0.1}
-    (costs,) = domains_in_words(pd.DataFrame([row]), "patient")
+    (costs,) = domain_sentences(pd.DataFrame([row]), "patient")
     assert costs.startswith(
         "DenseNet121, stain Giemsa left out: AUC 0.700 (0.600 to 0.800) on its 30"
     )
     assert costs.endswith("Not to have seen it costs 0.200 (0.100 to 0.300).")
-    (open_,) = domains_in_words(pd.DataFrame([row | {"auc_change_high": 0.1}]), "patient")
+    (open_,) = domain_sentences(pd.DataFrame([row | {"auc_change_high": 0.1}]), "patient")
     assert "not shown to matter here" in open_ and "costs" not in open_
-    (only,) = domains_in_words(pd.DataFrame([row | {"weights": "random"}] * 2), "patient")
+    (only,) = domain_sentences(pd.DataFrame([row | {"weights": "random"}] * 2), "patient")
     assert "rank nothing" in only
 
 
@@ -688,8 +703,9 @@ def test_the_figures_show_every_shift_network_and_domain(pair, judged, table):
         )
         rows = table[table["shift"].isin([NONE, "blur"])]
         np.testing.assert_allclose(blur, rows[metric])
-    assert len(plots.calibration_curves(judged, 3).axes) == 1
-    said, true, low, high = plots.reliability(judged[judged["shift"] == NONE])
+    assert len(plots.calibration_curves(robustness.shift_reliability(judged, 3), 3).axes) == 1
+    found = reliability(judged[judged["shift"] == NONE], equal_counts=5)
+    said, true, low, high = (found[name] for name in ("said", "true", "true_low", "true_high"))
     assert len(said) == 5 and (np.diff(said) > 0).all()
     assert ((low <= true) & (true <= high)).all()
     assert true.mean() == pytest.approx(0.5, abs=0.03)

@@ -9,8 +9,8 @@ from sklearn.metrics import recall_score, roc_auc_score
 from statsmodels.stats.proportion import proportion_confint
 
 from cytology.audits import simulation
-from cytology.audits.simulation import Design, coverage, cross_validated, fixed_scores
-from cytology.evaluation.statistics.clusters import likeness
+from cytology.audits.simulation import Design, cross_validated, fixed_scores, interval_coverage
+from cytology.evaluation.statistics.clusters import intraclass_correlation
 from cytology.evaluation.statistics.intervals import auc_interval
 from cytology.evaluation.statistics.metrics import auc_within_folds
 from cytology.networks.linear_head import fitted_head
@@ -23,11 +23,11 @@ SMALL = Design(16, (3, 3), likeness=0.4, auc=0.99)
 def short_reference(monkeypatch):
     """Truths without a closed form from fewer scores."""
     monkeypatch.setattr(simulation, "REFERENCE", 200_000)
-    simulation.reference.cache_clear()
-    simulation.differences.cache_clear()
+    simulation._sorted_noise.cache_clear()
+    simulation._sorted_differences.cache_clear()
     yield
-    simulation.reference.cache_clear()
-    simulation.differences.cache_clear()
+    simulation._sorted_noise.cache_clear()
+    simulation._sorted_differences.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_patients_are_of_one_class_and_their_images_are_alike():
     sizes = rows.groupby("group").size()
     assert sizes.min() == 1 and 50 <= sizes.max() <= 60 and sizes.median() < 12
     benign = rows[rows["label"] == "B"]
-    found = likeness(benign["logit"].to_numpy(), benign["group"].to_numpy())
+    found = intraclass_correlation(benign["logit"].to_numpy(), benign["group"].to_numpy())
     assert found == pytest.approx(0.5, abs=0.1)
 
 
@@ -91,7 +91,7 @@ def test_no_patient_is_judged_by_a_head_that_saw_it_and_the_truth_is_of_new_pati
         assert len(trained_on) == (rows["fold"] != fold).sum()
     rng, distance = np.random.default_rng(5), SMALL.distance
     truth = np.arange(20_000) % 2 == 0
-    values = rng.normal(size=(20_000, simulation.WIDTH))
+    values = rng.normal(size=(20_000, simulation.FEATURE_COUNT))
     values[:, 0] += distance * (truth - 0.5)
     logits = [head.logits(values) for head, _ in heads]
     for found, expected in (
@@ -104,28 +104,28 @@ def test_no_patient_is_judged_by_a_head_that_saw_it_and_the_truth_is_of_new_pati
 
 def test_coverage_counts_how_often_the_truth_is_held(monkeypatch):
     """An interval that holds everything, and none; the heads' mean truth is what is held."""
-    found = coverage([SMALL, replace(SMALL, auc=0.5)], 6)
+    found = interval_coverage([SMALL, replace(SMALL, auc=0.5)], 6)
     assert found.groupby("interval").size().eq(2).all() and (found["studies"] == 6).all()
     low, high = proportion_confint(found["coverage"] * 6, 6, method="wilson")
     assert found["coverage_low"].to_numpy() == pytest.approx(low)
     assert found["coverage_high"].to_numpy() == pytest.approx(high)
     monkeypatch.setattr(simulation, "auc_interval", lambda rows: (0.0, 1.0))
-    assert (coverage([SMALL], 3)["coverage"] == 1).all()
+    assert (interval_coverage([SMALL], 3)["coverage"] == 1).all()
     monkeypatch.setattr(simulation, "auc_interval", lambda rows: (np.nan, np.nan))
-    assert (coverage([SMALL], 3)["coverage"] == 0).all()
+    assert (interval_coverage([SMALL], 3)["coverage"] == 0).all()
 
 
 def test_coverage_is_seeded():
-    first = coverage([SMALL], 3, seed=1)
-    pd.testing.assert_frame_equal(coverage([SMALL], 3, seed=1), first)
-    assert coverage([SMALL], 3, seed=2)["width"][0] != first["width"][0]
+    first = interval_coverage([SMALL], 3, seed=1)
+    pd.testing.assert_frame_equal(interval_coverage([SMALL], 3, seed=1), first)
+    assert interval_coverage([SMALL], 3, seed=2)["width"][0] != first["width"][0]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("images", [(6, 6), (1, 30)])
 def test_the_interval_holds_what_cross_validated_heads_reach(images):
     """A small coverage study; `python -m benchmarks coverage` is the large one."""
-    found = coverage([Design(20, images, likeness=0.4, auc=0.99)], 200, seed=3)
+    found = interval_coverage([Design(20, images, likeness=0.4, auc=0.99)], 200, seed=3)
     held = found.set_index("interval")["coverage"]
     assert held["by patient, cross-validated"] >= 0.92
     assert held["by image"] < held["by patient, folds ignored"] < 0.99

@@ -19,18 +19,22 @@ from cytology.evaluation.comparison import (
     TEST,
     combined,
     comparison_all,
-    equal_groups_auc,
     fold_pairs,
     headline,
-    networks,
+    judged_networks,
     pairs_of_models,
-    pooled_auc,
     weights_behind,
 )
 from cytology.evaluation.predictions import read_predictions
 from cytology.evaluation.statistics.intervals import auc_interval
-from cytology.evaluation.statistics.metrics import METRICS, OF_TWO_SHARES, classification_metrics
-from cytology.evaluation.statistics.significance import ALPHA, pairwise
+from cytology.evaluation.statistics.metrics import (
+    METRICS,
+    OF_TWO_SHARES,
+    classification_metrics,
+    equal_groups_auc,
+    pooled_auc,
+)
+from cytology.evaluation.statistics.significance import FAMILY_ALPHA, compare_pairs
 from cytology.settings import InputError
 from cytology.tables import read_json, read_table, write_json, write_table
 
@@ -81,9 +85,9 @@ def test_what_carries_the_headline(groups, fine_tuned, cross_validated, expected
 
 
 def test_one_fine_tuned_network_puts_all_on_test(run):
-    assert evaluation.judged_on(run) == OUT_OF_FOLD
+    assert evaluation.headline_part(run) == OUT_OF_FOLD
     change(run, "densenet121/metrics.json", fine_tuned=True)
-    assert evaluation.judged_on(run) == TEST
+    assert evaluation.headline_part(run) == TEST
     table = comparison(run)
     assert set(table["judged_on"]) == {TEST}
     assert (table["images"] == (read_table(run, "split.csv")["split"] == "test").sum()).all()
@@ -95,10 +99,10 @@ def test_a_run_without_predictions_says_what_to_run(tmp_path):
 
 
 def test_the_report_says_what_it_was_judged_on():
-    text = evaluation.report(rows_of("BBMM", [0.1, 0.6, 0.8, 0.9]), "test")
+    text = evaluation.classification_report(rows_of("BBMM", [0.1, 0.6, 0.8, 0.9]), "test")
     assert text.startswith("judged on test: 4 images, 4 groups\n")
     assert "malignant (M)      0.667     1.000     0.800         2" in text
-    never = evaluation.report(rows_of("BBMM", [0.1, 0.1, 0.1, 0.1]), "test")
+    never = evaluation.classification_report(rows_of("BBMM", [0.1, 0.1, 0.1, 0.1]), "test")
     assert "malignant (M)          –     0.000     0.000         2" in never
 
 
@@ -165,7 +169,7 @@ def test_the_long_comparison_shows_three_aucs(run):
     keep(run, "mobilenetv2")
     table = long_comparison(run)
     for on in (OUT_OF_FOLD, TEST):
-        rows = networks(run, on)["mobilenetv2"]
+        rows = judged_networks(run, on)["mobilenetv2"]
         by_image = table.loc["mobilenetv2", "image", on]
         assert by_image["auc_pooled"] == pooled_auc(rows)
         assert by_image["auc_groups_alike"] == equal_groups_auc(rows)
@@ -288,7 +292,7 @@ def test_the_rule_of_a_group_is_a_parameter(run):
     }
     images = found["vote"].xs("image", level="level")
     pd.testing.assert_frame_equal(images, found["mean_logit"].xs("image", level="level"))
-    rows = networks(run, OUT_OF_FOLD)["mobilenetv2"]
+    rows = judged_networks(run, OUT_OF_FOLD)["mobilenetv2"]
     grouped = rows.assign(vote=rows["probability"] >= 0.5).groupby("group")
     votes = grouped.agg({"vote": "mean", "label": "first", "fold": "first"})
     of_votes = found["vote"].loc["mobilenetv2", "patient", OUT_OF_FOLD]
@@ -335,7 +339,9 @@ def test_the_pairs_of_a_run_by_family_and_level(full_run):
     # Out-of-fold rows are not independent, one a patient or not.
     assert found[["p_mcnemar", "p_delong"]].isna().all(axis=None)
     row = found[found["first"] == "mobilenetv2"].iloc[0]
-    expected = pairwise(networks(full_run, OUT_OF_FOLD), [("mobilenetv2", row["second"])]).iloc[0]
+    expected = compare_pairs(
+        judged_networks(full_run, OUT_OF_FOLD), [("mobilenetv2", row["second"])]
+    ).iloc[0]
     names = ["auc_first", "auc_second", "difference_low", "difference_high", "p"]
     assert row[names].tolist() == pytest.approx(expected[names].tolist())
 
@@ -346,7 +352,7 @@ def test_a_page_separates_only_what_is_shown_behind_an_open_gate(full_run):
     write_table(full_run, "densenet121/predictions.csv", table.assign(logit=-table["logit"]))
     found = pairs_of_models(full_run, baseline_of(full_run))
     shown = (found["difference_low"] > 0) | (found["difference_high"] < 0)
-    small = found["p_holm"] < found["family"].map(ALPHA)
+    small = found["p_holm"] < found["family"].map(FAMILY_ALPHA)
     of_networks = (found["family"] == "networks") & (found["level"] == "image")
     assert found.loc[of_networks, "separated"].sum() == 2
     baseline = found["family"] == "baseline"

@@ -67,9 +67,9 @@ def test_the_labels_of_test_change_no_threshold_and_no_slope(run, fine_tuned):
     keep(run, "mobilenetv2", "densenet121")
     if fine_tuned:
         fine_tune(run)
-    before = operating_points.thresholds(run, 0.9), operating_points.calibrations(run)
+    before = operating_points.locked_thresholds(run, 0.9), operating_points.locked_calibrations(run)
     flip_labels(run, "test")
-    after = operating_points.thresholds(run, 0.9), operating_points.calibrations(run)
+    after = operating_points.locked_thresholds(run, 0.9), operating_points.locked_calibrations(run)
     pd.testing.assert_frame_equal(after[0][CHOSEN], before[0][CHOSEN])
     for name in ("slope", "intercept"):
         pd.testing.assert_series_equal(after[1][name], before[1][name])
@@ -99,9 +99,9 @@ def test_the_labels_that_were_learned_from_change_thresholds_and_slopes(run, par
     keep(run, "mobilenetv2", "densenet121")
     if part == "val":
         fine_tune(run)
-    before = operating_points.thresholds(run, 0.9), operating_points.calibrations(run)
+    before = operating_points.locked_thresholds(run, 0.9), operating_points.locked_calibrations(run)
     flip_labels(run, part)
-    after = operating_points.thresholds(run, 0.9), operating_points.calibrations(run)
+    after = operating_points.locked_thresholds(run, 0.9), operating_points.locked_calibrations(run)
     chosen = before[0]["rule"] != "half"
     assert (after[0]["threshold"] != before[0]["threshold"])[chosen].any()
     fitted = before[1]["method"] == "platt"
@@ -121,7 +121,7 @@ def test_a_cross_validated_head_learns_from_out_of_fold_and_a_fine_tuned_network
 
 
 def test_thresholds_are_chosen_out_of_fold_and_applied_to_test(run):
-    found = operating_points.thresholds(run, 0.9).set_index(["model", "rule", "judged_on"])
+    found = operating_points.locked_thresholds(run, 0.9).set_index(["model", "rule", "judged_on"])
     assert len(found) == len(ARCHITECTURE_NAMES) * 3 * 2 and found.index.is_unique
     for name in ARCHITECTURE_NAMES:
         for rule in decisions.RULES:
@@ -137,7 +137,7 @@ def test_thresholds_are_chosen_out_of_fold_and_applied_to_test(run):
 
 
 def test_out_of_fold_figures_at_a_threshold_are_cross_fitted(run):
-    found = operating_points.thresholds(run, 0.9).set_index(["model", "rule", "judged_on"])
+    found = operating_points.locked_thresholds(run, 0.9).set_index(["model", "rule", "judged_on"])
     rows = oof(run, "densenet121")
     right = 0
     for fold in rows["fold"].unique():
@@ -152,9 +152,12 @@ def test_out_of_fold_figures_at_a_threshold_are_cross_fitted(run):
 
 def test_a_fine_tuned_network_has_no_out_of_fold_figures(run):
     fine_tune(run)
-    for table in (operating_points.thresholds(run, 0.9), operating_points.calibrations(run)):
+    for table in (
+        operating_points.locked_thresholds(run, 0.9),
+        operating_points.locked_calibrations(run),
+    ):
         assert set(table["judged_on"]) == {TEST}
-    assert set(operating_points.thresholds(run, 0.9)["chosen_on"]) == {"val"}
+    assert set(operating_points.locked_thresholds(run, 0.9)["chosen_on"]) == {"val"}
 
 
 # -------------------------------------------------------------------- calibration
@@ -162,28 +165,28 @@ def test_a_fine_tuned_network_has_no_out_of_fold_figures(run):
 
 def test_without_a_slope_the_probabilities_stay_and_the_note_says_why(run):
     say(run, lambda rows: np.where(rows["label"] == "M", -1.0, 1.0))
-    found = operating_points.calibrations(run).set_index(["method", "judged_on"])
+    found = operating_points.locked_calibrations(run).set_index(["method", "judged_on"])
     fitted = found.loc["platt"]
     assert (fitted["slope"] == 1).all() and (fitted["intercept"] == 0).all()
     assert (fitted["note"] == calibration.NO_SIGNAL).all() and fitted["loss_change"].isna().all()
     assert (fitted["loss"] == found.loc["none", "loss"]).all()
-    assert operating_points.uncalibrated(found.reset_index()).startswith(
+    assert operating_points.without_slope(found.reset_index()).startswith(
         "; no slope fits those of Mob"
     )
 
 
 def test_a_threshold_that_calls_all_alike_says_so(run):
     say(run, lambda rows: np.full(len(rows), 0.3))
-    found = operating_points.thresholds(run, 0.9).set_index(["rule", "judged_on"])["note"]
+    found = operating_points.locked_thresholds(run, 0.9).set_index(["rule", "judged_on"])["note"]
     assert (found.loc["half"] == "calls every image malignant").all()
     assert found.loc["sensitivity"].str.startswith("calls every image malignant").all()
     assert (found.loc["youden"] == "calls no image malignant").all()
 
 
 def test_a_threshold_that_can_promise_nothing_says_so(run):
-    few = operating_points.thresholds(run, 0.99).set_index("rule")["note"]
+    few = operating_points.locked_thresholds(run, 0.99).set_index("rule")["note"]
     assert few.loc["sensitivity"].str.contains("it takes 99 malignant patients").all()
-    enough = operating_points.thresholds(run, 0.5).set_index("rule")["note"]
+    enough = operating_points.locked_thresholds(run, 0.5).set_index("rule")["note"]
     assert (enough == "").all()
 
 
@@ -211,13 +214,15 @@ def test_what_balanced_weights_took_out_is_the_log_odds_of_the_training_images(r
 def test_calibrations_hold_before_and_after_on_test(run, fine_tuned):
     if fine_tuned:
         fine_tune(run)
-    found = operating_points.calibrations(run).set_index(["model", "method", "judged_on"])
+    found = operating_points.locked_calibrations(run).set_index(["model", "method", "judged_on"])
     assert len(found) == len(ARCHITECTURE_NAMES) * 3 * (1 if fine_tuned else 2)
     for name in ARCHITECTURE_NAMES:
         before = operating_points.on_test(run, name)
-        for method in calibration.METHODS:
-            calibrator = calibration.fit(operating_points.learned_from(run, name)[1], method)
-            rows = calibration.apply(before, calibrator)
+        for method in calibration.CALIBRATION_METHODS:
+            calibrator = calibration.fit_calibrator(
+                operating_points.learned_from(run, name)[1], method
+            )
+            rows = calibration.calibrate(before, calibrator)
             expected = classification_metrics(rows) | recalibration(rows)
             row = found.loc[(name, method, TEST)]
             for metric in (*operating_points.OF_PROBABILITIES, "calibration_slope"):
@@ -234,7 +239,7 @@ def test_calibrations_hold_before_and_after_on_test(run, fine_tuned):
 
 
 def test_a_change_of_the_log_loss_has_the_interval_of_a_paired_mean(run):
-    found = operating_points.calibrations(run).set_index(["model", "method", "judged_on"])
+    found = operating_points.locked_calibrations(run).set_index(["model", "method", "judged_on"])
     row = found.loc[("densenet121", "platt", OUT_OF_FOLD)]
     rows = operating_points.calibrated(run, "densenet121", OUT_OF_FOLD)
     change = calibration.log_losses(rows) - calibration.log_losses(oof(run, "densenet121"))
@@ -247,7 +252,7 @@ def test_calibrated_rows_are_cross_fitted_out_of_fold(run):
     _, rows = operating_points.learned_from(run, "mobilenetv2")
     for fold in rows["fold"].unique():
         here = rows["fold"] == fold
-        calibrator = calibration.fit(rows[~here], "platt")
+        calibrator = calibration.fit_calibrator(rows[~here], "platt")
         shifted = rows["logit"][here] + rows["class_shift"][here]
         expected = expit(calibrator.intercept + calibrator.slope * shifted)
         assert found["probability"][here].to_numpy() == pytest.approx(expected.to_numpy())
@@ -282,7 +287,7 @@ def test_the_margin_refers_what_lies_nearest_to_the_threshold_of_the_others(full
     for fold in rows["fold"].unique():
         here = rows["fold"] == fold
         at = decisions.choose_threshold(rows[~here], rule, 0.9)
-        slope = calibration.fit(rows[~here], "platt").slope
+        slope = calibration.fit_calibrator(rows[~here], "platt").slope
         margin[here] = slope * (rows["logit"][here] - at)
     found = curve(full_run, "mobilenetv2", "margin", rule)
     for share in (0.0, 0.2, 0.5):
@@ -295,11 +300,11 @@ def test_the_margin_refers_what_lies_nearest_to_the_threshold_of_the_others(full
 
 @pytest.mark.parametrize("rule", ["half", "sensitivity"])
 def test_the_least_margin_holds_its_share_and_does_not_know_test(run, rule):
-    write_table(run, "tables/thresholds.csv", operating_points.thresholds(run, 0.9))
+    write_table(run, "tables/thresholds.csv", operating_points.locked_thresholds(run, 0.9))
     _, rows = operating_points.learned_from(run, "inceptionv3")
     table = read_table(run, "tables/thresholds.csv").set_index(["model", "rule"])
     at = table.loc[("inceptionv3", rule), "threshold_logit"].iloc[0]
-    slope = calibration.fit(rows, "platt").slope
+    slope = calibration.fit_calibrator(rows, "platt").slope
     limit = operating_points.least_margin(run, "inceptionv3", rule, 0.2)
     nearer = ((rows["logit"] - at).abs() * slope < limit).mean()
     assert nearer == pytest.approx(0.2, abs=1 / len(rows))
@@ -311,8 +316,8 @@ def test_the_least_margin_holds_its_share_and_does_not_know_test(run, rule):
 def test_on_test_the_curve_refers_by_the_margin_of_notebook_08(run):
     """The rule of curve and notebook is one: about the locked threshold, in calibrated logits."""
     fine_tune(run)
-    write_table(run, "tables/thresholds.csv", operating_points.thresholds(run, 0.9))
-    write_table(run, "tables/calibration.csv", operating_points.calibrations(run))
+    write_table(run, "tables/thresholds.csv", operating_points.locked_thresholds(run, 0.9))
+    write_table(run, "tables/calibration.csv", operating_points.locked_calibrations(run))
     for rule in decisions.RULES:
         rows = operating_points.above_threshold(run, "densenet121", TEST, rule, 0.9)
         decision = locked_decision(run, "densenet121", rule)
@@ -368,7 +373,10 @@ def test_net_benefits_are_those_of_the_calibrated_probabilities(run):
 
 
 def all_tables(run):
-    tables = [operating_points.thresholds(run, 0.9), operating_points.calibrations(run)]
+    tables = [
+        operating_points.locked_thresholds(run, 0.9),
+        operating_points.locked_calibrations(run),
+    ]
     return [*tables, operating_points.abstentions(run, 0.9), operating_points.net_benefits(run)]
 
 

@@ -8,7 +8,7 @@ import pytest
 from scipy.special import expit
 
 from cytology.evaluation.predictions import (
-    COLUMNS,
+    PREDICTION_COLUMNS,
     as_taken,
     by_group,
     mean_logits,
@@ -28,7 +28,7 @@ def pictures(**columns):
 
 def test_rows_have_float32_logits_and_their_probabilities():
     rows = prediction_rows(pictures(), np.array([[0.0], [-2.0], [30.0]]), "oof", 7)
-    assert list(rows) == COLUMNS
+    assert list(rows) == PREDICTION_COLUMNS
     assert rows["logit"].dtype == np.float32
     assert rows["probability"].tolist() == pytest.approx([0.5, 1 / (1 + np.exp(2)), 1])
     assert (rows["model"] == "oof").all() and (rows["seed"] == 7).all()
@@ -36,7 +36,7 @@ def test_rows_have_float32_logits_and_their_probabilities():
 
 def test_predictions_come_back(run):
     table = read_predictions(run, "inceptionv3")
-    assert list(table) == COLUMNS
+    assert list(table) == PREDICTION_COLUMNS
     assert not table.duplicated(["image_id", "model", "seed", "orientation"]).any()
 
 

@@ -117,8 +117,8 @@ def test_training_is_done_only_on_the_split_that_lies_there(run):
 
 
 def test_without_a_grid_there_is_no_spread(run):
-    table = seed_spread.seed_spread(run)
-    assert table.empty and seed_spread.in_words(table, "patient") == []
+    table = seed_spread.metrics_by_seed(run)
+    assert table.empty and seed_spread.seed_sentences(table, "patient") == []
 
 
 def test_seeds_of_one_split_stand_beside_the_run(run):
@@ -126,12 +126,12 @@ def test_seeds_of_one_split_stand_beside_the_run(run):
         make_run(run, GridPoint(seed))
         train(run, GridPoint(seed))
     assert points_in(run) == [GridPoint(1), GridPoint(2)]
-    table = seed_spread.seed_spread(run)
+    table = seed_spread.metrics_by_seed(run)
     assert table.groupby("architecture")["seed"].apply(list).to_dict() == {
         name: [0, 1, 2] for name in ARCHITECTURE_NAMES
     }
     assert (table.groupby("architecture")["auc"].nunique() == 1).all()  # the same predictions
-    words = " ".join(seed_spread.in_words(table, "patient"))
+    words = " ".join(seed_spread.seed_sentences(table, "patient"))
     assert "over 3 seeds (standard deviation 0.000); for seed 0 the interval by patient" in words
     assert "All 3 seeds put the networks into the same order" in words
 
@@ -141,15 +141,15 @@ def test_folds_are_judged_together_and_only_where_all_are_there(run):
         make_run(run, point)
         if point.fold:
             train(run, point)
-    assert seed_spread.seed_spread(run).empty
+    assert seed_spread.metrics_by_seed(run).empty
     train(run, GridPoint(0, 0))
-    table = seed_spread.seed_spread(run).set_index("architecture")
+    table = seed_spread.metrics_by_seed(run).set_index("architecture")
     whole = read_split(run)
     held = whole[whole["split"] != "test"]
     assert (table["images"] == len(held)).all()
     assert (table["groups"] == held["group"].nunique()).all()
     assert set(table["judged_on"]) == {"out-of-fold, trained anew for each of 3 folds"}
-    words = seed_spread.in_words(table.reset_index(), "patient")
+    words = seed_spread.seed_sentences(table.reset_index(), "patient")
     assert words[0].startswith("MobileNetV2 (out-of-fold, trained anew") and "1 seed" in words[0]
 
 

@@ -41,8 +41,8 @@ def tables(run_once):
     return {
         "table": comparison.comparison(run_once),
         "pairs": comparison.pairs_of_models(run_once, baseline),
-        "thresholds": operating_points.thresholds(run_once, 0.9),
-        "calibrations": operating_points.calibrations(run_once),
+        "thresholds": operating_points.locked_thresholds(run_once, 0.9),
+        "calibrations": operating_points.locked_calibrations(run_once),
         "unit": "patient",
     }
 

@@ -8,29 +8,27 @@ from scipy.stats import ttest_1samp
 
 from cytology.data.augmentation import fit_to_square, orient
 from cytology.explanation.checks import (
-    CHECKS,
+    HEATMAP_CHECKS,
     NETWORK,
     NOISE,
     ORDERS,
     by_cell,
-    covered,
-    deletion_and_insertion,
+    correlation_of_turned_copies,
+    correlation_with_others,
+    cover_cells,
+    covering_curves,
     from_curves,
-    in_words,
-    likeness,
-    likeness_to_others,
+    map_correlation,
     noise_maps,
     nuclei_in_square,
     of_others,
-    of_turned_copies,
     on_nuclei,
-    pieces,
     plan_of,
-    summarize,
     turned_back,
     values_of,
 )
 from cytology.explanation.heatmaps import over_square
+from cytology.explanation.summary import check_summary, evidence_pieces, explanation_sentences
 
 pytestmark = pytest.mark.numeric
 
@@ -54,7 +52,7 @@ def means(values):
 
 def test_heat_that_is_the_nuclei_wins_and_even_heat_is_chance(field):
     rows, nuclei, image = field
-    table = summarize(on_nuclei(rows, nuclei * 1.0, nuclei, image)).set_index("check")
+    table = check_summary(on_nuclei(rows, nuclei * 1.0, nuclei, image)).set_index("check")
     assert np.allclose(table["value"], 1)
     # Of nuclei of one size the heat on them has no spread, and no interval.
     others = table.drop(index="heat on nuclei")
@@ -67,7 +65,7 @@ def test_heat_that_is_the_nuclei_wins_and_even_heat_is_chance(field):
 def test_random_heat_is_no_better_than_chance(field):
     rows, nuclei, image = field
     heat = np.random.default_rng(1).random((16, SIZE, SIZE))
-    table = summarize(on_nuclei(rows, heat, nuclei, image)).set_index("check")
+    table = check_summary(on_nuclei(rows, heat, nuclei, image)).set_index("check")
     assert table.loc["heat on nuclei", "difference"] == pytest.approx(0, abs=0.01)
     assert set(table["passed"]) == {"not shown"}
 
@@ -79,11 +77,13 @@ def test_a_habit_is_told_from_an_answer(field):
     for k, mask in enumerate(middle):
         mask[20 : 40 + k, 20:40] = True
     heat = np.repeat(middle[:1] * 1.0, 16, axis=0)
-    table = summarize(on_nuclei(rows, heat, middle, image)).set_index("check")
+    table = check_summary(on_nuclei(rows, heat, middle, image)).set_index("check")
     assert table.loc["pointing game, habit", "difference"] == 0
     # Right every time leaves no spread, so that nothing is shown by it; heat on nuclei varies.
     assert table.loc["heat on nuclei", "difference_low"] > 0
-    assert (pieces(table.reset_index()) == "unclear").all()  # all images have the same heat
+    assert (
+        evidence_pieces(table.reset_index()) == "unclear"
+    ).all()  # all images have the same heat
 
 
 def test_near_a_nucleus_counts_and_chance_counts_it_too(field):
@@ -110,7 +110,7 @@ def test_images_without_nucleus_or_heat_are_left_out(field):
     rows, nuclei, image = field
     empty, cold = nuclei.copy(), nuclei * 1.0
     empty[0], cold[1] = False, -1.0
-    table = summarize(on_nuclei(rows, cold, empty, image)).set_index("check")
+    table = check_summary(on_nuclei(rows, cold, empty, image)).set_index("check")
     assert table.loc["pointing game", "images"] == 15
     assert table.loc["heat on nuclei", "images"] == 14
 
@@ -136,12 +136,12 @@ def test_the_mean_of_others():
 def test_covered_cells_have_the_colour_of_the_border():
     picture = np.random.default_rng(0).integers(0, 255, (70, 70, 3)).astype(np.uint8)
     picture[0] = picture[-1] = picture[:, 0] = picture[:, -1] = 200
-    changed = covered(picture, np.array([0, 8]), (7, 7))
+    changed = cover_cells(picture, np.array([0, 8]), (7, 7))
     assert (changed[:10, :10] == 200).all() and (changed[10:20, 10:20] == 200).all()
     changed[:10, :10] = picture[:10, :10]
     changed[10:20, 10:20] = picture[10:20, 10:20]
     np.testing.assert_array_equal(changed, picture)
-    np.testing.assert_array_equal(covered(picture, np.array([], int), (7, 7)), picture)
+    np.testing.assert_array_equal(cover_cells(picture, np.array([], int), (7, 7)), picture)
 
 
 def test_deletion_and_insertion_of_a_judge_who_counts_red_cells(field):
@@ -158,14 +158,14 @@ def test_deletion_and_insertion_of_a_judge_who_counts_red_cells(field):
         assert (of == of[0]).all()
         return (pictures[..., 1] == 0).mean(axis=(1, 2))
 
-    curves = deletion_and_insertion(logits, pixels, {NETWORK: heat * 1.0}, np.ones(16), 7, 0)
+    curves = covering_curves(logits, pixels, {NETWORK: heat * 1.0}, np.ones(16), 7, 0)
     ends = curves[curves["share"].isin([0, 1])].groupby(["curve", "share", "image"])["logit"]
     assert (ends.max() - ends.min() < 1e-12).all()  # nothing or everything is covered, in any order
-    table = summarize(from_curves(rows, curves, NETWORK)).set_index("check")
+    table = check_summary(from_curves(rows, curves, NETWORK)).set_index("check")
     assert (table["passed"] == "yes").all()
-    against = deletion_and_insertion(logits, pixels, {NETWORK: -1.0 * heat}, np.ones(16), 7, 0)
-    assert (summarize(from_curves(rows, against, NETWORK))["passed"] == "no").all()
-    mirrored = deletion_and_insertion(logits, pixels, {NETWORK: heat * 1.0}, -np.ones(16), 7, 0)
+    against = covering_curves(logits, pixels, {NETWORK: -1.0 * heat}, np.ones(16), 7, 0)
+    assert (check_summary(from_curves(rows, against, NETWORK))["passed"] == "no").all()
+    mirrored = covering_curves(logits, pixels, {NETWORK: heat * 1.0}, -np.ones(16), 7, 0)
     np.testing.assert_allclose(mirrored["logit"], -curves["logit"])
 
 
@@ -181,7 +181,7 @@ def test_the_random_curve_is_the_mean_of_ten_orders_and_a_set_of_cells_is_judged
         return open_cells @ worth
 
     heat = rng.normal(size=(1, 7, 7))
-    curves = deletion_and_insertion(logits, pixels, {NETWORK: heat}, np.ones(1), 7, seed=9)
+    curves = covering_curves(logits, pixels, {NETWORK: heat}, np.ones(1), 7, seed=9)
     drawn = np.random.default_rng(9)
     orders = [drawn.permutation(49) for _ in range(ORDERS // 2)]
     orders += [each[::-1] for each in orders]
@@ -209,12 +209,12 @@ def test_a_plan_covers_more_and_more_and_uncovers_what_is_left():
 
 def test_likeness_is_spearmans_and_knows_maps_without_places():
     one = np.arange(9.0).reshape(1, 3, 3)
-    assert likeness(one, np.exp(one))[0] == pytest.approx(1)
-    assert likeness(one, -one)[0] == pytest.approx(-1)
-    assert np.isnan(likeness(one, np.ones((1, 3, 3)))[0])
-    assert np.isnan(likeness(np.ones((1, 1, 1)), np.ones((1, 1, 1)))[0])
+    assert map_correlation(one, np.exp(one))[0] == pytest.approx(1)
+    assert map_correlation(one, -one)[0] == pytest.approx(-1)
+    assert np.isnan(map_correlation(one, np.ones((1, 3, 3)))[0])
+    assert np.isnan(map_correlation(np.ones((1, 1, 1)), np.ones((1, 1, 1)))[0])
     maps = np.stack([one[0], -one[0], one[0]])
-    np.testing.assert_allclose(likeness_to_others(maps, maps), [0, -1, 0])
+    np.testing.assert_allclose(correlation_with_others(maps, maps), [0, -1, 0])
 
 
 @pytest.mark.parametrize("orientation", range(8))
@@ -230,8 +230,8 @@ def test_a_network_that_turns_with_its_picture_agrees_with_itself():
     def follows(pictures):
         return pictures.mean(axis=-1)
 
-    np.testing.assert_allclose(of_turned_copies(follows, pixels, follows(pixels)), 1)
-    stays = of_turned_copies(lambda pictures: follows(pixels), pixels, follows(pixels))
+    np.testing.assert_allclose(correlation_of_turned_copies(follows, pixels, follows(pixels)), 1)
+    stays = correlation_of_turned_copies(lambda pictures: follows(pixels), pixels, follows(pixels))
     assert (stays < 0.5).all()
 
 
@@ -256,7 +256,7 @@ def test_the_summary_counts_groups_and_says_what_is_not_shown(twelve):
     worse = values_of("insertion", twelve, rng.normal(-1, 0.1, 12), 0.0)
     alike = values_of("shuffled head", twelve, 0.9 + rng.normal(0, 0.05, 12), 0.5)
     apart = values_of("shuffled network", twelve, rng.normal(0, 0.05, 12), 0.5)
-    table = summarize(pd.concat([good, open_, worse, alike, apart]))
+    table = check_summary(pd.concat([good, open_, worse, alike, apart]))
     assert table.set_index("check")["passed"].to_dict() == {
         "deletion": "not shown",
         "insertion": "no",
@@ -265,25 +265,27 @@ def test_the_summary_counts_groups_and_says_what_is_not_shown(twelve):
         "shuffled network": "yes",
     }
     assert table.set_index("check")["kind"].to_dict()["shuffled head"] == "necessary"
-    (sentence,) = in_words(table.assign(architecture="mobilenetv2"))
+    (sentence,) = explanation_sentences(table.assign(architecture="mobilenetv2"))
     assert (
         "1 of 3 pieces of evidence that its heatmaps follow the image: turned copies." in sentence
     )
     assert "Not shown: deletion." in sentence and "WORSE THAN CHANCE: insertion." in sentence
     assert "NOT PASSED though any noise passes it: shuffled head." in sentence
-    fine = in_words(summarize(pd.concat([good, apart])).assign(architecture="mobilenetv2"))[0]
+    fine = explanation_sentences(
+        check_summary(pd.concat([good, apart])).assign(architecture="mobilenetv2")
+    )[0]
     assert fine.endswith("Of 1 checks that any noise passes they pass 1.")
 
 
 def test_without_groups_or_spread_nothing_is_told(twelve):
     few = twelve.assign(group="a")
-    unknown = summarize(values_of("insertion", few, np.arange(12.0), 0.5))
+    unknown = check_summary(values_of("insertion", few, np.arange(12.0), 0.5))
     assert unknown["passed"].tolist() == ["unclear"]
     assert np.isnan(unknown["difference_low"][0]) and unknown["groups"][0] == 1
-    assert "Not to be told" in in_words(unknown.assign(architecture="mobilenetv2"))[0]
-    nothing = summarize(values_of("insertion", twelve, np.nan, 0.5))
+    assert "Not to be told" in explanation_sentences(unknown.assign(architecture="mobilenetv2"))[0]
+    nothing = check_summary(values_of("insertion", twelve, np.nan, 0.5))
     assert nothing["images"][0] == 0 and nothing["passed"][0] == "unclear"
-    alike = summarize(values_of("insertion", twelve, 1.0, 0.5))
+    alike = check_summary(values_of("insertion", twelve, 1.0, 0.5))
     assert alike["passed"].tolist() == ["unclear"]
 
 
@@ -291,13 +293,13 @@ def test_the_interval_and_p_are_scipys_of_patients_means_and_wider_out_of_fold(t
     rng = np.random.default_rng(1)
     rows = pd.concat([twelve, twelve]).reset_index(drop=True)
     value = rng.normal(0.5, 1, 24)
-    (row,) = summarize(values_of("insertion", rows, value, 0.0)).itertuples()
+    (row,) = check_summary(values_of("insertion", rows, value, 0.0)).itertuples()
     test = ttest_1samp(pd.Series(value).groupby(rows["group"]).mean(), 0)
     bounds = test.confidence_interval(0.95)
     assert (row.difference_low, row.difference_high) == pytest.approx((bounds.low, bounds.high))
     assert row.p == pytest.approx(test.pvalue) == row.p_holm
     folded = rows.assign(fold=rows["group"].astype(int) % 3)
-    (wide,) = summarize(values_of("insertion", folded, value, 0.0)).itertuples()
+    (wide,) = check_summary(values_of("insertion", folded, value, 0.0)).itertuples()
     ratio = (wide.difference_high - wide.difference_low) / (bounds.high - bounds.low)
     assert ratio == pytest.approx(np.sqrt(2))
 
@@ -311,8 +313,8 @@ def test_checks_that_share_a_value_are_one_piece_and_holm_counts_pieces(twelve):
         values_of("heat on nuclei, habit", twelve, value, 0.8),
         values_of("deletion", twelve, value - 0.8, 0.05),
     ]
-    table = summarize(pd.concat(parts)).set_index("check")
-    apart = [summarize(part)["p"][0] for part in parts]
+    table = check_summary(pd.concat(parts)).set_index("check")
+    apart = [check_summary(part)["p"][0] for part in parts]
     pair = table.loc[["heat on nuclei", "heat on nuclei, habit"]]
     assert (pair["p"] == max(apart[:2])).all() and (pair["passed"] == "not shown").all()
     two = {"heat": max(apart[:2]), "deletion": apart[2]}
@@ -330,7 +332,7 @@ def test_evidence_whose_interval_leaves_out_0_by_a_hair_is_not_shown_after_holm(
     value = 2.5 / np.sqrt(12) + spread  # t of 2.5: P is 0.03
     checks = ["turned copies", "integrated gradients", "insertion"]
     noise = [values_of(check, twelve, rng.permutation(spread), 0.0) for check in checks[1:]]
-    table = summarize(pd.concat([values_of(checks[0], twelve, value, 0.0), *noise]))
+    table = check_summary(pd.concat([values_of(checks[0], twelve, value, 0.0), *noise]))
     row = table.set_index("check").loc[checks[0]]
     assert row["difference_low"] > 0 and row["p"] == pytest.approx(0.0296, abs=1e-3)
     assert row["p_holm"] == pytest.approx(3 * row["p"]) and row["passed"] == "not shown"
@@ -351,25 +353,30 @@ def noise_run(field, seed):
     def logits(pictures, of):
         return (pictures[:, 1::2, 1::2, 0] == 0).reshape(len(pictures), 49) @ worth[of[0]]
 
-    curves = deletion_and_insertion(logits, pixels, {NOISE: heat}, np.ones(16), 7, seed)
+    curves = covering_curves(logits, pixels, {NOISE: heat}, np.ones(16), 7, seed)
     squares = np.stack([over_square(each, SIZE) for each in heat])
     cells = noise_maps((16, 7, 7), rng)
     parts = [
         on_nuclei(rows, squares, nuclei, image),
         from_curves(rows, curves, NOISE),
-        values_of("turned copies", rows, likeness(heat, fresh), likeness_to_others(heat, heat)),
         values_of(
-            "integrated gradients", rows, likeness(cells, heat), likeness_to_others(cells, heat)
+            "turned copies", rows, map_correlation(heat, fresh), correlation_with_others(heat, heat)
         ),
-        values_of("shuffled head", rows, likeness(heat, cells), 0.5),
+        values_of(
+            "integrated gradients",
+            rows,
+            map_correlation(cells, heat),
+            correlation_with_others(cells, heat),
+        ),
+        values_of("shuffled head", rows, map_correlation(heat, cells), 0.5),
     ]
-    return summarize(pd.concat(parts))
+    return check_summary(pd.concat(parts))
 
 
 def test_noise_passes_what_is_necessary_and_no_evidence(field):
     runs = [noise_run(field, seed) for seed in range(20)]
-    evidence = [(pieces(run) == "yes").any() for run in runs]
-    assert len(pieces(runs[0])) == 6 and np.mean(evidence) <= 0.1
+    evidence = [(evidence_pieces(run) == "yes").any() for run in runs]
+    assert len(evidence_pieces(runs[0])) == 6 and np.mean(evidence) <= 0.1
     necessary = [run.loc[run["kind"] == "necessary", "passed"].eq("yes").all() for run in runs]
     assert np.mean(necessary) == 1
 
@@ -382,14 +389,14 @@ def test_noise_is_smooth_seeded_and_stands_beside_the_network(twelve):
     rng = np.random.default_rng(0)
     of_network = values_of("insertion", twelve, rng.normal(3, 1, 12), 0.0).assign(map=NETWORK)
     of_noise = values_of("insertion", twelve, rng.normal(0, 1, 12), 0.0).assign(map=NOISE)
-    (row,) = summarize(pd.concat([of_network, of_noise])).itertuples()
+    (row,) = check_summary(pd.concat([of_network, of_noise])).itertuples()
     assert row.value == of_network["value"].mean() and row.passed == "yes"
     assert row.noise == of_noise["value"].mean() and row.noise_passed == "not shown"
-    table = summarize(pd.concat([of_network, of_noise])).assign(architecture="mobilenetv2")
-    assert "1 of 1 pieces of evidence" in in_words(table)[0]
-    assert "where a map of noise has 0: insertion." in in_words(table)[0]
+    table = check_summary(pd.concat([of_network, of_noise])).assign(architecture="mobilenetv2")
+    assert "1 of 1 pieces of evidence" in explanation_sentences(table)[0]
+    assert "where a map of noise has 0: insertion." in explanation_sentences(table)[0]
 
 
 def test_every_check_says_what_it_asks():
-    for check in CHECKS.values():
+    for check in HEATMAP_CHECKS.values():
         assert check.asks.endswith("?") and check.better in (1, -1) and check.chance

@@ -11,15 +11,16 @@ from PIL import Image
 from cytology.data.augmentation import fit_to_square
 from cytology.data.sources.sample import draw_sample
 from cytology.explanation import of_run
-from cytology.explanation.checks import CHECKS, summarize
+from cytology.explanation.checks import HEATMAP_CHECKS
 from cytology.explanation.heatmaps import (
-    METHODS,
+    HEAT_METHODS,
     Explained,
     empty_field,
     last_map,
     over_image,
     over_square,
 )
+from cytology.explanation.summary import check_summary
 from cytology.networks.backend import keras
 from cytology.networks.building import build, calibrate_normalization, head_layers
 from cytology.networks.linear_head import EPSILON, LinearHead
@@ -99,7 +100,7 @@ def test_the_methods_agree_at_the_last_map_and_part_before_it(model, pixels):
     layer = "block_13_expand_relu"
     heat = {
         (method, at): Explained(model, None, at, method).heat(pixels, "M")
-        for method in METHODS
+        for method in HEAT_METHODS
         for at in ("", layer)
     }
     assert_close(heat["hirescam", ""], heat["gradcam", ""])
@@ -260,8 +261,8 @@ def test_every_check_is_made_of_every_image_it_can_be_made_of(smears_with_masks,
     heads = {f"fold{k}": some_head(1280, 5 + k) for k in range(2)}
     network = Explained(network_copy(model), heads)
     values, curves, missed = of_run.check_network(network, images, decoded, 10, root, "pad", 0)
-    table = summarize(values).set_index("check")
-    assert list(table.index) == list(CHECKS)
+    table = check_summary(values).set_index("check")
+    assert list(table.index) == list(HEATMAP_CHECKS)
     assert (table.loc[["pointing game", "shuffled head"], "images"] == 12).all()
     assert (table.loc[["deletion", "turned copies"], "images"] == 10).all()
     assert table["value"].notna().all() and missed >= 0

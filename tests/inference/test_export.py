@@ -9,7 +9,7 @@ import pytest
 
 from cytology.architectures import ARCHITECTURE_NAMES
 from cytology.data.splitting import describe, judged_pictures
-from cytology.evaluation.predictions import fingerprint, prediction_rows
+from cytology.evaluation.predictions import prediction_rows, predictions_fingerprint
 from cytology.files import file_hash
 from cytology.inference import export, export_check
 from cytology.inference.export import FILES, formats_of
@@ -56,7 +56,9 @@ def run_with(folder, model, data):
     middle = float(np.median(logits))
     rows = [(name, rule, place) for rule, place in zip(RULES, (0.0, middle, -1), strict=True)]
     table = pd.DataFrame(rows, columns=["model", "rule", "threshold_logit"])
-    table = table.assign(chosen_on="val", note="", predictions=fingerprint(folder, name))
+    table = table.assign(
+        chosen_on="val", note="", predictions=predictions_fingerprint(folder, name)
+    )
     write_table(folder, "tables/thresholds.csv", table)
     fitted = {"model": name, "method": "platt", "slope": 0.6, "intercept": 0.0, "note": ""}
     write_table(folder, "tables/calibration.csv", pd.DataFrame([fitted]))

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import recall_score, roc_auc_score
 
-from cytology.evaluation.predictions import fingerprint
+from cytology.evaluation.predictions import predictions_fingerprint
 from cytology.evaluation.statistics.recalibration import recalibration
 from cytology.inference import predictor as inference
 from cytology.inference.new_images import Images
@@ -109,7 +109,7 @@ def test_what_notebook_07_locked_is_read_by_network_and_rule(run):
         ("densenet121", "youden", "test", 0.7),
     ]  # fmt: skip
     columns = ["model", "rule", "judged_on", "threshold_logit"]
-    same = fingerprint(run, "mobilenetv2")
+    same = predictions_fingerprint(run, "mobilenetv2")
     table = pd.DataFrame(rows, columns=columns).assign(
         chosen_on="val", predictions=same, note="few"
     )

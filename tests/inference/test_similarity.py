@@ -9,7 +9,7 @@ from sklearn.preprocessing import StandardScaler
 from cytology.inference.similarity import (
     MAPS,
     Reference,
-    feature_map,
+    feature_places,
     nearest,
     read_reference,
     reference,
@@ -110,9 +110,9 @@ def test_a_single_group_has_no_neighbours():
 
 @pytest.mark.parametrize("method", MAPS)
 def test_a_map_keeps_groups_together_and_is_the_same_again(known, method):
-    placed = feature_map(known.values, method, 0)
+    placed = feature_places(known.values, method, 0)
     assert placed.shape == (60, 2)
-    np.testing.assert_array_equal(placed, feature_map(known.values, method, 0))
+    np.testing.assert_array_equal(placed, feature_places(known.values, method, 0))
     group = known.table["group"].to_numpy()
     model = NearestNeighbors(n_neighbors=2).fit(placed)
     neighbour = model.kneighbors(placed)[1][:, 1]

@@ -10,7 +10,7 @@ from cytology.architectures import ARCHITECTURE_NAMES
 from cytology.evaluation.baseline import shortcut_baseline
 from cytology.evaluation.comparison import comparison_all, fold_pairs, pairs_of_models
 from cytology.evaluation.predictions import read_predictions
-from cytology.evaluation.statistics.intervals import curve_bands
+from cytology.evaluation.statistics.bootstrap import curve_bands
 from cytology.plots import comparison as comparison_plots
 from cytology.plots import data as data_plots
 from cytology.plots import decisions as decisions_plots

@@ -41,8 +41,8 @@ def judged_once(run_once, few_draws, tmp_path_factory):
     write_table(run, "tables/comparison.csv", comparison.comparison(run))
     write_table(run, "tables/comparison_all.csv", comparison.comparison_all(run, baseline))
     write_table(run, "tables/pairwise.csv", comparison.pairs_of_models(run, baseline))
-    write_table(run, "tables/thresholds.csv", operating_points.thresholds(run, 0.95))
-    write_table(run, "tables/calibration.csv", operating_points.calibrations(run))
+    write_table(run, "tables/thresholds.csv", operating_points.locked_thresholds(run, 0.95))
+    write_table(run, "tables/calibration.csv", operating_points.locked_calibrations(run))
     about = {"data": "sample", "source": "drawings", "images": 88, "benign": 45, "malignant": 43}
     write_json(run, "dataset.json", about | {"groups": 30, "rejected": 3, "unit": "patient"})
     return run

@@ -19,7 +19,7 @@ from matplotlib.legend import Legend
 from matplotlib.text import Text
 from scipy.special import expit
 
-from cytology.audits import leakage, learning_curve, robustness
+from cytology.audits import leakage, learning_curve, robustness, robustness_sentences
 from cytology.audits import left_out as domains
 from cytology.audits.shifts import NONE
 from cytology.data.augmentation import pictures_of
@@ -28,9 +28,11 @@ from cytology.evaluation import comparison, operating_points, seed_spread, summa
 from cytology.evaluation.predictions import prediction_rows
 from cytology.evaluation.readable import readable
 from cytology.evaluation.statistics import significance
-from cytology.evaluation.statistics.intervals import FEWEST_GROUPS, curve_bands
+from cytology.evaluation.statistics.bootstrap import curve_bands
+from cytology.evaluation.statistics.intervals import FEWEST_GROUPS
 from cytology.evaluation.statistics.metrics import auc_from_ranks
 from cytology.explanation import checks
+from cytology.explanation import summary as explanation_summary
 from cytology.plots import audit as audit_plots
 from cytology.plots import comparison as comparison_plots
 from cytology.plots import decisions as decisions_plots
@@ -167,7 +169,7 @@ def plain(page: str) -> str:
 
 def compared(run, split, logits):
     """The comparison, its thresholds and its calibration: notebook 07."""
-    on = comparison.judged_on(run)
+    on = comparison.headline_part(run)
     table = comparison.comparison(run)
     model = np.where(split["split"] == "test", "final", "oof")
     noise = np.random.default_rng(0).normal(size=len(split))
@@ -181,16 +183,16 @@ def compared(run, split, logits):
     yield write(run, "folds", comparison.fold_pairs(run))
     yield write(run, "seeds", seeds)
     for seed in (seeds, table.assign(seed=0)):
-        yield from seed_spread.in_words(seed, "patient")
-    yield comparison.report(rows_of(split, logits["mobilenetv2"]), on)
+        yield from seed_spread.seed_sentences(seed, "patient")
+    yield comparison.classification_report(rows_of(split, logits["mobilenetv2"]), on)
     thresholds, calibrations = (
-        operating_points.thresholds(run, 0.95),
-        operating_points.calibrations(run),
+        operating_points.locked_thresholds(run, 0.95),
+        operating_points.locked_calibrations(run),
     )
     yield write(run, "thresholds", thresholds)
     yield write(run, "calibration", calibrations)
-    yield operating_points.uncalibrated(calibrations)
-    about = (thresholds, calibrations, "patient", seed_spread.seed_spread(run), everything)
+    yield operating_points.without_slope(calibrations)
+    about = (thresholds, calibrations, "patient", seed_spread.metrics_by_seed(run), everything)
     sentences = summary.summary(table, pairs, *about)
     write_text(run, "tables/summary.md", "\n\n".join(sentences))
     yield from sentences
@@ -213,9 +215,9 @@ def audited(run, split, logits):
     folds = dict.fromkeys(logits, split["fold"].fillna(0).astype(int).to_numpy())
     strengths = scores[scores["seed"] == 0].assign(strength=1.0)
     found = leakage.Audit(scores, split, logits, folds, strengths)
-    table = leakage.summarize(found).assign(architecture="mobilenetv2", weights="file")
-    verdict = leakage.verdict(table, len(repetitions))
-    sentences = [*leakage.in_words(table, "patient", len(repetitions)), verdict]
+    table = leakage.audit_summary(found).assign(architecture="mobilenetv2", weights="file")
+    verdict = leakage.shuffle_verdict(table, len(repetitions))
+    sentences = [*leakage.leakage_sentences(table, "patient", len(repetitions)), verdict]
     write_text(run, "tables/leakage.md", "\n\n".join(sentences))
     yield from [write(run, "leakage_summary", table), *sentences]
     parts = [
@@ -225,7 +227,7 @@ def audited(run, split, logits):
     about = {"weights": "file", "architecture": "mobilenetv2"}
     table = learning_curve.curve_table(pd.concat(parts)).assign(**about)
     yield write(run, "learning_curve", table)
-    yield learning_curve.in_words(table, "MobileNetV2", "patients")
+    yield learning_curve.learning_curve_sentence(table, "MobileNetV2", "patients")
 
 
 def shifted(run, split, logits):
@@ -239,16 +241,19 @@ def shifted(run, split, logits):
         ]
     )
     about = {"weights": "file", "protocol": "grouped", "judged_on": "out-of-fold"}
-    table = robustness.summarize(judged).assign(**about)
-    sentences = robustness.in_words(table, 3, "patient")
+    table = robustness.shift_summary(judged).assign(**about)
+    sentences = robustness_sentences.robustness_sentences(table, 3, "patient")
     write_text(run, "tables/robustness.md", "\n\n".join(sentences))
     yield from [write(run, "robustness", table), *sentences]
     interval = {end: table[f"auc{end}"] for end in ("", "_low", "_high")}
     mixed = {f"auc_mixed{end}": bound for end, bound in interval.items()}
     left_out = table.assign(**mixed, column="stain", left_out="blue")
-    yield from [write(run, "robustness_domains", left_out), *domains.in_words(left_out, "patient")]
+    yield from [
+        write(run, "robustness_domains", left_out),
+        *domains.domain_sentences(left_out, "patient"),
+    ]
     for distance in (0.0, np.nan):
-        yield robustness.distance_in_words(distance)
+        yield robustness.distance_clause(distance)
 
 
 def explained(run, split, logits):
@@ -263,8 +268,8 @@ def explained(run, split, logits):
         )
     ]
     about = {"architecture": "mobilenetv2", "weights": "file", "protocol": "grouped"}
-    table = checks.summarize(pd.concat(values)).assign(**about)
-    sentences = checks.in_words(table)
+    table = explanation_summary.check_summary(pd.concat(values)).assign(**about)
+    sentences = explanation_summary.explanation_sentences(table)
     write_text(run, "tables/explanation.md", "\n\n".join(sentences))
     yield from [write(run, "explanation_checks", table), *sentences]
 
@@ -289,12 +294,12 @@ def paged(run, split, logits):
 
 def figures_of(run: Path, split: pd.DataFrame, logits: dict[str, np.ndarray]):
     """The figures of the tables that `texts_of` wrote."""
-    on = comparison.judged_on(run)
+    on = comparison.headline_part(run)
     names = "comparison_all pairwise folds seeds thresholds leakage_summary learning_curve"
     names += " robustness robustness_domains explanation_checks"
     tables = {name: read_table(run, f"tables/{name}.csv") for name in names.split()}
     everything, pairs = tables["comparison_all"], tables["pairwise"]
-    judged = comparison.networks(run, on)
+    judged = comparison.judged_networks(run, on)
     shifted = rows_of(split, logits["mobilenetv2"]).assign(architecture="mobilenetv2", strength=0)
     yield comparison_plots.forest(everything[everything["judged_on"] == on], "patient")
     yield comparison_plots.curves(
@@ -315,7 +320,8 @@ def figures_of(run: Path, split: pd.DataFrame, logits: dict[str, np.ndarray]):
     yield comparison_plots.learning_and_orientations(tables["learning_curve"], turned, "patients")
     for metric in ("auc", "loss"):
         yield robustness_plots.against_strength(tables["robustness"], metric, 3, "patient")
-    yield robustness_plots.calibration_curves(pd.concat([shifted, shifted.assign(strength=3)]), 3)
+    judged = pd.concat([shifted, shifted.assign(strength=3)])
+    yield robustness_plots.calibration_curves(robustness.shift_reliability(judged, 3), 3)
     yield robustness_plots.domains_left_out(tables["robustness_domains"], "patient")
     yield explanation_plots.explanation_checks(tables["explanation_checks"])
     yield inference_plots.at_threshold(
@@ -489,12 +495,16 @@ def said_of(run: Path, tables: dict[str, pd.DataFrame]) -> dict[str, list[str]]:
     write_text(run, "tables/summary.md", "\n\n".join(compared))
     return {
         "summary": compared,
-        "seeds": seed_spread.in_words(tables["seeds"], "patient"),
-        "audit": leakage.in_words(tables["leakage_summary"], "patient", 10),
-        "curve": [learning_curve.in_words(tables["learning_curve"], "DenseNet121", "patients")],
-        "shifts": robustness.in_words(tables["robustness"], 3, "patient"),
-        "domains": domains.in_words(tables["robustness_domains"], "patient"),
-        "heatmaps": checks.in_words(tables["explanation_checks"]),
+        "seeds": seed_spread.seed_sentences(tables["seeds"], "patient"),
+        "audit": leakage.leakage_sentences(tables["leakage_summary"], "patient", 10),
+        "curve": [
+            learning_curve.learning_curve_sentence(
+                tables["learning_curve"], "DenseNet121", "patients"
+            )
+        ],
+        "shifts": robustness_sentences.robustness_sentences(tables["robustness"], 3, "patient"),
+        "domains": domains.domain_sentences(tables["robustness_domains"], "patient"),
+        "heatmaps": explanation_summary.explanation_sentences(tables["explanation_checks"]),
         "failures": known_failures.known_failures(run, list(ARCHITECTURES), "patient"),
     }
 

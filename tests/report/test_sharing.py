@@ -18,8 +18,8 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from cytology.architectures import ARCHITECTURE_NAMES
-from cytology.evaluation.operating_points import thresholds
-from cytology.evaluation.predictions import fingerprint
+from cytology.evaluation.operating_points import locked_thresholds
+from cytology.evaluation.predictions import predictions_fingerprint
 from cytology.files import file_hash
 from cytology.inference.similarity import read_reference, reference, write_reference
 from cytology.plots.style import save_figure
@@ -181,7 +181,7 @@ def odd_once(run_once, few_draws, tmp_path_factory):
         file_hash(run / "mobilenetv2/model.keras"),
         0.1,
     )
-    write_table(run, "tables/thresholds.csv", thresholds(run, 0.95))
+    write_table(run, "tables/thresholds.csv", locked_thresholds(run, 0.95))
     write_table(run, "tables/quality.csv", manifest[["image_id"]])
     write_text(run, "tables/summary.md", "DenseNet121 separates the classes best.\n")
     figure, axis = plt.subplots(figsize=(2, 2))
@@ -234,7 +234,11 @@ def test_thresholds_and_reference_of_a_copy_are_still_locked_to_its_predictions(
     share(odd, folder)
     rows = read_table(folder, "tables/thresholds.csv").groupby("model")["predictions"]
     for network, hashes in rows:
-        assert set(hashes) == {fingerprint(folder, network)} != {fingerprint(odd, network)}
+        assert (
+            set(hashes)
+            == {predictions_fingerprint(folder, network)}
+            != {predictions_fingerprint(odd, network)}
+        )
     model = file_hash(folder / "mobilenetv2" / "model.keras")
     before, _ = read_reference(odd / "mobilenetv2" / "reference.npz", model)
     after, falsely = read_reference(folder / "mobilenetv2" / "reference.npz", model)

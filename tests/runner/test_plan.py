@@ -21,16 +21,16 @@ from PIL import Image
 
 from cytology.architectures import ARCHITECTURE_NAMES, NETWORK_TITLE
 from cytology.audits.leakage import LABELS, PROTOCOLS
-from cytology.audits.shifts import SHIFTS, STRENGTHS
+from cytology.audits.shifts import SHIFT_STRENGTHS, SHIFTS
 from cytology.catalogue import written_by
-from cytology.evaluation.predictions import COLUMNS
+from cytology.evaluation.predictions import PREDICTION_COLUMNS
 from cytology.evaluation.statistics.metrics import AT_A_THRESHOLD, METRICS, OF_PROBABILITIES
-from cytology.evaluation.summary import listed
 from cytology.files import UNFINISHED
 from cytology.runner.changes import READS, inputs, is_from
 from cytology.runner.verification import compare
 from cytology.settings import PROJECT_ROOT
 from cytology.tables import read_json, read_table
+from cytology.wording import joined
 
 # Python runs this when it starts: it notes which files of the run each process opens and writes.
 TRACE = """
@@ -133,7 +133,7 @@ def test_what_is_unchanged_is_kept(smoke):
 def test_predictions_keep_their_promises(smoke, name):
     _, run = smoke
     table, split = read_table(run, f"{name}/predictions.csv"), read_table(run, "split.csv")
-    assert list(table.columns) == COLUMNS
+    assert list(table.columns) == PREDICTION_COLUMNS
     assert not table.duplicated(["image_id", "model", "seed", "orientation"]).any()
     known = split.set_index("image_id")
     assert (table["label"].to_numpy() == known["label"].loc[table["image_id"]].to_numpy()).all()
@@ -162,7 +162,7 @@ def test_a_network_is_exported_and_has_its_card(smoke):
     assert all((run / file).is_file() for file in table["file"])
     card = (run / "model_card.md").read_text("utf-8")
     assert "ranks nothing" in card.split("## Model details")[0]
-    assert f"Model card: {listed(NETWORK_TITLE.values())}" in card
+    assert f"Model card: {joined(NETWORK_TITLE.values())}" in card
     assert 'id="card"' in (run / "report.html").read_text("utf-8")
 
 
@@ -201,7 +201,7 @@ def test_every_table_of_the_comparison_and_of_robustness_is_there(smoke):
     }  # fmt: skip
     assert sorted(set(tables["learning_curve"]["architecture"])) == sorted(ARCHITECTURE_NAMES)
     shifts = tables["robustness"]
-    assert shifts.groupby("architecture").size().eq(1 + len(SHIFTS) * len(STRENGTHS)).all()
+    assert shifts.groupby("architecture").size().eq(1 + len(SHIFTS) * len(SHIFT_STRENGTHS)).all()
     assert (shifts.loc[shifts["strength"] == 0, "auc_change"] == 0).all()
 
 

@@ -21,7 +21,6 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from cytology.architectures import ARCHITECTURES
-from cytology.audits import leakage
 from cytology.data.augmentation import fit_to_square, orient, pictures_of
 from cytology.data.images.opening import open_rgb
 from cytology.data.inspection import inspect_images
@@ -449,14 +448,14 @@ def test_the_audit_computes_the_features_of_the_run_and_refuses_other_weights(
     monkeypatch.setattr(backbone, "decode", partial(decode, cache=fresh))
     monkeypatch.setattr(pipeline, "frozen_features", partial(frozen_features, cache=fresh))
     asked = (tmp_path, "mobilenetv2", data.manifest[:6], 2, data.root)
-    found = leakage.features_of_run(*asked, "random", 8)
+    found = judged_images.features_of_run(*asked, "random", 8)
     pictures = pictures_of(data.manifest[:6], 2)
     assert_close(found.of(pictures), trained.features.of(pictures))
     assert found.computed == 12
     write_json(tmp_path, "mobilenetv2/metrics.json", about | {"fit": "stretch"})
     path = save_weights(model, tmp_path / "mobilenetv2.weights.h5")
     with pytest.raises(InputError, match="mobilenetv2 was trained with other weights"):
-        leakage.features_of_run(*asked, str(path), 8)
+        judged_images.features_of_run(*asked, str(path), 8)
 
 
 def save_weights(model, path):

@@ -8,17 +8,12 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss, roc_auc_score
 from threadpoolctl import threadpool_limits
 
+from cytology.evaluation.predictions import read_of_networks
 from cytology.networks.features import Features
 from cytology.networks.linear_head import EPSILON, STRENGTH, STRENGTHS
 from cytology.tables import write_table
 from cytology.training import strengths
-from cytology.training.strengths import (
-    CHOSEN,
-    by_strength,
-    choose_strengths,
-    order_in_words,
-    read_strengths,
-)
+from cytology.training.strengths import CHOSEN, by_strength, choose_strengths, order_sentence
 
 pytestmark = pytest.mark.numeric
 
@@ -118,7 +113,7 @@ def test_noise_asks_for_the_strongest_penalty():
 
 
 def test_many_images_are_thinned_in_each_fold(monkeypatch):
-    monkeypatch.setattr(strengths, "MOST_IMAGES", 40)
+    monkeypatch.setattr(strengths, "MOST_STRENGTH_IMAGES", 40)
     features, split = study()
     rows = choose_strengths(features, split, seed=3).rows
     assert rows.groupby("fold")["image_id"].nunique().tolist() == [10, 10, 10, 10]
@@ -162,13 +157,13 @@ def test_the_rows_come_back_from_the_run(tmp_path, monkeypatch):
     monkeypatch.setattr(strengths, "trained", lambda run: ["mobilenetv2", "densenet121"])
     rows = choose_strengths(*study()).rows
     write_table(tmp_path, "mobilenetv2/strengths.csv", rows)
-    found = read_strengths(tmp_path)
+    found = read_of_networks(tmp_path, "strengths.csv")
     assert list(found) == ["mobilenetv2"]
     pd.testing.assert_frame_equal(found["mobilenetv2"], rows, check_dtype=False)
 
 
 def test_the_same_order_everywhere_is_said_in_one_sentence():
-    words = order_in_words(made({"mobilenetv2": [0.8] * 7, "densenet121": [0.9] * 7}))
+    words = order_sentence(made({"mobilenetv2": [0.8] * 7, "densenet121": [0.9] * 7}))
     assert words == (
         "With strengths chosen in inner folds, the order by AUC is DenseNet121 > MobileNetV2; it "
         "is the same with every fixed strength of the grid."
@@ -177,14 +172,14 @@ def test_the_same_order_everywhere_is_said_in_one_sentence():
 
 def test_another_order_names_where():
     found = {"mobilenetv2": [0.8] * 7, "densenet121": [0.7, 0.9, 0.9, 0.8002, 0.9, 0.9, 0.9]}
-    words = order_in_words(made(found))
+    words = order_sentence(made(found))
     assert (
         "with one plain strength for all, 0.001, it is another, DenseNet121 = MobileNetV2" in words
     )
     assert words.endswith("It depends on the recipe: it is another at 3e-05, 0.001.")
     found["densenet121"][3] = 0.9
-    assert "0.001, it is the same. It depends" in order_in_words(made(found))
+    assert "0.001, it is the same. It depends" in order_sentence(made(found))
 
 
 def test_one_network_has_no_order():
-    assert order_in_words(made({"mobilenetv2": [0.8] * 7})) == ""
+    assert order_sentence(made({"mobilenetv2": [0.8] * 7})) == ""

@@ -9,27 +9,25 @@ pairs of the same fold.
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
-from scipy.stats import t
 from sklearn.model_selection import StratifiedKFold
 from threadpoolctl import threadpool_limits
 
 from cytology.architectures import NETWORK_TITLE
 from cytology.data.augmentation import pictures_of
 from cytology.data.splitting import group_folds
-from cytology.evaluation.statistics.intervals import LEVEL, NOTHING, span, with_span
+from cytology.evaluation.statistics.intervals import NO_BOUNDS, t_quantile
 from cytology.evaluation.statistics.mean_auc import MeanAuc
 from cytology.evaluation.statistics.metrics import auc_within_folds
 from cytology.machine import cores
-from cytology.networks.features import Features, features_in_cache, key_of_run
+from cytology.networks.features import Features
 from cytology.networks.linear_head import STRENGTHS, fitted_head
 from cytology.notebook import progress
 from cytology.settings import InputError
-from cytology.wording import plural
+from cytology.wording import plural, span, with_span
 
 # The column whose values are kept on one side.
 PROTOCOLS = {"images_random": None, "copies_together": "family", "patients_together": "group"}
@@ -57,25 +55,6 @@ class Audit:
     logits: dict[tuple[str, int], np.ndarray]
     folds: dict[tuple[str, int], np.ndarray]
     strengths: pd.DataFrame
-
-
-def draw_images(
-    manifest: pd.DataFrame, most: int, seed: int, parameter: str = "audit_images"
-) -> pd.DataFrame:
-    """At most `most` images of the manifest: whole groups, drawn at random; all if they fit.
-
-    `parameter` is the notebook's name of `most`, for the sentence of an `InputError`.
-    """
-    if len(manifest) <= most:
-        return manifest
-    sizes = manifest.groupby("group").size().sample(frac=1, random_state=seed)
-    chosen = sizes.index[sizes.cumsum() <= most]
-    drawn = manifest[manifest["group"].isin(chosen)]
-    if drawn["label"].nunique() < 2 or len(chosen) < 2:
-        raise InputError(
-            f"Parameter `{parameter}` is {most}: too few for groups of both classes. Raise it."
-        )
-    return drawn
 
 
 def audit(
@@ -202,7 +181,7 @@ def out_of_fold_logits(
 # -------------------------------------------------------------------- summary
 
 
-def summarize(found: Audit) -> pd.DataFrame:
+def audit_summary(found: Audit) -> pd.DataFrame:
     """A row a protocol and kind of labels: mean AUC and accuracy over seeds, with intervals.
 
     `auc_low`, `auc_high`: for true labels 95 % by groups (`MeanAuc`), for shuffled ones
@@ -243,12 +222,12 @@ def mean_of_shuffles(auc: pd.Series) -> tuple[float, float]:
     """
     auc = auc.dropna()
     if len(auc) < 2:
-        return NOTHING
-    half = t.ppf((1 + LEVEL) / 2, len(auc) - 1) * auc.std() / np.sqrt(len(auc))
+        return NO_BOUNDS
+    half = t_quantile(len(auc) - 1) * auc.std() / np.sqrt(len(auc))
     return float(auc.mean() - half), float(auc.mean() + half)
 
 
-def verdict(summary: pd.DataFrame, shuffles: int, protocol: str = HONEST) -> str:
+def shuffle_verdict(summary: pd.DataFrame, shuffles: int, protocol: str = HONEST) -> str:
     """Whether labels that mean nothing, shuffled group by group, score above chance, in words.
 
     `summary` are the rows of one network. A protocol has not passed where the whole interval of
@@ -267,7 +246,7 @@ def verdict(summary: pd.DataFrame, shuffles: int, protocol: str = HONEST) -> str
     return said + f"passed; a leak of up to {points:.1f} points could hide in this interval"
 
 
-def by_group_in_words(at: pd.DataFrame, unit: str) -> str:
+def _groups_sentence(at: pd.DataFrame, unit: str) -> str:
     """What labels shuffled from group to group reach where only copies are kept together."""
     row = at.loc[("copies_together", "shuffled by group")]
     shown = "are recognized" if row["auc_low"] > 0.5 else "are not shown to be recognized"
@@ -277,7 +256,7 @@ def by_group_in_words(at: pd.DataFrame, unit: str) -> str:
     )
 
 
-def in_words(summary: pd.DataFrame, unit: str, seeds: int) -> list[str]:
+def leakage_sentences(summary: pd.DataFrame, unit: str, seeds: int) -> list[str]:
     """The result in sentences, one a network; plain text."""
     sentences = []
     for name, rows in summary.groupby("architecture", sort=False):
@@ -300,36 +279,9 @@ def in_words(summary: pd.DataFrame, unit: str, seeds: int) -> list[str]:
             "With labels shuffled from image to image, where nothing can be learned, the random "
             f"split gives {image['auc']:.3f} (in the first repetition, from a strong penalty to a "
             f"weak one, {image['auc_lowest']:.3f} to {image['auc_highest']:.3f}). "
-            f"{by_group_in_words(at, unit)} The check of this split: {verdict(rows, seeds)}."
+            f"{_groups_sentence(at, unit)} The check of this split: {shuffle_verdict(rows, seeds)}."
         )
     return sentences
 
 
 # ------------------------------------------------------------------- features
-
-
-def features_of_run(
-    run: Path,
-    architecture: str,
-    images: pd.DataFrame,
-    orientations: int,
-    root: Path,
-    weights: str,
-    batch_size: int,
-) -> Features:
-    """Frozen features of all orientations of `images`, with the weights that the run began with.
-
-    From the cache, without TensorFlow, where its training notebook left them; else computed here.
-    Raises `InputError` if `weights` are not those of the run.
-    """
-    found = features_in_cache(run, architecture, images, orientations)
-    if found is not None:
-        return found
-    # Late, since only a run without cached features needs TensorFlow, which takes seconds.
-    from cytology.networks.batches import frozen_features
-    from cytology.training.backbone import backbone_of_run
-
-    extractor, decoded = backbone_of_run(run, architecture, root, weights)
-    pictures = pictures_of(images[["image_id"]], orientations)
-    key = key_of_run(run, architecture)
-    return frozen_features(extractor, decoded, pictures, key, batch_size)

@@ -10,20 +10,21 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit
 
-from cytology.audits.leakage import draw_images
+from cytology.audits.judged_images import draw_images
 from cytology.data.splitting import read_split
 from cytology.evaluation.predictions import trained
-from cytology.evaluation.statistics.intervals import NOTHING, span
+from cytology.evaluation.statistics.intervals import NO_BOUNDS
 from cytology.evaluation.statistics.mean_auc import MeanAuc
 from cytology.networks.features import Features, features_in_cache
 from cytology.networks.linear_head import fitted_head
 from cytology.notebook import progress
 from cytology.tables import read_json, read_table
+from cytology.wording import span
 
 SHARES = (0.25, 0.5, 0.75, 1.0)
-REPEATS = 3  # other groups each time
-COLUMNS = ["share", "trained_on", "repeats", "auc", "auc_low", "auc_high"]
-COLUMNS += ["gain", "gain_low", "gain_high"]
+CURVE_REPEATS = 3  # other groups each time
+CURVE_COLUMNS = ["share", "trained_on", "repeats", "auc", "auc_low", "auc_high"]
+CURVE_COLUMNS += ["gain", "gain_low", "gain_high"]
 
 
 def some_groups(rows: pd.DataFrame, share: float, seed: int) -> pd.DataFrame:
@@ -79,14 +80,14 @@ def curve_table(logits: pd.DataFrame) -> pd.DataFrame:
         repeats = [rows.sort_values("image_id") for _, rows in part.groupby("repeat")]
         rows, scores = repeats[0], [each["logit"].to_numpy() for each in repeats]
         mean = MeanAuc(rows, scores, [rows["fold"].to_numpy()] * len(repeats))
-        gain = (np.nan, *NOTHING) if before is None else mean.gain_over(before)
+        gain = (np.nan, *NO_BOUNDS) if before is None else mean.gain_over(before)
         about = share, part["trained_on"].mean(), len(repeats), mean.auc
         found.append((*about, *mean.interval(), *gain))
         before = mean
-    return pd.DataFrame(found, columns=COLUMNS)
+    return pd.DataFrame(found, columns=CURVE_COLUMNS)
 
 
-def learning_curves(run: Path, most: int, seed: int) -> pd.DataFrame:
+def learning_curves_of_run(run: Path, most: int, seed: int) -> pd.DataFrame:
     """`curve_table` of each network of a run whose features are cached, with its `weights`.
 
     Of at most `most` images of train and val. Empty under the original's protocol, which keeps no
@@ -94,21 +95,21 @@ def learning_curves(run: Path, most: int, seed: int) -> pd.DataFrame:
     """
     split, parts = read_split(run), []
     if "orientation" in split:
-        return pd.DataFrame(columns=["architecture", "weights", *COLUMNS])
+        return pd.DataFrame(columns=["architecture", "weights", *CURVE_COLUMNS])
     sha256 = read_table(run, "manifest.csv")[["image_id", "sha256"]]
     rows = draw_images(split[split["split"] != "test"], most, seed, "curve_images")
     rows = rows.merge(sha256, on="image_id")
     for name in trained(run):
         features = features_in_cache(run, name, rows, 1)
         if features is not None:
-            table = curve_table(learning_curve(features, rows, REPEATS, seed))
+            table = curve_table(learning_curve(features, rows, CURVE_REPEATS, seed))
             weights = read_json(run, f"{name}/metrics.json")["weights"]
             parts.append(table.assign(architecture=name, weights=weights))
-    table = pd.concat(parts) if parts else pd.DataFrame(columns=COLUMNS)
-    return table.reindex(columns=["architecture", "weights", *COLUMNS])
+    table = pd.concat(parts) if parts else pd.DataFrame(columns=CURVE_COLUMNS)
+    return table.reindex(columns=["architecture", "weights", *CURVE_COLUMNS])
 
 
-def in_words(table: pd.DataFrame, name: str, units: str) -> str:
+def learning_curve_sentence(table: pd.DataFrame, name: str, units: str) -> str:
     """What the last step of a network's curve says about more patients; nothing if untrained."""
     less, whole = (table[table["share"] == share].iloc[0] for share in SHARES[-2:])
     if whole["weights"] == "random":

@@ -6,19 +6,21 @@ import numpy as np
 import pandas as pd
 
 from cytology.architectures import NETWORK_TITLE
-from cytology.audits.leakage import assign_folds, draw_images, features_of_run, out_of_fold_logits
-from cytology.audits.robustness import by, with_interval, without_weights
+from cytology.audits.judged_images import draw_images, features_of_run
+from cytology.audits.leakage import assign_folds, out_of_fold_logits
+from cytology.audits.robustness import rounded_interval
+from cytology.audits.robustness_sentences import change_size, random_weights_sentence
 from cytology.evaluation.statistics.clusters import pair_weights
-from cytology.evaluation.statistics.intervals import auc_interval, with_span
+from cytology.evaluation.statistics.intervals import auc_interval
 from cytology.evaluation.statistics.mean_auc import MeanAuc
 from cytology.networks.linear_head import fitted_head
 from cytology.notebook import progress
 from cytology.tables import read_json, read_table
-from cytology.wording import counted, plural
+from cytology.wording import counted, plural, with_span
 
-DOMAINS = ("site", "stain")  # columns of the manifest
-REPEATS = 25  # of the random parts, which are few and so differ
-MOST_IMAGES = 2000
+DOMAIN_COLUMNS = ("site", "stain")  # columns of the manifest
+MIXED_REPEATS = 25  # of the random parts, which are few and so differ
+MOST_DOMAIN_IMAGES = 2000
 
 
 def domains_of(manifest: pd.DataFrame, column: str) -> list[str]:
@@ -33,12 +35,17 @@ def domains_of(manifest: pd.DataFrame, column: str) -> list[str]:
     found = [
         domain
         for domain in sorted(known[column].unique())
-        if all(known["label"][part].nunique() == 2 for part in parts_of(known, column, domain))
+        if all(
+            known["label"][part].nunique() == 2
+            for part in judged_and_trained(known, column, domain)
+        )
     ]
     return found if len(found) > 1 else []
 
 
-def parts_of(images: pd.DataFrame, column: str, domain: str) -> tuple[np.ndarray, np.ndarray]:
+def judged_and_trained(
+    images: pd.DataFrame, column: str, domain: str
+) -> tuple[np.ndarray, np.ndarray]:
     """Masks of the images judged and of those trained on where `domain` is left out.
 
     A group that lies in two domains is judged and never trained on.
@@ -53,19 +60,19 @@ def leave_one_out(values: np.ndarray, images: pd.DataFrame, column: str, seed: i
     `values` are features of `images`, shape (images, width). Both kinds judge the domain's images,
     and none saw a judged group. Those of `auc_mixed` come from as many random parts of whole groups
     as there are domains, so that both learn from about as many images; it is the mean over
-    `REPEATS` ways to draw the parts, each within its own parts, and its interval is of that mean.
+    `MIXED_REPEATS` ways to draw the parts, each within its own, and its interval is of that mean.
     `auc_change` is left out less mixed, on the same images (minus: worse).
     """
     there = (images[column] != "").to_numpy()
     values, images = values[there], images[there].reset_index(drop=True)
     malignant, domains = (images["label"] == "M").to_numpy(), domains_of(images, column)
     mixed = []
-    for repeat in range(REPEATS):
+    for repeat in range(MIXED_REPEATS):
         fold = assign_folds(images, "patients_together", len(domains), seed + repeat)
         mixed.append((out_of_fold_logits(values, malignant, fold), fold))
     table = []
     for domain in domains:
-        judged, trained_on = parts_of(images, column, domain)
+        judged, trained_on = judged_and_trained(images, column, domain)
         rows, truth = images.loc[judged, ["group", "label"]], malignant[judged]
         head = fitted_head(values[trained_on], malignant[trained_on])
         left_out = head.logits(values[judged])
@@ -76,24 +83,22 @@ def leave_one_out(values: np.ndarray, images: pd.DataFrame, column: str, seed: i
         together = MeanAuc(rows, *map(list, zip(*saw, strict=True)))
         row = {"column": column, "left_out": domain, "images": len(rows)}
         row |= {"groups": rows["group"].nunique(), "trained_on": int(trained_on.sum())}
-        bounds = auc_interval(rows.assign(logit=left_out))
-        row |= with_interval("auc", alone.auc, bounds)
-        row |= with_interval("auc_mixed", together.auc, together.interval())
-        change, *bounds = alone.gain_over(together)
-        table.append(row | with_interval("auc_change", change, bounds))
+        row |= rounded_interval("auc", alone.auc, *auc_interval(rows.assign(logit=left_out)))
+        row |= rounded_interval("auc_mixed", together.auc, *together.interval())
+        table.append(row | rounded_interval("auc_change", *alone.gain_over(together)))
     return pd.DataFrame(table)
 
 
 def left_out_of(
     run: Path, names: list[str], root: Path, weights: str, batch_size: int, seed: int
 ) -> pd.DataFrame:
-    """`leave_one_out` for each network and column of `DOMAINS`; empty where no column allows it.
+    """`leave_one_out` for each network and each of `DOMAIN_COLUMNS` that allows it; may be empty.
 
     Features of images as taken, from the cache where the training notebooks left them; of at most
-    `MOST_IMAGES`, whole groups.
+    `MOST_DOMAIN_IMAGES`, whole groups.
     """
-    images = draw_images(read_table(run, "manifest.csv"), MOST_IMAGES, seed)
-    columns = [column for column in DOMAINS if domains_of(images, column)]
+    images = draw_images(read_table(run, "manifest.csv"), MOST_DOMAIN_IMAGES, seed)
+    columns = [column for column in DOMAIN_COLUMNS if domains_of(images, column)]
     tables = []
     for name in names if columns else []:
         features = features_of_run(run, name, images, 1, root, weights, batch_size)
@@ -107,14 +112,14 @@ def left_out_of(
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
 
-def in_words(table: pd.DataFrame, unit: str) -> list[str]:
+def domain_sentences(table: pd.DataFrame, unit: str) -> list[str]:
     """What the table of domains allows to say, a sentence a network and domain."""
-    sentences = without_weights(table)
+    sentences = random_weights_sentence(table)
     for _, row in table[table["weights"] != "random"].iterrows():
         if round(row["auc_change_high"], 3) < 0:
-            verdict = f"Not to have seen it costs {by(row, 'auc_change')}"
+            verdict = f"Not to have seen it costs {change_size(row, 'auc_change')}"
         elif round(row["auc_change_low"], 3) > 0:
-            verdict = f"Heads that saw it are worse by {by(row, 'auc_change')}"
+            verdict = f"Heads that saw it are worse by {change_size(row, 'auc_change')}"
         else:
             verdict = f"The change is {with_span(row, 'auc_change')}, not shown to matter here"
         sentences.append(

@@ -14,7 +14,7 @@ from cytology.data.augmentation import border_colour
 
 
 @dataclass(frozen=True)
-class Smear:
+class FramedSmear:
     """An image as it lies in a network's square, without padding, and what its shifts hang on.
 
     `stain` is its stain group; `own` and `other` are mean and deviation in 8-bit Lab, shape (2, 3),
@@ -37,7 +37,7 @@ class Smear:
         return 1 if self.random(what).random() < 0.5 else -1
 
 
-def turn_hue(smear: Smear, degrees: float) -> Image.Image:
+def turn_hue(smear: FramedSmear, degrees: float) -> Image.Image:
     """Turn all hues at equal luminance (`hueRotate` of the W3C's Filter Effects, section 9.6)."""
     angle = np.radians(degrees) * smear.direction("hue")
     grey = np.array([0.213, 0.715, 0.072])
@@ -47,12 +47,12 @@ def turn_hue(smear: Smear, degrees: float) -> Image.Image:
     return Image.fromarray(np.clip(pixels.round(), 0, 255).astype(np.uint8))
 
 
-def change_saturation(smear: Smear, factor: float) -> Image.Image:
+def change_saturation(smear: FramedSmear, factor: float) -> Image.Image:
     """More or less colour: the distance from grey times `factor`, or divided by it."""
     return ImageEnhance.Color(smear.image).enhance(factor ** smear.direction("saturation"))
 
 
-def move_stain(smear: Smear, share: float) -> Image.Image:
+def move_stain(smear: FramedSmear, share: float) -> Image.Image:
     """Move the colours a `share` of the way from the own stain group to the other one.
 
     Mean and deviation of each Lab channel are matched as by Reinhard et al. 2001 (doi
@@ -69,33 +69,33 @@ def move_stain(smear: Smear, share: float) -> Image.Image:
     return ImageCms.applyTransform(image, lab_transforms()[1])
 
 
-def change_brightness(smear: Smear, factor: float) -> Image.Image:
+def change_brightness(smear: FramedSmear, factor: float) -> Image.Image:
     """More or less light: every value times `factor`, or divided by it."""
     return ImageEnhance.Brightness(smear.image).enhance(factor ** smear.direction("brightness"))
 
 
-def blur(smear: Smear, sigma: float) -> Image.Image:
+def blur(smear: FramedSmear, sigma: float) -> Image.Image:
     """Out of focus: a Gaussian, `sigma` in pixels where the network's square has 224 a side."""
     sigma = sigma * max(smear.image.size) / 224
     pixels = ndimage.gaussian_filter(np.asarray(smear.image, float), (sigma, sigma, 0))
     return Image.fromarray(pixels.round().astype(np.uint8))
 
 
-def compress(smear: Smear, quality: float) -> Image.Image:
+def compress(smear: FramedSmear, quality: float) -> Image.Image:
     """Stored once as JPEG of this quality (Pillow's scale of 1 to 95)."""
     stream = BytesIO()
     smear.image.save(stream, "JPEG", quality=int(quality))
     return Image.open(stream, formats=["JPEG"]).convert("RGB")
 
 
-def add_noise(smear: Smear, deviation: float) -> Image.Image:
+def add_noise(smear: FramedSmear, deviation: float) -> Image.Image:
     """Gaussian noise of this standard deviation in grey levels, in each channel by itself."""
     pixels = np.asarray(smear.image, float)
     noise = smear.random("noise").normal(size=pixels.shape)
     return Image.fromarray(np.clip((pixels + deviation * noise).round(), 0, 255).astype(np.uint8))
 
 
-def change_scale(smear: Smear, factor: float) -> Image.Image:
+def change_scale(smear: FramedSmear, factor: float) -> Image.Image:
     """Cells `factor` times larger, of which the middle is seen, or smaller, in an empty frame."""
     image, (width, height) = smear.image, smear.image.size
     if smear.direction("scale") > 0:
@@ -109,7 +109,7 @@ def change_scale(smear: Smear, factor: float) -> Image.Image:
     return frame
 
 
-def tilt(smear: Smear, degrees: float) -> Image.Image:
+def tilt(smear: FramedSmear, degrees: float) -> Image.Image:
     """Turned by an angle that is no quarter turn: interpolated, the corners filled."""
     degrees *= smear.direction("orientation")
     fill = border_colour(np.asarray(smear.image))
@@ -137,11 +137,11 @@ class Shift:
     amounts: tuple
     words: str
     axis: str
-    apply: Callable[[Smear, float], Image.Image]
+    apply: Callable[[FramedSmear, float], Image.Image]
 
 
 NONE = "none"  # the shift of pictures that are untouched; their strength is 0
-STRENGTHS = (1, 2, 3, 4, 5)
+SHIFT_STRENGTHS = (1, 2, 3, 4, 5)
 BOTH = ", either way"
 # Meant so that 3 is what another careful laboratory might send, and 5 is gross.
 SHIFTS = {
@@ -159,7 +159,7 @@ SHIFTS = {
 }
 
 
-def shifted(smear: Smear, name: str, strength: int) -> Image.Image:
+def shifted(smear: FramedSmear, name: str, strength: int) -> Image.Image:
     """The picture under shift `name` at `strength` 0 (untouched) to 5, of the same size."""
     if strength == 0:
         return smear.image

@@ -17,7 +17,7 @@ from cytology.evaluation.statistics.intervals import auc_interval
 from cytology.networks.linear_head import LinearHead, fitted_head
 from cytology.notebook import progress
 
-WIDTH, FOLDS = 100, 5  # features of a cross-validated study, and its folds
+FEATURE_COUNT, FOLDS = 100, 5  # features of a cross-validated study, and its folds
 IN_COMMON = 0.5  # share of the variance that models of one study have in common
 REFERENCE = 1_000_000  # scores from which a truth without a closed form is read
 
@@ -65,26 +65,26 @@ class Design:
         """Between the classes' means, in standard deviations of a score."""
         if self.noise == "normal":
             return float(np.sqrt(2) * norm.ppf(self.auc))
-        return float(np.quantile(differences(self.noise, self.likeness), self.auc))
+        return float(np.quantile(_sorted_differences(self.noise, self.likeness), self.auc))
 
     def share_below(self, point: float) -> float:
         """The share of noise below a point."""
         if self.noise == "normal":
             return float(norm.cdf(point))
-        return float(np.searchsorted(reference(self.noise, self.likeness), point) / REFERENCE)
+        return float(np.searchsorted(_sorted_noise(self.noise, self.likeness), point) / REFERENCE)
 
 
 @lru_cache
-def reference(noise: str, likeness: float) -> np.ndarray:
+def _sorted_noise(noise: str, likeness: float) -> np.ndarray:
     """Sorted noise, so much that its quantiles are the true ones."""
     design, rng = Design(REFERENCE, noise=noise, likeness=likeness), np.random.default_rng(0)
     return np.sort(design.noise_drawn(rng, np.arange(REFERENCE)))
 
 
 @lru_cache
-def differences(noise: str, likeness: float) -> np.ndarray:
+def _sorted_differences(noise: str, likeness: float) -> np.ndarray:
     """Sorted differences of the noise of two images of different patients."""
-    ordered = reference(noise, likeness)
+    ordered = _sorted_noise(noise, likeness)
     return np.sort(ordered - np.random.default_rng(1).permutation(ordered))
 
 
@@ -94,7 +94,7 @@ class Study:
 
     `tables` are like those of `predictions.csv`; `aucs`, `sensitivities` and `specificities` (at
     probability 0.5) have shape (models,): of the scores, or the mean over a model's fold heads.
-    `values` are the features of the last model, shape (images, `WIDTH`), where heads learned.
+    `values` are the features of the last model, shape (images, features), where heads learned.
     """
 
     tables: list[pd.DataFrame]
@@ -138,11 +138,11 @@ def cross_validated(
     seed = int(rng.integers(2**31))
     for number, held_out in enumerate(group_folds(FOLDS, seed, images["label"], images["group"])):
         fold[held_out] = number
-    shared = design.noise_drawn(rng, group, WIDTH)
+    shared = design.noise_drawn(rng, group, FEATURE_COUNT)
     tables, truths = [], []
     for auc in aucs or (design.auc,):
-        shift = replace(design, auc=auc).distance * np.eye(WIDTH)[0]
-        own = design.noise_drawn(rng, group, WIDTH)
+        shift = replace(design, auc=auc).distance * np.eye(FEATURE_COUNT)[0]
+        own = design.noise_drawn(rng, group, FEATURE_COUNT)
         noise = np.sqrt(IN_COMMON) * shared + np.sqrt(1 - IN_COMMON) * own
         values = noise.T + np.outer(malignant - 0.5, shift)
         found, of_heads = np.empty(len(images)), []
@@ -166,7 +166,7 @@ def truths_of_head(head: LinearHead, shift: np.ndarray) -> tuple[float, float, f
 # -------------------------------------------------------------------- in notebook 07
 
 
-def coverage(designs: list[Design], studies: int, seed: int = 0) -> pd.DataFrame:
+def interval_coverage(designs: list[Design], studies: int, seed: int = 0) -> pd.DataFrame:
     """How often 95 % intervals hold the AUC that heads really have: a row an interval and design.
 
     `interval, auc, coverage, width`: the interval of the series, that of pairs of all folds without

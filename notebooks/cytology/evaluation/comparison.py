@@ -14,28 +14,28 @@ from sklearn import metrics as sk
 
 from cytology.evaluation.baseline import BASELINE
 from cytology.evaluation.predictions import by_group, mean_logits, read_predictions, trained
-from cytology.evaluation.statistics.clusters import folds_of, parts_of
 from cytology.evaluation.statistics.intervals import auc_interval, metrics_with_intervals
 from cytology.evaluation.statistics.metrics import (
     OF_PROBABILITIES,
     THRESHOLD,
     auc_within_folds,
-    scores,
+    equal_groups_auc,
+    pooled_auc,
 )
 from cytology.evaluation.statistics.significance import (
+    compare_pairs,
     fold_aucs,
     fold_differences,
-    pairwise,
     with_gate,
 )
 from cytology.settings import InputError
-from cytology.tables import read_json, read_table
+from cytology.tables import read_json
 
 ENSEMBLE = "ensemble"
 OUT_OF_FOLD, TEST = "out-of-fold", "test"
 
 # From the README of BirajDas27/Breast_cancer_detection_system_training (MIT licence).
-PUBLISHED = pd.DataFrame(
+PUBLISHED_RESULTS = pd.DataFrame(
     [
         ("densenet121", 0.96, 0.94, 0.93, 0.93, 0.12),
         ("mobilenetv2", 0.92, 0.91, 0.89, 0.90, 0.18),
@@ -45,7 +45,7 @@ PUBLISHED = pd.DataFrame(
 )
 
 
-def report(rows: pd.DataFrame, judged_on: str) -> str:
+def classification_report(rows: pd.DataFrame, judged_on: str) -> str:
     """scikit-learn's classification report with what it was judged on, as text.
 
     A dash stands for what does not exist, as the precision of a class that is never called.
@@ -75,10 +75,10 @@ def headline(predictions: pd.DataFrame, fine_tuned: bool) -> tuple[str, pd.DataF
     out_of_fold = predictions[predictions["model"] == "oof"]
     if len(out_of_fold) and not fine_tuned:
         return OUT_OF_FOLD, out_of_fold
-    return TEST, judged(predictions, TEST)
+    return TEST, judged_rows(predictions, TEST)
 
 
-def judged_on(run: Path) -> str:
+def headline_part(run: Path) -> str:
     """What the comparison of this run rests on, the same for all its networks.
 
     Out-of-fold only where every network was cross-validated and not fine-tuned.
@@ -95,7 +95,7 @@ def fine_tuned(run: Path, architecture: str) -> bool:
     return read_json(run, f"{architecture}/metrics.json")["fine_tuned"]
 
 
-def judged(table: pd.DataFrame, on: str) -> pd.DataFrame:
+def judged_rows(table: pd.DataFrame, on: str) -> pd.DataFrame:
     """The rows of a table of predictions that are judged out-of-fold, or on test."""
     if on == OUT_OF_FOLD:
         rows = table[table["model"] == "oof"]
@@ -104,13 +104,13 @@ def judged(table: pd.DataFrame, on: str) -> pd.DataFrame:
     return rows.reset_index(drop=True)
 
 
-def networks(run: Path, on: str) -> dict[str, pd.DataFrame]:
+def judged_networks(run: Path, on: str) -> dict[str, pd.DataFrame]:
     """The judged predictions of each network of the run that has any, images as taken.
 
     What was fine-tuned afterwards is another network than its out-of-fold heads.
     """
     tables = {
-        name: judged(read_predictions(run, name), on)
+        name: judged_rows(read_predictions(run, name), on)
         for name in trained(run)
         if on == TEST or not fine_tuned(run, name)
     }
@@ -123,10 +123,10 @@ def combined(run: Path, on: str) -> dict[str, pd.DataFrame]:
     Each network over the orientations it was judged in (test-time augmentation) and, on test,
     over its fold models; the networks together (the ensemble), as taken and over orientations.
     """
-    single, found, turned = networks(run, on), {}, {}
+    single, found, turned = judged_networks(run, on), {}, {}
     for name in single:
         table = read_predictions(run, name, turned=True)
-        rows = judged(table, on)
+        rows = judged_rows(table, on)
         # Under the original's protocol a turned picture is an image of its own.
         orientations = rows.groupby("image_id")["orientation"].nunique().max()
         if orientations > 1 and len(rows) > len(single[name]):
@@ -174,14 +174,14 @@ def comparison(run: Path) -> pd.DataFrame:
     `auc` is within folds; beside it `auc_pooled` and, where the headline is out-of-fold, the AUC of
     the kept model on test, with interval and groups.
     """
-    on = judged_on(run)
+    on = headline_part(run)
     rows = []
-    for name, table in networks(run, on).items():
+    for name, table in judged_networks(run, on).items():
         about = read_json(run, f"{name}/metrics.json")
         row = {"architecture": name, "weights": about["weights"]}
         row |= metrics_with_intervals(table) | {"auc_pooled": pooled_auc(table)}
         if on == OUT_OF_FOLD:
-            test = judged(read_predictions(run, name), TEST)
+            test = judged_rows(read_predictions(run, name), TEST)
             found = metrics_with_intervals(test, names=("auc",))
             row |= {f"test_{key}": value for key, value in found.items()}
         rows.append(row | {"judged_on": on, "recipe": about["recipe"]})
@@ -197,10 +197,10 @@ def comparison_all(run: Path, baseline: pd.DataFrame, rule: str = "mean_logit") 
     """
     unit, rows = read_json(run, "split.json")["unit"], []
     for on in (OUT_OF_FOLD, TEST):
-        models = networks(run, on)
+        models = judged_networks(run, on)
         if not models:
             continue
-        models |= combined(run, on) | {BASELINE: judged(baseline, on)}
+        models |= combined(run, on) | {BASELINE: judged_rows(baseline, on)}
         for name, table in models.items():
             for level, part in (("image", table), (unit, by_group(table, rule))):
                 found = metrics_with_intervals(part)
@@ -215,38 +215,15 @@ def comparison_all(run: Path, baseline: pd.DataFrame, rule: str = "mean_logit") 
     return marked(run, pd.DataFrame(rows))
 
 
-def pooled_auc(rows: pd.DataFrame) -> float:
-    """The AUC of pairs of all folds together."""
-    return auc_within_folds(rows.drop(columns="fold", errors="ignore"))
-
-
-def equal_groups_auc(rows: pd.DataFrame) -> float:
-    """The AUC within folds, each image weighted by 1 / images of its group (and class).
-
-    By image, a patient with 60 images counts 60 times one with a single image (Hoffman, Sen &
-    Weinberg 2001, doi 10.1093/biomet/88.4.1121). NaN where no fold has both classes.
-    """
-    truth, score = scores(rows)
-    weight = 1 / rows.groupby(["group", "label"])["label"].transform("size").to_numpy()
-    total = right = 0.0
-    for part in parts_of(truth, folds_of(rows)):
-        malignant = truth[part]
-        if 0 < malignant.sum() < len(part):
-            pairs = weight[part][malignant].sum() * weight[part][~malignant].sum()
-            auc = sk.roc_auc_score(malignant, score[part], sample_weight=weight[part])
-            total, right = total + pairs, right + pairs * auc
-    return right / total if total else np.nan
-
-
 def pairs_of_models(run: Path, baseline: pd.DataFrame, rule: str = "mean_logit") -> pd.DataFrame:
-    """`significance.pairwise` for what the run can be asked, by image and by group, `with_gate`.
+    """`significance.compare_pairs` of the run's models, by image and by group, `with_gate`.
 
     `family` says which pairs are corrected together: `networks` (the question of the run), `more
     than one` (each network against what combines it) and `baseline` (against size and colour).
     """
-    on, unit, parts = judged_on(run), read_json(run, "split.json")["unit"], []
-    single, more = networks(run, on), combined(run, on)
-    tables = single | more | {BASELINE: judged(baseline, on)}
+    on, unit, parts = headline_part(run), read_json(run, "split.json")["unit"], []
+    single, more = judged_networks(run, on), combined(run, on)
+    tables = single | more | {BASELINE: judged_rows(baseline, on)}
     families = {
         "networks": list(combinations(single, 2)),
         "more than one": [
@@ -259,7 +236,7 @@ def pairs_of_models(run: Path, baseline: pd.DataFrame, rule: str = "mean_logit")
     for level, at_level in (("image", tables), (unit, grouped)):
         for family, pairs in families.items():
             if pairs:
-                found = pairwise(at_level, pairs)
+                found = compare_pairs(at_level, pairs)
                 parts.append(found.assign(family=family, level=level, judged_on=on))
     table = pd.concat(parts, ignore_index=True)
     first = ["family", "level", "judged_on"]
@@ -275,7 +252,7 @@ def pairs_of_models(run: Path, baseline: pd.DataFrame, rule: str = "mean_logit")
 
 def fold_pairs(run: Path) -> pd.DataFrame:
     """`significance.fold_differences` of the networks; empty where none share folds."""
-    single = networks(run, OUT_OF_FOLD)
+    single = judged_networks(run, OUT_OF_FOLD)
     if len(single) < 2:
         return pd.DataFrame()
     table = fold_differences(fold_aucs(single), list(combinations(single, 2)))
@@ -295,15 +272,6 @@ def orientation_gain(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
     return pd.DataFrame(
         rows, columns=["architecture", "orientations", "auc", "auc_low", "auc_high"]
     )
-
-
-def read_orientations(run: Path) -> dict[str, pd.DataFrame]:
-    """`<architecture>/orientations.csv` of each architecture that has one."""
-    return {
-        name: read_table(run, f"{name}/orientations.csv")
-        for name in trained(run)
-        if (run / name / "orientations.csv").is_file()
-    }
 
 
 def cost(run: Path) -> pd.DataFrame:

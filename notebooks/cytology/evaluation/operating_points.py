@@ -15,21 +15,27 @@ from cytology.evaluation.comparison import (
     OUT_OF_FOLD,
     TEST,
     fine_tuned,
-    judged,
-    judged_on,
+    headline_part,
+    judged_networks,
+    judged_rows,
     marked,
-    networks,
 )
-from cytology.evaluation.predictions import fingerprint, mean_logits, read_predictions, trained
+from cytology.evaluation.predictions import (
+    mean_logits,
+    predictions_fingerprint,
+    read_predictions,
+    trained,
+)
 from cytology.evaluation.statistics import calibration, decisions
 from cytology.evaluation.statistics.clusters import variance_inflation
-from cytology.evaluation.statistics.intervals import counts, mean_interval, metrics_with_intervals
+from cytology.evaluation.statistics.intervals import counts, metrics_with_intervals, named_interval
 from cytology.evaluation.statistics.metrics import (
     AT_A_THRESHOLD,
     OF_PROBABILITIES,
     classification_metrics,
 )
 from cytology.evaluation.statistics.recalibration import recalibration
+from cytology.evaluation.statistics.significance import mean_by_group
 from cytology.tables import read_json, read_table
 
 
@@ -41,14 +47,14 @@ def learned_from(run: Path, architecture: str) -> tuple[str, pd.DataFrame]:
     """
     table = read_predictions(run, architecture)
     if not fine_tuned(run, architecture) and (table["model"] == "oof").any():
-        return OUT_OF_FOLD, with_class_shift(run, architecture, judged(table, OUT_OF_FOLD))
+        return OUT_OF_FOLD, with_class_shift(run, architecture, judged_rows(table, OUT_OF_FOLD))
     rows = table[(table["model"] == "final") & (table["split"] == "val")]
     return "val", with_class_shift(run, architecture, rows.reset_index(drop=True))
 
 
 def on_test(run: Path, architecture: str) -> pd.DataFrame:
     """The predictions of the saved network on test, with their `class_shift`."""
-    rows = judged(read_predictions(run, architecture), TEST)
+    rows = judged_rows(read_predictions(run, architecture), TEST)
     return with_class_shift(run, architecture, rows)
 
 
@@ -74,7 +80,7 @@ def with_class_shift(run: Path, architecture: str, rows: pd.DataFrame) -> pd.Dat
     return rows.assign(class_shift=found.where(rows["model"] == "oof", final).astype(float))
 
 
-def thresholds(run: Path, wanted_sensitivity: float) -> pd.DataFrame:
+def locked_thresholds(run: Path, wanted_sensitivity: float) -> pd.DataFrame:
     """A row a network, rule and part judged: the threshold, and what it gives.
 
     Chosen on what `learned_from` says, locked, applied once to test. Out-of-fold figures are
@@ -96,7 +102,7 @@ def thresholds(run: Path, wanted_sensitivity: float) -> pd.DataFrame:
             about |= {"threshold": float(expit(threshold)), "threshold_logit": threshold}
             about["wanted_sensitivity"] = wanted_sensitivity
             about["note"] = "; ".join(filter(None, notes))
-            about["predictions"] = fingerprint(run, name)
+            about["predictions"] = predictions_fingerprint(run, name)
             parts = {TEST: decisions.counted_from(test, threshold)}
             if source == OUT_OF_FOLD:
                 crossed = decisions.cross_fitted_calls(chosen_on, rule, wanted_sensitivity)
@@ -108,7 +114,7 @@ def thresholds(run: Path, wanted_sensitivity: float) -> pd.DataFrame:
     return marked(run, pd.DataFrame(rows))
 
 
-def calibrations(run: Path) -> pd.DataFrame:
+def locked_calibrations(run: Path) -> pd.DataFrame:
     """A row a network, method and part judged: calibration in the large, slope, and errors.
 
     Fitted on what `learned_from` says; out-of-fold figures are cross-fitted. `slope` and
@@ -124,8 +130,8 @@ def calibrations(run: Path) -> pd.DataFrame:
         if source == OUT_OF_FOLD:
             raw = {OUT_OF_FOLD: fitted_on} | raw
         shift = raw[TEST]["class_shift"].iloc[0]
-        for method in calibration.METHODS:
-            calibrator = calibration.fit(fitted_on, method)
+        for method in calibration.CALIBRATION_METHODS:
+            calibrator = calibration.fit_calibrator(fitted_on, method)
             about = {"model": name, "method": method, "fitted_on": source}
             about["slope"] = calibrator.slope
             about["intercept"] = (
@@ -136,25 +142,24 @@ def calibrations(run: Path) -> pd.DataFrame:
                 if on == OUT_OF_FOLD:
                     made = calibration.cross_fitted(part, method)
                 else:
-                    made = calibration.apply(part, calibrator)
+                    made = calibration.calibrate(part, calibrator)
                 rows.append(about | {"judged_on": on} | of_probabilities(made, part))
     return marked(run, pd.DataFrame(rows))
 
 
 def of_probabilities(rows: pd.DataFrame, before: pd.DataFrame) -> dict[str, float]:
     """How good calibrated probabilities are, and what changed against those `before`."""
-    inflation = variance_inflation(rows)
-    found, losses = recalibration(rows, inflation), calibration.log_losses(rows)
+    found, losses = recalibration(rows, variance_inflation(rows)), calibration.log_losses(rows)
     found |= {name: classification_metrics(rows)[name] for name in OF_PROBABILITIES}
     change = losses - calibration.log_losses(before)
-    low, high = mean_interval(change, rows["group"].to_numpy(), inflation)
-    found |= {"loss": losses.mean(), "loss_change": change.mean() if change.any() else np.nan}
-    found |= {"loss_change_low": low, "loss_change_high": high}
+    mean, low, high, _ = mean_by_group(change, rows)
+    found["loss"] = losses.mean()
+    found |= named_interval("loss_change", mean if change.any() else np.nan, low, high)
     found["malignant_share"] = (rows["label"] == "M").mean()
     return found | counts(rows)
 
 
-def uncalibrated(calibrations: pd.DataFrame) -> str:
+def without_slope(calibrations: pd.DataFrame) -> str:
     """A clause for a caption: for which networks no slope fits; empty if for none."""
     rows = calibrations[(calibrations["method"] == "platt") & (calibrations["note"] != "")]
     names = ", ".join(rows["model"].drop_duplicates().map(NETWORK_TITLE))
@@ -169,7 +174,9 @@ def calibrated(run: Path, architecture: str, on: str, method: str = "platt") -> 
     source, fitted_on = learned_from(run, architecture)
     if on == OUT_OF_FOLD:
         return calibration.cross_fitted(fitted_on, method)
-    return calibration.apply(on_test(run, architecture), calibration.fit(fitted_on, method))
+    return calibration.calibrate(
+        on_test(run, architecture), calibration.fit_calibrator(fitted_on, method)
+    )
 
 
 def above_threshold(
@@ -181,7 +188,7 @@ def above_threshold(
     """
 
     def made(here, chosen_on):
-        slope = calibration.fit(chosen_on, "platt").slope
+        slope = calibration.fit_calibrator(chosen_on, "platt").slope
         at = decisions.choose_threshold(chosen_on, rule, wanted_sensitivity)
         return decisions.counted_from(here.assign(logit=slope * here["logit"]), slope * at)
 
@@ -198,7 +205,7 @@ def abstentions(run: Path, wanted_sensitivity: float) -> pd.DataFrame:
     networks disagree (standard deviation of their margins; for the ensemble, which is their mean)
     or by how far the orientations of one image do (for a network).
     """
-    on = judged_on(run)
+    on = headline_part(run)
     parts = [
         curve.assign(rule=rule)
         for rule in decisions.RULES
@@ -210,11 +217,11 @@ def abstentions(run: Path, wanted_sensitivity: float) -> pd.DataFrame:
 def _referred_by(run: Path, on: str, rule: str, wanted_sensitivity: float):
     """The curves of `abstentions` at the thresholds of one rule."""
     margins = []
-    for name in networks(run, on):
+    for name in judged_networks(run, on):
         rows = above_threshold(run, name, on, rule, wanted_sensitivity)
         margins.append(rows)
         yield _referred(rows, rows["logit"].abs(), name, "margin")
-        turned = judged(read_predictions(run, name, turned=True), on)
+        turned = judged_rows(read_predictions(run, name, turned=True), on)
         if len(turned) > len(rows):
             doubt = rows["image_id"].map(turned.groupby("image_id")["logit"].std())
             yield _referred(rows, -doubt, name, "orientations disagree")
@@ -237,7 +244,7 @@ def least_margin(run: Path, architecture: str, rule: str, share: float) -> float
     table = read_table(run, "tables/thresholds.csv")
     of_rule = (table["model"] == architecture) & (table["rule"] == rule)
     at = table.loc[of_rule, "threshold_logit"].iloc[0]
-    slope = calibration.fit(rows, "platt").slope
+    slope = calibration.fit_calibrator(rows, "platt").slope
     return float(np.quantile((rows["logit"] - at).abs() * slope, share))
 
 
@@ -246,9 +253,9 @@ def net_benefits(run: Path) -> pd.DataFrame:
 
     A network's has `_low` and `_high`. `malignant_share` is what all of them assume of the clinic.
     """
-    on, at = judged_on(run), np.round(np.arange(0.01, 1.0, 0.01), 2)
+    on, at = headline_part(run), np.round(np.arange(0.01, 1.0, 0.01), 2)
     found = {"threshold": at}
-    for name in networks(run, on):
+    for name in judged_networks(run, on):
         rows = calibrated(run, name, on)
         found["all"] = decisions.net_benefit(rows.assign(probability=1.0), at)
         found["malignant_share"] = (rows["label"] == "M").mean()
@@ -259,10 +266,10 @@ def net_benefits(run: Path) -> pd.DataFrame:
 
 def reliabilities(run: Path, method: str) -> dict[str, pd.DataFrame]:
     """`calibration.reliability` of each network as it is judged, calibrated by `method`."""
-    on = judged_on(run)
+    on = headline_part(run)
     return {
         name: calibration.reliability(calibrated(run, name, on, method))
-        for name in networks(run, on)
+        for name in judged_networks(run, on)
     }
 
 

@@ -17,8 +17,8 @@ from cytology.architectures import ARCHITECTURE_NAMES, TRAINING_NOTEBOOKS
 from cytology.settings import InputError
 from cytology.tables import check_columns, damaged, read_json, read_table
 
-COLUMNS = ["image_id", "group", "label", "split", "fold", "model", "seed", "orientation"]
-COLUMNS += ["logit", "probability"]
+PREDICTION_COLUMNS = ["image_id", "group", "label", "split", "fold", "model", "seed", "orientation"]
+PREDICTION_COLUMNS += ["logit", "probability"]
 
 
 def prediction_rows(pictures: pd.DataFrame, logits, model: str, seed: int) -> pd.DataFrame:
@@ -27,7 +27,7 @@ def prediction_rows(pictures: pd.DataFrame, logits, model: str, seed: int) -> pd
     # In float64: in float32 a logit of 17 would already be a probability of exactly 1.
     probability = expit(logit.astype(float))
     rows = pictures.assign(model=model, seed=seed, logit=logit, probability=probability)
-    return rows[COLUMNS]
+    return rows[PREDICTION_COLUMNS]
 
 
 def as_taken(rows: pd.DataFrame, split: pd.DataFrame) -> pd.DataFrame:
@@ -100,7 +100,7 @@ def _parsed(run: Path, name: str, state: tuple) -> pd.DataFrame:
     return table.assign(probability=expit(table["logit"]))
 
 
-def fingerprint(run: Path, architecture: str) -> str:
+def predictions_fingerprint(run: Path, architecture: str) -> str:
     """A hash of a network's logits, whatever the order of the rows: what was chosen on them."""
     keys = ["image_id", "orientation", "model", "seed"]
     table = read_predictions(run, architecture, turned=True).sort_values(keys)
@@ -110,6 +110,15 @@ def fingerprint(run: Path, architecture: str) -> str:
 def trained(run: Path) -> list[str]:
     """The architectures whose predictions this run holds, in the usual order."""
     return [name for name in ARCHITECTURE_NAMES if (run / name / "predictions.csv").is_file()]
+
+
+def read_of_networks(run: Path, name: str) -> dict[str, pd.DataFrame]:
+    """`<architecture>/<name>` of each trained architecture that has such a table."""
+    return {
+        each: read_table(run, f"{each}/{name}")
+        for each in trained(run)
+        if (run / each / name).is_file()
+    }
 
 
 def mean_logits(rows: pd.DataFrame) -> pd.DataFrame:

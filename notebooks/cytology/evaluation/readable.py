@@ -7,9 +7,9 @@ from pandas.io.formats.style import Styler
 from cytology.architectures import NETWORK_TITLE
 from cytology.evaluation.baseline import BASELINE
 from cytology.evaluation.comparison import ENSEMBLE
-from cytology.evaluation.statistics.intervals import FEWEST_GROUPS, TOO_FEW
-from cytology.evaluation.statistics.metrics import METRICS, OF_PROBABILITIES, UNDEFINED
-from cytology.wording import counted, plural
+from cytology.evaluation.statistics.intervals import FEWEST_GROUPS
+from cytology.evaluation.statistics.metrics import METRICS, OF_PROBABILITIES
+from cytology.wording import TOO_FEW, UNDEFINED, counted, plural
 
 HEADINGS = {
     "f1": "F1",
@@ -50,7 +50,7 @@ FORMATS = dict.fromkeys(
     ",.1f",
 )
 FORMATS["largest_difference"] = ".1e"
-NOTHING = "–"
+DASH = "–"
 NOT_SHOWN = "not shown"
 # Columns that begin so are metrics, too.
 MORE_METRICS = ("auc_", "loss_", "calibration_", "difference")
@@ -128,7 +128,7 @@ def are_counts(column: pd.Series) -> bool:
 def number(value: float, column: pd.Series) -> str:
     """A number of a column: counts with thousands apart, shares with 3 decimals, P from 0.001."""
     if pd.isna(value):
-        return NOTHING
+        return DASH
     if np.isinf(value):
         return "∞" if value > 0 else "\N{MINUS SIGN}∞"
     name = str(column.name)
@@ -152,7 +152,7 @@ def interval(row: pd.Series, name: str, column: pd.Series) -> str:
     return f"{number(low, column)} to {number(high, column)}"
 
 
-def shown(row: pd.Series, name: str, column: pd.Series) -> str:
+def number_or_not_shown(row: pd.Series, name: str, column: pd.Series) -> str:
     """A number of a column, or that a metric is not shown."""
     if pd.notna(row[name]) and too_few(row, name):
         return NOT_SHOWN
@@ -162,7 +162,7 @@ def shown(row: pd.Series, name: str, column: pd.Series) -> str:
 def bounded(row: pd.Series, name: str, column: pd.Series, apart: str = " ") -> str:
     """A number of a column with its interval, if it has one: `0.812 (0.745 to 0.870)`."""
     bounds = interval(row, name, column)
-    return shown(row, name, column) + (f"{apart}({bounds})" if bounds else "")
+    return number_or_not_shown(row, name, column) + (f"{apart}({bounds})" if bounds else "")
 
 
 def is_empty(column: pd.Series) -> bool:

@@ -6,20 +6,26 @@ from pathlib import Path
 import pandas as pd
 
 from cytology.architectures import ARCHITECTURE_NAMES, NETWORK_TITLE
-from cytology.evaluation.comparison import OUT_OF_FOLD, TEST, judged, judged_on, networks
+from cytology.evaluation.comparison import (
+    OUT_OF_FOLD,
+    TEST,
+    headline_part,
+    judged_networks,
+    judged_rows,
+)
 from cytology.evaluation.predictions import read_predictions
 from cytology.evaluation.readable import too_few
 from cytology.evaluation.repeats import GridPoint, check_split, is_done, points_in
-from cytology.evaluation.statistics.intervals import metrics_with_intervals, span, with_span
+from cytology.evaluation.statistics.intervals import metrics_with_intervals
 from cytology.tables import read_json
-from cytology.wording import counted
+from cytology.wording import counted, span, with_span
 
-SHOWN = ("auc", "accuracy", "recall", "specificity", "loss")
-COLUMNS = ["architecture", "weights", "recipe", "seed", "judged_on", "images", "groups"]
+SEED_METRICS = ("auc", "accuracy", "recall", "specificity", "loss")
+SEED_COLUMNS = ["architecture", "weights", "recipe", "seed", "judged_on", "images", "groups"]
 
 
-def seed_spread(run: Path) -> pd.DataFrame:
-    """A row an architecture and seed: `COLUMNS`, and metrics with their intervals by group.
+def metrics_by_seed(run: Path) -> pd.DataFrame:
+    """A row an architecture and seed: `SEED_COLUMNS`, and metrics with their intervals by group.
 
     Trainings on the run's own split are judged as the run is. Where each fold was held out, the
     networks that never saw it are judged on it, all folds of a seed together. Empty without a
@@ -29,7 +35,7 @@ def seed_spread(run: Path) -> pd.DataFrame:
     for point in points:
         check_split(run, point)
     rows = other_seeds(run, points) + held_out_folds(run, points)
-    return pd.DataFrame(rows) if rows else pd.DataFrame(columns=[*COLUMNS, *SHOWN])
+    return pd.DataFrame(rows) if rows else pd.DataFrame(columns=[*SEED_COLUMNS, *SEED_METRICS])
 
 
 def other_seeds(run: Path, points: list[GridPoint]) -> list[dict]:
@@ -37,13 +43,15 @@ def other_seeds(run: Path, points: list[GridPoint]) -> list[dict]:
     others = [point for point in points if point.fold is None]
     if not others:
         return []
-    on, found = judged_on(run), []
-    for name, rows in networks(run, on).items():
+    on, found = headline_part(run), []
+    for name, rows in judged_networks(run, on).items():
         found.append(row_of(run, name, rows, on))
         for point in others:
             if is_done(run, point, name):
                 folder = point.folder(run)
-                found.append(row_of(folder, name, judged(read_predictions(folder, name), on), on))
+                found.append(
+                    row_of(folder, name, judged_rows(read_predictions(folder, name), on), on)
+                )
     return found
 
 
@@ -59,7 +67,9 @@ def held_out_folds(run: Path, points: list[GridPoint]) -> list[dict]:
             ]
             if folds and len(done) == len(folds):
                 parts = [
-                    judged(read_predictions(point.folder(run), name), TEST).assign(fold=point.fold)
+                    judged_rows(read_predictions(point.folder(run), name), TEST).assign(
+                        fold=point.fold
+                    )
                     for point in done
                 ]
                 rows = pd.concat(parts, ignore_index=True).assign(model="oof")
@@ -69,14 +79,14 @@ def held_out_folds(run: Path, points: list[GridPoint]) -> list[dict]:
 
 
 def row_of(folder: Path, architecture: str, rows: pd.DataFrame, on: str) -> dict:
-    """A row of `seed_spread`: one training, or the folds of one seed."""
+    """A row of `metrics_by_seed`: one training, or the folds of one seed."""
     about = read_json(folder, f"{architecture}/metrics.json")
     row = {"architecture": architecture, "weights": about["weights"], "recipe": about["recipe"]}
     row |= {"seed": about["seed"], "judged_on": on}
-    return row | metrics_with_intervals(rows, names=SHOWN)
+    return row | metrics_with_intervals(rows, names=SEED_METRICS)
 
 
-def in_words(table: pd.DataFrame, unit: str) -> list[str]:
+def seed_sentences(table: pd.DataFrame, unit: str) -> list[str]:
     """What the table allows to say: how far each network moved, and whether the order changed."""
     sentences = []
     for on, rows in table.groupby("judged_on", sort=False):
@@ -125,7 +135,7 @@ def about_order(rows: pd.DataFrame, on: str) -> list[str]:
 def turned_by(seeds: pd.DataFrame, table: pd.DataFrame) -> dict[frozenset, int]:
     """Pairs of networks whose order of AUC another seed turns, each with the first such seed.
 
-    `table` is the comparison of the run, whose order counts, and `seeds` a `seed_spread`. AUCs
+    `table` is the comparison of the run, whose order counts, and `seeds` a `metrics_by_seed`. AUCs
     that print alike have no order.
     """
     if seeds.empty:

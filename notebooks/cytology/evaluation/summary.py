@@ -8,9 +8,9 @@ from cytology.evaluation.baseline import BASELINE
 from cytology.evaluation.comparison import OUT_OF_FOLD
 from cytology.evaluation.readable import capital, groups_in_words, title
 from cytology.evaluation.seed_spread import turned_by
-from cytology.evaluation.statistics.intervals import FEWEST_GROUPS, with_span
-from cytology.evaluation.statistics.significance import in_words
-from cytology.wording import plural
+from cytology.evaluation.statistics.intervals import FEWEST_GROUPS
+from cytology.evaluation.statistics.significance import difference_sentence
+from cytology.wording import joined, plural, with_span
 
 LEAKS = (
     "Protocol original: the split leaks, so these numbers say how well copies are recognized. "
@@ -24,7 +24,7 @@ ABOUT_FOLDS = (
     "about one saved network; the variances behind them are doubled, since {units} of one fold "
     "train the heads that judge the others."
 )
-NONE = pd.DataFrame()
+NO_TABLE = pd.DataFrame()
 
 
 def summary(
@@ -33,12 +33,12 @@ def summary(
     thresholds: pd.DataFrame,
     calibrations: pd.DataFrame,
     unit: str,
-    seeds: pd.DataFrame = NONE,
-    everything: pd.DataFrame = NONE,
+    seeds: pd.DataFrame = NO_TABLE,
+    everything: pd.DataFrame = NO_TABLE,
 ) -> list[str]:
     """What the comparison of a run may say, from its tables; one sentence or two an entry.
 
-    `seeds` (`spread.seed_spread`) says whether another seed turns the order of the networks,
+    `seeds` (`spread.metrics_by_seed`) says whether another seed turns the order of the networks,
     `everything` (`evaluation.comparison_all`) whether the baseline is better than chance.
     """
     if (table["protocol"] == "original").any():
@@ -84,7 +84,7 @@ def random_in_words(random: pd.Series) -> list[str]:
         "it shows the machinery and is" if len(random) == 1 else "they show the machinery and are"
     )
     return [
-        f"No pretrained weights for {listed(random.map(NETWORK_TITLE))}: {shows} not ranked. All "
+        f"No pretrained weights for {joined(random.map(NETWORK_TITLE))}: {shows} not ranked. All "
         "that is said here is about the others."
     ]
 
@@ -123,14 +123,14 @@ def pairs_in_words(pairs: pd.DataFrame, unit: str, turned: dict) -> list[str]:
     not_asked += ["averages of predictions"] if len(more) else []
     if len(by_image) and not_asked:
         said.append(
-            f"Not asked: {listed(not_asked)}, since no two networks are separated by image."
+            f"Not asked: {joined(not_asked)}, since no two networks are separated by image."
         )
     return said
 
 
 def pair_in_words(row) -> str:
     """A row of the pairwise table as a sentence that begins with a capital letter."""
-    return capital(in_words(row, title(row.first), title(row.second)))
+    return capital(difference_sentence(row, title(row.first), title(row.second)))
 
 
 def answer(
@@ -138,8 +138,8 @@ def answer(
 ) -> list[str]:
     """The answer to "which is best?" in a sentence; none where there is nothing to choose from.
 
-    `table` has the networks, `pairs` their rows of `pairwise` by image. `turned` maps a pair of
-    networks to a seed that turns their order (`spread.turned_by`): then neither is better.
+    `table` has the networks, `pairs` their image-level rows of `compare_pairs`. `turned` maps a
+    pair of networks to a seed that turns their order (`spread.turned_by`): then neither is better.
     """
     if len(table) < 2:
         return []
@@ -149,7 +149,7 @@ def answer(
     equal = table.loc[table["auc"].round(3) == round(best["auc"], 3), "architecture"]
     if len(equal) > 1:
         return [
-            f"No network is shown to be the best: {listed(equal.map(NETWORK_TITLE))} have the same "
+            f"No network is shown to be the best: {joined(equal.map(NETWORK_TITLE))} have the same "
             f"AUC, {best['auc']:.3f} ({groups_in_words(best, unit)})."
         ]
     against = {
@@ -169,15 +169,15 @@ def answer(
         if seed is not None
     )
     if not open_:
-        return [f"{name} separates the classes best: AUC {auc}, better than {listed(beaten)}."]
+        return [f"{name} separates the classes best: AUC {auc}, better than {joined(beaten)}."]
     if not beaten:
         return [
             f"No network is shown to be the best: {name} has the highest AUC, {auc}, and is not "
-            f"shown to be better than {listed(open_)}.{luck}"
+            f"shown to be better than {joined(open_)}.{luck}"
         ]
     return [
-        f"{name} has the highest AUC, {auc}. It is better than {listed(beaten)}, and not shown to "
-        f"be better than {listed(open_)}.{luck}"
+        f"{name} has the highest AUC, {auc}. It is better than {joined(beaten)}, and not shown to "
+        f"be better than {joined(open_)}.{luck}"
     ]
 
 
@@ -195,7 +195,7 @@ def each_in_words(table: pd.DataFrame, unit: str) -> str:
     )
 
 
-def baseline_in_words(pairs: pd.DataFrame, everything: pd.DataFrame = NONE) -> list[str]:
+def baseline_in_words(pairs: pd.DataFrame, everything: pd.DataFrame = NO_TABLE) -> list[str]:
     """Which networks are better than size and colour alone, by the same test.
 
     Only a baseline that is shown to be better than chance explains what a network may have learned.
@@ -215,9 +215,9 @@ def baseline_in_words(pairs: pd.DataFrame, everything: pd.DataFrame = NONE) -> l
     if not above:
         said.append("That is not shown to be more than chance: to beat it says little.")
     if better.any():
-        said.append(f"Better than that: {listed(names[better])}.")
+        said.append(f"Better than that: {joined(names[better])}.")
     if not better.all():
-        said.append(f"Not shown to be better than that: {listed(names[~better])}.")
+        said.append(f"Not shown to be better than that: {joined(names[~better])}.")
         if above:
             said.append("What such a network learned may be the size, the stain or the camera.")
     return [" ".join(said)]
@@ -307,9 +307,3 @@ def on_the_whole(row: pd.Series) -> str:
     if low.round(3) > 0:
         return ", too low on the whole"
     return ", too high on the whole" if high.round(3) < 0 else ", not shown to be off 0"
-
-
-def listed(names) -> str:
-    """`A`, `A and B`, `A, B and C`."""
-    names = list(names)
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -17,12 +17,8 @@ from PIL import Image
 from scipy.ndimage import binary_dilation, gaussian_filter
 from scipy.stats import spearmanr
 
-from cytology.architectures import NETWORK_TITLE
 from cytology.data.augmentation import border_colour, orient, place_in_square
 from cytology.data.images.opening import open_rgb
-from cytology.evaluation.statistics.clusters import effective_groups
-from cytology.evaluation.statistics.intervals import LEVEL, mean_interval, variance_inflation
-from cytology.evaluation.statistics.significance import holm, p_of_interval
 from cytology.notebook import progress
 
 NETWORK, NOISE = "network", "noise"  # whose maps: those of the network, or noise in their place
@@ -51,7 +47,7 @@ class Check:
 # Two that differ by HABIT share their value, and are one piece of evidence: both must hold.
 HABIT = ", habit"
 OTHERS = "the heat of other images"
-CHECKS = {
+HEATMAP_CHECKS = {
     "pointing game": Check("Does the hottest point lie on a nucleus?", "a random point", 1),
     "pointing game, habit": Check("Does it, because of this image?", OTHERS, 1),
     "heat on nuclei": Check("How much of the heat lies on nuclei?", "heat spread evenly", 1),
@@ -67,11 +63,6 @@ CHECKS = {
         "Does it change if all weights are shuffled?", "0.5", -1, evidence=False
     ),
 }
-
-
-def piece_of(check: str) -> str:
-    """The piece of evidence that a check belongs to."""
-    return check.removesuffix(HABIT)
 
 
 def values_of(check: str, rows: pd.DataFrame, value, chance) -> pd.DataFrame:
@@ -144,7 +135,7 @@ def of_others(table: np.ndarray) -> np.ndarray:
 # --------------------------------------------------------- deletion and insertion
 
 
-def covered(picture: np.ndarray, cells: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+def cover_cells(picture: np.ndarray, cells: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """The picture with some cells of a grid of `shape` in the colour of its border.
 
     `cells` are numbers of cells, row by row.
@@ -158,7 +149,7 @@ def covered(picture: np.ndarray, cells: np.ndarray, shape: tuple[int, int]) -> n
     return changed
 
 
-def deletion_and_insertion(
+def covering_curves(
     logits: Callable,
     pixels: np.ndarray,
     maps: dict[str, np.ndarray],
@@ -181,7 +172,7 @@ def deletion_and_insertion(
         table, hidden = plan_of(orders, steps)
         # What one order uncovers last its reverse covers first: such pictures are judged once.
         hidden, which = np.unique(hidden, axis=0, return_inverse=True)
-        changed = [covered(picture, np.flatnonzero(cells), shape) for cells in hidden]
+        changed = [cover_cells(picture, np.flatnonzero(cells), shape) for cells in hidden]
         found = logits(np.stack(changed), np.full(len(changed), image))
         table["logit"] = sign[image] * np.asarray(found, float)[which.ravel()]
         tables.append(table.assign(image=image))
@@ -214,7 +205,7 @@ def from_curves(rows: pd.DataFrame, curves: pd.DataFrame, order: str) -> pd.Data
 # -------------------------------------------------------------------- likeness
 
 
-def likeness(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+def map_correlation(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     """Spearman's correlation of each map with its other, (n, rows, columns) twice: shape (n,).
 
     NaN where a map is the same everywhere: a map of one cell says nothing about places.
@@ -226,10 +217,10 @@ def likeness(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     return found
 
 
-def likeness_to_others(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+def correlation_with_others(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     """The mean likeness of each map of `one` to those of `other` at other places: shape (n,)."""
     count = len(one)
-    table = [likeness(np.repeat(each[None], count, axis=0), other) for each in one]
+    table = [map_correlation(np.repeat(each[None], count, axis=0), other) for each in one]
     return of_others(np.array(table))
 
 
@@ -242,13 +233,15 @@ def turned_back(heat: np.ndarray, orientation: int) -> np.ndarray:
     return np.flip(back, axis=-1) if orientation >= 4 else back
 
 
-def of_turned_copies(heat: Callable, pixels: np.ndarray, as_taken: np.ndarray) -> np.ndarray:
+def correlation_of_turned_copies(
+    heat: Callable, pixels: np.ndarray, as_taken: np.ndarray
+) -> np.ndarray:
     """The mean likeness of the maps of the 7 turned copies to the map as taken, shape (n,).
 
     `heat(pixels)` explains pictures of the same images.
     """
     turned = [
-        likeness(as_taken, turned_back(heat(orient(pixels, orientation)), orientation))
+        map_correlation(as_taken, turned_back(heat(orient(pixels, orientation)), orientation))
         for orientation in range(1, 8)
     ]
     return np.mean(turned, axis=0)
@@ -262,111 +255,3 @@ def by_cell(attributions: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 
 
 # --------------------------------------------------------------------- summary
-
-
-def summarize(values: pd.DataFrame) -> pd.DataFrame:
-    """A row a check: means of `value` and `chance`, their `difference` with its 95 % interval.
-
-    `values` may have a column `map`: rows of `NOISE` are judged alike, and give `noise`, the mean
-    of their values, and `noise_passed`. Images for which a check has no value are left out;
-    `images` and `groups` count the others.
-
-    `p` is of a t test of the difference by groups; of two checks that are one piece of evidence
-    both have the larger one. `p_holm` corrects it for the pieces of evidence of the network.
-    `passed` is `yes` where the interval lies wholly on the better side, of evidence if `p_holm` is
-    below 0.05, too; `no` where it lies on the worse one; `not shown` in between; `unclear` where
-    there is no interval: too few groups, or images all alike.
-    """
-    if "map" not in values:
-        return judged(values)
-    table, noise = (judged(values[values["map"] == name]) for name in (NETWORK, NOISE))
-    noise = noise.set_index("check")[["value", "passed"]].reindex(table["check"])
-    return table.assign(noise=noise["value"].array, noise_passed=noise["passed"].array)
-
-
-def judged(values: pd.DataFrame) -> pd.DataFrame:
-    """`summarize` of the maps of one kind."""
-    table = [
-        compared(check, values[values["check"] == check].dropna(subset=["value", "chance"]))
-        for check in filter(set(values["check"]).__contains__, CHECKS)
-    ]
-    table = pd.DataFrame(table)
-    evidence, piece = table["kind"] == "evidence", table["check"].map(piece_of)
-    worst = table[evidence].dropna(subset="p").groupby(piece)["p"].max()
-    known = evidence & table["p"].notna()
-    corrected = pd.Series(holm(worst), worst.index)
-    table["p"] = table["p"].where(~known, piece.map(worst))
-    table["p_holm"] = piece.map(corrected).where(known)
-    low, high = table["difference_low"], table["difference_high"]
-    better = table["check"].map(lambda check: CHECKS[check].better)
-    right = np.where(better > 0, low > 0, high < 0)
-    wrong = np.where(better > 0, high < 0, low > 0)
-    shown = (table["kind"] == "necessary") | (table["p_holm"] < 1 - LEVEL)
-    table["passed"] = np.select(
-        [low.isna(), right & shown, wrong], ["unclear", "yes", "no"], "not shown"
-    )
-    return table
-
-
-def compared(check: str, rows: pd.DataFrame) -> dict:
-    """What `rows` of one check say: means, difference, interval and P, and of how many images."""
-    about, difference = CHECKS[check], (rows["value"] - rows["chance"]).to_numpy(float)
-    mean, low, high, p = difference.mean() if len(rows) else np.nan, np.nan, np.nan, np.nan
-    if len(rows):
-        group, inflation = rows["group"].to_numpy(), variance_inflation(rows)
-        low, high = mean_interval(difference, group, inflation)
-        freedom = effective_groups(rows["group"].value_counts()) - 1
-        p = p_of_interval(mean, low, high, freedom)
-    row = {"check": check, "kind": about.kind, "asks": about.asks}
-    row |= {"value": rows["value"].mean(), "chance": rows["chance"].mean()}
-    row |= {"chance_of": about.chance, "difference": mean, "difference_low": low}
-    row |= {"difference_high": high, "p": p}
-    return row | {"images": len(rows), "groups": rows["group"].nunique()}
-
-
-def pieces(rows: pd.DataFrame, column: str = "passed") -> pd.Series:
-    """What each piece of evidence came to, by its name: the worst of its checks."""
-    order = ["no", "unclear", "not shown", "yes"]
-    evidence = rows[rows["kind"] == "evidence"]
-    worst = evidence[column].map(order.index).groupby(evidence["check"].map(piece_of), sort=False)
-    return worst.min().map(order.__getitem__)
-
-
-def in_words(table: pd.DataFrame) -> list[str]:
-    """A sentence or some a network: what its heatmaps have shown, what not, and what noise does."""
-    sentences = []
-    for name, rows in table.groupby("architecture", sort=False):
-        found = pieces(rows)
-        named = {word: "; ".join(found.index[found == word]) for word in set(found)}
-        words = f"{NETWORK_TITLE[name]}: {(found == 'yes').sum()} of {len(found)} pieces of "
-        words += "evidence that its heatmaps follow the image"
-        if "noise_passed" in rows:
-            by_noise = (pieces(rows, "noise_passed") == "yes").sum()
-            words += f", where a map of noise has {by_noise}"
-        words += f": {named['yes']}." if "yes" in named else "."
-        if "not shown" in named:
-            words += f" Not shown: {named['not shown']}."
-        if "no" in named:
-            words += f" WORSE THAN CHANCE: {named['no']}."
-        unknown = [*found.index[found == "unclear"]]
-        necessary = rows[rows["kind"] == "necessary"]
-        unknown += necessary.loc[necessary["passed"] == "unclear", "check"].tolist()
-        if unknown:
-            words += " Not to be told from these images, since they or their groups are too few "
-            words += f"or too alike: {'; '.join(unknown)}."
-        sentences.append(words + necessary_in_words(necessary))
-    return sentences
-
-
-def necessary_in_words(rows: pd.DataFrame) -> str:
-    """Whether heatmaps passed what any noise passes; empty where that was not asked."""
-    if rows.empty:
-        return ""
-    lacking = rows.loc[~rows["passed"].isin(["yes", "unclear"]), "check"].tolist()
-    if lacking:
-        return (
-            f" NOT PASSED though any noise passes it: {'; '.join(lacking)}. These heatmaps are not "
-            "shown to depend on what the network learned."
-        )
-    passed = (rows["passed"] == "yes").sum()
-    return f" Of {len(rows)} checks that any noise passes they pass {passed}." if passed else ""

@@ -16,11 +16,11 @@ from PIL import Image
 from cytology.data.augmentation import border_colour, place_in_square
 from cytology.networks.backend import enough_memory, keras, tf
 from cytology.networks.building import linear_head, shuffle_weights
-from cytology.networks.linear_head import EPSILON, LinearHead
+from cytology.networks.linear_head import LinearHead
 from cytology.notebook import progress
 from cytology.settings import InputError
 
-METHODS = ("gradcam", "hirescam")
+HEAT_METHODS = ("gradcam", "hirescam")
 
 
 def last_map(model: keras.Model) -> str:
@@ -70,7 +70,7 @@ class Explained:
         layer: str = "",
         method: str = "gradcam",
     ):
-        if method not in METHODS:
+        if method not in HEAT_METHODS:
             raise ValueError(f"no method {method}")
         self.model, self.layer, self.method = model, layer, method
         self.heads = heads or {"": linear_head(model)}
@@ -157,13 +157,9 @@ class Explained:
     def _lines(self, folds, count: int) -> tuple[np.ndarray, np.ndarray]:
         """The heads of `count` images as slopes, shape (count, width), and offsets, (count,)."""
         names = [""] * count if folds is None else [f"fold{fold}" for fold in folds]
-        slopes = {
-            name: head.weights / np.sqrt(head.variance + EPSILON)
-            for name, head in self.heads.items()
-        }
-        offsets = {name: head.bias - head.mean @ slopes[name] for name, head in self.heads.items()}
-        chosen = np.array([slopes[name] for name in names], np.float32)
-        return chosen, np.array([offsets[name] for name in names])
+        lines = {name: head.line for name, head in self.heads.items()}
+        slopes = np.array([lines[name][0] for name in names], np.float32)
+        return slopes, np.array([lines[name][1] for name in names])
 
     def _heat_of(self, pixels, slopes):
         pictures = tf.cast(pixels, tf.float32)

@@ -7,19 +7,19 @@ import pandas as pd
 
 from cytology.data.augmentation import fit_to_square
 from cytology.data.images.opening import open_rgb
-from cytology.evaluation.comparison import OUT_OF_FOLD, networks
+from cytology.evaluation.comparison import OUT_OF_FOLD, judged_networks
 from cytology.evaluation.statistics.metrics import THRESHOLD
 from cytology.explanation.checks import (
     NETWORK,
     NOISE,
     by_cell,
-    deletion_and_insertion,
+    correlation_of_turned_copies,
+    correlation_with_others,
+    covering_curves,
     from_curves,
-    likeness,
-    likeness_to_others,
+    map_correlation,
     noise_maps,
     nuclei_in_square,
-    of_turned_copies,
     on_nuclei,
     values_of,
 )
@@ -32,7 +32,7 @@ from cytology.tables import read_table
 from cytology.training.backbone import CALIBRATION_BATCH
 
 SHUFFLES = 3
-STEPS = 7  # of covering: the cells of a map, a seventh of them at a time
+COVERING_STEPS = 7  # of covering: the cells of a map, a seventh of them at a time
 PATH_STEPS = 16  # of integrated gradients
 
 
@@ -44,12 +44,12 @@ def explained_network(
     return Explained(load_trained(run, name)[0], heads, layer, method)
 
 
-def folds_of(explained: Explained, images: pd.DataFrame) -> np.ndarray | None:
+def _head_folds(explained: Explained, images: pd.DataFrame) -> np.ndarray | None:
     """Whose heads judge `images`; None where the network has one head for all."""
     return None if "" in explained.heads else images["fold"].astype(int).to_numpy()
 
 
-def called(logits: np.ndarray) -> np.ndarray:
+def called_class(logits: np.ndarray) -> np.ndarray:
     """The class at probability 0.5."""
     return np.where(logits >= 0, "M", "B")
 
@@ -73,8 +73,8 @@ def check_network(
     explained. The checks that need many passes take the first `few` images.
     """
     pixels = decoded.batch(images["image_id"], np.zeros(len(images), int))
-    folds, rng = folds_of(explained, images), np.random.default_rng(seed)
-    toward = called(explained.logits(pixels, folds))
+    folds, rng = _head_folds(explained, images), np.random.default_rng(seed)
+    toward = called_class(explained.logits(pixels, folds))
     heat = explained.heat(pixels, toward, folds)
     maps = {NETWORK: heat, NOISE: noise_maps(heat.shape, rng)}
     values = [*shuffled(explained, images, pixels, toward, maps, seed)]
@@ -86,12 +86,12 @@ def check_network(
             values.append(on_nuclei(images, squares, *masks).assign(map=name))
     first, pixels, toward = images.head(few), pixels[:few], toward[:few]
     maps = {name: each[:few] for name, each in maps.items()}
-    folds = folds_of(explained, first)
+    folds = _head_folds(explained, first)
 
     def judge(pictures, of):
         return explained.logits(pictures, None if folds is None else folds[of])
 
-    curves = deletion_and_insertion(judge, pixels, maps, sign_of(toward), STEPS, seed)
+    curves = covering_curves(judge, pixels, maps, sign_of(toward), COVERING_STEPS, seed)
     found, missed = explained.integrated_gradients(pixels, toward, folds, PATH_STEPS)
     cells = by_cell(np.abs(found), heat.shape[1:])  # where it looked, for or against the class
     of_copies = {
@@ -99,11 +99,11 @@ def check_network(
         NOISE: lambda pictures: noise_maps(maps[NOISE].shape, rng),
     }
     for name, each in maps.items():
-        turned = of_turned_copies(of_copies[name], pixels, each)
-        second = likeness(cells, each), likeness_to_others(cells, each)
+        turned = correlation_of_turned_copies(of_copies[name], pixels, each)
+        second = map_correlation(cells, each), correlation_with_others(cells, each)
         parts = [
             from_curves(first, curves, name),
-            values_of("turned copies", first, turned, likeness_to_others(each, each)),
+            values_of("turned copies", first, turned, correlation_with_others(each, each)),
             values_of("integrated gradients", first, *second),
         ]
         values += [part.assign(map=name) for part in parts]
@@ -112,7 +112,7 @@ def check_network(
 
 def shuffled(explained, images, pixels, toward, maps: dict, seed: int) -> list[pd.DataFrame]:
     """How alike maps are to heat from shuffled weights; it should be below one half."""
-    folds = folds_of(explained, images)
+    folds = _head_folds(explained, images)
     batches = [pixels[k : k + CALIBRATION_BATCH] for k in range(0, len(pixels), CALIBRATION_BATCH)]
     heads = [
         explained.with_shuffled_heads(seed + k).heat(pixels, toward, folds) for k in range(SHUFFLES)
@@ -120,9 +120,9 @@ def shuffled(explained, images, pixels, toward, maps: dict, seed: int) -> list[p
     network = explained.with_shuffled_weights(batches, seed).heat(pixels, toward, folds)
     found = []
     for name, each in maps.items():
-        alike = np.mean([likeness(each, other) for other in heads], axis=0)
+        alike = np.mean([map_correlation(each, other) for other in heads], axis=0)
         found.append(values_of("shuffled head", images, alike, 0.5).assign(map=name))
-        alike = likeness(each, network)
+        alike = map_correlation(each, network)
         found.append(values_of("shuffled network", images, alike, 0.5).assign(map=name))
     return found
 
@@ -136,18 +136,18 @@ def heat_over_files(
     """Heat toward the `predicted` class over image files, shapes (height, width)."""
     size, opened = explained.model.input_shape[1], [open_rgb(root / x) for x in rows["image_id"]]
     pixels = np.stack([fit_to_square(image, size, fit) for image in opened])
-    maps = explained.heat(pixels, rows["predicted"], folds_of(explained, rows))
+    maps = explained.heat(pixels, rows["predicted"], _head_folds(explained, rows))
     return [over_image(h, *image.size, size, fit) for h, image in zip(maps, opened, strict=True)]
 
 
-def judged_images(run: Path, name: str, on: str) -> pd.DataFrame:
+def judged_predictions(run: Path, name: str, on: str) -> pd.DataFrame:
     """The judged predictions of a network with `predicted` and `wrong`, one row an image.
 
     From the manifest come `sha256`, and `stain` where it has one.
     """
     manifest = read_table(run, "manifest.csv")
     known = manifest[["image_id", "sha256", *manifest.columns.intersection(["stain"])]]
-    rows = networks(run, on)[name].drop_duplicates("image_id").merge(known, on="image_id")
+    rows = judged_networks(run, on)[name].drop_duplicates("image_id").merge(known, on="image_id")
     predicted = np.where(rows["probability"] >= THRESHOLD, "M", "B")
     return rows.assign(predicted=predicted, wrong=predicted != rows["label"])
 
@@ -155,7 +155,7 @@ def judged_images(run: Path, name: str, on: str) -> pd.DataFrame:
 def telling_images(rows: pd.DataFrame, each: int = 3) -> pd.DataFrame:
     """The surest right and wrong answers and the least sure: `kind` is right, wrong or unsure.
 
-    `rows` are those of `judged_images`. Within a kind one image a group, both classes in turn.
+    `rows` are those of `judged_predictions`. Within a kind one image a group, both classes in turn.
     """
     sure = rows["logit"].abs()
     kinds = {
@@ -178,7 +178,7 @@ def mistakes_and_neighbours(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The surest mistakes, one a group, with a `title`; and what images of others lie nearest.
 
-    `rows` are those of `judged_images`, `values` their features, shape (n, width). The second
+    `rows` are those of `judged_predictions`, `values` their features, shape (n, width). The second
     table has `image_id, rank, neighbour, label, group, distance`.
     """
     known, rows = reference(rows, values), rows.reset_index(drop=True)

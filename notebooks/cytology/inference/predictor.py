@@ -13,7 +13,7 @@ from scipy.special import expit
 from cytology.data.augmentation import fit_to_square
 from cytology.data.images.opening import UnreadableImage, read_image
 from cytology.data.splitting import read_split
-from cytology.evaluation.predictions import by_group, fingerprint
+from cytology.evaluation.predictions import by_group, predictions_fingerprint
 from cytology.evaluation.statistics import decisions
 from cytology.evaluation.statistics.intervals import metrics_with_intervals
 from cytology.evaluation.statistics.metrics import AT_A_THRESHOLD, OF_PROBABILITIES
@@ -169,7 +169,7 @@ def locked_decision(run: Path, architecture: str, rule: str) -> Decision:
             "notebook 07 again."
         )
     row, fitted = row.iloc[0], fitted.iloc[0]
-    if row["predictions"] != fingerprint(run, architecture):
+    if row["predictions"] != predictions_fingerprint(run, architecture):
         raise InputError(
             f"{architecture} was trained again after its threshold was chosen: run notebook 07."
         )

@@ -117,7 +117,7 @@ def nearest(
     return np.concatenate(distances), np.concatenate(order)
 
 
-def feature_map(values: np.ndarray, method: str, seed: int) -> np.ndarray:
+def feature_places(values: np.ndarray, method: str, seed: int) -> np.ndarray:
     """Features (n, width) in two dimensions, (n, 2): `pca`, or `tsne`, which keeps neighbours.
 
     t-SNE (van der Maaten & Hinton 2008) of the first 50 principal components. Of its map only who

@@ -43,6 +43,12 @@ class LinearHead:
     weights: np.ndarray
     bias: float
 
+    @property
+    def line(self) -> tuple[np.ndarray, float]:
+        """Slopes of shape (width,) and offset: the head without standardizing."""
+        slopes = self.weights / self.deviation
+        return slopes, self.bias - self.mean @ slopes
+
     @cached_property
     def deviation(self) -> np.ndarray:
         """What standardizing divides by, shape (width,)."""
@@ -51,8 +57,18 @@ class LinearHead:
     def logits(self, features: np.ndarray) -> np.ndarray:
         """Logits of features of shape (pictures, width), shape (pictures,)."""
         # Standardizing the features themselves would copy them.
-        slopes = self.weights / self.deviation
-        return features @ slopes.astype(features.dtype) + (self.bias - self.mean @ slopes)
+        slopes, offset = self.line
+        return features @ slopes.astype(features.dtype) + offset
+
+
+def logits_by_fold(
+    heads: dict[str, LinearHead], features: np.ndarray, folds: np.ndarray
+) -> np.ndarray:
+    """Logits of features of shape (pictures, width), each by the head that never saw its fold."""
+    logits = np.empty(len(features))
+    for fold in np.unique(folds):
+        logits[folds == fold] = heads[f"fold{fold}"].logits(features[folds == fold])
+    return logits
 
 
 def write_heads(run: Path, architecture: str, heads: dict[str, LinearHead]) -> None:

@@ -5,12 +5,12 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from cytology.architectures import NETWORK_TITLE
-from cytology.evaluation.statistics.intervals import span
 from cytology.plots.style import GREY, NETWORK_COLOUR, WRONG
+from cytology.wording import span
 
 # Of each kind of labels: how far from its protocol it stands, its marker, its colour (None: the
 # network's).
-MARKS = {
+LABEL_MARKS = {
     "true": (-0.22, "o", None),
     "shuffled": (0.06, "D", GREY),
     "shuffled by group": (0.34, "s", "#5a4a78"),
@@ -20,7 +20,7 @@ MARKS = {
 def leakage_audit(summary: pd.DataFrame, unit: str) -> Figure:
     """AUC under three ways to split, true labels filled, shuffled ones hollow; a panel a network.
 
-    `summary` has `architecture` and the columns of `leakage.summarize`.
+    `summary` has `architecture` and the columns of `leakage.audit_summary`.
     """
     names = {
         "images_random": "augment, then split\npictures at random",
@@ -34,7 +34,7 @@ def leakage_audit(summary: pd.DataFrame, unit: str) -> Figure:
     for axis, network in zip(axes[0], networks, strict=True):
         rows = summary[summary["architecture"] == network].set_index(["protocol", "labels"])
         for place, protocol in enumerate(names):
-            for labels, (aside, marker, colour) in MARKS.items():
+            for labels, (aside, marker, colour) in LABEL_MARKS.items():
                 row, at = rows.loc[(protocol, labels)], place + aside
                 colour = colour or NETWORK_COLOUR[network]
                 axis.plot(row[["auc_low", "auc_high"]], [at] * 2, color=colour, linewidth=2)
@@ -71,7 +71,7 @@ def leakage_audit(summary: pd.DataFrame, unit: str) -> Figure:
             [], [], linestyle="", marker=marker, color=colour or "black", label=words[labels],
             markerfacecolor="black" if labels == "true" else "white", markeredgewidth=1.8,
         )
-        for labels, (_, marker, colour) in MARKS.items()
+        for labels, (_, marker, colour) in LABEL_MARKS.items()
     ]  # fmt: skip
     shown.append(plt.Line2D([], [], color=GREY, linestyle=":", label="chance"))
     figure.legend(handles=shown, loc="outside lower center", ncols=2)

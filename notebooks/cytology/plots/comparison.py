@@ -8,9 +8,8 @@ from sklearn.metrics import precision_recall_curve, roc_curve
 
 from cytology.architectures import NETWORK_TITLE
 from cytology.evaluation.readable import title
-from cytology.evaluation.statistics.intervals import with_span
-from cytology.evaluation.statistics.significance import in_figures
 from cytology.plots.style import GREY, NETWORK_COLOUR, NETWORK_LINE, grid, of_bounds
+from cytology.wording import p_in_figures, with_span
 
 
 def colour_of(model: str) -> str:
@@ -127,7 +126,7 @@ def pair_differences(pairs: pd.DataFrame, folds: pd.DataFrame, unit: str) -> Fig
             color="black",
             capsize=4,
         )
-        text = "P < 0.001" if row.p_holm < 0.001 else f"P = {in_figures(row.p_holm)}"
+        text = "P < 0.001" if row.p_holm < 0.001 else f"P = {p_in_figures(row.p_holm)}"
         axes[0, 0].annotate(
             text,
             (row.difference, place),
@@ -246,7 +245,7 @@ def coverage(table: pd.DataFrame) -> Figure:
 def seed_spread(table: pd.DataFrame, unit: str) -> Figure:
     """AUC of each network for each seed, beside the first seed's interval by group.
 
-    `table` is that of `spread.seed_spread`; each way of judging has its axes.
+    `table` is that of `spread.metrics_by_seed`; each way of judging has its axes.
     """
     ways = list(dict.fromkeys(table["judged_on"]))
     figure, axes = grid(len(ways), 1, 8, 3)

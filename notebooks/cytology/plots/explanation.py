@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 
 from cytology.architectures import NETWORK_TITLE
 from cytology.data.images.opening import open_rgb
-from cytology.explanation.checks import CHECKS, NETWORK
+from cytology.explanation.checks import HEATMAP_CHECKS, NETWORK
 from cytology.plots.style import CLASS_COLOUR, CLASS_NAME, GREY, NETWORK_COLOUR, WRONG, picture
 from cytology.wording import plural, shortened
 
@@ -79,10 +79,10 @@ def explanation_checks(table: pd.DataFrame) -> Figure:
     """Each check a panel: what each network's heat reaches, and what chance gives.
 
     The bar is the 95 % interval of the difference, drawn from chance on; a cross is what noise
-    reaches in place of the heat. `table` is that of `explanation_checks.summarize`, for each
+    reaches in place of the heat. `table` is that of `explanation_summary.check_summary`, for each
     `architecture`.
     """
-    checks = [check for check in CHECKS if (table["check"] == check).any()]
+    checks = [check for check in HEATMAP_CHECKS if (table["check"] == check).any()]
     names = list(dict.fromkeys(table["architecture"]))[::-1]
     columns = 2
     lines = -(-len(checks) // columns)
@@ -113,9 +113,9 @@ def explanation_checks(table: pd.DataFrame) -> Figure:
         axis.set_yticks(range(len(names)), [NETWORK_TITLE[name] for name in names], fontsize=9)
         axis.set(ylim=(-0.6, len(names) - 0.4))
         axis.margins(x=0.08)
-        necessary = "" if CHECKS[check].evidence else " (noise passes, too)"
-        axis.set_title(CHECKS[check].asks + necessary, fontsize=10)
-        chance = CHECKS[check].chance
+        necessary = "" if HEATMAP_CHECKS[check].evidence else " (noise passes, too)"
+        axis.set_title(HEATMAP_CHECKS[check].asks + necessary, fontsize=10)
+        chance = HEATMAP_CHECKS[check].chance
         limit = "the limit" if chance == "0.5" else chance
         cross = "; cross: noise" if "noise" in table else ""
         axis.set_xlabel(f"{check}; diamond: {limit}{cross}", fontsize=9)
@@ -125,7 +125,7 @@ def explanation_checks(table: pd.DataFrame) -> Figure:
 def deletion_and_insertion(curves: pd.DataFrame) -> Figure:
     """Mean logit toward the explained class while cells are covered, or uncovered.
 
-    `curves` are the tables of `explanation_checks.deletion_and_insertion` with `architecture`.
+    `curves` is the table of `explanation_summary.mean_curves`.
     """
     names = list(dict.fromkeys(curves["architecture"]))
     figure, axes = plt.subplots(
@@ -136,9 +136,8 @@ def deletion_and_insertion(curves: pd.DataFrame) -> Figure:
         for curve, colour in (("deletion", "#D55E00"), ("insertion", "#0072B2")):
             for order, style in ((NETWORK, "-"), ("random", ":")):
                 part = rows[(rows["curve"] == curve) & (rows["order"] == order)]
-                mean = part.groupby("share")["logit"].mean()
-                words = "hottest first" if order == NETWORK else "random orders"
-                axis.plot(100 * mean.index, mean, style, color=colour, label=f"{curve}, {words}")
+                words = f"{curve}, {'hottest first' if order == NETWORK else 'random orders'}"
+                axis.plot(100 * part["share"], part["logit"], style, color=colour, label=words)
         axis.set(title=NETWORK_TITLE[name], xlabel="cells covered or uncovered (%)")
     axes[0][0].set_ylabel("mean logit toward\nthe explained class")
     axes[0][-1].legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))

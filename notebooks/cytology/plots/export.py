@@ -21,7 +21,7 @@ def exports(table: pd.DataFrame) -> Figure:
 
     `table` is `tables/exports.csv`. A dotted line is what a network's formats in float32 must keep.
     """
-    formats = in_order(table)
+    formats = _formats_in_order(table)
     figure, axes = plt.subplots(1, len(PANELS), figsize=(12, 0.5 * len(formats) + 1.7), sharey=True)
     for axis, (column, (title, label)) in zip(axes, PANELS.items(), strict=True):
         middle = (table["architecture"].nunique() - 1) / 2
@@ -38,9 +38,9 @@ def exports(table: pd.DataFrame) -> Figure:
                 label=NETWORK_TITLE[name],
             )
         axis.set(title=title, xlabel=label, xscale="log")
-        axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: plain(value)))
+        axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _plain(value)))
         axis.grid(axis="x", color="#dddddd", linewidth=0.8)
-    small_steps(axes[:2])
+    _small_steps(axes[:2])
     axes[-1].xaxis.set_major_locator(LogLocator(numticks=5))
     for tolerance in table["tolerance"].dropna().unique():
         axes[-1].axvline(tolerance, color=GREY, linestyle=":")
@@ -56,19 +56,19 @@ def exports(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def in_order(table: pd.DataFrame) -> list[str]:
+def _formats_in_order(table: pd.DataFrame) -> list[str]:
     """The formats in the order of the network that has most of them."""
     lists = sorted((list(rows) for _, rows in table.groupby("architecture")["format"]), key=len)
     return list(dict.fromkeys(name for names in lists[::-1] for name in names))
 
 
-def small_steps(axes) -> None:
+def _small_steps(axes) -> None:
     """Marks at 1, 2 and 5 of each power of ten."""
     for axis in axes:
         axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.xaxis.set_minor_formatter(NullFormatter())
 
 
-def plain(value: float) -> str:
+def _plain(value: float) -> str:
     """A tick in figures: `0.001`, `20`; what is too small to matter as 0."""
     return "0" if value <= EXACT * 1.01 else f"{value:g}"

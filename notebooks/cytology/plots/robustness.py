@@ -7,8 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
 from cytology.architectures import NETWORK_TITLE
-from cytology.audits.shifts import NONE, SHIFTS, STRENGTHS, Smear, amount, shifted
-from cytology.evaluation.statistics.intervals import group_weights, percentile_interval
+from cytology.audits.shifts import NONE, SHIFT_STRENGTHS, SHIFTS, FramedSmear, amount, shifted
 from cytology.plots.style import (
     GREY,
     NETWORK_COLOUR,
@@ -20,14 +19,13 @@ from cytology.plots.style import (
 )
 from cytology.wording import plural, shortened
 
-WORDS = {"auc": "AUC", "loss": "log loss (nats)"}
-BINS = 5  # of the calibration curves, with equal counts
+METRIC_LABEL = {"auc": "AUC", "loss": "log loss (nats)"}
 
 
-def shifts(smear: Smear, reference: int) -> Figure:
+def shifts(smear: FramedSmear, reference: int) -> Figure:
     """One image under every shift, a row a shift, a column a strength; the reference is framed."""
     width, height = smear.image.size
-    strengths = (0, *STRENGTHS)
+    strengths = (0, *SHIFT_STRENGTHS)
     figure, axes = plt.subplots(
         len(SHIFTS), len(strengths), figsize=(11, len(SHIFTS) * (11 / 6.4 * height / width + 0.3))
     )
@@ -47,7 +45,7 @@ def shifts(smear: Smear, reference: int) -> Figure:
 def against_strength(table: pd.DataFrame, metric: str, reference: int, unit: str) -> Figure:
     """A metric with its 95 % interval against strength, a panel a shift, a line a network.
 
-    `table` is that of `robustness.summarize`; `metric` is `auc` or `loss`.
+    `table` is that of `robustness.shift_summary`; `metric` is `auc` or `loss`.
     """
     figure, axes = grid(len(SHIFTS), 3, 4.2, 2.9)
     networks = list(dict.fromkeys(table["architecture"]))
@@ -73,7 +71,7 @@ def against_strength(table: pd.DataFrame, metric: str, reference: int, unit: str
         axis.axvline(reference, color=GREY, linewidth=1, linestyle=":", zorder=0)
         axis.axhline(0.5 if metric == "auc" else np.log(2), color=GREY, linewidth=1, zorder=0)
         ticks = [f"{value:g}" for value in shift.amounts]
-        axis.set_xticks([0, *STRENGTHS], ["none", *ticks])
+        axis.set_xticks([0, *SHIFT_STRENGTHS], ["none", *ticks])
         if metric == "loss":  # sure and wrong costs twenty times what careful and right does
             axis.set_yscale("log")
             axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -81,7 +79,7 @@ def against_strength(table: pd.DataFrame, metric: str, reference: int, unit: str
             axis.yaxis.set_minor_locator(NullLocator())
         axis.set(title=name, xlabel=shift.axis, ylim=limits)
         if place % 3 == 0:
-            axis.set_ylabel(WORDS[metric])
+            axis.set_ylabel(METRIC_LABEL[metric])
     handles = axes[0].get_legend_handles_labels()[0]
     handles += [plt.Line2D([], [], color=GREY, linestyle=":", label="reference strength")]
     handles += [plt.Line2D([], [], color=GREY, label="knowing nothing")]
@@ -94,13 +92,13 @@ def against_strength(table: pd.DataFrame, metric: str, reference: int, unit: str
     return figure
 
 
-def calibration_curves(judged: pd.DataFrame, reference: int) -> Figure:
+def calibration_curves(table: pd.DataFrame, reference: int) -> Figure:
     """How often malignant was true against what was said, a panel a network.
 
     Untouched pictures, and all shifts at the reference strength together, in bins of equal counts;
-    bars are 95 % from drawing whole groups. `judged` is the table of `robustness.judge`.
+    bars are 95 % from drawing whole groups. `table` is that of `robustness.shift_reliability`.
     """
-    networks = list(dict.fromkeys(judged["architecture"]))
+    networks = list(dict.fromkeys(table["architecture"]))
     figure, axes = plt.subplots(
         1, len(networks), figsize=(4.2 * len(networks) + 0.6, 4.2), sharey=True, squeeze=False
     )
@@ -108,11 +106,12 @@ def calibration_curves(judged: pd.DataFrame, reference: int) -> Figure:
     for axis, network in zip(axes[0], networks, strict=True):
         axis.plot([0, 1], [0, 1], color=GREY, linestyle=":")
         for strength, aside, marker, face in parts:
-            rows = judged[(judged["architecture"] == network) & (judged["strength"] == strength)]
-            said, true, low, high = reliability(rows)
+            rows = table[(table["architecture"] == network) & (table["strength"] == strength)]
+            true = rows["true"]
+            bars = [true - rows["true_low"], rows["true_high"] - true]
             colour = NETWORK_COLOUR[network] if strength == 0 else "black"
             axis.errorbar(
-                said + aside, true, [true - low, high - true], fmt=marker + "-", color=colour,
+                rows["said"] + aside, true, bars, fmt=marker + "-", color=colour,
                 markerfacecolor=face or colour, linewidth=1.8, capsize=3, markersize=7,
                 elinewidth=1.2,
             )  # fmt: skip
@@ -133,21 +132,6 @@ def calibration_curves(judged: pd.DataFrame, reference: int) -> Figure:
     ]
     figure.legend(handles=marks, loc="outside lower center", ncols=3)
     return figure
-
-
-def reliability(rows: pd.DataFrame, draws: int = 1000) -> tuple[np.ndarray, ...]:
-    """Mean probability, share malignant, and its 95 % bounds in bins of equal counts."""
-    rows = rows.sort_values("probability", kind="stable").reset_index(drop=True)
-    codes, weights = np.unique(rows["group"], return_inverse=True)[1], group_weights(rows, draws)
-    malignant, said, found = (rows["label"] == "M").to_numpy(float), [], []
-    for part in np.array_split(np.arange(len(rows)), min(BINS, len(rows))):
-        drawn = weights[:, codes[part]]
-        with np.errstate(invalid="ignore"):
-            shares = drawn @ malignant[part] / drawn.sum(axis=1)
-        said.append(rows["probability"][part].mean())
-        found.append([malignant[part].mean(), *percentile_interval(shares)])
-    true, low, high = np.transpose(found)
-    return np.array(said), true, np.minimum(low, true), np.maximum(high, true)
 
 
 def domains_left_out(table: pd.DataFrame, unit: str) -> Figure:

@@ -14,10 +14,9 @@ import pandas as pd
 import seaborn as sns
 
 from cytology.architectures import ARCHITECTURES
-from cytology.evaluation.statistics.intervals import NO_INTERVAL
 from cytology.files import written_whole
 from cytology.tables import splits_as_the_original
-from cytology.wording import COLOURS
+from cytology.wording import COLOURS, NO_INTERVAL
 
 DPI = 120
 
@@ -105,7 +104,7 @@ SPLIT_COLOUR = {"train": "#999999", "val": "#E69F00", "test": "#0072B2"}
 GREY = "#777777"
 
 
-WRONG = COLOURS["leak"]
+WRONG = "#b00020"  # also of the banner of a leak
 
 
 sns.set_theme(

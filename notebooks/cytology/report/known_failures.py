@@ -5,11 +5,12 @@ from pathlib import Path
 from cytology.architectures import NETWORK_TITLE
 from cytology.audits.shifts import SHIFTS
 from cytology.evaluation.readable import groups_in_words
-from cytology.evaluation.statistics.intervals import LEVEL, span
+from cytology.evaluation.statistics.intervals import LEVEL
 from cytology.evaluation.statistics.significance import holm
 from cytology.evaluation.summary import baseline_in_words, worth_in_words
 from cytology.files import file_hash
 from cytology.tables import json_if_there, table_if_there
+from cytology.wording import span
 
 FEW_GROUPS = 100  # one of them is worth a point
 

@@ -13,7 +13,7 @@ from cytology.architectures import NETWORK_TITLE, TRAINING_NOTEBOOKS
 from cytology.catalogue import WRITTEN_BY
 from cytology.evaluation.caveats import caveats, checked
 from cytology.evaluation.predictions import trained
-from cytology.evaluation.readable import NOTHING, bounded, capital, gaps, is_empty, is_number, title
+from cytology.evaluation.readable import DASH, bounded, capital, gaps, is_empty, is_number, title
 from cytology.files import file_hash
 from cytology.machine import versions
 from cytology.report.discreet import cut, each_text, facts, name_of
@@ -248,7 +248,7 @@ def cell(row: pd.Series, name: str, column: pd.Series) -> str:
     if pd.api.types.is_bool(value):
         return "yes" if value else "**no**"
     if pd.isna(value):
-        return NOTHING
+        return DASH
     return text(bounded(row, name, column))
 
 

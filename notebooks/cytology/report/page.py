@@ -12,7 +12,7 @@ from cytology.architectures import NETWORK_TITLE
 from cytology.catalogue import VERIFICATION, WRITTEN_BY
 from cytology.evaluation.caveats import caveats, checked
 from cytology.evaluation.predictions import trained
-from cytology.evaluation.summary import LEAKS, RANDOM, listed
+from cytology.evaluation.summary import LEAKS, RANDOM
 from cytology.files import written_whole
 from cytology.parameters import PARAMETERS
 from cytology.report.discreet import facts, name_of
@@ -20,6 +20,7 @@ from cytology.report.model_card import card_html
 from cytology.report.page_parts import POLICY, Figure, embedded_figures, in_order, table_links
 from cytology.report.page_tables import results
 from cytology.tables import json_if_there
+from cytology.wording import joined
 
 # Columns of the longer tables that fit a page; the files have them all.
 MAIN_SHOWN = ("architecture", "weights", "auc", "accuracy", "recall", "specificity", "precision")
@@ -136,7 +137,7 @@ def title_of(names: list[str]) -> str:
     """The networks `names` as the title of the page has them; empty if there are none."""
     if not names:
         return ""
-    return listed(NETWORK_TITLE[name] for name in names) + (" compared" if len(names) > 1 else "")
+    return joined(NETWORK_TITLE[name] for name in names) + (" compared" if len(names) > 1 else "")
 
 
 def by_section(figures: list[Figure]) -> dict[str, list[Figure]]:

@@ -6,14 +6,14 @@ from pathlib import Path
 import pandas as pd
 
 from cytology.evaluation.readable import (
-    NOTHING,
+    DASH,
     are_counts,
     gaps,
     heading,
     interval,
     is_empty,
     is_number,
-    shown,
+    number_or_not_shown,
     word,
 )
 from cytology.tables import read_table
@@ -70,6 +70,6 @@ def cell(row: pd.Series, column: str, table: pd.DataFrame) -> Cell:
     value = row[column]
     if is_number(table[column]):
         below = interval(row, column, table[column])
-        return Cell(shown(row, column, table[column]), below, number=True)
+        return Cell(number_or_not_shown(row, column, table[column]), below, number=True)
     warn = (column, value) in (("weights", "random"), ("protocol", "original"))
-    return Cell(word(value, column) or NOTHING, warn=warn)
+    return Cell(word(value, column) or DASH, warn=warn)

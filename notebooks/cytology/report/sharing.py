@@ -23,7 +23,7 @@ from PIL import Image
 import cytology
 from cytology.catalogue import NAMING, WRITTEN_BY
 from cytology.data.images.opening import UnreadableImage, opened
-from cytology.evaluation.predictions import fingerprint, trained
+from cytology.evaluation.predictions import predictions_fingerprint, trained
 from cytology.files import file_hash, folder_written_whole, refuse_links_out
 from cytology.inference.similarity import read_reference, write_reference
 from cytology.parameters import DATA_WORDS, PARAMETERS
@@ -174,7 +174,10 @@ def lock_again(run: Path, new: Path) -> None:
         return
     path = new / "tables" / "thresholds.csv"
     table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    hashes = {fingerprint(run, name): fingerprint(new, name) for name in trained(run)}
+    hashes = {
+        predictions_fingerprint(run, name): predictions_fingerprint(new, name)
+        for name in trained(run)
+    }
     table["predictions"] = table["predictions"].replace(hashes)
     table.to_csv(path, index=False, lineterminator="\n")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cytology.architectures import NETWORK_TITLE
 from cytology.evaluation.caveats import caveats
-from cytology.evaluation.readable import gaps, groups_in_words, is_number, shown
+from cytology.evaluation.readable import gaps, groups_in_words, is_number, number_or_not_shown
 from cytology.report.page import write_report
 from cytology.runner import headless
 from cytology.runner.verification import in_words
@@ -153,7 +153,7 @@ def print_comparison(folder: Path) -> None:
     numbers = [name for name in columns if is_number(table[name])]
     cells = table.replace({"architecture": NETWORK_TITLE}).astype(dict.fromkeys(numbers, object))
     for name in numbers:
-        cells[name] = [shown(row, name, table[name]) for _, row in table.iterrows()]
+        cells[name] = [number_or_not_shown(row, name, table[name]) for _, row in table.iterrows()]
     while True:
         text = cells[columns].to_string(index=False, line_width=None)
         if len(columns) <= 2 or max(map(len, text.splitlines())) <= WIDTH:

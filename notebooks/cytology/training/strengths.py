@@ -7,23 +7,29 @@ two folds serves both. The strength of the final head is judged on all folds; te
 
 from dataclasses import dataclass
 from itertools import combinations
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from cytology.architectures import NETWORK_TITLE
 from cytology.data.splitting import judged_pictures
-from cytology.evaluation.predictions import trained
 from cytology.evaluation.statistics.metrics import auc_within_folds
 from cytology.networks.features import Features
 from cytology.networks.linear_head import STRENGTH, STRENGTHS, class_weights, fitted_head, scores
 from cytology.notebook import progress
-from cytology.tables import read_table
 
-FILE = "strengths.csv"
-MOST_IMAGES = 2000  # that choose a strength
-COLUMNS = ["strength", "chosen", "image_id", "orientation", "group", "label", "fold", "logit"]
+STRENGTHS_FILE = "strengths.csv"
+MOST_STRENGTH_IMAGES = 2000  # that choose a strength
+STRENGTH_COLUMNS = [
+    "strength",
+    "chosen",
+    "image_id",
+    "orientation",
+    "group",
+    "label",
+    "fold",
+    "logit",
+]
 CHOSEN = "chosen in inner folds"
 
 
@@ -31,8 +37,8 @@ CHOSEN = "chosen in inner folds"
 class Chosen:
     """Strengths by the `model` of the predictions, and what `strengths.csv` holds.
 
-    `rows` are out-of-fold logits of images as taken, a row an image and strength: `COLUMNS`, where
-    `chosen` says whether the head of this image's fold is trained with this strength.
+    `rows` are out-of-fold logits of images as taken, with `STRENGTH_COLUMNS`, a row an image and
+    strength; `chosen` says whether the head of this image's fold is trained with this strength.
     """
 
     of: dict[str, float]
@@ -44,11 +50,11 @@ def choose_strengths(
 ) -> Chosen:
     """The strength of least log loss for each fold's head and for the final one.
 
-    Of more than `MOST_IMAGES` images, a random part of each fold is taken.
+    Of more than `MOST_STRENGTH_IMAGES` images, a random part of each fold is taken.
     """
     rows = judged_pictures(split[split["split"] != "test"])
-    if len(rows) > MOST_IMAGES:
-        share = MOST_IMAGES / len(rows)
+    if len(rows) > MOST_STRENGTH_IMAGES:
+        share = MOST_STRENGTH_IMAGES / len(rows)
         rows = rows.groupby("fold").sample(frac=share, random_state=seed)
     values, malignant = features.of(rows), (rows["label"] == "M").to_numpy()
     fold = rows["fold"].to_numpy()
@@ -71,7 +77,7 @@ def choose_strengths(
         rows.assign(strength=strength, chosen=own == strength, logit=out_of_fold(logits, fold))
         for strength, logits in found.items()
     ]
-    return Chosen(of, pd.concat(parts, ignore_index=True)[COLUMNS])
+    return Chosen(of, pd.concat(parts, ignore_index=True)[STRENGTH_COLUMNS])
 
 
 def logits_without(
@@ -125,15 +131,6 @@ def loss_without(
 # ------------------------------------------------- does the order depend on the strength?
 
 
-def read_strengths(run: Path) -> dict[str, pd.DataFrame]:
-    """`<architecture>/strengths.csv` of each architecture that has one."""
-    return {
-        name: read_table(run, f"{name}/{FILE}")
-        for name in trained(run)
-        if (run / name / FILE).is_file()
-    }
-
-
 def by_strength(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
     """A row a network and strength, and one with those chosen: `architecture, strength, auc, loss`.
 
@@ -151,11 +148,11 @@ def by_strength(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
     return pd.DataFrame(found, columns=["architecture", "strength", "auc", "loss"])
 
 
-def order_in_words(table: pd.DataFrame) -> str:
+def order_sentence(table: pd.DataFrame) -> str:
     """Whether the order of the networks by AUC, to three decimals, is the same at each strength."""
     if table["architecture"].nunique() < 2:
         return ""
-    orders = {name: order(part) for name, part in table.groupby("strength", sort=False)}
+    orders = {name: _order_of(part) for name, part in table.groupby("strength", sort=False)}
     tuned, plain = orders.pop(CHOSEN), orders[f"{STRENGTH:g}"]
     others = [name for name, found in orders.items() if found != tuned]
     words = f"With strengths chosen in inner folds, the order by AUC is {tuned}; "
@@ -168,7 +165,7 @@ def order_in_words(table: pd.DataFrame) -> str:
     )
 
 
-def order(part: pd.DataFrame) -> str:
+def _order_of(part: pd.DataFrame) -> str:
     """Networks from the highest AUC down; an equals sign where three decimals are the same."""
     ranked = part.assign(auc=part["auc"].round(3)).sort_values(
         ["auc", "architecture"], ascending=[False, True]

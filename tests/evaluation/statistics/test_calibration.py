@@ -7,12 +7,12 @@ import statsmodels.api as sm
 from scipy.special import expit
 
 from cytology.evaluation.statistics.calibration import (
-    METHODS,
+    CALIBRATION_METHODS,
     NO_SIGNAL,
     Calibrator,
-    apply,
+    calibrate,
     cross_fitted,
-    fit,
+    fit_calibrator,
     log_losses,
     reliability,
     smoothed_targets,
@@ -57,7 +57,7 @@ def by_statsmodels(rows):
 @pytest.mark.parametrize("shift", [0.0, 1.1])
 def test_slope_and_intercept_are_those_of_statsmodels(times, shift):
     rows = rows_too_sure(0, times=times).assign(class_shift=shift)
-    found = fit(rows, "platt")
+    found = fit_calibrator(rows, "platt")
     assert [found.intercept, found.slope] == pytest.approx(by_statsmodels(rows), rel=1e-5)
 
 
@@ -67,17 +67,17 @@ def test_targets_are_smoothed_by_groups_and_not_by_images():
 
 
 def test_too_sure_by_three_has_a_slope_of_a_third():
-    found = fit(rows_too_sure(2, count=20_000, groups=20_000), "platt")
+    found = fit_calibrator(rows_too_sure(2, count=20_000, groups=20_000), "platt")
     assert found.slope == pytest.approx(1 / 3, rel=0.05)
     assert found.intercept == pytest.approx(0, abs=0.05)
 
 
 def test_perfect_order_has_a_finite_slope_that_one_mistake_survives():
     rows = in_perfect_order()
-    found = fit(rows, "platt")
+    found = fit_calibrator(rows, "platt")
     assert 0 < found.slope <= 5
     mistake = pd.DataFrame({"label": ["M"], "group": [0], "logit": [-0.5]})
-    assert log_losses(apply(mistake, found))[0] < 3
+    assert log_losses(calibrate(mistake, found))[0] < 3
 
 
 def test_balanced_weights_leave_no_shift_in_the_calibrated_probabilities():
@@ -91,7 +91,10 @@ def test_balanced_weights_leave_no_shift_in_the_calibrated_probabilities():
     for constant in (-np.log(3), 2.0, -5.0):
         moved = rows.assign(logit=right + constant, class_shift=np.log(3))
         moved["fold"] = moved["group"] % 4
-        for found in (apply(moved, fit(moved, "platt")), cross_fitted(moved, "platt")):
+        for found in (
+            calibrate(moved, fit_calibrator(moved, "platt")),
+            cross_fitted(moved, "platt"),
+        ):
             assert found["probability"].mean() == pytest.approx(share, abs=0.02)
 
 
@@ -99,15 +102,19 @@ def test_folds_trained_on_other_shares_are_brought_together_before_anything_is_f
     rows = rows_too_sure(1, times=1)
     shift = rows["fold"].map({0: -1.0, 1: 0.0, 2: 2.0, 3: 0.5})
     moved = rows.assign(logit=rows["logit"] - shift, class_shift=shift)
-    assert fit(moved, "platt").slope == pytest.approx(fit(rows, "platt").slope)
+    assert fit_calibrator(moved, "platt").slope == pytest.approx(
+        fit_calibrator(rows, "platt").slope
+    )
     for method in ("platt", "isotonic"):
-        expected = apply(rows, fit(rows, method))["probability"]
-        assert apply(moved, fit(moved, method))["probability"].to_numpy() == pytest.approx(expected)
+        expected = calibrate(rows, fit_calibrator(rows, method))["probability"]
+        assert calibrate(moved, fit_calibrator(moved, method))[
+            "probability"
+        ].to_numpy() == pytest.approx(expected)
 
 
 def test_slope_and_intercept_change_no_order():
     rows = rows_too_sure(3)
-    found = apply(rows, fit(rows, "platt"))
+    found = calibrate(rows, fit_calibrator(rows, "platt"))
     assert (found["probability"].rank() == rows["probability"].rank()).all()
     before, after = classification_metrics(rows), classification_metrics(found)
     assert after["loss"] < 0.9 * before["loss"]
@@ -118,9 +125,9 @@ def test_slope_and_intercept_change_no_order():
 )
 def test_scores_without_signal_stay_as_they_are(logit):
     rows = pd.DataFrame({"label": list("BBMM"), "group": range(4), "logit": logit})
-    found = fit(rows.assign(class_shift=3.0), "platt")
+    found = fit_calibrator(rows.assign(class_shift=3.0), "platt")
     assert found == Calibrator(unfitted=NO_SIGNAL)
-    assert apply(rows.assign(class_shift=3.0), found)["logit"].tolist() == logit
+    assert calibrate(rows.assign(class_shift=3.0), found)["logit"].tolist() == logit
 
 
 def test_the_log_loss_of_a_row_is_that_of_its_probability_and_finite():
@@ -133,7 +140,7 @@ def test_the_log_loss_of_a_row_is_that_of_its_probability_and_finite():
 
 def test_nothing_done_is_the_probability_itself():
     rows = rows_too_sure(4).assign(class_shift=2.0)
-    assert apply(rows, fit(rows, "none"))["probability"].tolist() == pytest.approx(
+    assert calibrate(rows, fit_calibrator(rows, "none"))["probability"].tolist() == pytest.approx(
         rows["probability"].tolist()
     )
 
@@ -142,7 +149,7 @@ def test_large_logits_do_not_overflow():
     rows = pd.DataFrame({"label": list("BMBMM"), "group": range(5)})
     rows["logit"] = [-900.0, 900.0, 800.0, 950.0, 700.0]
     with np.errstate(over="raise", invalid="raise"):
-        found = fit(rows, "platt")
+        found = fit_calibrator(rows, "platt")
     assert 0 < found.slope < 0.1
 
 
@@ -168,20 +175,20 @@ def pooled_slowly(logit, targets):
 
 def test_isotonic_probabilities_are_the_pooled_means_of_the_smoothed_targets():
     rows = rows_too_sure(5, count=60)
-    found = apply(rows, fit(rows, "isotonic"))["probability"]
+    found = calibrate(rows, fit_calibrator(rows, "isotonic"))["probability"]
     expected = pooled_slowly(rows["logit"].to_numpy(), smoothed_targets(rows))
     assert found.to_numpy() == pytest.approx(expected)
 
 
 def test_no_isotonic_step_is_0_or_1():
     for rows in (in_perfect_order(), rows_too_sure(5, count=60)):
-        found = apply(rows, fit(rows, "isotonic"))
+        found = calibrate(rows, fit_calibrator(rows, "isotonic"))
         assert found["probability"].between(0.01, 0.99).all()
         assert np.isfinite(found["logit"]).all()
 
 
 def test_isotonic_probabilities_rise_with_the_logit_also_beyond_what_was_seen():
-    calibrator = fit(rows_too_sure(6, count=80), "isotonic")
+    calibrator = fit_calibrator(rows_too_sure(6, count=80), "isotonic")
     found = calibrator.logit(np.linspace(-50, 50, 1001))
     assert (np.diff(found) >= 0).all()
     assert np.unique(found).size > 3
@@ -191,25 +198,25 @@ def test_isotonic_probabilities_rise_with_the_logit_also_beyond_what_was_seen():
 @pytest.mark.parametrize("label", ["M", "B"])
 def test_one_class_cannot_be_calibrated_on(method, label):
     with pytest.raises(InputError, match="needs images of both classes"):
-        fit(rows_too_sure(0).assign(label=label), method)
+        fit_calibrator(rows_too_sure(0).assign(label=label), method)
 
 
 def test_calibrated_logits_keep_the_shape_of_the_logits():
-    for calibrator in (Calibrator(2.0), fit(rows_too_sure(7), "isotonic")):
+    for calibrator in (Calibrator(2.0), fit_calibrator(rows_too_sure(7), "isotonic")):
         assert calibrator.logit([0.0, 1.0, -1.0]).shape == (3,)
 
 
 # ------------------------------------------------------------------------ by fold
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", CALIBRATION_METHODS)
 def test_each_fold_is_calibrated_by_the_others(method):
     rows = rows_too_sure(8).sample(frac=1, random_state=0)
     found = cross_fitted(rows, method)
     assert (found.index == rows.index).all()
     for fold in range(4):
         here = rows[rows["fold"] == fold]
-        expected = fit(rows[rows["fold"] != fold], method).logit(here["logit"])
+        expected = fit_calibrator(rows[rows["fold"] != fold], method).logit(here["logit"])
         assert found.loc[here.index, "logit"].to_numpy() == pytest.approx(expected)
         assert found.loc[here.index, "probability"].to_numpy() == pytest.approx(expit(expected))
 

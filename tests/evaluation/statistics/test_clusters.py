@@ -22,12 +22,12 @@ from statsmodels.stats.anova import anova_lm
 
 from cytology.evaluation.statistics.clusters import (
     CROSS_VALIDATED,
-    both,
+    both_below,
     clustered_covariance,
     effective_groups,
     folds_of,
     group_sums,
-    likeness,
+    intraclass_correlation,
     pair_weights,
     placements,
     unbiased_squares,
@@ -217,7 +217,9 @@ def test_likeness_is_the_intraclass_correlation_of_statsmodels_table(seed, image
     rows = drawn_rows(seed, images=images, skill=0)
     expected = intraclass(rows["logit"], rows["group"])
     assert 0 < expected < 1
-    assert likeness(rows["logit"].to_numpy(), rows["group"].to_numpy()) == pytest.approx(expected)
+    assert intraclass_correlation(
+        rows["logit"].to_numpy(), rows["group"].to_numpy()
+    ) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("alike", [0.1, 0.5, 0.9])
@@ -225,16 +227,20 @@ def test_likeness_is_near_that_of_many_drawn_groups(alike):
     rng, group = np.random.default_rng(0), np.repeat(np.arange(2000), 5)
     score = math.sqrt(alike) * rng.normal(size=2000)[group]
     score = score + math.sqrt(1 - alike) * rng.normal(size=len(group))
-    assert likeness(np.exp(score), group) == pytest.approx(alike, abs=0.03)
+    assert intraclass_correlation(np.exp(score), group) == pytest.approx(alike, abs=0.03)
 
 
 def test_likeness_asks_for_the_order_alone_and_stays_between_0_and_1():
     rows = drawn_rows(0)
     score, group = rows["logit"].to_numpy(), rows["group"].to_numpy()
-    assert likeness(np.exp(3 * score), group) == pytest.approx(likeness(score, group))
-    assert likeness(-score, group) == pytest.approx(likeness(score, group))
-    assert likeness(np.tile([0.0, 1.0], 6), np.repeat(np.arange(6), 2)) == 0
-    assert likeness(np.repeat(np.arange(6.0), 2), np.repeat(np.arange(6), 2)) == 1
+    assert intraclass_correlation(np.exp(3 * score), group) == pytest.approx(
+        intraclass_correlation(score, group)
+    )
+    assert intraclass_correlation(-score, group) == pytest.approx(
+        intraclass_correlation(score, group)
+    )
+    assert intraclass_correlation(np.tile([0.0, 1.0], 6), np.repeat(np.arange(6), 2)) == 0
+    assert intraclass_correlation(np.repeat(np.arange(6.0), 2), np.repeat(np.arange(6), 2)) == 1
 
 
 @pytest.mark.parametrize(
@@ -243,7 +249,7 @@ def test_likeness_asks_for_the_order_alone_and_stays_between_0_and_1():
     ids=["one group", "one image a group", "all equal"],
 )
 def test_what_cannot_be_known_is_taken_as_wholly_alike(score, group):
-    assert likeness(np.array(score), np.array(group)) == 1
+    assert intraclass_correlation(np.array(score), np.array(group)) == 1
 
 
 # ------------------------------------------------------------------------- both
@@ -252,10 +258,14 @@ def test_what_cannot_be_known_is_taken_as_wholly_alike(score, group):
 @pytest.mark.parametrize("correlation", [0.0, 0.2, 0.5, 0.95])
 @pytest.mark.parametrize("share", [0.001, 0.3, 0.5, 0.92, 0.9999])
 def test_both_is_scipys_distribution_of_two_normal_variables(share, correlation):
-    assert both(share, correlation) == pytest.approx(both_slowly(share, correlation), abs=1e-9)
+    assert both_below(share, correlation) == pytest.approx(
+        both_slowly(share, correlation), abs=1e-9
+    )
 
 
 def test_both_at_its_ends():
-    assert both(0.3, 1.0) == pytest.approx(0.3) and both(0.3, 0.0) == pytest.approx(0.09)
-    assert (both(0.0, 0.5), both(1.0, 0.5)) == (0, 1)
-    assert both(0.8, np.array([0.0, 1.0])) == pytest.approx([0.64, 0.8])
+    assert both_below(0.3, 1.0) == pytest.approx(0.3) and both_below(0.3, 0.0) == pytest.approx(
+        0.09
+    )
+    assert (both_below(0.0, 0.5), both_below(1.0, 0.5)) == (0, 1)
+    assert both_below(0.8, np.array([0.0, 1.0])) == pytest.approx([0.64, 0.8])

@@ -22,23 +22,24 @@ from scipy.special import expit
 from sklearn.metrics import precision_recall_curve, roc_curve
 from statsmodels.stats.proportion import proportion_confint
 
-from cytology.evaluation.statistics import clusters, intervals
-from cytology.evaluation.statistics.clusters import likeness
+from cytology.evaluation.statistics import bootstrap, clusters
+from cytology.evaluation.statistics.bootstrap import (
+    curve_bands,
+    group_weights,
+    over_draws,
+    percentile_interval,
+)
+from cytology.evaluation.statistics.clusters import binormal_variance, intraclass_correlation
 from cytology.evaluation.statistics.intervals import (
     auc_gain,
     auc_interval,
-    binormal_variance,
-    curve_bands,
     gain_error,
-    group_weights,
     mean_interval,
     metrics_with_intervals,
     of_two_shares,
-    over_draws,
-    percentile_interval,
-    quantile,
     score_interval,
     share_interval,
+    t_quantile,
 )
 from cytology.evaluation.statistics.metrics import (
     METRICS,
@@ -116,7 +117,7 @@ def test_with_the_same_variance_a_lower_estimate_has_lower_bounds(one, other, fr
 
 def alike_of(rows):
     truth, score, group, _ = arrays_of(rows)
-    return [likeness(score[which], group[which]) for which in (truth, ~truth)]
+    return [intraclass_correlation(score[which], group[which]) for which in (truth, ~truth)]
 
 
 @pytest.mark.parametrize("auc", [0.5, 0.8, 0.97, 0.999])
@@ -150,7 +151,7 @@ def test_the_binormal_variance_of_groups_is_the_sum_over_all_pairs_of_pairs(auc,
 def test_the_binormal_variance_is_that_of_many_studies(alike, auc, monkeypatch):
     rng, group = np.random.default_rng(0), np.repeat(np.arange(16), [1, 2, 3, 6] * 4)
     truth = group < 8
-    monkeypatch.setattr(intervals, "likeness", lambda score, group: alike)
+    monkeypatch.setattr(clusters, "intraclass_correlation", lambda score, group: alike)
     expected = binormal_variance(truth, truth, group, np.zeros(len(group), int))(auc).sum()
     noise = math.sqrt(alike) * rng.normal(size=(4000, 16))[:, group]
     noise += math.sqrt(1 - alike) * rng.normal(size=(4000, len(group)))
@@ -313,7 +314,9 @@ def test_the_ends_of_a_share_are_as_far_away_as_their_own_errors_allow(seed, lim
     share = hits.mean()
     ends = share_interval(hits, group, score, inflation)
     for end in ends:
-        modelled = share_variance_slowly(end, group, likeness(score, group), hits.mean())
+        modelled = share_variance_slowly(
+            end, group, intraclass_correlation(score, group), hits.mean()
+        )
         reach = stats.t.ppf(0.975, 8) * math.sqrt(inflation * modelled)
         if 0 < end < 1:
             assert abs(share - end) == pytest.approx(reach, rel=1e-5)
@@ -417,7 +420,9 @@ def test_the_error_of_a_gain_is_that_of_equal_aucs_with_the_observed_correlation
     truth, before, group, fold = arrays_of(rows)
     scores = [before, before + np.random.default_rng(seed).normal(size=len(rows))]
     equal = np.mean([auc_slowly(truth, score, fold) for score in scores])
-    alike = [[likeness(score[c], group[c]) for c in (truth, ~truth)] for score in scores]
+    alike = [
+        [intraclass_correlation(score[c], group[c]) for c in (truth, ~truth)] for score in scores
+    ]
     errors = [math.sqrt(binormal_by_parts(equal, truth, group, each, fold).sum()) for each in alike]
     observed = [
         [obuchowski_slowly(truth, one, other, group, fold) for one in scores] for other in scores
@@ -571,7 +576,7 @@ def test_a_draw_of_groups_joins_their_members(monkeypatch):
         times = pd.Series(weights[draw].astype(int), index=range(20))
         members = np.repeat(rows["probability"], rows["group"].map(times))
         assert found[draw] == pytest.approx(members.mean())
-    monkeypatch.setattr(intervals, "AT_ONCE", 7 * len(rows))
+    monkeypatch.setattr(bootstrap, "AT_ONCE", 7 * len(rows))
     assert mean_of_draws(rows) == pytest.approx(found)
 
 
@@ -688,5 +693,5 @@ def test_twelve_patients_without_a_mistake_do_not_prove_that_there_are_none():
 
 
 def test_an_interval_is_one_of_ninety_five_percent():
-    assert quantile(1e9) == pytest.approx(stats.norm.ppf(0.975))
-    assert quantile(7) == pytest.approx(stats.t.ppf(0.975, 7))
+    assert t_quantile(1e9) == pytest.approx(stats.norm.ppf(0.975))
+    assert t_quantile(7) == pytest.approx(stats.t.ppf(0.975, 7))

@@ -17,7 +17,7 @@ from cytology.evaluation.statistics.metrics import (
     calibration_error,
     classification_metrics,
     cumulative_counts,
-    scores,
+    truth_and_score,
 )
 
 pytestmark = pytest.mark.numeric
@@ -205,7 +205,7 @@ def test_where_no_fold_has_both_classes_there_is_no_auc():
 
 def test_logits_tell_apart_what_no_probability_does():
     rows = rows_of("BM", [1.0, 1.0]).assign(logit=[40.0, 50.0])
-    assert auc_within_folds(rows) == 1 and scores(rows)[1].tolist() == [40, 50]
+    assert auc_within_folds(rows) == 1 and truth_and_score(rows)[1].tolist() == [40, 50]
     assert auc_within_folds(rows.drop(columns="logit")) == 0.5
 
 

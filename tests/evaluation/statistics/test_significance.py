@@ -15,21 +15,21 @@ from statsmodels.stats.multitest import multipletests
 
 from cytology.evaluation.statistics import clusters
 from cytology.evaluation.statistics.significance import (
-    ALPHA,
+    FAMILY_ALPHA,
     auc_difference,
+    compare_pairs,
     corrected_interval,
     delong_p,
+    difference_sentence,
     fold_aucs,
     fold_differences,
     holm,
-    in_figures,
-    in_words,
     matched,
     mcnemar_p,
-    pairwise,
     with_gate,
 )
 from cytology.settings import InputError
+from cytology.wording import p_in_figures
 
 pytestmark = pytest.mark.numeric
 
@@ -157,9 +157,11 @@ def test_copies_within_a_group_make_no_p_value_smaller():
 
 @pytest.mark.parametrize("label", ["B", "M"])
 def test_one_class_has_no_p_value(label):
-    (row,) = pairwise(model_tables(two_models(0).assign(label=label)), [("a", "b")]).itertuples()
+    (row,) = compare_pairs(
+        model_tables(two_models(0).assign(label=label)), [("a", "b")]
+    ).itertuples()
     assert np.isnan([row.p, row.p_holm, row.difference, row.difference_low]).all()
-    assert in_words(row, "A", "B") == "Nothing can be said of A and B: one class only."
+    assert difference_sentence(row, "A", "B") == "Nothing can be said of A and B: one class only."
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -294,7 +296,7 @@ def test_the_pairwise_table_holds_what_the_tests_say():
     tables = model_tables(pairs)
     tables["c"] = tables["a"].assign(logit=np.linspace(-1, 1, len(pairs)))
     asked = [("a", "b"), ("a", "c"), ("c", "b")]
-    found = pairwise(tables, asked)
+    found = compare_pairs(tables, asked)
     assert list(zip(found["first"], found["second"], strict=True)) == asked
     row = found.iloc[0]
     truth = pairs["label"] == "M"
@@ -310,14 +312,14 @@ def test_the_pairwise_table_holds_what_the_tests_say():
 
 def test_one_row_a_group_has_mcnemars_and_delongs_tests_too():
     pairs = two_models(9, groups=40, images=1)
-    (row,) = pairwise(model_tables(pairs), [("a", "b")]).itertuples()
+    (row,) = compare_pairs(model_tables(pairs), [("a", "b")]).itertuples()
     assert (row.p_mcnemar, row.p_delong) == (mcnemar_p(pairs), delong_p(pairs))
-    (row,) = pairwise(model_tables(two_models(9, 40, 1, folds=2)), [("a", "b")]).itertuples()
+    (row,) = compare_pairs(model_tables(two_models(9, 40, 1, folds=2)), [("a", "b")]).itertuples()
     assert np.isnan([row.p_mcnemar, row.p_delong]).all()  # out-of-fold rows are not independent
 
 
 def test_no_pairs_make_no_rows():
-    assert pairwise({}, []).empty
+    assert compare_pairs({}, []).empty
 
 
 # -------------------------------------------------------------------------- gate
@@ -334,8 +336,8 @@ def separated(*rows):
 
 
 def test_a_pair_is_separated_by_its_familys_share_of_the_error_and_an_interval_without_0():
-    networks, baseline = ALPHA["networks"], ALPHA["baseline"]
-    assert networks + baseline <= 0.05 and ALPHA["more than one"] <= networks
+    networks, baseline = FAMILY_ALPHA["networks"], FAMILY_ALPHA["baseline"]
+    assert networks + baseline <= 0.05 and FAMILY_ALPHA["more than one"] <= networks
     assert separated(("networks", "image", networks - 0.001, 0.01)) == [True]
     assert separated(("networks", "image", networks, 0.01)) == [False]
     assert separated(("networks", "image", 0.001, -0.01)) == [False]
@@ -393,7 +395,7 @@ ROW |= {"separated": True}
 
 
 def words(**changed):
-    return in_words(SimpleNamespace(**(ROW | changed)), "A", "B")
+    return difference_sentence(SimpleNamespace(**(ROW | changed)), "A", "B")
 
 
 def test_a_difference_that_is_separated_is_told():
@@ -428,8 +430,8 @@ def test_a_difference_that_no_decimal_shows_is_called_equal():
 
 
 def test_a_p_value_is_never_zero_in_words():
-    assert in_figures(0.0314) == "0.031" and in_figures(0.0004) == "below 0.001"
-    assert in_figures(np.nan) == "not known"
+    assert p_in_figures(0.0314) == "0.031" and p_in_figures(0.0004) == "below 0.001"
+    assert p_in_figures(np.nan) == "not known"
 
 
 # ------------------------------------------------------------------------- folds

@@ -13,13 +13,14 @@ import pandas as pd
 from scipy.special import expit, logit
 from sklearn.isotonic import IsotonicRegression
 
+from cytology.evaluation.statistics.bootstrap import group_intervals
 from cytology.evaluation.statistics.clusters import variance_inflation
 from cytology.evaluation.statistics.intervals import share_interval
 from cytology.evaluation.statistics.metrics import calibration_bins, truth_and_probability
 from cytology.evaluation.statistics.recalibration import logistic_fit
 from cytology.settings import InputError
 
-METHODS = ("none", "platt", "isotonic")
+CALIBRATION_METHODS = ("none", "platt", "isotonic")
 # Why no slope is applied: it would turn the order round, or make all images alike.
 NO_SIGNAL = "no slope fits: malignant images do not have the higher scores"
 FLATTEST = 1e-6  # a slope, in standard deviations of the logit, that counts as none
@@ -47,7 +48,7 @@ class Calibrator:
         return self.intercept + self.slope * score
 
 
-def fit(rows: pd.DataFrame, method: str) -> Calibrator:
+def fit_calibrator(rows: pd.DataFrame, method: str) -> Calibrator:
     """Fit a calibrator on rows that the model did not learn from.
 
     First the shift by balanced class weights is undone: trained with them, a network speaks as if
@@ -84,7 +85,7 @@ def smoothed_targets(rows: pd.DataFrame) -> np.ndarray:
     return np.where(rows["label"] == "M", malignant, benign)
 
 
-def apply(rows: pd.DataFrame, calibrator: Calibrator) -> pd.DataFrame:
+def calibrate(rows: pd.DataFrame, calibrator: Calibrator) -> pd.DataFrame:
     """The rows with calibrated `logit` and `probability`."""
     found = calibrator.logit(rows["logit"], rows.get("class_shift", 0.0))
     return rows.assign(logit=found, probability=expit(found))
@@ -105,7 +106,7 @@ def cross_fitted(rows: pd.DataFrame, method: str) -> pd.DataFrame:
     A calibrator judged on what it was fitted on looks better than it is. A fold whose others
     hold one class only cannot be calibrated so: `InputError`.
     """
-    return by_fold(rows, lambda here, others: apply(here, fit(others, method)))
+    return by_fold(rows, lambda here, others: calibrate(here, fit_calibrator(others, method)))
 
 
 def log_losses(rows: pd.DataFrame) -> np.ndarray:
@@ -114,16 +115,34 @@ def log_losses(rows: pd.DataFrame) -> np.ndarray:
     return np.logaddexp(0, -right)
 
 
-def reliability(rows: pd.DataFrame) -> pd.DataFrame:
-    """A row a bin of ten: `said` (mean probability), `true` (share malignant), `images`, bounds.
+def reliability(rows: pd.DataFrame, equal_counts: int = 0, draws: int = 1000) -> pd.DataFrame:
+    """A row a bin: `said` (mean probability), `true` (share malignant), `images`, bounds.
 
-    `true_low`, `true_high`: 95 % by group. Empty bins are left out.
+    `true_low`, `true_high`: 95 % by group. Ten bins of equal width, of which empty ones are left
+    out; or `equal_counts` bins of as many rows each, which may show an image several times: their
+    bounds are of `draws` of whole groups.
     """
+    if equal_counts:
+        rows = rows.sort_values("probability", kind="stable")
+        parts = np.array_split(np.arange(len(rows)), min(equal_counts, len(rows)))
+    else:
+        bins = calibration_bins(rows["probability"].to_numpy(float))
+        parts = [np.flatnonzero(bins == number) for number in np.unique(bins)]
     truth, probability = truth_and_probability(rows)
-    bins, groups = calibration_bins(probability), rows["group"].to_numpy()
-    inflation, found = variance_inflation(rows), []
-    for number in np.unique(bins):
-        here = bins == number
-        bounds = share_interval(truth[here], groups[here], inflation=inflation)
-        found.append((probability[here].mean(), truth[here].mean(), *bounds, here.sum()))
+    group, inflation = rows["group"].to_numpy(), variance_inflation(rows)
+
+    def shares(weights):
+        drawn = [weights[:, part] for part in parts]
+        return {k: each @ truth[parts[k]] / each.sum(axis=1) for k, each in enumerate(drawn)}
+
+    if equal_counts:
+        with np.errstate(invalid="ignore"):  # a draw may leave a bin empty
+            bounds = group_intervals(rows, shares, draws)
+    else:
+        bounds = [share_interval(truth[k], group[k], inflation=inflation) for k in parts]
+    found = []
+    for k, part in enumerate(parts):
+        true, (low, high) = truth[part].mean(), bounds[k]
+        said = probability[part].mean()
+        found.append((said, true, np.minimum(low, true), np.maximum(high, true), len(part)))
     return pd.DataFrame(found, columns=["said", "true", "true_low", "true_high", "images"])

@@ -4,6 +4,8 @@
 all have shape (n,).
 """
 
+from collections.abc import Callable
+
 import numpy as np
 import pandas as pd
 from scipy.special import ndtri, owens_t
@@ -43,7 +45,7 @@ def placements(truth: np.ndarray, score: np.ndarray, fold: np.ndarray | None = N
     `pair_weights` gives such a row no weight.
     """
     found = np.zeros(len(score))
-    for part in parts_of(truth, fold):
+    for part in rows_by_fold(truth, fold):
         overall = rankdata(score[part])
         for which in (truth[part], ~truth[part]):
             if 0 < which.sum() < len(which):
@@ -58,14 +60,14 @@ def pair_weights(truth: np.ndarray, fold: np.ndarray | None = None) -> np.ndarra
     The weights of either class add up to 1; NaN where no fold has both classes.
     """
     weights = np.zeros(len(truth))
-    for part in parts_of(truth, fold):
+    for part in rows_by_fold(truth, fold):
         malignant = truth[part].sum()
         weights[part] = np.where(truth[part], len(part) - malignant, malignant)
     pairs = weights[truth].sum()
     return weights / pairs if pairs else np.full(len(truth), np.nan)
 
 
-def parts_of(truth: np.ndarray, fold: np.ndarray | None) -> list[np.ndarray]:
+def rows_by_fold(truth: np.ndarray, fold: np.ndarray | None) -> list[np.ndarray]:
     """The rows of each fold, as positions."""
     if fold is None:
         return [np.arange(len(truth))]
@@ -128,7 +130,7 @@ def effective_groups(shares: np.ndarray) -> float:
 # -------------------------------------------------------------------- likeness
 
 
-def likeness(score: np.ndarray, group: np.ndarray) -> float:
+def intraclass_correlation(score: np.ndarray, group: np.ndarray) -> float:
     """How alike scores are within groups: intraclass correlation, from 0 to 1.
 
     One-way analysis of variance with groups of unequal size (Donner 1986, doi 10.2307/1403259), of
@@ -148,9 +150,61 @@ def likeness(score: np.ndarray, group: np.ndarray) -> float:
     return float(np.clip((between - within) / spread, 0, 1)) if spread > 0 else 1.0
 
 
-def both(share, correlation: float):
+def both_below(share, correlation: float):
     """The chance that two normal variables both lie below a point that each does with `share`.
 
     By Owen's T (1956): `share` - 2 T(h, sqrt((1 - r) / (1 + r))) with h the quantile of `share`.
     """
     return share - 2 * owens_t(ndtri(share), np.sqrt((1 - correlation) / (1 + correlation)))
+
+
+def inside(share: float, group: np.ndarray) -> float:
+    """A share or AUC, or half a group away from 0 and 1: nearer so few groups cannot know it."""
+    edge = 1 / (2 * len(np.unique(group)))
+    return float(np.clip(share, edge, 1 - edge))
+
+
+def binormal_variance(truth, score, group, fold) -> Callable[[float], np.ndarray]:
+    """The variance of an AUC by its true value, for scores alike within groups, in three parts.
+
+    Those of malignant images, of benign ones, and of pairs; they are added. Scores are normal in
+    both classes, equally wide, and correlate by `intraclass_correlation`. Two pairs of a malignant
+    and a benign image are both in order with the chance `both_below`: of correlation 1/2 if they
+    have one image in common, of half that of its group if its group. What a pair adds by itself
+    counts once for each pair of effective images. Over folds the variances are summed by the
+    squares of their shares of all pairs.
+    """
+    classes = truth, ~truth
+    alike = np.array([intraclass_correlation(score[which], group[which]) for which in classes])
+    image, others, pair, pairs = np.zeros(2), np.zeros(2), 0.0, 0.0
+    for part in rows_by_fold(truth, fold):
+        sizes = [np.unique(group[part][which[part]], return_counts=True)[1] for which in classes]
+        number = np.array([each.sum() for each in sizes], float)
+        of_fold = number.prod()
+        if of_fold:
+            crowd = np.array([(each**2).sum() for each in sizes]) / number - 1
+            image += of_fold**2 / number
+            others += of_fold**2 * crowd / number
+            pair += of_fold**2 * ((1 + crowd * alike) / number).prod()
+            pairs += of_fold
+
+    def variance(auc):
+        of_image = both_below(auc, 0.5) - auc**2
+        of_group = both_below(auc, alike / 2) - auc**2
+        of_pair = max(auc * (1 - auc) - 2 * of_image, 0.0)
+        return np.append(image * of_image + others * of_group, pair * of_pair) / pairs**2
+
+    return variance
+
+
+def mean_variance(modelled: list[Callable]) -> Callable:
+    """The mean of several `binormal_variance`s: the most that the mean of such AUCs can have."""
+    return lambda auc: np.mean([each(auc) for each in modelled], axis=0)
+
+
+def variance_if_equal(aucs, modelled: list[Callable], covariance, group: np.ndarray) -> float:
+    """The variance of a difference of two AUCs if both were equal to their mean."""
+    errors = np.sqrt([each(inside(np.mean(aucs), group)).sum() for each in modelled])
+    product = covariance[0, 0] * covariance[1, 1]
+    correlation = covariance[0, 1] / np.sqrt(product) if product > 0 else 0.0
+    return max((errors**2).sum() - 2 * correlation * errors.prod(), 0.0)

@@ -13,12 +13,17 @@ from sklearn.metrics import roc_curve
 from cytology.evaluation.statistics.calibration import by_fold
 from cytology.evaluation.statistics.clusters import variance_inflation
 from cytology.evaluation.statistics.intervals import (
-    NOTHING,
+    NO_BOUNDS,
     called_intervals,
+    named_interval,
     of_two_shares,
-    share_interval,
 )
-from cytology.evaluation.statistics.metrics import OF_TWO_SHARES, scores, truth_and_probability
+from cytology.evaluation.statistics.metrics import (
+    OF_TWO_SHARES,
+    sensitivity_and_specificity,
+    truth_and_probability,
+    truth_and_score,
+)
 from cytology.settings import InputError
 from cytology.wording import plural
 
@@ -148,19 +153,17 @@ def benefit_bands(rows: pd.DataFrame, probabilities: np.ndarray) -> np.ndarray:
     images.
     """
     truth, probability = truth_and_probability(rows)
-    bands = []
-    for at in probabilities:
+
+    def band(at):
         called, odds = probability >= at, at / (1 - at)
-        shares = [(called[which] == truth[which]).mean() for which in (truth, ~truth)]
-        bands.append(
-            of_two_shares(
-                lambda s, p, m, odds=odds: m * s - (1 - m) * (1 - p) * odds,
-                truth.mean(),
-                shares,
-                called_intervals(rows, called),
-            )
+        return of_two_shares(
+            lambda s, p, m: m * s - (1 - m) * (1 - p) * odds,
+            truth.mean(),
+            sensitivity_and_specificity(truth, called),
+            called_intervals(rows, called),
         )
-    return np.array(bands).T
+
+    return np.array([band(at) for at in probabilities]).T
 
 
 # ------------------------------------------------------------------ abstention
@@ -186,21 +189,14 @@ def shares(rows: pd.DataFrame, inflation: float) -> dict[str, float]:
     With `_low` and `_high`. The same as `intervals.metrics_with_intervals`, ten times faster: the
     curves ask hundreds of times.
     """
-    truth, score = scores(rows)
-    right, group = (score >= 0) == truth, rows["group"].to_numpy()
-    found, bounds = [], []
-    for which in (truth, ~truth):
-        found.append(right[which].mean() if which.any() else np.nan)
-        bounds.append(share_interval(right[which], group[which], score[which], inflation))
-    accuracy = NOTHING
+    truth, score = truth_and_score(rows)
+    called = score >= 0
+    found = sensitivity_and_specificity(truth, called)
+    bounds, accuracy = called_intervals(rows, called, inflation), NO_BOUNDS
     if np.isfinite(bounds).all():
         accuracy = of_two_shares(OF_TWO_SHARES["accuracy"], truth.mean(), found, bounds)
-    table = {}
-    for name, value, (low, high) in zip(
-        ("accuracy", "recall", "specificity"),
-        (right.mean(), *found),
-        (accuracy, *bounds),
-        strict=True,
-    ):
-        table |= {name: value, f"{name}_low": low, f"{name}_high": high}
-    return table
+    return (
+        named_interval("accuracy", (called == truth).mean(), *accuracy)
+        | named_interval("recall", found[0], *bounds[0])
+        | named_interval("specificity", found[1], *bounds[1])
+    )

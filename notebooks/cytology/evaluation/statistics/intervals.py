@@ -16,44 +16,41 @@ from scipy.optimize import brentq
 from scipy.special import stdtrit
 
 from cytology.evaluation.statistics.clusters import (
-    both,
+    binormal_variance,
+    both_below,
     clustered_covariance,
     effective_groups,
     folds_of,
     group_sums,
-    likeness,
+    inside,
+    intraclass_correlation,
+    mean_variance,
     pair_weights,
-    parts_of,
     placements,
     unbiased_squares,
+    variance_if_equal,
     variance_inflation,
 )
 from cytology.evaluation.statistics.metrics import (
     METRICS,
     OF_TWO_SHARES,
     THRESHOLD,
-    UNDEFINED,
     classification_metrics,
-    cumulative_counts,
-    scores,
     truth_and_probability,
+    truth_and_score,
 )
 
 LEVEL = 0.95
-DRAWS = 500  # of a band
 FEWEST_GROUPS = 5  # of each class, for a bootstrap
-AT_ONCE = 20_000_000  # weights in memory at once: 160 MB, and some copies of them
 # By `python -m benchmarks coverage`: 0 holds too little with heavy tails, 1 too much.
 TAILS = 1 / 3
 EDGE = 1e-9  # as near to 0 and 1 as a true value is tried
 ROUNDING = 1e-12  # the share of an estimate below which its standard error is rounding
 
-NOTHING = (np.nan, np.nan)
-TOO_FEW = "groups too few or too alike"
-NO_INTERVAL = f"no interval: {TOO_FEW}"
+NO_BOUNDS = (np.nan, np.nan)
 
 
-def quantile(freedom: float) -> float:
+def t_quantile(freedom: float) -> float:
     """How many standard errors a 95 % interval reaches to each side (Student's t)."""
     return float(stdtrit(freedom, (1 + LEVEL) / 2))
 
@@ -67,7 +64,7 @@ def score_interval(found: float, variance: Callable, freedom: float) -> tuple[fl
     `variance(share)` is that of the estimate if `share` were the truth. As Wilson 1927 does it for
     shares and Newcombe 2006 (doi 10.1002/sim.2324) for AUCs.
     """
-    reach = quantile(freedom)
+    reach = t_quantile(freedom)
 
     def too_far(share):
         return abs(found - share) - reach * np.sqrt(variance(share))
@@ -89,12 +86,12 @@ def auc_interval(rows: pd.DataFrame) -> tuple[float, float]:
     degrees of freedom of both classes' `effective_groups` (Satterthwaite 1946, doi
     10.2307/3002019). (NaN, NaN) where a class lies in fewer than two groups.
     """
-    truth, score = scores(rows)
+    truth, score = truth_and_score(rows)
     group, fold = rows["group"].to_numpy(), folds_of(rows)
     weights = pair_weights(truth, fold)
     sizes = [group_sums(weights * which, group) for which in (truth, ~truth)]
     if min((each > 0).sum() for each in sizes) < 2:
-        return NOTHING
+        return NO_BOUNDS
     found = float(placements(truth, score, fold) @ weights / 2)
     modelled = binormal_variance(truth, score, group, fold)
     return modelled_interval(found, modelled, sizes, group, variance_inflation(rows))
@@ -115,52 +112,13 @@ def modelled_interval(
     return score_interval(found, variance, freedom)
 
 
-def inside(share: float, group: np.ndarray) -> float:
-    """A share or AUC, or half a group away from 0 and 1: nearer so few groups cannot know it."""
-    edge = 1 / (2 * len(np.unique(group)))
-    return float(np.clip(share, edge, 1 - edge))
-
-
-def binormal_variance(truth, score, group, fold) -> Callable[[float], np.ndarray]:
-    """The variance of an AUC by its true value, for scores alike within groups, in three parts.
-
-    Those of malignant images, of benign ones, and of pairs; they are added. Scores are normal in
-    both classes, equally wide, and correlate by `likeness` in a group. Two pairs of a malignant and
-    a benign image are both in order with the chance `both`: of correlation 1/2 if they have one
-    image in common, of half the likeness if its group. What a pair adds by itself counts once for
-    each pair of effective images. Over folds the variances are summed by the squares of their
-    shares of all pairs.
-    """
-    classes = truth, ~truth
-    alike = np.array([likeness(score[which], group[which]) for which in classes])
-    image, others, pair, pairs = np.zeros(2), np.zeros(2), 0.0, 0.0
-    for part in parts_of(truth, fold):
-        sizes = [np.unique(group[part][which[part]], return_counts=True)[1] for which in classes]
-        number = np.array([each.sum() for each in sizes], float)
-        of_fold = number.prod()
-        if of_fold:
-            crowd = np.array([(each**2).sum() for each in sizes]) / number - 1
-            image += of_fold**2 / number
-            others += of_fold**2 * crowd / number
-            pair += of_fold**2 * ((1 + crowd * alike) / number).prod()
-            pairs += of_fold
-
-    def variance(auc):
-        of_image = both(auc, 0.5) - auc**2
-        of_group = both(auc, alike / 2) - auc**2
-        of_pair = max(auc * (1 - auc) - 2 * of_image, 0.0)
-        return np.append(image * of_image + others * of_group, pair * of_pair) / pairs**2
-
-    return variance
-
-
 def share_interval(
     hits: np.ndarray, group: np.ndarray, score: np.ndarray | None = None, inflation: float = 1.0
 ) -> tuple[float, float]:
     """Interval of a share of images, shape (n,), whose groups are `group`.
 
     `hits` are those whose `score` lies beyond a threshold: two of one group are hit together with
-    the chance `both`, which their scores' `likeness` says far better than the hits themselves when
+    the chance `both`, which their scores' correlation says far better than the hits themselves when
     nearly all or nearly none are hit. Without scores a group's images count as one: the likeness
     of hits alone would jump where a first one is missed. `TAILS` as in `auc_interval`. With one
     image a group this is Wilson's interval (1927), with a t quantile. (NaN, NaN) for fewer than two
@@ -169,12 +127,12 @@ def share_interval(
     hits = np.asarray(hits, float)
     sizes, count = group_sums(np.ones(len(hits)), group), len(hits)
     if len(sizes) < 2:
-        return NOTHING
+        return NO_BOUNDS
     found, crowd = hits.mean(), (sizes**2).sum() / count - 1
-    alike = 1.0 if score is None else likeness(score, group)
+    alike = 1.0 if score is None else intraclass_correlation(score, group)
 
     def of_group(share):
-        return crowd * (both(share, alike) - share**2)
+        return crowd * (both_below(share, alike) - share**2)
 
     at_found = of_group(inside(found, group))
 
@@ -245,19 +203,6 @@ def gain_error(rows: pd.DataFrame, before, after) -> tuple[float, float, float]:
     return gain, float(np.sqrt(variance * variance_inflation(rows))), freedom
 
 
-def mean_variance(modelled: list[Callable]) -> Callable:
-    """The mean of several `binormal_variance`s: the most that the mean of such AUCs can have."""
-    return lambda auc: np.mean([each(auc) for each in modelled], axis=0)
-
-
-def variance_if_equal(aucs, modelled: list[Callable], covariance, group: np.ndarray) -> float:
-    """The variance of a difference of two AUCs if both were equal to their mean."""
-    errors = np.sqrt([each(inside(np.mean(aucs), group)).sum() for each in modelled])
-    product = covariance[0, 0] * covariance[1, 1]
-    correlation = covariance[0, 1] / np.sqrt(product) if product > 0 else 0.0
-    return max((errors**2).sum() - 2 * correlation * errors.prod(), 0.0)
-
-
 def mean_interval(
     values: np.ndarray, group: np.ndarray, inflation: float = 1.0
 ) -> tuple[float, float]:
@@ -268,7 +213,7 @@ def mean_interval(
     values = np.asarray(values, float)
     shares = group_sums(np.full(len(values), 1 / len(values)), group)
     if len(shares) < 2:
-        return NOTHING
+        return NO_BOUNDS
     sums = group_sums(values - values.mean(), group)[None] / len(values)
     variance = unbiased_squares(sums, shares)[0, 0]
     return around(values.mean(), inflation * variance, effective_groups(shares) - 1)
@@ -281,83 +226,9 @@ def around(found: float, variance: float, freedom: float) -> tuple[float, float]
     """
     error = float(np.sqrt(variance))
     if not (error > ROUNDING * abs(found) and freedom > 1 - ROUNDING):
-        return NOTHING
-    half = quantile(freedom) * error
+        return NO_BOUNDS
+    half = t_quantile(freedom) * error
     return float(found - half), float(found + half)
-
-
-# ------------------------------------------------------------------------ bands
-
-
-def group_weights(rows: pd.DataFrame, draws: int = DRAWS, seed: int = 0) -> np.ndarray:
-    """How often each group was drawn, shape (draws, groups), groups in sorted order.
-
-    Images of one patient are alike: drawing images would treat them as independent and give
-    bands that are too narrow (Field & Welsh 2007, doi 10.1111/j.1467-9868.2007.00593.x, the
-    cluster bootstrap). Of cross-validated rows half as many groups are drawn, which doubles the
-    variance. The draws depend on the number of groups and the seed alone, so that all models of a
-    run meet the same ones. Where fewer than `FEWEST_GROUPS` hold a class they are NaN, and so is
-    every band from them: the draws of four groups are only 35 different ones, and hide how wrong
-    four patients can be.
-    """
-    groups = rows["group"].nunique()
-    if rows.groupby("label")["group"].nunique().min() < FEWEST_GROUPS:
-        return np.full((draws, groups), np.nan)
-    drawn = round(groups / variance_inflation(rows))
-    rng = np.random.default_rng(seed)
-    return rng.multinomial(drawn, np.full(groups, 1 / groups), size=draws).astype(np.float64)
-
-
-def over_draws(rows: pd.DataFrame, weights: np.ndarray, statistic: Callable) -> dict:
-    """`statistic(weights of rows)` for all draws, some at once so that memory stays small.
-
-    `weights` has shape (draws, groups); `statistic` takes (some draws, rows) and returns a
-    dictionary of arrays of shape (some draws,).
-    """
-    codes = np.unique(rows["group"].to_numpy(), return_inverse=True)[1]
-    some = max(1, AT_ONCE // max(len(rows), 1))
-    parts = [statistic(weights[k : k + some][:, codes]) for k in range(0, len(weights), some)]
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-
-
-def percentile_interval(drawn: np.ndarray) -> tuple[float, float]:
-    """The middle 95 % of the draws; draws without a value are left out."""
-    drawn = drawn[~np.isnan(drawn)]
-    if not len(drawn):
-        return NOTHING
-    return tuple(float(x) for x in np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]))
-
-
-def curve_bands(rows: pd.DataFrame, draws: int = DRAWS, points: int = 101) -> pd.DataFrame:
-    """Pointwise 95 % bands of the ROC and precision-recall curves, by drawing whole groups.
-
-    Columns: `at` (0 to 1), `sensitivity_low`, `_high` where `at` is 1 - specificity, and
-    `precision_low`, `_high` where `at` is the sensitivity.
-    """
-    truth, probability = truth_and_probability(rows)
-    at = np.linspace(0, 1, points)
-
-    def curves(weights):
-        found, false = cumulative_counts(truth, probability, weights)
-        both = (found[:, -1] > 0) & (false[:, -1] > 0)
-        sensitivity, precision = np.full((2, len(weights), points), np.nan)
-        for k in np.flatnonzero(both):
-            f, n = np.append(0, found[k]), np.append(0, false[k])
-            sensitivity[k] = np.interp(at, n / n[-1], f / f[-1])
-            f, n = f[f + n > 0], n[f + n > 0]  # from the first image drawn on
-            precision[k] = np.interp(at, f / f[-1], f / (f + n))
-        return {"sensitivity": sensitivity, "precision": precision}
-
-    drawn = over_draws(rows, group_weights(rows, draws), curves)
-    table = pd.DataFrame({"at": at})
-    for name, values in drawn.items():
-        # A draw without one of the classes has no curve.
-        values = values[~np.isnan(values).any(axis=1)]
-        bounds = np.full((2, points), np.nan)
-        if len(values):
-            bounds = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
-        table[f"{name}_low"], table[f"{name}_high"] = bounds
-    return table
 
 
 # ------------------------------------------------------------------------- all
@@ -377,10 +248,14 @@ def metrics_with_intervals(
     bounds |= threshold_intervals(rows, threshold, found)
     table = {}
     for name in names:
-        table[name] = float(found[name])
-        if name in bounds:
-            table[f"{name}_low"], table[f"{name}_high"] = bounds[name]
+        value = float(found[name])
+        table |= named_interval(name, value, *bounds[name]) if name in bounds else {name: value}
     return table | counts(rows)
+
+
+def named_interval(name: str, value: float, low: float, high: float) -> dict[str, float]:
+    """`name`, `name_low` and `name_high` of a row of a table."""
+    return {name: value, f"{name}_low": low, f"{name}_high": high}
 
 
 def counts(rows: pd.DataFrame) -> dict[str, int]:
@@ -394,10 +269,13 @@ def counts(rows: pd.DataFrame) -> dict[str, int]:
     }
 
 
-def called_intervals(rows: pd.DataFrame, called: np.ndarray) -> list[tuple[float, float]]:
+def called_intervals(
+    rows: pd.DataFrame, called: np.ndarray, inflation: float | None = None
+) -> list[tuple[float, float]]:
     """Intervals of sensitivity and specificity of rows of which `called` are called malignant."""
-    truth, score = scores(rows)
-    group, inflation = rows["group"].to_numpy(), variance_inflation(rows)
+    truth, score = truth_and_score(rows)
+    group = rows["group"].to_numpy()
+    inflation = variance_inflation(rows) if inflation is None else inflation
     return [
         share_interval(called[which] == truth[which], group[which], score[which], inflation)
         for which in (truth, ~truth)
@@ -408,27 +286,12 @@ def threshold_intervals(
     rows: pd.DataFrame, threshold: float, found: dict[str, float]
 ) -> dict[str, tuple[float, float]]:
     """Intervals of all metrics that a threshold decides, at this share of malignant images."""
-    truth, bounds = (
-        (rows["label"] == "M").to_numpy(),
-        called_intervals(rows, rows["probability"].to_numpy() >= threshold),
-    )
+    truth, probability = truth_and_probability(rows)
+    bounds = called_intervals(rows, probability >= threshold)
     shares = [found["recall"], found["specificity"]]
     intervals = dict(zip(("recall", "specificity"), bounds, strict=True))
     for name, metric in OF_TWO_SHARES.items():
         known = np.isfinite([found[name], *shares, *np.ravel(bounds)]).all()
-        at = truth.mean()
-        intervals[name] = of_two_shares(metric, at, shares, bounds) if known else NOTHING
+        args = metric, truth.mean(), shares, bounds
+        intervals[name] = of_two_shares(*args) if known else NO_BOUNDS
     return intervals
-
-
-def span(row, name: str, before: str = "", shape: str = "z.3f") -> str:
-    """The interval of `name` in words, after the words `before`; where there is none, why."""
-    low, high = row[f"{name}_low"], row[f"{name}_high"]
-    return NO_INTERVAL if np.isnan(low) else f"{before}{low:{shape}} to {high:{shape}}"
-
-
-def with_span(row, name: str, before: str = "") -> str:
-    """A number of a row and in brackets its interval; where it does not exist, why."""
-    if np.isnan(row[name]):
-        return f"not known ({UNDEFINED.get(name, 'one class only')})"
-    return f"{row[name]:z.3f} ({span(row, name, before)})"

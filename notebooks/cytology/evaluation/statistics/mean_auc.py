@@ -13,19 +13,15 @@ import pandas as pd
 
 from cytology.evaluation.statistics.clusters import (
     CROSS_VALIDATED,
+    binormal_variance,
     clustered_covariance,
     group_sums,
+    mean_variance,
     pair_weights,
     placements,
-)
-from cytology.evaluation.statistics.intervals import (
-    NOTHING,
-    around,
-    binormal_variance,
-    mean_variance,
-    modelled_interval,
     variance_if_equal,
 )
+from cytology.evaluation.statistics.intervals import NO_BOUNDS, around, modelled_interval
 
 
 def components_within_folds(truth: np.ndarray, score: np.ndarray, fold: np.ndarray) -> np.ndarray:
@@ -86,7 +82,7 @@ class MeanAuc:
         weights = np.mean([pair_weights(self.truth, fold) for fold in self.folds], axis=0)
         sizes = [group_sums(weights * which, self.group) for which in (self.truth, ~self.truth)]
         if np.isnan(self.auc) or min((each > 0).sum() for each in sizes) < 2:
-            return NOTHING
+            return NO_BOUNDS
         return modelled_interval(self.auc, self.modelled, sizes, self.group, CROSS_VALIDATED)
 
     def gain_over(self, other: "MeanAuc") -> tuple[float, float, float]:
@@ -96,7 +92,7 @@ class MeanAuc:
         """
         gain, (covariance, freedom) = self.auc - other.auc, covariance_of([other, self])
         if np.isnan(freedom) or np.isnan(gain) or np.allclose(self.components, other.components):
-            return gain, *NOTHING
+            return gain, *NO_BOUNDS
         aucs, modelled = (other.auc, self.auc), [other.modelled, self.modelled]
         variance = variance_if_equal(aucs, modelled, covariance, self.group)
         return gain, *around(gain, CROSS_VALIDATED * variance, freedom)

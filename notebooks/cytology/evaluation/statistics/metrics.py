@@ -8,7 +8,7 @@ import pandas as pd
 from scipy.stats import rankdata
 from sklearn import metrics as sk
 
-from cytology.evaluation.statistics.clusters import folds_of, pair_weights, placements
+from cytology.evaluation.statistics.clusters import folds_of, pair_weights, placements, rows_by_fold
 
 THRESHOLD = 0.5
 BINS = 10  # of the calibration errors
@@ -29,13 +29,6 @@ METRICS = {
     "ece": "expected calibration error",
     "ace": "adaptive calibration error",
 }
-# Why a metric does not exist where `classification_metrics` gives NaN.
-UNDEFINED = dict.fromkeys(
-    ("auc", "average_precision", "mcc", "balanced_accuracy"), "one class only"
-)
-UNDEFINED |= {"recall": "no malignant image", "specificity": "no benign image"}
-UNDEFINED |= {"precision": "nothing called malignant", "f1": "nothing malignant, nor called so"}
-UNDEFINED |= {"negative_predictive_value": "nothing called benign"}
 OF_PROBABILITIES = ("loss", "brier", "ece", "ace")  # these ask for more than an order
 
 
@@ -70,7 +63,7 @@ def truth_and_probability(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     return (rows["label"] == "M").to_numpy(), rows["probability"].to_numpy(float)
 
 
-def scores(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+def truth_and_score(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     """Whether each row is malignant, and its logit where there is one, else its probability.
 
     Beyond a logit of 37 all probabilities are 1, and would tie.
@@ -89,9 +82,7 @@ def classification_metrics(rows: pd.DataFrame, threshold: float = THRESHOLD) -> 
     truth, probability = truth_and_probability(rows)
     called = probability >= threshold
     both = 0 < truth.sum() < len(truth)
-    recall, specificity = (
-        sk.recall_score(t, c, zero_division=np.nan) for t, c in ((truth, called), (~truth, ~called))
-    )
+    recall, specificity = sensitivity_and_specificity(truth, called)
     return {
         "accuracy": sk.accuracy_score(truth, called),
         "balanced_accuracy": (recall + specificity) / 2,
@@ -108,6 +99,14 @@ def classification_metrics(rows: pd.DataFrame, threshold: float = THRESHOLD) -> 
         "ece": calibration_error(truth, probability),
         "ace": calibration_error(truth, probability, adaptive=True),
     }
+
+
+def sensitivity_and_specificity(truth: np.ndarray, called: np.ndarray) -> list[float]:
+    """The share of each class that is `called` what it is; NaN for a class without a row."""
+    return [
+        float((called == truth)[which].mean()) if which.any() else np.nan
+        for which in (truth, ~truth)
+    ]
 
 
 def auc_from_ranks(truth: np.ndarray, score: np.ndarray) -> float:
@@ -130,10 +129,33 @@ def auc_within_folds(rows: pd.DataFrame) -> float:
     across folds push the pooled AUC down (Parker, Guenter & Bedo 2007, doi
     10.1186/1471-2105-8-326). NaN where no fold has both classes.
     """
-    truth, score = scores(rows)
+    truth, score = truth_and_score(rows)
     fold = folds_of(rows)
     weights = pair_weights(truth, fold)
     return float(placements(truth, score, fold)[truth] @ weights[truth]) if truth.any() else np.nan
+
+
+def pooled_auc(rows: pd.DataFrame) -> float:
+    """The AUC of pairs of all folds together."""
+    return auc_within_folds(rows.drop(columns="fold", errors="ignore"))
+
+
+def equal_groups_auc(rows: pd.DataFrame) -> float:
+    """The AUC within folds, each image weighted by 1 / images of its group (and class).
+
+    By image, a patient with 60 images counts 60 times one with a single image (Hoffman, Sen &
+    Weinberg 2001, doi 10.1093/biomet/88.4.1121). NaN where no fold has both classes.
+    """
+    truth, score = truth_and_score(rows)
+    weight = 1 / rows.groupby(["group", "label"])["label"].transform("size").to_numpy()
+    total = right = 0.0
+    for part in rows_by_fold(truth, folds_of(rows)):
+        malignant = truth[part]
+        if 0 < malignant.sum() < len(part):
+            pairs = weight[part][malignant].sum() * weight[part][~malignant].sum()
+            auc = sk.roc_auc_score(malignant, score[part], sample_weight=weight[part])
+            total, right = total + pairs, right + pairs * auc
+    return right / total if total else np.nan
 
 
 # ----------------------------------------------------------------- calibration

@@ -6,11 +6,15 @@ Cox 1958 (doi 10.1093/biomet/45.3-4.562); Van Calster et al. 2019 (doi 10.1186/s
 import numpy as np
 import pandas as pd
 from scipy.special import expit, logit
-from scipy.stats import t
 
-from cytology.evaluation.statistics.intervals import FEWEST_GROUPS, LEVEL, NOTHING
+from cytology.evaluation.statistics.intervals import (
+    FEWEST_GROUPS,
+    NO_BOUNDS,
+    named_interval,
+    t_quantile,
+)
 
-STEPS = 100  # of Newton, of which a handful are taken
+NEWTON_STEPS = 100  # of Newton, of which a handful are taken
 MOST_LEFT_OUT = 100  # parts of a jackknife: of more groups, several are left out together
 CLOSE = 1e-9  # a step after which no further one is worth taking
 
@@ -36,7 +40,7 @@ def logistic_fit(
         return (weights * (np.logaddexp(0, fitted) - target * fitted)).sum(axis=1)
 
     now = loss(found)
-    for _ in range(STEPS):
+    for _ in range(NEWTON_STEPS):
         share = expit(found @ design)
         gradient = (weights * (target - share)) @ design.T
         curvature = (weights * share * (1 - share)) @ squares
@@ -68,7 +72,7 @@ def in_the_large(
     low, high = odds - score.max(), odds - score.min()
     some = np.isfinite(odds)
     found = np.where(some, (low + high) / 2, np.nan)
-    for _ in range(STEPS):
+    for _ in range(NEWTON_STEPS):
         share = expit(found[:, None] + score)
         gap = (weights * (truth - share)).sum(axis=1)
         low, high = np.where(gap > 0, found, low), np.where(gap > 0, high, found)
@@ -107,10 +111,10 @@ def recalibration(rows: pd.DataFrame, inflation: float = 1.0) -> dict[str, float
         ("calibration_slope", line[:, 1], effective_parts),
     ):
         away = np.array(without) - estimate
-        low, high = NOTHING
+        low, high = NO_BOUNDS
         if having >= FEWEST_GROUPS and (away**2).sum() > 0:
             low, high = jackknife_interval(estimate, away, min(having - 1, most(away)), inflation)
-        found |= {name: float(estimate), f"{name}_low": low, f"{name}_high": high}
+        found |= named_interval(name, float(estimate), low, high)
     return found
 
 
@@ -124,7 +128,7 @@ def jackknife_interval(
 ) -> tuple[float, float]:
     """Interval of an estimate from how far it moves without each part, shape (parts,)."""
     error = np.sqrt(inflation * (1 - 1 / len(away)) * (away**2).sum())
-    half = t.ppf((1 + LEVEL) / 2, freedom) * error
+    half = t_quantile(freedom) * error
     return float(estimate - half), float(estimate + half)
 
 

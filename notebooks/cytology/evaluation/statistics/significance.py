@@ -6,31 +6,35 @@ Tables of the two models are matched by image, never by row order.
 import numpy as np
 import pandas as pd
 from scipy.stats import norm, t
+from sklearn.metrics import confusion_matrix
 from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
 from statsmodels.stats.multitest import multipletests
 
 from cytology.evaluation.statistics.clusters import (
     clustered_covariance,
+    effective_groups,
     pair_weights,
     placements,
     variance_inflation,
 )
 from cytology.evaluation.statistics.intervals import (
-    LEVEL,
-    NOTHING,
+    NO_BOUNDS,
     around,
     counts,
     gain_error,
-    span,
+    mean_interval,
+    named_interval,
+    t_quantile,
 )
 from cytology.evaluation.statistics.metrics import THRESHOLD, auc_within_folds
 from cytology.settings import InputError
+from cytology.wording import p_in_figures, span
 
 FEW_DISCORDANT = 25  # below, McNemar's test is exact
 FIRST_SECOND = ("first", "second")
 # A page may call equal networks different in 5 of 100 runs, whatever it compares: 4 for the
 # networks and what averages them, 1 for the baseline.
-ALPHA = {"networks": 0.04, "more than one": 0.04, "baseline": 0.01}
+FAMILY_ALPHA = {"networks": 0.04, "more than one": 0.04, "baseline": 0.01}
 
 
 def matched(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
@@ -65,7 +69,7 @@ def auc_difference(pairs: pd.DataFrame) -> dict[str, float]:
     gain, error, freedom = gain_error(pairs, pairs["first"].to_numpy(), pairs["second"].to_numpy())
     low, high = around(gain, error**2, freedom)
     p = 2 * t.sf(abs(gain) / error, freedom) if error > 0 else 1.0 if error == 0 else np.nan
-    return {"difference": gain, "difference_low": low, "difference_high": high, "p": float(p)}
+    return named_interval("difference", gain, low, high) | {"p": float(p)}
 
 
 def delong_p(pairs: pd.DataFrame) -> float:
@@ -87,11 +91,8 @@ def mcnemar_p(pairs: pd.DataFrame) -> float:
     """
     truth = pairs["label"] == "M"
     first, second = (pairs[f"called_{name}"] == truth for name in FIRST_SECOND)
-    table = [
-        [(first & second).sum(), (first & ~second).sum()],
-        [(~first & second).sum(), (~first & ~second).sum()],
-    ]
-    discordant = table[0][1] + table[1][0]
+    table = confusion_matrix(first, second, labels=[True, False])
+    discordant = table[0, 1] + table[1, 0]
     return float(statsmodels_mcnemar(table, exact=discordant < FEW_DISCORDANT).pvalue)
 
 
@@ -102,8 +103,17 @@ def p_of_interval(found: float, low: float, high: float, freedom: float) -> floa
     """
     if not high > low:
         return np.nan
-    standard_error = (high - low) / 2 / t.ppf((1 + LEVEL) / 2, freedom)
+    standard_error = (high - low) / 2 / t_quantile(freedom)
     return float(2 * t.sf(abs(found) / standard_error, freedom))
+
+
+def mean_by_group(values: np.ndarray, rows: pd.DataFrame) -> tuple[float, float, float, float]:
+    """The mean of a number a row, its interval by the groups and folds of `rows`, and P of 0."""
+    if not len(values):
+        return (np.nan,) * 4
+    low, high = mean_interval(values, rows["group"].to_numpy(), variance_inflation(rows))
+    mean, freedom = np.mean(values), effective_groups(rows["group"].value_counts()) - 1
+    return mean, low, high, p_of_interval(mean, low, high, freedom)
 
 
 def holm(p_values) -> np.ndarray:
@@ -119,7 +129,7 @@ def holm(p_values) -> np.ndarray:
 # ----------------------------------------------------------------------- pairs
 
 
-def pairwise(tables: dict[str, pd.DataFrame], pairs: list[tuple[str, str]]) -> pd.DataFrame:
+def compare_pairs(tables: dict[str, pd.DataFrame], pairs: list[tuple[str, str]]) -> pd.DataFrame:
     """A row a pair of models: both AUCs, their difference with interval, and P values.
 
     `p_holm` is `p` corrected for the number of pairs. `p_mcnemar` and
@@ -145,14 +155,14 @@ def pairwise(tables: dict[str, pd.DataFrame], pairs: list[tuple[str, str]]) -> p
 def with_gate(table: pd.DataFrame) -> pd.DataFrame:
     """The pairs of a page with `separated`: whether a row may be called a difference.
 
-    `table` has `family` (of `ALPHA`), `level`, `weights` and the columns of `pairwise`. It takes a
-    corrected P below the family's share of the error, an interval without 0, no random weights, and
-    an open gate: pairs of networks by image come first, and only if any of them is separated are
-    the other families and levels of the networks asked at all. The baseline by image is its own
-    gate, and so is what averages the predictions of a single network.
+    `table` has `family` (of `FAMILY_ALPHA`), `level`, `weights` and the columns of
+    `compare_pairs`. It takes a corrected P below the family's share of the error, an interval
+    without 0, no random weights, and an open gate: pairs of networks by image come first, and only
+    if any of them is separated are the other families and levels of the networks asked at all. The
+    baseline by image is its own gate, and so is what averages the predictions of a single network.
     """
     shows = (table["difference_low"] > 0) | (table["difference_high"] < 0)
-    separated = shows & (table["p_holm"] < table["family"].map(ALPHA))
+    separated = shows & (table["p_holm"] < table["family"].map(FAMILY_ALPHA))
     separated &= ~table["weights"].str.contains("random")
     first = "networks" if (table["family"] == "networks").any() else "more than one"
     for families, gate in ((("networks", "more than one"), first), (("baseline",), "baseline")):
@@ -163,7 +173,7 @@ def with_gate(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(separated=separated)
 
 
-def in_words(row, first: str, second: str) -> str:
+def difference_sentence(row, first: str, second: str) -> str:
     """What a row of `with_gate` allows to say about models called `first` and `second`."""
     better, worse = (second, first) if row.difference > 0 else (first, second)
     size, bounds = abs(row.difference), sorted([row.difference_low, row.difference_high])
@@ -179,7 +189,7 @@ def in_words(row, first: str, second: str) -> str:
             f"decimals{known}."
         )
     interval = span(bounds, "size", "95 %, for this pair alone, ")
-    words = f"{interval}; P = {in_figures(row.p_holm)} after Holm"
+    words = f"{interval}; P = {p_in_figures(row.p_holm)} after Holm"
     if row.separated:
         return (
             f"{better} separates the classes better than {worse}: AUC higher by {size:.3f} "
@@ -189,11 +199,6 @@ def in_words(row, first: str, second: str) -> str:
         f"The data do not separate {first} from {second}: the AUC of {better} is higher by "
         f"{size:.3f} ({words})."
     )
-
-
-def in_figures(p: float) -> str:
-    """A P value with two figures, never zero."""
-    return "not known" if np.isnan(p) else f"{p:.2g}" if p >= 0.001 else "below 0.001"
 
 
 # ----------------------------------------------------------------------- folds
@@ -222,9 +227,9 @@ def corrected_interval(differences, test_over_train: float) -> tuple[float, floa
     differences = differences[~np.isnan(differences)]
     count = len(differences)
     if count < 2:
-        return (differences.mean() if count else np.nan), *NOTHING
+        return (differences.mean() if count else np.nan), *NO_BOUNDS
     error = np.sqrt((1 / count + test_over_train) * differences.var(ddof=1))
-    half = t.ppf((1 + LEVEL) / 2, count - 1) * error
+    half = t_quantile(count - 1) * error
     mean = differences.mean()
     return mean, mean - half, mean + half
 
