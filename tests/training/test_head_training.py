@@ -21,6 +21,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from cytology.architectures import ARCHITECTURES
+from cytology.audits import judged_images
 from cytology.data.augmentation import fit_to_square, orient, pictures_of
 from cytology.data.images.opening import open_rgb
 from cytology.data.inspection import inspect_images

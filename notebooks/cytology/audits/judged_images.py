@@ -1,4 +1,4 @@
-"""Which images the audits and the explanations judge, their features, and how a network sees them."""
+"""Which images audits and explanations judge, their features, and how a network sees them."""
 
 import functools
 from dataclasses import replace
