@@ -14,7 +14,7 @@ from cytology.files import file_hash
 from cytology.inference import export, export_check
 from cytology.inference.export import FILES, formats_of
 from cytology.inference.predictor import locked_decision
-from cytology.networks.backend import keras
+from cytology.networks.backend import keras, tf
 from cytology.networks.building import build
 from cytology.networks.model_files import about_file, load_trained
 from cytology.settings import InputError
@@ -236,6 +236,14 @@ def test_names_of_formats():
     assert formats_of("densenet121", "saved_model,  h5") == ["h5", "saved_model"]
     with pytest.raises(InputError, match="`export_formats` names 'onnx'; there are: all, keras, "):
         formats_of("densenet121", "keras, onnx")
+
+
+def test_a_saved_model_has_one_signature_and_every_weight_once(made):
+    run, model, _ = made
+    folder = run / "exports" / "mobilenetv2" / "saved_model" / "1"
+    assert list(tf.saved_model.load(str(folder)).signatures) == ["serving_default"]
+    kept = tf.train.list_variables(str(folder / "variables" / "variables"))
+    assert sum(np.prod(shape) for _, shape in kept if shape) == model.count_params()
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no umask")

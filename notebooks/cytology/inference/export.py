@@ -112,11 +112,17 @@ def in_float32(model: keras.Model) -> keras.Model:
 
 
 def save_for_serving(model: keras.Model, folder: Path) -> None:
-    """Write a SavedModel. Its signature takes `image`, shape (batch, size, size, 3), float32."""
+    """Write a SavedModel: from `image`, (batch, size, size, 3) float32, to `logit`, (batch, 1)."""
+    size, archive = model.input_shape[1], keras.export.ExportArchive()
+    given = tf.TensorSpec((None, size, size, 3), tf.float32, name="image")
+    # Not `model.export`, which writes every weight twice (keras#23553).
+    archive.add_endpoint(
+        "serving_default", lambda image: {"logit": model(image, training=False)}, [given]
+    )
     for name in ("assets", "variables"):  # TensorFlow would close its own folders to the group
         (folder / name).mkdir(parents=True)
     with quietly():
-        model.export(str(folder), format="tf_saved_model", verbose=False)
+        archive.write_out(str(folder), verbose=False)
 
 
 # ------------------------------------------------------------------------ LiteRT

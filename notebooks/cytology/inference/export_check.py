@@ -74,7 +74,7 @@ def runner(name: str, path: Path) -> Callable:
     if name.startswith("tflite"):
         return lite_runner(path)
     ask = tf.saved_model.load(str(path / VERSION)).signatures["serving_default"]
-    return lambda squares: ask(image=tf.constant(squares, tf.float32))["output_0"].numpy().ravel()
+    return lambda squares: ask(image=tf.constant(squares, tf.float32))["logit"].numpy().ravel()
 
 
 def lite_runner(path: Path) -> Callable:
