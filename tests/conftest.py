@@ -26,7 +26,7 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 
 
 def draw(seed, width=64, height=48, redder=0):
-    """A smooth picture of coloured noise; another seed gives another perceptual hash."""
+    """A smooth picture of coloured noise; another seed gives another one."""
     coarse = np.random.default_rng(seed).integers(40, 200, (9, 12, 3))
     coarse[..., 0] += redder
     picture = Image.fromarray(coarse.astype(np.uint8))
@@ -70,7 +70,7 @@ def some_manifest():
     ]
     table = pd.DataFrame(rows, columns=["image_id", "label", "patient", "slide", "group"])
     hashes = [f"{i:064x}" for i in range(len(table))]
-    return table.assign(width=64, height=48, sha256=hashes, phash=hashes, family=table["image_id"])
+    return table.assign(width=64, height=48, sha256=hashes, family=table["image_id"])
 
 
 @pytest.fixture

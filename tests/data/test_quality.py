@@ -11,18 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from cytology.data.augmentation import ORIENTATIONS, orient
 from cytology.data.copies import discs, find_copies
 from cytology.data.images.opening import open_rgb
 from cytology.data.inspection import findings, inspect_images
-from cytology.data.quality import (
-    MOST_COLOURS,
-    count_colours,
-    inspect_image,
-    measure,
-    perceptual_hash,
-    poor_picture,
-)
+from cytology.data.quality import MOST_COLOURS, count_colours, inspect_image, measure, poor_picture
 from cytology.data.sources.listing import folder
 
 
@@ -38,7 +30,7 @@ def test_what_a_manifest_needs_to_know(tmp_path):
     assert (found["width"], found["height"]) == (60, 40)
     assert (found["red"], found["green"], found["blue"]) == (200, 100, 50)
     assert found["brightness"] == pytest.approx(0.299 * 200 + 0.587 * 100 + 0.114 * 50)
-    assert len(found["sha256"]) == 64 and len(found["phash"]) == 16
+    assert len(found["sha256"]) == 64
     assert found["converted"] == "" and found["discs"] == discs(open_rgb(tmp_path / "a.png"))
     assert (found["contrast"], found["overexposed"], found["colours"]) == (0, 0, 1)
 
@@ -50,21 +42,6 @@ def test_colours_are_counted_up_to_where_a_picture_is_no_mask(smear):
     pixels = np.dstack([levels % 256, levels // 256, levels * 0]).astype(np.uint8)
     assert count_colours(Image.fromarray(pixels[:25])) == 250
     assert count_colours(Image.fromarray(pixels)) == count_colours(smear(1)) == MOST_COLOURS
-
-
-@pytest.mark.parametrize("size", [(64, 48), (61, 47), (200, 200)])
-def test_the_perceptual_hash_is_the_same_for_all_orientations(smear, size):
-    pixels = np.asarray(smear(5, *size))
-    hashes = {perceptual_hash(Image.fromarray(orient(pixels, o))) for o in range(len(ORIENTATIONS))}
-    assert len(hashes) == 1
-
-
-def test_the_perceptual_hash_survives_jpeg_and_size_but_tells_images_apart(smear):
-    image = smear(5, 256, 192)
-    again = open_rgb(encoded(image.resize((128, 96)), "JPEG", quality=95))
-    distance = bin(int(perceptual_hash(image), 16) ^ int(perceptual_hash(again), 16)).count("1")
-    assert distance <= 6
-    assert len({perceptual_hash(smear(seed)) for seed in range(50)}) == 50
 
 
 # ----------------------------------------------------------- ten kinds of damage

@@ -4,6 +4,7 @@ import os
 import unicodedata
 import zipfile
 
+import pandas as pd
 import pytest
 
 from cytology.data.images.opening import UnreadableImage, open_rgb, opened
@@ -69,12 +70,15 @@ def test_an_archive_is_unpacked_once(folder, cache, tmp_path, monkeypatch):
     assert again.root == found.root and again.table.equals(found.table)
 
 
-@pytest.mark.parametrize("form", ["txt", "csv"])
+@pytest.mark.parametrize("form", ["txt", "csv", "xlsx"])
 def test_a_list_names_images_from_where_it_lies(folder, form):
     lines = ["M/a ä.png", "", "b.JPG", "M\\a ä.png", "gone.png"]
-    head = ["image"] if form == "csv" else []
+    head = [] if form == "txt" else ["image"]
     listed = folder / f"list.{form}"
-    listed.write_text("\n".join(head + lines), "utf-8-sig")
+    if form == "xlsx":
+        pd.DataFrame({"image": lines}).to_excel(listed, index=False)
+    else:
+        listed.write_text("\n".join(head + lines), "utf-8-sig")
     found = new_images(listed, "", "", "")
     assert found.table["image_id"].tolist() == ["M/a ä.png", "b.JPG"]
     assert found.root == folder and found.refused.to_numpy().tolist() == [

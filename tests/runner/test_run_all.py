@@ -365,7 +365,6 @@ def run_into(pipe, *words, **options):
         ["-u", "run_all.py", "--list"],
         ["-m", "benchmarks", "--list"],
         ["-m", "benchmarks.faults", "--list"],
-        ["-m", "cytology.address"],
     ],
 )
 def test_nobody_need_read_what_a_command_prints(closed, words):

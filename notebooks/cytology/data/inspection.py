@@ -23,7 +23,7 @@ from cytology.files import digest, file_hash
 from cytology.machine import in_parallel
 from cytology.settings import CACHE, InputError
 
-INSPECTED = ["width", "height", "sha256", "phash", "brightness", "red", "green", "blue"]
+INSPECTED = ["width", "height", "sha256", "brightness", "red", "green", "blue"]
 INSPECTED += ["contrast", "sharpness", "overexposed", "converted", "colours", "discs"]
 KEPT_AT_ONCE = 1024
 TABLE = "checked"

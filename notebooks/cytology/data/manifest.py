@@ -15,7 +15,7 @@ from cytology.parameters import named
 MANIFEST_COLUMNS = ["image_id", "label", "patient", "slide", "group", "width", "height"]
 
 
-MANIFEST_COLUMNS += ["sha256", "phash", "family"]
+MANIFEST_COLUMNS += ["sha256", "family"]
 
 
 APPEARANCE_COLUMNS = ["image_id", "brightness", "red", "green", "blue"]

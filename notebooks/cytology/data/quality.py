@@ -6,9 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 from scipy import ndimage
-from scipy.fft import dctn
 
-from cytology.data.augmentation import ORIENTATIONS, orient
 from cytology.data.copies import discs
 from cytology.data.images.kinds import UnreadableImage, check_file
 from cytology.data.images.opening import read_image
@@ -20,25 +18,6 @@ BLURRED_SHARPNESS = 0.10  # deviation of the Laplacian over deviation of the gre
 OVEREXPOSED_SHARE = 0.60  # share of pixels that are 250 or more in every channel
 # Counting a picture's exact colours ends here: a mask holds a handful.
 MOST_COLOURS = 256
-
-
-def perceptual_hash(image: Image.Image) -> str:
-    """A 64-bit hash (16 hex digits) that is the same for the 8 orientations of an image.
-
-    The discrete cosine transform of a 32x32 grey thumbnail, its 8x8 lowest frequencies compared
-    with their median (pHash, Zauner 2010, "Implementation and benchmarking of perceptual image
-    hash functions"); of the 8 orientations' hashes the smallest is kept.
-    """
-    # In whole numbers ("L") the two passes of the resizing round, and a quarter turn swaps them;
-    # BOX gives a pixel on the border of two cells to one of them, and a flip to the other.
-    small = image.convert("L").convert("F").resize((32, 32), Image.Resampling.BILINEAR)
-    grey = np.asarray(small, dtype=np.float64)
-    hashes = []
-    for orientation in range(len(ORIENTATIONS)):
-        low = dctn(orient(grey[..., None], orientation)[..., 0], norm="ortho")[:8, :8]
-        bits = (low > np.median(low)).ravel()
-        hashes.append(np.packbits(bits).tobytes().hex())
-    return min(hashes)
 
 
 def poor_picture(contrast: float, sharpness: float, overexposed: float) -> str:
@@ -85,9 +64,9 @@ def count_colours(image: Image.Image) -> int:
 def inspect_image(path: Path) -> dict:
     """What a manifest needs to know of one file, or `{"reason": ...}` if it cannot be used.
 
-    Keys: `width`, `height` in pixels, `sha256` of the file, `phash`, the mean `brightness`,
-    `red`, `green`, `blue` in 0 to 255, those of `measure`, `converted` (what was changed to read
-    it, see `images.read_image`), `colours` (see `count_colours`) and `discs`, the bytes that
+    Keys: `width`, `height` in pixels, `sha256` of the file, the mean `brightness`, `red`, `green`,
+    `blue` in 0 to 255, those of `measure`, `converted` (what was changed to read it, see
+    `images.read_image`), `colours` (see `count_colours`) and `discs`, the bytes that
     `copies.find_copies` compares. The file's name does not matter, only its content.
     """
     try:
@@ -105,7 +84,6 @@ def inspect_image(path: Path) -> dict:
         "width": image.width,
         "height": image.height,
         "sha256": hashlib.sha256(content).hexdigest(),
-        "phash": perceptual_hash(image),
         "brightness": round(float(0.299 * red + 0.587 * green + 0.114 * blue), 3),
         "red": round(float(red), 3),
         "green": round(float(green), 3),

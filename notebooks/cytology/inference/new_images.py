@@ -19,7 +19,7 @@ from cytology.tables import read_json, read_table
 from cytology.wording import printable, some
 
 ARCHIVES = (".zip", ".tar", ".gz", ".tgz")
-LISTS = (".txt", ".csv")
+LISTS = (".txt", ".csv", ".xlsx")
 
 
 def no_refusals() -> pd.DataFrame:
@@ -75,8 +75,8 @@ def choose_images(
 def new_images(path: Path, classes: str, patient_pattern: str, patients_csv: str) -> Images:
     """Images of a folder, an archive or a list, with the classes and patients that can be told.
 
-    An archive is unpacked into the cache, once. A list is a text file with a path a line, or a CSV
-    file with a column `image`; its paths begin where the list lies.
+    An archive is unpacked into the cache, once. A list is a text file with a path a line, or a
+    table (CSV or .xlsx) with a column `image`; its paths begin where the list lies.
     """
     names = parse_classes(classes, "images_classes")
     root, found, refused = found_images(path)
@@ -159,7 +159,7 @@ def those_there(folder: Path, names: list[str]) -> tuple[list[str], pd.DataFrame
 
 def listed(path: Path) -> list[str]:
     """The paths of a list, each once; `InputError` if it has none or cannot be read."""
-    if path.suffix.lower() == ".csv":
+    if path.suffix.lower() in (".csv", ".xlsx"):
         table = read_spreadsheet(path, "images")
         if list(table).count("image") != 1:
             raise InputError(f"The list {path} has no column `image`: name it so, and once.")

@@ -3,7 +3,7 @@
 import gzip
 import http.server
 import io
-import re
+import os
 import socket
 import struct
 import tarfile
@@ -87,7 +87,9 @@ def closed_address():
 def break_off(server, path):
     """A download that ends at half of the file."""
     server.breaks_at = HALF
-    with pytest.raises(InputError, match="broke off at 0.1 of 0.3 MB .*: run it again"):
+    with pytest.raises(
+        InputError, match="broke off at 0.1 of 0.3 MB .*: run it again, and it resumes there"
+    ):
         download(server.address, path)
     server.breaks_at = None
 
@@ -208,7 +210,7 @@ def test_a_server_cannot_lead_elsewhere(server, tmp_path, leads_to):
 def test_a_full_disk_is_seen_before_the_download(server, tmp_path, monkeypatch):
     usage = namedtuple("usage", "total used free")(10**6, 10**6 - 1000, 1000)
     monkeypatch.setattr(archives.shutil, "disk_usage", lambda folder: usage)
-    with pytest.raises(InputError, match="set.tar.gz needs .* make room"):
+    with pytest.raises(InputError, match="set.tar.gz needs 0 MB or more, .*: make room"):
         download(server.address, tmp_path / "set.tar.gz")
     assert not list(tmp_path.iterdir())
 
@@ -299,14 +301,40 @@ def test_links_and_devices_in_a_tar_are_refused(tmp_path, kind):
     member = tarfile.TarInfo("set/B/three.png")
     member.type, member.linkname = kind, "set/B/one.png"
     archive = pack_tar(tmp_path / "set.tar.gz", [(member, b"")])
-    refused(archive, tmp_path / "set", "set/B/three.png.* link or a device")
+    refused(archive, tmp_path / "set", "set/B/three.png.* a link, a device or sparse")
 
 
-def test_a_link_in_a_zip_is_refused(tmp_path):
+def test_a_link_in_a_zip_becomes_a_text(tmp_path):
     member = zipfile.ZipInfo("set/B/three.png")
     member.external_attr = 0o120777 << 16
-    archive = pack_zip(tmp_path / "set.zip", [(member, b"/etc/passwd")])
-    refused(archive, tmp_path / "set", "set/B/three.png.* link or a device")
+    unpack(pack_zip(tmp_path / "set.zip", [(member, b"/etc/passwd")]), tmp_path / "set")
+    made = tmp_path / "set" / "set" / "B" / "three.png"
+    assert not made.is_symlink() and made.read_bytes() == b"/etc/passwd"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="permissions of POSIX")
+@pytest.mark.parametrize("pack", [pack_tar, pack_zip])
+def test_permissions_are_the_users_and_not_the_archives(tmp_path, pack):
+    if pack is pack_tar:
+        member = tarfile.TarInfo("set/run.sh")
+        member.mode = 0o4777
+    else:
+        member = zipfile.ZipInfo("set/run.sh")
+        member.external_attr = 0o104777 << 16
+    archive, before = pack(tmp_path / "set.tar.gz", [(member, b"#!/bin/sh")]), os.umask(0o027)
+    try:
+        unpack(archive, tmp_path / "set")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "set" / "set" / "run.sh").stat().st_mode & 0o7777 == 0o640
+
+
+def test_an_encrypted_zip_is_refused(tmp_path):
+    archive = pack_zip(tmp_path / "set.zip")
+    whole = bytearray(archive.read_bytes())
+    whole[whole.index(b"PK\1\2") + 8] |= 1  # the flag of the first member, in the directory
+    archive.write_bytes(whole)
+    refused(archive, tmp_path / "set", "is encrypted: unpack it yourself and name the folder")
 
 
 @pytest.mark.parametrize("share", [0, 0.01, 0.3, 0.6, 0.9, 1])
@@ -321,7 +349,7 @@ def test_truncated_archives_leave_nothing(tmp_path, name, share):
     # A tar file ends with zeros, which only mark the end: without them it is cut, too.
     last = len(whole.rstrip(b"\0")) if name == "set.tar" else len(whole) - 1
     archive.write_bytes(whole[: int(share * last)])
-    refused(archive, tmp_path / "set", "damaged or incomplete .*download it again")
+    refused(archive, tmp_path / "set", "damaged or incomplete.*download it again")
 
 
 def test_a_tar_cut_between_two_members_is_seen(tmp_path):
@@ -351,10 +379,9 @@ def test_a_flipped_bit_is_seen(tmp_path, name):
 
 def test_what_is_no_archive_is_named(tmp_path):
     archive = tmp_path / "set.tar.gz"
-    archive.write_text("\n<!DOCTYPE html><html><body>404 Not Found</body></html>")
-    refused(archive, tmp_path / "set", "is a web page, not an archive")
-    archive.write_bytes(b"neither nor" * 1000)
-    refused(archive, tmp_path / "set", "damaged or incomplete")
+    for content in (b"<!DOCTYPE html><html><body>404 Not Found</body></html>", b"neither" * 1000):
+        archive.write_bytes(content)
+        refused(archive, tmp_path / "set", "or no archive .*download it again")
 
 
 @pytest.mark.parametrize("pack", [pack_tar, pack_zip])
@@ -363,47 +390,20 @@ def test_an_archive_larger_than_the_disk_is_refused(tmp_path, monkeypatch, pack)
     archive = pack(tmp_path / "set.tar.gz", [(member("set/big.png"), bytes(2_000_000))])
     usage = namedtuple("usage", "total used free")(10**7, 9 * 10**6, 10**6)
     monkeypatch.setattr(archives.shutil, "disk_usage", lambda folder: usage)
-    refused(archive, tmp_path / "set", "unpacks to more than the 1 MB .*make room")
+    refused(archive, tmp_path / "set", "needs 2 MB or more, .* 1 MB to spare: make room")
 
 
 # ------------------------------------------------- names and sizes that deceive
 
 
-PAIRS = [
-    ("set/A.png", "set/a.png"),
-    ("set/one.png", "set/one.png"),
-    ("s/e\u0301.png", "s/\u00e9.png"),
-]
-
-
-@pytest.mark.filterwarnings("ignore:Duplicate name")
-@pytest.mark.parametrize("names", PAIRS, ids=["case", "twice", "accents"])
-@pytest.mark.parametrize("pack", [pack_tar, pack_zip])
-def test_two_members_that_would_be_one_file_are_refused(tmp_path, pack, names):
-    member = tarfile.TarInfo if pack is pack_tar else zipfile.ZipInfo
-    archive = pack(tmp_path / "set.tar.gz", [(member(name), b"x") for name in names])
-    refused(archive, tmp_path / "set", "would be one file on a Mac or on Windows")
-
-
-@pytest.mark.parametrize(
-    "name", ["set/CON", "aux.png", "B/nul.tar.gz", "B/a. ", "B./a.png", "a\nb"]
-)
-@pytest.mark.parametrize("pack", [pack_tar, pack_zip])
-def test_names_that_windows_cannot_have_are_refused(tmp_path, pack, name):
-    member = tarfile.TarInfo if pack is pack_tar else zipfile.ZipInfo
-    archive = pack(tmp_path / "set.tar.gz", [(member(name), b"x")])
-    refused(archive, tmp_path / "set", "a name that Windows cannot have")
-
-
-@pytest.mark.parametrize("claimed", [10, 3_000_000])
-def test_a_zip_that_lies_about_its_size_is_refused(tmp_path, claimed):
+def test_a_member_of_a_zip_with_more_than_it_states_is_damage(tmp_path):
     archive = tmp_path / "set.zip"
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as packed:
         packed.writestr("set/zeros.png", bytes(2_000_000))
-    right, wrong = struct.pack("<I", 2_000_000), struct.pack("<I", claimed)
+    right, wrong = struct.pack("<I", 2_000_000), struct.pack("<I", 10)
     assert archive.read_bytes().count(right) == 2  # in the member's header and in the directory
     archive.write_bytes(archive.read_bytes().replace(right, wrong))
-    refused(archive, tmp_path / "set", "damaged or incomplete")
+    refused(archive, tmp_path / "set", "damaged or incomplete.*CRC")
 
 
 # ----------------------------------------------------- archives that are bombs
@@ -432,7 +432,7 @@ def test_a_sparse_member_is_refused(tmp_path):
     archive.write_bytes(sparse_header(400_000_000) + bytes(1024))
     with tarfile.open(archive) as tar:
         assert tar.getmembers()[0].size == 400_000_000 and archive.stat().st_size == 1536
-    refused(archive, tmp_path / "set", "'set/sparse.png' is a sparse file; get the archive")
+    refused(archive, tmp_path / "set", "'set/sparse.png' is a link, a device or sparse; get the")
 
 
 @pytest.mark.parametrize("pack", [pack_tar, pack_zip])
@@ -467,19 +467,17 @@ def test_a_published_set_keeps_the_limits():
     assert archives.MOST_TIMES * 4e9 + archives.MOST_BYTES > 40 * 4e9
 
 
-@pytest.mark.parametrize("quoted", [False, True])
-def test_members_of_a_zip_that_share_bytes_are_refused(tmp_path, quoted):
-    """Of two members the second lies in the first, as all do in Fifield's zip bomb."""
-    archive = pack_zip(tmp_path / "set.zip")
-    whole = bytearray(archive.read_bytes())
-    first, second = (member.start() for member in list(re.finditer(b"PK\1\2", whole))[:2])
-    if quoted:
-        sizes = struct.unpack("<II", whole[first + 20 : first + 28])
-        whole[first + 20 : first + 28] = struct.pack("<II", sizes[0] + 50, sizes[1] + 50)
-    else:
-        whole[second + 42 : second + 46] = whole[first + 42 : first + 46]
-    archive.write_bytes(whole)
-    refused(archive, tmp_path / "set", "is inside of 'set/B/one.png'; get the archive")
+def test_members_of_a_zip_that_share_bytes_count_each(tmp_path, little):
+    """Of five members each is the same 90 kB of zeros, which lie in the archive once."""
+    archive = tmp_path / "set.zip"
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as packed:
+        for number in range(5):
+            packed.writestr(f"set/{number}.png", bytes(90_000) if number == 0 else b"")
+        for member in packed.infolist()[1:]:
+            first = packed.infolist()[0]
+            member.header_offset, member.CRC = first.header_offset, first.CRC
+            member.file_size, member.compress_size = first.file_size, first.compress_size
+    refused(archive, tmp_path / "set", "it would become more than 0 MB")
 
 
 @pytest.mark.parametrize("kind", [b"g", b"x", b"L", b"0"])
@@ -499,7 +497,7 @@ def test_a_header_of_many_bytes_is_not_read(tmp_path, kind):
     long = tarfile.TarInfo("long")
     long.type = kind
     archive = pack_tar(tmp_path / "set.tar.gz", [(long, bytes(archives.MOST_HEADER + 1))])
-    refused(archive, tmp_path / "set", r"damaged or incomplete \(a header of 1,000,001 bytes")
+    refused(archive, tmp_path / "set", r"damaged or incomplete.* \(a header of 1,000,001 bytes")
 
 
 @pytest.mark.parametrize("pack", [pack_tar, pack_zip])

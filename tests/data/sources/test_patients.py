@@ -1,12 +1,15 @@
-"""Whose image it is: patterns over paths, and CSV files as people write them."""
+"""Whose image it is: patterns over paths, and tables as people write them."""
 
+import datetime
 import unicodedata
+import zipfile
 
+import openpyxl
 import pandas as pd
 import pytest
 from refusals import refused
 
-from cytology.data.sources import patients
+from cytology.data.sources import patients, spreadsheets
 from cytology.data.sources.classes import CLASS_NAMES
 from cytology.data.sources.patients import add_patients_from_csv, add_patients_from_pattern, unit_of
 from cytology.settings import InputError
@@ -99,7 +102,7 @@ def test_a_bare_name_counts_only_where_it_is_unique(tmp_path):
         ("image,patient\nz.png,1\n", "names none of the images; an image is named like 'B/a.png'"),
         ("", "has no names of columns in its first line"),
         ('image,patient\n"a.png,1\n', "is no readable CSV: unexpected end of data"),
-        ("image,patient\na.png,1,2\n", "has 3 cells in row 2, and 2 names of columns"),
+        ("image,patient\na.png,1,2\n", "is no readable CSV: Expected 2 fields in line 2, saw 3."),
         ("image,patient,patient\na.png,1,2\n", "each once; it has image, patient, patient."),
         ("image,patient\na.png,1\0\n", "holds bytes that are no text"),
     ],
@@ -165,7 +168,7 @@ def test_a_csv_that_is_missing_or_not_in_utf8(tmp_path):
     )
     path.write_bytes("image,patient\nB/ä.png,1\n".encode("latin-1"))
     said = refused(add_patients_from_csv, listed("B/a.png"), path)
-    assert said.endswith("is no text in UTF-8 (line 2): save it as 'CSV UTF-8'.")
+    assert said.endswith("is no text in UTF-8 (line 2): save it as 'CSV UTF-8' or as .xlsx.")
 
 
 @pytest.mark.parametrize("first", ["sep=;", "SEP=;", '"sep=;"', "sep=;;;", "\ufeffsep=;"])
@@ -174,6 +177,77 @@ def test_excels_own_first_line_names_the_separator(tmp_path, first):
     path.write_text(f"{first}\nimage;patient\nB/a.png;1,5\n", encoding="utf-8")
     found, notes = add_patients_from_csv(listed("B/a.png"), path)
     assert (found["patient"].tolist(), notes) == (["1,5"], ())
+
+
+@pytest.fixture
+def workbook(tmp_path):
+    """Writes rows to the first sheet of a workbook, and others to further sheets."""
+
+    def write(*sheets, name="Patientinnen ü.XLSX"):
+        book = openpyxl.Workbook()
+        book.remove(book.active)
+        for number, rows in enumerate(sheets, start=1):
+            sheet = book.create_sheet(f"Blatt {number}")
+            for row in rows:
+                sheet.append(row)
+        book.save(tmp_path / name)
+        return tmp_path / name
+
+    return write
+
+
+def test_patients_from_a_workbook(workbook):
+    rows = [
+        ("Image", " PATIENT ", None, "slide", "Note"),
+        ("B/a ä.png", "007", None, datetime.date(2024, 1, 2), None),
+        ("b.png", 7, None, None, "x"),
+        (),
+        ("c.png", "Müller ", None, 12.5),
+        ("d.png", 8.0),
+        ("e.png",),
+    ]
+    names = [f"B/{name}.png" for name in ("a ä", "b", "c", "d", "e")]
+    found, notes = add_patients_from_csv(listed(*names), workbook(rows))
+    assert found["patient"].tolist() == ["007", "7", "Müller", "8", ""]
+    assert found["slide"].tolist() == ["2024-01-02", "", "12.5", "", ""]
+    assert notes == ()
+
+
+def test_of_several_sheets_the_first_is_read_and_this_is_said(workbook, capsys):
+    first = [("image", "patient"), ("B/a.png", 1)]
+    path = workbook(first, [("image", "patient"), ("B/a.png", 2)])
+    found, notes = add_patients_from_csv(listed("B/a.png"), path)
+    assert found["patient"].tolist() == ["1"]
+    said = "NOTE: Patientinnen ü.XLSX has 2 sheets; only the first, 'Blatt 1', is read.\n"
+    assert capsys.readouterr().out == said
+
+
+def test_a_bad_row_of_a_workbook_is_refused_with_its_number(workbook):
+    path = workbook([("image", "patient"), (), ("B/a.png", "@SUM(1)")])
+    sentence = refused(add_patients_from_csv, listed("B/a.png"), path)
+    assert f"{path}, row 3: the patient is called '@SUM(1)'" in sentence
+    sentence = refused(add_patients_from_csv, listed("B/a.png"), workbook([]))
+    assert sentence.endswith("has no names of columns in its first line.")
+
+
+@pytest.mark.parametrize("share", [0, 0.5, 0.99])
+def test_a_broken_workbook_is_refused(workbook, share):
+    path = workbook([("image", "patient"), ("B/a.png", 1)])
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(share * len(whole))])
+    sentence = refused(add_patients_from_csv, listed("B/a.png"), path)
+    assert f"`patients_csv`: {path} is no readable .xlsx file: File is not a zip file." == sentence
+
+
+def test_a_workbook_without_sheets_or_too_large_is_refused(workbook, monkeypatch):
+    path = workbook([("image", "patient"), ("B/a.png", 1)])
+    with zipfile.ZipFile(path.with_name("none.xlsx"), "w") as packed:
+        packed.writestr("a.txt", "no workbook")
+    sentence = refused(add_patients_from_csv, listed("B/a.png"), path.with_name("none.xlsx"))
+    assert "is no readable .xlsx file: " in sentence
+    monkeypatch.setattr(spreadsheets, "MOST_BYTES", 1000)
+    sentence = refused(add_patients_from_csv, listed("B/a.png"), path)
+    assert sentence.endswith("is no readable .xlsx file: it unpacks to more than 1,000 bytes.")
 
 
 @pytest.mark.parametrize("form", ["NFC", "NFD"])

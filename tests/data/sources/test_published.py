@@ -1,5 +1,7 @@
 """Published image sets, as trees of tiny files with the names and counts that the authors give."""
 
+import dataclasses
+import hashlib
 import io
 import shutil
 import socket
@@ -243,6 +245,27 @@ def test_without_a_network_one_sentence_says_what_to_do(tmp_path, closed_address
     assert PUBLISHED[name].page in sentence and PUBLISHED[name].archive in sentence
     assert "parameter `archive`" in sentence and sentence.count(". ") == 0
     assert not list(tmp_path.rglob("*.part"))
+
+
+@pytest.mark.parametrize("kind", ["sha256", "md5"])
+def test_a_download_has_the_checksum_of_its_authors(tmp_path, monkeypatch, kind):
+    write(tmp_path / "tree" / "FNAC" / "B" / "1.png")
+    write(tmp_path / "tree" / "FNAC" / "M" / "1.png")
+    served, data = pack(tmp_path / "tree", tmp_path / "served.zip"), tmp_path / "data"
+    monkeypatch.setattr(sources, "download", lambda address, path: shutil.copy(served, path))
+    data.mkdir()
+
+    def fetched(checksum):
+        told = {"address": "https://example.org/a.zip", "checksum": checksum}
+        changed = dataclasses.replace(PUBLISHED["fnac2019"], **told)
+        monkeypatch.setitem(PUBLISHED, "fnac2019", changed)
+        return published("fnac2019", folder=data)
+
+    with pytest.raises(InputError, match=f"not what its authors published .its {kind} is .*0000"):
+        fetched(f"{kind}:" + "0" * 64)
+    assert not list(data.iterdir())
+    right = hashlib.new(kind, served.read_bytes()).hexdigest()
+    assert len(fetched(f"{kind}:{right}").images) == 2
 
 
 def test_official_addresses_are_used(tmp_path, monkeypatch):

@@ -1,37 +1,29 @@
-"""Large archives: a broken download goes on where it broke, and a set is unpacked whole or not.
+"""Large archives: a broken download resumes where it stopped, and a set is unpacked whole or not.
 
-An archive comes from the internet: nothing that it names may lie outside its folder, and what it
-says about its size is checked against the disk, and against what an archive of images can hold.
+An archive comes from the internet: nothing in it may be written outside its folder, and what it
+unpacks to is bounded by its own size and by the free disk.
 """
 
-import gzip
 import http.client
-import itertools
 import json
-import re
 import shutil
 import tarfile
 import tempfile
-import unicodedata
 import urllib.error
 import urllib.parse
 import urllib.request
 import zipfile
-import zlib
 from collections.abc import Iterator
-from lzma import LZMAError
 from pathlib import Path, PureWindowsPath
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 
 from cytology.files import file_hash
 from cytology.notebook import progress
 from cytology.settings import MOST_FOLDERS, InputError, short
 from cytology.tables import write_json
-from cytology.wording import is_one_line
 
 BLOCK = 1 << 20
 MEGABYTE = 1_000_000
-PROBE_SECONDS = 5.0
 STALL_SECONDS = 60.0
 USABLE_SHARE_OF_FREE_DISK = 0.9
 # Images hardly compress: what unpacks to more than this many times its size, and a GB, is a bomb.
@@ -39,13 +31,6 @@ MOST_TIMES, MOST_BYTES = 50, 1_000_000_000
 MOST_MEMBERS = 200_000
 MOST_HEADER = 1_000_000  # bytes; of a tar's extended header, which `tarfile` reads at once
 MARK = ".unpacked-from.txt"
-# Names that Windows gives to devices, whatever follows a dot, and ends of names that it drops.
-RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?$|.*[ .]$", re.IGNORECASE)
-DAMAGE = (
-    *(tarfile.TarError, zipfile.BadZipFile, zlib.error, LZMAError, gzip.BadGzipFile),
-    *(EOFError, NotImplementedError),  # NotImplementedError: a compression that zipfile lacks
-    *(ValueError, OverflowError, RecursionError, MemoryError),  # headers with senseless numbers
-)
 
 
 class Unreachable(InputError):
@@ -78,10 +63,10 @@ OPENER = urllib.request.build_opener(SafeRedirects)
 
 
 def download(address: str, path: Path) -> None:
-    """Fetch `address` (https; http from this machine) to `path`, going on where a call broke off.
+    """Fetch `address` (https; http from this machine) to `path`; a broken download resumes.
 
     Until all bytes that the server announced are there, they lie in `<name>.part` beside `path`.
-    Where the server cannot go on in the middle, or the file has changed, it starts over. Raises
+    Where the server cannot resume, or the file has changed, the download starts over. Raises
     `Unreachable` with the reason when there is no connection or no such file, and `InputError`
     when the disk is too small or the connection breaks.
     """
@@ -89,124 +74,93 @@ def download(address: str, path: Path) -> None:
         raise InputError(
             f"The address {address!r} must begin with https:// (http:// only for this machine)."
         )
-    _probe(address)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part, memory = path.with_name(path.name + ".part"), path.name + ".part.json"
-    response, have, file = _open(address, part, path.with_name(memory))
+    part, memory = path.with_name(path.name + ".part"), path.with_name(path.name + ".part.json")
+    have, file, headers = 0, {}, {}
+    if part.is_file() and memory.is_file():
+        file = json.loads(memory.read_text("utf-8"))
+        have = part.stat().st_size if file["address"] == address else 0
+    if have:
+        headers["Range"] = f"bytes={have}-"
+    if have and file["version"]:  # the server sends the rest only if the file is still the same
+        headers["If-Range"] = file["version"]
+    try:
+        request = urllib.request.Request(address, headers=headers)  # noqa: S310 (see is_safe)
+        response = OPENER.open(request, timeout=STALL_SECONDS)
+    except (OSError, http.client.HTTPException) as error:
+        if have and getattr(error, "code", None) == 416:  # the file is shorter than what we have
+            part.unlink()
+            return download(address, path)
+        raise Unreachable(_reason(error)) from None
     with response:
+        if not have or response.status != 206:
+            have, file = 0, _described(address, response)
         length = file["length"]
-        _check_disk(path.parent, length - have, f"{path.name} needs")
-        write_json(path.parent, memory, file)
+        if have and response.headers["Content-Range"] != f"bytes {have}-{length - 1}/{length}":
+            part.unlink()
+            return download(address, path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _check_room(length - have, _room(path.parent), path)
+        write_json(path.parent, memory.name, file)
         trouble = _receive(response, part, have, length)
     if part.stat().st_size != length:
         raise InputError(
             f"The download of {path.name} broke off at {part.stat().st_size / MEGABYTE:.1f} of "
-            f"{length / MEGABYTE:.1f} MB ({trouble}): run it again, and it goes on from there."
+            f"{length / MEGABYTE:.1f} MB ({trouble}): run it again, and it resumes there."
         )
     part.replace(path)
-    path.with_name(memory).unlink()
+    memory.unlink()
 
 
-def _probe(address: str) -> None:
-    """Raise `Unreachable` soon if there is no connection; the download itself may wait longer."""
-    try:
-        request = urllib.request.Request(address, method="HEAD")  # noqa: S310 (see is_safe)
-        OPENER.open(request, timeout=PROBE_SECONDS).close()
-    except urllib.error.HTTPError:
-        return  # The server is there; some refuse HEAD alone, and GET tells what is wrong.
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        raise Unreachable(_reason(error)) from None
-
-
-def _open(address: str, part: Path, memory: Path) -> tuple[http.client.HTTPResponse, int, dict]:
-    """Open response, bytes that need not come again, and what identifies the file on the server."""
-    have = part.stat().st_size if part.is_file() and memory.is_file() else 0
-    before = json.loads(memory.read_text("utf-8")) if have else {}
-    if have and before["address"] == address:
-        # With If-Range the server sends the rest only if the file is still the same.
-        headers = {"Range": f"bytes={have}-"}
-        headers |= {"If-Range": before["version"]} if before["version"] else {}
-        response = _get(address, headers)
-        if response is not None and response.status == 206:
-            rest = f"bytes {have}-{before['length'] - 1}/{before['length']}"
-            if response.headers.get("Content-Range") == rest:
-                return response, have, before
-        if response is not None:
-            response.close()
-    response = _get(address, {})
-    length = response.headers.get("Content-Length", "")
-    if response.headers.get_content_type() == "text/html" or not length.isdigit():
-        response.close()
+def _described(address: str, response: http.client.HTTPResponse) -> dict:
+    """What identifies the file on the server; `Unreachable` if it is a page and no file."""
+    headers = response.headers
+    if headers.get_content_type() == "text/html" or not headers.get("Content-Length", "").isdigit():
         raise Unreachable("the server answers with a web page or without a length, not with a file")
-    etag = response.headers.get("ETag", "")
-    version = response.headers.get("Last-Modified", "") if etag.startswith("W/") else etag
-    return response, 0, {"address": address, "version": version, "length": int(length)}
-
-
-def _get(address: str, headers: dict[str, str]) -> http.client.HTTPResponse | None:
-    """Response to a GET request; None if the server has nothing in the range asked for."""
-    try:
-        request = urllib.request.Request(address, headers=headers)  # noqa: S310 (see is_safe)
-        return OPENER.open(request, timeout=STALL_SECONDS)
-    except urllib.error.HTTPError as error:
-        if error.code == 416 and headers:
-            return None
-        raise Unreachable(f"{error.code} {error.reason}") from None
-    except (OSError, http.client.HTTPException) as error:
-        raise Unreachable(_reason(error)) from None
+    version = headers.get("ETag") or headers.get("Last-Modified", "")
+    return {"address": address, "version": version, "length": int(headers["Content-Length"])}
 
 
 def _receive(response: http.client.HTTPResponse, part: Path, have: int, length: int) -> str:
     """Append the response to `part` (or write it anew); returns why it ended early, if it did."""
-    what = f"downloading {part.stem}"
-    with (
-        part.open("ab" if have else "wb") as file,
-        progress(None, what, length // MEGABYTE, "MB") as bar,
-    ):
-        while True:
-            try:
-                block = response.read(BLOCK)
+    bar = progress(None, f"downloading {part.stem}", length // MEGABYTE, "MB")
+    with part.open("ab" if have else "wb") as file, bar:
+        try:
+            while block := response.read(BLOCK):
                 file.write(block)
-            except (OSError, http.client.HTTPException) as error:
-                return _reason(error)
-            if not block:
-                return "the server closed the connection"
-            bar.update(file.tell() // MEGABYTE - bar.n)
+                bar.update(file.tell() // MEGABYTE - bar.n)
+        except (OSError, http.client.HTTPException) as error:
+            return _reason(error)
+    return "the server closed the connection"
 
 
 def _reason(error: Exception) -> str:
-    return str(getattr(error, "reason", error)) or type(error).__name__
+    reason = getattr(error, "reason", error)
+    return f"{getattr(error, 'code', '')} {reason}".strip() or type(error).__name__
 
 
-def _check_disk(folder: Path, size: int, what: str) -> None:
-    """Raise `InputError` if `size` bytes more would fill the disk that `folder` lies on."""
-    free = shutil.disk_usage(folder).free
-    if size > free * USABLE_SHARE_OF_FREE_DISK:
+def _room(folder: Path) -> float:
+    """How many bytes may still be written to the disk of `folder`."""
+    return shutil.disk_usage(folder).free * USABLE_SHARE_OF_FREE_DISK
+
+
+def _check_room(size: int, room: float, path: Path) -> None:
+    if size > room:
         raise InputError(
-            f"{what} {size / MEGABYTE:,.0f} MB, and {free / MEGABYTE:,.0f} MB are free on the disk "
-            f"of {folder}: make room first."
+            f"{path.name} needs {size / MEGABYTE:,.0f} MB or more, and the disk has "
+            f"{room / MEGABYTE:,.0f} MB to spare: make room first."
         )
 
 
 # ---------------------------------------------------------------------- unpack
 
 
-class Member(NamedTuple):
-    """A file of an archive: its name there, its size in bytes and its opened content."""
-
-    name: str
-    size: int
-    content: BinaryIO
-
-
 def unpack(archive: Path, folder: Path) -> None:
     """Unpack a .tar, .tar.gz or .zip file to `folder`, which must not be there yet.
 
     Everything goes to a temporary folder beside `folder` first and is renamed at the end: a
-    failure leaves nothing. The format is told by the content, not by the name. Raises `InputError`
-    with the member's name for links, devices, sparse files and names that lead outside, and for an
-    archive that is damaged, incomplete, a web page, larger than nine tenths of the free disk, or
-    unpacks to more bytes or files than a set of images has.
+    failure leaves nothing. The format is recognized by the content, not by the name. Raises
+    `InputError` for an archive that is damaged, encrypted or none, unpacks to more than the disk
+    has room for or a set of images has, or has links, devices or names that lead outside.
     """
     if folder.is_dir() and not any(folder.iterdir()):
         folder.rmdir()
@@ -218,16 +172,24 @@ def unpack(archive: Path, folder: Path) -> None:
     with tempfile.TemporaryDirectory(prefix=".unpacking-", dir=folder.parent) as temporary:
         whole = Path(temporary, folder.name)
         whole.mkdir()
+        bar = progress(None, f"unpacking {archive.name}", archive.stat().st_size // MEGABYTE, "MB")
         try:
-            with archive.open("rb") as raw:
-                _unpack_members(_members(raw, archive), raw, archive, whole)
-        except InputError:  # which is a ValueError, too
+            with archive.open("rb") as raw, bar:
+                write = _unzip if raw.read(2) == b"PK" else _untar
+                raw.seek(0)
+                for _ in write(raw, archive, whole):
+                    bar.update(max(0, raw.tell() // MEGABYTE - bar.n))
+            (whole / MARK).write_text(f"{mark(archive)}\n{file_hash(archive)}", encoding="utf-8")
+        except InputError:
             raise
-        except DAMAGE as error:
-            raise InputError(_damaged(archive, error)) from None
-        except OSError as error:
-            raise InputError(f"{archive} cannot be unpacked to {folder}: {error}.") from None
-        (whole / MARK).write_text(f"{mark(archive)}\n{file_hash(archive)}", encoding="utf-8")
+        except Exception as error:  # of a damaged archive, zipfile and tarfile raise a dozen kinds
+            why = (str(error) or type(error).__name__).splitlines()[0].rstrip(":.")
+            if isinstance(error, OSError) and error.errno:
+                raise InputError(f"{archive} cannot be unpacked to {folder}: {why}.") from None
+            raise InputError(
+                f"{archive} is damaged or incomplete, or no archive ({why}): delete it and "
+                "download it again."
+            ) from None
         whole.replace(folder)
 
 
@@ -245,163 +207,73 @@ def unpacked_from(folder: Path) -> tuple[str, str]:
     return tuple((*lines, "", "")[:2])
 
 
-def _damaged(archive: Path, error: BaseException) -> str:
-    why = (str(error) or type(error).__name__).splitlines()[0].rstrip(":.")
-    return f"{archive} is damaged or incomplete ({why}): delete it and download it again."
-
-
-def _unpack_members(members: Iterator[Member], raw: BinaryIO, archive: Path, whole: Path) -> None:
-    total, size, taken = 0, archive.stat().st_size, {}
-    with progress(None, f"unpacking {archive.name}", size // MEGABYTE, "MB") as bar:
-        room = shutil.disk_usage(whole).free * USABLE_SHARE_OF_FREE_DISK
-        for member in members:
-            total += member.size
-            _check_size(total, archive)
-            if total > room:
-                raise InputError(
-                    f"{archive.name} unpacks to more than the {room / MEGABYTE:,.0f} MB that the "
-                    f"disk of {whole.parents[1]} has to spare: make room first."
-                )
-            target = _inside(whole, member.name, archive)
-            _check_free(target, taken, member.name, archive)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with target.open("wb") as file:
-                # One byte more than it says it has: what goes on after that is a bomb.
-                _copy(member.content, file, member.size + 1)
-                if file.tell() != member.size:
-                    raise EOFError(f"{member.name} has not the {member.size:,} bytes it names")
-            bar.update(max(0, raw.tell() // MEGABYTE - bar.n))
-
-
-def _check_size(total: int, archive: Path) -> None:
-    """`InputError` if an archive unpacks to more bytes than its own size lets one expect."""
-    most = MOST_TIMES * archive.stat().st_size + MOST_BYTES
-    if total > most:
-        raise InputError(
-            f"{archive.name} is not unpacked: it would become more than {most / MEGABYTE:,.0f} MB, "
-            f"{MOST_TIMES} times its size and more, which no images do; get the archive from its "
-            "official page."
-        )
-
-
-def _check_number(members: int, archive: Path) -> None:
-    """`InputError` if an archive has more members than a set of images has files and folders."""
-    if members > MOST_MEMBERS:
-        raise InputError(
-            f"{archive.name} is not unpacked: it has more than {MOST_MEMBERS:,} members; unpack it "
-            "yourself and name the folder."
-        )
-
-
-def _inside(folder: Path, name: str, archive: Path) -> Path:
-    """Where a member belongs. Read as Windows reads it, which knows every kind of separator."""
-    path = PureWindowsPath(name)
-    if path.anchor or ".." in path.parts or not path.parts:
-        raise InputError(
-            f"{archive.name} is not unpacked: its member {name!r} would lie outside the folder; "
-            "get the archive from its official page."
-        )
-    if any(RESERVED.match(part) for part in path.parts) or not is_one_line(name):
-        raise InputError(
-            f"{archive.name} is not unpacked: its member {name!r} has a name that Windows cannot "
-            "have, or a line break in it; rename it and pack it again."
-        )
-    if len(path.parts) > MOST_FOLDERS:
-        raise InputError(
-            f"{archive.name} is not unpacked: its member {name[:60]!r}... lies in more than "
-            f"{MOST_FOLDERS} folders; pack it again with fewer."
-        )
-    return folder.joinpath(*path.parts)
-
-
-def _check_free(target: Path, taken: dict[str, str], name: str, archive: Path) -> None:
-    """`InputError` if another member has this name already, as Windows and a Mac compare names."""
-    key = unicodedata.normalize("NFC", target.as_posix()).casefold()
-    if key in taken:
-        raise InputError(
-            f"{archive.name} is not unpacked: its members {taken[key]!r} and {name!r} would be one "
-            "file on a Mac or on Windows; rename one and pack it again."
-        )
-    taken[key] = name
-
-
-def _copy(source: BinaryIO, target: BinaryIO, most: int) -> None:
-    while most > 0 and (block := source.read(min(BLOCK, most))):
-        target.write(block)
-        most -= len(block)
-
-
-def _members(raw: BinaryIO, archive: Path) -> Iterator[Member]:
-    """The files of an archive in its order; folders are made as files need them."""
-    start = raw.read(512).lstrip().lower()
-    if start.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
-        raise InputError(
-            f"{archive} is a web page, not an archive (a server's error or login page): delete it "
-            "and download the archive in a browser."
-        )
-    raw.seek(0)
-    if start.startswith(b"pk"):
-        return _zip_members(raw, archive)
-    return _tar_members(raw, archive)
-
-
 class CheckedHeader(tarfile.TarInfo):
     """A header of a tar whose size is looked at before `tarfile` reads or skips so many bytes."""
 
     def _proc_member(self, tar: tarfile.TarFile) -> tarfile.TarInfo:
         # `tarfile` names this method as the one for subclasses to override.
-        if self.size < 0 or (self.type in EXTENDED and self.size > MOST_HEADER):
+        if self.size < 0 or (self.size > MOST_HEADER and not self.isreg()):
             raise tarfile.ReadError(f"a header of {self.size:,} bytes")
         return super()._proc_member(tar)
 
 
-EXTENDED = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
-EXTENDED += (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
-
-
-def _tar_members(raw: BinaryIO, archive: Path) -> Iterator[Member]:
-    with tarfile.open(fileobj=raw, mode="r:*", tarinfo=CheckedHeader) as tar:
+def _untar(raw: BinaryIO, archive: Path, whole: Path) -> Iterator[str]:
+    """Write one member after the other, each after its checks; yields the names."""
+    room, total = _room(whole), 0
+    with tarfile.open(fileobj=raw, tarinfo=CheckedHeader) as tar:
+        # The first releases of Python 3.11 have no filter; what it refuses is refused here, too.
+        tar.extraction_filter = getattr(tarfile, "data_filter", lambda member, path: member)
         for number, member in enumerate(tar, start=1):
-            _check_number(number, archive)
-            if member.issparse():
-                _refuse(member.name, archive, "a sparse file")
-            elif member.isfile():
-                yield Member(member.name, member.size, tar.extractfile(member))
-            elif not member.isdir():
-                _refuse(member.name, archive)
+            total += member.size
+            _check_size(number, total, archive)
+            _check_room(total, room, archive)
+            _check_name(member.name, archive)
+            if member.issparse() or not (member.isfile() or member.isdir()):
+                _refuse(archive, f"its member {member.name!r} is a link, a device or sparse")
+            tar.extract(member, whole, set_attrs=False)  # permissions are the umask's
+            yield member.name
         # tarfile takes a missing end for the end. There must be a block of zeros, and reading on
         # lets gzip compare its checksum.
         if tar.fileobj.tell() < tar.offset + tarfile.BLOCKSIZE:
             raise EOFError("the end is missing")
         while tar.fileobj.read(BLOCK):
-            _check_size(tar.fileobj.tell(), archive)
+            _check_size(0, tar.fileobj.tell(), archive)
 
 
-def _zip_members(raw: BinaryIO, archive: Path) -> Iterator[Member]:
+def _unzip(raw: BinaryIO, archive: Path, whole: Path) -> Iterator[str]:
+    """Check all members, then write one after the other; yields the names."""
     with zipfile.ZipFile(raw) as packed:
-        _check_number(len(packed.infolist()), archive)
-        _check_apart(packed.infolist(), archive)
+        # zipfile reads no more of a member than the size that it states.
+        total = sum(member.file_size for member in packed.infolist())
+        _check_size(len(packed.infolist()), total, archive)
+        _check_room(total, _room(whole), archive)
         for member in packed.infolist():
-            kind = member.external_attr >> 28  # the type of a Unix file: 8 a file, 4 a folder
+            _check_name(member.filename, archive)
             if member.flag_bits & 1:
                 raise InputError(f"{archive} is encrypted: unpack it yourself and name the folder.")
-            if kind not in (0, 4, 8):
-                _refuse(member.filename, archive)
-            elif not member.is_dir():
-                with packed.open(member) as content:
-                    yield Member(member.filename, member.file_size, content)
+            packed.extract(member, whole)
+            yield member.filename
 
 
-def _check_apart(members: list[zipfile.ZipInfo], archive: Path) -> None:
-    """`InputError` if two members share bytes: so a small file becomes many large ones."""
-    ordered = sorted(members, key=lambda member: member.header_offset)
-    for one, other in itertools.pairwise(ordered):
-        if one.header_offset + zipfile.sizeFileHeader + one.compress_size > other.header_offset:
-            _refuse(other.filename, archive, f"inside of {one.filename!r}")
+def _check_size(members: int, total: int, archive: Path) -> None:
+    most = MOST_TIMES * archive.stat().st_size + MOST_BYTES
+    if members > MOST_MEMBERS:
+        advice = "unpack it yourself and name the folder"
+        _refuse(archive, f"it has more than {MOST_MEMBERS:,} members", advice)
+    if total > most:
+        what = f"more than {most / MEGABYTE:,.0f} MB, {MOST_TIMES} times its size and more"
+        _refuse(archive, f"it would become {what}, which no images do")
 
 
-def _refuse(name: str, archive: Path, what: str = "a link or a device, no file") -> None:
-    raise InputError(
-        f"{archive.name} is not unpacked: its member {name!r} is {what}; get the archive from its "
-        "official page."
-    )
+def _check_name(name: str, archive: Path) -> None:
+    path = PureWindowsPath(name)  # which knows every kind of separator and root
+    if path.anchor or ".." in path.parts:
+        _refuse(archive, f"its member {name!r} would lie outside the folder")
+    if len(path.parts) > MOST_FOLDERS:
+        _refuse(archive, f"its member {name[:60]!r}... lies in more than {MOST_FOLDERS} folders")
+
+
+def _refuse(
+    archive: Path, why: str, advice: str = "get the archive from its official page"
+) -> None:
+    raise InputError(f"{archive.name} is not unpacked: {why}; {advice}.")

@@ -1,4 +1,4 @@
-"""Whose image it is: from a pattern over the paths, or from a CSV file that a person made.
+"""Whose image it is: from a pattern over the paths, or from a table that a person made.
 
 Names are compared in Unicode's composed form, without blanks around them: the same patient may be
 written in two ways by two systems (`settings.normalized`).
@@ -109,7 +109,7 @@ def unit_of(patient_pattern: str) -> str:
     return names.get(1, "patient").replace("_", " ")
 
 
-# ------------------------------------------------------------------------- CSV
+# ----------------------------------------------------------------------- table
 
 
 def add_patients_from_csv(
@@ -118,7 +118,7 @@ def add_patients_from_csv(
     parameter: str = "patients_csv",
     names: dict[str, str] | None = None,
 ) -> tuple[pd.DataFrame, tuple[str, ...]]:
-    """Fill `patient` and `slide` from a CSV `image,patient[,slide]`: (listing, notes on it).
+    """Fill `patient` and `slide` from a table `image,patient[,slide]`: (listing, notes on it).
 
     `image` is the path below the data folder, or the bare file name where that is unique. How the
     file may be written, `spreadsheets` says. A column of labels is held against the folders, by
@@ -142,7 +142,7 @@ def add_patients_from_csv(
 
 
 def read_table_of_patients(path: Path, parameter: str) -> pd.DataFrame:
-    """The rows of the CSV that name an image or a patient, with `image`, `patient` and `slide`."""
+    """The rows that name an image or a patient, with the columns `image`, `patient`, `slide`."""
     if not path.is_file():
         raise InputError(f"There is no file {path}: check the parameter `{parameter}`.")
     table = read_spreadsheet(path, parameter)
@@ -196,7 +196,7 @@ def check_labels(
 def notes_about(
     table: pd.DataFrame, keys: pd.Series, image_ids: pd.Series, path: Path
 ) -> tuple[str, ...]:
-    """Sentences about what of the CSV was not used: rows without an image, other columns."""
+    """Sentences about what of the table was not used: rows without an image, other columns."""
     notes, unknown = [], sorted(set(table["image"]) - set(keys.dropna()))
     file_names = image_ids.map(composed).str.rsplit("/", n=1).str[-1]
     several = [name for name in unknown if (file_names == name).any()]

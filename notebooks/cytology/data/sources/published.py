@@ -5,6 +5,7 @@ authors published; a difference is a sentence for the reader, not an error.
 """
 
 import dataclasses
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,6 +24,8 @@ class PublishedSet:
 
     `page` is for people; `address` is the file itself, empty where there is no direct one.
     `classes` says what B and M are. `caveats` are what every reader of a result must know.
+    `checksum` is that of the archive as its authors give it, like `md5:...` or `sha256:...`; None
+    where none of theirs is known to us.
     """
 
     title: str
@@ -36,6 +39,7 @@ class PublishedSet:
     caveats: tuple[str, ...]
     read: Callable[[Path, str], Listing]
     magnifications: tuple[str, ...] = ("all",)
+    checksum: str | None = None
 
     @property
     def source(self) -> str:
@@ -68,7 +72,7 @@ def published(
     listing = chosen.read(root, magnification)
     notes = chosen.caveats + listing.notes
     seen = unpacked_from(root)[1]
-    # Whoever knows the authors' checksum can compare: no SHA-256 of theirs is known to us.
+    # Whoever knows the authors' checksum can compare.
     source = chosen.source + (f" The archive's SHA-256: {seen}." if seen else "")
     about = {"unit": chosen.unit, "source": source, "notes": notes, "classes": chosen.classes}
     return dataclasses.replace(listing, **about)
@@ -106,11 +110,26 @@ def _downloaded(name: str, address: str, path: Path) -> Path:
         raise InputError(f"{name} has no direct download: {by_hand}")
     try:
         download(address, path)
+        if address == chosen.address and chosen.checksum:  # a mirror may have a newer record
+            check_sum(path, chosen.checksum)
     except Unreachable as error:
         raise InputError(
             f"{name} is not in {short(path.parent)} and cannot be downloaded ({error}): {by_hand}"
         ) from None
     return path
+
+
+def check_sum(path: Path, checksum: str) -> None:
+    """Remove `path` and raise `InputError` if its content has not the `checksum`, `kind:hex`."""
+    kind, expected = checksum.split(":")
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, kind).hexdigest()
+    if found != expected:
+        path.unlink()
+        raise InputError(
+            f"{path.name} is not what its authors published (its {kind} is {found}, theirs "
+            f"{expected}) and was removed: run it again, or download it in a browser."
+        )
 
 
 # -------------------------------------------------------------------- registry
