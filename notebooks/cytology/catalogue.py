@@ -211,7 +211,7 @@ def as_markdown() -> str:
 
 # Codes, not numbers: patient 007 must not become 7.
 TEXT = dict.fromkeys(
-    ["image_id", "label", "patient", "slide", "group", "sha256", "phash", "family", "stain", "mask"]
+    ["image_id", "label", "patient", "slide", "group", "sha256", "family", "stain", "mask"]
     + ["split", "model", "architecture", "reason", "finding", "other", "detail", "site", "subtype"]
     + ["category", "magnification", "protocol", "labels", "level", "judged_on", "rule"]
     + ["chosen_on", "fitted_on", "method", "first", "second", "certainty", "weights", "recipe"]
