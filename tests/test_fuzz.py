@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 import tifffile
 import yaml
+from cytology.runner.given_parameters import read_profile
 from PIL import Image
 
 from cytology.data.quality import inspect_image
@@ -23,8 +24,8 @@ from cytology.data.splitting import read_split
 from cytology.evaluation.predictions import read_predictions
 from cytology.inference.new_images import listed
 from cytology.parameters import PARAMETERS, check_parameters
+from cytology.runner.notebooks import Project
 from cytology.runner.record import read_run
-from cytology.runner.series import Project, read_profile
 from cytology.settings import PROJECT_ROOT, InputError
 from cytology.tables import read_json
 

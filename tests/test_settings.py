@@ -10,7 +10,7 @@ import pytest
 from cytology import machine, notebook, settings
 from cytology.parameters import PARAMETERS, check_parameter, check_parameters
 from cytology.run import open_run
-from cytology.runner.series import find_notebooks
+from cytology.runner.notebooks import find_notebooks
 from cytology.settings import PROJECT_ROOT, InputError
 
 SEEDS = "a whole number from 0 to 4,294,967,295"

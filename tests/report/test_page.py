@@ -15,8 +15,8 @@ from PIL import Image, PngImagePlugin
 
 from cytology.evaluation.summary import LEAKS
 from cytology.report import page_parts
+from cytology.report.notebook_pages import to_html
 from cytology.report.page import by_section, duration, write_report
-from cytology.runner.headless import to_html
 from cytology.settings import InputError
 from cytology.tables import write_json, write_table
 

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from concurrent.futures import Future
+from pathlib import Path
 
 import psutil
 import pytest
@@ -18,11 +19,13 @@ from test_run_all import FIRST, PROFILE, record_of, run_all, start, write_notebo
 from cytology.architectures import TRAINING_NOTEBOOKS
 from cytology.evaluation.repeats import GridPoint
 from cytology.machine import cores
-from cytology.runner import headless, series
+from cytology.runner import headless
 from cytology.runner.changes import READS
 from cytology.runner.headless import Result
+from cytology.runner.notebooks import Notebook, Project
 from cytology.runner.parallel import run_together
-from cytology.runner.series import Task
+from cytology.runner.plan import Task, make_plan, points_of, tasks_of, with_folds
+from cytology.settings import PROJECT_ROOT, InputError
 from cytology.tables import read_json, write_json
 
 TRAINING = list(TRAINING_NOTEBOOKS.values())
@@ -55,12 +58,12 @@ def project_of(root, **code):
 # ------------------------------------------------------------------------- plans
 
 
-def tasks_of(root, *argv):
+def planned(root, *argv):
     arguments = run_all.parse(list(argv))
-    plan = series.make_plan(
-        series.Project(root), {}, only=arguments.only, seeds=arguments.seeds, folds=arguments.folds
+    plan = make_plan(
+        Project(root), {}, only=arguments.only, seeds=arguments.seeds, folds=arguments.folds
     )
-    return plan, series.tasks(plan)
+    return plan, tasks_of(plan)
 
 
 @pytest.fixture
@@ -72,7 +75,7 @@ def whole(tmp_path):
 
 
 def test_a_notebook_waits_for_those_whose_files_it_reads(whole):
-    needs = {task.name: set(task.needs) for task in tasks_of(whole)[1]}
+    needs = {task.name: set(task.needs) for task in planned(whole)[1]}
     assert needs["01_data_exploration"] == set()
     split = {"01_data_exploration", "03_splitting"}
     assert needs["05_train_inceptionv3"] == split
@@ -81,12 +84,12 @@ def test_a_notebook_waits_for_those_whose_files_it_reads(whole):
 
 
 def test_only_what_is_to_be_run_is_waited_for(whole):
-    _, tasks = tasks_of(whole, "--only", "05", "07")
+    _, tasks = planned(whole, "--only", "05", "07")
     assert [task.needs for task in tasks] == [(), ("05_train_inceptionv3",)]
 
 
 def test_the_grid_trains_again_in_folders_of_its_own(whole):
-    plan, tasks = tasks_of(whole, "--only", "3", "4", "7", "--seeds", "3")
+    plan, tasks = planned(whole, "--only", "3", "4", "7", "--seeds", "3")
     found = {task.name: task for task in tasks}
     name = "seed5/04_train_mobilenetv2"
     assert [*found] == [
@@ -119,61 +122,51 @@ def test_what_cannot_be_is_refused_before_anything_starts(whole, monkeypatch, ar
 
 
 def test_folds_said_twice_are_refused_and_make_no_groups_under_the_originals_protocol():
-    assert series.with_folds({}, 4) == {"folds": "4"}
-    with pytest.raises(series.InputError, match="--folds 4 and -p folds 5 differ"):
-        series.with_folds({"folds": "5"}, 4)
-    with pytest.raises(series.InputError, match="which the protocol `original` does not"):
-        training = series.Notebook(series.Path("04_train_mobilenetv2.ipynb"), "", {})
-        series.points_of({"seed": 0, "protocol": "original"}, [training], 1, 3)
+    assert with_folds({}, 4) == {"folds": "4"}
+    with pytest.raises(InputError, match="--folds 4 and -p folds 5 differ"):
+        with_folds({"folds": "5"}, 4)
+    with pytest.raises(InputError, match="which the protocol `original` does not"):
+        training = Notebook(Path("04_train_mobilenetv2.ipynb"), "", {})
+        points_of({"seed": 0, "protocol": "original"}, [training], 1, 3)
 
 
 # ------------------------------------------------------------------ without processes
 
 
-class AtOnce:
-    """An executor that executes what it is given while it is given it."""
+def at_once(task):
+    """Send a task to where it is executed while it is sent."""
+    future = Future()
+    future.set_result(Result("failed" if "bad" in task.name else "ok", 0.0, 0))
+    return future
 
-    def submit(self, function, *arguments):
-        future = Future()
-        future.set_result(Result("failed" if "bad" in arguments[0] else "ok", 0.0, 0))
-        return future
+
+def lost(task):
+    """Send a task to a scheduler that is lost."""
+    future = Future()
+    future.cancel()
+    future.set_running_or_notify_cancel()
+    return future
+
+
+def run_tasks(needs, send=at_once, begin=lambda task: None):
+    """The results of tasks that need others, by name."""
+    tasks = [Task(name, name, None, {}, others) for name, others in needs.items()]
+    return run_together(tasks, send, begin, lambda task, result: None, lambda names: None)
 
 
 def test_after_a_failure_only_what_depends_on_it_is_not_started():
-    names = {"a": (), "bad": ("a",), "c": ("a",), "d": ("bad", "c"), "e": ("d",), "f": ("c",)}
-    tasks = [Task(name, name, None, {}, needs) for name, needs in names.items()]
-    begun, ended = [], []
-    results = run_together(
-        tasks,
-        AtOnce(),
-        lambda task: begun.append(task.name),
-        lambda task, result: ended.append(task.name),
-        lambda names: None,
-    )
-    assert set(begun) == set(ended) == set(results) == {"a", "bad", "c", "f"}
+    needs = {"a": (), "bad": ("a",), "c": ("a",), "d": ("bad", "c"), "e": ("d",), "f": ("c",)}
+    assert set(run_tasks(needs)) == {"a", "bad", "c", "f"}
 
 
 def test_what_is_kept_from_before_is_not_sent():
-    tasks = [Task("a", "a", None, {}, ()), Task("b", "b", None, {}, ("a",))]
-    results = run_together(
-        tasks, AtOnce(), lambda task: Result("kept", 0.0, 0) if task.name == "a" else None,
-        lambda task, result: None, lambda names: None,
-    )  # fmt: skip
+    kept = Result("kept", 0.0, 0)
+    results = run_tasks({"a": (), "b": ("a",)}, begin=lambda task: {"a": kept}.get(task.name))
     assert [result.status for result in results.values()] == ["kept", "ok"]
 
 
 def test_without_a_scheduler_nothing_more_is_sent():
-    class Lost:
-        def submit(self, function, *arguments):
-            future = Future()
-            future.cancel()
-            future.set_running_or_notify_cancel()
-            return future
-
-    tasks = [Task("a", "a", None, {}, ()), Task("b", "b", None, {}, ("a",))]
-    results = run_together(
-        tasks, Lost(), lambda task: None, lambda task, result: None, lambda names: None
-    )
+    results = run_tasks({"a": (), "b": ("a",)}, send=lost)
     assert [*results] == ["a"] and results["a"].status == "failed"
     assert "no connection to the scheduler any more" in str(results["a"].failure)
 
@@ -344,7 +337,7 @@ def test_an_interruption_ends_the_kernels_of_a_cluster_and_keeps_its_workers(tmp
     with distributed.LocalCluster(
         n_workers=1, threads_per_worker=1, processes=True, dashboard_address=None
     ) as cluster:
-        command = [sys.executable, "-c", RUN, series.PROJECT_ROOT, root]
+        command = [sys.executable, "-c", RUN, PROJECT_ROOT, root]
         started = subprocess.Popen([*command, "--dask", cluster.scheduler_address])
         wait_for(lambda: list(run.glob("pid*")))
         kernel = int(next(run.glob("pid*")).name[3:])

@@ -18,7 +18,8 @@ from cytology.architectures import ARCHITECTURES
 from cytology.catalogue import WRITTEN_BY, written_by
 from cytology.files import UNFINISHED
 from cytology.run import open_run
-from cytology.runner import changes, headless, series
+from cytology.runner import changes, headless
+from cytology.runner.notebooks import find_notebooks
 from cytology.runner.record import LOCK, sole_run
 from cytology.settings import PROJECT_ROOT, InputError
 
@@ -169,7 +170,7 @@ def test_what_another_version_computed_is_kept_and_named(project, execution):
 
 
 def test_every_file_that_is_read_has_a_writer_that_comes_before():
-    notebooks = series.find_notebooks(PROJECT_ROOT / "notebooks")
+    notebooks = find_notebooks(PROJECT_ROOT / "notebooks")
     assert list(changes.READS) == [notebook.name for notebook in notebooks]
     for notebook, names in changes.READS.items():
         for name in names:
@@ -478,6 +479,11 @@ def test_a_run_is_verified(project, execution):
     assert ran == ["01", "02", "03", "09"]
     assert "tables are identical" in said and not (run.parent / "quick-verification").exists()
     assert json.loads((run / "verification.json").read_text())["different"] == 0
+    assert record_of(run)["verification"]["different"] == 0
+    again(project, execution)
+    assert "verification" in record_of(run)
+    again(project, execution, "--force")
+    assert "verification" not in record_of(run)
 
 
 def test_a_number_that_moved_is_named(project, execution):

@@ -19,7 +19,8 @@ import nbformat
 import psutil
 import pytest
 
-from cytology.runner import headless, series
+from cytology.runner import headless, notebooks, plan
+from cytology.runner.notebooks import Project
 from cytology.settings import PROJECT_ROOT
 
 _spec = importlib.util.spec_from_file_location("run_all", PROJECT_ROOT / "run_all.py")
@@ -128,7 +129,10 @@ def test_refused_before_anything_starts(project, started, argv, words):
     assert not (project / "outputs").exists()
 
 
-@pytest.mark.parametrize("argv", [["--only", "1", "--from", "2"], ["-p", "seed"], ["--prof", "x"]])
+@pytest.mark.parametrize(
+    "argv",
+    [["--only", "1", "--from", "2"], ["-p", "seed"], ["-p", "seed", "1", "-p"], ["--prof", "x"]],
+)
 def test_a_wrong_command_line_exits_with_2(project, started, argv):
     with pytest.raises(SystemExit) as refusal:
         start(project, *argv)
@@ -159,44 +163,26 @@ def test_a_run_folder_that_is_a_file_is_refused(project, started, tmp_path):
 # ------------------------------------------------------------------- machines
 
 
-def test_json_alone_on_standard_output(project, started):
-    done = start(project, "--json", "--only", "1", "2")
-    told = json.loads(done.out)
-    assert done.code == told["exit_code"] == 0
-    assert told["run_dir"] == str(project / "outputs" / "quick")
-    assert told["profile"] == "quick" and told["report"].endswith("report.html")
-    assert list(told["notebooks"]) == ["01_a", "02_b"]
-    assert told["notebooks"]["02_b"] == {"status": "ok", "seconds": 0.1, "peak_memory_mib": 1}
-    assert told["caveats"] == [] and told["comparison"] == []
-    assert "02_b" in done.err, "people read the other stream"
-
-
-def test_json_has_the_comparison_and_no_nan(project, started):
+def test_the_record_says_what_machines_want_to_know(project, started):
     run = project / "outputs" / "quick"
     table = "architecture,weights,auc,auc_low\nmobilenetv2,imagenet,0.9,\n"
     (run / "tables").mkdir(parents=True)
     (run / "tables" / "comparison.csv").write_text(table)
-    (row,) = json.loads(start(project, "--json").out)["comparison"]
+    assert start(project).code == 0
+    record = record_of(run)
+    assert record["exit_code"] == 0 and record["caveats"] == []
+    (row,) = record["comparison"]
     assert row["auc"] == 0.9 and row["auc_low"] is None
 
 
-def test_json_of_a_refusal_and_of_the_list(project, started):
-    done = start(project, "--json", "-p", "folds", "many")
-    assert json.loads(done.out) == {"exit_code": 2, "refused": done.err.strip()}
-    listed = json.loads(start(project, "--json", "--list").out)
-    assert [each["name"] for each in listed["notebooks"]] == ["01_a", "02_b", "03_c"]
-    assert listed["notebooks"][1]["parameters"]["folds"] == 5
-
-
-def test_json_of_a_failure_names_it(project, monkeypatch):
+def test_the_record_of_a_failure_names_it(project, monkeypatch):
     failure = headless.Failure("ValueError", "no such thing", "x = 1")
     failed = headless.Result("failed", 0.1, 1, failure)
     monkeypatch.setattr(headless, "execute", lambda *_: failed)
-    done = start(project, "--json")
-    told = json.loads(done.out)
-    assert done.code == told["exit_code"] == 1
-    assert told["notebooks"]["01_a"]["status"] == "failed"
-    assert "no such thing" in told["notebooks"]["01_a"]["error"]
+    assert start(project).code == 1
+    record = record_of(project / "outputs" / "quick")
+    assert record["exit_code"] == 1 and record["notebooks"]["01_a"]["status"] == "failed"
+    assert "no such thing" in record["notebooks"]["01_a"]["error"]
 
 
 # ----------------------------------------------------------------- parameters
@@ -211,6 +197,13 @@ def test_values_get_their_type(project, started):
     assert together["val_share"] == 0.1
     assert together["write_files"] is True
     assert together["patient_pattern"] == r"-(\d+)-"
+
+
+def test_a_value_may_look_like_an_option():
+    arguments = run_all.parse(
+        ["-p", "a", "-(\\d+)-", "--jobs", "2", "-p", "b", "-p", "-p", "c", "-1"]
+    )
+    assert arguments.parameters == {"a": "-(\\d+)-", "b": "-p", "c": "-1"} and arguments.jobs == 2
 
 
 def test_text_that_looks_like_a_number_stays_text(project, started):
@@ -375,7 +368,6 @@ def test_nobody_need_read_what_a_command_prints(closed, words):
 def test_a_refusal_that_nobody_reads_keeps_its_exit_code(closed):
     words = ["run_all.py", "-p", "folds", "many"]
     assert run_into(closed, *words, stderr=closed).returncode == 2
-    assert run_into(closed, *words, "--json", stderr=closed).returncode == 2
 
 
 def test_a_run_whose_reader_leaves_goes_on_to_its_end(project):
@@ -460,13 +452,13 @@ def test_what_a_run_folder_brings_along_is_told(project, started, tmp_path):
 def test_of_what_is_brought_along_paths_and_addresses_are_told():
     stored = {"run_dir": "/run", "data": "breakhis", "address": "https://evil.example/a\x1b[2J.gz"}
     stored |= {"images": "", "patients_csv": "/p.csv", "seed": 5, "weights": "random"}
-    told = series.taken_over(series.Project(), "quick", stored, {"weights": "random"})
+    told = plan.taken_over(Project(), "quick", stored, {"weights": "random"})
     address = r"'https://evil.example/a\x1b[2J.gz'"
     assert told == (
         f"NOTE: taken from run.json: address={address}, data='breakhis', patients_csv='/p.csv'"
     )
-    profile = series.profile_parameters(series.Project(), "quick", {"data": "", "weights": ""})
-    assert series.taken_over(series.Project(), "quick", profile, {}) == ""
+    profile = plan.profile_parameters(Project(), "quick", {"data": "", "weights": ""})
+    assert plan.taken_over(Project(), "quick", profile, {}) == ""
 
 
 def test_what_failed_protects_nothing(project, monkeypatch):
@@ -484,6 +476,7 @@ def test_an_interruption_exits_with_130_and_is_recorded(project, monkeypatch):
     assert done.code == 130 and "Interrupted in 01_a" in done.out
     notebooks = record_of(project / "outputs" / "quick")["notebooks"]
     assert {name: entry["status"] for name, entry in notebooks.items()} == {"01_a": "interrupted"}
+    assert record_of(project / "outputs" / "quick")["exit_code"] == 130
 
 
 # ------------------------------------------------------------------- real runs
@@ -607,6 +600,6 @@ def test_a_notebook_runs_after_those_whose_files_it_reads(tmp_path, monkeypatch)
         page = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# Title")])
         nbformat.write(page, tmp_path / f"{name}.ipynb")
     owners = ["04_train_mobilenetv2", "13_train_other"]
-    monkeypatch.setattr(series, "needs", lambda name: owners if name == "07_comparison" else [])
-    found = [notebook.name for notebook in series.find_notebooks(tmp_path)]
+    monkeypatch.setattr(notebooks, "needs", lambda name: owners if name == "07_comparison" else [])
+    found = [notebook.name for notebook in notebooks.find_notebooks(tmp_path)]
     assert found == ["04_train_mobilenetv2", "13_train_other", "07_comparison", "99_unknown"]

@@ -2,7 +2,7 @@
 
 Each point of the grid is a plain run folder below the run's, `grid/seed1` or `grid/seed0-fold2`,
 in which notebooks 04 to 06 were executed. What seeds change is the luck of training; the patients
-stay the same. `series` needs the points only, so splitting, whose scikit-learn takes long to
+stay the same. `plan` needs the points only, so splitting, whose scikit-learn takes long to
 start, is imported where a split is made.
 """
 

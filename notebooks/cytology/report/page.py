@@ -14,7 +14,7 @@ from cytology.evaluation.caveats import caveats, checked
 from cytology.evaluation.predictions import trained
 from cytology.evaluation.summary import LEAKS, RANDOM
 from cytology.files import written_whole
-from cytology.parameters import PARAMETERS
+from cytology.parameters import meaning
 from cytology.report.discreet import facts, name_of
 from cytology.report.model_card import card_html
 from cytology.report.page_parts import POLICY, Figure, embedded_figures, in_order, table_links
@@ -191,8 +191,7 @@ def parameters(record: dict) -> list[dict]:
             and name != "run_dir"
         ]
         shown = str(value).lower() if isinstance(value, bool | None) else value
-        meaning = PARAMETERS[name].meaning if name in PARAMETERS else ""
-        rows.append({"name": name, "value": shown, "meaning": meaning, "others": others})
+        rows.append({"name": name, "value": shown, "meaning": meaning(name), "others": others})
     return rows
 
 

@@ -26,7 +26,7 @@ from cytology.data.images.opening import UnreadableImage, opened
 from cytology.evaluation.predictions import predictions_fingerprint, trained
 from cytology.files import file_hash, folder_written_whole, refuse_links_out
 from cytology.inference.similarity import read_reference, write_reference
-from cytology.parameters import DATA_WORDS, PARAMETERS
+from cytology.parameters import DATA_WORDS, FIELDS, WEIGHT_WORDS, choices
 from cytology.plots.style import DRAWN
 from cytology.report.discreet import cut, each_text, facts, paths_in
 from cytology.report.model_card import write_model_card
@@ -48,7 +48,7 @@ DATASET = ("images", "benign", "malignant", "groups", "families", "of_unknown_un
 DATASET += ("rejected", "unseen", "fingerprint")
 RECORD = ("profile", "started", "ended", "device", "cores", "versions", "git")
 ENTRY = ("status", "seconds", "peak_memory_mib", "started", "ended")
-WORDS = (*DATA_WORDS, "auto", "imagenet", "random")  # what may stand where a path may stand
+WORDS = (*DATA_WORDS, *WEIGHT_WORDS)  # what may stand where a path may stand
 OF_NETWORK = ("history.csv", "metrics.json", "timing.json", "model.keras")
 NEW_IMAGES = "08_2_answers"  # patients of whom the run's tables know nothing
 # Tables with names, of the run's own images and of new ones.
@@ -139,8 +139,7 @@ def record_of(run: Path) -> dict:
     parameters = {
         name: value
         for name, value in record.get("parameters", {}).items()
-        if name in PARAMETERS
-        and (not isinstance(value, str) or PARAMETERS[name].choices or value in WORDS)
+        if name in FIELDS and (not isinstance(value, str) or choices(name) or value in WORDS)
     }
     return kept | {"parameters": parameters, "notebooks": entries, "grid": {}}
 

@@ -44,7 +44,7 @@ def inputs(notebook: str, run: Path) -> list[str]:
     return found
 
 
-def outputs(notebook: str, run: Path) -> dict[str, str]:
+def outputs(notebook: str, run: Path) -> dict[str, str | None]:
     """The hashes of the files of the run that the notebook wrote, by name."""
     files = (path for path in run.rglob("*") if path.is_file() and UNFINISHED not in str(path))
     names = (path.relative_to(run).as_posix() for path in files)
@@ -151,7 +151,7 @@ def mark_of(path: Path) -> str:
     Of a folder names, sizes and times: to read tens of thousands of images would take minutes.
     """
     if path.is_file():
-        return hash_of(path)
+        return hash_of(path) or ""
     if not path.is_dir() or path == Path():
         return ""
     digest = hashlib.sha256()

@@ -1,4 +1,4 @@
-"""Standard output and error, where their reader may go away: `run_all.py --list | head`."""
+"""Standard output and error whose reader may leave: `run_all.py --list | head`."""
 
 import errno
 import os
@@ -9,10 +9,9 @@ READER_GONE = (errno.EPIPE, errno.EINVAL) if os.name == "nt" else (errno.EPIPE,)
 
 
 class Stream:
-    """A stream of text that goes on when nobody reads it any more.
+    """A stream of text that drops what nobody reads any more.
 
-    What is printed is told besides: what a command writes to files, and its exit code, must not
-    depend on whether somebody still reads along.
+    What a command writes to files, and its exit code, must not depend on its reader.
     """
 
     def __init__(self, stream):
@@ -43,10 +42,10 @@ class Stream:
 
 
 def prepare() -> None:
-    """Let whatever this process prints neither fail nor end it."""
+    """Let nothing that this process prints end it."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if hasattr(stream, "reconfigure"):
-            # A console that cannot write an umlaut shall show a question mark, not fail.
+            # Show '?' instead of failing on consoles that cannot print non-ASCII characters.
             stream.reconfigure(errors="replace")
             setattr(sys, name, Stream(stream))

@@ -1,4 +1,4 @@
-"""What `run_all.py` tells in a terminal: how far it is, and at the end how it went."""
+"""What `run_all.py` prints: how far it is, and at the end how it went."""
 
 import os
 import sys
@@ -6,11 +6,13 @@ import textwrap
 import time
 from pathlib import Path
 
+import pandas as pd
+
 from cytology.architectures import NETWORK_TITLE
 from cytology.evaluation.caveats import caveats
 from cytology.evaluation.readable import gaps, groups_in_words, is_number, number_or_not_shown
-from cytology.report.page import write_report
-from cytology.runner import headless
+from cytology.runner.headless import Failure, Result
+from cytology.runner.plan import Task
 from cytology.runner.verification import in_words
 from cytology.settings import short
 from cytology.tables import json_if_there, read_table
@@ -23,35 +25,26 @@ class Progress:
 
     def __init__(self, name: str, width: int, again: str = ""):
         self.name = f"{name:{width}}"
-        self.again = f"   again: {again}" if again else ""
+        self.again = again
         self.live = sys.stdout.isatty()
         self.cells = (0, 0)
         self.shown = 0.0
         if self.live:
-            self._rewrite(self.name)
+            print_line(self.name, live=True, end="")
 
     def show(self, done: int, cells: int, seconds: float) -> None:
         """Show how far the notebook is; at most twice a second."""
         self.cells = (done, cells)
         if self.live and time.monotonic() - self.shown > 0.5:
             self.shown = time.monotonic()
-            self._rewrite(f"{self.name}   cells {done:>2}/{cells}   {seconds:.0f} s")
+            line = f"{self.name}   cells {done:>2}/{cells}   {seconds:.0f} s"
+            print_line(line, live=True, end="")
 
-    def end(self, result) -> None:
-        """The line that stays."""
+    def end(self, result: Result) -> None:
+        """Print the line that stays."""
         done, cells = self.cells
-        far = f"cells {cells:>2}/{cells}" if result.status == "ok" else f"cells {done:>2}/{cells}"
-        line = f"{self.name}   {far}   {result.seconds:.0f} s   {result.status}{self.again}"
-        if result.status == "kept":
-            line = f"{self.name}   kept: unchanged"
-        if self.live:
-            self._rewrite(line)
-            print()
-        else:
-            print(line, flush=True)
-
-    def _rewrite(self, line: str) -> None:
-        print(f"\r{line:<{WIDTH - 1}}", end="", flush=True)
+        far = f"cells {cells if result.status == 'ok' else done:>2}/{cells}   "
+        print_line(line_of(self.name, result, self.again, far), self.live)
 
 
 class Board:
@@ -68,40 +61,46 @@ class Board:
         self.since = {name: self.since.get(name, now) for name in names}
         if self.live:
             running = ", ".join(f"{name} {now - at:.0f} s" for name, at in self.since.items())
-            print(f"\r{textwrap.shorten(running, WIDTH - 1):<{WIDTH - 1}}", end="", flush=True)
+            print_line(textwrap.shorten(running, WIDTH - 1), live=True, end="")
 
-    def end(self, name: str, result, again: str = "") -> None:
-        """The line that stays."""
-        line = f"{name:{self.width}}   {result.seconds:.0f} s   {result.status}"
-        line += f"   again: {again}" if again else ""
-        if result.status == "kept":
-            line = f"{name:{self.width}}   kept: unchanged"
-        print(f"\r{line:<{WIDTH - 1}}" if self.live else line, flush=True)
+    def end(self, name: str, result: Result, again: str = "") -> None:
+        """Print the line that stays."""
+        print_line(line_of(f"{name:{self.width}}", result, again), self.live)
+
+
+def line_of(name: str, result: Result, again: str, far: str = "") -> str:
+    """The line of a notebook that has ended; `again` is why it ran although it had run before."""
+    if result.status == "kept":
+        return f"{name}   kept: unchanged"
+    why = f"   again: {again}" if again else ""
+    return f"{name}   {far}{result.seconds:.0f} s   {result.status}{why}"
+
+
+def print_line(line: str, live: bool, end: str = "\n") -> None:
+    """Print a line; on a terminal (`live`) over the one that stands there."""
+    print(f"\r{line:<{WIDTH - 1}}" if live else line, end=end, flush=True)
 
 
 # ------------------------------------------------------------------ the end
 
 
-def print_end(plan, tasks: list, results: dict, journal) -> None:
-    """Failure, times, what was kept, caveats, comparison and where the report is."""
+def print_end(run: Path, tasks: list[Task], results: dict[str, Result], notices: list[str]) -> None:
+    """Failures, times, what was kept, caveats and comparison."""
     for task in tasks:
         result = results.get(task.name)
-        if result and result.status != "kept" and task.output.is_file():
-            headless.to_html(task.output)
         if result and result.failure:
             print_failure(task.name, result.failure, task.output)
     left = [task.name for task in tasks if task.name not in results]
     if left:
         print("\n" + textwrap.fill(f"Not started: {', '.join(left)}", WIDTH))
     print_times(results)
-    print_kept(results, journal)
-    print_caveats(plan.run)
-    print_comparison(plan.run)
-    print(f"\nReport: {short(write_report(plan.run))}")
+    print_kept(results, notices)
+    print_caveats(run)
+    print_comparison(run)
 
 
-def print_failure(name: str, failure, executed: Path) -> None:
-    """The sentence for what the user can mend; for anything else the error and its cell."""
+def print_failure(name: str, failure: Failure, executed: Path) -> None:
+    """The sentence alone where it says what to do; for anything else the error and its cell."""
     print(f"\n{name} stopped: {failure}" if failure.is_input else f"\n{name} failed: {failure}")
     if not failure.is_input and failure.cell:
         print("In this cell:\n" + textwrap.indent(failure.cell.rstrip(), "    "))
@@ -109,7 +108,7 @@ def print_failure(name: str, failure, executed: Path) -> None:
         print(f"Executed so far: {short(executed)}")
 
 
-def print_times(results: dict) -> None:
+def print_times(results: dict[str, Result]) -> None:
     """A table of status, time and peak memory of what was executed."""
     results = {name: result for name, result in results.items() if result.status != "kept"}
     if not results:
@@ -125,18 +124,18 @@ def print_times(results: dict) -> None:
     print(f"{'all':{width}}   {'':8} {total:8.1f} {peak:9,}")
 
 
-def print_kept(results: dict, journal) -> None:
+def print_kept(results: dict[str, Result], notices: list[str]) -> None:
     """Which notebooks were kept, and what a reader must know of them."""
     kept = [name for name, result in results.items() if result.status == "kept"]
     if kept:
         text = f"Kept, since code, parameters and inputs are unchanged: {', '.join(kept)}. "
         print("\n" + textwrap.fill(text + "--force runs them again.", WIDTH))
-    for notice in journal.notices:
+    for notice in notices:
         print("\n" + textwrap.fill(f"NOTE: {notice}", WIDTH))
 
 
 def print_caveats(folder: Path) -> None:
-    """What the run must say aloud; a leak in red on a terminal."""
+    """What every reader must know; a leak in red on a terminal."""
     colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     for caveat in caveats(folder):
         text = textwrap.fill(caveat.text, WIDTH, initial_indent="!! ", subsequent_indent="!! ")
@@ -168,7 +167,7 @@ def print_comparison(folder: Path) -> None:
         print(textwrap.fill(missing, WIDTH))
 
 
-def print_verification(run: Path, again: Path, files: list[str], found) -> None:
+def print_verification(run: Path, again: Path, files: list[str], found: pd.DataFrame) -> None:
     """How a run compared with the same run again in the folder `again`."""
     print(f"\nVerification of {short(run)}:")
     for sentence in in_words(found, files):

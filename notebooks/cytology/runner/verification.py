@@ -1,7 +1,7 @@
 """A run compared with the same run again: every table, every number.
 
 The second run starts from the images, with a cache of its own. What must differ is named in
-`MEASURED`; anything else that moved is told, with the file, the row and both values.
+`MEASURED`; anything else that changed is reported, with the file, the row and both values.
 """
 
 import json
@@ -24,8 +24,8 @@ MEASURES = (
     "features_computed",
     "training_seconds",
     "images_per_second",
+    "megabytes",
 )
-MEASURES += ("megabytes",)
 MEASURED = {
     "*/timing.json": MEASURES,
     "tables/cost.csv": MEASURES,
@@ -47,8 +47,8 @@ def scratch(run: Path) -> Path:
     folder = run.with_name(fitting(run.name, "-verification"))
     if os.path.lexists(folder) and not (folder / MARK).is_file():
         raise InputError(
-            f"--verify {short(run)}: {short(folder)}, where the second run would lie, was not made "
-            "by --verify and is left alone: rename it, or remove it."
+            f"--verify {short(run)}: the second run needs {short(folder)}, which was not made by "
+            "--verify: rename it, or remove it."
         )
     with folder_written_whole(folder) as new:
         (new / MARK).touch()
@@ -147,14 +147,16 @@ def in_words(found: pd.DataFrame, files: list[str], most: int = 10) -> list[str]
     )
 
 
-def write_verification(run: Path, files: list[str], found: pd.DataFrame) -> None:
-    """Note in the run that it was run again: `verification.json`, and `.csv`
-    where it differs."""
+def write_verification(run: Path, files: list[str], found: pd.DataFrame) -> dict:
+    """Write that the run was run again: `verification.json`, which is returned, and
+    `verification.csv` where it differs."""
     (run / "verification.csv").unlink(missing_ok=True)
     if len(found):
         write_table(run, "verification.csv", found)
     about = {"verified": now(), "files": len(files), "different": int(found["file"].nunique())}
-    write_json(run, VERIFICATION, about | {"git": read_run(run)["git"]})
+    about["git"] = read_run(run)["git"]
+    write_json(run, VERIFICATION, about)
+    return about
 
 
 def check_finished(run: Path) -> dict:
