@@ -19,9 +19,9 @@ from cytology.data.augmentation import fit_to_square, pictures_of
 from cytology.data.copies import find_copies
 from cytology.data.images.opening import open_rgb
 from cytology.data.inspection import inspect_images
+from cytology.data.load import load
 from cytology.data.manifest import build_manifest
 from cytology.data.sources.listing import Listing
-from cytology.data.sources.load import load
 from cytology.data.sources.sample import draw_sample
 from cytology.data.splitting import judged_pictures
 from cytology.machine import cores

@@ -12,7 +12,7 @@ from PIL import Image
 
 from benchmarks.registry import Options
 from cytology.data.augmentation import orient
-from cytology.data.sources.load import load
+from cytology.data.load import load
 from cytology.data.sources.sample import draw_smear, patient_cards
 from cytology.files import file_hash
 from cytology.machine import cores

@@ -14,8 +14,8 @@ from cytology.architectures import ARCHITECTURE_NAMES
 from cytology.data.augmentation import pictures_of
 from cytology.data.copies import find_copies
 from cytology.data.inspection import inspect_images
+from cytology.data.load import load
 from cytology.data.manifest import build_manifest
-from cytology.data.sources.load import load
 from cytology.data.sources.sample import draw_sample
 from cytology.data.splitting import describe, judged_pictures, split_by_group
 from cytology.evaluation.predictions import prediction_rows

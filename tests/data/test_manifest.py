@@ -8,12 +8,12 @@ import pytest
 from PIL import Image, ImageOps
 from refusals import refused
 
+from cytology.data import load
 from cytology.data.augmentation import orient
 from cytology.data.copies import find_copies
 from cytology.data.inspection import findings, inspect_images
 from cytology.data.manifest import build_manifest, describe, independent_groups
 from cytology.data.notices import warnings_about
-from cytology.data.sources import load
 from cytology.data.sources.listing import Listing, folder
 from cytology.data.sources.published import PUBLISHED
 from cytology.parameters import named

@@ -15,7 +15,6 @@ from cytology.plots import comparison as comparison_plots
 from cytology.plots import data as data_plots
 from cytology.plots import decisions as decisions_plots
 from cytology.plots import explanation as explanation_plots
-from cytology.plots import export as export_plots
 from cytology.plots import inference as inference_plots
 from cytology.plots import style as style_plots
 from cytology.plots import training as training_plots
@@ -131,7 +130,7 @@ def test_an_exported_file_that_does_not_agree_is_rimmed_in_red():
     rows += [("densenet121", name, True) for name in ("keras", "h5", "tflite_int8")]
     table = pd.DataFrame(rows, columns=["architecture", "format", "agrees"])
     table = table.assign(megabytes=9.0, latency=20.0, largest_difference=[0, 1, 0, 0, 1])
-    axes = export_plots.exports(table.assign(tolerance=[1e-3, np.nan, 1e-3, 1e-3, np.nan])).axes
+    axes = inference_plots.exports(table.assign(tolerance=[1e-3, np.nan, 1e-3, 1e-3, np.nan])).axes
     assert [label.get_text() for label in axes[0].get_yticklabels()] == [
         "keras", "h5", "tflite int8",
     ]  # fmt: skip

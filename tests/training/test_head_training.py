@@ -25,7 +25,7 @@ from cytology.audits import judged_images
 from cytology.data.augmentation import fit_to_square, orient, pictures_of
 from cytology.data.images.opening import open_rgb
 from cytology.data.inspection import inspect_images
-from cytology.data.sources.load import load
+from cytology.data.load import load
 from cytology.data.splitting import (
     describe,
     judged_pictures,

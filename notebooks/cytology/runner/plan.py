@@ -234,7 +234,7 @@ def profile_parameters(project: Project, profile: str, may_be_gone: bool = False
     content = {} if gone else read_profile(project, profile)
     check_names(content, defaults.keys() | FIELDS.keys(), f", but profile `{profile}` sets it")
     content = {key: value for key, value in content.items() if key in defaults}
-    return absolute_paths({"run_dir": f"outputs/{profile}"} | defaults | content, project.home)
+    return absolute_paths(defaults | {"run_dir": f"outputs/{profile}"} | content, project.home)
 
 
 def default_run(project: Project, profile: str, base: dict, given: dict) -> str:
