@@ -110,6 +110,11 @@ class Run:
         return self.facts("split.json")["protocol"]
 
     @property
+    def is_original(self) -> bool:
+        """Whether the split was made by the original's protocol; not where there is none yet."""
+        return self.has("split.json") and self.protocol == "original"
+
+    @property
     def images(self) -> Path:
         """The folder of the run's images.
 

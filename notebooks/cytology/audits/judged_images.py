@@ -15,27 +15,27 @@ from cytology.data.images.opening import open_rgb
 from cytology.data.splitting import read_split
 from cytology.networks.features import Features, features_in_cache, key_of_run
 from cytology.notebook import progress
+from cytology.run import Run
 from cytology.settings import InputError
-from cytology.tables import read_json, read_table, splits_as_the_original
 
 
-def unseen_part(run: Path, names: list[str]) -> str:
+def unseen_part(run: Run, names: list[str]) -> str:
     """`out-of-fold` where every network has heads of the folds, else `test`.
 
     A network that was fine-tuned has no folds; those of the original's protocol leak.
     """
-    tuned = any(read_json(run, f"{name}/metrics.json")["fine_tuned"] for name in names)
-    return "test" if tuned or splits_as_the_original(run) else "out-of-fold"
+    tuned = any(run.about(name)["fine_tuned"] for name in names)
+    return "test" if tuned or run.is_original else "out-of-fold"
 
 
-def choose_judged_images(run: Path, on: str, most: int, seed: int) -> pd.DataFrame:
+def choose_judged_images(run: Run, on: str, most: int, seed: int) -> pd.DataFrame:
     """At most `most` images to shift: `image_id, group, label, fold, sha256`, perhaps `stain`.
 
     Both classes in turn as long as they last, and within a class one image of each group before
     the second of any. A smaller `most` gives the first of them. Raises `InputError` where fewer
     than two groups can be judged.
     """
-    split, manifest = read_split(run), read_table(run, "manifest.csv")
+    split, manifest = read_split(run), run.manifest
     rows = split[(split["split"] == "test") == (on == "test")].drop_duplicates("image_id")
     known = manifest[["image_id", "sha256", *manifest.columns.intersection(["stain"])]]
     images = rows[["image_id", "group", "label", "fold"]].merge(known, on="image_id")
@@ -115,7 +115,7 @@ def draw_images(
 
 
 def features_of_run(
-    run: Path,
+    run: Run,
     architecture: str,
     images: pd.DataFrame,
     orientations: int,

@@ -4,21 +4,18 @@ The head is that of the leakage audit, on the cached features of images as taken
 the same for every share: it weighs the penalty against the mean loss, however many the images.
 """
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 from scipy.special import expit
 
 from cytology.audits.judged_images import draw_images
 from cytology.data.splitting import read_split
-from cytology.evaluation.predictions import trained
 from cytology.evaluation.statistics.intervals import NO_BOUNDS
 from cytology.evaluation.statistics.mean_auc import MeanAuc
 from cytology.networks.features import Features, features_in_cache
 from cytology.networks.linear_head import fitted_head
 from cytology.notebook import progress
-from cytology.tables import read_json, read_table
+from cytology.run import Run
 from cytology.wording import span
 
 SHARES = (0.25, 0.5, 0.75, 1.0)
@@ -87,7 +84,7 @@ def curve_table(logits: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(found, columns=CURVE_COLUMNS)
 
 
-def learning_curves_of_run(run: Path, most: int, seed: int) -> pd.DataFrame:
+def learning_curves_of_run(run: Run, most: int, seed: int) -> pd.DataFrame:
     """`curve_table` of each network of a run whose features are cached, with its `weights`.
 
     Of at most `most` images of train and val. Empty under the original's protocol, which keeps no
@@ -96,14 +93,14 @@ def learning_curves_of_run(run: Path, most: int, seed: int) -> pd.DataFrame:
     split, parts = read_split(run), []
     if "orientation" in split:
         return pd.DataFrame(columns=["architecture", "weights", *CURVE_COLUMNS])
-    sha256 = read_table(run, "manifest.csv")[["image_id", "sha256"]]
+    sha256 = run.manifest[["image_id", "sha256"]]
     rows = draw_images(split[split["split"] != "test"], most, seed, "curve_images")
     rows = rows.merge(sha256, on="image_id")
-    for name in trained(run):
+    for name in run.networks:
         features = features_in_cache(run, name, rows, 1)
         if features is not None:
             table = curve_table(learning_curve(features, rows, CURVE_REPEATS, seed))
-            weights = read_json(run, f"{name}/metrics.json")["weights"]
+            weights = run.about(name)["weights"]
             parts.append(table.assign(architecture=name, weights=weights))
     table = pd.concat(parts) if parts else pd.DataFrame(columns=CURVE_COLUMNS)
     return table.reindex(columns=["architecture", "weights", *CURVE_COLUMNS])

@@ -15,7 +15,7 @@ from cytology.evaluation.statistics.intervals import auc_interval
 from cytology.evaluation.statistics.mean_auc import MeanAuc
 from cytology.networks.linear_head import fitted_head
 from cytology.notebook import progress
-from cytology.tables import read_json, read_table
+from cytology.run import Run
 from cytology.wording import counted, plural, with_span
 
 DOMAIN_COLUMNS = ("site", "stain")  # columns of the manifest
@@ -90,20 +90,20 @@ def leave_one_out(values: np.ndarray, images: pd.DataFrame, column: str, seed: i
 
 
 def left_out_of(
-    run: Path, names: list[str], root: Path, weights: str, batch_size: int, seed: int
+    run: Run, names: list[str], root: Path, weights: str, batch_size: int, seed: int
 ) -> pd.DataFrame:
     """`leave_one_out` for each network and each of `DOMAIN_COLUMNS` that allows it; may be empty.
 
     Features of images as taken, from the cache where the training notebooks left them; of at most
     `MOST_DOMAIN_IMAGES`, whole groups.
     """
-    images = draw_images(read_table(run, "manifest.csv"), MOST_DOMAIN_IMAGES, seed)
+    images = draw_images(run.manifest, MOST_DOMAIN_IMAGES, seed)
     columns = [column for column in DOMAIN_COLUMNS if domains_of(images, column)]
     tables = []
     for name in names if columns else []:
         features = features_of_run(run, name, images, 1, root, weights, batch_size)
         values = features.of(images.assign(orientation=0))
-        about = read_json(run, f"{name}/metrics.json")["weights"]
+        about = run.about(name)["weights"]
         for column in progress(columns, NETWORK_TITLE[name], unit="column"):
             table = leave_one_out(values, images, column, seed)
             table.insert(0, "weights", about)

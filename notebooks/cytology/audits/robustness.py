@@ -31,8 +31,9 @@ from cytology.files import file_hash
 from cytology.networks.features import FeatureStore, key_of_run
 from cytology.networks.linear_head import LinearHead, logits_by_fold, read_heads
 from cytology.notebook import progress
+from cytology.run import Run
 from cytology.settings import CACHE
-from cytology.tables import read_json, require, splits_as_the_original
+from cytology.tables import require
 
 # --------------------------------------------------------- images and networks
 
@@ -58,9 +59,9 @@ class RunNetwork:
         return logits_by_fold(self.heads, features, folds.to_numpy(int))
 
 
-def network_of_run(run: Path, name: str, on: str, root: Path, weights: str) -> RunNetwork:
+def network_of_run(run: Run, name: str, on: str, root: Path, weights: str) -> RunNetwork:
     """The network `name` of a run as it judges `out-of-fold` or `test`; loaded when needed."""
-    about, key = read_json(run, f"{name}/metrics.json"), key_of_run(run, name)
+    about, key = run.about(name), key_of_run(run, name)
     if on == "test":
         heads, load = None, functools.partial(whole_network, run, name)
         key += ["whole network", file_hash(require(run, f"{name}/model.keras"))]
@@ -70,14 +71,14 @@ def network_of_run(run: Path, name: str, on: str, root: Path, weights: str) -> R
     return RunNetwork(name, key, about["image_size"], about["fit"], heads, functools.cache(load))
 
 
-def whole_network(run: Path, name: str):
+def whole_network(run: Run, name: str):
     """The saved Keras model, from pictures to logits."""
     from cytology.networks.model_files import load_trained  # late: starts TensorFlow
 
     return load_trained(run, name)[0]
 
 
-def backbone(run: Path, name: str, root: Path, weights: str):
+def backbone(run: Run, name: str, root: Path, weights: str):
     """The Keras model that made the run's features; `InputError` if `weights` are others."""
     from cytology.training.backbone import backbone_of_run  # late: starts TensorFlow
 
@@ -153,7 +154,7 @@ def judge_shifts(
     return pd.concat([table for tables in rows.values() for table in tables], ignore_index=True)
 
 
-def distance_from_predictions(run: Path, judged: pd.DataFrame, on: str) -> float:
+def distance_from_predictions(run: Run, judged: pd.DataFrame, on: str) -> float:
     """Largest distance of the untouched pictures' logits from those in `predictions.csv`.
 
     NaN where it names none of them as taken, as may be under the original's protocol.
@@ -239,13 +240,13 @@ def shift_reliability(judged: pd.DataFrame, reference: int) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def orientation_agreement(run: Path, name: str, on: str) -> dict | None:
+def orientation_agreement(run: Run, name: str, on: str) -> dict | None:
     """How the 8 exact orientations agree, from `predictions.csv`; None if it has only one.
 
     `alike` is the share of images that are called the same in all orientations; `auc_lowest` and
     `auc_highest` are those of one orientation alone.
     """
-    if splits_as_the_original(run):
+    if run.is_original:
         return None
     rows = read_predictions(run, name, turned=True)
     rows = rows[rows["model"] == ("final" if on == "test" else "oof")]

@@ -1,7 +1,6 @@
 """Who may be where: groups into train, val and test, folds, and the check that nothing crosses."""
 
 import hashlib
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -9,8 +8,9 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, train
 from sklearn.utils import check_random_state
 
 from cytology.data.augmentation import pictures_of
+from cytology.run import Run
 from cytology.settings import InputError
-from cytology.tables import check_columns, damaged, read_json, read_table
+from cytology.tables import check_columns, damaged
 
 SPLITS = ("train", "val", "test")
 
@@ -190,21 +190,21 @@ def assert_no_leak(split: pd.DataFrame, manifest: pd.DataFrame) -> None:
             )
 
 
-def read_split(run: Path) -> pd.DataFrame:
+def read_split(run: Run) -> pd.DataFrame:
     """Read `split.csv` for training, after checking it again.
 
     Raises `InputError` if its images or labels are not those of the manifest, or if anything of
     `NEVER_APART` crosses while `split.json` does not say that this was asked for, or if it was
     edited in another way.
     """
-    split, manifest = read_table(run, "split.csv"), read_table(run, "manifest.csv")
+    split, manifest = run.table("split.csv"), run.manifest
     check_cells(run, split)
     ours, known = (set(map(tuple, t[["image_id", "label"]].to_numpy())) for t in (split, manifest))
     if ours != known:
         raise InputError(
             "split.csv and manifest.csv differ in their images or labels: run notebook 03 again."
         )
-    about = read_json(run, "split.json")
+    about = run.facts("split.json")
     if about["protocol"] != "original":
         assert_no_leak(split, manifest)
     elif about["leak"] != leak_report(split, manifest):
@@ -218,7 +218,7 @@ def read_split(run: Path) -> pd.DataFrame:
     return split
 
 
-def check_cells(run: Path, split: pd.DataFrame) -> None:
+def check_cells(run: Run, split: pd.DataFrame) -> None:
     """Make whole numbers of the folds; `InputError` for cells that no split can have."""
     check_columns(split, run, "split.csv", "fold", "image_id group label split")
     keys = [column for column in ("image_id", "orientation") if column in split]

@@ -6,12 +6,11 @@ report, so that no place can forget it.
 
 from dataclasses import dataclass
 from html import escape
-from pathlib import Path
 
 from cytology.architectures import NETWORK_TITLE
 from cytology.data.copies import looks_augmented
 from cytology.data.notices import about_patients, is_person
-from cytology.tables import read_json
+from cytology.run import Run
 from cytology.wording import COLOURS
 
 
@@ -23,15 +22,15 @@ class Caveat:
     text: str
 
 
-def caveats(run: Path) -> list[Caveat]:
+def caveats(run: Run) -> list[Caveat]:
     """The caveats of a run, the gravest first; from its JSON files."""
     found = []
-    if (run / "split.json").is_file():
-        found += leak_caveats(read_json(run, "split.json"))
-    if (run / "dataset.json").is_file():
-        found += data_caveats(read_json(run, "dataset.json"))
+    if run.has("split.json"):
+        found += leak_caveats(run.facts("split.json"))
+    if run.has("dataset.json"):
+        found += data_caveats(run.facts("dataset.json"))
     weights = {
-        title: read_json(run, f"{name}/metrics.json")["weights"]
+        title: run.about(name)["weights"]
         for name, title in NETWORK_TITLE.items()
         if (run / name / "metrics.json").is_file()
     }
@@ -106,7 +105,7 @@ def checked(dataset: dict, split: dict) -> str:
     return f"Checked: no {unit} lies in more than one part, {copies}.{more}"
 
 
-def caveats_html(run: Path) -> str:
+def caveats_html(run: Run) -> str:
     """The caveats as an HTML block for notebooks; empty when there is nothing to say."""
     return "".join(_banner(caveat.kind, caveat.text) for caveat in caveats(run))
 

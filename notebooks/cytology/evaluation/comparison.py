@@ -6,14 +6,13 @@ cost. Thresholds and calibration stand in `locked`.
 
 import re
 from itertools import combinations
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from sklearn import metrics as sk
 
 from cytology.evaluation.baseline import BASELINE
-from cytology.evaluation.predictions import by_group, mean_logits, read_predictions, trained
+from cytology.evaluation.predictions import by_group, mean_logits, read_predictions
 from cytology.evaluation.statistics.intervals import auc_interval, metrics_with_intervals
 from cytology.evaluation.statistics.metrics import (
     OF_PROBABILITIES,
@@ -28,8 +27,8 @@ from cytology.evaluation.statistics.significance import (
     fold_differences,
     with_gate,
 )
+from cytology.run import Run
 from cytology.settings import InputError
-from cytology.tables import read_json
 
 ENSEMBLE = "ensemble"
 OUT_OF_FOLD, TEST = "out-of-fold", "test"
@@ -78,21 +77,21 @@ def headline(predictions: pd.DataFrame, fine_tuned: bool) -> tuple[str, pd.DataF
     return TEST, judged_rows(predictions, TEST)
 
 
-def headline_part(run: Path) -> str:
+def headline_part(run: Run) -> str:
     """What the comparison of this run rests on, the same for all its networks.
 
     Out-of-fold only where every network was cross-validated and not fine-tuned.
     """
-    names = trained(run)
+    names = run.networks
     if not names:
         raise InputError(f"{run} holds no predictions: run notebook 04, 05 or 06 first.")
     found = {headline(read_predictions(run, name), fine_tuned(run, name))[0] for name in names}
     return OUT_OF_FOLD if found == {OUT_OF_FOLD} else TEST
 
 
-def fine_tuned(run: Path, architecture: str) -> bool:
+def fine_tuned(run: Run, architecture: str) -> bool:
     """Whether more than the head of this network was trained."""
-    return read_json(run, f"{architecture}/metrics.json")["fine_tuned"]
+    return run.about(architecture)["fine_tuned"]
 
 
 def judged_rows(table: pd.DataFrame, on: str) -> pd.DataFrame:
@@ -104,20 +103,20 @@ def judged_rows(table: pd.DataFrame, on: str) -> pd.DataFrame:
     return rows.reset_index(drop=True)
 
 
-def judged_networks(run: Path, on: str) -> dict[str, pd.DataFrame]:
+def judged_networks(run: Run, on: str) -> dict[str, pd.DataFrame]:
     """The judged predictions of each network of the run that has any, images as taken.
 
     What was fine-tuned afterwards is another network than its out-of-fold heads.
     """
     tables = {
         name: judged_rows(read_predictions(run, name), on)
-        for name in trained(run)
+        for name in run.networks
         if on == TEST or not fine_tuned(run, name)
     }
     return {name: rows for name, rows in tables.items() if len(rows)}
 
 
-def combined(run: Path, on: str) -> dict[str, pd.DataFrame]:
+def combined(run: Run, on: str) -> dict[str, pd.DataFrame]:
     """What more than one prediction makes of an image: mean logits of the same images.
 
     Each network over the orientations it was judged in (test-time augmentation) and, on test,
@@ -146,12 +145,12 @@ def combined(run: Path, on: str) -> dict[str, pd.DataFrame]:
     return found
 
 
-def weights_of(run: Path) -> dict[str, str]:
+def weights_of(run: Run) -> dict[str, str]:
     """What weights each architecture of the run had: `imagenet`, `file` or `random`."""
-    return {name: read_json(run, f"{name}/metrics.json")["weights"] for name in trained(run)}
+    return {name: run.about(name)["weights"] for name in run.networks}
 
 
-def weights_behind(run: Path, model: str) -> str:
+def weights_behind(run: Run, model: str) -> str:
     """The weights of a network or of what combines several; empty for the baseline."""
     weights = weights_of(run)
     if model.startswith(ENSEMBLE):
@@ -159,16 +158,16 @@ def weights_behind(run: Path, model: str) -> str:
     return weights.get(model.split(",")[0], "")
 
 
-def marked(run: Path, table: pd.DataFrame, column: str = "model") -> pd.DataFrame:
+def marked(run: Run, table: pd.DataFrame, column: str = "model") -> pd.DataFrame:
     """The table with the weights behind each model of a `column` and the split's protocol."""
-    weights = table[column].map(lambda model: weights_behind(run, model))
-    return table.assign(weights=weights, protocol=read_json(run, "split.json")["protocol"])
+    weights = table[column].map(lambda model: run.weights_behind(model))
+    return table.assign(weights=weights, protocol=run.protocol)
 
 
 # ------------------------------------------------------------------ comparison
 
 
-def comparison(run: Path) -> pd.DataFrame:
+def comparison(run: Run) -> pd.DataFrame:
     """One row an architecture, at image level: the table that a run is for.
 
     `auc` is within folds; beside it `auc_pooled` and, where the headline is out-of-fold, the AUC of
@@ -177,7 +176,7 @@ def comparison(run: Path) -> pd.DataFrame:
     on = headline_part(run)
     rows = []
     for name, table in judged_networks(run, on).items():
-        about = read_json(run, f"{name}/metrics.json")
+        about = run.about(name)
         row = {"architecture": name, "weights": about["weights"]}
         row |= metrics_with_intervals(table) | {"auc_pooled": pooled_auc(table)}
         if on == OUT_OF_FOLD:
@@ -185,17 +184,17 @@ def comparison(run: Path) -> pd.DataFrame:
             found = metrics_with_intervals(test, names=("auc",))
             row |= {f"test_{key}": value for key, value in found.items()}
         rows.append(row | {"judged_on": on, "recipe": about["recipe"]})
-    return pd.DataFrame(rows).assign(protocol=read_json(run, "split.json")["protocol"])
+    return pd.DataFrame(rows).assign(protocol=run.protocol)
 
 
-def comparison_all(run: Path, baseline: pd.DataFrame, rule: str = "mean_logit") -> pd.DataFrame:
+def comparison_all(run: Run, baseline: pd.DataFrame, rule: str = "mean_logit") -> pd.DataFrame:
     """Every model at image level and at that of the group, out-of-fold and on test.
 
     `level` is `image` or what a group is: patient, slide, field of view. `auc_pooled` takes pairs
     of all folds together, `auc_groups_alike` gives each group the same weight, whatever its number
     of images.
     """
-    unit, rows = read_json(run, "split.json")["unit"], []
+    unit, rows = run.facts("split.json")["unit"], []
     for on in (OUT_OF_FOLD, TEST):
         models = judged_networks(run, on)
         if not models:
@@ -212,16 +211,16 @@ def comparison_all(run: Path, baseline: pd.DataFrame, rule: str = "mean_logit") 
                     "auc_groups_alike": equal_groups_auc(part),
                 }
                 rows.append(about | found | others)
-    return marked(run, pd.DataFrame(rows))
+    return run.marked(pd.DataFrame(rows))
 
 
-def pairs_of_models(run: Path, baseline: pd.DataFrame, rule: str = "mean_logit") -> pd.DataFrame:
+def pairs_of_models(run: Run, baseline: pd.DataFrame, rule: str = "mean_logit") -> pd.DataFrame:
     """`significance.compare_pairs` of the run's models, by image and by group, `with_gate`.
 
     `family` says which pairs are corrected together: `networks` (the question of the run), `more
     than one` (each network against what combines it) and `baseline` (against size and colour).
     """
-    on, unit, parts = headline_part(run), read_json(run, "split.json")["unit"], []
+    on, unit, parts = headline_part(run), run.facts("split.json")["unit"], []
     single, more = judged_networks(run, on), combined(run, on)
     tables = single | more | {BASELINE: judged_rows(baseline, on)}
     families = {
@@ -241,22 +240,22 @@ def pairs_of_models(run: Path, baseline: pd.DataFrame, rule: str = "mean_logit")
     table = pd.concat(parts, ignore_index=True)
     first = ["family", "level", "judged_on"]
     table = table[[*first, *table.columns.drop(first)]]
-    behind = table[["first", "second"]].map(lambda model: weights_behind(run, model))
+    behind = table[["first", "second"]].map(lambda model: run.weights_behind(model))
     weights = behind.agg(lambda pair: " and ".join(filter(None, dict.fromkeys(pair))), axis=1)
-    table = table.assign(weights=weights, protocol=read_json(run, "split.json")["protocol"])
+    table = table.assign(weights=weights, protocol=run.protocol)
     return with_gate(table)
 
 
 # ------------------------------------------------------------------- the others
 
 
-def fold_pairs(run: Path) -> pd.DataFrame:
+def fold_pairs(run: Run) -> pd.DataFrame:
     """`significance.fold_differences` of the networks; empty where none share folds."""
     single = judged_networks(run, OUT_OF_FOLD)
     if len(single) < 2:
         return pd.DataFrame()
     table = fold_differences(fold_aucs(single), list(combinations(single, 2)))
-    return table.assign(protocol=read_json(run, "split.json")["protocol"])
+    return table.assign(protocol=run.protocol)
 
 
 def orientation_gain(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
@@ -274,14 +273,14 @@ def orientation_gain(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
     )
 
 
-def cost(run: Path) -> pd.DataFrame:
+def cost(run: Run) -> pd.DataFrame:
     """Parameters, size, seconds and speed of each architecture, from `timing.json`."""
     columns = ["parameters", "megabytes", "features_computed", "feature_seconds"]
     columns += ["training_seconds", "images_per_second", "precision", "device"]
     rows = [
         {"architecture": name, "weights": weights} | {key: timing[key] for key in columns}
         for name, weights in weights_of(run).items()
-        for timing in [read_json(run, f"{name}/timing.json")]
+        for timing in [run.facts(f"{name}/timing.json")]
     ]
     return pd.DataFrame(rows)
 

@@ -3,8 +3,6 @@
 Thresholds, calibration and abstention of a run, from its tables of predictions alone.
 """
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 from scipy.special import expit
@@ -18,13 +16,11 @@ from cytology.evaluation.comparison import (
     headline_part,
     judged_networks,
     judged_rows,
-    marked,
 )
 from cytology.evaluation.predictions import (
     mean_logits,
     predictions_fingerprint,
     read_predictions,
-    trained,
 )
 from cytology.evaluation.statistics import calibration, decisions
 from cytology.evaluation.statistics.clusters import variance_inflation
@@ -36,10 +32,10 @@ from cytology.evaluation.statistics.metrics import (
 )
 from cytology.evaluation.statistics.recalibration import recalibration
 from cytology.evaluation.statistics.significance import mean_by_group
-from cytology.tables import read_json, read_table
+from cytology.run import Run
 
 
-def learned_from(run: Path, architecture: str) -> tuple[str, pd.DataFrame]:
+def learned_from(run: Run, architecture: str) -> tuple[str, pd.DataFrame]:
     """What thresholds and calibration are chosen on: (its name, rows). Never test.
 
     They must come from the procedure that makes the test predictions: the out-of-fold ones, or,
@@ -52,22 +48,22 @@ def learned_from(run: Path, architecture: str) -> tuple[str, pd.DataFrame]:
     return "val", with_class_shift(run, architecture, rows.reset_index(drop=True))
 
 
-def on_test(run: Path, architecture: str) -> pd.DataFrame:
+def on_test(run: Run, architecture: str) -> pd.DataFrame:
     """The predictions of the saved network on test, with their `class_shift`."""
     rows = judged_rows(read_predictions(run, architecture), TEST)
     return with_class_shift(run, architecture, rows)
 
 
-def with_class_shift(run: Path, architecture: str, rows: pd.DataFrame) -> pd.DataFrame:
+def with_class_shift(run: Run, architecture: str, rows: pd.DataFrame) -> pd.DataFrame:
     """The rows with `class_shift`: the log odds M/B of the images that their head was trained on.
 
     Balanced class weights take it out of the logits; without weights it is 0. What an inner part
     of the training images stops early has about the same odds.
     """
     # Runs of earlier versions do not say; balanced was and is what every profile has.
-    if read_json(run, f"{architecture}/metrics.json").get("class_weight") == "none":
+    if run.about(architecture).get("class_weight") == "none":
         return rows.assign(class_shift=0.0)
-    split = read_table(run, "split.csv")
+    split = run.table("split.csv")
     held = split[split["split"] != "test"]
 
     def log_odds(images):
@@ -80,7 +76,7 @@ def with_class_shift(run: Path, architecture: str, rows: pd.DataFrame) -> pd.Dat
     return rows.assign(class_shift=found.where(rows["model"] == "oof", final).astype(float))
 
 
-def locked_thresholds(run: Path, wanted_sensitivity: float) -> pd.DataFrame:
+def locked_thresholds(run: Run, wanted_sensitivity: float) -> pd.DataFrame:
     """A row a network, rule and part judged: the threshold, and what it gives.
 
     Chosen on what `learned_from` says, locked, applied once to test. Out-of-fold figures are
@@ -89,8 +85,8 @@ def locked_thresholds(run: Path, wanted_sensitivity: float) -> pd.DataFrame:
     rest. `note` says where no sensitivity can be promised, and where the threshold calls all
     images that it was chosen on alike.
     """
-    unit, rows = read_json(run, "split.json")["unit"], []
-    for name in trained(run):
+    unit, rows = run.facts("split.json")["unit"], []
+    for name in run.networks:
         source, chosen_on = learned_from(run, name)
         test = on_test(run, name)
         for rule in decisions.RULES:
@@ -111,10 +107,10 @@ def locked_thresholds(run: Path, wanted_sensitivity: float) -> pd.DataFrame:
                 found = metrics_with_intervals(part, names=AT_A_THRESHOLD)
                 found["malignant_share"] = float((part["label"] == "M").mean())
                 rows.append(about | {"judged_on": on} | found)
-    return marked(run, pd.DataFrame(rows))
+    return run.marked(pd.DataFrame(rows))
 
 
-def locked_calibrations(run: Path) -> pd.DataFrame:
+def locked_calibrations(run: Run) -> pd.DataFrame:
     """A row a network, method and part judged: calibration in the large, slope, and errors.
 
     Fitted on what `learned_from` says; out-of-fold figures are cross-fitted. `slope` and
@@ -124,7 +120,7 @@ def locked_calibrations(run: Path) -> pd.DataFrame:
     better. `note` says why there is no slope, which is then 1.
     """
     rows = []
-    for name in trained(run):
+    for name in run.networks:
         source, fitted_on = learned_from(run, name)
         raw = {TEST: on_test(run, name)}
         if source == OUT_OF_FOLD:
@@ -144,7 +140,7 @@ def locked_calibrations(run: Path) -> pd.DataFrame:
                 else:
                     made = calibration.calibrate(part, calibrator)
                 rows.append(about | {"judged_on": on} | of_probabilities(made, part))
-    return marked(run, pd.DataFrame(rows))
+    return run.marked(pd.DataFrame(rows))
 
 
 def of_probabilities(rows: pd.DataFrame, before: pd.DataFrame) -> dict[str, float]:
@@ -166,7 +162,7 @@ def without_slope(calibrations: pd.DataFrame) -> str:
     return f"; no slope fits those of {names}" if names else ""
 
 
-def calibrated(run: Path, architecture: str, on: str, method: str = "platt") -> pd.DataFrame:
+def calibrated(run: Run, architecture: str, on: str, method: str = "platt") -> pd.DataFrame:
     """The judged rows of a network with calibrated `logit` and `probability`, never fitted on test.
 
     Out-of-fold rows are cross-fitted.
@@ -180,7 +176,7 @@ def calibrated(run: Path, architecture: str, on: str, method: str = "platt") -> 
 
 
 def above_threshold(
-    run: Path, architecture: str, on: str, rule: str, wanted_sensitivity: float
+    run: Run, architecture: str, on: str, rule: str, wanted_sensitivity: float
 ) -> pd.DataFrame:
     """The judged rows, calibrated and `decisions.counted_from` the threshold of `rule`.
 
@@ -198,7 +194,7 @@ def above_threshold(
     return made(on_test(run, architecture), chosen_on)
 
 
-def abstentions(run: Path, wanted_sensitivity: float) -> pd.DataFrame:
+def abstentions(run: Run, wanted_sensitivity: float) -> pd.DataFrame:
     """`decisions.abstention_curve` of networks and ensemble, by threshold rule and certainty.
 
     Images are referred by the margin (`above_threshold`, as in notebook 08), by how far the
@@ -211,10 +207,10 @@ def abstentions(run: Path, wanted_sensitivity: float) -> pd.DataFrame:
         for rule in decisions.RULES
         for curve in _referred_by(run, on, rule, wanted_sensitivity)
     ]
-    return marked(run, pd.concat(parts, ignore_index=True)).assign(judged_on=on)
+    return run.marked(pd.concat(parts, ignore_index=True)).assign(judged_on=on)
 
 
-def _referred_by(run: Path, on: str, rule: str, wanted_sensitivity: float):
+def _referred_by(run: Run, on: str, rule: str, wanted_sensitivity: float):
     """The curves of `abstentions` at the thresholds of one rule."""
     margins = []
     for name in judged_networks(run, on):
@@ -234,21 +230,21 @@ def _referred_by(run: Path, on: str, rule: str, wanted_sensitivity: float):
         yield _referred(rows, -doubt, ENSEMBLE, "networks disagree")
 
 
-def least_margin(run: Path, architecture: str, rule: str, share: float) -> float:
+def least_margin(run: Run, architecture: str, rule: str, share: float) -> float:
     """The margin below which the least sure `share` of images lie; new ones there are referred.
 
     The margin is the distance from the threshold of `rule` in calibrated logits, of the images
     that threshold and calibration were chosen on: never of test.
     """
     _, rows = learned_from(run, architecture)
-    table = read_table(run, "tables/thresholds.csv")
+    table = run.table("tables/thresholds.csv")
     of_rule = (table["model"] == architecture) & (table["rule"] == rule)
     at = table.loc[of_rule, "threshold_logit"].iloc[0]
     slope = calibration.fit_calibrator(rows, "platt").slope
     return float(np.quantile((rows["logit"] - at).abs() * slope, share))
 
 
-def net_benefits(run: Path) -> pd.DataFrame:
+def net_benefits(run: Run) -> pd.DataFrame:
     """Net benefit by `threshold` of each network (calibrated), and of calling `all` malignant.
 
     A network's has `_low` and `_high`. `malignant_share` is what all of them assume of the clinic.
@@ -264,7 +260,7 @@ def net_benefits(run: Path) -> pd.DataFrame:
     return pd.DataFrame(found)
 
 
-def reliabilities(run: Path, method: str) -> dict[str, pd.DataFrame]:
+def reliabilities(run: Run, method: str) -> dict[str, pd.DataFrame]:
     """`calibration.reliability` of each network as it is judged, calibrated by `method`."""
     on = headline_part(run)
     return {

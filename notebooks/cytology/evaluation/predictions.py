@@ -14,8 +14,9 @@ import pandas as pd
 from scipy.special import expit
 
 from cytology.architectures import ARCHITECTURE_NAMES, TRAINING_NOTEBOOKS
+from cytology.run import Run
 from cytology.settings import InputError
-from cytology.tables import check_columns, damaged, read_json, read_table
+from cytology.tables import check_columns, damaged
 
 PREDICTION_COLUMNS = ["image_id", "group", "label", "split", "fold", "model", "seed", "orientation"]
 PREDICTION_COLUMNS += ["logit", "probability"]
@@ -39,7 +40,7 @@ def as_taken(rows: pd.DataFrame, split: pd.DataFrame) -> pd.DataFrame:
     return rows if "orientation" in split else rows[rows["orientation"] == 0]
 
 
-def read_predictions(run: Path, architecture: str, turned: bool = False) -> pd.DataFrame:
+def read_predictions(run: Run, architecture: str, turned: bool = False) -> pd.DataFrame:
     """Read `<architecture>/predictions.csv`, refusing one that belongs to another split.
 
     Of images as taken; with `turned`, of all orientations that were predicted.
@@ -47,8 +48,8 @@ def read_predictions(run: Path, architecture: str, turned: bool = False) -> pd.D
     name = f"{architecture}/predictions.csv"
     states = file_state(run / "split.csv"), file_state(run / name)
     split, table = _parsed(run, "split.csv", states[0]), _parsed(run, name, states[1])
-    trained_with = read_json(run, f"{architecture}/metrics.json")["split"]
-    if trained_with != read_json(run, "split.json")["fingerprint"]:
+    trained_with = run.about(architecture)["split"]
+    if trained_with != run.facts("split.json")["fingerprint"]:
         raise InputError(
             f"{architecture}/predictions.csv was made with another split than split.csv: run "
             f"notebook {TRAINING_NOTEBOOKS[architecture]} again."
@@ -58,7 +59,7 @@ def read_predictions(run: Path, architecture: str, turned: bool = False) -> pd.D
 
 
 @functools.lru_cache(maxsize=8)
-def _check_rows(run: Path, name: str, split_state: tuple, state: tuple) -> None:
+def _check_rows(run: Run, name: str, split_state: tuple, state: tuple) -> None:
     """`InputError` for rows that no notebook wrote: doubled, missing, of another label."""
     split, table = _parsed(run, "split.csv", split_state), _parsed(run, name, state)
     if not table["image_id"].isin(split["image_id"]).all():
@@ -88,9 +89,9 @@ def file_state(path: Path) -> tuple:
 
 
 @functools.lru_cache(maxsize=8)
-def _parsed(run: Path, name: str, state: tuple) -> pd.DataFrame:
+def _parsed(run: Run, name: str, state: tuple) -> pd.DataFrame:
     """A table of the run; kept in memory until the file changes, since notebook 07 asks often."""
-    table = read_table(run, name)
+    table = run.table(name)
     if name == "split.csv":
         check_columns(table, run, name, "fold", "image_id label")
         return table
@@ -100,24 +101,22 @@ def _parsed(run: Path, name: str, state: tuple) -> pd.DataFrame:
     return table.assign(probability=expit(table["logit"]))
 
 
-def predictions_fingerprint(run: Path, architecture: str) -> str:
+def predictions_fingerprint(run: Run, architecture: str) -> str:
     """A hash of a network's logits, whatever the order of the rows: what was chosen on them."""
     keys = ["image_id", "orientation", "model", "seed"]
     table = read_predictions(run, architecture, turned=True).sort_values(keys)
     return hashlib.sha256(table[[*keys, "logit"]].to_csv(index=False).encode()).hexdigest()
 
 
-def trained(run: Path) -> list[str]:
+def trained(run: Run) -> list[str]:
     """The architectures whose predictions this run holds, in the usual order."""
     return [name for name in ARCHITECTURE_NAMES if (run / name / "predictions.csv").is_file()]
 
 
-def read_of_networks(run: Path, name: str) -> dict[str, pd.DataFrame]:
+def read_of_networks(run: Run, name: str) -> dict[str, pd.DataFrame]:
     """`<architecture>/<name>` of each trained architecture that has such a table."""
     return {
-        each: read_table(run, f"{each}/{name}")
-        for each in trained(run)
-        if (run / each / name).is_file()
+        each: run.table(f"{each}/{name}") for each in run.networks if (run / each / name).is_file()
     }
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from cytology.run import Run
 from cytology.settings import InputError, short
 from cytology.tables import read_json, read_table, write_json, write_table
 
@@ -32,7 +33,7 @@ class GridPoint:
         """`seed1`, or `seed0-fold2`."""
         return f"seed{self.seed}" + ("" if self.fold is None else f"-fold{self.fold}")
 
-    def folder(self, run: Path) -> Path:
+    def folder(self, run: Run) -> Path:
         """The point's run folder."""
         return run / FOLDER / self.name
 
@@ -56,7 +57,7 @@ def points_named(names: Iterable[str]) -> list[GridPoint]:
     return sorted(found, key=lambda point: (point.fold is not None, point.seed, point.fold))
 
 
-def points_in(run: Path) -> list[GridPoint]:
+def points_in(run: Run) -> list[GridPoint]:
     """The points whose folders are there, by seed and fold."""
     return points_named(folder.name for folder in (run / FOLDER).glob("seed*"))
 
@@ -87,16 +88,16 @@ def split_of(split: pd.DataFrame, point: GridPoint, seed: int) -> pd.DataFrame:
     return rows.assign(split=part, fold=rows["fold"].mask(held))
 
 
-def make_run(run: Path, point: GridPoint) -> None:
+def make_run(run: Run, point: GridPoint) -> None:
     """Write what notebooks 04 to 06 read into the point's folder; replaces what stands there.
 
     Raises `InputError` if notebooks 01 to 03 have not run.
     """
     from cytology.data.splitting import describe, read_split
 
-    about, dataset = read_json(run, "split.json"), read_json(run, "dataset.json")
+    about, dataset = run.facts("split.json"), run.facts("dataset.json")
     split = split_of(read_split(run), point, about["seed"])
-    manifest = read_table(run, "manifest.csv")
+    manifest = run.manifest
     manifest = manifest[manifest["image_id"].isin(split["image_id"])]
     folder, labels = point.folder(run), manifest["label"].value_counts()
     dataset |= {"images": len(manifest), "groups": int(manifest["group"].nunique())}
@@ -108,7 +109,7 @@ def make_run(run: Path, point: GridPoint) -> None:
     write_json(folder, "split.json", found)
 
 
-def is_done(run: Path, point: GridPoint, architecture: str) -> bool:
+def is_done(run: Run, point: GridPoint, architecture: str) -> bool:
     """Whether this network was trained in the point's folder, on the split that lies there."""
     folder = point.folder(run)
     files = ("predictions.csv", "timing.json", "metrics.json")  # the last that are written
@@ -118,11 +119,11 @@ def is_done(run: Path, point: GridPoint, architecture: str) -> bool:
     return made_with == read_json(folder, "split.json")["fingerprint"]
 
 
-def check_split(run: Path, point: GridPoint) -> None:
+def check_split(run: Run, point: GridPoint) -> None:
     """`InputError` if the run was split anew since the point was trained."""
     from cytology.data.splitting import describe, read_split
 
-    about, folder = read_json(run, "split.json"), point.folder(run)
+    about, folder = run.facts("split.json"), point.folder(run)
     split = split_of(read_split(run), point, about["seed"])
     manifest = read_table(folder, "manifest.csv")
     found = describe(split, manifest, about["protocol"], about["unit"], about["seed"])

@@ -17,6 +17,7 @@ from cytology.evaluation.predictions import read_predictions
 from cytology.evaluation.readable import too_few
 from cytology.evaluation.repeats import GridPoint, check_split, is_done, points_in
 from cytology.evaluation.statistics.intervals import metrics_with_intervals
+from cytology.run import Run
 from cytology.tables import read_json
 from cytology.wording import counted, span, with_span
 
@@ -24,7 +25,7 @@ SEED_METRICS = ("auc", "accuracy", "recall", "specificity", "loss")
 SEED_COLUMNS = ["architecture", "weights", "recipe", "seed", "judged_on", "images", "groups"]
 
 
-def metrics_by_seed(run: Path) -> pd.DataFrame:
+def metrics_by_seed(run: Run) -> pd.DataFrame:
     """A row an architecture and seed: `SEED_COLUMNS`, and metrics with their intervals by group.
 
     Trainings on the run's own split are judged as the run is. Where each fold was held out, the
@@ -38,7 +39,7 @@ def metrics_by_seed(run: Path) -> pd.DataFrame:
     return pd.DataFrame(rows) if rows else pd.DataFrame(columns=[*SEED_COLUMNS, *SEED_METRICS])
 
 
-def other_seeds(run: Path, points: list[GridPoint]) -> list[dict]:
+def other_seeds(run: Run, points: list[GridPoint]) -> list[dict]:
     """The run itself and its other seeds, on one split; nothing if there are no others."""
     others = [point for point in points if point.fold is None]
     if not others:
@@ -55,7 +56,7 @@ def other_seeds(run: Path, points: list[GridPoint]) -> list[dict]:
     return found
 
 
-def held_out_folds(run: Path, points: list[GridPoint]) -> list[dict]:
+def held_out_folds(run: Run, points: list[GridPoint]) -> list[dict]:
     """Each seed's folds together, where all of them were trained."""
     found, folds = [], {point.fold for point in points if point.fold is not None}
     for name in ARCHITECTURE_NAMES:

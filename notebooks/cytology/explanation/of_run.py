@@ -28,7 +28,7 @@ from cytology.inference.similarity import nearest, reference
 from cytology.networks.batches import DecodedImages
 from cytology.networks.linear_head import read_heads
 from cytology.networks.model_files import load_trained
-from cytology.tables import read_table
+from cytology.run import Run
 from cytology.training.backbone import CALIBRATION_BATCH
 
 SHUFFLES = 3
@@ -37,7 +37,7 @@ PATH_STEPS = 16  # of integrated gradients
 
 
 def explained_network(
-    run: Path, name: str, on: str, layer: str = "", method: str = "gradcam"
+    run: Run, name: str, on: str, layer: str = "", method: str = "gradcam"
 ) -> Explained:
     """The network `name` of a run, with the heads of its folds where it is judged out-of-fold."""
     heads = read_heads(run, name) if on == OUT_OF_FOLD else None
@@ -140,12 +140,12 @@ def heat_over_files(
     return [over_image(h, *image.size, size, fit) for h, image in zip(maps, opened, strict=True)]
 
 
-def judged_predictions(run: Path, name: str, on: str) -> pd.DataFrame:
+def judged_predictions(run: Run, name: str, on: str) -> pd.DataFrame:
     """The judged predictions of a network with `predicted` and `wrong`, one row an image.
 
     From the manifest come `sha256`, and `stain` where it has one.
     """
-    manifest = read_table(run, "manifest.csv")
+    manifest = run.manifest
     known = manifest[["image_id", "sha256", *manifest.columns.intersection(["stain"])]]
     rows = judged_networks(run, on)[name].drop_duplicates("image_id").merge(known, on="image_id")
     predicted = np.where(rows["probability"] >= THRESHOLD, "M", "B")

@@ -21,6 +21,7 @@ from cytology.networks.backend import keras, quietly, tf
 from cytology.networks.building import build
 from cytology.networks.model_files import CLASSES
 from cytology.notebook import progress
+from cytology.run import Run
 from cytology.settings import InputError
 from cytology.tables import write_json
 
@@ -59,7 +60,7 @@ def formats_of(architecture: str, wanted: str) -> list[str]:
     ]
 
 
-def images_of(run: Path, part: str, count: int, seed: int) -> list[str]:
+def images_of(run: Run, part: str, count: int, seed: int) -> list[str]:
     """At most `count` images of the run's train or test part, drawn with `seed`."""
     split = read_split(run)
     names = split.loc[split["split"] == part, "image_id"].drop_duplicates()
@@ -72,7 +73,7 @@ def squares(root: Path, image_ids: list[str], size: int, fit: str) -> np.ndarray
 
 
 def export(
-    run: Path, model: keras.Model, about: dict, formats: list[str], calibration: np.ndarray
+    run: Run, model: keras.Model, about: dict, formats: list[str], calibration: np.ndarray
 ) -> Path:
     """Write `exports/<architecture>/` in `formats`, whole or not at all; returns the folder.
 
@@ -169,7 +170,7 @@ def full_range(squares: np.ndarray) -> np.ndarray:
 # ------------------------------------------------------------- what goes with it
 
 
-def description(run: Path, about: dict) -> dict:
+def description(run: Run, about: dict) -> dict:
     """What a user of the files must know, for `export.json`.
 
     Raises `InputError` if notebook 07 locked no threshold for this training of the network.

@@ -14,8 +14,8 @@ from cytology.inference.predictor import Decision
 from cytology.machine import cores
 from cytology.networks.backend import keras, quietly, tf
 from cytology.notebook import progress
+from cytology.run import Run
 from cytology.settings import InputError
-from cytology.tables import read_table, write_table
 
 FLOAT_TOLERANCE = 1e-3  # of the largest logit, or of 1 where all are smaller
 MOST_CHANGED = 1  # decisions, where numbers are rounded on purpose
@@ -149,14 +149,14 @@ def warning_of(row) -> str:
     )
 
 
-def write_exports(run: Path, table: pd.DataFrame) -> pd.DataFrame:
+def write_exports(run: Run, table: pd.DataFrame) -> pd.DataFrame:
     """Write `tables/exports.csv`; rows of networks that were not exported this time stay."""
-    if (run / "tables/exports.csv").is_file():
-        earlier = read_table(run, "tables/exports.csv")
+    if run.has("tables/exports.csv"):
+        earlier = run.table("tables/exports.csv")
         others = earlier[~earlier["architecture"].isin(table["architecture"])]
         # In the columns of today: an earlier version may have had others.
         table = pd.concat([table, others], ignore_index=True)[list(table)]
     order = {name: place for place, name in enumerate(NETWORK_TITLE)}
     table = table.sort_values("architecture", key=lambda names: names.map(order), kind="stable")
-    write_table(run, "tables/exports.csv", table)
+    run.write("tables/exports.csv", table)
     return table.reset_index(drop=True)

@@ -13,9 +13,7 @@ from cytology.data.sources.patients import add_patients_from_csv, add_patients_f
 from cytology.data.sources.spreadsheets import read_spreadsheet, text_of
 from cytology.data.splitting import read_split
 from cytology.files import file_hash, is_sound, keep_checksum
-from cytology.run import image_root
 from cytology.settings import CACHE, InputError, as_on_disk, resolve, short
-from cytology.tables import read_json, read_table
 from cytology.wording import printable, some
 
 ARCHIVES = (".zip", ".tar", ".gz", ".tgz")
@@ -49,7 +47,7 @@ class Images:
 
 
 def choose_images(
-    run: Path, data: str, images: str, classes: str, patient_pattern: str, patients_csv: str
+    run: Run, data: str, images: str, classes: str, patient_pattern: str, patients_csv: str
 ) -> Images:
     """The images to predict.
 
@@ -57,19 +55,19 @@ def choose_images(
     empty: the test part. The others are for new images, as for training data.
     """
     if images == "unseen":
-        unseen = read_table(run, "unseen.csv")
+        unseen = run.table("unseen.csv")
         if unseen.empty:
             raise InputError(
                 "Parameter `images` is unseen, but this data set has no images of neither class: "
                 "name a folder."
             )
-        return Images(image_root(run, data), unseen[["image_id"]].assign(label="", group=""), "")
+        return Images(run.images, unseen[["image_id"]].assign(label="", group=""), "")
     if images:
         return new_images(resolve(images), classes, patient_pattern, patients_csv)
     split = read_split(run)
     test = split[split["split"] == "test"].drop_duplicates("image_id")
-    unit = read_json(run, "split.json")["unit"]
-    return Images(image_root(run, data), test[["image_id", "label", "group"]], unit)
+    unit = run.facts("split.json")["unit"]
+    return Images(run.images, test[["image_id", "label", "group"]], unit)
 
 
 def new_images(path: Path, classes: str, patient_pattern: str, patients_csv: str) -> Images:

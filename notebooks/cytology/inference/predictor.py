@@ -32,20 +32,18 @@ from cytology.networks.batches import decode, frozen_features
 from cytology.networks.building import feature_extractor
 from cytology.networks.features import key_of_run
 from cytology.notebook import progress
-from cytology.run import image_root
 from cytology.settings import InputError
-from cytology.tables import read_json, read_table
 
 
 def features_of_model(
-    run: Path, model: keras.Model, root: Path, images: pd.DataFrame, batch_size: int = 32
+    run: Run, model: keras.Model, root: Path, images: pd.DataFrame, batch_size: int = 32
 ) -> np.ndarray:
     """What the saved model's pooled features say of the run's `images`, shape (n, width).
 
     `images` has `image_id` and `sha256`. From the cache where they were computed before: those of
     a network of which only the head was trained are the frozen ones.
     """
-    about, key = read_json(run, f"{model.name}/metrics.json"), key_of_run(run, model.name)
+    about, key = run.facts(f"{model.name}/metrics.json"), key_of_run(run, model.name)
     if about["fine_tuned"]:
         key = [model.name, file_hash(run / model.name / "model.keras"), *key[2:]]
     decoded = decode(root, images, about["image_size"], about["fit"])
@@ -55,7 +53,7 @@ def features_of_model(
 
 
 def reference_of_run(
-    run: Path, model: keras.Model, data: str, batch_size: int = 32
+    run: Run, model: keras.Model, data: str, batch_size: int = 32
 ) -> tuple[Reference, float]:
     """The training images that new ones are compared with, and the share of test images flagged.
 
@@ -66,8 +64,8 @@ def reference_of_run(
     kept = read_reference(path, used)
     if kept is not None:
         return kept
-    root, split = image_root(run, data), read_split(run)
-    manifest = read_table(run, "manifest.csv")[["image_id", "sha256"]]
+    root, split = run.images, read_split(run)
+    manifest = run.manifest[["image_id", "sha256"]]
     images = split.drop_duplicates("image_id").merge(manifest, on="image_id")
     train, test = (images[images["split"] == part] for part in ("train", "test"))
     known = reference(train, features_of_model(run, model, root, train, batch_size))
@@ -155,11 +153,11 @@ class Decision:
         )
 
 
-def locked_decision(run: Path, architecture: str, rule: str) -> Decision:
+def locked_decision(run: Run, architecture: str, rule: str) -> Decision:
     """The threshold and calibration that notebook 07 chose for a network."""
-    thresholds = read_table(run, "tables/thresholds.csv")
+    thresholds = run.table("tables/thresholds.csv")
     row = thresholds[(thresholds["model"] == architecture) & (thresholds["rule"] == rule)]
-    calibrations = read_table(run, "tables/calibration.csv")
+    calibrations = run.table("tables/calibration.csv")
     fitted = calibrations[
         (calibrations["model"] == architecture) & (calibrations["method"] == "platt")
     ]

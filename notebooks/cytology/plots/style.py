@@ -7,7 +7,6 @@ design", 2008), with a marker or a label beside the colour.
 import base64
 import io
 from html import escape
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -15,7 +14,7 @@ import seaborn as sns
 
 from cytology.architectures import ARCHITECTURES
 from cytology.files import written_whole
-from cytology.tables import splits_as_the_original
+from cytology.run import Run
 from cytology.wording import COLOURS, NO_INTERVAL
 
 DPI = 120
@@ -27,14 +26,14 @@ DRAWN = {"Comment": "names: pseudonyms"}  # figures of earlier versions showed n
 CSS_DPI = 96  # a browser's pixel is 1/96 inch: a figure appears in the size that it was drawn for
 
 
-def save_figure(run: Path, name: str, figure, caption: str) -> None:
+def save_figure(run: Run, name: str, figure, caption: str) -> None:
     """Save a Matplotlib figure as `run/figures/name.png`, show it in a notebook, and close it.
 
     The caption travels inside the PNG, for the report. Under the original's protocol the picture
     itself says that its split leaks: it may travel alone.
     """
     # 01 and 02 come before the split; the audit of 09 makes splits of its own.
-    if name[:2] not in ("01", "02", "09") and splits_as_the_original(run):
+    if name[:2] not in ("01", "02", "09") and run.is_original:
         warning = "protocol: original. THIS SPLIT LEAKS: copies of test images lie in training."
         figure.text(0, 1, warning, color=COLOURS["leak"], weight="bold", va="bottom")
         caption = f"{caption}. {warning}"

@@ -7,27 +7,27 @@ import re
 import shlex
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
+from cytology.run import Run
 from cytology.settings import PROJECT_ROOT
-from cytology.tables import json_if_there
 
 # A note puts the names of files, folders and people in quotation marks, as `repr` does.
 QUOTED = re.compile(r"""(?<!\w)('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")(?!\w)""")
 HOMES = re.compile(r"(?:/home/|/Users/|[A-Za-z]:\\Users\\)[^/\\\s'\"]+")
 
 
-def name_of(run: Path) -> str:
+def name_of(run: Run) -> str:
     """What a page calls a run folder: its path in the project, elsewhere its last part."""
     inside = run.is_relative_to(PROJECT_ROOT)
     return run.relative_to(PROJECT_ROOT).as_posix() if inside else run.name
 
 
-def facts(run: Path) -> tuple[dict, dict]:
+def facts(run: Run) -> tuple[dict, dict]:
     """(`run.json`, `dataset.json`) of a run as a page may show them; empty where missing.
 
     A path in the project is told from there on, another one as `<data>`, by what it was given for;
     names in notes are left out.
     """
-    record, dataset = json_if_there(run, "run.json"), json_if_there(run, "dataset.json")
+    record, dataset = run.facts_if_there("run.json"), run.facts_if_there("dataset.json")
     paths = paths_in(dataset) | paths_in(record) | {str(run): name_of(run)}
     if record.get("command"):
         record["command"] = cut(record["command"], paths, is_command=True)

@@ -1,7 +1,5 @@
 """What is known to go wrong with a run's networks, from its tables, in sentences."""
 
-from pathlib import Path
-
 from cytology.architectures import NETWORK_TITLE
 from cytology.audits.shifts import SHIFTS
 from cytology.evaluation.readable import groups_in_words
@@ -9,13 +7,13 @@ from cytology.evaluation.statistics.intervals import LEVEL
 from cytology.evaluation.statistics.significance import holm
 from cytology.evaluation.summary import baseline_in_words, worth_in_words
 from cytology.files import file_hash
-from cytology.tables import json_if_there, table_if_there
+from cytology.run import Run
 from cytology.wording import span
 
 FEW_GROUPS = 100  # one of them is worth a point
 
 
-def known_failures(run: Path, names: list[str], unit: str) -> list[str]:
+def known_failures(run: Run, names: list[str], unit: str) -> list[str]:
     """What is known to go wrong with these networks, a sentence or two each."""
     return [
         *few(run, unit),
@@ -28,27 +26,27 @@ def known_failures(run: Path, names: list[str], unit: str) -> list[str]:
     ]
 
 
-def few(run: Path, unit: str) -> list[str]:
+def few(run: Run, unit: str) -> list[str]:
     """That few groups make wide intervals."""
-    rows = table_if_there(run, "tables/comparison.csv")
+    rows = run.rows("tables/comparison.csv")
     if rows.empty or rows["groups"].min() >= FEW_GROUPS:
         return []
     row = rows.sort_values("groups").iloc[0]
     return [f"Few were judged: {groups_in_words(row, unit)}. {worth_in_words(row, unit)}"]
 
 
-def no_better_than_size_and_colour(run: Path) -> list[str]:
+def no_better_than_size_and_colour(run: Run) -> list[str]:
     """Whether the networks beat the baseline, which knows size and mean colour only."""
-    pairs = table_if_there(run, "tables/pairwise.csv", family="baseline", level="image")
+    pairs = run.rows("tables/pairwise.csv", family="baseline", level="image")
     if pairs.empty or (pairs["protocol"] == "original").any():
         return []
-    everything = table_if_there(run, "tables/comparison_all.csv")
+    everything = run.rows("tables/comparison_all.csv")
     return baseline_in_words(pairs[~pairs["weights"].str.contains("random")], everything)
 
 
-def missed(run: Path) -> list[str]:
+def missed(run: Run) -> list[str]:
     """Thresholds that promise no sensitivity, or are shown on test to miss theirs."""
-    rows = table_if_there(run, "tables/thresholds.csv", rule="sensitivity", judged_on="test")
+    rows = run.rows("tables/thresholds.csv", rule="sensitivity", judged_on="test")
     said = []
     for row in rows.itertuples():
         if "cannot be promised" in row.note:
@@ -62,9 +60,9 @@ def missed(run: Path) -> list[str]:
     return said
 
 
-def uncalibrated(run: Path) -> list[str]:
+def uncalibrated(run: Run) -> list[str]:
     """Networks for which no slope could be fitted."""
-    rows = table_if_there(run, "tables/calibration.csv", method="platt", judged_on="test")
+    rows = run.rows("tables/calibration.csv", method="platt", judged_on="test")
     return [
         f"{NETWORK_TITLE[row.model]}'s probabilities are not calibrated: {row.note}."
         for row in rows.itertuples()
@@ -72,12 +70,12 @@ def uncalibrated(run: Path) -> list[str]:
     ]
 
 
-def shaken(run: Path) -> list[str]:
+def shaken(run: Run) -> list[str]:
     """Shifts under which a network loses AUC, and at which strengths that is shown.
 
     At any strength, so Holm's correction is over all shifts and strengths of the network.
     """
-    rows = table_if_there(run, "tables/robustness.csv")
+    rows = run.rows("tables/robustness.csv")
     if rows.empty or "auc_change_p" not in rows:  # runs of earlier versions have none
         return []
     rows = rows[rows["shift"].isin(SHIFTS)]
@@ -101,9 +99,9 @@ def strengths_in_words(strengths) -> str:
     return f"strengths {', '.join(others)} and {last}" if others else f"strength {last}"
 
 
-def unexplained(run: Path) -> list[str]:
+def unexplained(run: Run) -> list[str]:
     """Checks in which the heatmaps of a network are not shown to be better than chance."""
-    rows = table_if_there(run, "tables/explanation_checks.csv")
+    rows = run.rows("tables/explanation_checks.csv")
     if rows.empty:
         return []
     said = []
@@ -120,13 +118,13 @@ def unexplained(run: Path) -> list[str]:
     return said
 
 
-def badly_exported(run: Path, names: list[str]) -> list[str]:
+def badly_exported(run: Run, names: list[str]) -> list[str]:
     """Exported files that do not agree with the network, or that are of an earlier one."""
-    rows = table_if_there(run, "tables/exports.csv")
+    rows = run.rows("tables/exports.csv")
     said = [] if rows.empty else [warning for warning in rows["warning"] if warning]
     for name in names:
         model = run / name / "model.keras"
-        known = json_if_there(run, f"exports/{name}/export.json").get("model_sha256")
+        known = run.facts_if_there(f"exports/{name}/export.json").get("model_sha256")
         if known and model.is_file() and known != file_hash(model):
             said.append(
                 f"{NETWORK_TITLE[name]} was trained again after it was exported: run notebook 12."

@@ -12,13 +12,13 @@ import pandas as pd
 from cytology.architectures import NETWORK_TITLE, TRAINING_NOTEBOOKS
 from cytology.catalogue import WRITTEN_BY
 from cytology.evaluation.caveats import caveats, checked
-from cytology.evaluation.predictions import trained
 from cytology.evaluation.readable import DASH, bounded, capital, gaps, is_empty, is_number, title
 from cytology.files import file_hash
 from cytology.machine import versions
 from cytology.report.discreet import cut, each_text, facts, name_of
 from cytology.report.known_failures import known_failures
-from cytology.tables import json_if_there, table_if_there, write_text
+from cytology.run import Run
+from cytology.tables import write_text
 from cytology.wording import plural
 
 NAME = "model_card.md"
@@ -61,7 +61,7 @@ EXPORTED |= {"largest_difference": "largest difference of the logit"}
 EXPORTED |= {"changed_decisions": "changed decisions", "images": "of images", "agrees": "agrees"}
 
 
-def write_model_card(run: Path, shared: Path | None = None, name: str = "") -> Path:
+def write_model_card(run: Run, shared: Path | None = None, name: str = "") -> Path:
     """Write `model_card.md` of the run folder `run` from whatever is there; returns its path.
 
     With `shared`, a copy of the run that names nobody, into that folder, with what its `run.json`
@@ -81,7 +81,7 @@ def write_model_card(run: Path, shared: Path | None = None, name: str = "") -> P
     return (shared or run) / NAME
 
 
-def card_html(run: Path) -> str:
+def card_html(run: Run) -> str:
     """The run's card as HTML for a page that has headings of its own; empty without a card."""
     import mistune
 
@@ -107,10 +107,10 @@ def card_html(run: Path) -> str:
     return html.replace("</table>", "</table></div>")
 
 
-def contents(run: Path, told: Path, name: str) -> dict:
+def contents(run: Run, told: Path, name: str) -> dict:
     """Everything that the card says, read from the run folder; of its facts what `told` has."""
-    (record, dataset), names = facts(told), trained(run)
-    split = json_if_there(run, "split.json")
+    (record, dataset), names = facts(told), run.networks
+    split = run.facts_if_there("split.json")
     unit, told_of = split.get("unit", "group"), [caveat.text for caveat in caveats(run)]
     if "notes" in dataset:
         dataset["notes"] = [note for note in dataset["notes"] if note not in told_of]
@@ -133,9 +133,9 @@ def contents(run: Path, told: Path, name: str) -> dict:
     }
 
 
-def domains(run: Path) -> dict[str, str]:
+def domains(run: Run) -> dict[str, str]:
     """How many images each stain, site and the like has, where the manifest knows them."""
-    manifest = table_if_there(run, "manifest.csv")
+    manifest = run.rows("manifest.csv")
     counts = {
         name: manifest.loc[manifest[name] != "", name].value_counts()
         for name in DOMAINS
@@ -148,48 +148,46 @@ def domains(run: Path) -> dict[str, str]:
     }
 
 
-def network(run: Path, name: str, record: dict, unit: str) -> dict:
+def network(run: Run, name: str, record: dict, unit: str) -> dict:
     """What the card says of one network."""
     notebook = record.get("notebooks", {}).get(TRAINING_NOTEBOOKS[name], {})
     parameters = notebook.get("parameters", {})
-    shifted = table_if_there(run, "tables/robustness.csv", architecture=name)
+    shifted = run.rows("tables/robustness.csv", architecture=name)
     if len(shifted):
         strength = record.get("parameters", {}).get("reference_strength", 3)
         shifted = shifted[shifted["strength"].isin([0, strength])]
-    checks = table_if_there(run, "tables/explanation_checks.csv", architecture=name)
-    fitted = table_if_there(run, "tables/calibration.csv", model=name)
+    checks = run.rows("tables/explanation_checks.csv", architecture=name)
+    fitted = run.rows("tables/calibration.csv", model=name)
     # Isotonic steps are not what the files are used with.
     fitted = fitted[fitted["method"] != "isotonic"] if len(fitted) else fitted
     return {
         "title": NETWORK_TITLE[name],
         "name": name,
-        "about": each_text(json_if_there(run, f"{name}/metrics.json"), lambda said: cut(said, {})),
-        "timing": json_if_there(run, f"{name}/timing.json"),
+        "about": each_text(run.facts_if_there(f"{name}/metrics.json"), lambda said: cut(said, {})),
+        "timing": run.facts_if_there(f"{name}/timing.json"),
         "parameters": parameters,
         "results": markdown(results(run, name), RESULTS | {"groups": plural(unit)}),
-        "thresholds": markdown(
-            table_if_there(run, "tables/thresholds.csv", model=name), THRESHOLDS
-        ),
+        "thresholds": markdown(run.rows("tables/thresholds.csv", model=name), THRESHOLDS),
         "calibrations": markdown(fitted, CALIBRATIONS),
         "shifted": markdown(shifted, SHIFTED),
         "checks": markdown(checks, CHECKS),
-        "exports": markdown(table_if_there(run, "tables/exports.csv", architecture=name), EXPORTED),
+        "exports": markdown(run.rows("tables/exports.csv", architecture=name), EXPORTED),
         "files": files(run, name),
     }
 
 
-def results(run: Path, name: str) -> pd.DataFrame:
+def results(run: Run, name: str) -> pd.DataFrame:
     """The network's rows of `comparison_all.csv`; without that table those of `comparison.csv`."""
-    rows = table_if_there(run, "tables/comparison_all.csv", model=name)
+    rows = run.rows("tables/comparison_all.csv", model=name)
     if rows.empty:
-        rows = table_if_there(run, "tables/comparison.csv", architecture=name)
+        rows = run.rows("tables/comparison.csv", architecture=name)
         rows = rows.assign(model=name, level="image") if len(rows) else rows
     return with_titles(rows)
 
 
-def others(run: Path, names: list[str], unit: str) -> str:
+def others(run: Run, names: list[str], unit: str) -> str:
     """The rows of `comparison_all.csv` that are no single network: ensemble, baseline."""
-    rows = table_if_there(run, "tables/comparison_all.csv", level="image")
+    rows = run.rows("tables/comparison_all.csv", level="image")
     rows = rows[~rows["model"].isin(names)] if len(rows) else rows
     return markdown(with_titles(rows), RESULTS | {"groups": plural(unit)})
 
@@ -201,7 +199,7 @@ def with_titles(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(model=[capital(title(name)) for name in rows["model"]])
 
 
-def files(run: Path, name: str) -> list[dict]:
+def files(run: Run, name: str) -> list[dict]:
     """The network's own files: name, MB and hash."""
     return [
         {
@@ -213,7 +211,7 @@ def files(run: Path, name: str) -> list[dict]:
     ]
 
 
-def missing(run: Path, names: list[str]) -> list[dict]:
+def missing(run: Run, names: list[str]) -> list[dict]:
     """What the card could not draw on: file, what it would tell, what writes it."""
     wanted = dict(SOURCES)
     for name in names:

@@ -11,7 +11,6 @@ from urllib.parse import quote
 from cytology.architectures import NETWORK_TITLE
 from cytology.catalogue import VERIFICATION, WRITTEN_BY
 from cytology.evaluation.caveats import caveats, checked
-from cytology.evaluation.predictions import trained
 from cytology.evaluation.summary import LEAKS, RANDOM
 from cytology.files import written_whole
 from cytology.parameters import meaning
@@ -19,7 +18,7 @@ from cytology.report.discreet import facts, name_of
 from cytology.report.model_card import card_html
 from cytology.report.page_parts import POLICY, Figure, embedded_figures, in_order, table_links
 from cytology.report.page_tables import results
-from cytology.tables import json_if_there
+from cytology.run import Run
 from cytology.wording import joined
 
 # Columns of the longer tables that fit a page; the files have them all.
@@ -66,7 +65,7 @@ NAMED += [
 ]
 
 
-def write_report(run: Path, name: str = "") -> Path:
+def write_report(run: Run, name: str = "") -> Path:
     """Write `report.html` of the run folder `run` from whatever is there; returns its path.
 
     `name` is what the page calls the folder, if that is not its own name. The page names no
@@ -88,13 +87,13 @@ def write_report(run: Path, name: str = "") -> Path:
     return path
 
 
-def contents(run: Path, name: str) -> dict:
+def contents(run: Run, name: str) -> dict:
     """Everything that the page shows, read from the run folder."""
     record, dataset = facts(run)
     said = paragraphs(run, "tables/summary.md")
     # A leak or random weights stand above as a caveat: twice would not be more.
     said = [] if said in ([LEAKS], [RANDOM]) else said
-    split, told = json_if_there(run, "split.json"), caveats(run)
+    split, told = run.facts_if_there("split.json"), caveats(run)
     unit = split.get("unit", "group")
     if "notes" in dataset:
         texts = [caveat.text for caveat in told]
@@ -104,7 +103,7 @@ def contents(run: Path, name: str) -> dict:
         "run": name,
         "quoted": shlex.quote(name),
         "policy": POLICY,
-        "networks": title_of(trained(run)),
+        "networks": title_of(run.networks),
         "record": record,
         "caveats": told,
         "answer": said[0] if said else "",
@@ -126,7 +125,7 @@ def contents(run: Path, name: str) -> dict:
         "explanation": results(run, "tables/explanation_checks.csv", EXPLANATION_SHOWN),
         "explanation_words": paragraphs(run, "tables/explanation.md"),
         "notebooks": notebooks(run, record),
-        "verification": json_if_there(run, VERIFICATION),
+        "verification": run.facts_if_there(VERIFICATION),
         "parameters": parameters(record),
         "model_card": card_html(run),
         "written_by": WRITTEN_BY,
@@ -149,7 +148,7 @@ def by_section(figures: list[Figure]) -> dict[str, list[Figure]]:
     return found
 
 
-def paragraphs(run: Path, name: str) -> list[str]:
+def paragraphs(run: Run, name: str) -> list[str]:
     """What a notebook wrote as plain text, a paragraph a line; empty when it is missing."""
     path = run / name
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
@@ -159,7 +158,7 @@ def paragraphs(run: Path, name: str) -> list[str]:
 # ------------------------------------------------------- notebooks, parameters
 
 
-def notebooks(run: Path, record: dict) -> list[dict]:
+def notebooks(run: Run, record: dict) -> list[dict]:
     """A row a notebook, executed by `run_all.py` or found: link, status, seconds, memory."""
     entries = record.get("notebooks", {})
     folder = run / "notebooks"

@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 from cytology.architectures import TRAINING_NOTEBOOKS
 from cytology.data.images.opening import UnreadableImage, opened
+from cytology.run import Run
 from cytology.tables import naming_columns
 
 # Widths tried in turn until all figures together stay below MOST_BYTES of the page.
@@ -34,7 +35,7 @@ class Figure:
     height: int
 
 
-def embedded_figures(run: Path) -> list[Figure]:
+def embedded_figures(run: Run) -> list[Figure]:
     """Every PNG of the run's figures, in name order, small enough that the page stays handy."""
     paths = sorted((run / "figures").glob("*.png"))
     for width in FIGURE_WIDTHS:
@@ -96,7 +97,7 @@ class Link:
     inside: bool
 
 
-def table_links(run: Path, names: list[str]) -> dict[str, Link]:
+def table_links(run: Run, names: list[str]) -> dict[str, Link]:
     """A link for each file of `names` that the run has; short ones travel in the page.
 
     No list of patients or files does, however short.

@@ -1,7 +1,6 @@
 """Tables of results as the report shows them: a chip where a reader must be warned."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import pandas as pd
 
@@ -16,7 +15,7 @@ from cytology.evaluation.readable import (
     number_or_not_shown,
     word,
 )
-from cytology.tables import read_table
+from cytology.run import Run
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,7 @@ class Cell:
     warn: bool = False
 
 
-def results(run: Path, name: str, wanted: tuple[str, ...] = (), family: str = "") -> dict:
+def results(run: Run, name: str, wanted: tuple[str, ...] = (), family: str = "") -> dict:
     """A table of results as headings and rows of cells; empty when it is missing.
 
     Columns `x_low` and `x_high` become the interval of `x`. Of `wanted` columns, if any are named,
@@ -38,7 +37,7 @@ def results(run: Path, name: str, wanted: tuple[str, ...] = (), family: str = ""
     """
     if not (run / name).is_file():
         return {}
-    table = read_table(run, name)
+    table = run.table(name)
     if family:
         table = table[table["family"] == family]
     bounds = {f"{column}{end}" for column in table for end in ("_low", "_high")}

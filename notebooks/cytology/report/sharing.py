@@ -23,7 +23,7 @@ from PIL import Image
 import cytology
 from cytology.catalogue import NAMING, WRITTEN_BY
 from cytology.data.images.opening import UnreadableImage, opened
-from cytology.evaluation.predictions import predictions_fingerprint, trained
+from cytology.evaluation.predictions import predictions_fingerprint
 from cytology.files import file_hash, folder_written_whole, refuse_links_out
 from cytology.inference.similarity import read_reference, write_reference
 from cytology.parameters import DATA_WORDS, FIELDS, WEIGHT_WORDS, choices
@@ -32,13 +32,11 @@ from cytology.report.discreet import cut, each_text, facts, paths_in
 from cytology.report.model_card import write_model_card
 from cytology.report.page import write_report
 from cytology.report.pseudonyms import KINDS, with_pseudonyms
+from cytology.run import Run
 from cytology.settings import InputError, short
 from cytology.tables import (
     naming_columns,
-    read_json,
-    read_table,
     require,
-    table_if_there,
     write_json,
 )
 from cytology.wording import composed
@@ -58,7 +56,7 @@ PACKAGE = Path(cytology.__file__).parent
 PART = 2**24  # bytes that are searched at once
 
 
-def share(run: Path, folder: Path) -> list[str]:
+def share(run: Run, folder: Path) -> list[str]:
     """Write the copy of `run` to `folder`, which must be empty or not there; returns its files.
 
     Raises `InputError` if there is no such run, if the folder holds anything, or if a name was
@@ -85,9 +83,9 @@ def share(run: Path, folder: Path) -> list[str]:
 # ------------------------------------------------------------------ the copy
 
 
-def fill(run: Path, new: Path, name: str) -> None:
+def fill(run: Run, new: Path, name: str) -> None:
     """Write everything of the copy of `run` into the folder `new`, which is to be called `name`."""
-    manifest = read_table(run, "manifest.csv")
+    manifest = run.manifest
     write_json(new, "dataset.json", dataset_of(run))
     write_json(new, "run.json", record_of(run))
     copy(run, new, "split.json")
@@ -95,7 +93,7 @@ def fill(run: Path, new: Path, name: str) -> None:
     for path in sorted((run / "tables").glob("*.*")):
         if f"tables/{path.name}" in WRITTEN_BY and not naming_columns(path):
             copy(run, new, f"tables/{path.name}")
-    for network in trained(run):
+    for network in run.networks:
         for file in OF_NETWORK:
             if (run / network / file).is_file():
                 copy(run, new, f"{network}/{file}")
@@ -109,17 +107,17 @@ def fill(run: Path, new: Path, name: str) -> None:
     write_report(new, name)
 
 
-def copy(run: Path, new: Path, name: str) -> None:
+def copy(run: Run, new: Path, name: str) -> None:
     """Copy a file; of JSON the texts without paths."""
     (new / name).parent.mkdir(parents=True, exist_ok=True)
     if name.endswith(".json"):
-        content = dict(read_json(run, name))
+        content = dict(run.facts(name))
         write_json(new, name, each_text(content, lambda text: cut(text, paths_in(content))))
     else:
         shutil.copyfile(run / name, new / name)
 
 
-def dataset_of(run: Path) -> dict:
+def dataset_of(run: Run) -> dict:
     """`dataset.json` for the copy: counts, and what a published set or the sample is called."""
     _, dataset = facts(run)
     known = dataset.get("data") in DATA_WORDS
@@ -128,7 +126,7 @@ def dataset_of(run: Path) -> dict:
     return empty | {key: dataset[key] for key in (*DATASET, *named) if key in dataset}
 
 
-def record_of(run: Path) -> dict:
+def record_of(run: Run) -> dict:
     """`run.json` for the copy: no command, no error, no text that a person wrote."""
     record, _ = facts(run)
     kept = {key: record[key] for key in RECORD if key in record}
@@ -144,7 +142,7 @@ def record_of(run: Path) -> dict:
     return kept | {"parameters": parameters, "notebooks": entries, "grid": {}}
 
 
-def write_hidden(run: Path, new: Path, name: str, manifest: pd.DataFrame) -> None:
+def write_hidden(run: Run, new: Path, name: str, manifest: pd.DataFrame) -> None:
     """Copy a table with pseudonyms, every other cell as it stands; rows in the order of those."""
     require(run, name)
     table = pd.read_csv(run / name, dtype=str, keep_default_na=False)
@@ -154,7 +152,7 @@ def write_hidden(run: Path, new: Path, name: str, manifest: pd.DataFrame) -> Non
     table.to_csv(new / name, index=False, lineterminator="\n")
 
 
-def write_hidden_reference(run: Path, new: Path, network: str, manifest: pd.DataFrame) -> None:
+def write_hidden_reference(run: Run, new: Path, network: str, manifest: pd.DataFrame) -> None:
     """Copy what new images are compared with, if notebook 08 has written it for this model."""
     model = file_hash(require(run, f"{network}/model.keras"))
     kept = read_reference(run / network / "reference.npz", model)
@@ -167,7 +165,7 @@ def write_hidden_reference(run: Path, new: Path, network: str, manifest: pd.Data
     write_reference(new / network / "reference.npz", hidden, model, falsely)
 
 
-def lock_again(run: Path, new: Path) -> None:
+def lock_again(run: Run, new: Path) -> None:
     """Thresholds name the predictions that they were chosen on, which have other names now."""
     if not (new / "tables" / "thresholds.csv").is_file():
         return
@@ -175,7 +173,7 @@ def lock_again(run: Path, new: Path) -> None:
     table = pd.read_csv(path, dtype=str, keep_default_na=False)
     hashes = {
         predictions_fingerprint(run, name): predictions_fingerprint(new, name)
-        for name in trained(run)
+        for name in run.networks
     }
     table["predictions"] = table["predictions"].replace(hashes)
     table.to_csv(path, index=False, lineterminator="\n")
@@ -193,17 +191,17 @@ def comment_of(path: Path) -> str:
 # ---------------------------------------------------------------- the search
 
 
-def names_of(run: Path) -> set[str]:
+def names_of(run: Run) -> set[str]:
     """Every name that the run knows: patients, slides, groups, files, the user, and folders."""
     found = set()
     for name in NAMED_IN:
-        table = table_if_there(run, name)
+        table = run.rows(name)
         for column in NAMING & set(table):
             found |= set(table[column].astype(str))
     files = {PurePosixPath(name) for name in found}
     found |= {path.name for path in files} | {path.stem for path in files}
     for name in ("run.json", "dataset.json"):
-        found |= set(paths_in(dict(read_json(run, name))))
+        found |= set(paths_in(dict(run.facts(name))))
     user = {os.environ.get(name, "") for name in ("LOGNAME", "USER", "USERNAME")}
     return found | user | {str(run), str(Path.home()), Path.home().name}
 
