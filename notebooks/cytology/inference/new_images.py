@@ -13,6 +13,7 @@ from cytology.data.sources.patients import add_patients_from_csv, add_patients_f
 from cytology.data.sources.spreadsheets import read_spreadsheet, text_of
 from cytology.data.splitting import read_split
 from cytology.files import file_hash, is_sound, keep_checksum
+from cytology.run import Run
 from cytology.settings import CACHE, InputError, as_on_disk, resolve, short
 from cytology.wording import printable, some
 

@@ -32,6 +32,7 @@ from cytology.networks.batches import decode, frozen_features
 from cytology.networks.building import feature_extractor
 from cytology.networks.features import key_of_run
 from cytology.notebook import progress
+from cytology.run import Run
 from cytology.settings import InputError
 
 
