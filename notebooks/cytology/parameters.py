@@ -69,155 +69,110 @@ Networks = Annotated[str, AfterValidator(OneOf(("all", *ARCHITECTURE_NAMES)))]
 Orientations = Annotated[int, AfterValidator(OneOf((1, 4, 8)))]
 
 
+def says(meaning: str, low: float | None = None, high: float | None = None) -> Any:
+    """A parameter that means this, from `low` to `high` if it is a number."""
+    return Field(description=meaning, ge=low, le=high)
+
+
 class Parameters(BaseModel):
-    """One field a parameter; the description is what `--list` and the report say."""
+    """One field a parameter: its type, then its meaning and range."""
 
     model_config = ConfigDict(strict=True, validate_assignment=True)
 
-    run_dir: Annotated[Line, Place()] = Field(description="folder of everything of this run")
-    data: Annotated[Line, Place("folder", DATA_WORDS, "01")] = Field(
-        description="sample, breakhis, fnac, fnac2019, a folder; empty after 01: what 01 read"
+    run_dir: Annotated[Line, Place()] = says("folder that holds everything of this run")
+    data: Annotated[Line, Place("folder", DATA_WORDS, "01")] = says(
+        "sample, breakhis, fnac, fnac2019, a folder; empty after 01: what 01 read"
     )
-    seed: int = Field(
-        ge=0, le=2**32 - 1, description="one seed for Python, NumPy, Keras and the order of data"
-    )
+    seed: int = says("one seed for Python, NumPy, Keras and the order of the data", 0, 2**32 - 1)
     # 01
-    classes: Line = Field(description="folder names of the classes, like 'normal=B, cancer=M'")
-    patient_pattern: Line = Field(description="regular expression; its first group is the patient")
-    patients_csv: Annotated[Line, Place("file", (), "01")] = Field(
-        description="CSV or Excel file with image,patient[,slide]"
+    classes: Line = says("folder names of the classes, like 'normal=B, cancer=M'")
+    patient_pattern: Line = says("regular expression; its first group is the patient")
+    patients_csv: Annotated[Line, Place("file", (), "01")] = says(
+        "table (CSV or .xlsx) with image,patient[,slide]"
     )
-    follow_links: bool = Field(
-        description="also read what links in the data folder lead to outside of it"
+    follow_links: bool = says("also read what links in the data folder lead to outside of it")
+    archive: Annotated[Line, Place("file or folder", (), "01")] = says(
+        "archive or folder of a published set that you have already"
     )
-    archive: Annotated[Line, Place("file or folder", (), "01")] = Field(
-        description="archive or folder of a published set that you have already"
-    )
-    address: Line = Field(
-        description="where to download a published set; empty: its official place"
-    )
-    magnification: Literal["all", "40X", "100X", "200X", "400X"] = Field(description="of BreaKHis")
-    sample_images: int = Field(ge=40, le=5000, description="images of the drawn sample")
-    sample_patients: int = Field(ge=8, le=500, description="patients of the drawn sample")
+    address: Line = says("where to download a published set; empty: its official place")
+    magnification: Literal["all", "40X", "100X", "200X", "400X"] = says("of BreaKHis")
+    sample_images: int = says("images of the drawn sample", 40, 5000)
+    sample_patients: int = says("patients of the drawn sample", 8, 500)
     # 02
-    image_size: int = Field(
-        ge=75, le=1024, description="side of the square network input in pixels"
-    )
-    fit: Literal["pad", "stretch"] = Field(
-        description="pad to a square, or stretch as the original did"
-    )
-    orientations: Orientations = Field(description="orientations of each training image")
-    write_files: bool = Field(description="also write the pictures as files")
+    image_size: int = says("side of the square network input in pixels", 75, 1024)
+    fit: Literal["pad", "stretch"] = says("pad to a square, or stretch as the original did")
+    orientations: Orientations = says("orientations of each training image")
+    write_files: bool = says("also write the pictures as files")
     # 03
-    protocol: Literal["grouped", "original"] = Field(
-        description="keep groups together, or augment first and split files as the original did"
+    protocol: Literal["grouped", "original"] = says(
+        "keep groups together, or augment first and split files as the original did"
     )
-    folds: int = Field(ge=2, le=20, description="folds of the cross-validation")
-    val_share: float = Field(ge=0.05, le=0.4, description="share of the groups in val")
-    test_share: float = Field(ge=0.05, le=0.4, description="share of the groups in test")
+    folds: int = says("folds of the cross-validation", 2, 20)
+    val_share: float = says("share of the groups in val", 0.05, 0.4)
+    test_share: float = says("share of the groups in test", 0.05, 0.4)
     # 04 to 06
-    weights: Annotated[Line, Place("file or folder", ("auto", "imagenet", "random"), TRAINING)] = (
-        Field(description="auto, imagenet, random, a weights file or a folder of them")
+    weights: Annotated[Line, Place("file or folder", WEIGHT_WORDS, TRAINING)] = says(
+        "auto, imagenet, random, a weights file or a folder of them"
     )
-    batch_size: int = Field(ge=1, le=1024, description="images a step")
-    accumulate: int = Field(ge=1, le=1024, description="batches whose gradients make one step")
-    steps_per_execution: int = Field(
-        ge=1, le=1000, description="steps that the device takes on its own"
+    batch_size: int = says("images a step", 1, 1024)
+    accumulate: int = says("batches whose gradients make one step", 1, 1024)
+    steps_per_execution: int = says("steps that the device takes on its own", 1, 1000)
+    precision: Literal["auto", "float32", "float16", "bfloat16"] = says(
+        "what the network computes in"
     )
-    precision: Literal["auto", "float32", "float16", "bfloat16"] = Field(
-        description="what the network computes in"
+    strategy: Literal["auto", "one"] = says("all GPUs of this machine, or one")
+    train_head: bool = says("train the head on frozen features, cross-validated")
+    head_epochs: int = says("the most epochs of the head", 1, 10000)
+    fine_tune: bool = says("train more than the head")
+    fine_tune_from: Line = says("first block to train, or `last`; empty: every layer")
+    epochs: int = says("epochs of fine-tuning", 1, 10000)
+    learning_rate: float | None = says("rate of fine-tuning, None: the original's", 1e-9, 1.0)
+    patience: int = says(
+        "epochs without a lower loss before stopping; 0: never stop early", 0, 1000
     )
-    strategy: Literal["auto", "one"] = Field(description="all GPUs of this machine, or one")
-    train_head: bool = Field(description="train the head on frozen features, cross-validated")
-    head_epochs: int = Field(ge=1, le=10000, description="the most epochs of the head")
-    fine_tune: bool = Field(description="train more than the head")
-    fine_tune_from: Line = Field(description="first block to train, or `last`; empty: every layer")
-    epochs: int = Field(ge=1, le=10000, description="epochs of fine-tuning")
-    learning_rate: float | None = Field(
-        ge=1e-9, le=1.0, description="rate of fine-tuning, None: the original's"
-    )
-    patience: int = Field(
-        ge=0,
-        le=1000,
-        description="epochs without a lower loss of held-back groups before stopping; 0: never",
-    )
-    deterministic: bool = Field(
-        description="the same bits each time, also on a GPU, where that takes time"
-    )
-    class_weight: Literal["balanced", "none"] = Field(
-        description="weight of the classes in the loss"
-    )
+    deterministic: bool = says("the same bits each time, also on a GPU, where that takes time")
+    class_weight: Literal["balanced", "none"] = says("weight of the classes in the loss")
     # 07
-    wanted_sensitivity: float = Field(
-        ge=0.5, le=1.0, description="sensitivity that a threshold is to reach"
+    wanted_sensitivity: float = says("sensitivity that a threshold is to reach", 0.5, 1.0)
+    group_rule: Literal["mean_logit", "mean_probability", "highest", "vote"] = says(
+        "what the predictions of a group's images become"
     )
-    group_rule: Literal["mean_logit", "mean_probability", "highest", "vote"] = Field(
-        description="what the predictions of a group's images become"
-    )
-    curve_images: int = Field(
-        ge=40, description="most images in the learning curve; whole groups are drawn"
-    )
-    simulated_studies: int = Field(
-        ge=2, le=10000, description="studies that check the intervals, a true AUC"
-    )
+    curve_images: int = says("most images in the learning curve; whole groups are drawn", 40)
+    simulated_studies: int = says("studies that check the intervals, a true AUC", 2, 10000)
     # 08
-    predict_with: Annotated[Network, QUESTION] = Field(description="whose model predicts")
-    images: Annotated[Line, Place("file or folder", ("unseen",), "08"), QUESTION] = Field(
-        description="folder, archive or list of new images, or unseen; empty: of the test split"
+    predict_with: Annotated[Network, QUESTION] = says("whose model predicts new images")
+    images: Annotated[Line, Place("file or folder", ("unseen",), "08"), QUESTION] = says(
+        "folder, archive or list of new images, or unseen; empty: images of the test split"
     )
-    images_classes: Annotated[Line, QUESTION] = Field(
-        description="folder names of the new images' classes, as `classes`"
+    images_classes: Annotated[Line, QUESTION] = says("folder names of their classes, as `classes`")
+    images_patient_pattern: Annotated[Line, QUESTION] = says(
+        "whose new images are, as `patient_pattern`"
     )
-    images_patient_pattern: Annotated[Line, QUESTION] = Field(
-        description="whose new images are, as `patient_pattern`"
+    images_patients_csv: Annotated[Line, Place("file", (), "08"), QUESTION] = says(
+        "whose new images are, as `patients_csv`"
     )
-    images_patients_csv: Annotated[Line, Place("file", (), "08"), QUESTION] = Field(
-        description="whose new images are, as `patients_csv`"
+    threshold_rule: Annotated[Literal["half", "youden", "sensitivity"], QUESTION] = says(
+        "which locked threshold decides"
     )
-    threshold_rule: Annotated[Literal["half", "youden", "sensitivity"], QUESTION] = Field(
-        description="which locked threshold decides"
-    )
-    refer_share: Annotated[float, QUESTION] = Field(
-        ge=0.0, le=0.9, description="share of the least sure images that is to be referred"
-    )
-    show_images: Annotated[int, QUESTION] = Field(
-        ge=1, le=200, description="how many pictures to show"
-    )
+    refer_share: Annotated[float, QUESTION] = says("share of the least sure to refer", 0.0, 0.9)
+    show_images: Annotated[int, QUESTION] = says("how many pictures to show", 1, 200)
     # 09
-    audit_seeds: int = Field(ge=2, le=200, description="repetitions of the leakage audit")
-    audit_images: int = Field(
-        ge=40, description="most images in the leakage audit; whole groups are drawn"
-    )
+    audit_seeds: int = says("repetitions of the leakage audit", 2, 200)
+    audit_images: int = says("most images in the leakage audit; whole groups are drawn", 40)
     # 10
-    shift_images: int = Field(ge=8, description="most images to shift; spread over the groups")
-    reference_strength: int = Field(
-        ge=1, le=5, description="strength of a shift that the tables compare at"
-    )
+    shift_images: int = says("most images to shift; spread over the groups", 8)
+    reference_strength: int = says("strength of a shift that the tables compare at", 1, 5)
     # 11
-    explain_with: Annotated[Networks, QUESTION] = Field(description="whose answers are explained")
-    explain_layer: Annotated[Line, QUESTION] = Field(
-        description="layer whose maps are weighed; empty: the last map"
-    )
-    explained_images: int = Field(
-        ge=8, description="most images to explain; spread over the groups"
-    )
-    perturbed_images: int = Field(
-        ge=2, description="of the explained, how many are covered and turned"
-    )
-    map_method: Annotated[Literal["pca", "tsne"], QUESTION] = Field(
-        description="of the map of features"
-    )
+    explain_with: Annotated[Networks, QUESTION] = says("whose answers notebook 11 explains")
+    explain_layer: Annotated[Line, QUESTION] = says("layer whose maps are weighed; empty: the last")
+    explained_images: int = says("most images to explain; spread over the groups", 8)
+    perturbed_images: int = says("of the explained, how many are covered and turned", 2)
+    map_method: Annotated[Literal["pca", "tsne"], QUESTION] = says("of the map of features")
     # 12
-    export_with: Annotated[Networks, QUESTION] = Field(description="whose model is exported")
-    export_formats: Annotated[Line, QUESTION] = Field(
-        description="all, or names of formats with commas between"
-    )
-    check_images: Annotated[int, QUESTION] = Field(
-        ge=2, le=2000, description="test images that each exported file must agree on"
-    )
-    calibration_images: Annotated[int, QUESTION] = Field(
-        ge=8, le=2000, description="training images that set the ranges of int8"
-    )
+    export_with: Annotated[Networks, QUESTION] = says("whose model is exported")
+    export_formats: Annotated[Line, QUESTION] = says("all, or names of formats with commas between")
+    check_images: Annotated[int, QUESTION] = says("images that each file must agree on", 2, 2000)
+    calibration_images: Annotated[int, QUESTION] = says("images for the ranges of int8", 8, 2000)
 
 
 FIELDS: dict[str, FieldInfo] = Parameters.model_fields
