@@ -214,7 +214,7 @@ def names_found(folder: Path, names: set[str]) -> Iterator[tuple[str, str]]:
     hold pseudonyms only.
     """
     telling = {composed(name).encode() for name in names if is_telling(name)}
-    files = sorted([*PACKAGE.rglob("*.py"), *PACKAGE.rglob("*.jinja")])
+    files = sorted([*PACKAGE.rglob("*.py"), *PACKAGE.rglob("*.jinja"), *PACKAGE.rglob("*.csv")])
     ours = b"\n".join(path.read_bytes() for path in files)
     search = Search(telling - set(Search(telling).within(ours, is_text=True)))
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
