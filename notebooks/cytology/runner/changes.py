@@ -114,7 +114,7 @@ def imported(text: str) -> frozenset[str]:
 
 
 def files_of(module: str) -> list[Path]:
-    """The source of a module of the package and the files that go with it; empty if there is none."""
+    """The source of a module and the files that go with it; empty if there is none."""
     path = PACKAGE.parent.joinpath(*module.split("."))
     path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
     return [path, *path.parent.glob(f"{path.stem}.*.*")] if path.is_file() else []
