@@ -19,7 +19,7 @@ from cytology.runner.headless import Failure, Result
 from cytology.runner.notebooks import Project
 from cytology.runner.parallel import Send, on_cluster, on_this_machine, run_together
 from cytology.runner.plan import Plan, Task, plan_again, tasks_of
-from cytology.runner.record import Record, read_run, sole_run
+from cytology.runner.record import Record, now, read_run, sole_run
 from cytology.runner.verification import check_finished, compare, scratch, write_verification
 from cytology.settings import InputError, short
 from cytology.tables import read_table, write_json
@@ -139,18 +139,15 @@ def run(plan: Plan, jobs: int = 1, dask: str | None = None) -> int:
         found = execute_all(execution, tasks, jobs, dask)
         results = {task.name: found[task.name] for task in tasks if task.name in found}
         code = exit_code(results)
-        record.close(code)
+        record.note(ended=now())
         if code == 130:
             name = next(name for name, each in results.items() if each.status == "interrupted")
             print(f"Interrupted in {name}; what is done is kept in {short(plan.run)}.")
-            return code
-        for task in tasks:
-            result = results.get(task.name)
-            if result and result.status != "kept" and task.output.is_file():
-                to_html(task.output)
-        terminal.print_end(plan.run, tasks, results, execution.notices)
-        print(f"\nReport: {short(write_report(plan.run))}")
-        record.note(**conclusions(plan.run))
+        else:
+            write_pages(tasks, results)
+            terminal.print_end(plan.run, tasks, results, execution.notices)
+            print(f"\nReport: {short(write_report(plan.run))}")
+        record.note(exit_code=code, **conclusions(plan.run))
     return code
 
 
@@ -168,6 +165,14 @@ def execute_all(
         many = f"{len(tasks)} notebook{'s' if len(tasks) > 1 else ''}"
         print(f"Profile {plan.profile}, {many}{how}, run folder {short(plan.run)}", flush=True)
         return execution.together(tasks, send) if send else execution.one_by_one(tasks)
+
+
+def write_pages(tasks: list[Task], results: dict[str, Result]) -> None:
+    """Write an HTML page of each notebook that was executed."""
+    for task in tasks:
+        result = results.get(task.name)
+        if result and result.status != "kept" and task.output.is_file():
+            to_html(task.output)
 
 
 def exit_code(results: dict[str, Result]) -> int:

@@ -103,7 +103,6 @@ def make_plan(
     profile: str | None = None,
     only: Iterable[str] = (),
     start: str | None = None,
-    caller: Path | None = None,
     force: bool = False,
     seeds: int = 1,
     folds: int | None = None,
@@ -111,25 +110,24 @@ def make_plan(
     """Plan a run, or raise `InputError` before anything is started or written.
 
     `given` are parameters from the command line, texts not yet typed; their relative paths start
-    at `caller` (default: the working folder), those of a profile at the project's root. Without
-    `profile` the parameters of the run folder's `run.json` are the base, if it has one. `seeds`
-    and `folds` make the grid: how many seeds, and whether each of so many folds is held out.
+    at the working folder, those of a profile at the project's root. Without `profile` the
+    parameters of the run folder's `run.json` are the base, if it has one. `seeds` and `folds` make
+    the grid: how many seeds, and whether each of so many folds is held out.
     """
     if folds is not None:
         given = given | with_folds(given, folds)
     notebooks = find_notebooks(project.notebooks)
     check_names(given, defaults_of(notebooks), "")
     given = {name: typed(name, text) for name, text in given.items()}
-    given = absolute_paths(given, caller or Path.cwd())
+    given = absolute_paths(given, Path.cwd())
     chosen = choose(notebooks, only, start)
 
-    base = profile_parameters(project, profile or DEFAULT_PROFILE)
-    run = Path(
-        given.get("run_dir") or default_run(project, profile or DEFAULT_PROFILE, base, given)
-    )
+    name = profile or DEFAULT_PROFILE
+    base = profile_parameters(project, name)
+    run = Path(given.get("run_dir") or default_run(project, name, base, given))
     earlier, taken = read_run(run), ""
-    name = profile or earlier.get("profile") or DEFAULT_PROFILE
     if profile is None and earlier:
+        name = earlier.get("profile") or DEFAULT_PROFILE
         if name != DEFAULT_PROFILE:
             base = profile_parameters(project, name, may_be_gone=True)
         stored = earlier.get("parameters", {})
@@ -159,7 +157,7 @@ def make_plan(
 
 
 def plan_again(project: Project, record: dict, run: Path) -> Plan:
-    """The plan that does in the folder `run` what `record`, the `run.json` of a run, tells of."""
+    """The plan that does again, in the folder `run`, what the `run.json` of a run records."""
     notebooks = [
         notebook
         for notebook in find_notebooks(project.notebooks)
@@ -176,7 +174,7 @@ def taken_over(project: Project, profile: str, stored: dict, given: dict) -> str
     """A sentence with the paths and addresses that a run takes from its `run.json`; may be empty.
 
     The run folder may come from somebody else: one should see what is read, and from where it is
-    downloaded. What is `given` anew, or what the profile says too, is not told.
+    downloaded. What is `given` now, or what the profile says too, is left out.
     """
     base = profile_parameters(project, profile, may_be_gone=True)
     names = {*PLACES, "address"} - {"run_dir", *given}

@@ -89,10 +89,6 @@ class Record:
         self._entries(name)[name] |= {"ended": now()} | facts
         self.write()
 
-    def close(self, code: int) -> None:
-        """Note that the run is over, and its exit code."""
-        self.note(ended=now(), exit_code=code)
-
     def note(self, **facts) -> None:
         """Note facts of the whole run."""
         self.content |= facts
