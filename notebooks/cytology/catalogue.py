@@ -221,24 +221,12 @@ TEXT = dict.fromkeys(
     + ["refer_why", "converted", "format", "file", "warning", "note"],
     "str",
 )
-
-
 # Columns that name a patient or a file; `row` names rows of other tables.
 NAMING = {"image_id", "patient", "slide", "group", "other", "neighbour", "nearest", "row"}
-
-
 ANY = "*"  # every key of an object
-
-
 MAYBE_TEXT = (str, type(None))
-
-
 NUMBER = (int, float, type(None))
-
-
 TEXTS = [str]
-
-
 NOTEBOOK = {
     **dict.fromkeys(("status", "started", "error", "code"), str),
     **dict.fromkeys(("seconds", "peak_memory_mib"), NUMBER),
@@ -246,8 +234,6 @@ NOTEBOOK = {
     **dict.fromkeys(("parameters", "inputs", "outside", "outputs"), {}),
     "versions": {ANY: str},
 }
-
-
 # A key with an exclamation mark must be there, any other key may be, of any type if not named.
 SHAPES = {
     "dataset.json": {

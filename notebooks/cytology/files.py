@@ -50,14 +50,8 @@ def file_hash(path: Path) -> str:
 
 
 UNFINISHED = ".unfinished-"  # what a file is called until it is whole
-
-
 FORGOTTEN_SECONDS = 24 * 3600
-
-
 NAME_BYTES = 255  # the longest name of one file: ext4, APFS, NTFS and most others
-
-
 FULL_BYTES = 2**20  # a disk with less free is full: libraries do not always pass the reason on
 
 

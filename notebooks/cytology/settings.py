@@ -6,16 +6,10 @@ from pathlib import Path
 from cytology.wording import composed
 
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
-
-
 # `data` and `outputs` may lie elsewhere than the code: on Google Drive, on a scratch disk.
 HOME = Path(os.environ.get("CYTOLOGY_HOME", PROJECT_ROOT))
-
-
 # A fast disk may hold the cache, or a verification may begin with an empty one.
 CACHE = Path(os.environ.get("CYTOLOGY_CACHE", HOME / "outputs" / "cache"))
-
-
 MOST_FOLDERS = 100  # in one another: Python 3.11 makes and reads some hundred more, then gives up
 
 

@@ -8,6 +8,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss, roc_auc_score
 from threadpoolctl import threadpool_limits
 
+from cytology.evaluation import predictions
 from cytology.evaluation.predictions import read_of_networks
 from cytology.networks.features import Features
 from cytology.networks.linear_head import EPSILON, STRENGTH, STRENGTHS
@@ -154,7 +155,7 @@ def test_the_table_has_each_strength_and_the_chosen_ones():
 
 
 def test_the_rows_come_back_from_the_run(tmp_path, monkeypatch):
-    monkeypatch.setattr(strengths, "trained", lambda run: ["mobilenetv2", "densenet121"])
+    monkeypatch.setattr(predictions, "trained", lambda run: ["mobilenetv2", "densenet121"])
     rows = choose_strengths(*study()).rows
     write_table(tmp_path, "mobilenetv2/strengths.csv", rows)
     found = read_of_networks(tmp_path, "strengths.csv")

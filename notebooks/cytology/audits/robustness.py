@@ -17,6 +17,7 @@ from scipy.special import expit
 
 from cytology.audits.shifts import NONE, SHIFT_STRENGTHS, SHIFTS, FramedSmear, amount, shifted
 from cytology.data.augmentation import fit_to_square
+from cytology.evaluation.comparison import judged_rows
 from cytology.evaluation.predictions import read_predictions
 from cytology.evaluation.statistics.calibration import log_losses, reliability
 from cytology.evaluation.statistics.intervals import (
@@ -25,7 +26,7 @@ from cytology.evaluation.statistics.intervals import (
     metrics_with_intervals,
     named_interval,
 )
-from cytology.evaluation.statistics.metrics import auc_from_ranks
+from cytology.evaluation.statistics.metrics import auc_from_ranks, truth_and_score
 from cytology.evaluation.statistics.significance import holm, mean_by_group, p_of_interval
 from cytology.files import file_hash
 from cytology.networks.features import FeatureStore, key_of_run
@@ -62,27 +63,21 @@ class RunNetwork:
 def network_of_run(run: Run, name: str, on: str, root: Path, weights: str) -> RunNetwork:
     """The network `name` of a run as it judges `out-of-fold` or `test`; loaded when needed."""
     about, key = run.about(name), key_of_run(run, name)
-    if on == "test":
-        heads, load = None, functools.partial(whole_network, run, name)
+    heads = None if on == "test" else read_heads(run, name)
+    if heads is None:
         key += ["whole network", file_hash(require(run, f"{name}/model.keras"))]
-    else:
-        heads, load = read_heads(run, name), functools.partial(backbone, run, name, root, weights)
     key += [PIL.__version__]
+
+    def load():
+        # Late, since both start TensorFlow.
+        from cytology.networks.model_files import load_trained
+        from cytology.training.backbone import backbone_of_run
+
+        if heads is None:
+            return load_trained(run, name)[0]
+        return backbone_of_run(run, name, root, weights)[0]
+
     return RunNetwork(name, key, about["image_size"], about["fit"], heads, functools.cache(load))
-
-
-def whole_network(run: Run, name: str):
-    """The saved Keras model, from pictures to logits."""
-    from cytology.networks.model_files import load_trained  # late: starts TensorFlow
-
-    return load_trained(run, name)[0]
-
-
-def backbone(run: Run, name: str, root: Path, weights: str):
-    """The Keras model that made the run's features; `InputError` if `weights` are others."""
-    from cytology.training.backbone import backbone_of_run  # late: starts TensorFlow
-
-    return backbone_of_run(run, name, root, weights)[0]
 
 
 # --------------------------------------------------------------------- judging
@@ -161,8 +156,7 @@ def distance_from_predictions(run: Run, judged: pd.DataFrame, on: str) -> float:
     """
     distances = []
     for name, rows in judged[judged["shift"] == NONE].groupby("architecture"):
-        stored = read_predictions(run, name).query("orientation == 0")
-        stored = stored[stored["model"] == ("final" if on == "test" else "oof")]
+        stored = judged_rows(read_predictions(run, name).query("orientation == 0"), on)
         both = rows.merge(stored, on="image_id", suffixes=("", "_stored"))
         distances.append((both["logit"] - both["logit_stored"]).abs().max())
     return float(max(distances))
@@ -230,12 +224,10 @@ def shift_reliability(judged: pd.DataFrame, reference: int) -> pd.DataFrame:
 
     At `strength` 0 of untouched pictures, at `reference` of all shifts together.
     """
-    of_network = judged[judged["strength"].isin([0, reference])].groupby(
-        ["architecture", "strength"], sort=False
-    )
+    there = judged[judged["strength"].isin([0, reference])]
     parts = [
         reliability(rows, equal_counts=5).assign(architecture=name, strength=strength)
-        for (name, strength), rows in of_network
+        for (name, strength), rows in there.groupby(["architecture", "strength"], sort=False)
     ]
     return pd.concat(parts, ignore_index=True)
 
@@ -248,15 +240,10 @@ def orientation_agreement(run: Run, name: str, on: str) -> dict | None:
     """
     if run.is_original:
         return None
-    rows = read_predictions(run, name, turned=True)
-    rows = rows[rows["model"] == ("final" if on == "test" else "oof")]
-    rows = rows[rows["split"] == "test"] if on == "test" else rows
+    rows = judged_rows(read_predictions(run, name, turned=True), on)
     if rows["orientation"].nunique() < 2:
         return None
-    aucs = [
-        auc_from_ranks((part["label"] == "M").to_numpy(), part["logit"].to_numpy())
-        for _, part in rows.groupby("orientation")
-    ]
+    aucs = [auc_from_ranks(*truth_and_score(part)) for _, part in rows.groupby("orientation")]
     called = rows.assign(called=rows["logit"] >= 0).groupby("image_id")["called"].nunique()
     return {
         "architecture": name, "images": len(called), "orientations": len(aucs),

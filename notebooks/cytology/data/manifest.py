@@ -13,11 +13,7 @@ from cytology.data.sources.listing import Listing
 from cytology.parameters import named
 
 MANIFEST_COLUMNS = ["image_id", "label", "patient", "slide", "group", "width", "height"]
-
-
 MANIFEST_COLUMNS += ["sha256", "family"]
-
-
 APPEARANCE_COLUMNS = ["image_id", "brightness", "red", "green", "blue"]
 
 

@@ -205,12 +205,11 @@ def comparison_all(run: Run, baseline: pd.DataFrame, rule: str = "mean_logit") -
                 found = metrics_with_intervals(part)
                 if level == unit and rule == "vote":
                     found |= dict.fromkeys(OF_PROBABILITIES, np.nan)  # votes are none
-                about = {"model": name, "level": level, "judged_on": on}
-                others = {
+                found |= {
                     "auc_pooled": pooled_auc(part),
                     "auc_groups_alike": equal_groups_auc(part),
                 }
-                rows.append(about | found | others)
+                rows.append({"model": name, "level": level, "judged_on": on} | found)
     return run.marked(pd.DataFrame(rows))
 
 
@@ -289,6 +288,10 @@ def worst_mistakes(tables: dict[str, pd.DataFrame], count: int) -> pd.DataFrame:
     """The surest mistake of the networks' mean logit in each group, the surest groups first."""
     rows = mean_logits(pd.concat(tables.values()))
     rows["predicted"] = np.where(rows["probability"] >= THRESHOLD, "M", "B")
-    wrong = rows[rows["predicted"] != rows["label"]]
-    wrong = wrong.sort_values("logit", key=np.abs, ascending=False, kind="stable")
-    return wrong.drop_duplicates("group").head(count)
+    return surest_of_groups(rows[rows["predicted"] != rows["label"]], count)
+
+
+def surest_of_groups(rows: pd.DataFrame, count: int) -> pd.DataFrame:
+    """At most `count` rows, the surest first, one a group."""
+    ordered = rows.sort_values("logit", key=np.abs, ascending=False, kind="stable")
+    return ordered.drop_duplicates("group").head(count)

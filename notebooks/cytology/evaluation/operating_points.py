@@ -130,9 +130,7 @@ def locked_calibrations(run: Run) -> pd.DataFrame:
             calibrator = calibration.fit_calibrator(fitted_on, method)
             about = {"model": name, "method": method, "fitted_on": source}
             about["slope"] = calibrator.slope
-            about["intercept"] = (
-                float(calibrator.logit(0.0, shift)) if calibrator.steps is None else np.nan
-            )
+            about["intercept"] = np.nan if calibrator.steps else float(calibrator.logit(0.0, shift))
             about["note"] = calibrator.unfitted
             for on, part in raw.items():
                 if on == OUT_OF_FOLD:
@@ -170,9 +168,8 @@ def calibrated(run: Run, architecture: str, on: str, method: str = "platt") -> p
     source, fitted_on = learned_from(run, architecture)
     if on == OUT_OF_FOLD:
         return calibration.cross_fitted(fitted_on, method)
-    return calibration.calibrate(
-        on_test(run, architecture), calibration.fit_calibrator(fitted_on, method)
-    )
+    calibrator = calibration.fit_calibrator(fitted_on, method)
+    return calibration.calibrate(on_test(run, architecture), calibrator)
 
 
 def above_threshold(

@@ -6,7 +6,7 @@ import pandas as pd
 from cytology.architectures import NETWORK_TITLE
 from cytology.evaluation.baseline import BASELINE
 from cytology.evaluation.comparison import OUT_OF_FOLD
-from cytology.evaluation.readable import capital, groups_in_words, title
+from cytology.evaluation.readable import capital, groups_in_words, title, too_few
 from cytology.evaluation.seed_spread import turned_by
 from cytology.evaluation.statistics.intervals import FEWEST_GROUPS
 from cytology.evaluation.statistics.significance import difference_sentence
@@ -48,29 +48,32 @@ def summary(
         return [RANDOM]
     said = random_in_words(random)
     table = table[table["weights"] != "random"]
-    if are_few(table.iloc[0]):
-        return [*said, f"Nothing is said of the networks: {few_of_a_class(table.iloc[0], unit)}."]
+    if too_few(table.iloc[0], "auc"):
+        few = groups_in_words(table.iloc[0], unit)
+        return [
+            *said,
+            f"Nothing is said of the networks: judged {table['judged_on'].iloc[0]} were {few}, and "
+            f"fewer than {FEWEST_GROUPS} of a class allow no number.",
+        ]
     pairs = pairs[~pairs["weights"].str.contains("random")]
-    networks = pairs[(pairs["family"] == "networks") & (pairs["level"] == "image")]
+    by_image = pairs[pairs["level"] == "image"]
     on, turned = table["judged_on"].iloc[0], turned_by(seeds, table)
     each = each_in_words(table, unit)
-    lead = answer(table, networks, unit, turned)
+    lead = answer(table, by_image[by_image["family"] == "networks"], unit, turned)
     return [
         *(lead or [each]),  # the report begins with it
         *said,
         *([each] if lead else []),
         *([ABOUT_FOLDS.format(units=plural(unit))] if on == OUT_OF_FOLD else []),
         *pairs_in_words(pairs, unit, turned),
-        *baseline_in_words(
-            pairs[(pairs["family"] == "baseline") & (pairs["level"] == "image")], everything
-        ),
+        *baseline_in_words(by_image[by_image["family"] == "baseline"], everything),
         worth_in_words(table.iloc[0], unit),
         *[
-            sentence
+            in_words(part, name, on)
             for name in table["architecture"]
-            for sentence in (
-                threshold_in_words(thresholds, name, on),
-                calibration_in_words(calibrations, name, on),
+            for in_words, part in (
+                (threshold_in_words, thresholds),
+                (calibration_in_words, calibrations),
             )
         ],
     ]
@@ -80,27 +83,12 @@ def random_in_words(random: pd.Series) -> list[str]:
     """That the networks `random`, which are some of all, have random weights."""
     if random.empty:
         return []
-    shows = (
-        "it shows the machinery and is" if len(random) == 1 else "they show the machinery and are"
-    )
+    one = len(random) == 1
+    shows = "it shows the machinery and is" if one else "they show the machinery and are"
     return [
         f"No pretrained weights for {joined(random.map(NETWORK_TITLE))}: {shows} not ranked. All "
         "that is said here is about the others."
     ]
-
-
-def are_few(row: pd.Series) -> bool:
-    """Whether fewer than five groups of a class were judged, too few for any number in words."""
-    counts = row.reindex(["groups_malignant", "groups_benign"]).dropna()
-    return bool((counts < FEWEST_GROUPS).any())
-
-
-def few_of_a_class(row: pd.Series, unit: str) -> str:
-    """Which few groups were judged, and that they allow no number."""
-    return (
-        f"judged {row['judged_on']} were {groups_in_words(row, unit)}, and fewer than "
-        f"{FEWEST_GROUPS} of a class allow no number"
-    )
 
 
 def pairs_in_words(pairs: pd.DataFrame, unit: str, turned: dict) -> list[str]:
@@ -201,7 +189,7 @@ def baseline_in_words(pairs: pd.DataFrame, everything: pd.DataFrame = NO_TABLE) 
     Only a baseline that is shown to be better than chance explains what a network may have learned.
     """
     pairs = pairs.dropna(subset="auc_first")  # of one class only
-    if pairs.empty or are_few(pairs.iloc[0]):
+    if pairs.empty or too_few(pairs.iloc[0], "auc"):
         return []
     better = pairs["separated"] & (pairs["difference"] > 0)
     names, auc = pairs["second"].map(title), f"{pairs['auc_first'].iloc[0]:.3f}"
@@ -284,11 +272,8 @@ def calibration_in_words(calibrations: pd.DataFrame, name: str, on: str) -> str:
 
 def slope_in_words(row: pd.Series) -> str:
     """The calibration slope, and what it says where its interval leaves out 1."""
-    slope, low, high = (
-        row["calibration_slope"],
-        row["calibration_slope_low"],
-        row["calibration_slope_high"],
-    )
+    name = "calibration_slope"
+    slope, low, high = row[name], row[f"{name}_low"], row[f"{name}_high"]
     if np.isnan(slope):
         return "no calibration slope, since their order is perfect, or there is none to judge"
     if np.isnan(low):

@@ -7,7 +7,7 @@ import pandas as pd
 
 from cytology.data.augmentation import fit_to_square
 from cytology.data.images.opening import open_rgb
-from cytology.evaluation.comparison import OUT_OF_FOLD, judged_networks
+from cytology.evaluation.comparison import OUT_OF_FOLD, judged_networks, surest_of_groups
 from cytology.evaluation.statistics.metrics import THRESHOLD
 from cytology.explanation.checks import (
     NETWORK,
@@ -182,8 +182,7 @@ def mistakes_and_neighbours(
     table has `image_id, rank, neighbour, label, group, distance`.
     """
     known, rows = reference(rows, values), rows.reset_index(drop=True)
-    wrong = rows[rows["wrong"]].sort_values("logit", key=np.abs, ascending=False, kind="stable")
-    wrong = wrong.drop_duplicates("group").head(count)
+    wrong = surest_of_groups(rows[rows["wrong"]], count)
     titles = [f"true {row.label}, called {row.predicted}" for row in wrong.itertuples()]
     table = []
     if len(wrong):

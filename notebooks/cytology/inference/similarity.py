@@ -15,6 +15,7 @@ from sklearn.metrics import pairwise_distances_chunked
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
+from cytology.evaluation.statistics.clusters import conformal_limit
 from cytology.files import written_whole
 
 RATE = 0.01  # of the images of new patients from the same place that are called unlike training
@@ -58,15 +59,9 @@ class Reference:
         is kept.
         """
         finite = np.isfinite(self.distances)
-        distance, codes = self.distances[finite], pd.factorize(self.table["group"][finite])[0]
-        if not len(distance):
+        if not finite.any():
             return np.inf
-        order = np.argsort(-distance, kind="stable")
-        beyond = np.cumsum((1 / np.bincount(codes)[codes])[order])  # what ends below each distance
-        first = np.searchsorted(-distance[order], -distance[order], side="left")
-        above = np.concatenate([[0.0], beyond])[first]
-        allowed = self.rate * (self.groups + 1) - 1 + 1e-9
-        return float(distance[order][above <= allowed].min())
+        return -conformal_limit(-self.distances[finite], self.table["group"][finite], self.rate)
 
 
 def reference(table: pd.DataFrame, values: np.ndarray) -> Reference:

@@ -14,7 +14,15 @@ from PIL import Image, ImageOps
 from cytology.architectures import NETWORK_TITLE
 from cytology.data.images.opening import open_rgb
 from cytology.explanation.checks import HEATMAP_CHECKS, NETWORK
-from cytology.plots.style import CLASS_COLOUR, CLASS_NAME, GREY, NETWORK_COLOUR, WRONG, picture
+from cytology.plots.style import (
+    CLASS_COLOUR,
+    CLASS_NAME,
+    GREY,
+    NETWORK_COLOUR,
+    WRONG,
+    panels,
+    picture,
+)
 from cytology.wording import plural, shortened
 
 HEAT = plt.get_cmap("inferno")
@@ -102,14 +110,9 @@ def explanation_checks(table: pd.DataFrame) -> Figure:
             if "noise" in row:
                 axis.plot(row["noise"], place, "x", color=GREY, markersize=7)
             verdict = VERDICTS.get(row["passed"], row["passed"])
-            axis.annotate(
-                verdict,
-                (1.01, place),
-                xycoords=("axes fraction", "data"),
-                va="center",
-                fontsize=9,
-                color=WRONG if row["passed"] == "no" else GREY,
-            )
+            look = {"fontsize": 9, "color": WRONG if row["passed"] == "no" else GREY}
+            right = axis.get_yaxis_transform()
+            axis.annotate(verdict, (1.01, place), xycoords=right, va="center", **look)
         axis.set_yticks(range(len(names)), [NETWORK_TITLE[name] for name in names], fontsize=9)
         axis.set(ylim=(-0.6, len(names) - 0.4))
         axis.margins(x=0.08)
@@ -128,10 +131,8 @@ def deletion_and_insertion(curves: pd.DataFrame) -> Figure:
     `curves` is the table of `explanation_summary.mean_curves`.
     """
     names = list(dict.fromkeys(curves["architecture"]))
-    figure, axes = plt.subplots(
-        1, len(names), figsize=(4.4 * len(names), 3.6), squeeze=False, sharex=True
-    )
-    for axis, name in zip(axes[0], names, strict=True):
+    figure, axes = panels(len(names), 4.4 * len(names), 3.6, sharex=True)
+    for axis, name in zip(axes, names, strict=True):
         rows = curves[curves["architecture"] == name]
         for curve, colour in (("deletion", "#D55E00"), ("insertion", "#0072B2")):
             for order, style in ((NETWORK, "-"), ("random", ":")):
@@ -139,8 +140,8 @@ def deletion_and_insertion(curves: pd.DataFrame) -> Figure:
                 words = f"{curve}, {'hottest first' if order == NETWORK else 'random orders'}"
                 axis.plot(100 * part["share"], part["logit"], style, color=colour, label=words)
         axis.set(title=NETWORK_TITLE[name], xlabel="cells covered or uncovered (%)")
-    axes[0][0].set_ylabel("mean logit toward\nthe explained class")
-    axes[0][-1].legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
+    axes[0].set_ylabel("mean logit toward\nthe explained class")
+    axes[-1].legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
     return figure
 
 
@@ -153,20 +154,13 @@ def feature_map(places: np.ndarray, rows: pd.DataFrame, root: Path, unit: str) -
     figure, axes = plt.subplots(1, 3, figsize=(16, 5.4))
     for label, marker in (("B", "o"), ("M", "^")):
         here = (rows["label"] == label).to_numpy()
-        axes[0].scatter(
-            *places[here].T, s=34, color=CLASS_COLOUR[label], marker=marker, alpha=0.75,
-            linewidth=0, label=CLASS_NAME[label],
-        )  # fmt: skip
-    wrong = rows["wrong"].to_numpy(bool)
-    axes[0].scatter(
-        *places[wrong].T,
-        120,
-        facecolor="none",
-        edgecolor="black",
-        label=f"mistakes ({wrong.sum()})",
-    )
+        look = {"color": CLASS_COLOUR[label], "alpha": 0.75, "linewidth": 0}
+        axes[0].scatter(*places[here].T, s=34, marker=marker, label=CLASS_NAME[label], **look)
+    wrong, look = rows["wrong"].to_numpy(bool), {"facecolor": "none", "edgecolor": "black"}
+    axes[0].scatter(*places[wrong].T, 120, label=f"mistakes ({wrong.sum()})", **look)
     axes[0].set_title("By class, and by mistake")
-    axes[0].legend(loc="upper left", bbox_to_anchor=(0, -0.02), ncols=3, fontsize=9)
+    below = {"loc": "upper left", "bbox_to_anchor": (0, -0.02), "ncols": 3, "fontsize": 9}
+    axes[0].legend(**below)
     stains = rows.get("stain", pd.Series("", index=rows.index))
     kinds = sorted(set(stains)) if stains.nunique() > 1 else [""]
     colours = ["#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0072B2", "#D55E00"]
@@ -175,15 +169,12 @@ def feature_map(places: np.ndarray, rows: pd.DataFrame, root: Path, unit: str) -
             own = places[rows.index.get_indexer(part.index)]
             middle = own.mean(axis=0)
             for place in own:
-                axes[1].plot(
-                    *zip(middle, place, strict=True), color=colour, linewidth=0.8, alpha=0.5
-                )
+                line = zip(middle, place, strict=True)
+                axes[1].plot(*line, color=colour, linewidth=0.8, alpha=0.5)
             axes[1].plot(*own.T, ".", color=colour, label=kind or None if number == 0 else None)
     axes[1].set_title(f"By {unit}: lines lead to the middle of each")
     if kinds != [""]:
-        axes[1].legend(
-            loc="upper left", bbox_to_anchor=(0, -0.02), ncols=3, title="stain", fontsize=9
-        )
+        axes[1].legend(title="stain", **below)
     thumbnails(axes[2], places, rows, root)
     for axis in axes:
         axis.set(xticks=[], yticks=[])
@@ -201,13 +192,9 @@ def thumbnails(axis, places: np.ndarray, rows: pd.DataFrame, root: Path, most: i
     for k in shown[:most]:
         row = rows.iloc[k]
         small = ImageOps.fit(open_rgb(root / row["image_id"]), (36, 36))
-        box = AnnotationBbox(
-            OffsetImage(np.asarray(small), zoom=0.8),
-            places[k],
-            pad=0.15,
-            bboxprops={"edgecolor": CLASS_COLOUR[row["label"]], "linewidth": 2},
-        )
-        axis.add_artist(box)
+        frame = {"edgecolor": CLASS_COLOUR[row["label"]], "linewidth": 2}
+        small = OffsetImage(np.asarray(small), zoom=0.8)
+        axis.add_artist(AnnotationBbox(small, places[k], pad=0.15, bboxprops=frame))
     axis.set_title("What lies there")
 
 
@@ -229,11 +216,9 @@ def neighbours(root: Path, rows: pd.DataFrame, found: pd.DataFrame, unit: str) -
             axis.set_axis_off()
         for axis, (_, other) in zip(line[1:], near.iterrows(), strict=False):
             thumbnail = ImageOps.contain(open_rgb(root / other["neighbour"]), (320, 320))
-            title = (
-                f"{other['label']}, {shortened(other['group'])}\ndistance {other['distance']:.0f}"
-            )
-            picture(axis, thumbnail, title, CLASS_COLOUR[other["label"]])
-    figure.suptitle(
-        f"Mistakes, and what other {plural(unit)} lie nearest", x=0.01, ha="left", weight="bold"
-    )
+            words = f"{other['label']}, {shortened(other['group'])}"
+            words += f"\ndistance {other['distance']:.0f}"
+            picture(axis, thumbnail, words, CLASS_COLOUR[other["label"]])
+    words = f"Mistakes, and what other {plural(unit)} lie nearest"
+    figure.suptitle(words, x=0.01, ha="left", weight="bold")
     return figure

@@ -21,6 +21,7 @@ from cytology.plots.style import (
     NETWORK_MARKER,
     WRONG,
     grid,
+    panels,
     picture,
 )
 from cytology.wording import shortened
@@ -130,21 +131,16 @@ def exports(table: pd.DataFrame) -> Figure:
     `table` is `tables/exports.csv`. A dotted line is what a network's formats in float32 must keep.
     """
     formats = _formats_in_order(table)
-    figure, axes = plt.subplots(1, len(PANELS), figsize=(12, 0.5 * len(formats) + 1.7), sharey=True)
+    figure, axes = panels(len(PANELS), 12, 0.5 * len(formats) + 1.7)
     for axis, (column, (title, label)) in zip(axes, PANELS.items(), strict=True):
         middle = (table["architecture"].nunique() - 1) / 2
         for place, (name, rows) in enumerate(table.groupby("architecture", sort=False)):
-            axis.scatter(
-                rows[column].astype(float).clip(lower=EXACT),
-                rows["format"].map(formats.index) + 0.2 * (place - middle),
-                s=70,
-                marker=NETWORK_MARKER[name],
-                color=NETWORK_COLOUR[name],
-                edgecolors=["black" if agrees else WRONG for agrees in rows["agrees"]],
-                linewidths=[0.6 if agrees else 2.5 for agrees in rows["agrees"]],
-                zorder=3,
-                label=NETWORK_TITLE[name],
-            )
+            values = rows[column].astype(float).clip(lower=EXACT)
+            heights = rows["format"].map(formats.index) + 0.2 * (place - middle)
+            look = {"s": 70, "marker": NETWORK_MARKER[name], "color": NETWORK_COLOUR[name]}
+            look["edgecolors"] = ["black" if agrees else WRONG for agrees in rows["agrees"]]
+            look["linewidths"] = [0.6 if agrees else 2.5 for agrees in rows["agrees"]]
+            axis.scatter(values, heights, zorder=3, label=NETWORK_TITLE[name], **look)
         axis.set(title=title, xlabel=label, xscale="log")
         axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _plain(value)))
         axis.grid(axis="x", color="#dddddd", linewidth=0.8)
@@ -156,9 +152,8 @@ def exports(table: pd.DataFrame) -> Figure:
     axes[0].set_ylim(len(formats) - 0.4, -0.6)
     handles, labels = axes[0].get_legend_handles_labels()
     if not table["agrees"].all():
-        handles.append(
-            axes[0].scatter([], [], s=70, color="white", edgecolors=WRONG, linewidths=2.5)
-        )
+        look = {"color": "white", "edgecolors": WRONG, "linewidths": 2.5}
+        handles.append(axes[0].scatter([], [], s=70, **look))
         labels.append("does not agree")
     figure.legend(handles, labels, loc="outside lower center", ncols=4)
     return figure

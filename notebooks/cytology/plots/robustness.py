@@ -9,12 +9,17 @@ from matplotlib.ticker import LogLocator, NullLocator
 from cytology.architectures import NETWORK_TITLE
 from cytology.audits.shifts import NONE, SHIFT_STRENGTHS, SHIFTS, FramedSmear, amount, shifted
 from cytology.plots.style import (
+    ABOVE,
     GREY,
+    HOLLOW,
     NETWORK_COLOUR,
-    NETWORK_LINE,
     NETWORK_MARKER,
+    chance_line,
     grid,
+    look_of,
+    mark,
     of_bounds,
+    panels,
     picture,
 )
 from cytology.wording import plural, shortened
@@ -52,23 +57,18 @@ def against_strength(table: pd.DataFrame, metric: str, reference: int, unit: str
     # With too few groups there are no intervals.
     low = table[[metric, f"{metric}_low"]].min().min()
     high = table[[metric, f"{metric}_high"]].max().max()
-    limits = (
-        (min(low - 0.02, 0.45), 1.02)
-        if metric == "auc"
-        else (0.9 * max(low, 0.03), 1.1 * max(high, np.log(2)))
-    )
+    limits = (0.9 * max(low, 0.03), 1.1 * max(high, np.log(2)))
+    if metric == "auc":
+        limits = min(low - 0.02, 0.45), 1.02
     for place, (axis, (name, shift)) in enumerate(zip(axes, SHIFTS.items(), strict=True)):
         for number, network in enumerate(networks):
             rows = table[(table["architecture"] == network) & table["shift"].isin([NONE, name])]
             bars = [rows[metric] - rows[f"{metric}_low"], rows[f"{metric}_high"] - rows[metric]]
-            axis.errorbar(
-                rows["strength"] + 0.14 * (number - (len(networks) - 1) / 2), rows[metric],
-                np.maximum(bars, 0), fmt=NETWORK_MARKER[network],
-                linestyle=NETWORK_LINE[network], linewidth=2, elinewidth=1.2, markersize=6,
-                color=NETWORK_COLOUR[network],
-                label=NETWORK_TITLE[network],
-            )  # fmt: skip
-        axis.axvline(reference, color=GREY, linewidth=1, linestyle=":", zorder=0)
+            at = rows["strength"] + 0.14 * (number - (len(networks) - 1) / 2)
+            look = look_of(network) | {"linewidth": 2, "elinewidth": 1.2, "markersize": 6}
+            look["fmt"] = NETWORK_MARKER[network]
+            axis.errorbar(at, rows[metric], np.maximum(bars, 0), **look)
+        chance_line(axis, reference, zorder=0)
         axis.axhline(0.5 if metric == "auc" else np.log(2), color=GREY, linewidth=1, zorder=0)
         ticks = [f"{value:g}" for value in shift.amounts]
         axis.set_xticks([0, *SHIFT_STRENGTHS], ["none", *ticks])
@@ -81,14 +81,10 @@ def against_strength(table: pd.DataFrame, metric: str, reference: int, unit: str
         if place % 3 == 0:
             axis.set_ylabel(METRIC_LABEL[metric])
     handles = axes[0].get_legend_handles_labels()[0]
-    handles += [plt.Line2D([], [], color=GREY, linestyle=":", label="reference strength")]
-    handles += [plt.Line2D([], [], color=GREY, label="knowing nothing")]
-    figure.legend(
-        handles=handles,
-        loc="outside lower center",
-        ncols=5,
-        title=of_bounds(f"bars: 95 %, by {unit}", table[f"{metric}_low"]),
-    )
+    handles.append(mark("reference strength", color=GREY, linestyle=":"))
+    handles.append(mark("knowing nothing", color=GREY))
+    bars = of_bounds(f"bars: 95 %, by {unit}", table[f"{metric}_low"])
+    figure.legend(handles=handles, loc="outside lower center", ncols=5, title=bars)
     return figure
 
 
@@ -99,36 +95,25 @@ def calibration_curves(table: pd.DataFrame, reference: int) -> Figure:
     bars are 95 % from drawing whole groups. `table` is that of `robustness.shift_reliability`.
     """
     networks = list(dict.fromkeys(table["architecture"]))
-    figure, axes = plt.subplots(
-        1, len(networks), figsize=(4.2 * len(networks) + 0.6, 4.2), sharey=True, squeeze=False
-    )
+    figure, axes = panels(len(networks), 4.2 * len(networks) + 0.6, 4.2)
     parts = ((0, -0.006, "o", None), (reference, 0.006, "D", "white"))
-    for axis, network in zip(axes[0], networks, strict=True):
+    for axis, network in zip(axes, networks, strict=True):
         axis.plot([0, 1], [0, 1], color=GREY, linestyle=":")
         for strength, aside, marker, face in parts:
             rows = table[(table["architecture"] == network) & (table["strength"] == strength)]
-            true = rows["true"]
+            said, true = rows["said"] + aside, rows["true"]
             bars = [true - rows["true_low"], rows["true_high"] - true]
             colour = NETWORK_COLOUR[network] if strength == 0 else "black"
-            axis.errorbar(
-                rows["said"] + aside, true, bars, fmt=marker + "-", color=colour,
-                markerfacecolor=face or colour, linewidth=1.8, capsize=3, markersize=7,
-                elinewidth=1.2,
-            )  # fmt: skip
+            look = {"color": colour, "markerfacecolor": face or colour, "markersize": 7}
+            look |= {"linewidth": 1.8, "elinewidth": 1.2, "capsize": 3}
+            axis.errorbar(said, true, bars, fmt=marker + "-", **look)
         axis.set(title=NETWORK_TITLE[network], xlabel="probability of malignant, as said")
         axis.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
-    axes[0][0].set_ylabel("share that was malignant")
+    axes[0].set_ylabel("share that was malignant")
     marks = [
-        plt.Line2D([], [], color=GREY, linestyle=":", label="as said"),
-        plt.Line2D([], [], color=GREY, marker="o", label="coloured: untouched"),
-        plt.Line2D(
-            [],
-            [],
-            color="black",
-            marker="D",
-            markerfacecolor="white",
-            label=f"strength {reference}, all shifts",
-        ),  # fmt: skip
+        mark("as said", color=GREY, linestyle=":"),
+        mark("coloured: untouched", color=GREY, marker="o"),
+        mark(f"strength {reference}, all shifts", marker="D", **HOLLOW),
     ]
     figure.legend(handles=marks, loc="outside lower center", ncols=3)
     return figure
@@ -141,39 +126,28 @@ def domains_left_out(table: pd.DataFrame, unit: str) -> Figure:
     """
     networks = list(dict.fromkeys(table["architecture"]))
     count = len(table) // len(networks)
-    figure, axes = plt.subplots(
-        1, len(networks), figsize=(4.2 * len(networks) + 1.8, 0.9 * count + 1.9), sharey=True,
-        squeeze=False,
-    )  # fmt: skip
+    figure, axes = panels(len(networks), 4.2 * len(networks) + 1.8, 0.9 * count + 1.9)
     low = min(0.45, table[["auc", "auc_low", "auc_mixed", "auc_mixed_low"]].min().min() - 0.02)
-    for axis, network in zip(axes[0], networks, strict=True):
+    for axis, network in zip(axes, networks, strict=True):
         rows = table[table["architecture"] == network]
         for place, (_, row) in enumerate(rows.iterrows()):
             for name, aside, face in (("auc_mixed", -0.16, None), ("auc", 0.16, "white")):
                 colour, at = NETWORK_COLOUR[network], place + aside
                 axis.plot([row[f"{name}_low"], row[f"{name}_high"]], [at] * 2, color=colour, lw=2)
-                axis.plot(
-                    row[name], at, "o", markersize=9, color=colour, markeredgewidth=1.8,
-                    markerfacecolor=face or colour,
-                )  # fmt: skip
-                axis.annotate(
-                    f"{row[name]:.3f}", (row[name], at), (0, 7), textcoords="offset points",
-                    ha="center", fontsize=9,
-                )  # fmt: skip
-        axis.axvline(0.5, color=GREY, linewidth=1, linestyle=":")
+                look = {"color": colour, "markerfacecolor": face or colour}
+                axis.plot(row[name], at, "o", markersize=9, markeredgewidth=1.8, **look)
+                axis.annotate(f"{row[name]:.3f}", (row[name], at), (0, 7), **ABOVE)
+        chance_line(axis)
         axis.set(title=NETWORK_TITLE[network], xlabel=f"AUC, 95 % by {unit}", xlim=(low, 1.03))
         axis.set_ylim(count - 0.5, -0.6)
     names = [
         f"{row.column}: {shortened(row.left_out)}\n{row.images} images, {row.groups} {plural(unit)}"
         for row in rows.itertuples()
     ]
-    axes[0][0].set_yticks(range(count), names)
+    axes[0].set_yticks(range(count), names)
     shown = [
-        plt.Line2D([], [], marker="o", color="black", label="heads that saw all domains"),
-        plt.Line2D(
-            [], [], marker="o", color="black", markerfacecolor="white", markeredgewidth=1.8,
-            label="a head that never saw this one",
-        ),
-    ]  # fmt: skip
+        mark("heads that saw all domains", marker="o", color="black"),
+        mark("a head that never saw this one", marker="o", markeredgewidth=1.8, **HOLLOW),
+    ]
     figure.legend(handles=shown, loc="outside lower center", ncols=2)
     return figure

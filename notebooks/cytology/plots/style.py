@@ -12,17 +12,13 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
 
-from cytology.architectures import ARCHITECTURES
+from cytology.architectures import ARCHITECTURES, NETWORK_TITLE
 from cytology.files import written_whole
 from cytology.run import Run
 from cytology.wording import COLOURS, NO_INTERVAL
 
 DPI = 120
-
-
 DRAWN = {"Comment": "names: pseudonyms"}  # figures of earlier versions showed names: not shared
-
-
 CSS_DPI = 96  # a browser's pixel is 1/96 inch: a figure appears in the size that it was drawn for
 
 
@@ -83,26 +79,12 @@ def show_png(data: bytes, figure, caption: str) -> None:
 
 
 CLASS_NAME = {"B": "benign (B)", "M": "malignant (M)"}
-
-
 CLASS_COLOUR = {"B": "#0072B2", "M": "#D55E00"}
-
-
 NETWORK_COLOUR = {name: network.colour for name, network in ARCHITECTURES.items()}
-
-
 NETWORK_LINE = {name: network.line for name, network in ARCHITECTURES.items()}
-
-
 NETWORK_MARKER = {name: network.marker for name, network in ARCHITECTURES.items()}
-
-
 SPLIT_COLOUR = {"train": "#999999", "val": "#E69F00", "test": "#0072B2"}
-
-
 GREY = "#777777"
-
-
 WRONG = "#b00020"  # also of the banner of a leak
 
 
@@ -121,6 +103,34 @@ sns.set_theme(
         "text.parse_math": False,  # a file may be called $x$
     },
 )
+
+
+# Words above a mark, and a mark of several networks that is not filled.
+ABOVE = {"textcoords": "offset points", "ha": "center", "fontsize": 9}
+HOLLOW = {"color": "black", "markerfacecolor": "white"}
+
+
+def look_of(network: str) -> dict[str, str]:
+    """Colour, line and label of a network."""
+    look = {"color": NETWORK_COLOUR[network], "linestyle": NETWORK_LINE[network]}
+    return look | {"label": NETWORK_TITLE[network]}
+
+
+def mark(label: str, **look) -> plt.Line2D:
+    """An entry of a legend."""
+    return plt.Line2D([], [], label=label, **look)
+
+
+def chance_line(axis, at: float = 0.5, **look) -> None:
+    """A dotted upright line where nothing is known, or nothing differs."""
+    axis.axvline(at, **{"color": GREY, "linestyle": ":", "linewidth": 1} | look)
+
+
+def panels(count: int, width: float, height: float, **shared):
+    """A figure and its `count` axes side by side, which share the upright axis by default."""
+    shared = shared or {"sharey": True}
+    figure, axes = plt.subplots(1, count, figsize=(width, height), squeeze=False, **shared)
+    return figure, axes[0]
 
 
 def of_bounds(words: str, bounds) -> str:

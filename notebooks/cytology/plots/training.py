@@ -59,12 +59,8 @@ def who_is_where(split: pd.DataFrame, unit: str) -> Figure:
         axis.bar(range(len(table)), table[name], 0.9, bottom, color=colour, label=name)
         bottom += table[name].to_numpy()
     if len(table) <= 40:
-        axis.set_xticks(
-            range(len(table)),
-            [f"{shortened(group)} ({labels[group]})" for group in table.index],
-            rotation=90,
-            fontsize=8,
-        )
+        names = [f"{shortened(group)} ({labels[group]})" for group in table.index]
+        axis.set_xticks(range(len(table)), names, rotation=90, fontsize=8)
     else:
         axis.set_xticks([])
         axis.set_xlabel(f"{len(table)} {plural(unit)}, benign first")
@@ -120,27 +116,19 @@ def learning_curves(history: pd.DataFrame, title: str) -> Figure:
     )
     for row, stage in zip(axes, stages, strict=True):
         for axis, what in zip(row, ("loss", "accuracy"), strict=True):
+            lines = (
+                (what, "-", "#0072B2", "training"),
+                (f"val_{what}", "--", "#D55E00", "validation"),
+            )
             for name, part in history[history["stage"] == stage].groupby("model"):
                 bold = name == "final"
-                for column, style, colour in (
-                    (what, "-", "#0072B2"),
-                    (f"val_{what}", "--", "#D55E00"),
-                ):
-                    axis.plot(
-                        part["epoch"],
-                        part[column],
-                        style,
-                        color=colour,
-                        linewidth=2.2 if bold else 0.9,
-                        alpha=1 if bold else 0.4,
-                        marker="o" if len(part) == 1 else None,
-                        label={True: "training", False: "validation"}[column == what]
-                        if bold
-                        else None,
-                    )
-            axis.set(
-                title=f"{title}, {stage.replace('_', '-')}: {what}", xlabel="epoch", ylabel=what
-            )
+                look = {"linewidth": 2.2, "alpha": 1} if bold else {"linewidth": 0.9, "alpha": 0.4}
+                look["marker"] = "o" if len(part) == 1 else None
+                for column, style, colour, words in lines:
+                    label = words if bold else None
+                    axis.plot(part["epoch"], part[column], style, color=colour, label=label, **look)
+            axis.set(title=f"{title}, {stage.replace('_', '-')}: {what}")
+            axis.set(xlabel="epoch", ylabel=what)
             axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         row[1].legend()
     return figure
@@ -152,12 +140,7 @@ def confusion(axis, rows: pd.DataFrame, title: str) -> None:
         rows["label"] == "M", rows["probability"] >= 0.5, labels=[False, True]
     )
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    text = np.array(
-        [
-            [f"{n}\n{share:.0%}" for n, share in zip(*r, strict=True)]
-            for r in zip(matrix, shares, strict=True)
-        ]
-    )
+    text = np.vectorize(lambda n, share: f"{n}\n{share:.0%}")(matrix, shares)
     sns.heatmap(
         shares, annot=text, fmt="", cmap="Blues", vmin=0, vmax=1, cbar=False, square=True, ax=axis,
         xticklabels=["B", "M"], yticklabels=["B", "M"],

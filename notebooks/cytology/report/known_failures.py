@@ -8,7 +8,7 @@ from cytology.evaluation.statistics.significance import holm
 from cytology.evaluation.summary import baseline_in_words, worth_in_words
 from cytology.files import file_hash
 from cytology.run import Run
-from cytology.wording import span
+from cytology.wording import joined, span
 
 FEW_GROUPS = 100  # one of them is worth a point
 
@@ -95,8 +95,8 @@ def shaken(run: Run) -> list[str]:
 
 def strengths_in_words(strengths) -> str:
     """`strength 2`, `strengths 2 and 3`, `strengths 2, 3 and 5`."""
-    *others, last = (str(strength) for strength in sorted(strengths))
-    return f"strengths {', '.join(others)} and {last}" if others else f"strength {last}"
+    numbers = joined(map(str, sorted(strengths)))
+    return f"strength {numbers}" if len(strengths) == 1 else f"strengths {numbers}"
 
 
 def unexplained(run: Run) -> list[str]:

@@ -48,7 +48,7 @@ def over_draws(rows: pd.DataFrame, weights: np.ndarray, statistic: Callable) -> 
 
 
 def percentile_interval(drawn: np.ndarray) -> np.ndarray:
-    """The middle 95 % of draws, shape (draws, ...), as (2, ...); draws without a value left out."""
+    """The middle 95 % of draws, shape (draws, ...), as (2, ...); draws without a value are out."""
     known = drawn[~np.isnan(drawn).reshape(len(drawn), -1).any(axis=1)]
     if not len(known):
         return np.full((2, *drawn.shape[1:]), np.nan)

@@ -127,6 +127,21 @@ def effective_groups(shares: np.ndarray) -> float:
     return float(shares.sum() ** 2 / (shares**2).sum())
 
 
+def conformal_limit(score: np.ndarray, group, rate: float) -> float:
+    """The highest score below which at most a share `rate` of a new group lies, on average.
+
+    The shares of lower scores in the n groups, and that of one more group of which all are lower,
+    have a mean of at most `rate`. Where n is too small for that, the lowest score.
+    """
+    codes, groups = pd.factorize(group)
+    weight = 1 / np.bincount(codes)[codes]  # of a row in the share of its group
+    order = np.argsort(score, kind="stable")
+    below = np.concatenate([[0.0], np.cumsum(weight[order])[:-1]])
+    first = np.searchsorted(score[order], score[order], side="left")  # ties lie together
+    enough = below[first] <= rate * (len(groups) + 1) - 1 + 1e-9
+    return float(score[order][enough].max() if enough.any() else score.min())
+
+
 # -------------------------------------------------------------------- likeness
 
 

@@ -11,7 +11,7 @@ from scipy.special import expit
 from sklearn.metrics import roc_curve
 
 from cytology.evaluation.statistics.calibration import by_fold
-from cytology.evaluation.statistics.clusters import variance_inflation
+from cytology.evaluation.statistics.clusters import conformal_limit, variance_inflation
 from cytology.evaluation.statistics.intervals import (
     NO_BOUNDS,
     called_intervals,
@@ -66,14 +66,7 @@ def promised_threshold(malignant: pd.DataFrame, wanted_sensitivity: float) -> fl
     nothing is promised, and the threshold is the lowest logit.
     """
     score = malignant["logit"].to_numpy(float)
-    codes, groups = pd.factorize(malignant["group"])
-    weight = 1 / np.bincount(codes)[codes]  # of an image in the share missed of its group
-    order = np.argsort(score, kind="stable")
-    missed = np.concatenate([[0.0], np.cumsum(weight[order])[:-1]])  # with lower logits
-    first = np.searchsorted(score[order], score[order], side="left")  # ties are missed together
-    allowed = (1 - wanted_sensitivity) * (len(groups) + 1) - 1 + 1e-9
-    enough = missed[first] <= allowed
-    return float(score[order][enough].max()) if enough.any() else float(score.min())
+    return conformal_limit(score, malignant["group"], 1 - wanted_sensitivity)
 
 
 def groups_needed(wanted_sensitivity: float) -> int | None:

@@ -65,11 +65,6 @@ class MeanAuc:
         return float(self.components[self.truth].mean())
 
     @cached_property
-    def weights(self) -> np.ndarray:
-        """The mean share of the pairs that a row is part of, shape (n,)."""
-        return np.mean([pair_weights(self.truth, fold) for fold in self.folds], axis=0)
-
-    @cached_property
     def modelled(self) -> Callable:
         """The variance of the mean AUC by its true value, in the parts of `binormal_variance`."""
         pairs = zip(self.scores, self.folds, strict=True)
