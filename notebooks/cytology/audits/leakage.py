@@ -163,8 +163,8 @@ def out_of_fold_logits(
 ) -> np.ndarray:
     """Logits of each picture by a head trained on the other folds, shape (pictures,).
 
-    `strength` is that of `fitted_head`. Where the other folds have one class
-    only, as shuffled labels may, nothing is to be learned, and the logits are 0.
+    `strength` is that of `fitted_head`. Where the other folds have one class only, as shuffled
+    labels may, nothing can be learned, and the logits are 0.
     """
     logits = np.zeros(len(values))
     for number in np.unique(fold):

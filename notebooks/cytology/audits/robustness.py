@@ -166,7 +166,7 @@ def judge_all(run: Run, networks: list[RunNetwork], images: pd.DataFrame) -> pd.
     parts = []
     for size, fit in dict.fromkeys((network.size, network.fit) for network in networks):
         alike = [network for network in networks if (network.size, network.fit) == (size, fit)]
-        smears = open_smears(run.images, images, size, fit)
+        smears = alike[0].smears(run.images, images)
         parts.append(judge_shifts(alike, images, smears, run.parameters["batch_size"]))
     return pd.concat(parts, ignore_index=True)
 

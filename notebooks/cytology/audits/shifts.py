@@ -71,9 +71,9 @@ def move_stain(smear: FramedSmear, share: float) -> Image.Image:
     light, colour = np.clip(mixed[..., :1], 0, 255), np.clip(mixed[..., 1:], -128, 127)
     whole = np.concatenate([light.astype(np.uint8), colour.astype(np.int8).view(np.uint8)], axis=-1)
     image = Image.frombytes("LAB", smear.image.size, whole.tobytes())
-    moved_back = ImageCms.applyTransform(image, lab_transforms()[1])
-    assert moved_back is not None  # it would be, had the image been changed in place
-    return moved_back
+    changed = ImageCms.applyTransform(image, lab_transforms()[1])
+    assert changed is not None  # it is only where the image is changed in place
+    return changed
 
 
 def change_brightness(smear: FramedSmear, factor: float) -> Image.Image:
