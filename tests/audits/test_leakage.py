@@ -31,6 +31,7 @@ from cytology.evaluation.statistics.mean_auc import MeanAuc, components_within_f
 from cytology.networks import features as cache
 from cytology.networks.features import Features, FeatureStore, named_by_content
 from cytology.networks.linear_head import STRENGTHS, fitted_head
+from cytology.run import Run
 from cytology.settings import InputError
 from cytology.tables import write_json
 
@@ -530,7 +531,7 @@ def test_too_few_images_for_groups_of_both_classes_are_refused():
 def test_features_that_a_training_notebook_left_are_read_without_a_network(
     tmp_path, made, monkeypatch
 ):
-    """No TensorFlow: the root does not exist, so that anything but reading would fail."""
+    """No TensorFlow: there is no image, so that anything but reading would fail."""
     key = ["mobilenetv2", "abc", 224, "pad", "float32"]
     write_json(tmp_path, "mobilenetv2/metrics.json", dict(zip(cache.KEY, key, strict=True)))
     sha256 = made.images.set_index("image_id")["sha256"]
@@ -538,7 +539,6 @@ def test_features_that_a_training_notebook_left_are_read_without_a_network(
     store = FeatureStore(key, tmp_path)
     store.add(named_by_content(pictures, sha256), made.features.of(pictures))
     monkeypatch.setattr(cache, "FeatureStore", lambda key: FeatureStore(key, tmp_path))
-    found = features_of_run(
-        tmp_path, "mobilenetv2", made.images, ORIENTATIONS, tmp_path / "gone", "random", 8
-    )
+    write_json(tmp_path, "dataset.json", {"data": "sample", "root": str(tmp_path)})
+    found = features_of_run(Run(tmp_path), "mobilenetv2", made.images, ORIENTATIONS)
     np.testing.assert_array_equal(found.of(pictures), made.features.of(pictures))

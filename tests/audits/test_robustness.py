@@ -46,6 +46,7 @@ from cytology.evaluation.statistics.calibration import reliability
 from cytology.networks.linear_head import LinearHead
 from cytology.plots import robustness as plots
 from cytology.report import known_failures
+from cytology.run import Run
 from cytology.settings import InputError
 from cytology.tables import read_json, read_table, write_json, write_table
 from cytology.wording import NO_INTERVAL
@@ -202,7 +203,7 @@ def test_without_a_stain_column_groups_are_clustered_by_colour_and_kept_whole(sm
 
 
 def test_both_classes_in_turn_and_every_group_before_any_comes_twice(run):
-    images = choose_judged_images(run, "out-of-fold", 20, seed=0)
+    images = choose_judged_images(Run(run), "out-of-fold", 20, seed=0)
     split = read_table(run, "split.csv").set_index("image_id")
     assert list(images) == ["image_id", "group", "label", "fold", "sha256"]
     assert images["label"].value_counts().to_dict() == {"B": 10, "M": 10}
@@ -214,21 +215,21 @@ def test_both_classes_in_turn_and_every_group_before_any_comes_twice(run):
     for label in "BM":
         assert len(per_group[label]) == min(10, groups[label])
     pd.testing.assert_frame_equal(
-        choose_judged_images(run, "out-of-fold", 9, seed=0), images.head(9)
+        choose_judged_images(Run(run), "out-of-fold", 9, seed=0), images.head(9)
     )
-    assert set(choose_judged_images(run, "out-of-fold", 20, seed=1)["image_id"]) != set(
+    assert set(choose_judged_images(Run(run), "out-of-fold", 20, seed=1)["image_id"]) != set(
         images["image_id"]
     )
-    everything = choose_judged_images(run, "out-of-fold", 10_000, seed=0)
+    everything = choose_judged_images(Run(run), "out-of-fold", 10_000, seed=0)
     assert sorted(everything["image_id"]) == sorted(held.index)
-    of_test = choose_judged_images(run, "test", 10_000, seed=0)
+    of_test = choose_judged_images(Run(run), "test", 10_000, seed=0)
     assert (split.loc[of_test["image_id"], "split"] == "test").all()
 
 
 def test_one_file_counts_once_and_one_group_is_refused(run):
     manifest = read_table(run, "manifest.csv")
     write_table(run, "manifest.csv", manifest.assign(sha256=manifest["label"] + manifest["group"]))
-    once = choose_judged_images(run, "out-of-fold", 10_000, seed=0)
+    once = choose_judged_images(Run(run), "out-of-fold", 10_000, seed=0)
     assert (once.groupby(["label", "group"]).size() == 1).all()
     split = read_table(run, "split.csv").assign(split="test", fold=np.nan)
     split, manifest = split[split["label"] == "B"], manifest[manifest["label"] == "B"]
@@ -236,17 +237,19 @@ def test_one_file_counts_once_and_one_group_is_refused(run):
     write_table(run, "manifest.csv", manifest)
     write_json(run, "split.json", describe(split, manifest, "grouped", "patient", seed=0))
     with pytest.raises(InputError, match="two groups and of both classes"):
-        choose_judged_images(run, "test", 8, seed=0)
+        choose_judged_images(Run(run), "test", 8, seed=0)
 
 
 def test_a_run_is_judged_on_test_where_it_has_no_folds_of_its_own(run):
     names = ["mobilenetv2", "densenet121"]
-    assert unseen_part(run, names) == "out-of-fold"
+    assert unseen_part(Run(run), names) == "out-of-fold"
     about = read_json(run, "densenet121/metrics.json")
     write_json(run, "densenet121/metrics.json", about | {"fine_tuned": True})
-    assert unseen_part(run, names) == "test" and unseen_part(run, names[:1]) == "out-of-fold"
+    assert (
+        unseen_part(Run(run), names) == "test" and unseen_part(Run(run), names[:1]) == "out-of-fold"
+    )
     write_json(run, "split.json", read_json(run, "split.json") | {"protocol": "original"})
-    assert unseen_part(run, names[:1]) == "test"
+    assert unseen_part(Run(run), names[:1]) == "test"
 
 
 @pytest.mark.parametrize("fit", ["pad", "stretch"])
@@ -370,7 +373,9 @@ def test_distance_from_predictions_is_the_largest_over_networks(run):
         stored.iloc[2, stored.columns.get_loc("logit")] += off
         rows.append(stored[["image_id", "logit"]].assign(architecture=name, shift=NONE))
     judged = pd.concat(rows)
-    assert distance_from_predictions(run, judged, "out-of-fold") == pytest.approx(0.25, abs=1e-6)
+    assert distance_from_predictions(Run(run), judged, "out-of-fold") == pytest.approx(
+        0.25, abs=1e-6
+    )
 
 
 # --------------------------------------------------------------------- summary
@@ -497,14 +502,14 @@ def test_cross_validated_pictures_have_wider_intervals_and_pairs_of_one_fold(jud
 
 
 def test_exact_orientations_that_disagree_are_counted(run):
-    assert orientation_agreement(run, "mobilenetv2", "out-of-fold") is None
+    assert orientation_agreement(Run(run), ["mobilenetv2"], "out-of-fold").empty
     rows = read_table(run, "mobilenetv2/predictions.csv")
     taken = rows[rows["model"] == "oof"].assign(logit=1.0)
     taken["logit"] = np.where(taken["label"] == "M", 2.0, -2.0)
     turned = taken.assign(orientation=1)
     turned.iloc[:3, turned.columns.get_loc("logit")] *= -1
     write_table(run, "mobilenetv2/predictions.csv", pd.concat([taken, turned]))
-    found = orientation_agreement(run, "mobilenetv2", "out-of-fold")
+    found = orientation_agreement(Run(run), ["mobilenetv2"], "out-of-fold").iloc[0]
     assert (found["images"], found["orientations"]) == (len(taken), 2)
     assert found["alike"] == pytest.approx(1 - 3 / len(taken))
     assert found["auc_highest"] == 1 and found["auc_lowest"] < 1
@@ -659,15 +664,15 @@ def test_what_shakes_a_network_names_the_strengths_at_which_it_is_shown(tmp_path
     one = rows.copy()
     one.loc[1, ["auc_change_high", "auc_change_p"]] = -0.05, 0.001
     write_table(tmp_path, "tables/robustness.csv", one)
-    (said,) = known_failures.shaken(tmp_path)
+    (said,) = known_failures.shaken(Run(tmp_path))
     assert said.endswith("less well under: blur at strength 2 (AUC falls by up to 0.100).")
     one.loc[[2, 4], ["auc_change_high", "auc_change_p"]] = -0.05, 0.001
     write_table(tmp_path, "tables/robustness.csv", one)
-    assert "blur at strengths 2, 3 and 5 (" in known_failures.shaken(tmp_path)[0]
+    assert "blur at strengths 2, 3 and 5 (" in known_failures.shaken(Run(tmp_path))[0]
     uncorrected = rows.copy()
     uncorrected.loc[1, ["auc_change_high", "auc_change_p"]] = -0.01, 0.01  # one of ten tests
     write_table(tmp_path, "tables/robustness.csv", uncorrected)
-    assert known_failures.shaken(tmp_path) == []
+    assert known_failures.shaken(Run(tmp_path)) == []
 
 
 def test_domains_in_words():

@@ -1,6 +1,6 @@
 """Heatmaps of small networks, against formulas and against the same network reloaded."""
 
-from types import SimpleNamespace
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -20,11 +20,15 @@ from cytology.explanation.heatmaps import (
     over_image,
     over_square,
 )
+from cytology.explanation.of_run import Answers
 from cytology.explanation.summary import check_summary
+from cytology.files import file_hash
 from cytology.networks.backend import keras
+from cytology.networks.batches import decode
 from cytology.networks.building import build, calibrate_normalization, head_layers
 from cytology.networks.linear_head import EPSILON, LinearHead
 from cytology.networks.precision import convolves
+from cytology.run import Run
 from cytology.settings import InputError
 
 pytestmark = pytest.mark.numeric
@@ -242,25 +246,26 @@ def test_heat_in_half_precision_is_float32_and_finite(pixels):
 
 @pytest.fixture(scope="module")
 def smears_with_masks(tmp_path_factory):
-    """12 drawn smears of 12 patients with their nuclei: root, images, and pictures by id."""
+    """12 drawn smears of 12 patients with their nuclei, and a run that knows them."""
     root = tmp_path_factory.mktemp("drawn ü")
     table = draw_sample(root, images=12, patients=12).rename(columns={"image": "image_id"})
     table = table.assign(group=table["patient"], fold=np.arange(12) % 2)
-    squares = {
-        name: fit_to_square(Image.open(root / name).convert("RGB"), SIZE, "pad")
-        for name in table["image_id"]
-    }
-    decoded = SimpleNamespace(
-        size=SIZE, batch=lambda names, _: np.stack([squares[name] for name in names])
+    run = Run(tmp_path_factory.mktemp("run"))
+    run.write("dataset.json", {"data": str(root), "root": str(root)})
+    run.write(
+        "manifest.csv", table.assign(sha256=[file_hash(root / name) for name in table["image_id"]])
     )
-    return root, table, decoded
+    run.write("mobilenetv2/metrics.json", {"image_size": SIZE, "fit": "pad"})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(of_run, "decode", partial(decode, cache=run / "cache"))
+        yield run, table
 
 
 def test_every_check_is_made_of_every_image_it_can_be_made_of(smears_with_masks, model):
-    root, images, decoded = smears_with_masks
+    run, images = smears_with_masks
     heads = {f"fold{k}": some_head(1280, 5 + k) for k in range(2)}
     network = Explained(network_copy(model), heads)
-    values, curves, missed = of_run.check_network(network, images, decoded, 10, root, "pad", 0)
+    values, curves, missed = of_run.check_network(run, network, images, 10, 0)
     table = check_summary(values).set_index("check")
     assert list(table.index) == list(HEATMAP_CHECKS)
     assert (table.loc[["pointing game", "shuffled head"], "images"] == 12).all()
@@ -270,13 +275,14 @@ def test_every_check_is_made_of_every_image_it_can_be_made_of(smears_with_masks,
     assert (values["map"].value_counts() == len(values) / 2).all() and "fold" in values
     necessary = table[table["kind"] == "necessary"]
     assert (necessary["noise_passed"] == "yes").all()
-    pixels = decoded.batch(images["image_id"], None)
+    decoded = of_run.decode(run.images, run.manifest, SIZE, "pad")
+    pixels = decoded.batch(images["image_id"], np.zeros(12, int))
     folds = images["fold"].to_numpy()
     logits = network.logits(pixels, folds)
     whole = curves[(curves["share"] == 0) & (curves["curve"] == "deletion")]
     assert_close(whole.groupby("image")["logit"].first(), np.abs(logits[:10]))
     without = images.assign(mask="")
-    values, *_ = of_run.check_network(network, without, decoded, 2, root, "pad", 0)
+    values, *_ = of_run.check_network(run, network, without, 2, 0)
     assert "pointing game" not in set(values["check"]) and "deletion" in set(values["check"])
 
 
@@ -301,7 +307,7 @@ def test_the_surest_right_and_wrong_and_the_least_sure_are_shown_one_a_patient()
         ["M", "M", "B", "B", "M", "M", "B"],
         ["a", "a", "b", "c", "d", "e", "c"],
     )
-    found = of_run.telling_images(rows, each=2)
+    found = Answers(rows, np.empty(0)).telling(each=2)
     assert found.groupby("kind", sort=False)["image_id"].agg(list).to_dict() == {
         "right": ["i0", "i2"],
         "wrong": ["i6", "i5"],
@@ -312,11 +318,12 @@ def test_the_surest_right_and_wrong_and_the_least_sure_are_shown_one_a_patient()
 def test_neighbours_of_mistakes_are_of_other_patients():
     rows = judged_rows([0.9, 0.1, 0.8, 0.95], ["B", "B", "M", "B"], ["a", "a", "b", "c"])
     values = np.array([[0, 0], [0, 0.1], [1, 0], [3, 0.0]])
-    worst, near = of_run.mistakes_and_neighbours(rows, values, count=2, each=2)
+    worst, near = Answers(rows, values).mistakes_and_neighbours(count=2, each=2)
     assert worst["image_id"].tolist() == ["i3", "i0"]
     assert near[near["image_id"] == "i0"]["neighbour"].tolist() == ["i2", "i3"]
     assert near["rank"].tolist() == [1, 2, 1, 2]
-    none, empty = of_run.mistakes_and_neighbours(rows[rows["label"] == "M"], values[2:3], 2, 2)
+    right = Answers(rows[rows["label"] == "M"], values[2:3])
+    none, empty = right.mistakes_and_neighbours(2, 2)
     assert none.empty and empty.empty
 
 

@@ -17,8 +17,8 @@ from cytology.inference.predictor import locked_decision
 from cytology.networks.backend import keras, tf
 from cytology.networks.building import build
 from cytology.networks.model_files import about_file, load_trained
+from cytology.run import Run
 from cytology.settings import InputError
-from cytology.tables import read_json, read_table, write_json, write_table
 
 pytestmark = pytest.mark.numeric
 
@@ -37,32 +37,31 @@ def small_network(name="mobilenetv2"):
 
 
 def run_with(folder, model, data):
-    """A run folder that notebooks 03 to 07 might have left, with `model` as its network."""
-    name, pictures = model.name, judged_pictures(data.split)
-    write_table(folder, "manifest.csv", data.manifest)
-    write_table(folder, "split.csv", data.split)
+    """A run that notebooks 01 to 07 might have left, with `model` as its network."""
+    run, name, pictures = Run(folder), model.name, judged_pictures(data.split)
+    run.write("dataset.json", {"data": str(data.root), "root": str(data.root), "unit": "patient"})
+    run.write("manifest.csv", data.manifest)
+    run.write("split.csv", data.split)
     split = describe(data.split, data.manifest, "grouped", "patient", seed=0)
-    write_json(folder, "split.json", split)
-    (folder / name).mkdir()
-    model.save(folder / name / "model.keras")
-    squares = export.squares(data.root, list(pictures["image_id"]), SIZE, "pad")
-    logits = model.predict_on_batch(squares).ravel()
-    write_table(folder, f"{name}/predictions.csv", prediction_rows(pictures, logits, "final", 0))
+    run.write("split.json", split)
+    (run / name).mkdir()
+    model.save(run / name / "model.keras")
     about = {"architecture": name, "weights": "random", "weights_hash": "0", "recipe": "head"}
     about |= {"image_size": SIZE, "fit": "pad", "precision": "float32", "seed": 0}
     about |= {"protocol": "grouped", "split": split["fingerprint"]}
-    about |= {"fine_tuned": False, **about_file(folder / name / "model.keras")}
-    write_json(folder, f"{name}/metrics.json", about)
+    about |= {"fine_tuned": False, **about_file(run / name / "model.keras")}
+    run.write(f"{name}/metrics.json", about)
+    squares = export.squares_of(run, name, list(pictures["image_id"]))
+    logits = model.predict_on_batch(squares).ravel()
+    run.write(f"{name}/predictions.csv", prediction_rows(pictures, logits, "final", 0))
     middle = float(np.median(logits))
     rows = [(name, rule, place) for rule, place in zip(RULES, (0.0, middle, -1), strict=True)]
     table = pd.DataFrame(rows, columns=["model", "rule", "threshold_logit"])
-    table = table.assign(
-        chosen_on="val", note="", predictions=predictions_fingerprint(folder, name)
-    )
-    write_table(folder, "tables/thresholds.csv", table)
+    table = table.assign(chosen_on="val", note="", predictions=predictions_fingerprint(run, name))
+    run.write("tables/thresholds.csv", table)
     fitted = {"model": name, "method": "platt", "slope": 0.6, "intercept": 0.0, "note": ""}
-    write_table(folder, "tables/calibration.csv", pd.DataFrame([fitted]))
-    return folder
+    run.write("tables/calibration.csv", pd.DataFrame([fitted]))
+    return run
 
 
 RULES = ("half", "youden", "sensitivity")
@@ -71,24 +70,19 @@ RULES = ("half", "youden", "sensitivity")
 @pytest.fixture(scope="module")
 def made(tmp_path_factory, data):
     """A run whose small network was exported in all its formats: (run, network, table)."""
-    run = tmp_path_factory.mktemp("run") / "Läufe und Abstriche" / "ä 1"
-    run.mkdir(parents=True)
+    folder = tmp_path_factory.mktemp("run") / "Läufe und Abstriche" / "ä 1"
+    folder.mkdir(parents=True)
     model = small_network()
-    run_with(run, model, data)
-    about = read_json(run, "mobilenetv2/metrics.json")
+    run = run_with(folder, model, data)
     train = export.images_of(run, "train", 100, 0)
-    squares = export.squares(data.root, train, SIZE, "pad")
-    folder = export.export(run, model, about, ALL, squares)
-    table = checked(run, folder, model, data)
-    return run, model, table
+    export.export(run, model, ALL, export.squares_of(run, "mobilenetv2", train))
+    return run, model, checked(run, model)
 
 
-def checked(run, folder, model, data):
-    tests = export.images_of(run, "test", 32, 0)
-    squares = export.squares(data.root, tests, SIZE, "pad")
-    about = read_json(run, f"{model.name}/metrics.json")
+def checked(run, model):
+    squares = export.squares_of(run, model.name, export.images_of(run, "test", 32, 0))
     decision = locked_decision(run, model.name, "youden")
-    return export_check.check_exports(folder, model, about, decision, squares)
+    return export_check.check_exports(run, model, decision, squares)
 
 
 # ------------------------------------------------------------------------- files
@@ -123,7 +117,7 @@ def test_int8_takes_raw_pixels_and_computes_in_whole_numbers(made):
 def test_what_a_user_must_know_lies_beside_the_files(made):
     run, _, _ = made
     folder = run / "exports" / "mobilenetv2"
-    about = read_json(run, "exports/mobilenetv2/export.json")
+    about = run.facts("exports/mobilenetv2/export.json")
     assert about["labels"] == ["B", "M"] and about["positive"] == "M"
     assert (about["slope"], about["intercept"]) == (0.6, 0.0)
     assert list(about["thresholds"]) == list(RULES)
@@ -146,7 +140,7 @@ def test_what_a_user_must_know_lies_beside_the_files(made):
 
 def test_int8_never_sees_a_test_image(made):
     run, _, _ = made
-    split = read_table(run, "split.csv").set_index("image_id")["split"]
+    split = run.table("split.csv").set_index("image_id")["split"]
     assert set(split[export.images_of(run, "train", 100, 0)]) == {"train"}
     assert len(export.images_of(run, "train", 5, 0)) == 5
     assert export.images_of(run, "train", 5, 0) != export.images_of(run, "train", 5, 1)
@@ -156,8 +150,7 @@ def test_what_else_a_model_file_holds_is_not_handed_on(made, data, tmp_path):
     _, model, _ = made
     run = run_with(tmp_path, model, data)
     (run / "mobilenetv2" / "model.keras").write_bytes(b"layers that run code")
-    about = read_json(run, "mobilenetv2/metrics.json")
-    folder = export.export(run, model, about, ["keras"], np.zeros((0, SIZE, SIZE, 3), np.uint8))
+    folder = export.export(run, model, ["keras"], np.zeros((0, SIZE, SIZE, 3), np.uint8))
     loaded = keras.saving.load_model(folder / "model.keras", compile=False)
     for ours, theirs in zip(loaded.get_weights(), model.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
@@ -166,9 +159,8 @@ def test_what_else_a_model_file_holds_is_not_handed_on(made, data, tmp_path):
 def test_an_export_that_fails_leaves_the_earlier_one(made, data, tmp_path, monkeypatch):
     _, model, _ = made
     run = run_with(tmp_path, model, data)
-    about = read_json(run, "mobilenetv2/metrics.json")
     squares = np.zeros((2, SIZE, SIZE, 3), np.uint8)
-    export.export(run, model, about, ["keras", "saved_model"], squares)
+    export.export(run, model, ["keras", "saved_model"], squares)
     before = sorted((run / "exports").rglob("*"))
 
     def fails(*_):
@@ -177,20 +169,20 @@ def test_an_export_that_fails_leaves_the_earlier_one(made, data, tmp_path, monke
     with monkeypatch.context() as patch:
         patch.setattr(export, "lite", fails)
         with pytest.raises(RuntimeError, match="no converter"):
-            export.export(run, model, about, ["keras", "tflite_float32"], squares)
+            export.export(run, model, ["keras", "tflite_float32"], squares)
     assert sorted((run / "exports").rglob("*")) == before
-    export.export(run, model, about, ["keras"], squares)
+    export.export(run, model, ["keras"], squares)
     names = sorted(path.name for path in (run / "exports").rglob("*"))
     assert names == ["export.json", "mobilenetv2", "model.keras"]
 
 
-def test_a_file_that_says_something_else_is_told(made, data):
+def test_a_file_that_says_something_else_is_told(made):
     run, model, _ = made
     other = keras.models.clone_model(model)
     kernel, bias = model.get_layer("logit").get_weights()
     other.set_weights(model.get_weights())
     other.get_layer("logit").set_weights([-kernel, -bias + 3])
-    table = checked(run, run / "exports" / "mobilenetv2", other, data).set_index("format")
+    table = checked(run, other).set_index("format")
     assert not table["agrees"].any()
     assert table.loc["keras", "warning"].startswith("MobileNetV2, keras: a logit differs by ")
     # These logits lie above 3, and the tolerance is a thousandth of the largest.
@@ -202,14 +194,15 @@ def test_a_file_that_says_something_else_is_told(made, data):
 def test_rows_of_networks_that_were_not_exported_stay(tmp_path):
     def rows(*names, latency):
         table = pd.DataFrame({"architecture": names, "format": "keras", "latency": latency})
-        return table.assign(warning="", agrees=True)
+        return table.assign(warning="", agrees=True, weights="random", protocol="grouped")
 
-    export_check.write_exports(tmp_path, rows("densenet121", latency=1.0))
-    export_check.write_exports(tmp_path, rows("mobilenetv2", latency=2.0))
-    table = export_check.write_exports(tmp_path, rows("densenet121", latency=3.0))
+    run = Run(tmp_path)
+    export_check.write_exports(run, rows("densenet121", latency=1.0))
+    export_check.write_exports(run, rows("mobilenetv2", latency=2.0))
+    table = export_check.write_exports(run, rows("densenet121", latency=3.0))
     assert table["architecture"].tolist() == ["mobilenetv2", "densenet121"]
     assert table["latency"].tolist() == [2.0, 3.0]
-    pd.testing.assert_frame_equal(read_table(tmp_path, "tables/exports.csv"), table)
+    pd.testing.assert_frame_equal(run.table("tables/exports.csv"), table)
 
 
 def test_a_tensorflow_that_runs_no_tflite_says_what_to_install(made, monkeypatch):
@@ -267,7 +260,7 @@ def test_a_saved_model_gets_what_the_users_mask_allows(tmp_path, mask):
 def test_every_export_of_every_architecture_agrees(name, data, tmp_path):
     model = build(name, SIZE, None)
     rng = np.random.default_rng(0)
-    squares = export.squares(data.root, list(data.manifest["image_id"]), SIZE, "pad")
+    squares = data.images.batch(data.manifest["image_id"], np.zeros(len(data.manifest), int))
     features = keras.Model(model.input, model.get_layer("features").output).predict(squares)
     model.get_layer("standardize").set_weights([features.mean(axis=0), features.var(axis=0) + 1])
     kernel = rng.normal(size=(features.shape[1], 1)) / features.shape[1] ** 0.5
@@ -275,7 +268,7 @@ def test_every_export_of_every_architecture_agrees(name, data, tmp_path):
     run = run_with(tmp_path, model, data)
     model, about = load_trained(run, name)
     drawn = export.squares(data.root, export.images_of(run, "train", 100, 0), SIZE, "pad")
-    folder = export.export(run, model, about, formats_of(name, "all"), drawn)
+    folder = export.export(run, model, formats_of(name, "all"), drawn)
     table = checked(run, folder, model, data)
     assert set(table["format"]) >= set(ALL)
     assert ("h5" in set(table["format"])) == (name == "densenet121")

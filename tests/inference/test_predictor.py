@@ -19,6 +19,7 @@ from cytology.inference.predictor import (
     refer,
 )
 from cytology.inference.similarity import reference
+from cytology.run import Run
 from cytology.settings import InputError
 from cytology.tables import read_table, write_table
 
@@ -109,7 +110,7 @@ def test_what_notebook_07_locked_is_read_by_network_and_rule(run):
         ("densenet121", "youden", "test", 0.7),
     ]  # fmt: skip
     columns = ["model", "rule", "judged_on", "threshold_logit"]
-    same = predictions_fingerprint(run, "mobilenetv2")
+    same = predictions_fingerprint(Run(run), "mobilenetv2")
     table = pd.DataFrame(rows, columns=columns).assign(
         chosen_on="val", predictions=same, note="few"
     )
@@ -117,16 +118,16 @@ def test_what_notebook_07_locked_is_read_by_network_and_rule(run):
     methods = [("mobilenetv2", "none", 1.0, 0.0, ""), ("mobilenetv2", "platt", 0.7, 0.2, "why")]
     table = pd.DataFrame(methods, columns=["model", "method", "slope", "intercept", "note"])
     write_table(run, "tables/calibration.csv", table)
-    found = locked_decision(run, "mobilenetv2", "youden")
+    found = locked_decision(Run(run), "mobilenetv2", "youden")
     assert found == Decision("youden", "val", 0.3, 0.7, 0.2, "why", "few")
     other = read_table(run, "densenet121/predictions.csv")
     write_table(run, "mobilenetv2/predictions.csv", other)
     with pytest.raises(InputError, match="trained again after its threshold was chosen"):
-        locked_decision(run, "mobilenetv2", "youden")
+        locked_decision(Run(run), "mobilenetv2", "youden")
     with pytest.raises(InputError, match="know no densenet121: run notebook 07 again"):
-        locked_decision(run, "densenet121", "youden")
+        locked_decision(Run(run), "densenet121", "youden")
     with pytest.raises(InputError, match="thresholds.csv is missing .*run notebook 07"):
-        locked_decision(run / "other", "mobilenetv2", "half")
+        locked_decision(Run(run / "other"), "mobilenetv2", "half")
 
 
 def test_votes_are_cast_at_the_locked_threshold_and_count_by_majority():
@@ -184,15 +185,17 @@ def test_an_answer_has_a_row_for_every_file_also_the_refused(monkeypatch, tmp_pa
     monkeypatch.setattr(inference, "predict_files", predicted)
     asked = pd.DataFrame({"image_id": ["b", "a", "c"], "label": ["M", "", "B"], "group": "p"})
     refused = pd.DataFrame({"image_id": ["d.png"], "reason": ["a folder"]})
-    predictor = Predictor(None, "pad", LOCKED, known, least_margin=0.1, batch_size=8)
+    about = {"fit": "pad", "weights": "random", "protocol": "grouped"}
+    predictor = Predictor(None, about, LOCKED, known, least_margin=0.1, batch_size=8)
     found = predictor.answer(Images(tmp_path, asked, "patient", refused)).set_index("image_id")
     assert found["predicted"].to_dict() == {"b": "M", "a": "", "c": "B", "d.png": ""}
     assert found["nearest"].to_dict() == {"b": "t04", "a": "", "c": "t09", "d.png": ""}
     assert found["label"].to_dict() == {"b": "M", "a": "", "c": "B", "d.png": ""}
     assert found["refer"].to_dict() == {"b": False, "a": True, "c": False, "d.png": True}
     assert found.loc[["a", "d.png"], "reason"].tolist() == ["not an image", "a folder"]
-    alone = predictor.answer(Images(tmp_path, asked, ""), every=True)
+    alone = predictor.answer(Images(tmp_path, asked, "", of_neither_class=True))
     assert alone["refer"].all() and len(alone) == 3
+    assert (alone["calibrated_threshold"] == LOCKED.threshold).all()
 
     nothing = pd.DataFrame(columns=["image_id", "logit", "reason", "converted"])
     monkeypatch.setattr(inference, "predict_files", lambda *_: (nothing, np.empty((0, 5))))

@@ -52,6 +52,7 @@ from cytology.networks.building import (
 from cytology.networks.features import Features, FeatureStore
 from cytology.networks.linear_head import LinearHead
 from cytology.networks.weights import Weights
+from cytology.run import Run
 from cytology.settings import InputError
 from cytology.tables import write_json, write_table
 from cytology.training import backbone
@@ -448,15 +449,17 @@ def test_the_audit_computes_the_features_of_the_run_and_refuses_other_weights(
     monkeypatch.setattr(feature_cache, "FeatureStore", partial(FeatureStore, cache=fresh))
     monkeypatch.setattr(backbone, "decode", partial(decode, cache=fresh))
     monkeypatch.setattr(pipeline, "frozen_features", partial(frozen_features, cache=fresh))
-    asked = (tmp_path, "mobilenetv2", data.manifest[:6], 2, data.root)
-    found = judged_images.features_of_run(*asked, "random", 8)
+    write_json(tmp_path, "dataset.json", {"data": "sample", "root": str(data.root)})
+    run = Run(tmp_path, {"weights": "random", "batch_size": 8})
+    found = judged_images.features_of_run(run, "mobilenetv2", data.manifest[:6], 2)
     pictures = pictures_of(data.manifest[:6], 2)
     assert_close(found.of(pictures), trained.features.of(pictures))
     assert found.computed == 12
     write_json(tmp_path, "mobilenetv2/metrics.json", about | {"fit": "stretch"})
     path = save_weights(model, tmp_path / "mobilenetv2.weights.h5")
     with pytest.raises(InputError, match="mobilenetv2 was trained with other weights"):
-        judged_images.features_of_run(*asked, str(path), 8)
+        run.parameters["weights"] = str(path)
+        judged_images.features_of_run(run, "mobilenetv2", data.manifest[:6], 2)
 
 
 def save_weights(model, path):

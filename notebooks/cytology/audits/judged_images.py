@@ -19,6 +19,15 @@ from cytology.run import Run
 from cytology.settings import InputError
 
 
+def networks_to_judge(run: Run, wanted: str = "all") -> list[str]:
+    """The network `wanted` of a run, or all; `InputError` if it was not trained."""
+    names = [name for name in run.networks if wanted in ("all", name)]
+    if not names:
+        which = "" if wanted == "all" else f" {wanted}"
+        raise InputError(f"{run} holds no trained network{which}: run notebook 04, 05 or 06 first.")
+    return names
+
+
 def unseen_part(run: Run, names: list[str]) -> str:
     """`out-of-fold` where every network has heads of the folds, else `test`.
 
@@ -29,15 +38,15 @@ def unseen_part(run: Run, names: list[str]) -> str:
 
 
 def choose_judged_images(run: Run, on: str, most: int, seed: int) -> pd.DataFrame:
-    """At most `most` images to shift: `image_id, group, label, fold, sha256`, perhaps `stain`.
+    """At most `most` images to judge: `image_id, group, label, fold, sha256`.
 
-    Both classes in turn as long as they last, and within a class one image of each group before
-    the second of any. A smaller `most` gives the first of them. Raises `InputError` where fewer
-    than two groups can be judged.
+    With `stain` and `mask` where the manifest has them. Both classes in turn as long as they last,
+    and within a class one image of each group before the second of any. A smaller `most` gives the
+    first of them. Raises `InputError` where fewer than two groups can be judged.
     """
     split, manifest = read_split(run), run.manifest
     rows = split[(split["split"] == "test") == (on == "test")].drop_duplicates("image_id")
-    known = manifest[["image_id", "sha256", *manifest.columns.intersection(["stain"])]]
+    known = manifest[["image_id", "sha256", *manifest.columns.intersection(["stain", "mask"])]]
     images = rows[["image_id", "group", "label", "fold"]].merge(known, on="image_id")
     images = images.drop_duplicates("sha256").sort_values("image_id")
     images = images.sample(frac=1, random_state=seed)
@@ -115,19 +124,14 @@ def draw_images(
 
 
 def features_of_run(
-    run: Run,
-    architecture: str,
-    images: pd.DataFrame,
-    orientations: int,
-    root: Path,
-    weights: str,
-    batch_size: int,
+    run: Run, architecture: str, images: pd.DataFrame, orientations: int
 ) -> Features:
     """Frozen features of all orientations of `images`, with the weights that the run began with.
 
     From the cache, without TensorFlow, where its training notebook left them; else computed here.
-    Raises `InputError` if `weights` are not those of the run.
+    Raises `InputError` if the notebook's `weights` are not those of the run.
     """
+    root = run.images  # also where none is opened: `data` must be what notebook 01 read
     found = features_in_cache(run, architecture, images, orientations)
     if found is not None:
         return found
@@ -135,7 +139,7 @@ def features_of_run(
     from cytology.networks.batches import frozen_features
     from cytology.training.backbone import backbone_of_run
 
-    extractor, decoded = backbone_of_run(run, architecture, root, weights)
+    extractor, decoded = backbone_of_run(run, architecture, root, run.parameters["weights"])
     pictures = pictures_of(images[["image_id"]], orientations)
     key = key_of_run(run, architecture)
-    return frozen_features(extractor, decoded, pictures, key, batch_size)
+    return frozen_features(extractor, decoded, pictures, key, run.parameters["batch_size"])

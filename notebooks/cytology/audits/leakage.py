@@ -1,11 +1,11 @@
 """The leakage audit: what the very same features and head score under three ways to split.
 
-The head is `heads.fitted_head`, so that nothing differs between two numbers but who sat on the
-other side of the split. Labels that were shuffled hold nothing to be learned: what a split scores
-on them is what it lets the head recognize (Ojala & Garriga 2010, JMLR 11:1833). Shuffled image by
-image they show copies that cross. Shuffled group by group, as whole blocks (Winkler et al. 2015,
-doi 10.1016/j.neuroimage.2015.05.092), they show patients that cross as well. Every AUC is that of
-pairs of the same fold.
+The head is `linear_head.fitted_head`, so that nothing differs between two numbers but who sat on
+the other side of the split. Labels that were shuffled hold nothing to be learned: what a split
+scores on them is what it lets the head recognize (Ojala & Garriga 2010, JMLR 11:1833). Shuffled
+image by image they show copies that cross. Shuffled group by group, as whole blocks (Winkler et al.
+2015, doi 10.1016/j.neuroimage.2015.05.092), they show patients that cross as well. Every AUC is
+that of pairs of the same fold.
 """
 
 from dataclasses import dataclass
@@ -24,8 +24,9 @@ from cytology.evaluation.statistics.mean_auc import MeanAuc
 from cytology.evaluation.statistics.metrics import auc_within_folds
 from cytology.machine import cores
 from cytology.networks.features import Features
-from cytology.networks.linear_head import STRENGTHS, fitted_head
+from cytology.networks.linear_head import STRENGTH, STRENGTHS, fitted_head
 from cytology.notebook import progress
+from cytology.run import Run
 from cytology.settings import InputError
 from cytology.wording import plural, span, with_span
 
@@ -36,7 +37,7 @@ SHUFFLED = {"shuffled": "family", "shuffled by group": "group"}
 LABELS = ("true", *SHUFFLED)
 HONEST = "patients_together"
 FEWEST_SHUFFLES = 10  # for a verdict; fewer miss a leak of some points more often than not
-# What depends on the strength of the head, and so is shown for all of the grid.
+# What depends on the strength of the head, and so is scored for all of the grid.
 OF_STRENGTH = (("images_random", "shuffled"), (HONEST, "true"))
 
 
@@ -73,20 +74,15 @@ def audit(
     columns = ["image_id", "label", "group", "family"]
     pictures = pictures_of(images[columns], orientations).reset_index(drop=True)
     values = features.of(pictures)
-    work = [
-        (protocol, labels, s, {})
-        for s in range(seeds)
-        for labels in LABELS
-        for protocol in PROTOCOLS
-    ]
-    grid = [(*which, 0, {"strength": strength}) for which in OF_STRENGTH for strength in STRENGTHS]
+    work = [(p, labels, s, STRENGTH) for s in range(seeds) for labels in LABELS for p in PROTOCOLS]
+    grid = [(*which, 0, strength) for which in OF_STRENGTH for strength in STRENGTHS]
 
     def score(protocol, labels, seed, strength):
         shown = shuffle_labels(pictures, seed, SHUFFLED[labels]) if labels in SHUFFLED else pictures
         malignant = (shown["label"] == "M").to_numpy()
         fold = assign_folds(pictures, protocol, folds, seed)
-        found = out_of_fold_logits(values, malignant, fold, **strength)
-        about = {"protocol": protocol, "labels": labels, "seed": seed, **strength}
+        found = out_of_fold_logits(values, malignant, fold, strength)
+        about = {"protocol": protocol, "labels": labels, "seed": seed, "strength": strength}
         about["auc"] = auc_within_folds(shown.assign(fold=fold, logit=found))
         about["accuracy"] = float(((found >= 0) == malignant).mean())
         return about, fold, found
@@ -96,17 +92,18 @@ def audit(
         jobs = (delayed(score)(*item) for item in work + grid)
         results = Parallel(cores(), prefer="threads", return_as="generator")(jobs)
         results = list(progress(results, "audit", len(work + grid), "split"))
-    told, of_strength = (
-        [about for about, *_ in part] for part in (results[: len(work)], results[len(work) :])
-    )
-    true = [each for each in results[: len(work)] if each[0]["labels"] == "true"]
-    keyed = {(about["protocol"], about["seed"]): rest for about, *rest in true}
+    scores = pd.DataFrame([about for about, *_ in results])
+    logits, folds_of = {}, {}
+    for about, fold, found in results[: len(work)]:
+        if about["labels"] == "true":
+            key = about["protocol"], about["seed"]
+            logits[key], folds_of[key] = found, fold
     return Audit(
-        pd.DataFrame(told),
+        scores[: len(work)].drop(columns="strength"),
         pictures,
-        {key: found for key, (_, found) in keyed.items()},
-        {key: fold for key, (fold, _) in keyed.items()},
-        pd.DataFrame(of_strength)[["protocol", "labels", "strength", "auc"]],
+        logits,
+        folds_of,
+        scores.loc[len(work) :, ["protocol", "labels", "strength", "auc"]],
     )
 
 
@@ -162,18 +159,18 @@ def assign_folds(pictures: pd.DataFrame, protocol: str, folds: int, seed: int) -
 
 
 def out_of_fold_logits(
-    values: np.ndarray, malignant: np.ndarray, fold: np.ndarray, **strength: float
+    values: np.ndarray, malignant: np.ndarray, fold: np.ndarray, strength: float = STRENGTH
 ) -> np.ndarray:
     """Logits of each picture by a head trained on the other folds, shape (pictures,).
 
-    `strength` is that of `fitted_head`, which has a default. Where the other folds have one class
-    only, as shuffled labels may, nothing is to be learned, and the logits are 0.
+    `strength` is that of `fitted_head`. Where the other folds have one class only, as shuffled
+    labels may, nothing can be learned, and the logits are 0.
     """
     logits = np.zeros(len(values))
     for number in np.unique(fold):
         held_out = fold == number
         if len(np.unique(malignant[~held_out])) == 2:
-            head = fitted_head(values[~held_out], malignant[~held_out], **strength)
+            head = fitted_head(values[~held_out], malignant[~held_out], strength)
             logits[held_out] = head.logits(values[held_out])
     return logits
 
@@ -205,6 +202,24 @@ def audit_summary(found: Audit) -> pd.DataFrame:
     rows["auc_lowest"], rows["auc_highest"] = of_strength.min(), of_strength.max()
     order = pd.MultiIndex.from_product([PROTOCOLS, LABELS], names=kinds)
     return rows.reindex(order).reset_index()
+
+
+def scores_of(audits: dict[str, Audit]) -> pd.DataFrame:
+    """The scores of every network: `architecture, protocol, labels, seed, auc, accuracy`."""
+    parts = [found.scores.assign(architecture=name) for name, found in audits.items()]
+    columns = ["architecture", "protocol", "labels", "seed", "auc", "accuracy"]
+    return pd.concat(parts)[columns]
+
+
+def summary_of_run(run: Run, audits: dict[str, Audit]) -> pd.DataFrame:
+    """`audit_summary` of every network, after `architecture` and the `weights` it began with."""
+    parts = []
+    for name, found in audits.items():
+        part = audit_summary(found)
+        part.insert(0, "architecture", name)
+        part.insert(1, "weights", run.weights_behind(name))
+        parts.append(part)
+    return pd.concat(parts, ignore_index=True)
 
 
 def mean_auc_of(found: Audit, protocol: str) -> MeanAuc:
@@ -282,6 +297,3 @@ def leakage_sentences(summary: pd.DataFrame, unit: str, seeds: int) -> list[str]
             f"{_groups_sentence(at, unit)} The check of this split: {shuffle_verdict(rows, seeds)}."
         )
     return sentences
-
-
-# ------------------------------------------------------------------- features

@@ -1,7 +1,5 @@
 """One domain left out: train on every stain (or site) but one, judge on that one."""
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 
@@ -89,9 +87,7 @@ def leave_one_out(values: np.ndarray, images: pd.DataFrame, column: str, seed: i
     return pd.DataFrame(table)
 
 
-def left_out_of(
-    run: Run, names: list[str], root: Path, weights: str, batch_size: int, seed: int
-) -> pd.DataFrame:
+def left_out_of(run: Run, names: list[str], seed: int) -> pd.DataFrame:
     """`leave_one_out` for each network and each of `DOMAIN_COLUMNS` that allows it; may be empty.
 
     Features of images as taken, from the cache where the training notebooks left them; of at most
@@ -101,13 +97,11 @@ def left_out_of(
     columns = [column for column in DOMAIN_COLUMNS if domains_of(images, column)]
     tables = []
     for name in names if columns else []:
-        features = features_of_run(run, name, images, 1, root, weights, batch_size)
-        values = features.of(images.assign(orientation=0))
-        about = run.about(name)["weights"]
+        values = features_of_run(run, name, images, 1).of(images.assign(orientation=0))
         for column in progress(columns, NETWORK_TITLE[name], unit="column"):
             table = leave_one_out(values, images, column, seed)
-            table.insert(0, "weights", about)
             table.insert(0, "architecture", name)
+            table.insert(1, "weights", run.weights_behind(name))
             tables.append(table)
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 

@@ -9,12 +9,14 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import PIL
 from scipy.special import expit
 
+from cytology.audits.judged_images import open_smears
 from cytology.audits.shifts import NONE, SHIFT_STRENGTHS, SHIFTS, FramedSmear, amount, shifted
 from cytology.data.augmentation import fit_to_square
 from cytology.evaluation.comparison import judged_rows
@@ -41,7 +43,7 @@ from cytology.tables import require
 
 @dataclass(frozen=True)
 class RunNetwork:
-    """A trained network of a run: what its features hang on, its heads, and how it is loaded.
+    """A trained network of a run: what its features depend on, its heads, and how it is loaded.
 
     `load` returns a Keras model that gives features; without `heads` it gives logits itself.
     """
@@ -53,6 +55,10 @@ class RunNetwork:
     heads: dict[str, LinearHead] | None
     load: Callable
 
+    def smears(self, root: Path, images: pd.DataFrame) -> list[FramedSmear]:
+        """The images below `root` as they lie in this network's square."""
+        return open_smears(root, images, self.size, self.fit)
+
     def logits(self, features: np.ndarray, folds: pd.Series) -> np.ndarray:
         """Logits of features of shape (images, width), each by the head of its own fold."""
         if self.heads is None:
@@ -60,24 +66,29 @@ class RunNetwork:
         return logits_by_fold(self.heads, features, folds.to_numpy(int))
 
 
-def network_of_run(run: Run, name: str, on: str, root: Path, weights: str) -> RunNetwork:
-    """The network `name` of a run as it judges `out-of-fold` or `test`; loaded when needed."""
-    about, key = run.about(name), key_of_run(run, name)
+def network_of_run(run: Run, name: str, on: str) -> RunNetwork:
+    """The network `name` of a run as it judges `out-of-fold` or `test`; loaded when needed.
+
+    Out of fold the heads judge what the backbone gives, which begins with the notebook's
+    `weights`; `InputError` if they are not those of the run.
+    """
+    about, key = run.about(name), list(key_of_run(run, name))
     heads = None if on == "test" else read_heads(run, name)
     if heads is None:
-        key += ["whole network", file_hash(require(run, f"{name}/model.keras"))]
-    key += [PIL.__version__]
+        key += ["whole network", file_hash(require(run.folder, f"{name}/model.keras"))]
 
-    def load():
-        # Late, since both start TensorFlow.
+    @functools.cache
+    def load() -> Any:
+        # Imported late: both start TensorFlow.
         from cytology.networks.model_files import load_trained
         from cytology.training.backbone import backbone_of_run
 
         if heads is None:
             return load_trained(run, name)[0]
-        return backbone_of_run(run, name, root, weights)[0]
+        return backbone_of_run(run, name, run.images, run.parameters["weights"])[0]
 
-    return RunNetwork(name, key, about["image_size"], about["fit"], heads, functools.cache(load))
+    key.append(PIL.__version__)
+    return RunNetwork(name, key, about["image_size"], about["fit"], heads, load)
 
 
 # --------------------------------------------------------------------- judging
@@ -96,17 +107,19 @@ def shifted_features(
     cache's name says the network, the shift, its amounts and its code; in it, pictures are found
     by (file hash, strength).
     """
-    what, strengths = [name], (0,)
+    what: list[Any] = [name]
+    strengths: tuple[int, ...] = (0,)
     if name != NONE:
         shift, strengths = SHIFTS[name], SHIFT_STRENGTHS
         what += [shift.amounts, inspect.getsource(shift.apply)]
     if name == "stain":  # its target depends on which images were chosen
-        what += [[s.sha256, s.own.round(3).tolist(), s.other.round(3).tolist()] for s in smears]
+        what += [[s.sha256, *(c.round(3).tolist() for c in s.both_stains())] for s in smears]
     stores = [FeatureStore([*network.key, *what], cache) for network in networks]
     pictures = [(smear, strength) for strength in strengths for smear in smears]
     names = pd.Index([f"{smear.sha256} {strength}" for smear, strength in pictures])
     missing = [store.missing(names) for store in stores]
-    anywhere, computed = np.unique(np.concatenate(missing)), [[] for _ in networks]
+    anywhere = np.unique(np.concatenate(missing))
+    computed: list[list[np.ndarray]] = [[] for _ in networks]
     for start in range(0, len(anywhere), batch_size):
         batch = anywhere[start : start + batch_size]
         squares = np.stack(
@@ -129,14 +142,14 @@ def judge_shifts(
     images: pd.DataFrame,
     smears: list[FramedSmear],
     batch_size: int,
-    cache=CACHE,
+    cache: Path = CACHE,
 ) -> pd.DataFrame:
     """A row a picture: `image_id, group, label, fold, architecture, shift, strength, logit,
     probability`.
 
     Untouched pictures stand once, as shift `none` with strength 0. The networks have one input.
     """
-    rows = {network.name: [] for network in networks}
+    rows: dict[str, list[pd.DataFrame]] = {network.name: [] for network in networks}
     for name in progress([NONE, *SHIFTS], "judging", unit="shift"):
         found = shifted_features(networks, smears, name, batch_size, cache)
         for network, values in zip(networks, found, strict=True):
@@ -147,6 +160,16 @@ def judge_shifts(
                 found_here = images[["image_id", "group", "label", "fold"]].assign(**about)
                 rows[network.name].append(found_here)
     return pd.concat([table for tables in rows.values() for table in tables], ignore_index=True)
+
+
+def judge_all(run: Run, networks: list[RunNetwork], images: pd.DataFrame) -> pd.DataFrame:
+    """`judge_shifts` by all networks of a run: those of one input share the shifted pictures."""
+    parts = []
+    for size, fit in dict.fromkeys((network.size, network.fit) for network in networks):
+        alike = [network for network in networks if (network.size, network.fit) == (size, fit)]
+        smears = alike[0].smears(run.images, images)
+        parts.append(judge_shifts(alike, images, smears, run.parameters["batch_size"]))
+    return pd.concat(parts, ignore_index=True)
 
 
 def distance_from_predictions(run: Run, judged: pd.DataFrame, on: str) -> float:
@@ -183,7 +206,7 @@ def shift_summary(judged: pd.DataFrame) -> pd.DataFrame:
     them for the shifts of one network at one strength. With too few groups there are no intervals
     (NaN), and none where a shift changed nothing. Calibration errors have none.
     """
-    table = []
+    found = []
     for architecture, of_network in judged.groupby("architecture", sort=False):
         untouched = of_network[of_network["shift"] == NONE].sort_values("image_id")
         for (shift, strength), rows in of_network.groupby(["shift", "strength"], sort=False):
@@ -193,18 +216,26 @@ def shift_summary(judged: pd.DataFrame) -> pd.DataFrame:
             losses = log_losses(rows)
             row |= metrics_with_intervals(rows, names=SHIFT_METRICS)
             row |= rounded_interval("loss", *mean_by_group(losses, rows)[:3])
-            changes = {name: (0.0, 0.0, 0.0, np.nan) for name in CHANGES}
+            changes: dict[str, tuple[float, ...]]
+            changes = dict.fromkeys(CHANGES, (0.0, 0.0, 0.0, np.nan))
             if shift != NONE:
                 changes["auc_change"] = change_of_auc(untouched, rows)
                 changes["loss_rise"] = mean_by_group(losses - log_losses(untouched), rows)
             for name, (*change, p) in changes.items():
                 row |= rounded_interval(name, *change) | {f"{name}_p": p}
-            table.append(row)
-    table = pd.DataFrame(table)
+            found.append(row)
+    table = pd.DataFrame(found)
     for name in CHANGES:
         families = table.groupby(["architecture", "strength"], sort=False)[f"{name}_p"]
         table[f"{name}_p_holm"] = families.transform(holm)
     return table
+
+
+def summary_of_run(run: Run, judged: pd.DataFrame, on: str) -> pd.DataFrame:
+    """`shift_summary`, after what its numbers rest on: weights, protocol, and the part judged."""
+    table = run.marked(shift_summary(judged).assign(judged_on=on))
+    first = ["architecture", "weights", "protocol", "judged_on"]
+    return table[[*first, *table.columns.difference(first, sort=False)]]
 
 
 def change_of_auc(untouched: pd.DataFrame, rows: pd.DataFrame) -> tuple[float, ...]:
@@ -224,20 +255,28 @@ def shift_reliability(judged: pd.DataFrame, reference: int) -> pd.DataFrame:
 
     At `strength` 0 of untouched pictures, at `reference` of all shifts together.
     """
-    there = judged[judged["strength"].isin([0, reference])]
+    of_network = judged[judged["strength"].isin([0, reference])].groupby(
+        ["architecture", "strength"], sort=False
+    )
     parts = [
         reliability(rows, equal_counts=5).assign(architecture=name, strength=strength)
-        for (name, strength), rows in there.groupby(["architecture", "strength"], sort=False)
+        for (name, strength), rows in of_network
     ]
     return pd.concat(parts, ignore_index=True)
 
 
-def orientation_agreement(run: Run, name: str, on: str) -> dict | None:
-    """How the 8 exact orientations agree, from `predictions.csv`; None if it has only one.
+def orientation_agreement(run: Run, names: list[str], on: str) -> pd.DataFrame:
+    """A row a network: how the 8 exact orientations agree, from `predictions.csv`.
 
-    `alike` is the share of images that are called the same in all orientations; `auc_lowest` and
-    `auc_highest` are those of one orientation alone.
+    Networks that predicted one orientation only have no row. `alike` is the share of images that
+    are called the same in all orientations; `auc_lowest` and `auc_highest` are those of one
+    orientation alone.
     """
+    found = (_agreement(run, name, on) for name in names)
+    return pd.DataFrame([row for row in found if row])
+
+
+def _agreement(run: Run, name: str, on: str) -> dict | None:
     if run.is_original:
         return None
     rows = judged_rows(read_predictions(run, name, turned=True), on)

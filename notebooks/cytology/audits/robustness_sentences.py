@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 
 from cytology.architectures import NETWORK_TITLE
-from cytology.audits.shifts import NONE
+from cytology.audits.shifts import NONE, SHIFTS
+from cytology.evaluation.readable import bounded
 from cytology.evaluation.statistics.intervals import LEVEL
 from cytology.wording import NO_INTERVAL, counted, plural, with_span
 
@@ -53,6 +54,18 @@ def robustness_sentences(table: pd.DataFrame, reference: int, unit: str) -> list
             + (f" {few} images are few: most real falls stay unseen." if few < FEW_IMAGES else "")
         )
     return sentences
+
+
+def changes_side_by_side(at: pd.DataFrame) -> pd.DataFrame:
+    """`auc_change` with its interval: a row a shift, a column a network.
+
+    `at` are the rows of the table of shifts at one strength.
+    """
+    words = [bounded(row, "auc_change", at["auc_change"]) for _, row in at.iterrows()]
+    table = at.assign(said=words)
+    table = table.pivot(index=["shift", "amount"], columns="architecture", values="said")
+    names = list(at["architecture"].unique())
+    return table.loc[list(SHIFTS), names].rename(columns=NETWORK_TITLE)
 
 
 def _shows_change(at: pd.DataFrame, name: str, sign: int) -> pd.Series:

@@ -15,7 +15,7 @@ from cytology.data.augmentation import border_colour
 
 @dataclass(frozen=True)
 class FramedSmear:
-    """An image as it lies in a network's square, without padding, and what its shifts hang on.
+    """An image as it lies in a network's square, without padding, and what its shifts depend on.
 
     `stain` is its stain group; `own` and `other` are mean and deviation in 8-bit Lab, shape (2, 3),
     of that group and of the other one.
@@ -31,6 +31,11 @@ class FramedSmear:
         """Random numbers that only the file and `what` decide, the same in every run."""
         named = hashlib.sha256(f"{self.sha256} {what}".encode()).hexdigest()
         return np.random.default_rng(int(named, 16))
+
+    def both_stains(self) -> tuple[np.ndarray, np.ndarray]:
+        """`own` and `other`, which only `with_stains` of the judged images knows."""
+        assert self.own is not None and self.other is not None
+        return self.own, self.other
 
     def direction(self, what: str) -> int:
         """1 or -1: half of all images shift one way, half the other."""
@@ -60,13 +65,15 @@ def move_stain(smear: FramedSmear, share: float) -> Image.Image:
     because it is full of nuclei stays so.
     """
     lab = lab_pixels(smear.image)
-    (mean, deviation), (other_mean, other_deviation) = smear.own, smear.other
+    (mean, deviation), (other_mean, other_deviation) = smear.both_stains()
     moved = (lab - mean) * other_deviation / np.maximum(deviation, 1) + other_mean
     mixed = (lab + share * (moved - lab)).round()
     light, colour = np.clip(mixed[..., :1], 0, 255), np.clip(mixed[..., 1:], -128, 127)
     whole = np.concatenate([light.astype(np.uint8), colour.astype(np.int8).view(np.uint8)], axis=-1)
     image = Image.frombytes("LAB", smear.image.size, whole.tobytes())
-    return ImageCms.applyTransform(image, lab_transforms()[1])
+    changed = ImageCms.applyTransform(image, lab_transforms()[1])
+    assert changed is not None  # it is only where the image is changed in place
+    return changed
 
 
 def change_brightness(smear: FramedSmear, factor: float) -> Image.Image:

@@ -153,7 +153,8 @@ def cross_validated(
             of_heads.append(truths_of_head(head, shift))
         tables.append(images.assign(fold=fold, logit=found, probability=expit(found)))
         truths.append(np.mean(of_heads, axis=0))
-    return Study(tables, *np.transpose(truths), values)
+    aucs_found, sensitivities, specificities = np.transpose(truths)
+    return Study(tables, aucs_found, sensitivities, specificities, values)
 
 
 def truths_of_head(head: LinearHead, shift: np.ndarray) -> tuple[float, float, float]:

@@ -252,6 +252,3 @@ def by_cell(attributions: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     rows = np.array_split(attributions, shape[0], axis=1)
     cells = [[part.sum(axis=(1, 2)) for part in np.array_split(row, shape[1], 2)] for row in rows]
     return np.moveaxis(np.array(cells), 2, 0)
-
-
-# --------------------------------------------------------------------- summary

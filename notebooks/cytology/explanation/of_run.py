@@ -1,5 +1,6 @@
 """The explanations of a run: every check of one network, the images worth showing, neighbours."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +25,9 @@ from cytology.explanation.checks import (
     values_of,
 )
 from cytology.explanation.heatmaps import Explained, over_image, over_square, sign_of
-from cytology.inference.similarity import nearest, reference
-from cytology.networks.batches import DecodedImages
+from cytology.inference.predictor import features_of_model
+from cytology.inference.similarity import feature_places, nearest, reference
+from cytology.networks.batches import decode
 from cytology.networks.linear_head import read_heads
 from cytology.networks.model_files import load_trained
 from cytology.run import Run
@@ -58,13 +60,7 @@ def called_class(logits: np.ndarray) -> np.ndarray:
 
 
 def check_network(
-    explained: Explained,
-    images: pd.DataFrame,
-    decoded: DecodedImages,
-    few: int,
-    root: Path,
-    fit: str,
-    seed: int,
+    run: Run, explained: Explained, images: pd.DataFrame, few: int, seed: int
 ) -> tuple[pd.DataFrame, pd.DataFrame, float]:
     """All checks of one network: (a row an image, check and map, curves, miss of completeness).
 
@@ -72,6 +68,9 @@ def check_network(
     group, label, fold`, and `mask` where nuclei are known. The class that the network calls is
     explained. The checks that need many passes take the first `few` images.
     """
+    name, root = explained.model.name, run.images
+    size, fit = run.about(name)["image_size"], run.about(name)["fit"]
+    decoded = decode(root, run.manifest, size, fit)
     pixels = decoded.batch(images["image_id"], np.zeros(len(images), int))
     folds, rng = _head_folds(explained, images), np.random.default_rng(seed)
     toward = called_class(explained.logits(pixels, folds))
@@ -79,17 +78,17 @@ def check_network(
     maps = {NETWORK: heat, NOISE: noise_maps(heat.shape, rng)}
     values = [*shuffled(explained, images, pixels, toward, maps, seed)]
     if (images.get("mask", pd.Series("")) != "").all():
-        masks = [nuclei_in_square(root / path, decoded.size, fit) for path in images["mask"]]
-        masks = [np.stack(each) for each in zip(*masks, strict=True)]
-        for name, each in maps.items():
-            squares = np.stack([over_square(one, decoded.size) for one in each])
-            values.append(on_nuclei(images, squares, *masks).assign(map=name))
+        masks = [nuclei_in_square(root / path, size, fit) for path in images["mask"]]
+        nuclei, inside = (np.stack(each) for each in zip(*masks, strict=True))
+        for of, each in maps.items():
+            squares = np.stack([over_square(one, size) for one in each])
+            values.append(on_nuclei(images, squares, nuclei, inside).assign(map=of))
     first, pixels, toward = images.head(few), pixels[:few], toward[:few]
-    maps = {name: each[:few] for name, each in maps.items()}
+    maps = {of: each[:few] for of, each in maps.items()}
     folds = _head_folds(explained, first)
 
-    def judge(pictures, of):
-        return explained.logits(pictures, None if folds is None else folds[of])
+    def judge(pictures, which):
+        return explained.logits(pictures, None if folds is None else folds[which])
 
     curves = covering_curves(judge, pixels, maps, sign_of(toward), COVERING_STEPS, seed)
     found, missed = explained.integrated_gradients(pixels, toward, folds, PATH_STEPS)
@@ -98,16 +97,17 @@ def check_network(
         NETWORK: lambda pictures: explained.heat(pictures, toward, folds),
         NOISE: lambda pictures: noise_maps(maps[NOISE].shape, rng),
     }
-    for name, each in maps.items():
-        turned = correlation_of_turned_copies(of_copies[name], pixels, each)
+    for of, each in maps.items():
+        turned = correlation_of_turned_copies(of_copies[of], pixels, each)
         second = map_correlation(cells, each), correlation_with_others(cells, each)
         parts = [
-            from_curves(first, curves, name),
+            from_curves(first, curves, of),
             values_of("turned copies", first, turned, correlation_with_others(each, each)),
             values_of("integrated gradients", first, *second),
         ]
-        values += [part.assign(map=name) for part in parts]
-    return pd.concat(values, ignore_index=True), curves, float(np.median(missed))
+        values += [part.assign(map=of) for part in parts]
+    table = pd.concat(values, ignore_index=True).assign(architecture=name)
+    return table, curves.assign(architecture=name), float(np.median(missed))
 
 
 def shuffled(explained, images, pixels, toward, maps: dict, seed: int) -> list[pd.DataFrame]:
@@ -140,57 +140,66 @@ def heat_over_files(
     return [over_image(h, *image.size, size, fit) for h, image in zip(maps, opened, strict=True)]
 
 
-def judged_predictions(run: Run, name: str, on: str) -> pd.DataFrame:
-    """The judged predictions of a network with `predicted` and `wrong`, one row an image.
+@dataclass(frozen=True)
+class Answers:
+    """The judged predictions of a network, and its pooled features of their images, (n, width).
 
-    From the manifest come `sha256`, and `stain` where it has one.
+    `rows` has `image_id, label, group, logit`, `predicted` and whether that is `wrong`.
     """
-    manifest = run.manifest
+
+    rows: pd.DataFrame
+    features: np.ndarray
+
+    def places(self, method: str, seed: int) -> np.ndarray:
+        """The features in two dimensions; see `similarity.feature_places`."""
+        return feature_places(self.features, method, seed)
+
+    def telling(self, each: int = 3) -> pd.DataFrame:
+        """The surest right and wrong answers and the least sure: `kind` right, wrong or unsure.
+
+        Within a kind one image a group, both classes in turn.
+        """
+        sure = self.rows["logit"].abs()
+        kinds = {
+            "right": self.rows[~self.rows["wrong"]].assign(order=-sure),
+            "wrong": self.rows[self.rows["wrong"]].assign(order=-sure),
+            "unsure": self.rows.assign(order=sure),
+        }
+        found = []
+        for kind, part in kinds.items():
+            part = part.sort_values("order", kind="stable").drop_duplicates("group")
+            in_turn = part.groupby("predicted").cumcount()
+            part = part.iloc[np.argsort(in_turn, kind="stable")]
+            found.append(part.head(each).assign(kind=kind))
+        table = pd.concat(found, ignore_index=True)
+        return table.drop_duplicates("image_id", ignore_index=True).drop(columns="order")
+
+    def mistakes_and_neighbours(self, count: int, each: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """The surest mistakes, one a group, with a `title`; and what images of others lie nearest.
+
+        The second table has `image_id, rank, neighbour, label, group, distance`.
+        """
+        known, rows = reference(self.rows, self.features), self.rows.reset_index(drop=True)
+        wrong = surest_of_groups(rows[rows["wrong"]], count)
+        titles = [f"true {row.label}, called {row.predicted}" for row in wrong.itertuples()]
+        table = []
+        if len(wrong):
+            distances, order = nearest(known, self.features[wrong.index], each, wrong["group"])
+            for image_id, near, positions in zip(wrong["image_id"], distances, order, strict=True):
+                others = known.table.iloc[positions].rename(columns={"image_id": "neighbour"})
+                ranks = range(1, len(near) + 1)
+                others = others.assign(image_id=image_id, distance=near, rank=ranks)
+                table.append(others[np.isfinite(near)])
+        columns = ["image_id", "rank", "neighbour", "label", "group", "distance"]
+        found = pd.concat(table)[columns] if table else pd.DataFrame(columns=columns)
+        return wrong.assign(title=titles), found
+
+
+def answers_of(run: Run, explained: Explained, on: str) -> Answers:
+    """The answers of a network of the run, one an image; `stain` where the manifest has it."""
+    name, manifest = explained.model.name, run.manifest
     known = manifest[["image_id", "sha256", *manifest.columns.intersection(["stain"])]]
     rows = judged_networks(run, on)[name].drop_duplicates("image_id").merge(known, on="image_id")
     predicted = np.where(rows["probability"] >= THRESHOLD, "M", "B")
-    return rows.assign(predicted=predicted, wrong=predicted != rows["label"])
-
-
-def telling_images(rows: pd.DataFrame, each: int = 3) -> pd.DataFrame:
-    """The surest right and wrong answers and the least sure: `kind` is right, wrong or unsure.
-
-    `rows` are those of `judged_predictions`. Within a kind one image a group, both classes in turn.
-    """
-    sure = rows["logit"].abs()
-    kinds = {
-        "right": rows[~rows["wrong"]].assign(order=-sure),
-        "wrong": rows[rows["wrong"]].assign(order=-sure),
-        "unsure": rows.assign(order=sure),
-    }
-    found = []
-    for kind, part in kinds.items():
-        part = part.sort_values("order", kind="stable").drop_duplicates("group")
-        in_turn = part.groupby("predicted").cumcount()
-        part = part.iloc[np.argsort(in_turn, kind="stable")]
-        found.append(part.head(each).assign(kind=kind))
-    table = pd.concat(found, ignore_index=True)
-    return table.drop_duplicates("image_id", ignore_index=True).drop(columns="order")
-
-
-def mistakes_and_neighbours(
-    rows: pd.DataFrame, values: np.ndarray, count: int, each: int
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The surest mistakes, one a group, with a `title`; and what images of others lie nearest.
-
-    `rows` are those of `judged_predictions`, `values` their features, shape (n, width). The second
-    table has `image_id, rank, neighbour, label, group, distance`.
-    """
-    known, rows = reference(rows, values), rows.reset_index(drop=True)
-    wrong = surest_of_groups(rows[rows["wrong"]], count)
-    titles = [f"true {row.label}, called {row.predicted}" for row in wrong.itertuples()]
-    table = []
-    if len(wrong):
-        distances, order = nearest(known, values[wrong.index], each, wrong["group"])
-        for image_id, near, positions in zip(wrong["image_id"], distances, order, strict=True):
-            others = known.table.iloc[positions].rename(columns={"image_id": "neighbour"})
-            others = others.assign(image_id=image_id, distance=near, rank=range(1, len(near) + 1))
-            table.append(others[np.isfinite(near)])
-    columns = ["image_id", "rank", "neighbour", "label", "group", "distance"]
-    found = pd.concat(table)[columns] if table else pd.DataFrame(columns=columns)
-    return wrong.assign(title=titles), found
+    rows = rows.assign(predicted=predicted, wrong=predicted != rows["label"])
+    return Answers(rows, features_of_model(run, explained.model, rows))

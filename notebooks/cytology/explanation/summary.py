@@ -14,6 +14,12 @@ def piece_of(check: str) -> str:
     return check.removesuffix(HABIT)
 
 
+def summary_of_networks(values: pd.DataFrame) -> pd.DataFrame:
+    """`check_summary` of each `architecture`."""
+    of_network = values.groupby("architecture", sort=False)
+    return pd.concat([check_summary(part).assign(architecture=name) for name, part in of_network])
+
+
 def check_summary(values: pd.DataFrame) -> pd.DataFrame:
     """A row a check: means of `value` and `chance`, their `difference` with its 95 % interval.
 
@@ -102,8 +108,8 @@ def explanation_sentences(table: pd.DataFrame) -> list[str]:
         necessary = rows[rows["kind"] == "necessary"]
         unknown += necessary.loc[necessary["passed"] == "unclear", "check"].tolist()
         if unknown:
-            words += " Not to be told from these images, since they or their groups are too few "
-            words += f"or too alike: {'; '.join(unknown)}."
+            words += " These images, or their groups, are too few or too alike to say: "
+            words += f"{'; '.join(unknown)}."
         sentences.append(words + _necessary_in_words(necessary))
     return sentences
 

@@ -1,7 +1,8 @@
 """A trained network as files for other programs: Keras, LiteRT (TFLite), TensorFlow Serving.
 
 Each takes squares of raw RGB and gives the logit, as the network does; what else a user must know
-stands in `export.json` beside them. `exported` runs the files and compares them with the network.
+stands in `export.json` beside them. `export_check` runs the files and compares them with the
+network.
 """
 
 from pathlib import Path
@@ -67,21 +68,20 @@ def images_of(run: Run, part: str, count: int, seed: int) -> list[str]:
     return sorted(names.sample(min(count, len(names)), random_state=seed))
 
 
-def squares(root: Path, image_ids: list[str], size: int, fit: str) -> np.ndarray:
-    """Image files as the network takes them, shape (images, size, size, 3), uint8."""
+def squares_of(run: Run, architecture: str, image_ids: list[str]) -> np.ndarray:
+    """Images of the run as the network takes them, shape (images, size, size, 3), uint8."""
+    root, about = run.images, run.about(architecture)
+    size, fit = about["image_size"], about["fit"]
     return np.stack([fit_to_square(open_rgb(root / name), size, fit) for name in image_ids])
 
 
-def export(
-    run: Run, model: keras.Model, about: dict, formats: list[str], calibration: np.ndarray
-) -> Path:
+def export(run: Run, model: keras.Model, formats: list[str], calibration: np.ndarray) -> Path:
     """Write `exports/<architecture>/` in `formats`, whole or not at all; returns the folder.
 
-    `about` is the network's `metrics.json`; `calibration` are squares of training images, uint8,
-    whose activations set the ranges of int8.
+    `calibration` are squares of training images, uint8, whose activations set the ranges of int8.
     """
     name = model.name
-    beside = description(run, about)
+    beside = description(run, name)
     whole, model = model, in_float32(model)
     folder = run / "exports" / name
     with folder_written_whole(folder) as new:
@@ -170,14 +170,14 @@ def full_range(squares: np.ndarray) -> np.ndarray:
 # ------------------------------------------------------------- what goes with it
 
 
-def description(run: Run, about: dict) -> dict:
+def description(run: Run, name: str) -> dict:
     """What a user of the files must know, for `export.json`.
 
     Raises `InputError` if notebook 07 locked no threshold for this training of the network.
     """
-    name = about["architecture"]
     locked = {rule: locked_decision(run, name, rule) for rule in RULES}
-    size, used = about["image_size"], versions()
+    about, used = run.about(name), versions()
+    size = about["image_size"]
     return {
         "architecture": name,
         "labels": CLASSES,

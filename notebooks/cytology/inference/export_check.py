@@ -23,7 +23,7 @@ RUNS = 15  # timed, one image each
 
 
 def check_exports(
-    folder: Path, model: keras.Model, about: dict, decision: Decision, squares: np.ndarray
+    run: Run, model: keras.Model, decision: Decision, squares: np.ndarray
 ) -> pd.DataFrame:
     """A row an exported file: how far its logits are from the network's, and what it costs.
 
@@ -32,9 +32,10 @@ def check_exports(
     keep the tolerance; int8, and files of a network that computes in half precision, may change
     one decision.
     """
+    folder = run / "exports" / model.name
     expected = model.predict_on_batch(squares).ravel()
     tolerated = FLOAT_TOLERANCE * max(1.0, float(np.abs(expected).max()))
-    single = about.get("precision", "float32") == "float32"
+    single = run.about(model.name).get("precision", "float32") == "float32"
     rows = []
     for name, path in progress(list(present(folder).items()), "comparing", unit="file"):
         answer = runner(name, path)
@@ -45,9 +46,9 @@ def check_exports(
         agrees = changed <= MOST_CHANGED if np.isnan(tolerance) else difference <= tolerance
         rows.append(
             {
-                "architecture": about["architecture"],
+                "architecture": model.name,
                 "format": name,
-                "file": path.relative_to(folder.parent.parent).as_posix(),
+                "file": path.relative_to(run.folder).as_posix(),
                 "megabytes": megabytes(path),
                 "latency": latency(answer, squares[:1]),
                 "images": len(squares),
@@ -57,7 +58,7 @@ def check_exports(
                 "agrees": bool(agrees),
             }
         )
-    table = pd.DataFrame(rows).assign(weights=about["weights"], protocol=about["protocol"])
+    table = run.marked(pd.DataFrame(rows))
     return table.assign(warning=[warning_of(row) for row in table.itertuples()])
 
 

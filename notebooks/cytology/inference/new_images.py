@@ -32,7 +32,7 @@ class Images:
 
     `unit` is what a group is; empty if nobody knows whose the images are. `refused` are those that
     are not predicted, with the `reason`. `given` is what the user named, for messages: the images
-    of an archive lie below another `root`.
+    of an archive lie below another `root`. Of images `of_neither_class` no answer can be right.
     """
 
     root: Path
@@ -40,6 +40,7 @@ class Images:
     unit: str
     refused: pd.DataFrame = field(default_factory=no_refusals)
     given: Path | None = None
+    of_neither_class: bool = False
 
     @property
     def name(self) -> str:
@@ -48,7 +49,7 @@ class Images:
 
 
 def choose_images(
-    run: Run, data: str, images: str, classes: str, patient_pattern: str, patients_csv: str
+    run: Run, images: str, classes: str = "", patient_pattern: str = "", patients_csv: str = ""
 ) -> Images:
     """The images to predict.
 
@@ -62,17 +63,19 @@ def choose_images(
                 "Parameter `images` is unseen, but this data set has no images of neither class: "
                 "name a folder."
             )
-        return Images(run.images, unseen[["image_id"]].assign(label="", group=""), "")
+        table = unseen[["image_id"]].assign(label="", group="")
+        return Images(run.images, table, unit="", of_neither_class=True)
     if images:
         return new_images(resolve(images), classes, patient_pattern, patients_csv)
     split = read_split(run)
     test = split[split["split"] == "test"].drop_duplicates("image_id")
-    unit = run.facts("split.json")["unit"]
-    return Images(run.images, test[["image_id", "label", "group"]], unit)
+    return Images(run.images, test[["image_id", "label", "group"]], run.unit)
 
 
-def new_images(path: Path, classes: str, patient_pattern: str, patients_csv: str) -> Images:
-    """Images of a folder, an archive or a list, with the classes and patients that can be told.
+def new_images(
+    path: Path, classes: str = "", patient_pattern: str = "", patients_csv: str = ""
+) -> Images:
+    """Images of a folder, an archive or a list, with the classes and patients that are known.
 
     An archive is unpacked into the cache, once. A list is a text file with a path a line, or a
     table (CSV or .xlsx) with a column `image`; its paths begin where the list lies.

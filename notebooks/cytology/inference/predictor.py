@@ -5,6 +5,7 @@ With labels it is an external validation: train here, test there, at what was lo
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -37,25 +38,23 @@ from cytology.settings import InputError
 
 
 def features_of_model(
-    run: Run, model: keras.Model, root: Path, images: pd.DataFrame, batch_size: int = 32
+    run: Run, model: keras.Model, images: pd.DataFrame, batch_size: int = 32
 ) -> np.ndarray:
     """What the saved model's pooled features say of the run's `images`, shape (n, width).
 
     `images` has `image_id` and `sha256`. From the cache where they were computed before: those of
     a network of which only the head was trained are the frozen ones.
     """
-    about, key = run.facts(f"{model.name}/metrics.json"), key_of_run(run, model.name)
+    about, key = run.about(model.name), key_of_run(run, model.name)
     if about["fine_tuned"]:
         key = [model.name, file_hash(run / model.name / "model.keras"), *key[2:]]
-    decoded = decode(root, images, about["image_size"], about["fit"])
+    decoded = decode(run.images, images, about["image_size"], about["fit"])
     pictures = images[["image_id"]].assign(orientation=0)
     found = frozen_features(feature_extractor(model), decoded, pictures, key, batch_size)
     return found.of(pictures)
 
 
-def reference_of_run(
-    run: Run, model: keras.Model, data: str, batch_size: int = 32
-) -> tuple[Reference, float]:
+def reference_of_run(run: Run, model: keras.Model, batch_size: int = 32) -> tuple[Reference, float]:
     """The training images that new ones are compared with, and the share of test images flagged.
 
     No test image should be: they come from the same place. Both are kept in
@@ -65,12 +64,11 @@ def reference_of_run(
     kept = read_reference(path, used)
     if kept is not None:
         return kept
-    root, split = run.images, read_split(run)
-    manifest = run.manifest[["image_id", "sha256"]]
-    images = split.drop_duplicates("image_id").merge(manifest, on="image_id")
+    images = read_split(run).drop_duplicates("image_id")
+    images = images.merge(run.manifest[["image_id", "sha256"]], on="image_id")
     train, test = (images[images["split"] == part] for part in ("train", "test"))
-    known = reference(train, features_of_model(run, model, root, train, batch_size))
-    distances, _ = nearest(known, features_of_model(run, model, root, test, batch_size), 1)
+    known = reference(train, features_of_model(run, model, train, batch_size))
+    distances, _ = nearest(known, features_of_model(run, model, test, batch_size), 1)
     falsely = float((distances[:, 0] > known.limit).mean())
     write_reference(path, known, used, falsely)
     return known, falsely
@@ -82,7 +80,7 @@ def predict_files(
     """Predict image files: (`image_id, logit, reason, converted`, features of those with a logit).
 
     A file that cannot be read gets a row with its `reason` and no logit; the batch goes on.
-    `converted` is what was changed to read it (`images.read_image`). Rows lie in the order of
+    `converted` is what was changed to read it (`opening.read_image`). Rows lie in the order of
     `image_ids`; the features have shape (rows with a logit, width).
     """
     size = model.input_shape[1]
@@ -211,8 +209,8 @@ def refer(
     """The table with `refer`, whether a pathologist must see the image, and `refer_why`.
 
     Because it has no prediction, is unlike all training images, or lies nearer to the threshold
-    than `least_margin`, in calibrated logits (`locked.least_margin`); `every`: because the run
-    knows no class for images like these.
+    than `least_margin`, in calibrated logits (`operating_points.least_margin`); `every`: because
+    the run knows no class for images like these.
     """
     margin = decision.margin(table["logit"].astype(float))
     reasons = [
@@ -227,28 +225,38 @@ def refer(
 
 @dataclass(frozen=True)
 class Predictor:
-    """A model with all that its answers hang on: kept together, since none makes sense alone."""
+    """A model with all that its answers depend on: kept together, since none makes sense alone.
+
+    `about` is the network's `metrics.json`.
+    """
 
     model: keras.Model
-    fit: str
+    about: dict[str, Any]
     decision: Decision
     known: Reference
     least_margin: float
     batch_size: int = 32
 
-    def answer(self, images: Images, every: bool = False) -> pd.DataFrame:
+    def answer(self, images: Images) -> pd.DataFrame:
         """A row an image: what `predict_files`, `decide`, `compare` and `refer` say of it.
 
-        With `label` and `group` where they are known. `every`: all are to be referred.
+        With `label` and `group` where they are known, and what the answers rest on.
         """
-        ids = list(images.table["image_id"])
-        table, features = predict_files(self.model, images.root, ids, self.fit, self.batch_size)
+        ids, fit = list(images.table["image_id"]), self.about["fit"]
+        table, features = predict_files(self.model, images.root, ids, fit, self.batch_size)
         refused = images.refused.assign(logit=np.nan, converted="")
         table = pd.concat([table, refused], ignore_index=True) if len(refused) else table
         table = compare(decide(table, self.decision), features, self.known)
-        table = refer(table, self.decision, self.least_margin, every)
+        table = refer(table, self.decision, self.least_margin, images.of_neither_class)
         table = table.merge(images.table, on="image_id", how="left")
-        return table.fillna({"label": "", "group": ""})
+        return table.fillna({"label": "", "group": ""}).assign(
+            weights=self.about["weights"],
+            protocol=self.about["protocol"],
+            calibrated_threshold=self.decision.threshold,
+            unlike_rate=self.known.rate,
+            slope=self.decision.slope,
+            intercept=self.decision.intercept,
+        )
 
 
 def judge(

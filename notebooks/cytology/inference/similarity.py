@@ -6,6 +6,7 @@ training and flag every new one: groups are left out.
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -130,10 +131,10 @@ def feature_places(values: np.ndarray, method: str, seed: int) -> np.ndarray:
 
 def write_reference(path: Path, known: Reference, model: str, falsely: float) -> None:
     """Write a reference with the hash of its model's file and the share of test images flagged."""
-    columns = {name: known.table[name].to_numpy(str) for name in known.table}
-    numbers = {"values": known.values, "distances": known.distances, "falsely": falsely}
+    arrays: dict[str, Any] = {name: known.table[name].to_numpy(str) for name in known.table}
+    arrays |= {"values": known.values, "distances": known.distances, "falsely": falsely}
     with written_whole(path) as temporary:
-        np.savez(temporary, model=model, **numbers, **columns)
+        np.savez(temporary, model=model, **arrays)
 
 
 def read_reference(path: Path, model: str) -> tuple[Reference, float] | None:
