@@ -7,19 +7,24 @@ two folds serves both. The strength of the final head is judged on all folds; te
 
 from dataclasses import dataclass
 from itertools import combinations
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from cytology.architectures import NETWORK_TITLE
 from cytology.data.splitting import judged_pictures
-from cytology.evaluation.predictions import trained
 from cytology.evaluation.statistics.metrics import auc_within_folds
 from cytology.networks.features import Features
-from cytology.networks.linear_head import STRENGTH, STRENGTHS, class_weights, fitted_head, scores
+from cytology.networks.linear_head import (
+    STRENGTH,
+    STRENGTHS,
+    class_weights,
+    fitted_head,
+    is_malignant,
+    scores,
+)
 from cytology.notebook import progress
-from cytology.tables import read_table
+from cytology.run import Run
 
 FILE = "strengths.csv"
 MOST_IMAGES = 2000  # that choose a strength
@@ -50,7 +55,7 @@ def choose_strengths(
     if len(rows) > MOST_IMAGES:
         share = MOST_IMAGES / len(rows)
         rows = rows.groupby("fold").sample(frac=share, random_state=seed)
-    values, malignant = features.of(rows), (rows["label"] == "M").to_numpy()
+    values, malignant = features.of(rows), is_malignant(rows["label"])
     fold = rows["fold"].to_numpy()
     found = {
         strength: logits_without(values, malignant, fold, strength, class_weight)
@@ -63,7 +68,11 @@ def choose_strengths(
             for strength, logits in found.items()
         }
         # Where too few groups leave nothing to judge by, the first of equals must not win.
-        return STRENGTH if np.isnan([*losses.values()]).any() else min(losses, key=losses.get)
+        return (
+            STRENGTH
+            if np.isnan([*losses.values()]).any()
+            else min(losses, key=lambda each: losses[each])
+        )
 
     of = {f"fold{k}": best((k,)) for k in sorted(set(fold))} | {"final": best()}
     own = np.array([of[f"fold{k}"] for k in fold])
@@ -125,13 +134,10 @@ def loss_without(
 # ------------------------------------------------- does the order depend on the strength?
 
 
-def read_strengths(run: Path) -> dict[str, pd.DataFrame]:
+def read_strengths(run: Run) -> dict[str, pd.DataFrame]:
     """`<architecture>/strengths.csv` of each architecture that has one."""
-    return {
-        name: read_table(run, f"{name}/{FILE}")
-        for name in trained(run)
-        if (run / name / FILE).is_file()
-    }
+    files = {name: f"{name}/{FILE}" for name in run.networks}
+    return {name: run.table(file) for name, file in files.items() if run.has(file)}
 
 
 def by_strength(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
@@ -144,7 +150,7 @@ def by_strength(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
     for architecture, rows in tables.items():
         named = [(f"{strength:g}", part) for strength, part in rows.groupby("strength")]
         for strength, part in [*named, (CHOSEN, rows[rows["chosen"]])]:
-            malignant = (part["label"] == "M").to_numpy()
+            malignant = is_malignant(part["label"])
             of_class = class_weights(malignant, "balanced")
             loss, _ = scores(part["logit"].to_numpy(), malignant, of_class)
             found.append((architecture, strength, auc_within_folds(part), loss))
