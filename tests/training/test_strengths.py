@@ -10,7 +10,7 @@ from threadpoolctl import threadpool_limits
 
 from cytology.networks.features import Features
 from cytology.networks.linear_head import EPSILON, STRENGTH, STRENGTHS
-from cytology.tables import write_table
+from cytology.run import Run
 from cytology.training import strengths
 from cytology.training.strengths import (
     CHOSEN,
@@ -158,11 +158,12 @@ def test_the_table_has_each_strength_and_the_chosen_ones():
         assert row["auc"] == pytest.approx(np.average(aucs, weights=pairs))
 
 
-def test_the_rows_come_back_from_the_run(tmp_path, monkeypatch):
-    monkeypatch.setattr(strengths, "trained", lambda run: ["mobilenetv2", "densenet121"])
-    rows = choose_strengths(*study()).rows
-    write_table(tmp_path, "mobilenetv2/strengths.csv", rows)
-    found = read_strengths(tmp_path)
+def test_the_rows_come_back_from_the_run(tmp_path):
+    run, rows = Run(tmp_path), choose_strengths(*study()).rows
+    run.write("mobilenetv2/strengths.csv", rows)
+    for name in ("mobilenetv2", "densenet121"):
+        run.write(f"{name}/predictions.csv", rows)
+    found = read_strengths(run)
     assert list(found) == ["mobilenetv2"]
     pd.testing.assert_frame_equal(found["mobilenetv2"], rows, check_dtype=False)
 
