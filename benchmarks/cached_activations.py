@@ -13,7 +13,7 @@ from cytology.data.splitting import training_pictures
 from cytology.networks.backend import keras
 from cytology.networks.batches import DecodedImages, batches, decode
 from cytology.settings import InputError
-from cytology.training.fine_tuning import activations, cut, cut_before
+from cytology.training.cuts import activations, cut, cut_before
 
 BATCH = 32
 IMAGES = 48

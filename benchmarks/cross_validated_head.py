@@ -28,18 +28,16 @@ from cytology.machine import cores
 from cytology.networks.backend import keras, tf
 from cytology.networks.batches import decode, frozen_features
 from cytology.networks.building import build, feature_extractor
-from cytology.training.head_training import (
-    HeadRecipe,
-    compile_model,
-    cross_validate_head,
-    is_malignant,
-)
+from cytology.networks.linear_head import is_malignant
+from cytology.training.fine_tuning import compile_model
+from cytology.training.head_training import cross_validate_head
+from cytology.training.recipes import HeadRecipe
 from cytology.training.strengths import choose_strengths
 
 FOLDS, ORIENTATIONS, BATCH = 5, 8, 32
 IMAGES, PATIENTS = 320, 24  # of the drawn sample
 EPOCHS, LEARNING_RATE = 10, 1e-3  # of the plain way
-RECIPE = HeadRecipe(200, class_weight="none", patience=None, seed=0)
+RECIPE = HeadRecipe(200, class_weight="none", patience=None, seed=0, orientations=ORIENTATIONS)
 LOWER_AUC = 0.005  # that is still accepted
 EQUAL = (
     "images, 5 folds of whole groups, backbone and its weights, no class weights, the loss of the "
@@ -161,7 +159,8 @@ def on_cached_features(task: Task, folder: Path) -> Outcome:
     pictures = pictures_of(task.split, ORIENTATIONS)
     features = frozen_features(extractor, images, pictures, [task.architecture], BATCH, cache)
     chosen = choose_strengths(features, task.split, RECIPE.class_weight).of
-    rows = cross_validate_head(features, task.split, ORIENTATIONS, RECIPE, chosen)[0]
+    recipe = replace(RECIPE, strengths=chosen)
+    rows = cross_validate_head(features, task.split, recipe).predictions
     taken = time.perf_counter() - started
     shutil.rmtree(cache, ignore_errors=True)
     judged = rows[(rows["model"] == "oof") & (rows["orientation"] == 0)]

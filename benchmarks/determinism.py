@@ -90,9 +90,9 @@ def train(folder: Path, options: argparse.Namespace, wanted: bool) -> dict:
     from cytology.networks import batches
     from cytology.networks.backend import be_deterministic
     from cytology.networks.weights import find_weights
-    from cytology.training.backbone import network
+    from cytology.training.backbone import with_weights
     from cytology.training.fine_tuning import fine_tune
-    from cytology.training.head_training import Recipe
+    from cytology.training.recipes import Recipe
 
     be_deterministic(wanted, seed=0)
     root = folder / "images"
@@ -101,7 +101,7 @@ def train(folder: Path, options: argparse.Namespace, wanted: bool) -> dict:
     split = split_by_group(manifest, 3, 0.2, 0.2, seed=0)
     images = batches.decode(root, manifest, SIZE, "pad")
     random = find_weights(options.architecture, "random")
-    model, _ = network(options.architecture, random, images, split, seed=0)
+    model, _ = with_weights(options.architecture, random, images, split, seed=0)
     begun = []
     epochs = batches.Epochs.on_epoch_begin
 
@@ -110,8 +110,8 @@ def train(folder: Path, options: argparse.Namespace, wanted: bool) -> dict:
         epochs(self, epoch, logs)
 
     batches.Epochs.on_epoch_begin = note
-    recipe = Recipe(RATE, options.epochs, BATCH, "balanced", None, 0)
-    rows, _ = fine_tune(model, images, split, 1, recipe)
+    recipe = Recipe(RATE, options.epochs, BATCH, "balanced", None, 0, orientations=1)
+    rows = fine_tune(model, images, split, recipe).predictions
     return {"logits": rows["logit"].tolist(), "seconds": begun[-1] - begun[1]}
 
 

@@ -15,8 +15,8 @@ from cytology.architectures import NETWORK_TITLE
 from cytology.data.augmentation import pictures_of
 from cytology.networks.backend import keras, tf
 from cytology.networks.batches import DecodedImages, batches, decode
+from cytology.networks.linear_head import is_malignant
 from cytology.settings import InputError
-from cytology.training.head_training import is_malignant
 
 try:  # Keras 3 keeps the original's way of reading out of its public names
     from keras.src.legacy.preprocessing.image import ImageDataGenerator
@@ -132,7 +132,7 @@ def training_step(
 
 
 def from_memory(images: DecodedImages, pictures: pd.DataFrame) -> tf.data.Dataset:
-    """All pictures in one tensor, shuffled and batched, as `pipeline.batches` gives them."""
+    """All pictures in one tensor, shuffled and batched, as `batches.batches` gives them."""
     pixels = images.batch(pictures["image_id"], pictures["orientation"])
     weights = np.ones(len(pictures), np.float32)
     dataset = tf.data.Dataset.from_tensor_slices((pixels, is_malignant(pictures), weights))

@@ -4,7 +4,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cytology import files
 from cytology.files import is_sound, keep_checksum
 from cytology.networks import array_store
 from cytology.networks.array_store import ArrayStore, rows_of_a_pack
@@ -145,7 +144,7 @@ def test_a_damaged_pack_is_told_and_made_again(folder, capsys, harm, kind):
 
 def test_only_packs_that_are_wanted_are_looked_through(folder, monkeypatch):
     read = []
-    monkeypatch.setattr(files, "checksum", lambda path: read.append(path) or "no")
+    monkeypatch.setattr(array_store, "checksum", lambda path: read.append(path) or "no")
     ArrayStore(folder).missing(names("c"))
     assert len(read) == 1
 

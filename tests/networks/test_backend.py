@@ -1,12 +1,14 @@
 """Keras starts as the series needs it, whatever its file, the environment or the kernel say."""
 
 import json
+import logging
 import os
 import subprocess
 import sys
 
 import pytest
 
+from cytology.networks.backend import tf
 from cytology.settings import PROJECT_ROOT
 
 FOREIGN = {"floatx": "float16", "epsilon": 0.1, "backend": "torch", "nnx_enabled": True}
@@ -76,3 +78,31 @@ def test_a_file_that_keras_itself_refuses_is_named(tmp_path):
     assert f"InputError: Keras refuses its keras.json in {tmp_path} (" in done.stderr
     assert "floatx=bfloat16): correct" in done.stderr or "(one of its values): c" in done.stderr
     assert "orrect that file or remove it." in done.stderr
+
+
+def test_the_machinery_finds_the_accelerator_or_says_cpu():
+    from cytology.networks.backend import GPUS, device
+
+    assert bool(tf.config.list_physical_devices("GPU")) == bool(GPUS)
+    assert GPUS or device().startswith("CPU, ")
+
+
+def test_a_share_of_the_cores_is_told(monkeypatch):
+    from cytology.networks import backend
+
+    monkeypatch.setattr(backend, "GPUS", [])
+    monkeypatch.setattr(backend, "all_cores", lambda: 8)
+    monkeypatch.setenv("CYTOLOGY_CORES", "2")
+    assert backend.device() == "CPU, 2 of 8 cores"
+    monkeypatch.setenv("CYTOLOGY_CORES", "8")
+    assert backend.device() == "CPU, 8 cores"
+
+
+def test_only_the_line_about_retracing_is_dropped(caplog):
+    logger = logging.getLogger("tensorflow")
+    with caplog.at_level("WARNING", "tensorflow"):
+        logger.addHandler(caplog.handler)
+        logger.warning("5 out of the last 5 calls to f triggered tf.function retracing.")
+        logger.warning("the disk is full")
+        logger.removeHandler(caplog.handler)
+    assert set(caplog.messages) == {"the disk is full"}

@@ -19,6 +19,7 @@ from cytology.networks.linear_head import (
     standardizing,
     write_heads,
 )
+from cytology.run import Run
 from cytology.settings import InputError
 
 pytestmark = pytest.mark.numeric
@@ -48,8 +49,8 @@ def test_a_feature_that_never_varied_does_not_divide_by_zero():
 
 def test_heads_come_back_under_their_names(tmp_path):
     heads = {"fold0": head(0), "fold1": head(1), "final": head(2)}
-    write_heads(tmp_path, "mobilenetv2", heads)
-    found = read_heads(tmp_path, "mobilenetv2")
+    write_heads(Run(tmp_path), "mobilenetv2", heads)
+    found = read_heads(Run(tmp_path), "mobilenetv2")
     assert list(found) == list(heads)
     features = np.random.default_rng(3).normal(size=(6, 4))
     for name, linear in heads.items():
@@ -59,7 +60,7 @@ def test_heads_come_back_under_their_names(tmp_path):
 
 def test_missing_heads_name_their_notebook(tmp_path):
     with pytest.raises(InputError, match="run notebook 06_train_densenet121 first"):
-        read_heads(tmp_path, "densenet121")
+        read_heads(Run(tmp_path), "densenet121")
 
 
 def unequal_classes(seed, pictures=80):

@@ -18,6 +18,7 @@ from cytology.networks.model_files import (
     load_trained,
     take_weights,
 )
+from cytology.run import Run
 from cytology.settings import InputError
 from cytology.tables import read_json, write_json
 
@@ -48,7 +49,7 @@ def trained(tmp_path_factory):
 @pytest.fixture
 def run(trained, tmp_path):
     """A copy of that run, to be changed."""
-    return shutil.copytree(trained, tmp_path / "run")
+    return Run(shutil.copytree(trained, tmp_path / "run"))
 
 
 def rewrite(path, **files):
@@ -84,7 +85,7 @@ def test_the_numbers_are_those_that_keras_itself_would_load(each_network, tmp_pa
     model.compile("adam", "mse")  # the optimizer's state lies in the file too
     model.optimizer.build(model.trainable_variables)
     path = write_run(tmp_path, model, precision=precision)
-    ours, about = load_trained(tmp_path, each_network)
+    ours, about = load_trained(Run(tmp_path), each_network)
     assert ours.name == each_network and about["classes"] == ["B", "M"]
     assert capsys.readouterr().out == ""
     assert {each.compute_dtype for each in ours.layers[1:]} == {"float32", precision}

@@ -332,7 +332,7 @@ def test_fine_tuning_moves_the_headline_to_test(tmp_path):
     run = tmp_path / "fine-tuned"
     done = run_all(
         *("--run-dir", str(run), "--only", "01", "02", "03", "04", "07", "08"),
-        *("-p", "weights", "random", "-p", "fine_tune", "true", "-p", "early_stopping", "true"),
+        *("-p", "weights", "random", "-p", "fine_tune", "true", "-p", "patience", "5"),
     )
     assert done.returncode == 0, done.stdout + done.stderr
     row = pd.read_csv(run / "tables" / "comparison.csv").iloc[0]

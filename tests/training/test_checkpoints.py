@@ -18,12 +18,12 @@ from cytology.settings import PROJECT_ROOT, MachineError
 from cytology.training import checkpoints, fine_tuning
 from cytology.training.checkpoints import Checkpoint, folder_of, read_state, remove_checkpoint
 from cytology.training.fine_tuning import fine_tune
-from cytology.training.head_training import Recipe
+from cytology.training.recipes import Recipe
 
 pytestmark = pytest.mark.numeric
 
 EPOCHS = 5
-RECIPE = Recipe(1e-2, EPOCHS, 8, "balanced", None, 0)
+RECIPE = Recipe(1e-2, EPOCHS, 8, "balanced", None, 0, orientations=1)
 
 
 class BrokenOff(Exception):
@@ -67,8 +67,8 @@ def small_network(name="mobilenetv2"):
 def train(folder=None, key="key", recipe=RECIPE, name="mobilenetv2"):
     """Logits and history of a training of the small network."""
     images, split = pictures()
-    rows, history = fine_tune(small_network(name), images, split, 1, recipe, folder, key)
-    return SimpleNamespace(logits=rows["logit"].to_numpy(), history=history)
+    stage = fine_tune(small_network(name), images, split, recipe, folder, key)
+    return SimpleNamespace(logits=stage.predictions["logit"].to_numpy(), history=stage.history)
 
 
 def break_off(monkeypatch, epoch, *arguments, **options):

@@ -1,6 +1,6 @@
 """Training more than the head: every layer, or from a cut with the same result.
 
-Tiny pictures and random weights, as in test_training.
+Tiny pictures and random weights, as in test_head_training.
 """
 
 import shutil
@@ -14,31 +14,36 @@ import pytest
 from closeness import assert_close
 
 from cytology.architectures import ARCHITECTURE_NAMES, ARCHITECTURES
-from cytology.data.splitting import training_pictures
+from cytology.data.splitting import (
+    judged_pictures,
+    training_pictures,
+)
 from cytology.networks.backend import enough_memory, keras, tf
-from cytology.networks.batches import decode, frozen_features
-from cytology.networks.building import build, feature_extractor
+from cytology.networks.batches import batches, decode, frozen_features
+from cytology.networks.building import (
+    build,
+    feature_extractor,
+)
 from cytology.networks.weights import Weights
 from cytology.plots.training import BLOCKS
 from cytology.settings import InputError
-from cytology.training import backbone, fine_tuning, head_training
-from cytology.training.backbone import network
+from cytology.training import backbone, cuts, fine_tuning, head_training
+from cytology.training.backbone import with_weights
+from cytology.training.cuts import copy_variables, cut, cut_before, cut_points
 from cytology.training.fine_tuning import (
-    copy_variables,
-    cut,
-    cut_before,
-    cut_points,
+    class_weights,
+    compile_model,
     fine_tune,
     fine_tune_from,
     optimizer_of,
     predict_logits,
     recipe_in_words,
 )
-from cytology.training.head_training import Recipe, compile_model
+from cytology.training.recipes import HeadRecipe, Recipe
 
 pytestmark = [pytest.mark.numeric, pytest.mark.usefixtures("cache")]
 SIZE = 75
-RECIPE = Recipe(1e-3, 2, 8, "balanced", None, 0)
+RECIPE = Recipe(1e-3, 2, 8, "balanced", None, 0, orientations=1)
 KEY = ["mobilenetv2", "hash of the weights", SIZE, "pad", "float32"]
 RANDOM = Weights("random", None, "Random weights.")
 
@@ -60,7 +65,8 @@ def normalizations(model):
 def test_fine_tuning_trains_every_layer_but_the_batch_normalizations(data):
     model = with_a_trained_head("mobilenetv2", data.images, data.split)
     before = {layer.name: layer.get_weights() for layer in model.layers}
-    rows, history = fine_tune(model, data.images, data.split, 1, RECIPE)
+    stage = fine_tune(model, data.images, data.split, RECIPE)
+    rows, history = stage.predictions, stage.history
     frozen = {layer.name for layer in normalizations(model)}
     for layer in model.layers:
         pairs = zip(before[layer.name], layer.get_weights(), strict=True)
@@ -78,7 +84,7 @@ def test_fine_tuning_trains_every_layer_but_the_batch_normalizations(data):
 def test_more_pictures_a_step_than_there_are_is_refused(data, models):
     recipe = replace(RECIPE, batch_size=1000)
     with pytest.raises(InputError, match="Parameter `batch_size` is 1000, more than the"):
-        fine_tune(models["mobilenetv2"], data.images, data.split, 1, recipe)
+        fine_tune(models["mobilenetv2"], data.images, data.split, recipe)
 
 
 # ------------------------------------------------------------------------- cuts
@@ -140,23 +146,25 @@ def test_from_a_cut_the_result_is_that_of_freezing_what_lies_before(data, each_n
     images = decode(data.root, data.manifest, size, "pad", backbone.CACHE)
     model = with_a_trained_head(name, images, data.split)
     at = cut_before(model, "last")
-    recipe = replace(RECIPE, epochs=1, learning_rate=ARCHITECTURES[name].learning_rate)
+    rate = ARCHITECTURES[name].learning_rate
+    recipe = replace(RECIPE, epochs=1, learning_rate=rate, orientations=4)
     tuned, found = {}, {}
     for way in ("frozen", "float32", "float16"):
         tuned[way] = keras.models.clone_model(model)
         copy_variables(model, tuned[way])
     for layer in tuned["frozen"].layers:
         layer.trainable = layer.trainable and layer.name not in before(model, at)
-    found["frozen"] = fine_tune(tuned["frozen"], images, data.split, 4, recipe)
+    found["frozen"] = fine_tune(tuned["frozen"], images, data.split, recipe)
     for way in ("float32", "float16"):
         with pytest.MonkeyPatch.context() as patch:
             if way == "float16":
                 patch.setattr(shutil, "disk_usage", free_for_float16(data, model, at))
             key = [name, way, size, *KEY[3:]]
-            found[way] = fine_tune_from("last", tuned[way], images, data.split, 4, recipe, key)
-    assert found["float16"][2] and not found["float32"][2]  # the recipe says so
-    rows = {way: tables[0].set_index(["image_id", "orientation"]) for way, tables in found.items()}
-    losses = {way: tables[1][["loss", "val_loss"]] for way, tables in found.items()}
+            found[way] = fine_tune_from("last", tuned[way], images, data.split, recipe, key)
+    assert found["float16"].rounded and not found["float32"].rounded  # the recipe says so
+    keys = ["image_id", "orientation"]
+    rows = {way: stage.predictions.set_index(keys) for way, stage in found.items()}
+    losses = {way: stage.history[["loss", "val_loss"]] for way, stage in found.items()}
     logits = {way: table["logit"] for way, table in rows.items()}
     assert_close(logits["float32"], logits["frozen"])
     # A log loss errs as its logits do, however small it is.
@@ -181,12 +189,12 @@ def test_from_a_cut_the_result_is_that_of_freezing_what_lies_before(data, each_n
 
 def with_a_trained_head(name, images, split):
     """A random network with a trained head: where fine-tuning begins."""
-    model, weights_hash = network(name, RANDOM, images, split, seed=0)
+    model, weights_hash = with_weights(name, RANDOM, images, split, seed=0)
     key = [name, weights_hash, images.size, *KEY[3:]]
     extractor, pictures = feature_extractor(model), training_pictures(split, 4)
     features = frozen_features(extractor, images, pictures, key, 8, cache=backbone.CACHE)
-    head = head_training.HeadRecipe(200, "balanced", None, 0)
-    head_training.train_final_head(model, features, split, 4, head, {"final": 1e-3})
+    head = HeadRecipe(200, "balanced", None, 0, orientations=4, strengths={"final": 1e-3})
+    head_training.train_final_head(model, features, split, head)
     return model
 
 
@@ -207,10 +215,10 @@ def test_where_the_disk_is_too_small_it_is_refused_before_anything_is_computed(
 ):
     full = type(shutil.disk_usage("."))(0, 0, 1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: full)
-    monkeypatch.setattr(fine_tuning, "frozen_features", None)
+    monkeypatch.setattr(cuts, "frozen_features", None)
     with pytest.raises(InputError, match="GB even as float16.*fewer `orientations`"):
         fine_tune_from(
-            "last", models["mobilenetv2"], data.images, data.split, 8, RECIPE, ["full", *KEY[1:]]
+            "last", models["mobilenetv2"], data.images, data.split, RECIPE, ["full", *KEY[1:]]
         )
 
 
@@ -265,13 +273,14 @@ TWO_DEVICES = """
 import sys
 import numpy as np
 import pandas as pd
-from cytology.backend import keras, tf
+from cytology.networks.backend import keras, tf
 
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-from cytology.fine_tuning import cut, fine_tune
-from cytology.pipeline import DecodedImages
-from cytology.training import Recipe
+from cytology.networks.batches import DecodedImages
+from cytology.training.cuts import cut
+from cytology.training.fine_tuning import fine_tune
+from cytology.training.recipes import Recipe
 
 names = [f"{k:02}" for k in range(24)]
 labels = ["B", "M", "M"] * 8
@@ -289,7 +298,8 @@ for way, strategy in ways.items():
         logit = keras.layers.Dense(1)(keras.layers.Flatten()(scaled))
         model = keras.Model(image, logit, name="mobilenetv2")
     assert len(cut(model, "scaled").before.predict_on_batch(pixels[:8])) == 8  # each once
-    rows, history = fine_tune(model, images, split, 1, Recipe(1e-2, 3, 8, "balanced", None, 0))
+    stage = fine_tune(model, images, split, Recipe(1e-2, 3, 8, "balanced", None, 0, 1))
+    rows, history = stage.predictions, stage.history
     print(way, strategy.num_replicas_in_sync, *history["loss"], *history["val_loss"],
           *rows.sort_values("image_id")["logit"], file=sys.stderr)
 """
@@ -300,7 +310,7 @@ def test_two_devices_give_the_loss_of_one_with_the_same_global_batch():
     """In a process of its own, since devices are fixed when TensorFlow starts."""
     done = subprocess.run(
         [sys.executable, "-c", TWO_DEVICES],
-        capture_output=True, text=True, cwd=Path(fine_tuning.__file__).parents[1],
+        capture_output=True, text=True, cwd=Path(fine_tuning.__file__).parents[2],
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     lines = [line.split() for line in done.stderr.splitlines() if line[:4] in ("one ", "two ")]
@@ -328,3 +338,28 @@ def test_the_drawn_blocks_have_the_networks_own_numbers_of_maps(models):
     assert grown.tolist() == [maps("densenet121", name) for name in names]
     assert ends[1][1] == grown[-1]
     assert all(f"from {n} maps" in words for (words, _), n in zip(path, grown[:-1], strict=True))
+
+
+@pytest.mark.parametrize("class_weight", ["balanced", "none"])
+def test_class_weights_change_the_loss_as_they_should(data, class_weight):
+    pictures = judged_pictures(data.split)
+    pictures = pictures[(pictures["label"] == "B") | (pictures["group"] == "p001")]
+    weights = class_weights(pictures["label"], class_weight)
+    sums = weights.groupby(pictures["label"]).sum()
+    assert (sums["B"] == pytest.approx(sums["M"])) == (class_weight == "balanced")
+    model = keras.Sequential(
+        [keras.Input((SIZE, SIZE, 3)), keras.layers.GlobalAveragePooling2D(), constant_logit(1.5)]
+    )
+    compile_model(model, "sgd")
+    found = model.evaluate(
+        batches(data.images, pictures.assign(weight=weights), 8), return_dict=True, verbose=0
+    )
+    losses = np.where(pictures["label"] == "M", np.log1p(np.exp(-1.5)), np.log1p(np.exp(1.5)))
+    assert found["loss"] == pytest.approx((losses * weights).mean(), rel=1e-4)
+    assert found["accuracy"] == pytest.approx((pictures["label"] == "M").mean())
+
+
+def constant_logit(value):
+    return keras.layers.Dense(
+        1, kernel_initializer="zeros", bias_initializer=keras.initializers.Constant(value)
+    )

@@ -8,13 +8,17 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss, roc_auc_score
 from threadpoolctl import threadpool_limits
 
-from cytology.evaluation import predictions
 from cytology.evaluation.predictions import read_of_networks
 from cytology.networks.features import Features
 from cytology.networks.linear_head import EPSILON, STRENGTH, STRENGTHS
-from cytology.tables import write_table
+from cytology.run import Run
 from cytology.training import strengths
-from cytology.training.strengths import CHOSEN, by_strength, choose_strengths, order_sentence
+from cytology.training.strengths import (
+    CHOSEN,
+    by_strength,
+    choose_strengths,
+    order_sentence,
+)
 
 pytestmark = pytest.mark.numeric
 
@@ -154,11 +158,12 @@ def test_the_table_has_each_strength_and_the_chosen_ones():
         assert row["auc"] == pytest.approx(np.average(aucs, weights=pairs))
 
 
-def test_the_rows_come_back_from_the_run(tmp_path, monkeypatch):
-    monkeypatch.setattr(predictions, "trained", lambda run: ["mobilenetv2", "densenet121"])
-    rows = choose_strengths(*study()).rows
-    write_table(tmp_path, "mobilenetv2/strengths.csv", rows)
-    found = read_of_networks(tmp_path, "strengths.csv")
+def test_the_rows_come_back_from_the_run(tmp_path):
+    run, rows = Run(tmp_path), choose_strengths(*study()).rows
+    run.write("mobilenetv2/strengths.csv", rows)
+    for name in ("mobilenetv2", "densenet121"):
+        run.write(f"{name}/predictions.csv", rows)
+    found = read_of_networks(run, "strengths.csv")
     assert list(found) == ["mobilenetv2"]
     pd.testing.assert_frame_equal(found["mobilenetv2"], rows, check_dtype=False)
 

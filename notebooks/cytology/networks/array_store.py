@@ -1,9 +1,9 @@
 """Arrays on disk, found by name: made once, added in packs, mapped into memory when read.
 
-Decoded images, frozen features and activations at a cut are kept so. A pack is written whole and
-never changed. So several notebooks may add at once, what was made before an interruption counts,
-and what is read takes no memory of the process's own. Disks err: a checksum is compared before
-anything from the cache is used, and what does not fit is made again.
+They hold decoded images, frozen features and activations at a cut. A pack is written whole and
+never changed. So several notebooks may add at once, what was made before an interruption is kept,
+and reading copies nothing into memory. Disks err: a checksum is compared before anything from the
+cache is used, and what does not match is made again.
 """
 
 import functools
@@ -19,7 +19,7 @@ PACK_BYTES = 32 * 2**20
 
 
 class Rows:
-    """Rows of a store in an order of one's own, read when they are indexed.
+    """Rows of a store in any order, read when they are indexed.
 
     An integer gives a mapped row; a slice or an array of indices copies rows into memory, as
     `np.asarray` does with all of them. `shape` is (rows, ...).
@@ -53,7 +53,7 @@ class ArrayStore:
 
     A pack is `<name>.npy` with its list `<name>.names`, whose first line holds two checksums: that
     of the names, compared when the list is read, and that of the pack, when its rows are wanted.
-    Where the `shape` of a row is given, a pack of another one is told and removed.
+    Where the `shape` of a row is given, a pack of another shape is reported and removed.
     """
 
     def __init__(self, folder: Path, shape: tuple[int, ...] | None = None):
@@ -65,7 +65,7 @@ class ArrayStore:
         self.look_again()
 
     def look_again(self) -> None:
-        """Take up what was added since, also by others."""
+        """Also find what was added since, by whomever."""
         names, pack, row = [self.names], [self._pack], [self._row]
         # The list of names is written last: without one, a pack is not there.
         for listed in sorted({*self.folder.glob("*.names")} - {*self._lists}):
@@ -92,7 +92,7 @@ class ArrayStore:
     def missing(self, names: pd.Index) -> np.ndarray:
         """Positions in `names` of what is not there; of a name that stands twice, the first.
 
-        What lies in a damaged pack is not there: such packs are told and removed.
+        What lies in a damaged pack is not there: such packs are reported and removed.
         """
         found = self.names.get_indexer(names)
         for number in np.unique(self._pack[found[found >= 0]]):
@@ -106,7 +106,7 @@ class ArrayStore:
         return np.flatnonzero(~names.isin(self.names) & ~names.duplicated())
 
     def _remove(self, listed: Path, trouble: str = "is damaged") -> None:
-        """Tell what is wrong with a pack and remove it.
+        """Say what is wrong with a pack and remove it.
 
         The list goes first, without which the pack is not there.
         """
@@ -151,13 +151,13 @@ def read_list(listed: Path) -> list[str]:
 
 
 def _states(listed: Path) -> tuple:
-    """What changes when a pack or its list is written anew."""
+    """What changes when a pack or its list is written again."""
     found = [path.stat() for path in (listed, listed.with_suffix(".npy"))]
     return tuple((about.st_mtime_ns, about.st_size) for about in found)
 
 
 @functools.cache
 def _is_whole(listed: Path, *states: tuple) -> bool:
-    """Whether a pack fits the checksum in its list; looked at once in a process."""
+    """Whether a pack matches the checksum in its list; compared once in a process."""
     first = listed.read_text(encoding="utf-8").partition("\n")[0]
     return first.split(" ")[1] == checksum(listed.with_suffix(".npy"))

@@ -95,7 +95,7 @@ for _gpu in GPUS:
     tf.config.experimental.set_memory_growth(_gpu, True)
 
 
-# Notebooks that run beside each other share the cores (`run_all.py --jobs` sets this).
+# Notebooks that run at the same time share the cores (`run_all.py --jobs` sets this).
 if "CYTOLOGY_CORES" in os.environ:
     tf.config.threading.set_intra_op_parallelism_threads(cores())
 
@@ -103,7 +103,7 @@ if "CYTOLOGY_CORES" in os.environ:
 def be_deterministic(wanted: bool, seed: int) -> None:
     """Let every operation give the same bits each time, if `wanted`; on GPUs that takes time.
 
-    To be called before anything is computed. It holds for the whole process.
+    Call it before anything is computed. It holds for the whole process.
     """
     if wanted:
         keras.utils.set_random_seed(seed)  # without a seed some operations refuse

@@ -1,7 +1,7 @@
 """From files to the network: decode once, feed `tf.data`, compute frozen features once.
 
-The only file that knows `tf.data`. What is computed here lies in `outputs/cache/` and is shared
-by folds, notebooks and runs; its name is a hash of everything that it depends on.
+The only file that knows `tf.data`. What is computed here lies in `outputs/cache/`, where folds,
+notebooks and runs share it; its name is a hash of everything that it depends on.
 """
 
 import inspect
@@ -9,8 +9,9 @@ import itertools
 import random
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -24,6 +25,8 @@ from cytology.networks.array_store import ArrayStore, Rows, rows_of_a_pack
 from cytology.networks.backend import enough_memory, keras, tf
 from cytology.networks.features import Features, FeatureStore, named_by_content
 from cytology.notebook import progress
+from cytology.parameters import check_parameters
+from cytology.run import Run
 from cytology.settings import CACHE, InputError
 
 # Features are small: without this, an hour of DenseNet121 would be in memory before it is kept.
@@ -74,6 +77,28 @@ class DecodedImages:
         return self.reader(pictures)(range(len(pictures)))
 
 
+class Augmentation(NamedTuple):
+    """The pictures of a run, as notebook 02 described them."""
+
+    image_size: int
+    fit: str
+    orientations: int
+
+
+def augmentation_of(run: Run) -> Augmentation:
+    """Size, fit and orientations from `augmentation.json`; `InputError` for what cannot be."""
+    noted = run.facts("augmentation.json")
+    found = Augmentation(*(noted[name] for name in Augmentation._fields))
+    check_parameters(found._asdict())
+    return found
+
+
+def images_of(run: Run) -> DecodedImages:
+    """The images of a run, decoded as `augmentation.json` says."""
+    size, fit, _ = augmentation_of(run)
+    return decode(run.images, run.manifest, size, fit)
+
+
 def decode(
     root: Path, manifest: pd.DataFrame, size: int, fit: str, cache: Path = CACHE
 ) -> DecodedImages:
@@ -83,7 +108,8 @@ def decode(
     several notebooks that start at once share the work.
     """
     unique = manifest.drop_duplicates("sha256").set_index("sha256")["image_id"]
-    how = digest(READING, *map(inspect.getsource, (fit_to_square, place_in_square, border_colour)))
+    code = [inspect.getsource(each) for each in (fit_to_square, place_in_square, border_colour)]
+    how = digest(READING, *code)
     store = ArrayStore(cache / "images" / f"{size}-{fit}-{how}")
     decode_missing(store, root, unique, size, fit)
     position = pd.Series(range(len(unique)), index=unique.index)
@@ -96,7 +122,7 @@ def decode_missing(store: ArrayStore, root: Path, unique: pd.Series, size: int, 
     shape = (size, size, 3)
     missing = unique.index[store.missing(unique.index)]
     chunks = in_chunks(missing, rows_of_a_pack(shape, np.uint8))
-    # One for all packs: each of its own would stay in memory until Python clears up.
+    # One buffer for all packs: one each would stay in memory until Python clears up.
     buffer = np.empty((max(map(len, chunks), default=0), *shape), np.uint8)
     with progress(None, "decoding", len(missing)) as bar:
         for chunk in chunks:
@@ -121,9 +147,9 @@ def decode_missing(store: ArrayStore, root: Path, unique: pd.Series, size: int, 
 
 
 def in_chunks(items, length: int) -> list:
-    """`items` cut into pieces of `length`, in an order of chance.
+    """`items` cut into pieces of `length`, in random order.
 
-    Two notebooks that begin at the same moment so begin with different pieces.
+    So two notebooks that start at the same moment start with different pieces.
     """
     chunks = [items[start : start + length] for start in range(0, len(items), length)]
     return random.Random().sample(chunks, len(chunks))
@@ -133,7 +159,7 @@ def in_chunks(items, length: int) -> list:
 
 
 def batches(
-    source,
+    source: DecodedImages | Features,
     pictures: pd.DataFrame,
     batch_size: int,
     shuffle_seed: int | None = None,
@@ -145,8 +171,8 @@ def batches(
     `pictures` has `image_id` and `orientation`. With a `label` column (B or M) each element is
     (batch, labels of shape (batch, 1), sample weights of shape (batch,)); the weights come from
     a `weight` column, else they are 1. Weights travel with the images, since `class_weight` is
-    ignored by some forms of input (tensorflow#33550). `shuffle_seed` shuffles anew every epoch;
-    `epochs` tells which it is, else they are counted as the pipeline is gone through.
+    ignored by some forms of input (tensorflow#33550). `shuffle_seed` gives every epoch another
+    order; `epochs` says which epoch it is, else they are counted.
     """
     read, dtype = source.reader(pictures), tf.as_dtype(source.dtype)
 
@@ -175,9 +201,9 @@ def batches(
 def in_order(
     count: int, shuffle_seed: int | None, epochs: Iterator[int] | None = None
 ) -> tf.data.Dataset:
-    """The numbers from 0 to `count`, shuffled anew every epoch where there is a seed.
+    """The numbers from 0 to `count`, in another order every epoch where there is a seed.
 
-    The order hangs on seed and epoch alone: tf.data's own shuffling is another with two devices.
+    The order depends on seed and epoch alone: tf.data's own shuffling differs with two devices.
     """
     if shuffle_seed is None:
         return tf.data.Dataset.range(count)
@@ -224,7 +250,7 @@ def frozen_features(
     kind: str = "features",
     dtype: str = "float32",
 ) -> Features:
-    """What `extractor` makes of each picture, from the cache where another run made it.
+    """What `extractor` makes of each picture, from the cache if another run made it already.
 
     `key` is that of `features.FeatureStore`, `kind` the folder of the cache. The values are kept
     as `dtype`; they are written every few batches, so that an interruption loses little.
@@ -238,7 +264,8 @@ def frozen_features(
             compute_missing(store, extractor, images, new, batch_size, kind, dtype)
     seconds = time.perf_counter() - started if len(missing) else 0.0
     found = store.features(pictures, images.sha256)
-    return Features(found.values, found.index, len(missing), seconds)
+    assert found is not None  # all were computed
+    return replace(found, computed=len(missing), seconds=seconds)
 
 
 def compute_missing(
@@ -250,10 +277,11 @@ def compute_missing(
     kind: str,
     dtype: str,
 ) -> None:
-    """Compute what `extractor` makes of pictures that `store` lacks, a pack after the other."""
+    """Compute what `extractor` makes of pictures that `store` lacks, one pack after the other."""
     rows = rows_of_a_pack(tuple(extractor.output.shape[1:]), dtype)
     batches_a_pack = min(BATCHES_A_PACK, max(1, rows // batch_size))
-    steps, computed = -(-len(pictures) // batch_size), []
+    steps = -(-len(pictures) // batch_size)
+    computed: list[Any] = []
     feed = progress(batches(images, pictures, batch_size), kind, steps, "batch")
     for step, batch in enumerate(feed, start=1):
         computed.append(extractor.predict_on_batch(batch).astype(dtype))

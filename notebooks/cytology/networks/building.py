@@ -1,4 +1,4 @@
-"""One `build` for all architectures, and what is done to a built network."""
+"""One `build` for all architectures, and changes to a built network."""
 
 import contextlib
 
@@ -98,8 +98,8 @@ def linear_head(model: keras.Model) -> LinearHead:
 def shuffle_weights(model: keras.Model, batches, seed: int) -> keras.Model:
     """A copy of `model` whose weights are shuffled, the values of each variable among themselves.
 
-    Its normalizations begin anew, with scale 1, shift 0 and the statistics of `batches`: with
-    those that were learned for other weights, hardly any unit would answer at all.
+    Its normalizations start again, with scale 1, shift 0 and the statistics of `batches`: with
+    those learned for other weights, hardly any unit would respond at all.
     """
     rng, copy = np.random.default_rng(seed), keras.models.clone_model(model)
     for layer, shuffled in zip(model.layers, copy.layers, strict=True):

@@ -13,8 +13,8 @@ from cytology.data.augmentation import pictures_of
 from cytology.data.images.opening import READING
 from cytology.files import digest
 from cytology.networks.array_store import ArrayStore, Rows
+from cytology.run import Run
 from cytology.settings import CACHE
-from cytology.tables import read_json
 
 # What features depend on beside the picture, as `metrics.json` of a trained network names it.
 KEY = ("architecture", "weights_hash", "image_size", "fit", "precision")
@@ -25,7 +25,7 @@ class Features:
     """What a network makes of pictures, shape (pictures, ...), found by (image_id, orientation).
 
     Pooled features have the shape (pictures, width). `computed` of them were computed now, in
-    `seconds`; the rest came from the cache, where they stay until they are asked for.
+    `seconds`; the rest came from the cache, where they stay until they are read.
     """
 
     values: np.ndarray | Rows
@@ -62,7 +62,7 @@ class Features:
         return self.values[self.find(pictures)]
 
     def reader(self, pictures: pd.DataFrame):
-        """A function from positions in `pictures` to their values, for `pipeline.batches`."""
+        """A function from positions in `pictures` to their values, for `batches.batches`."""
         rows = self.find(pictures)
         return lambda chosen: self.values[rows[chosen]]
 
@@ -109,14 +109,14 @@ def named_by_content(pictures: pd.DataFrame, sha256: pd.Series) -> pd.Index:
     )
 
 
-def key_of_run(run: Path, architecture: str) -> list:
+def key_of_run(run: Run, architecture: str) -> list:
     """What the features of a run's network depend on, as its training notebook noted it."""
-    about = read_json(run, f"{architecture}/metrics.json")
+    about = run.about(architecture)
     return [about[name] for name in KEY]
 
 
 def features_in_cache(
-    run: Path, architecture: str, images: pd.DataFrame, orientations: int
+    run: Run, architecture: str, images: pd.DataFrame, orientations: int
 ) -> Features | None:
     """Features of all orientations of `images`, as the run's training notebook left them.
 

@@ -1,8 +1,7 @@
 """Linear heads on frozen features: logistic regression, without TensorFlow.
 
-A head standardizes each feature and takes a weighted sum. Those that a notebook trained are kept
-as plain numbers, so that later ones can ask the very head that never saw a patient about other
-pictures of hers.
+A head standardizes each feature and takes a weighted sum. Trained heads are kept as plain numbers,
+so that later notebooks can ask the very head that never saw a patient about other pictures of her.
 
 All heads share one objective: the mean logistic loss, by default with equal weight for both
 classes, plus `strength` / 2 times the squared length of the weights of features that are
@@ -13,15 +12,16 @@ number of features and of pictures: a network with every feature twice gets the 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
-from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from scipy.optimize import minimize
 from scipy.special import expit
 from sklearn.utils.class_weight import compute_class_weight
 from threadpoolctl import ThreadpoolController
 
 from cytology.files import written_whole
+from cytology.run import Run
 from cytology.tables import require
 
 FILE = "heads.npz"
@@ -29,7 +29,7 @@ STRENGTHS = (3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)  # the grid that every network 
 STRENGTH = 1e-3  # where none is chosen
 EPOCHS = 500  # the most; most heads converge within 50
 CONVERGED = 1e-7  # an epoch that lowers the objective by a smaller share is the last
-EPSILON = 1e-5  # added to the variance, as in `architectures.head_layers`
+EPSILON = 1e-5  # added to the variance, as in `building.head_layers`
 THREADS = 1  # a step is short, and threads wait for each other (benchmarks/audit_threads.py)
 COLUMNS = 256  # whose variance is computed at once: all of them would copy the features
 
@@ -71,7 +71,7 @@ def logits_by_fold(
     return logits
 
 
-def write_heads(run: Path, architecture: str, heads: dict[str, LinearHead]) -> None:
+def write_heads(run: Run, architecture: str, heads: dict[str, LinearHead]) -> None:
     """Write `<architecture>/heads.npz`: the heads by the `model` of their predictions."""
     with written_whole(run / architecture / FILE) as temporary:
         np.savez(
@@ -84,15 +84,20 @@ def write_heads(run: Path, architecture: str, heads: dict[str, LinearHead]) -> N
         )
 
 
-def read_heads(run: Path, architecture: str) -> dict[str, LinearHead]:
+def read_heads(run: Run, architecture: str) -> dict[str, LinearHead]:
     """The heads of a run by `fold0`, `fold1`, ..., `final`."""
-    with np.load(require(run, f"{architecture}/{FILE}"), allow_pickle=False) as stored:
+    with np.load(require(run.folder, f"{architecture}/{FILE}"), allow_pickle=False) as stored:
         columns = [stored[name] for name in ("mean", "variance", "weights", "bias")]
         rows = zip(stored["model"], *columns, strict=True)
         return {str(model): LinearHead(*row) for model, *row in rows}
 
 
 # ---------------------------------------------------------------------- training
+
+
+def is_malignant(labels: pd.Series) -> np.ndarray:
+    """Whether each label is M, shape (n,)."""
+    return (labels == "M").to_numpy()
 
 
 def class_weights(malignant: np.ndarray, class_weight: str) -> np.ndarray:
@@ -131,45 +136,66 @@ def fitted_head(
     """The head of least loss and penalty: no learning rate, no order of pictures and no luck.
 
     `values` has shape (pictures, width), `malignant` (pictures,). L-BFGS (Liu & Nocedal 1989,
-    doi 10.1007/BF01589116) sees all pictures in each epoch, starts from zero, and ends where the
-    loss falls no more. `after_epoch` is given the head as it stands, and ends the training with
-    `StopIteration`.
+    doi 10.1007/BF01589116) sees all pictures in each epoch. `after_epoch` gets the head as it
+    stands, and ends the training with `StopIteration`.
     """
-    start, root = standardizing(values), np.sqrt(values.shape[1])
-    of_class = class_weights(malignant, class_weight)
-    weights = of_class[malignant.astype(int)] / len(values)
+    untrained = standardizing(values)
+    share = class_weights(malignant, class_weight)[malignant.astype(int)] / len(values)
 
-    def head_of(parameters: np.ndarray) -> LinearHead:
-        return replace(start, weights=parameters[:-1] / root, bias=parameters[-1])
+    def tell(parameters: np.ndarray) -> None:
+        if after_epoch:
+            after_epoch(head_with(parameters, untrained))
 
-    def objective(parameters: np.ndarray) -> tuple[float, np.ndarray]:
-        logits, long = head_of(parameters).logits(values), parameters[:-1]
-        wrong = weights * (expit(logits) - malignant)
-        slope = wrong.astype(values.dtype) @ values - wrong.sum() * start.mean
-        slope = slope / (start.deviation * root) + strength * long
-        loss = weights @ np.logaddexp(0, np.where(malignant, -logits, logits))
-        return loss + strength / 2 * (long @ long), np.append(slope, wrong.sum())
-
-    # The loss alone says when to stop: it minds no width.
     with libraries().limit(limits=THREADS):
         found = minimize(
-            objective,
-            np.zeros(values.shape[1] + 1),
+            loss_and_slope,
+            np.zeros(values.shape[1] + 1),  # it starts from zero: nothing is known yet
+            args=(untrained, values, malignant, share, strength),
             jac=True,
             method="L-BFGS-B",
-            callback=after_epoch and (lambda parameters: after_epoch(head_of(parameters))),
+            callback=tell,
+            # The loss alone says when to stop, so that the number of features plays no part.
             options={"maxiter": epochs, "ftol": CONVERGED, "gtol": 0.0},
         )
-    return rounded(head_of(found.x), values.dtype)
+    return rounded(head_with(found.x, untrained), values.dtype)
+
+
+def loss_and_slope(
+    parameters: np.ndarray,
+    untrained: LinearHead,
+    values: np.ndarray,
+    malignant: np.ndarray,
+    share: np.ndarray,
+    strength: float,
+) -> tuple[float, np.ndarray]:
+    """Loss plus penalty of a head, and their slope: where each parameter should go, and how far.
+
+    `share` is what each picture counts, `parameters` are the head's weights and its bias.
+    """
+    logits, long = head_with(parameters, untrained).logits(values), parameters[:-1]
+    wrong = share * (expit(logits) - malignant)
+    # The slope of standardized features, without a standardized copy of them.
+    slope = wrong.astype(values.dtype) @ values - wrong.sum() * untrained.mean
+    slope = slope / (untrained.deviation * np.sqrt(len(long))) + strength * long
+    loss = share @ np.logaddexp(0, np.where(malignant, -logits, logits))
+    return loss + strength / 2 * (long @ long), np.append(slope, wrong.sum())
+
+
+def head_with(parameters: np.ndarray, untrained: LinearHead) -> LinearHead:
+    """The head of these weights and this bias; features are divided by the root of their number."""
+    root = np.sqrt(len(untrained.mean))
+    return replace(untrained, weights=parameters[:-1] / root, bias=parameters[-1])
 
 
 @cache
 def libraries() -> ThreadpoolController:
-    """What computes in threads; to look for it takes longer than to train a small head."""
+    """What computes in threads; looking for it takes longer than training a small head."""
     return ThreadpoolController()
 
 
 def rounded(head: LinearHead, dtype: np.dtype) -> LinearHead:
     """The head in the type of its features, as the network will hold it."""
-    arrays = (getattr(head, name).astype(dtype) for name in ("mean", "variance", "weights"))
-    return LinearHead(*arrays, float(dtype.type(head.bias)))
+    mean, variance, weights = (
+        array.astype(dtype) for array in (head.mean, head.variance, head.weights)
+    )
+    return LinearHead(mean, variance, weights, float(dtype.type(head.bias)))

@@ -2,7 +2,7 @@
 
 Of a `.keras` file only the numbers are loaded. It also says which layers it wants, and whoever made
 it can name classes there that run code: Keras' own checks were bypassed again and again
-(CVE-2025-1550, CVE-2025-49655, CVE-2026-1462). So nothing is deserialized: `architectures.build`
+(CVE-2025-1550, CVE-2025-49655, CVE-2026-1462). So nothing is deserialized: `building.build`
 makes the network, and the arrays of the file are copied into it if their names and shapes fit.
 """
 
@@ -11,38 +11,57 @@ import tempfile
 import time
 import zipfile
 from pathlib import Path
+from typing import Annotated, Any
 
 import h5py
 import numpy as np
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from cytology.architectures import ARCHITECTURES, NETWORK_TITLE, TRAINING_NOTEBOOKS
 from cytology.files import file_hash, written_whole
 from cytology.networks.backend import keras, quietly
 from cytology.networks.batches import DecodedImages
 from cytology.networks.building import POLICIES, build
-from cytology.parameters import PARAMETERS, Rule
+from cytology.parameters import Line, OneOf, allowed, check_parameter
+from cytology.run import Run
 from cytology.settings import InputError, short
-from cytology.tables import read_json, require
+from cytology.tables import require
 
 CLASSES = ["B", "M"]  # a logit above 0 speaks for the second
 WEIGHTS = "model.weights.h5"  # inside a `.keras` file
-# What of `metrics.json` the network is built from, or is printed.
-FACTS = {
-    "classes": Rule("order of the classes", list, choices=(CLASSES,)),
-    "image_size": PARAMETERS["image_size"],
-    "precision": Rule("what is computed in", str, choices=tuple(POLICIES)),
-    "keras": Rule("version that wrote the model", str),
-}
+
+
+def possible_size(value: int) -> int:
+    """A size that a network may have."""
+    check_parameter("image_size", value)
+    return value
+
+
+class Noted(BaseModel):
+    """What of `metrics.json` the network is built from, or is printed, and what it may be."""
+
+    model_config = ConfigDict(strict=True)
+
+    classes: Annotated[list[str], AfterValidator(OneOf((CLASSES,)))] = Field(
+        description=f"one of {CLASSES}"
+    )
+    image_size: Annotated[int, AfterValidator(possible_size)] = Field(
+        description=allowed("image_size")
+    )
+    precision: Annotated[str, AfterValidator(OneOf(tuple(POLICIES)))] = Field(
+        description=f"one of {', '.join(POLICIES)}"
+    )
+    keras: Line = Field(description="text")
 
 
 # ------------------------------------------------------------ saving and comparing
 
 
-def save_model(model: keras.Model, run: Path) -> list[Path]:
+def save_model(model: keras.Model, run: Run) -> list[Path]:
     """Write `<architecture>/model.keras`; DenseNet121 also `model.h5`, as the original had it."""
     names = ["model.keras"] + (["model.h5"] if ARCHITECTURES[model.name].kept_as_h5 else [])
     for name in names:
-        # Keras calls HDF5 legacy, in a paragraph; why we write it stands in the notebook.
+        # Keras warns that HDF5 is legacy; the docstring says why we write it.
         with written_whole(run / model.name / name) as temporary, quietly():
             model.save(temporary)
     return [run / model.name / name for name in names]
@@ -51,9 +70,8 @@ def save_model(model: keras.Model, run: Path) -> list[Path]:
 def largest_difference(path: Path, model: keras.Model, pictures: np.ndarray) -> float:
     """Load a saved model and compare its logits with the live model's on uint8 pictures.
 
-    Returned is the largest difference as a share of the largest logit (of 1, where all are
-    smaller). The layers are called one by one: for so few pictures, building two graphs would take
-    longer.
+    Returns the largest difference as a share of the largest logit (of 1, where all are smaller).
+    The layers are called one by one: for so few pictures, building two graphs would take longer.
     """
     loaded = keras.saving.load_model(path, compile=False)
     logits = [np.asarray(each(pictures, training=False)) for each in (loaded, model)]
@@ -63,7 +81,7 @@ def largest_difference(path: Path, model: keras.Model, pictures: np.ndarray) -> 
 def images_per_second(extractor: keras.Model, images: DecodedImages, batch_size: int = 32) -> float:
     """Forward passes up to the pooled features, from memory: the best of three batches.
 
-    The best, since the first may have to build the graph, and other work only ever slows one.
+    The best, since the first may have to build the graph, and other work can only slow them.
     """
     batch = images.pixels[: min(batch_size, len(images.pixels))]
     seconds = []
@@ -74,41 +92,40 @@ def images_per_second(extractor: keras.Model, images: DecodedImages, batch_size:
     return len(batch) / min(seconds)
 
 
-def about_file(path: Path) -> dict:
-    """What `metrics.json` keeps of a model file, so that a later reader knows it again."""
+def about_file(path: Path) -> dict[str, Any]:
+    """What `metrics.json` notes of a model file, so that a later reader recognizes it."""
     return {"classes": CLASSES, "model_sha256": file_hash(path), "keras": keras.version()}
 
 
 # ------------------------------------------------------------------------ loading
 
 
-def load_trained(run: Path, architecture: str) -> tuple[keras.Model, dict]:
+def load_trained(run: Run, architecture: str) -> tuple[keras.Model, dict[str, Any]]:
     """The saved model of a run and its `metrics.json`; see `load_safely`."""
-    path = require(run, f"{architecture}/model.keras")
-    about = read_json(run, f"{architecture}/metrics.json")
+    path = require(run.folder, f"{architecture}/model.keras")
+    about = run.about(architecture)
     return load_safely(path, architecture, about), about
 
 
-def load_safely(path: Path, architecture: str, about: dict) -> keras.Model:
+def load_safely(path: Path, architecture: str, about: dict[str, Any]) -> keras.Model:
     """The network whose weights the `.keras` file of a run holds; `about` is its `metrics.json`.
 
     Prints a line if another minor version of Keras wrote it. Raises `InputError` if the file was
-    changed since training, is damaged or holds other weights, or if `about` breaks a rule of
-    `FACTS`.
+    changed since training, is damaged or holds other weights, or if `about` notes what cannot be.
     """
     again = f"run notebook {TRAINING_NOTEBOOKS[architecture]} again"
-    facts = checked_facts(architecture, about, again)
+    noted = checked(architecture, about, again)
     if about.get("model_sha256", found := file_hash(path)) != found:
         raise InputError(
             f"{short(path)} is not the file that notebook {TRAINING_NOTEBOOKS[architecture][:2]} "
             f"wrote: put that one back, or {again}."
         )
-    if minor(facts["keras"]) != minor(keras.version()):
+    if minor(noted.keras) != minor(keras.version()):
         print(
-            f"{short(path)} was written by Keras {facts['keras'][:20]}, and this is "
+            f"{short(path)} was written by Keras {noted.keras[:20]}, and this is "
             f"{keras.version()}: if its answers differ from predictions.csv, {again}."
         )
-    model = build(architecture, facts["image_size"], precision=facts["precision"])
+    model = build(architecture, noted.image_size, precision=noted.precision)
     try:
         take_weights(model, path)
     except UnlikeNetwork as error:
@@ -119,17 +136,18 @@ def load_safely(path: Path, architecture: str, about: dict) -> keras.Model:
     return model
 
 
-def checked_facts(architecture: str, about: dict, again: str) -> dict:
-    """What `FACTS` names, from a `metrics.json`; `InputError` if one breaks its rule."""
+def checked(architecture: str, about: dict[str, Any], again: str) -> Noted:
+    """What the network is built from; `InputError` if a `metrics.json` notes what cannot be."""
     # Runs of earlier versions noted only the size.
     facts = {"classes": CLASSES, "precision": "float32", "keras": keras.version()} | about
-    for name, rule in FACTS.items():
-        if not rule.accepts(facts.get(name)):
-            raise InputError(
-                f"{architecture}/metrics.json has {name} = {repr(facts.get(name))[:40]}, not "
-                f"{rule.allowed()}: {again}."
-            )
-    return facts
+    try:
+        return Noted.model_validate(facts)
+    except ValidationError as error:
+        name = str(error.errors()[0]["loc"][0])
+    raise InputError(
+        f"{architecture}/metrics.json has {name} = {repr(facts.get(name))[:40]}, not "
+        f"{Noted.model_fields[name].description}: {again}."
+    )
 
 
 class UnlikeNetwork(Exception):
@@ -156,8 +174,8 @@ def take_weights(model: keras.Model, path: Path) -> None:
 
 
 def arrays_in(file: h5py.File) -> dict[str, h5py.Dataset]:
-    """All arrays of an HDF5 file of our own, by name."""
-    names = []
+    """All arrays of an HDF5 file that we wrote, by name."""
+    names: list[str] = []
     file.visit(names.append)
     return {name: file[name] for name in names if isinstance(file[name], h5py.Dataset)}
 

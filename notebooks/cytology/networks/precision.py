@@ -22,8 +22,8 @@ def precision_for(asked: str, architecture: str, image_size: int, cache: Path = 
 
     `auto` is float16 where all GPUs have tensor cores. Without a GPU it is bfloat16 where the
     processor computes in it and it was measured to be faster for this network; the measurement is
-    kept in the cache, so that the next run decides alike. Else it is float32. Raises `InputError`
-    if TensorFlow does not compute in what is asked for.
+    kept in the cache, so that the next run decides the same. Otherwise it is float32. Raises
+    `InputError` if TensorFlow does not compute in what is asked for.
     """
     if asked != "auto":
         if not convolves(asked):
@@ -54,7 +54,7 @@ def bfloat16_gain(architecture: str, image_size: int) -> float:
     models = {
         name: build(architecture, image_size, precision=name) for name in ("float32", "bfloat16")
     }
-    seconds = {name: [] for name in models}
+    seconds: dict[str, list[float]] = {name: [] for name in models}
     for repetition in range(6):
         for name, model in models.items():
             started = time.perf_counter()
@@ -78,12 +78,12 @@ def convolves(precision: str) -> bool:
 
 
 def has_bfloat16() -> bool:
-    """Whether the processor computes in bfloat16, as far as Linux tells; else False."""
+    """Whether the processor computes in bfloat16, as far as Linux says; else False."""
     return re.search(r"\b(avx512_bf16|amx_bf16)\b", _about_processor()) is not None
 
 
 def processor() -> str:
-    """The processor's name where Linux tells it, else its kind."""
+    """The processor's name where Linux gives it, else its kind."""
     found = re.search(r"model name\s*:\s*(.+)", _about_processor())
     return found[1] if found else platform.machine()
 

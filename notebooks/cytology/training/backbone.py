@@ -1,4 +1,4 @@
-"""A network with the weights that its training begins with: ImageNet's, a file's or random ones."""
+"""A network with the weights that its training starts from: ImageNet's, a file's or random ones."""
 
 import contextlib
 import hashlib
@@ -15,14 +15,14 @@ from cytology.networks.batches import DecodedImages, batches, decode
 from cytology.networks.building import build, calibrate_normalization, feature_extractor
 from cytology.networks.weights import Weights, find_weights
 from cytology.notebook import progress
+from cytology.run import Run
 from cytology.settings import CACHE, InputError
-from cytology.tables import read_json, read_table
 
 CALIBRATION_IMAGES = 128
 CALIBRATION_BATCH = 8  # all maps of a batch stay in memory at once: 32 would need 6 GB
 
 
-def network(
+def with_weights(
     architecture: str,
     weights: Weights,
     images: DecodedImages,
@@ -35,8 +35,8 @@ def network(
 
     A random backbone gets batch-normalization statistics from unlabelled images of train and
     val, never of test, and is then kept in the cache, so that later runs meet the very same one.
-    It is named by what it was made from and not by its file, whose last digits are others on
-    another processor. With several GPUs and `strategy` auto its variables lie on all of them.
+    Its name comes from what it was made from and not from its file, whose last digits differ
+    between processors. With several GPUs and `strategy` auto its variables lie on all of them.
     """
     given = str(weights.path) if weights.path else None
     with distribution(strategy).scope():
@@ -53,15 +53,16 @@ def random_weights(
 ) -> Path:
     """The file of weights for a random network like `model`, made where it is missing.
 
-    Its normalizations know these images. The name says the shape of every weight: what a network
-    of other shapes left in the cache is not taken.
+    Its normalizations know these images. The name depends on the shape of every weight: what a
+    network of other shapes left in the cache is not used.
     """
     architecture = model.name
     held = split[split["split"] != "test"]
     # The original's protocol has test copies of training images; then nothing can be kept apart.
     names = held["image_id"].drop_duplicates().sample(frac=1, random_state=seed)
     pictures = pictures_of(names.iloc[:CALIBRATION_IMAGES].to_frame(), 1)
-    seen = hashlib.sha256(images.batch(pictures["image_id"], pictures["orientation"])).hexdigest()
+    pixels = images.batch(pictures["image_id"], pictures["orientation"])
+    seen = hashlib.sha256(pixels.tobytes()).hexdigest()
     shapes = [list(weight.shape) for weight in model.weights]
     name = digest(architecture, images.size, seed, seen, keras.version(), shapes)
     path = CACHE / "weights" / f"{architecture}-random-{name}.weights.h5"
@@ -77,17 +78,16 @@ def random_weights(
 
 
 def backbone_of_run(
-    run: Path, architecture: str, root: Path, weights: str
+    run: Run, architecture: str, root: Path, weights: str
 ) -> tuple[keras.Model, DecodedImages]:
     """What made the frozen features of a run: the feature extractor, and the decoded images.
 
-    Raises `InputError` if `weights` are not those that the run began with.
+    Raises `InputError` if `weights` are not those that the run started from.
     """
-    about = read_json(run, f"{architecture}/metrics.json")
-    manifest = read_table(run, "manifest.csv")
-    images = decode(root, manifest, about["image_size"], about["fit"])
+    about = run.about(architecture)
+    images = decode(root, run.manifest, about["image_size"], about["fit"])
     found, split = find_weights(architecture, weights), read_split(run)
-    model, weights_hash = network(
+    model, weights_hash = with_weights(
         architecture, found, images, split, about["seed"], about["precision"]
     )
     if weights_hash != about["weights_hash"]:

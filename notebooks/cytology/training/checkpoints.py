@@ -1,9 +1,9 @@
-"""A training that was broken off goes on after its last whole epoch, as if nothing had happened.
+"""An interrupted training continues after its last whole epoch, as if nothing had happened.
 
 After each epoch one file keeps all that the rest depends on: the network's weights, the state of
 the optimizer and of dropout's random numbers, the history, and what early stopping remembers,
-which Keras' own BackupAndRestore forgets (keras#14862). The order of the data needs no keeping: it
-hangs on seed and epoch alone. Heads on frozen features take seconds and are trained again.
+which Keras' own BackupAndRestore forgets (keras#14862). The order of the data need not be kept: it
+depends on seed and epoch alone. Heads on frozen features take seconds and are trained again.
 """
 
 import json
@@ -16,21 +16,29 @@ import numpy as np
 
 from cytology.files import written_whole
 from cytology.networks.backend import keras
+from cytology.run import Run
 
 FOLDER = "checkpoint"
 KEPT = 2  # the one before is there in case the last is damaged
 # What reading a damaged npz file may raise: zipfile and NumPy say it in many ways.
-DAMAGE = (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, KeyError)
+DAMAGE: tuple[type[Exception], ...] = (
+    zipfile.BadZipFile,
+    zlib.error,
+    OSError,
+    EOFError,
+    ValueError,
+    KeyError,
+)
 DAMAGE += (NotImplementedError, RuntimeError)
 STOPPING = ("wait", "best", "best_epoch", "stopped_epoch")  # of Keras' EarlyStopping
 
 
 class Checkpoint(keras.callbacks.Callback):
-    """Keeps the state of a training in `folder` after each epoch, and takes it up again.
+    """Keeps the state of a training in `folder` after each epoch, and continues from it.
 
-    To be passed to `fit` behind `stopping`, with `initial_epoch=checkpoint.epoch`. `key` names all
-    that the training depends on: the state of another one is told and removed. `rows` are the
-    logs of all epochs, also of those before the interruption.
+    Pass it to `fit` after `stopping`, with `initial_epoch=checkpoint.epoch`. `key` names all that
+    the training depends on: the state of another one is reported and removed. `rows` are the logs
+    of all epochs, also of those before the interruption.
     """
 
     def __init__(self, folder: Path, key: str, epochs: int, stopping: list):
@@ -56,7 +64,7 @@ class Checkpoint(keras.callbacks.Callback):
             for name, value in self.found["about"]["stopping"].items():
                 setattr(self.stopping, name, value)
             self.stopping.best_weights = self.found["best"] or None
-            # Less is better of a loss. Older minors of Keras find that out after the first epoch,
+            # A lower loss is better. Older versions of Keras find that out after the first epoch,
             # and then forget what was best.
             self.stopping.monitor_op = keras.ops.less
         self.found = None
@@ -86,7 +94,7 @@ class Checkpoint(keras.callbacks.Callback):
         return sorted(self.folder.glob("epoch-*.npz"))
 
     def _newest(self) -> dict | None:
-        """The newest state of this training that can be read; others are told and removed."""
+        """The newest state of this training that can be read; others are reported and removed."""
         for path in reversed(self._files()):
             try:
                 state = read_state(path)
@@ -116,12 +124,12 @@ def read_state(path: Path) -> dict:
     }
 
 
-def folder_of(run: Path, architecture: str) -> Path:
+def folder_of(run: Run, architecture: str) -> Path:
     """Where a run keeps the states of a network's training."""
     return run / architecture / FOLDER
 
 
-def remove_checkpoint(run: Path, architecture: str) -> None:
+def remove_checkpoint(run: Run, architecture: str) -> None:
     """Remove the states of a training whose results are written."""
     folder = folder_of(run, architecture)
     if folder.exists():

@@ -15,21 +15,20 @@ from cytology.architectures import NETWORK_TITLE
 from cytology.data.splitting import judged_pictures
 from cytology.evaluation.statistics.metrics import auc_within_folds
 from cytology.networks.features import Features
-from cytology.networks.linear_head import STRENGTH, STRENGTHS, class_weights, fitted_head, scores
+from cytology.networks.linear_head import (
+    STRENGTH,
+    STRENGTHS,
+    class_weights,
+    fitted_head,
+    is_malignant,
+    scores,
+)
 from cytology.notebook import progress
 
 STRENGTHS_FILE = "strengths.csv"
 MOST_STRENGTH_IMAGES = 2000  # that choose a strength
-STRENGTH_COLUMNS = [
-    "strength",
-    "chosen",
-    "image_id",
-    "orientation",
-    "group",
-    "label",
-    "fold",
-    "logit",
-]
+STRENGTH_COLUMNS = ["strength", "chosen", "image_id", "orientation", "group", "label", "fold"]
+STRENGTH_COLUMNS += ["logit"]
 CHOSEN = "chosen in inner folds"
 
 
@@ -56,7 +55,7 @@ def choose_strengths(
     if len(rows) > MOST_STRENGTH_IMAGES:
         share = MOST_STRENGTH_IMAGES / len(rows)
         rows = rows.groupby("fold").sample(frac=share, random_state=seed)
-    values, malignant = features.of(rows), (rows["label"] == "M").to_numpy()
+    values, malignant = features.of(rows), is_malignant(rows["label"])
     fold = rows["fold"].to_numpy()
     found = {
         strength: logits_without(values, malignant, fold, strength, class_weight)
@@ -69,7 +68,11 @@ def choose_strengths(
             for strength, logits in found.items()
         }
         # Where too few groups leave nothing to judge by, the first of equals must not win.
-        return STRENGTH if np.isnan([*losses.values()]).any() else min(losses, key=losses.get)
+        return (
+            STRENGTH
+            if np.isnan([*losses.values()]).any()
+            else min(losses, key=lambda each: losses[each])
+        )
 
     of = {f"fold{k}": best((k,)) for k in sorted(set(fold))} | {"final": best()}
     own = np.array([of[f"fold{k}"] for k in fold])
@@ -141,7 +144,7 @@ def by_strength(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
     for architecture, rows in tables.items():
         named = [(f"{strength:g}", part) for strength, part in rows.groupby("strength")]
         for strength, part in [*named, (CHOSEN, rows[rows["chosen"]])]:
-            malignant = (part["label"] == "M").to_numpy()
+            malignant = is_malignant(part["label"])
             of_class = class_weights(malignant, "balanced")
             loss, _ = scores(part["logit"].to_numpy(), malignant, of_class)
             found.append((architecture, strength, auc_within_folds(part), loss))
