@@ -4,7 +4,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from cytology.architectures import NETWORK_TITLE
-from cytology.plots.style import ABOVE, GREY, NETWORK_COLOUR, WRONG, chance_line, mark, panels
+from cytology.plots.style import ABOVE, GREY, NETWORK_COLOUR, WRONG, chance_line, entry, panels
 from cytology.wording import span
 
 # Of each kind of labels: how far from its protocol it stands, its marker, its colour (None: the
@@ -61,7 +61,7 @@ def leakage_audit(summary: pd.DataFrame, unit: str) -> Figure:
     for labels, (_, marker, colour) in LABEL_MARKS.items():
         look = {"marker": marker, "color": colour or "black", "markeredgewidth": 1.8}
         look["markerfacecolor"] = "black" if labels == "true" else "white"
-        shown.append(mark(words[labels], linestyle="", **look))
-    shown.append(mark("chance", color=GREY, linestyle=":"))
+        shown.append(entry(words[labels], linestyle="", **look))
+    shown.append(entry("chance", color=GREY, linestyle=":"))
     figure.legend(handles=shown, loc="outside lower center", ncols=2)
     return figure

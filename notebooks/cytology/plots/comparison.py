@@ -14,9 +14,9 @@ from cytology.plots.style import (
     HOLLOW,
     NETWORK_COLOUR,
     chance_line,
+    entry,
     grid,
     look_of,
-    mark,
     of_bounds,
     panels,
 )
@@ -60,10 +60,10 @@ def forest(table: pd.DataFrame, unit: str) -> Figure:
     axis.set(xlim=(min(0.4, lowest), 1.01), ylim=(-0.6, len(models) - 0.4))
     axis.set_title(f"How well the classes are separated ({table['judged_on'].iloc[0]})")
     axis.set_xlabel(f"AUC, 95 % interval by {unit} (numbers: images)")
-    shown = [mark("images", marker="o", color="black")]
+    shown = [entry("images", marker="o", color="black")]
     if (table["level"] == unit).any():
-        shown.append(mark(f"one prediction a {unit}", marker="s", **HOLLOW))
-    shown.append(mark("size and colour alone", color=GREY, linestyle="--"))
+        shown.append(entry(f"one prediction a {unit}", marker="s", **HOLLOW))
+    shown.append(entry("size and colour alone", color=GREY, linestyle="--"))
     figure.legend(handles=shown, loc="outside lower center", ncols=3)
     return figure
 
@@ -189,7 +189,7 @@ def coverage(table: pd.DataFrame) -> Figure:
         xlabel="share of the intervals that hold the true AUC (%), with what chance leaves open",
     )
     shown = [
-        mark(f"true AUC {auc:.2f}", marker=marker, color=GREY, linestyle="")
+        entry(f"true AUC {auc:.2f}", marker=marker, color=GREY, linestyle="")
         for auc, marker in zip(aucs, "os^", strict=False)
     ]
     axis.legend(handles=shown, loc="upper left", bbox_to_anchor=(1, 1))

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from cytology.architectures import NETWORK_TITLE
 from cytology.evaluation.readable import capital, title
 from cytology.plots.comparison import colour_of
-from cytology.plots.style import GREY, NETWORK_COLOUR, NETWORK_LINE, grid, mark, of_bounds, panels
+from cytology.plots.style import GREY, NETWORK_COLOUR, NETWORK_LINE, entry, grid, of_bounds, panels
 from cytology.wording import plural
 
 RULE_MARKER = {"half": "o", "youden": "D", "sensitivity": "^"}
@@ -37,11 +37,11 @@ def thresholds(table: pd.DataFrame, unit: str) -> Figure:
         axis.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
     axes[0].set_ylabel("sensitivity (recall)")
     shown = [
-        mark(RULE_TITLE[rule], marker=marker, linestyle="", color="black")
+        entry(RULE_TITLE[rule], marker=marker, linestyle="", color="black")
         for rule, marker in RULE_MARKER.items()
     ]
     shown += [
-        mark(NETWORK_TITLE[name], color=NETWORK_COLOUR[name], linewidth=3)
+        entry(NETWORK_TITLE[name], color=NETWORK_COLOUR[name], linewidth=3)
         for name in dict.fromkeys(table["model"])
     ]
     bars = f"bars: 95 % by {unit}; dotted: the wanted sensitivity"
@@ -121,7 +121,7 @@ def abstention(table: pd.DataFrame, unit: str) -> Figure:
             axis.set_xlabel("referred (%)" if row else "")
             axis.set_ylabel(label if column == 0 else "")
     shown = [
-        mark(by, color="black", linestyle=line)
+        entry(by, color="black", linestyle=line)
         for by, line in CERTAINTY_LINE.items()
         if (table["certainty"] == by).any()
     ]

@@ -15,9 +15,9 @@ from cytology.plots.style import (
     NETWORK_COLOUR,
     NETWORK_MARKER,
     chance_line,
+    entry,
     grid,
     look_of,
-    mark,
     of_bounds,
     panels,
     picture,
@@ -81,8 +81,8 @@ def against_strength(table: pd.DataFrame, metric: str, reference: int, unit: str
         if place % 3 == 0:
             axis.set_ylabel(METRIC_LABEL[metric])
     handles = axes[0].get_legend_handles_labels()[0]
-    handles.append(mark("reference strength", color=GREY, linestyle=":"))
-    handles.append(mark("knowing nothing", color=GREY))
+    handles.append(entry("reference strength", color=GREY, linestyle=":"))
+    handles.append(entry("knowing nothing", color=GREY))
     bars = of_bounds(f"bars: 95 %, by {unit}", table[f"{metric}_low"])
     figure.legend(handles=handles, loc="outside lower center", ncols=5, title=bars)
     return figure
@@ -111,9 +111,9 @@ def calibration_curves(table: pd.DataFrame, reference: int) -> Figure:
         axis.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
     axes[0].set_ylabel("share that was malignant")
     marks = [
-        mark("as said", color=GREY, linestyle=":"),
-        mark("coloured: untouched", color=GREY, marker="o"),
-        mark(f"strength {reference}, all shifts", marker="D", **HOLLOW),
+        entry("as said", color=GREY, linestyle=":"),
+        entry("coloured: untouched", color=GREY, marker="o"),
+        entry(f"strength {reference}, all shifts", marker="D", **HOLLOW),
     ]
     figure.legend(handles=marks, loc="outside lower center", ncols=3)
     return figure
@@ -146,8 +146,8 @@ def domains_left_out(table: pd.DataFrame, unit: str) -> Figure:
     ]
     axes[0].set_yticks(range(count), names)
     shown = [
-        mark("heads that saw all domains", marker="o", color="black"),
-        mark("a head that never saw this one", marker="o", markeredgewidth=1.8, **HOLLOW),
+        entry("heads that saw all domains", marker="o", color="black"),
+        entry("a head that never saw this one", marker="o", markeredgewidth=1.8, **HOLLOW),
     ]
     figure.legend(handles=shown, loc="outside lower center", ncols=2)
     return figure

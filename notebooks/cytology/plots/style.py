@@ -116,7 +116,7 @@ def look_of(network: str) -> dict[str, str]:
     return look | {"label": NETWORK_TITLE[network]}
 
 
-def mark(label: str, **look) -> plt.Line2D:
+def entry(label: str, **look) -> plt.Line2D:
     """An entry of a legend."""
     return plt.Line2D([], [], label=label, **look)
 
