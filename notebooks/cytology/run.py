@@ -17,6 +17,7 @@ from cytology.settings import PROJECT_ROOT, InputError, resolve, short
 from cytology.tables import (
     Facts,
     check_columns,
+    damaged,
     read_json,
     read_table,
     write_json,
@@ -91,6 +92,10 @@ class Run:
     def facts_if_there(self, name: str) -> dict[str, Any]:
         """A JSON file of the run; empty if it is missing."""
         return dict(self.facts(name)) if self.has(name) else {}
+
+    def damaged(self, name: str, why: str) -> InputError:
+        """The error about a file that can be read, and whose content cannot be true."""
+        return InputError(damaged(self.folder, name, why))
 
     # ------------------------------------------------------ what is in it
 

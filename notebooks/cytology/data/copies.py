@@ -253,11 +253,6 @@ def describe(image_id: pd.Series, known: Discs, file: np.ndarray, family: np.nda
     return rows.reset_index(drop=True)
 
 
-def looks_augmented(images: int, families: int) -> bool:
-    """Whether so many images are copies of others that somebody must have made them."""
-    return images - families > images / 3
-
-
 def family_of(image_id: pd.Series, copies: pd.DataFrame) -> pd.Series:
     """The family of each image; an image without copies is its own."""
     first = dict(zip(copies["image_id"], copies["family"], strict=True))

@@ -10,7 +10,6 @@ from sklearn.utils import check_random_state
 from cytology.data.augmentation import pictures_of
 from cytology.run import Run
 from cytology.settings import InputError
-from cytology.tables import check_columns, damaged
 
 SPLITS = ("train", "val", "test")
 
@@ -220,7 +219,6 @@ def read_split(run: Run) -> pd.DataFrame:
 
 def check_cells(run: Run, split: pd.DataFrame) -> None:
     """Make whole numbers of the folds; `InputError` for cells that no split can have."""
-    check_columns(split, run, "split.csv", "fold", "image_id group label split")
     keys = [column for column in ("image_id", "orientation") if column in split]
     folds, doubled = split["fold"].dropna(), split[split.duplicated(keys)]
     for wrong, what in (
@@ -230,7 +228,7 @@ def check_cells(run: Run, split: pd.DataFrame) -> None:
         ((folds % 1 != 0).any() or (folds < 0).any(), "fold is a whole number or empty"),
     ):
         if wrong:
-            raise InputError(damaged(run, "split.csv", what))
+            raise run.damaged("split.csv", what)
     split["fold"] = split["fold"].astype("Int64")
 
 
@@ -263,16 +261,12 @@ def judged_pictures(split_rows: pd.DataFrame) -> pd.DataFrame:
 
 def counts_by_split(split: pd.DataFrame) -> dict[str, dict[str, int]]:
     """Images (or pictures), groups and labels of each part."""
-    parts = {name: split[split["split"] == name] for name in SPLITS}
-    return {
-        name: {
-            "images": len(part),
-            "groups": int(part["group"].nunique()),
-            "B": int((part["label"] == "B").sum()),
-            "M": int((part["label"] == "M").sum()),
-        }
-        for name, part in parts.items()
-    }
+    found = {}
+    for name in SPLITS:
+        part = split[split["split"] == name]
+        found[name] = {"images": len(part), "groups": int(part["group"].nunique())}
+        found[name] |= {label: int((part["label"] == label).sum()) for label in ("B", "M")}
+    return found
 
 
 def inner_group_split(rows: pd.DataFrame, seed: int):

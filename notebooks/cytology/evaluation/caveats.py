@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from html import escape
 
 from cytology.architectures import NETWORK_TITLE
-from cytology.data.copies import looks_augmented
-from cytology.data.notices import about_patients, is_person
+from cytology.data.augmentation import looks_augmented
 from cytology.run import Run
-from cytology.wording import COLOURS
+from cytology.wording import COLOURS, about_patients, is_person
 
 
 @dataclass(frozen=True)
@@ -24,7 +23,7 @@ class Caveat:
 
 def caveats(run: Run) -> list[Caveat]:
     """The caveats of a run, the gravest first; from its JSON files."""
-    found = []
+    found: list[Caveat] = []
     if run.has("split.json"):
         found += leak_caveats(run.facts("split.json"))
     if run.has("dataset.json"):
@@ -32,7 +31,7 @@ def caveats(run: Run) -> list[Caveat]:
     weights = {
         title: run.about(name)["weights"]
         for name, title in NETWORK_TITLE.items()
-        if (run / name / "metrics.json").is_file()
+        if run.has(f"{name}/metrics.json")
     }
     return found + weights_caveats(weights)
 

@@ -8,12 +8,11 @@ import pandas as pd
 from scipy.special import expit
 
 from cytology.architectures import NETWORK_TITLE
-from cytology.evaluation.comparison import (
-    ENSEMBLE,
+from cytology.evaluation.judged import (
     OUT_OF_FOLD,
     TEST,
+    compared_on,
     fine_tuned,
-    headline_part,
     judged_networks,
     judged_rows,
 )
@@ -32,7 +31,7 @@ from cytology.evaluation.statistics.metrics import (
 )
 from cytology.evaluation.statistics.recalibration import recalibration
 from cytology.evaluation.statistics.significance import mean_by_group
-from cytology.run import Run
+from cytology.run import ENSEMBLE, Run
 
 
 def learned_from(run: Run, architecture: str) -> tuple[str, pd.DataFrame]:
@@ -201,7 +200,7 @@ def abstentions(run: Run, wanted_sensitivity: float) -> pd.DataFrame:
     networks disagree (standard deviation of their margins; for the ensemble, which is their mean)
     or by how far the orientations of one image do (for a network).
     """
-    on = headline_part(run)
+    on = compared_on(run)
     parts = [
         curve.assign(rule=rule)
         for rule in decisions.RULES
@@ -249,7 +248,7 @@ def net_benefits(run: Run) -> pd.DataFrame:
 
     A network's has `_low` and `_high`. `malignant_share` is what all of them assume of the clinic.
     """
-    on, at = headline_part(run), np.round(np.arange(0.01, 1.0, 0.01), 2)
+    on, at = compared_on(run), np.round(np.arange(0.01, 1.0, 0.01), 2)
     found = {"threshold": at}
     for name in judged_networks(run, on):
         rows = calibrated(run, name, on)
@@ -262,7 +261,7 @@ def net_benefits(run: Run) -> pd.DataFrame:
 
 def reliabilities(run: Run, method: str) -> dict[str, pd.DataFrame]:
     """`calibration.reliability` of each network as it is judged, calibrated by `method`."""
-    on = headline_part(run)
+    on = compared_on(run)
     return {
         name: calibration.reliability(calibrated(run, name, on, method))
         for name in judged_networks(run, on)

@@ -5,7 +5,7 @@ import pandas as pd
 
 from cytology.architectures import NETWORK_TITLE
 from cytology.evaluation.baseline import BASELINE
-from cytology.evaluation.comparison import OUT_OF_FOLD
+from cytology.evaluation.judged import OUT_OF_FOLD
 from cytology.evaluation.readable import capital, groups_in_words, title
 from cytology.evaluation.seed_spread import turned_by
 from cytology.evaluation.statistics.intervals import FEWEST_GROUPS

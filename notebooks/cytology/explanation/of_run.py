@@ -7,7 +7,7 @@ import pandas as pd
 
 from cytology.data.augmentation import fit_to_square
 from cytology.data.images.opening import open_rgb
-from cytology.evaluation.comparison import OUT_OF_FOLD, judged_networks
+from cytology.evaluation.judged import OUT_OF_FOLD, judged_networks
 from cytology.evaluation.statistics.metrics import THRESHOLD
 from cytology.explanation.checks import (
     NETWORK,
