@@ -12,8 +12,8 @@ from cytology.architectures import ARCHITECTURES, TRAINED_BY, TRAINING_NOTEBOOKS
 VERIFICATION = "verification.json"  # how the run compared with the same run again
 RUN_ALL = "run_all.py"
 BEFORE_TRAINING = ("01_data_exploration", "02_augmentation", "03_splitting")
-AFTER_TRAINING = ("07_comparison", "08_inference", "09_leakage_audit", "10_robustness")
-AFTER_TRAINING += ("11_explanation", "12_export")
+AFTER_TRAINING: tuple[str, ...] = ("07_comparison", "08_inference", "09_leakage_audit")
+AFTER_TRAINING += ("10_robustness", "11_explanation", "12_export")
 NOTEBOOKS = (*BEFORE_TRAINING, *TRAINING_NOTEBOOKS.values(), *AFTER_TRAINING)
 TRAINING = "training"  # stands for the notebooks that train a network
 

@@ -37,7 +37,7 @@ def refuse_links_out(run: Path) -> None:
                         "another folder (run_dir)."
                     )
                 if entry.is_dir(follow_symlinks=False):
-                    folders.append(entry.path)
+                    folders.append(Path(entry.path))
 
 
 def file_hash(path: Path) -> str:

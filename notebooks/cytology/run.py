@@ -24,7 +24,7 @@ from cytology.tables import (
     write_table,
     write_text,
 )
-from cytology.wording import composed
+from cytology.wording import composed, plural
 
 ENSEMBLE = "ensemble"  # what a name begins with that stands for the mean of several networks
 Made = TypeVar("Made")
@@ -110,6 +110,11 @@ class Run:
         return self.facts("dataset.json")["unit"]
 
     @property
+    def units(self) -> str:
+        """Several of them: `patients`, `slides`, `groups`."""
+        return plural(self.unit)
+
+    @property
     def protocol(self) -> str:
         """`grouped`, or `original`, which leaks."""
         return self.facts("split.json")["protocol"]
@@ -147,6 +152,11 @@ class Run:
     def networks(self) -> list[str]:
         """The architectures whose predictions the run holds, in the usual order."""
         return [name for name in ARCHITECTURE_NAMES if self.has(f"{name}/predictions.csv")]
+
+    def of_networks(self, name: str) -> dict[str, pd.DataFrame]:
+        """The table `<architecture>/<name>` of each trained network that has one."""
+        paths = {each: f"{each}/{name}" for each in self.networks}
+        return {each: self.table(path) for each, path in paths.items() if self.has(path)}
 
     def about(self, architecture: str) -> Facts:
         """How a network was trained: its `metrics.json`."""

@@ -42,7 +42,7 @@ from cytology.networks.linear_head import LinearHead
 from cytology.plots import robustness as plots
 from cytology.report import known_failures
 from cytology.settings import InputError
-from cytology.tables import read_json, read_table, write_json, write_table
+from cytology.tables import read_table, write_json, write_table
 from cytology.wording import NO_INTERVAL
 
 pytestmark = pytest.mark.numeric

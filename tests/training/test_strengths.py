@@ -8,9 +8,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss, roc_auc_score
 from threadpoolctl import threadpool_limits
 
-from cytology.evaluation.predictions import read_of_networks
 from cytology.networks.features import Features
 from cytology.networks.linear_head import EPSILON, STRENGTH, STRENGTHS
+from cytology.run import Run
 from cytology.tables import write_table
 from cytology.training import strengths
 from cytology.training.strengths import CHOSEN, by_strength, choose_strengths, order_sentence
@@ -157,7 +157,7 @@ def test_the_rows_come_back_from_the_run(tmp_path, monkeypatch):
     monkeypatch.setattr(strengths, "trained", lambda run: ["mobilenetv2", "densenet121"])
     rows = choose_strengths(*study()).rows
     write_table(tmp_path, "mobilenetv2/strengths.csv", rows)
-    found = read_of_networks(tmp_path, "strengths.csv")
+    found = Run(tmp_path).of_networks("strengths.csv")
     assert list(found) == ["mobilenetv2"]
     pd.testing.assert_frame_equal(found["mobilenetv2"], rows, check_dtype=False)
 

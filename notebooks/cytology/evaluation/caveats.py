@@ -109,6 +109,14 @@ def caveats_html(run: Run) -> str:
     return "".join(_banner(caveat.kind, caveat.text) for caveat in caveats(run))
 
 
+def split_html(run: Run) -> str:
+    """The caveats, and of a split that does not leak what its check has shown."""
+    about = run.facts("split.json")
+    if leak_caveats(about):
+        return caveats_html(run)
+    return f"{caveats_html(run)}<p>{escape(checked(run.facts('dataset.json'), about))}</p>"
+
+
 def weights_html(kind: str, explanation: str) -> str:
     """What weights a notebook trains with; a banner if they are random."""
     return _banner("weights", explanation) if kind == "random" else f"<p>{escape(explanation)}</p>"

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from sklearn import metrics as sk
 
-from cytology.evaluation.baseline import BASELINE
+from cytology.evaluation.baseline import BASELINE, shortcut_baseline
 from cytology.evaluation.judged import (
     OUT_OF_FOLD,
     TEST,
@@ -20,6 +20,8 @@ from cytology.evaluation.judged import (
     judged_rows,
 )
 from cytology.evaluation.predictions import by_group, mean_logits, read_predictions
+from cytology.evaluation.readable import title
+from cytology.evaluation.statistics.bootstrap import curve_bands
 from cytology.evaluation.statistics.intervals import auc_interval, metrics_with_intervals
 from cytology.evaluation.statistics.metrics import (
     OF_PROBABILITIES,
@@ -35,16 +37,6 @@ from cytology.evaluation.statistics.significance import (
     with_gate,
 )
 from cytology.run import ENSEMBLE, Run
-
-# From the README of BirajDas27/Breast_cancer_detection_system_training (MIT licence).
-PUBLISHED_RESULTS = pd.DataFrame(
-    [
-        ("densenet121", 0.96, 0.94, 0.93, 0.93, 0.12),
-        ("mobilenetv2", 0.92, 0.91, 0.89, 0.90, 0.18),
-        ("inceptionv3", 0.87, 0.88, 0.85, 0.86, 0.25),
-    ],
-    columns=["architecture", "accuracy", "precision", "recall", "f1", "loss"],
-)
 
 
 def classification_report(rows: pd.DataFrame, judged_on: str) -> str:
@@ -111,6 +103,13 @@ def comparison(run: Run) -> pd.DataFrame:
             row |= {f"test_{key}": value for key, value in found.items()}
         rows.append(row | {"judged_on": on, "recipe": about["recipe"]})
     return run.marked(pd.DataFrame(rows))
+
+
+def baseline_of(run: Run) -> pd.DataFrame:
+    """The `shortcut_baseline` of the run's images."""
+    return shortcut_baseline(
+        run.manifest, run.table("tables/appearance.csv"), run.table("split.csv")
+    )
 
 
 def comparison_all(run: Run, baseline: pd.DataFrame, rule: str = "mean_logit") -> pd.DataFrame:
@@ -192,6 +191,40 @@ def orientation_gain(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
     return pd.DataFrame(
         rows, columns=["architecture", "orientations", "auc", "auc_low", "auc_high"]
     )
+
+
+def bands(tables: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+    """The bands of each network's ROC and precision-recall curves."""
+    return {name: curve_bands(rows) for name, rows in tables.items()}
+
+
+def by_image_and_group(
+    tables: dict[str, pd.DataFrame], unit: str, rule: str
+) -> dict[str, pd.DataFrame]:
+    """The judged rows of all networks by image, then by group, each with its title."""
+    found = {f"{title(name)}, by image": rows for name, rows in tables.items()}
+    return found | {
+        f"{title(name)}, by {unit}": by_group(rows, rule) for name, rows in tables.items()
+    }
+
+
+# From the README of BirajDas27/Breast_cancer_detection_system_training (MIT licence).
+PUBLISHED_RESULTS = pd.DataFrame(
+    [
+        ("densenet121", 0.96, 0.94, 0.93, 0.93, 0.12),
+        ("mobilenetv2", 0.92, 0.91, 0.89, 0.90, 0.18),
+        ("inceptionv3", 0.87, 0.88, 0.85, 0.86, 0.25),
+    ],
+    columns=["architecture", "accuracy", "precision", "recall", "f1", "loss"],
+)
+
+
+def beside_published(table: pd.DataFrame) -> pd.DataFrame:
+    """The published results of the original above those of `comparison`; `whose` tells them."""
+    columns = list(PUBLISHED_RESULTS)
+    original = PUBLISHED_RESULTS.assign(whose="original, published (the split leaks)")
+    ours = table[columns].assign(whose="this run, " + table["judged_on"])
+    return pd.concat([original, ours])[["whose", *columns]]
 
 
 def cost(run: Run) -> pd.DataFrame:

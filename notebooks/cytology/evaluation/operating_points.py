@@ -3,6 +3,8 @@
 Thresholds, calibration and abstention of a run, from its tables of predictions alone.
 """
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from scipy.special import expit
@@ -93,7 +95,7 @@ def locked_thresholds(run: Run, wanted_sensitivity: float) -> pd.DataFrame:
             notes = [decisions.one_sided(chosen_on, threshold)]
             if rule == "sensitivity":
                 notes.append(decisions.unpromised(chosen_on, wanted_sensitivity, unit))
-            about = {"model": name, "rule": rule, "chosen_on": source}
+            about: dict[str, Any] = {"model": name, "rule": rule, "chosen_on": source}
             about |= {"threshold": float(expit(threshold)), "threshold_logit": threshold}
             about["wanted_sensitivity"] = wanted_sensitivity
             about["note"] = "; ".join(filter(None, notes))
@@ -127,11 +129,10 @@ def locked_calibrations(run: Run) -> pd.DataFrame:
         shift = raw[TEST]["class_shift"].iloc[0]
         for method in calibration.CALIBRATION_METHODS:
             calibrator = calibration.fit_calibrator(fitted_on, method)
-            about = {"model": name, "method": method, "fitted_on": source}
+            at_zero = calibrator.logit(np.zeros(1), shift)[0]
+            about: dict[str, Any] = {"model": name, "method": method, "fitted_on": source}
             about["slope"] = calibrator.slope
-            about["intercept"] = (
-                float(calibrator.logit(0.0, shift)) if calibrator.steps is None else np.nan
-            )
+            about["intercept"] = at_zero if calibrator.steps is None else np.nan
             about["note"] = calibrator.unfitted
             for on, part in raw.items():
                 if on == OUT_OF_FOLD:

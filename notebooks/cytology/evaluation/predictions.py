@@ -85,12 +85,6 @@ def predictions_fingerprint(run: Run, architecture: str) -> str:
     return hashlib.sha256(table[[*keys, "logit"]].to_csv(index=False).encode()).hexdigest()
 
 
-def read_of_networks(run: Run, name: str) -> dict[str, pd.DataFrame]:
-    """`<architecture>/<name>` of each trained architecture that has such a table."""
-    names = {each: f"{each}/{name}" for each in run.networks}
-    return {each: run.table(path) for each, path in names.items() if run.has(path)}
-
-
 def mean_logits(rows: pd.DataFrame) -> pd.DataFrame:
     """One row a picture: the mean logit of all its rows, matched by key; an ensemble."""
     keys = ["image_id", "orientation", "group", "label", "split", "fold"]

@@ -277,7 +277,7 @@ def draw_epithelium(smear: Smear, atypia: float, share: float) -> None:
     bland = 1 - atypia
     chances = np.array([0.6 * bland, 0.05 + 0.45 * atypia, 0.05 + 0.6 * atypia, 0.5 * bland**2])
     one = np.pi * (nucleus_radius(atypia) * smear.um) ** 2
-    taken = []
+    taken: list[np.ndarray] = []
     for _ in range(60):
         missing = (share - smear.mask.mean()) * smear.mask.size / one
         if missing < 0.5 and taken:
