@@ -110,7 +110,7 @@ FILES = (
     _result("robustness_domains", "10", "one stain or site left out of training and judged"),
     RunFile("tables/robustness.md", "10", "robustness in words"),
     _result("explanation_checks", "11",
-            "each check of each network's heatmaps beside chance, `passed` or not", "12"),
+            "each check of each network's heatmaps against chance, `passed` or not", "12"),
     _result("explanation_pictures", "11", "a row an image and check, from which they come"),
     RunFile("tables/explanation.md", "11", "the heatmaps in words"),
     RunFile("tables/neighbours.csv", "11",

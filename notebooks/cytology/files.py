@@ -229,7 +229,7 @@ def keep_checksum(path: Path) -> None:
 def is_sound(path: Path) -> bool:
     """Whether a file or folder of the cache is there and as it was written.
 
-    What is damaged is told and removed, so that it is made again.
+    What is damaged is reported and removed, so that it is made again.
     """
     if not path.exists():
         return False

@@ -125,7 +125,7 @@ def write_text(run: Path, name: str, text: str) -> None:
 
 
 class Facts(dict):
-    """A JSON file of the run; a key that it lacks is told with the file's name."""
+    """A JSON file of the run; asked for a key that it lacks, it names the file."""
 
     def __init__(self, content: dict, run: Path, name: str):
         super().__init__(content)

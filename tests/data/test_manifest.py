@@ -12,7 +12,12 @@ from cytology.data import load
 from cytology.data.augmentation import orient
 from cytology.data.copies import find_copies
 from cytology.data.inspection import findings, inspect_images
-from cytology.data.manifest import build_manifest, describe, independent_groups
+from cytology.data.manifest import (
+    MANIFEST_COLUMNS,
+    build_manifest,
+    describe,
+    independent_groups,
+)
 from cytology.data.notices import warnings_about
 from cytology.data.sources.listing import Listing, folder
 from cytology.data.sources.published import PUBLISHED
@@ -47,7 +52,7 @@ def test_a_folder_with_a_space_and_an_umlaut_becomes_a_manifest(root, cache):
     listing = load.load(str(root), patient_pattern=r"(p\d+)_")
     manifest, rejected, said = made(listing, cache)
     assert (len(manifest), len(rejected), listing.unit, said) == (8, 0, "patient", [])
-    assert list(manifest) == manifest.MANIFEST_COLUMNS
+    assert list(manifest) == MANIFEST_COLUMNS
     assert manifest["image_id"].tolist() == sorted(manifest["image_id"])
     assert (manifest["family"] == manifest["image_id"]).all()
     assert (manifest["group"] == manifest["patient"]).all()

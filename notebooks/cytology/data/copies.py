@@ -1,4 +1,4 @@
-"""Copies of one image among others: turned by any angle, mirrored, encoded or sized anew.
+"""Copies of one image among others: turned by any angle, mirrored, encoded again or resized.
 
 A rotation about the centre moves nothing between the rings around it. So an image is kept as
 grey levels on rings (a *disc*: the largest circle that fits), where turning is a shift along the

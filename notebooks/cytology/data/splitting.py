@@ -23,11 +23,10 @@ def split_by_group(
     Raises `InputError` when there are fewer groups than that needs.
     """
     check_enough_groups(manifest, folds)
-    images = manifest[["image_id", "group", "label"]].copy()
+    images = manifest[["image_id", "group", "label"]].assign(split="train")
     test = best_part(images, test_share, seed)
     rest = images[~test]
     val = best_part(rest, val_share / (1 - test_share), seed)
-    images["split"] = "train"
     images.loc[rest.index[val], "split"] = "val"
     images.loc[test, "split"] = "test"
     images["fold"] = pd.array([pd.NA] * len(images), dtype="Int64")
@@ -73,9 +72,7 @@ def best_part(images: pd.DataFrame, share: float, seed: int):
         return one_sided, ((counts - wanted) / wanted).abs().sum()
 
     held_out = group_folds(parts, seed, images["label"], images["group"])
-    mask = pd.Series(False, index=images.index)
-    mask.iloc[min(held_out, key=miss)] = True
-    return mask.to_numpy()
+    return np.isin(np.arange(len(images)), min(held_out, key=miss))
 
 
 def split_pictures_at_random(
@@ -277,9 +274,7 @@ def inner_group_split(rows: pd.DataFrame, seed: int):
     if "orientation" in rows:
         kfold = StratifiedKFold(5, shuffle=True, random_state=seed)
         stop = next(kfold.split(rows, rows["label"]))[1]
-        mask = pd.Series(False, index=rows.index)
-        mask.iloc[stop] = True
-        return mask.to_numpy()
+        return np.isin(np.arange(len(rows)), stop)
     return best_part(rows, 0.2, seed)
 
 

@@ -37,7 +37,7 @@ def caveats(run: Run) -> list[Caveat]:
 
 
 def weights_caveats(weights: dict[str, str]) -> list[Caveat]:
-    """The caveat of networks with random weights, by title; those beside them are still ranked."""
+    """The caveat of networks with random weights, by title; the others are still ranked."""
     random = [title for title, kind in weights.items() if kind == "random"]
     if not random:
         return []

@@ -28,7 +28,7 @@ def metrics_by_seed(run: Run) -> pd.DataFrame:
 
     Trainings on the run's own split are judged as the run is. Where each fold was held out, the
     networks that never saw it are judged on it, all folds of a seed together. Empty without a
-    grid. Raises `InputError` where the run was split anew since.
+    grid. Raises `InputError` where the run was split again since.
     """
     points = points_in(run)
     for point in points:

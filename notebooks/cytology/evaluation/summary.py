@@ -38,8 +38,8 @@ def summary(
 ) -> list[str]:
     """What the comparison of a run may say, from its tables; one sentence or two an entry.
 
-    `seeds` (`spread.metrics_by_seed`) says whether another seed turns the order of the networks,
-    `everything` (`evaluation.comparison_all`) whether the baseline is better than chance.
+    `seeds` (`metrics_by_seed`) says whether another seed turns the order of the networks,
+    `everything` (`comparison_all`) whether the baseline is better than chance.
     """
     if (table["protocol"] == "original").any():
         return [LEAKS]
@@ -51,28 +51,23 @@ def summary(
     if are_few(table.iloc[0]):
         return [*said, f"Nothing is said of the networks: {few_of_a_class(table.iloc[0], unit)}."]
     pairs = pairs[~pairs["weights"].str.contains("random")]
-    networks = pairs[(pairs["family"] == "networks") & (pairs["level"] == "image")]
+    by_image = pairs[pairs["level"] == "image"]
     on, turned = table["judged_on"].iloc[0], turned_by(seeds, table)
     each = each_in_words(table, unit)
-    lead = answer(table, networks, unit, turned)
+    lead = answer(table, by_image[by_image["family"] == "networks"], unit, turned)
+    locked = []
+    for name in table["architecture"]:
+        locked.append(threshold_in_words(thresholds, name, on))
+        locked.append(calibration_in_words(calibrations, name, on))
     return [
         *(lead or [each]),  # the report begins with it
         *said,
         *([each] if lead else []),
         *([ABOUT_FOLDS.format(units=plural(unit))] if on == OUT_OF_FOLD else []),
         *pairs_in_words(pairs, unit, turned),
-        *baseline_in_words(
-            pairs[(pairs["family"] == "baseline") & (pairs["level"] == "image")], everything
-        ),
+        *baseline_in_words(by_image[by_image["family"] == "baseline"], everything),
         worth_in_words(table.iloc[0], unit),
-        *[
-            sentence
-            for name in table["architecture"]
-            for sentence in (
-                threshold_in_words(thresholds, name, on),
-                calibration_in_words(calibrations, name, on),
-            )
-        ],
+        *locked,
     ]
 
 
@@ -139,7 +134,7 @@ def answer(
     """The answer to "which is best?" in a sentence; none where there is nothing to choose from.
 
     `table` has the networks, `pairs` their image-level rows of `compare_pairs`. `turned` maps a
-    pair of networks to a seed that turns their order (`spread.turned_by`): then neither is better.
+    pair of networks to a seed that turns their order (`turned_by`): then neither is better.
     """
     if len(table) < 2:
         return []
@@ -254,8 +249,8 @@ def worth_in_words(row: pd.Series, unit: str) -> str:
 
 def threshold_in_words(thresholds: pd.DataFrame, name: str, on: str) -> str:
     """What the threshold for the wanted sensitivity gave, on what the comparison rests on."""
-    rows = thresholds[(thresholds["model"] == name) & (thresholds["rule"] == "sensitivity")]
-    row = rows[rows["judged_on"] == on].iloc[0]
+    keys = thresholds[["model", "rule", "judged_on"]]
+    row = thresholds[(keys == [name, "sensitivity", on]).all(axis=1)].iloc[0]
     how = "cross-fitted" if on == OUT_OF_FOLD else "on test"
     return (
         f"{NETWORK_TITLE[name]}, at the threshold that was to find {row['wanted_sensitivity']:.0%} "
@@ -284,11 +279,7 @@ def calibration_in_words(calibrations: pd.DataFrame, name: str, on: str) -> str:
 
 def slope_in_words(row: pd.Series) -> str:
     """The calibration slope, and what it says where its interval leaves out 1."""
-    slope, low, high = (
-        row["calibration_slope"],
-        row["calibration_slope_low"],
-        row["calibration_slope_high"],
-    )
+    slope, low, high = (row[f"calibration_slope{end}"] for end in ("", "_low", "_high"))
     if np.isnan(slope):
         return "no calibration slope, since their order is perfect, or there is none to judge"
     if np.isnan(low):

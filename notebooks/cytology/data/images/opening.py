@@ -1,6 +1,6 @@
 """Open an image file as an upright 8-bit RGB picture, or say why not.
 
-Pillow reads what it reads rightly; `tiffs` and `deep_images` the rest.
+Pillow reads what it reads rightly; `tiffs` and `deep` the rest.
 """
 
 import contextlib
@@ -53,7 +53,7 @@ def open_rgb(source) -> Image.Image:
 def read_image(source) -> tuple[Image.Image, str]:
     """A file (path or bytes) as an upright 8-bit RGB image, and what was changed for that.
 
-    Transparent pixels become white, more than 8 bits are scaled (`deep_images.window`), the
+    Transparent pixels become white, more than 8 bits are scaled (`deep.window`), the
     camera's orientation mark (EXIF) is applied, of several frames the first is taken. Raises
     `UnreadableImage` with the reason.
     """

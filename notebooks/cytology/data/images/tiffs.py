@@ -176,7 +176,7 @@ def is_pillows(page: tifffile.TiffPage) -> bool:
 
 
 def picture_of(pages: list, size: int) -> tuple[Image.Image, list[str]]:
-    """Pages of one channel, or one page of all, as an upright 8-bit picture, and what is told."""
+    """Pages of one channel, or one page of all, as an upright 8-bit picture, and notes."""
     page = pages[0]
     if page.photometric not in (*GREYS, RGB) or page.dtype is None or page.dtype.kind not in "uif":
         raise UnreadableImage(

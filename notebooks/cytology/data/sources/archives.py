@@ -121,7 +121,7 @@ def _described(address: str, response: http.client.HTTPResponse) -> dict:
 
 
 def _receive(response: http.client.HTTPResponse, part: Path, have: int, length: int) -> str:
-    """Append the response to `part` (or write it anew); returns why it ended early, if it did."""
+    """Append the response to `part` (or start it again); returns why it ended early, if it did."""
     bar = progress(None, f"downloading {part.stem}", length // MEGABYTE, "MB")
     with part.open("ab" if have else "wb") as file, bar:
         try:

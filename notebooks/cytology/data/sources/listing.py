@@ -1,4 +1,4 @@
-"""A folder of images of one's own: which files are images, of which class and of which patient.
+"""A folder of the user's images: which files are images, of which class and of which patient.
 
 Every source of images yields a `Listing`, so that nothing after it needs to know where the
 images came from.
@@ -82,7 +82,7 @@ def folder(
     patients_csv: str = "",
     follow_links: bool = False,
 ) -> Listing:
-    """A folder of one's own.
+    """The images of a folder.
 
     The class of an image is the folder on its path that is named like a class, whatever the
     letter case. Patients come from `patients_csv` or else from `patient_pattern`; an image that

@@ -1,6 +1,6 @@
 """Published image sets: where they come from, how their folders are read, what to know of them.
 
-Each yields a `Listing`, like a folder of one's own. What is found is compared with what the
+Each yields a `Listing`, like a folder of images. What is found is compared with what the
 authors published; a difference is a sentence for the reader, not an error.
 """
 

@@ -222,7 +222,7 @@ def corrected_interval(differences, test_over_train: float) -> tuple[float, floa
 
     The training parts of two folds overlap, so their differences are not independent: Nadeau &
     Bengio 2003 (doi 10.1023/A:1024068626366) add the ratio of test to training size to 1/n.
-    Descriptive: it speaks of this data set dealt anew, not of new patients.
+    Descriptive: it speaks of this data set, dealt again, not of new patients.
     """
     differences = np.asarray(differences, float)
     differences = differences[~np.isnan(differences)]
