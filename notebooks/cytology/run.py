@@ -3,7 +3,7 @@
 import random
 from collections.abc import Callable
 from copy import deepcopy
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -178,7 +178,7 @@ class Run:
         named = (["model"], ["architecture"], ["first", "second"])
         columns = next((each for each in named if set(each) <= set(table)), [])
         if columns and "weights" not in table:
-            behind = table[columns].map(self.weights_behind)
+            behind = table[columns].map(cache(self.weights_behind))
             joined = behind.agg(lambda row: " and ".join(filter(None, dict.fromkeys(row))), axis=1)
             table = table.assign(weights=joined.astype(str) if len(table) else "")
         return table if "protocol" in table else table.assign(protocol=self.protocol)
