@@ -20,7 +20,7 @@ from cytology.data.sources.sample import draw_sample
 from cytology.data.splitting import describe, judged_pictures, split_by_group
 from cytology.evaluation.predictions import prediction_rows
 from cytology.evaluation.statistics import bootstrap
-from cytology.tables import read_table, write_json, write_table
+from cytology.run import Run
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 
@@ -118,17 +118,17 @@ def data(tmp_path_factory, smear_folder, cache):
 
 @pytest.fixture(scope="session")
 def run_once(tmp_path_factory):
-    """The folder that `run` copies: read it, change nothing."""
+    """The run that `run` copies: read it, change nothing."""
     rng, manifest = np.random.default_rng(0), some_manifest()
-    folder = tmp_path_factory.mktemp("once") / "run"
+    run = Run(tmp_path_factory.mktemp("once") / "run")
     colours = pd.DataFrame(rng.uniform(0, 255, (len(manifest), 4)).round(3))
     colours.columns = ["brightness", "red", "green", "blue"]
     split = split_by_group(manifest, 3, 0.2, 0.2, seed=0)
     about = describe(split, manifest, "grouped", "patient", seed=0)
-    write_table(folder, "manifest.csv", manifest)
-    write_table(folder, "tables/appearance.csv", manifest[["image_id"]].join(colours))
-    write_table(folder, "split.csv", split)
-    write_json(folder, "split.json", about)
+    run.write("manifest.csv", manifest)
+    run.write("tables/appearance.csv", manifest[["image_id"]].join(colours))
+    run.write("split.csv", split)
+    run.write("split.json", about)
     for name in ARCHITECTURE_NAMES:
         pictures = judged_pictures(split)
         truth = np.where(pictures["label"] == "M", 1.0, -1.0)
@@ -139,26 +139,26 @@ def run_once(tmp_path_factory):
             prediction_rows(part, logits[part.index], model, 0)
             for part, model in ((held, "oof"), (later, "final"))
         ]
-        write_table(folder, f"{name}/predictions.csv", pd.concat(rows))
+        run.write(f"{name}/predictions.csv", pd.concat(rows))
         metrics = {"weights": "imagenet", "fine_tuned": False, "recipe": "head"}
         metrics |= {"split": about["fingerprint"], "seed": 0, "weights_hash": "0" * 64}
         metrics |= {"architecture": name, "image_size": 224, "fit": "pad", "precision": "float32"}
-        write_json(folder, f"{name}/metrics.json", metrics)
-    return folder
+        run.write(f"{name}/metrics.json", metrics)
+    return run
 
 
 @pytest.fixture
 def run(tmp_path, run_once):
-    """A run folder with a split and predictions of three architectures that know something."""
-    return shutil.copytree(run_once, tmp_path / "run")
+    """A run with a split and predictions of three architectures that know something."""
+    return Run(shutil.copytree(run_once, tmp_path / "run"))
 
 
 @pytest.fixture
 def full_run(run):
     """The run with what training writes besides: fold models on test, and four orientations."""
-    rng, split = np.random.default_rng(1), read_table(run, "split.csv")
+    rng, split = np.random.default_rng(1), run.table("split.csv")
     for name in ARCHITECTURE_NAMES:
-        taken = read_table(run, f"{name}/predictions.csv")
+        taken = run.table(f"{name}/predictions.csv")
         test = pictures_of(split[split["split"] == "test"], 1)
         truth = np.where(test["label"] == "M", 1.0, -1.0)
         folds = [
@@ -171,7 +171,7 @@ def full_run(run):
             logit = table["logit"] + rng.normal(scale=0.5, size=len(table))
             rows = table.assign(orientation=orientation)
             turned.append(prediction_rows(rows, logit, table["model"], 0))
-        write_table(run, f"{name}/predictions.csv", pd.concat(turned))
+        run.write(f"{name}/predictions.csv", pd.concat(turned))
     return run
 
 

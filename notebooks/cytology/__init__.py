@@ -14,6 +14,7 @@
 ``data``                    inspection, copies, the manifest, augmentation, splits (01 to 03)
 ``data.sources``            folders, patients, published sets, the drawn sample
 ``data.images``             one image file as 8-bit RGB
+``data.drawing``            one drawn smear
 ``run``                     a run: its folder, and what lies in it
 ``parameters``              every parameter of the notebooks
 ``tables``                  CSV and JSON files, read and written

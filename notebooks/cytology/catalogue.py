@@ -12,8 +12,8 @@ from cytology.architectures import ARCHITECTURES, TRAINED_BY, TRAINING_NOTEBOOKS
 VERIFICATION = "verification.json"  # how the run compared with the same run again
 RUN_ALL = "run_all.py"
 BEFORE_TRAINING = ("01_data_exploration", "02_augmentation", "03_splitting")
-AFTER_TRAINING = ("07_comparison", "08_inference", "09_leakage_audit", "10_robustness")
-AFTER_TRAINING += ("11_explanation", "12_export")
+AFTER_TRAINING: tuple[str, ...] = ("07_comparison", "08_inference", "09_leakage_audit")
+AFTER_TRAINING += ("10_robustness", "11_explanation", "12_export")
 NOTEBOOKS = (*BEFORE_TRAINING, *TRAINING_NOTEBOOKS.values(), *AFTER_TRAINING)
 TRAINING = "training"  # stands for the notebooks that train a network
 
@@ -41,6 +41,7 @@ def _result(name: str, writer: str, says: str, readers: str = "") -> RunFile:
 
 
 FILES = (
+    RunFile("report.html", RUN_ALL, "the run on one page"),
     RunFile("dataset.json", "01", "where the images lie, how many, what is kept together",
             "02 03 training 07 08 09 10 11 12"),
     RunFile("manifest.csv", "01", "a row an image: label, patient, slide, group, size, hash",
@@ -65,7 +66,7 @@ FILES = (
     RunFile("NETWORK/metrics.json", "training", "recipe, weights and result of the training",
             "07 08 09 10 11 12"),
     RunFile("NETWORK/timing.json", "training", "device, times, number of parameters", "07 12"),
-    RunFile("NETWORK/history.csv", "training", "the learning curves"),
+    RunFile("NETWORK/history.csv", "training", "loss and metrics, epoch by epoch"),
     RunFile("NETWORK/model.keras", "training", "the trained network", "08 10 11 12"),
     RunFile("NETWORK/model.h5", "training", "DenseNet121 as the original project kept it", "12"),
     RunFile("NETWORK/heads.npz", "training", "the heads of the folds", "10 11"),
@@ -109,16 +110,20 @@ FILES = (
     _result("robustness_domains", "10", "one stain or site left out of training and judged"),
     RunFile("tables/robustness.md", "10", "robustness in words"),
     _result("explanation_checks", "11",
-            "each check of each network's heatmaps beside chance, `passed` or not", "12"),
+            "each check of each network's heatmaps against chance, `passed` or not", "12"),
     _result("explanation_pictures", "11", "a row an image and check, from which they come"),
     RunFile("tables/explanation.md", "11", "the heatmaps in words"),
     RunFile("tables/neighbours.csv", "11",
             "the surest mistakes, and the nearest images of other patients"),
-    RunFile("exports/*", "12", "each network as files for other programs, and `export.json`: "
-            "classes, thresholds, calibration, preprocessing, hashes"),
-    _result("exports", "12", "a row an exported file: how far it is from its network, MB, ms"),
+    RunFile("exports/*", "12", "each network as `model.keras`, `model_float32.tflite`, "
+            "`model_int8.tflite` and `saved_model/1` (DenseNet121 also as `model.h5`), and "
+            "`export.json`: classes, thresholds, slope and intercept, how to prepare an image, "
+            "hashes"),
+    _result("exports", "12", "a row an exported file: how far it is from its network, "
+            "MB, `latency` in ms"),
     RunFile("model_card.md", "12",
-            "what the networks are for and what not, how good, where they fail"),
+            "what the networks are for and what not, how good, where they fail; "
+            "also in the report"),
     RunFile("augmented/", "02", "the augmented pictures as files, with `write_files`"),
     RunFile("split_data/", "03", "the split as files, with `write_files`"),
     RunFile("NETWORK/checkpoint/", "training",
@@ -129,9 +134,8 @@ FILES = (
     RunFile("grid/*/*/metrics.json", "training", "its recipe, weights and result", "07"),
     RunFile("figures/", "all", "every figure"),
     RunFile("notebooks/", RUN_ALL, "every executed notebook"),
-    RunFile("report.html", RUN_ALL, "the run on one page"),
-    RunFile("run.json", RUN_ALL, "parameters, versions, seconds and memory; of each notebook the "
-            "hashes of its code, of what it read and wrote"),
+    RunFile("run.json", RUN_ALL, "parameters, versions, seconds and memory, exit code, caveats, "
+            "the comparison; of each notebook the hashes of its code, of what it read and wrote"),
     RunFile(VERIFICATION, f"{RUN_ALL} --verify", "when the run was run again and compared"),
     RunFile("verification.csv", f"{RUN_ALL} --verify", "what differed then"),
 )  # fmt: skip
@@ -223,6 +227,10 @@ TEXT = dict.fromkeys(
 )
 # Columns that name a patient or a file; `row` names rows of other tables.
 NAMING = {"image_id", "patient", "slide", "group", "other", "neighbour", "nearest", "row"}
+
+
+# ------------------------------------------------------------------- types of JSON files
+
 ANY = "*"  # every key of an object
 MAYBE_TEXT = (str, type(None))
 NUMBER = (int, float, type(None))
@@ -270,33 +278,3 @@ SHAPES = {
     "*/timing.json": {"parameters": int, "device": str},
     "verification.json": {"verified!": str, "files!": int, "different!": int},
 }
-
-
-def wrong(name: str, content) -> str:
-    """What of the JSON file `name` is of another type than it must be; empty if nothing."""
-    shape = next((shape for pattern, shape in SHAPES.items() if fnmatch(name, pattern)), {})
-    return _wrong(content, shape, "")
-
-
-def _wrong(content, shape, place: str) -> str:
-    if isinstance(shape, dict):
-        if not isinstance(content, dict):
-            return f"{place or 'it'} holds no facts by name"
-        needed = {key.rstrip("!"): kind for key, kind in shape.items() if key.endswith("!")}
-        lacking = next((key for key in needed if key not in content), None)
-        if lacking is not None:
-            return f"{place or 'it'} has no {lacking}"
-        kinds = shape | needed
-        parts = ((f"{place}.{key}", value, kinds.get(key, kinds.get(ANY, object)))
-                 for key, value in content.items())  # fmt: skip
-    elif isinstance(shape, list):
-        if not isinstance(content, list):
-            return f"{place} is no list"
-        parts = ((f"{place}[{k}]", value, shape[0]) for k, value in enumerate(content))
-    else:
-        # True is a whole number for Python, and for nobody else.
-        fits = isinstance(content, shape) and (shape is not int or not isinstance(content, bool))
-        return "" if fits else f"{place} is {content!r}"
-    return next(
-        filter(None, (_wrong(value, kind, at.lstrip(".")) for at, value, kind in parts)), ""
-    )

@@ -77,8 +77,8 @@ def lacking(path: Path) -> list[Requirement]:
 def install(wanted: list[Requirement]) -> list[str]:
     """Install packages without changing one that is there, so that no restart is needed.
 
-    A package that is there in too old a version is replaced, and told: should it have been imported
-    before, Colab asks for a restart itself. Returns the names. Raises `RuntimeError` if pip fails.
+    A package that is there in too old a version is replaced; should it have been imported before,
+    Colab asks for a restart itself. Returns the names. Raises `RuntimeError` if pip fails.
     """
     if not wanted:
         return []

@@ -37,7 +37,7 @@ def refuse_links_out(run: Path) -> None:
                         "another folder (run_dir)."
                     )
                 if entry.is_dir(follow_symlinks=False):
-                    folders.append(entry.path)
+                    folders.append(Path(entry.path))
 
 
 def file_hash(path: Path) -> str:
@@ -223,7 +223,7 @@ def keep_checksum(path: Path) -> None:
 def is_sound(path: Path) -> bool:
     """Whether a file or folder of the cache is there and as it was written.
 
-    What is damaged is told and removed, so that it is made again.
+    What is damaged is reported and removed, so that it is made again.
     """
     if not path.exists():
         return False

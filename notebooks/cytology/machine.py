@@ -45,7 +45,7 @@ def git_state() -> dict:
 def cores() -> int:
     """Processor cores that this process may use: all, or its share of them.
 
-    Notebooks that run beside each other have `CYTOLOGY_CORES` in their environment.
+    Notebooks that run at the same time have `CYTOLOGY_CORES` in their environment.
     """
     if "CYTOLOGY_CORES" in os.environ:
         return int(os.environ["CYTOLOGY_CORES"])

@@ -79,14 +79,14 @@ def assignments(code: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for statement in ast.parse(code).body:
         if isinstance(statement, ast.Assign):
-            targets = statement.targets
+            targets, expression = statement.targets, statement.value
         elif isinstance(statement, ast.AnnAssign) and statement.value is not None:
-            targets = [statement.target]
+            targets, expression = [statement.target], statement.value
         else:
             continue
         try:
-            value = ast.literal_eval(statement.value)
+            value = ast.literal_eval(expression)
         except ValueError:
-            value = ast.unparse(statement.value)
+            value = ast.unparse(expression)
         found |= {target.id: value for target in targets if isinstance(target, ast.Name)}
     return found

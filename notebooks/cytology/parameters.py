@@ -21,7 +21,7 @@ from cytology.wording import is_one_line
 # Which network a training notebook trains is what makes it that notebook: it stands in its
 # parameters cell, but a run cannot set it, or all three would train the same one.
 FIXED_PARAMETERS = ("architecture",)
-# What `data` may be beside a folder: the drawn sample, and published sets.
+# What `data` may be besides a folder: the drawn sample, and published sets.
 DATA_WORDS = ("sample", "breakhis", "fnac", "fnac2019")
 WEIGHT_WORDS = ("auto", "imagenet", "random")
 

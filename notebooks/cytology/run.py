@@ -2,28 +2,22 @@
 
 import random
 from collections.abc import Callable
+from copy import deepcopy
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
 
+from cytology import tables
 from cytology.architectures import ARCHITECTURE_NAMES, TRAINING_NOTEBOOKS
 from cytology.catalogue import entry_of
 from cytology.files import refuse_links_out
 from cytology.notebook import own_parameters
 from cytology.parameters import FIXED_PARAMETERS, check_parameters, named
 from cytology.settings import PROJECT_ROOT, InputError, resolve, short
-from cytology.tables import (
-    Facts,
-    check_columns,
-    read_json,
-    read_table,
-    write_json,
-    write_table,
-    write_text,
-)
-from cytology.wording import composed
+from cytology.wording import composed, plural
 
 ENSEMBLE = "ensemble"  # what a name begins with that stands for the mean of several networks
 Made = TypeVar("Made")
@@ -33,8 +27,8 @@ class Run:
     """The folder of a run; `run / name` is a path in it, `parameters` those of the open notebook.
 
     A table or a JSON file is read once, and again when it has changed. Reading raises `InputError`
-    for what is missing (with the notebook that writes it), damaged, or lacks a column that the
-    catalogue asks for.
+    for one that is missing (with the notebook that writes it), damaged, or without a column that
+    the catalogue asks for.
     """
 
     def __init__(self, folder: Path, parameters: dict[str, Any] | None = None):
@@ -65,12 +59,12 @@ class Run:
         return self._kept[key][1]
 
     def table(self, name: str) -> pd.DataFrame:
-        """A table of the run, to be changed at will."""
+        """A table of the run; the caller may change it."""
 
         def read() -> pd.DataFrame:
-            table, entry = read_table(self.folder, name), entry_of(name)
+            table, entry = tables.read_table(self.folder, name), entry_of(name)
             if entry:
-                check_columns(table, self.folder, name, entry.numbers, entry.texts)
+                tables.check_columns(table, self.folder, name, entry.numbers, entry.texts)
             return table
 
         return self.once(("table", name), (name,), read).copy()
@@ -84,13 +78,18 @@ class Run:
             rows = rows[rows[column] == value]
         return rows
 
-    def facts(self, name: str) -> Facts:
-        """A JSON file of the run."""
-        return self.once(("facts", name), (name,), lambda: read_json(self.folder, name))
+    def facts(self, name: str) -> tables.Facts:
+        """A JSON file of the run; the caller may change it."""
+        read = partial(tables.read_json, self.folder, name)
+        return deepcopy(self.once(("facts", name), (name,), read))
 
     def facts_if_there(self, name: str) -> dict[str, Any]:
         """A JSON file of the run; empty if it is missing."""
         return dict(self.facts(name)) if self.has(name) else {}
+
+    def damaged(self, name: str, why: str) -> InputError:
+        """The error about a file that can be read, and whose content cannot be true."""
+        return InputError(tables.damaged(self.folder, name, why))
 
     # ------------------------------------------------------ what is in it
 
@@ -103,6 +102,11 @@ class Run:
     def unit(self) -> str:
         """What is kept together, in a word: `patient`, `slide`, `group`."""
         return self.facts("dataset.json")["unit"]
+
+    @property
+    def units(self) -> str:
+        """Several of them: `patients`, `slides`, `groups`."""
+        return plural(self.unit)
 
     @property
     def protocol(self) -> str:
@@ -122,6 +126,7 @@ class Run:
         is not what notebook 01 read.
         """
         made_with, data = self.facts("dataset.json"), self.parameters.get("data")
+        root = Path(made_with["root"])
         if not made_with["root"]:
             raise InputError(
                 f"{self} was shared without its images: name new ones with the parameter "
@@ -133,7 +138,6 @@ class Run:
                 f"{self} holds {made_with['data']}, but `data` is {wanted}: "
                 "run notebook 01 first, or name another `run_dir`."
             )
-        root = Path(made_with["root"])
         if not root.is_dir():
             raise InputError(f"The images of this run are gone from {root}: run notebook 01 again.")
         return root
@@ -143,7 +147,12 @@ class Run:
         """The architectures whose predictions the run holds, in the usual order."""
         return [name for name in ARCHITECTURE_NAMES if self.has(f"{name}/predictions.csv")]
 
-    def about(self, architecture: str) -> Facts:
+    def of_networks(self, name: str) -> dict[str, pd.DataFrame]:
+        """The table `<architecture>/<name>` of each trained network that has one."""
+        paths = {each: f"{each}/{name}" for each in self.networks}
+        return {each: self.table(path) for each, path in paths.items() if self.has(path)}
+
+    def about(self, architecture: str) -> tables.Facts:
         """How a network was trained: its `metrics.json`."""
         return self.facts(f"{architecture}/metrics.json")
 
@@ -153,12 +162,12 @@ class Run:
         """Write a table, facts or text as `name`, whole or not at all; results are `marked`."""
         if isinstance(content, pd.DataFrame):
             entry = entry_of(name)
-            is_result = entry is not None and entry.is_result
-            write_table(self.folder, name, self.marked(content) if is_result else content)
+            is_result = entry and entry.is_result
+            tables.write_table(self.folder, name, self.marked(content) if is_result else content)
         elif isinstance(content, dict):
-            write_json(self.folder, name, content)
+            tables.write_json(self.folder, name, content)
         else:
-            write_text(self.folder, name, content)
+            tables.write_text(self.folder, name, content)
 
     def marked(self, table: pd.DataFrame) -> pd.DataFrame:
         """A table of results with the weights behind each row and the protocol of the split.
@@ -166,13 +175,12 @@ class Run:
         So no table travels without the warning that its numbers rank nothing, or leak. Columns
         that are there already stay.
         """
-        if "weights" not in table:
-            names = [c for c in ("model", "architecture", "first", "second") if c in table]
-            if names:
-                columns = names[:1] if names[0] in ("model", "architecture") else names
-                behind = table[columns].map(self.weights_behind)
-                joined = behind.agg(lambda row: " and ".join(filter(None, dict.fromkeys(row))), 1)
-                table = table.assign(weights=joined.astype(str) if len(table) else "")
+        named = (["model"], ["architecture"], ["first", "second"])
+        columns = next((each for each in named if set(each) <= set(table)), [])
+        if columns and "weights" not in table:
+            behind = table[columns].map(cache(self.weights_behind))
+            joined = behind.agg(lambda row: " and ".join(filter(None, dict.fromkeys(row))), axis=1)
+            table = table.assign(weights=joined.astype(str) if len(table) else "")
         return table if "protocol" in table else table.assign(protocol=self.protocol)
 
     def weights_behind(self, model: str) -> str:

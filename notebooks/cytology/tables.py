@@ -7,12 +7,13 @@ their keys, never by their order.
 import csv
 import json
 import warnings
+from fnmatch import fnmatch
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from cytology.catalogue import NAMING, TEXT, written_by, wrong
+from cytology.catalogue import ANY, NAMING, SHAPES, TEXT, written_by
 from cytology.files import written_whole
 from cytology.settings import InputError, short
 from cytology.wording import is_formula, printable
@@ -103,16 +104,6 @@ def check_columns(table: pd.DataFrame, run: Path, name: str, numbers: str, texts
             raise InputError(damaged(run, name, f"{column} is not a number everywhere"))
 
 
-def table_if_there(run: Path, name: str, **keys) -> pd.DataFrame:
-    """Rows of a table in which columns have the given values; an empty one when it is missing."""
-    if not (run / name).is_file():
-        return pd.DataFrame()
-    rows = read_table(run, name)
-    for column, value in keys.items():
-        rows = rows[rows[column] == value]
-    return rows
-
-
 def write_json(run: Path, name: str, content: dict) -> None:
     """Write `content` to `run/name` as JSON."""
     write_text(run, name, json.dumps(finite(content), indent=2, ensure_ascii=False) + "\n")
@@ -134,7 +125,7 @@ def write_text(run: Path, name: str, text: str) -> None:
 
 
 class Facts(dict):
-    """A JSON file of the run; a key that it lacks is told with the file's name."""
+    """A JSON file of the run; asked for a key that it lacks, it names the file."""
 
     def __init__(self, content: dict, run: Path, name: str):
         super().__init__(content)
@@ -162,8 +153,31 @@ def json_if_there(run: Path, name: str) -> dict:
     return dict(read_json(run, name)) if (run / name).is_file() else {}
 
 
-def splits_as_the_original(run: Path) -> bool:
-    """Whether the run's split was made by the original's protocol, which leaks."""
-    return (run / "split.json").is_file() and (
-        read_json(run, "split.json")["protocol"] == "original"
+def wrong(name: str, content) -> str:
+    """What of the JSON file `name` is of another type than it must be; empty if nothing."""
+    shape = next((shape for pattern, shape in SHAPES.items() if fnmatch(name, pattern)), {})
+    return _wrong(content, shape, "")
+
+
+def _wrong(content, shape, place: str) -> str:
+    if isinstance(shape, dict):
+        if not isinstance(content, dict):
+            return f"{place or 'it'} holds no facts by name"
+        needed = {key.rstrip("!"): kind for key, kind in shape.items() if key.endswith("!")}
+        lacking = next((key for key in needed if key not in content), None)
+        if lacking is not None:
+            return f"{place or 'it'} has no {lacking}"
+        kinds = shape | needed
+        parts = ((f"{place}.{key}", value, kinds.get(key, kinds.get(ANY, object)))
+                 for key, value in content.items())  # fmt: skip
+    elif isinstance(shape, list):
+        if not isinstance(content, list):
+            return f"{place} is no list"
+        parts = ((f"{place}[{k}]", value, shape[0]) for k, value in enumerate(content))
+    else:
+        # True is a whole number for Python, and for nobody else.
+        fits = isinstance(content, shape) and (shape is not int or not isinstance(content, bool))
+        return "" if fits else f"{place} is {content!r}"
+    return next(
+        filter(None, (_wrong(value, kind, at.lstrip(".")) for at, value, kind in parts)), ""
     )

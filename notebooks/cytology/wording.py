@@ -106,3 +106,33 @@ def joined(names) -> str:
     """`A`, `A and B`, `A, B and C`."""
     names = list(names)
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+# Words for a unit that say that it is a whole person.
+PERSONS = {"patient", "person", "woman", "case", "donor", "subject", "participant"}
+
+
+def is_person(unit: str) -> bool:
+    """Whether what is kept together is a whole person, as far as its name tells."""
+    return not PERSONS.isdisjoint(unit.lower().split())
+
+
+def about_patients(images: int, unknown: int, unit: str) -> list[str]:
+    """What is not known of the patients of `images`, in a sentence or two; none if all are known.
+
+    `unit` is what was kept together; of `unknown` images nobody knows it.
+    """
+    too_good = "are of one patient, these numbers are too good and these intervals too narrow."
+    if unknown == images:
+        return [
+            "Whose the images are is not known: nothing but the copies of an image was kept "
+            f"together. If several {too_good}"
+        ]
+    alone = (
+        f"{unknown:,} of {images:,} images have no {unit}, and each, with its copies, counts as a "
+        "group of its own."
+    )
+    if not is_person(unit):
+        said = f"Patients are not known: {plural(unit)} were kept together. If several {too_good}"
+        return [f"{said} {alone}" if unknown else said]
+    return [f"{alone} If several {too_good}"] if unknown else []

@@ -15,12 +15,7 @@ from scipy.stats import ttest_1samp
 from sklearn.metrics import roc_auc_score
 
 from cytology.audits import left_out, robustness, shifts
-from cytology.audits.judged_images import (
-    choose_judged_images,
-    open_smears,
-    unseen_part,
-    with_stains,
-)
+from cytology.audits.judged_images import choose_judged_images, open_smears, with_stains
 from cytology.audits.left_out import domain_sentences, domains_of, judged_and_trained, leave_one_out
 from cytology.audits.robustness import (
     RunNetwork,
@@ -48,7 +43,7 @@ from cytology.plots import robustness as plots
 from cytology.report import known_failures
 from cytology.run import Run
 from cytology.settings import InputError
-from cytology.tables import read_json, read_table, write_json, write_table
+from cytology.tables import read_table, write_json, write_table
 from cytology.wording import NO_INTERVAL
 
 pytestmark = pytest.mark.numeric
@@ -238,18 +233,6 @@ def test_one_file_counts_once_and_one_group_is_refused(run):
     write_json(run, "split.json", describe(split, manifest, "grouped", "patient", seed=0))
     with pytest.raises(InputError, match="two groups and of both classes"):
         choose_judged_images(Run(run), "test", 8, seed=0)
-
-
-def test_a_run_is_judged_on_test_where_it_has_no_folds_of_its_own(run):
-    names = ["mobilenetv2", "densenet121"]
-    assert unseen_part(Run(run), names) == "out-of-fold"
-    about = read_json(run, "densenet121/metrics.json")
-    write_json(run, "densenet121/metrics.json", about | {"fine_tuned": True})
-    assert (
-        unseen_part(Run(run), names) == "test" and unseen_part(Run(run), names[:1]) == "out-of-fold"
-    )
-    write_json(run, "split.json", read_json(run, "split.json") | {"protocol": "original"})
-    assert unseen_part(Run(run), names[:1]) == "test"
 
 
 @pytest.mark.parametrize("fit", ["pad", "stretch"])

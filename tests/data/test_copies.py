@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from PIL import Image, ImageDraw, ImageOps
 
-from cytology.data.augmentation import ORIENTATIONS, orient
+from cytology.data.augmentation import ORIENTATIONS, looks_augmented, orient
 from cytology.data.copies import (
     DISC,
     NEIGHBOURS,
@@ -17,7 +17,6 @@ from cytology.data.copies import (
     family_of,
     find_copies,
     how,
-    looks_augmented,
 )
 from cytology.data.images.opening import open_rgb
 from cytology.data.inspection import inspect_images

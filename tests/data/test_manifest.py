@@ -12,14 +12,18 @@ from cytology.data import load
 from cytology.data.augmentation import orient
 from cytology.data.copies import find_copies
 from cytology.data.inspection import findings, inspect_images
-from cytology.data.manifest import build_manifest, describe, independent_groups
+from cytology.data.manifest import (
+    MANIFEST_COLUMNS,
+    build_manifest,
+    describe,
+    independent_groups,
+)
 from cytology.data.notices import warnings_about
 from cytology.data.sources.listing import Listing, folder
 from cytology.data.sources.published import PUBLISHED
 from cytology.parameters import named
-from cytology.run import image_root
+from cytology.run import Run
 from cytology.settings import InputError
-from cytology.tables import write_json
 
 
 @pytest.fixture
@@ -48,7 +52,7 @@ def test_a_folder_with_a_space_and_an_umlaut_becomes_a_manifest(root, cache):
     listing = load.load(str(root), patient_pattern=r"(p\d+)_")
     manifest, rejected, said = made(listing, cache)
     assert (len(manifest), len(rejected), listing.unit, said) == (8, 0, "patient", [])
-    assert list(manifest) == manifest.MANIFEST_COLUMNS
+    assert list(manifest) == MANIFEST_COLUMNS
     assert manifest["image_id"].tolist() == sorted(manifest["image_id"])
     assert (manifest["family"] == manifest["image_id"]).all()
     assert (manifest["group"] == manifest["patient"]).all()
@@ -201,13 +205,17 @@ def test_the_fingerprint_changes_with_an_image_and_not_with_time(root, smear, ca
 
 
 def test_a_run_made_with_other_data_is_refused(tmp_path, root, cache):
-    run = tmp_path / "run"
-    write_json(run, "dataset.json", described(root, cache))
-    assert image_root(run, str(root)) == image_root(run, "") == root
-    assert "holds" in refused(image_root, run, "sample")
-    assert f"`data` is {next(iter(PUBLISHED))}" in refused(image_root, run, next(iter(PUBLISHED)))
+    run = Run(tmp_path / "run")
+    run.write("dataset.json", described(root, cache))
+
+    def images(data=""):
+        return Run(run.folder, {"data": data}).images
+
+    assert images(str(root)) == images() == root
+    assert "holds" in refused(images, "sample")
+    assert f"`data` is {next(iter(PUBLISHED))}" in refused(images, next(iter(PUBLISHED)))
     shutil.rmtree(root)
-    assert refused(image_root, run, str(root)) == (
+    assert refused(images, str(root)) == (
         f"The images of this run are gone from {root}: run notebook 01 again."
     )
 

@@ -24,7 +24,6 @@ from cytology.data.splitting import (
     training_pictures,
 )
 from cytology.settings import InputError
-from cytology.tables import read_table, write_json, write_table
 
 
 def table_of(*sizes_and_labels):
@@ -285,18 +284,18 @@ def test_the_split_that_is_made_of_images_with_copies_and_slides_never_leaks(see
 def test_the_written_split_comes_back(run):
     split = read_split(run)
     assert split["fold"].dtype == "Int64"
-    assert_no_leak(split, read_table(run, "manifest.csv"))
+    assert_no_leak(split, run.table("manifest.csv"))
 
 
 def tamper(run, column, value, also_group):
     """Change one image of a train group, and its group too if it should hide that."""
-    split = read_table(run, "split.csv")
+    split = run.table("split.csv")
     train = split[(split["split"] == "train") & split["group"].duplicated(keep=False)]
     row = train.index[0]
     split.loc[row, column] = value(split.loc[row, column])
     if also_group:
         split.loc[row, "group"] = "hidden"
-    write_table(run, "split.csv", split.astype({"fold": "Int64"}))
+    run.write("split.csv", split.astype({"fold": "Int64"}))
     return train["group"].iloc[0]
 
 
@@ -318,39 +317,39 @@ def test_a_split_in_which_a_group_crosses_is_refused(run, column, value, also_gr
 
 def test_a_leak_that_was_asked_for_is_read_if_it_is_told_truly(run):
     tamper(run, "split", lambda _: "test", False)
-    split, manifest = read_table(run, "split.csv"), read_table(run, "manifest.csv")
+    split, manifest = run.table("split.csv"), run.table("manifest.csv")
     about = describe(split, manifest, "original", "patient", seed=0)
-    write_json(run, "split.json", about)
+    run.write("split.json", about)
     assert len(read_split(run)) == len(split)
     leak = about["leak"] | {"groups_in_several_splits": 0}
-    write_json(run, "split.json", about | {"leak": leak})
+    run.write("split.json", about | {"leak": leak})
     with pytest.raises(InputError, match="split.json does not tell what split.csv leaks"):
         read_split(run)
 
 
 def test_the_split_of_the_originals_protocol_comes_back(run, manifest):
     leaking = split_pictures_at_random(manifest, 4, 3, 0.2, 0.2, seed=0)
-    write_table(run, "split.csv", leaking)
+    run.write("split.csv", leaking)
     about = describe(leaking, manifest, "original", "patient", seed=0)
     assert about["leak"]["groups_in_several_splits"] > 20
     assert about["fingerprint"] == fingerprint(leaking) and about["seed"] == 0
-    write_json(run, "split.json", about)
+    run.write("split.json", about)
     pd.testing.assert_frame_equal(read_split(run), leaking)
-    write_json(run, "split.json", about | {"protocol": "grouped"})
+    run.write("split.json", about | {"protocol": "grouped"})
     with pytest.raises(InputError, match="run notebook 03 again"):
         read_split(run)
 
 
 def test_a_split_of_other_images_is_refused(run):
-    write_table(run, "manifest.csv", read_table(run, "manifest.csv").iloc[1:])
+    run.write("manifest.csv", run.table("manifest.csv").iloc[1:])
     with pytest.raises(InputError, match="differ in their images or labels: run notebook 03"):
         read_split(run)
 
 
 def test_a_split_with_another_label_is_refused(run):
-    manifest = read_table(run, "manifest.csv")
+    manifest = run.table("manifest.csv")
     manifest["label"] = manifest["label"].replace({"B": "M", "M": "B"})
-    write_table(run, "manifest.csv", manifest)
+    run.write("manifest.csv", manifest)
     with pytest.raises(InputError, match="differ in their images or labels"):
         read_split(run)
 

@@ -9,14 +9,13 @@ from sklearn.preprocessing import StandardScaler
 
 from cytology.data.splitting import split_pictures_at_random
 from cytology.evaluation.baseline import shortcut_baseline
-from cytology.tables import read_table, write_table
 
 pytestmark = pytest.mark.numeric
 
 
 def baseline_of(run, change=lambda split: split):
-    split = read_table(run, "split.csv")
-    tables = read_table(run, "manifest.csv"), read_table(run, "tables/appearance.csv")
+    split = run.table("split.csv")
+    tables = run.table("manifest.csv"), run.table("tables/appearance.csv")
     return shortcut_baseline(*tables, change(split))
 
 
@@ -28,8 +27,8 @@ def flipped(rows):
 
 def test_the_baseline_is_a_logistic_regression_on_the_other_folds(run):
     found = baseline_of(run)
-    table = read_table(run, "manifest.csv").merge(read_table(run, "tables/appearance.csv"))
-    table = table.merge(read_table(run, "split.csv"))
+    table = run.table("manifest.csv").merge(run.table("tables/appearance.csv"))
+    table = table.merge(run.table("split.csv"))
     signs = table[["width", "height", "red", "green", "blue"]].assign(aspect=64 / 48).to_numpy()
     malignant = (table["label"] == "M").to_numpy()
     held = (table["split"] != "test").to_numpy()
@@ -46,7 +45,7 @@ def test_the_baseline_is_a_logistic_regression_on_the_other_folds(run):
 
 
 def test_every_image_of_train_and_val_is_judged_once_and_test_by_the_final_model(run):
-    found, split = baseline_of(run), read_table(run, "split.csv")
+    found, split = baseline_of(run), run.table("split.csv")
     counts = found.groupby("model")["image_id"].agg(["size", "nunique"])
     test = (split["split"] == "test").sum()
     assert (counts.loc["oof"] == len(split) - test).all() and (counts.loc["final"] == test).all()
@@ -69,7 +68,7 @@ def test_the_baseline_never_sees_the_labels_of_the_judged_fold_or_of_test(run):
 
 def test_the_rarer_class_weighs_as_much_as_the_other(run):
     """Colours that mean nothing: half of the images are called malignant, not all or none."""
-    split = read_table(run, "split.csv")
+    split = run.table("split.csv")
     few = sorted(split.loc[split["label"] == "M", "group"].unique())[:8]
     rows = baseline_of(run, lambda split: split[(split["label"] == "B") | split["group"].isin(few)])
     rows = rows[rows["model"] == "oof"]
@@ -77,16 +76,16 @@ def test_the_rarer_class_weighs_as_much_as_the_other(run):
 
 
 def test_the_baseline_finds_a_stain_that_gives_the_class_away(run):
-    appearance = read_table(run, "tables/appearance.csv")
-    malignant = read_table(run, "manifest.csv")["label"] == "M"
-    write_table(run, "tables/appearance.csv", appearance.assign(red=100 + 100.0 * malignant))
+    appearance = run.table("tables/appearance.csv")
+    malignant = run.table("manifest.csv")["label"] == "M"
+    run.write("tables/appearance.csv", appearance.assign(red=100 + 100.0 * malignant))
     found = baseline_of(run)
     rows = found[found["model"] == "oof"]
     assert roc_auc_score(rows["label"] == "M", rows["probability"]) > 0.99
 
 
 def test_the_baseline_keeps_the_pictures_of_the_originals_protocol(run):
-    manifest = read_table(run, "manifest.csv")
+    manifest = run.table("manifest.csv")
     split = split_pictures_at_random(manifest, 4, 3, 0.2, 0.2, seed=0)
     found = baseline_of(run, lambda _: split)
     assert set(found["orientation"]) == {0, 1, 2, 3} and len(found) == len(split)
@@ -101,6 +100,6 @@ def test_the_baseline_knows_nothing_where_the_colours_mean_nothing(run):
 def test_the_baseline_finds_its_images_by_key(run):
     found = baseline_of(run).set_index(["model", "image_id"])["logit"]
     for name in ("manifest.csv", "tables/appearance.csv"):
-        write_table(run, name, read_table(run, name).sample(frac=1, random_state=0))
+        run.write(name, run.table(name).sample(frac=1, random_state=0))
     other = baseline_of(run).set_index(["model", "image_id"])["logit"]
     pd.testing.assert_series_equal(other, found)

@@ -10,7 +10,6 @@ from cytology.evaluation.caveats import (
     weights_caveats,
     weights_html,
 )
-from cytology.tables import read_json, write_json
 
 LEAK = {
     "test_images_with_copy_in_training": 1200,
@@ -21,7 +20,7 @@ LEAK = {
 
 
 def change(run, name, **values):
-    write_json(run, name, read_json(run, name) | values)
+    run.write(name, run.facts(name) | values)
 
 
 def test_an_honest_run_with_pretrained_weights_has_none(run):

@@ -11,19 +11,22 @@ from scipy.stats import ttest_1samp
 from sklearn.metrics import roc_auc_score
 
 from cytology.architectures import ARCHITECTURE_NAMES
-from cytology.evaluation import comparison
 from cytology.evaluation import comparison as evaluation
 from cytology.evaluation.baseline import BASELINE, shortcut_baseline
 from cytology.evaluation.comparison import (
-    OUT_OF_FOLD,
-    TEST,
     combined,
+    comparison,
     comparison_all,
     fold_pairs,
+    pairs_of_models,
+)
+from cytology.evaluation.judged import (
+    OUT_OF_FOLD,
+    TEST,
+    compared_on,
     headline,
     judged_networks,
-    pairs_of_models,
-    weights_behind,
+    unseen_on,
 )
 from cytology.evaluation.predictions import read_predictions
 from cytology.evaluation.statistics.intervals import auc_interval
@@ -35,8 +38,8 @@ from cytology.evaluation.statistics.metrics import (
     pooled_auc,
 )
 from cytology.evaluation.statistics.significance import FAMILY_ALPHA, compare_pairs
+from cytology.run import Run
 from cytology.settings import InputError
-from cytology.tables import read_json, read_table, write_json, write_table
 
 
 def rows_of(labels, probabilities):
@@ -45,12 +48,12 @@ def rows_of(labels, probabilities):
 
 
 def change(run, name, **values):
-    write_json(run, name, read_json(run, name) | values)
+    run.write(name, run.facts(name) | values)
 
 
 def baseline_of(run):
     names = ("manifest.csv", "tables/appearance.csv", "split.csv")
-    return shortcut_baseline(*(read_table(run, name) for name in names))
+    return shortcut_baseline(*(run.table(name) for name in names))
 
 
 def keep(run, *names):
@@ -60,7 +63,7 @@ def keep(run, *names):
 
 
 def predictions(run, name):
-    return read_table(run, f"{name}/predictions.csv")
+    return run.table(f"{name}/predictions.csv")
 
 
 # ------------------------------------------------------------------ what is judged
@@ -85,17 +88,26 @@ def test_what_carries_the_headline(groups, fine_tuned, cross_validated, expected
 
 
 def test_one_fine_tuned_network_puts_all_on_test(run):
-    assert evaluation.headline_part(run) == OUT_OF_FOLD
+    assert compared_on(run) == OUT_OF_FOLD
     change(run, "densenet121/metrics.json", fine_tuned=True)
-    assert evaluation.headline_part(run) == TEST
+    assert compared_on(run) == TEST
     table = comparison(run)
     assert set(table["judged_on"]) == {TEST}
-    assert (table["images"] == (read_table(run, "split.csv")["split"] == "test").sum()).all()
+    assert (table["images"] == (run.table("split.csv")["split"] == "test").sum()).all()
+
+
+def test_something_new_is_asked_on_test_where_no_folds_keep_apart(run):
+    names = ["mobilenetv2", "densenet121"]
+    assert unseen_on(run, names) == OUT_OF_FOLD
+    change(run, "densenet121/metrics.json", fine_tuned=True)
+    assert unseen_on(run, names) == TEST and unseen_on(run, names[:1]) == OUT_OF_FOLD
+    change(run, "split.json", protocol="original")
+    assert unseen_on(run, names[:1]) == TEST
 
 
 def test_a_run_without_predictions_says_what_to_run(tmp_path):
     with pytest.raises(InputError, match="run notebook 04, 05 or 06 first"):
-        comparison(tmp_path)
+        comparison(Run(tmp_path))
 
 
 def test_the_report_says_what_it_was_judged_on():
@@ -258,14 +270,14 @@ def test_what_combines_several_is_the_mean_logit_by_hand(full_run, model):
 def test_groups_with_both_classes_count_once_in_each(run):
     keep(run, "mobilenetv2", "densenet121")
     for name in ("split.csv", "mobilenetv2/predictions.csv", "densenet121/predictions.csv"):
-        table = read_table(run, name)
+        table = run.table(name)
         first = table["image_id"].str.endswith("_0.png") & (table["split"] != "test")
         other = table["label"].map({"B": "M", "M": "B"})
-        write_table(run, name, table.assign(label=table["label"].mask(first, other)))
+        run.write(name, table.assign(label=table["label"].mask(first, other)))
     baseline = baseline_of(run)
     row = comparison_all(run, baseline).set_index(["model", "level", "judged_on"])
     row = row.loc["mobilenetv2", "patient", OUT_OF_FOLD]
-    split = read_table(run, "split.csv")
+    split = run.table("split.csv")
     held = split[split["split"] != "test"]
     assert row["groups"] == held["group"].nunique() and row["images"] == len(held)
     for label, word in (("M", "malignant"), ("B", "benign")):
@@ -317,9 +329,9 @@ def test_fold_models_of_a_fine_tuned_network_are_not_its_own(full_run):
 
 def test_the_weights_behind_an_ensemble_are_the_worst_of_its_members(run):
     change(run, "inceptionv3/metrics.json", weights="random")
-    assert weights_behind(run, "ensemble, 8 orientations") == "random"
-    assert weights_behind(run, "mobilenetv2, mean of folds") == "imagenet"
-    assert weights_behind(run, BASELINE) == ""
+    assert run.weights_behind("ensemble, 8 orientations") == "random"
+    assert run.weights_behind("mobilenetv2, mean of folds") == "imagenet"
+    assert run.weights_behind(BASELINE) == ""
 
 
 # --------------------------------------------------------------------------- pairs
@@ -349,7 +361,7 @@ def test_the_pairs_of_a_run_by_family_and_level(full_run):
 def test_a_page_separates_only_what_is_shown_behind_an_open_gate(full_run):
     """One network is upside down, so that two of three pairs differ and the gate is open."""
     table = predictions(full_run, "densenet121")
-    write_table(full_run, "densenet121/predictions.csv", table.assign(logit=-table["logit"]))
+    full_run.write("densenet121/predictions.csv", table.assign(logit=-table["logit"]))
     found = pairs_of_models(full_run, baseline_of(full_run))
     shown = (found["difference_low"] > 0) | (found["difference_high"] < 0)
     small = found["p_holm"] < found["family"].map(FAMILY_ALPHA)
@@ -402,9 +414,9 @@ def test_rows_are_found_by_image_and_twice_is_the_same(full_run):
     assert [table.to_csv() for table in again] == [table.to_csv() for table in first]
     for seed, name in enumerate(("mobilenetv2", "densenet121")):
         table = predictions(full_run, name).sample(frac=1, random_state=seed)
-        write_table(full_run, f"{name}/predictions.csv", table)
-    split = read_table(full_run, "split.csv").sample(frac=1, random_state=9)
-    write_table(full_run, "split.csv", split)
+        full_run.write(f"{name}/predictions.csv", table)
+    split = full_run.table("split.csv").sample(frac=1, random_state=9)
+    full_run.write("split.csv", split)
     for one, other in zip(first, all_tables(full_run), strict=True):
         pd.testing.assert_frame_equal(other, one)
 

@@ -7,14 +7,14 @@ from scipy.special import expit
 
 from cytology.architectures import ARCHITECTURE_NAMES
 from cytology.evaluation import operating_points
-from cytology.evaluation.comparison import OUT_OF_FOLD, TEST
-from cytology.evaluation.predictions import read_predictions, trained
+from cytology.evaluation.judged import OUT_OF_FOLD, TEST
+from cytology.evaluation.predictions import read_predictions
 from cytology.evaluation.statistics import calibration, decisions
 from cytology.evaluation.statistics.intervals import mean_interval
 from cytology.evaluation.statistics.metrics import classification_metrics
 from cytology.evaluation.statistics.recalibration import recalibration
 from cytology.inference.predictor import locked_decision
-from cytology.tables import read_json, read_table, write_json, write_table
+from cytology.tables import write_table
 
 pytestmark = pytest.mark.usefixtures("few_draws")
 CHOSEN = ["model", "rule", "chosen_on", "threshold", "threshold_logit"]
@@ -28,14 +28,14 @@ def keep(run, *names):
 
 def fine_tune(run):
     for name in ARCHITECTURE_NAMES:
-        about = read_json(run, f"{name}/metrics.json")
-        write_json(run, f"{name}/metrics.json", about | {"fine_tuned": True})
+        about = run.facts(f"{name}/metrics.json")
+        run.write(f"{name}/metrics.json", about | {"fine_tuned": True})
 
 
 def flip_labels(run, part):
     """Call the images of a part of the split the other class, wherever they are named."""
-    for name in ("split.csv", *(f"{name}/predictions.csv" for name in trained(run))):
-        table = read_table(run, name)
+    for name in ("split.csv", *(f"{name}/predictions.csv" for name in run.networks)):
+        table = run.table(name)
         other = table["label"].map({"B": "M", "M": "B"})
         write_table(
             run, name, table.assign(label=table["label"].mask(table["split"] == part, other))
@@ -44,9 +44,9 @@ def flip_labels(run, part):
 
 def say(run, logits):
     """Give all networks the logits that a function makes of their rows."""
-    for name in trained(run):
-        table = read_table(run, f"{name}/predictions.csv")
-        write_table(run, f"{name}/predictions.csv", table.assign(logit=logits(table)))
+    for name in run.networks:
+        table = run.table(f"{name}/predictions.csv")
+        run.write(f"{name}/predictions.csv", table.assign(logit=logits(table)))
 
 
 def oof(run, name):
@@ -191,7 +191,7 @@ def test_a_threshold_that_can_promise_nothing_says_so(run):
 
 
 def test_what_balanced_weights_took_out_is_the_log_odds_of_the_training_images(run):
-    split = read_table(run, "split.csv")
+    split = run.table("split.csv")
 
     def log_odds(rows):
         malignant = (rows["label"] == "M").mean()
@@ -205,8 +205,8 @@ def test_what_balanced_weights_took_out_is_the_log_odds_of_the_training_images(r
     assert operating_points.on_test(run, "mobilenetv2")["class_shift"].to_numpy() == pytest.approx(
         final
     )
-    about = read_json(run, "mobilenetv2/metrics.json")
-    write_json(run, "mobilenetv2/metrics.json", about | {"class_weight": "none"})
+    about = run.facts("mobilenetv2/metrics.json")
+    run.write("mobilenetv2/metrics.json", about | {"class_weight": "none"})
     assert (operating_points.learned_from(run, "mobilenetv2")[1]["class_shift"] == 0).all()
 
 
@@ -300,9 +300,9 @@ def test_the_margin_refers_what_lies_nearest_to_the_threshold_of_the_others(full
 
 @pytest.mark.parametrize("rule", ["half", "sensitivity"])
 def test_the_least_margin_holds_its_share_and_does_not_know_test(run, rule):
-    write_table(run, "tables/thresholds.csv", operating_points.locked_thresholds(run, 0.9))
+    run.write("tables/thresholds.csv", operating_points.locked_thresholds(run, 0.9))
     _, rows = operating_points.learned_from(run, "inceptionv3")
-    table = read_table(run, "tables/thresholds.csv").set_index(["model", "rule"])
+    table = run.table("tables/thresholds.csv").set_index(["model", "rule"])
     at = table.loc[("inceptionv3", rule), "threshold_logit"].iloc[0]
     slope = calibration.fit_calibrator(rows, "platt").slope
     limit = operating_points.least_margin(run, "inceptionv3", rule, 0.2)
@@ -316,8 +316,8 @@ def test_the_least_margin_holds_its_share_and_does_not_know_test(run, rule):
 def test_on_test_the_curve_refers_by_the_margin_of_notebook_08(run):
     """The rule of curve and notebook is one: about the locked threshold, in calibrated logits."""
     fine_tune(run)
-    write_table(run, "tables/thresholds.csv", operating_points.locked_thresholds(run, 0.9))
-    write_table(run, "tables/calibration.csv", operating_points.locked_calibrations(run))
+    run.write("tables/thresholds.csv", operating_points.locked_thresholds(run, 0.9))
+    run.write("tables/calibration.csv", operating_points.locked_calibrations(run))
     for rule in decisions.RULES:
         rows = operating_points.above_threshold(run, "densenet121", TEST, rule, 0.9)
         decision = locked_decision(run, "densenet121", rule)
@@ -385,8 +385,8 @@ def test_the_order_of_rows_changes_nothing_and_twice_is_the_same(full_run):
     first = all_tables(full_run)
     again = all_tables(full_run)
     assert [table.to_csv() for table in again] == [table.to_csv() for table in first]
-    for name in trained(full_run):
-        table = read_table(full_run, f"{name}/predictions.csv")
-        write_table(full_run, f"{name}/predictions.csv", table.sample(frac=1, random_state=1))
+    for name in full_run.networks:
+        table = full_run.table(f"{name}/predictions.csv")
+        full_run.write(f"{name}/predictions.csv", table.sample(frac=1, random_state=1))
     for one, other in zip(first, all_tables(full_run), strict=True):
         pd.testing.assert_frame_equal(other, one)

@@ -14,11 +14,9 @@ from cytology.evaluation.predictions import (
     mean_logits,
     prediction_rows,
     read_predictions,
-    trained,
 )
-from cytology.parameters import PARAMETERS
+from cytology.parameters import choices
 from cytology.settings import InputError
-from cytology.tables import read_json, read_table, write_json, write_table
 
 
 def pictures(**columns):
@@ -41,21 +39,21 @@ def test_predictions_come_back(run):
 
 
 def test_predictions_of_another_split_are_refused(run):
-    write_json(run, "split.json", read_json(run, "split.json") | {"fingerprint": "another"})
+    run.write("split.json", run.facts("split.json") | {"fingerprint": "another"})
     with pytest.raises(InputError, match="another split than split.csv: run notebook 05_train"):
         read_predictions(run, "inceptionv3")
 
 
 def test_predictions_of_unknown_images_are_refused(run):
-    table = read_table(run, "densenet121/predictions.csv")
-    write_table(run, "densenet121/predictions.csv", table.replace(table["image_id"][0], "x.png"))
+    table = run.table("densenet121/predictions.csv")
+    run.write("densenet121/predictions.csv", table.replace(table["image_id"][0], "x.png"))
     with pytest.raises(InputError, match="names images that split.csv does not"):
         read_predictions(run, "densenet121")
 
 
 def test_missing_predictions_name_their_notebook(run):
     (run / "mobilenetv2" / "predictions.csv").unlink()
-    assert trained(run) == ["inceptionv3", "densenet121"]
+    assert run.networks == ["inceptionv3", "densenet121"]
     with pytest.raises(InputError, match="run notebook 04_train_mobilenetv2 first"):
         read_predictions(run, "mobilenetv2")
 
@@ -69,7 +67,7 @@ def test_a_table_that_changed_is_read_again_and_the_reader_may_change_its_own(ru
     again = read_predictions(run, "mobilenetv2")
     assert again["logit"].abs().min() > 0
     path = run / "mobilenetv2/predictions.csv"
-    write_table(run, "mobilenetv2/predictions.csv", again.assign(logit=7.0))
+    run.write("mobilenetv2/predictions.csv", again.assign(logit=7.0))
     os.utime(path, ns=(path.stat().st_atime_ns, path.stat().st_mtime_ns + 1))
     assert (read_predictions(run, "mobilenetv2")["logit"] == 7).all()
 
@@ -122,7 +120,7 @@ GROUPED = {
 }
 
 
-@pytest.mark.parametrize("rule", PARAMETERS["group_rule"].choices)
+@pytest.mark.parametrize("rule", choices("group_rule"))
 def test_a_group_by_each_rule_worked_by_hand(rule):
     rows = pictures(logit=LOGITS, probability=expit(LOGITS)).iloc[[2, 0, 1]]
     grouped = by_group(rows, rule).set_index("group")

@@ -18,7 +18,6 @@ from cytology.evaluation.repeats import (
     split_of,
 )
 from cytology.settings import InputError
-from cytology.tables import read_json, read_table, write_json, write_table
 
 FOLDS = 3
 
@@ -30,26 +29,26 @@ def folds_of(run):
 @pytest.fixture
 def run(run):
     """The run folder of conftest, with what notebook 01 says of its data."""
-    write_json(run, "dataset.json", {"data": "sample", "root": str(run)})
+    run.write("dataset.json", {"data": "sample", "root": str(run)})
     return run
 
 
 def train(run, point):
     """What notebooks 04 to 06 would leave in a point: the logits that the run has."""
-    folder = point.folder(run)
-    split = read_split(folder)
+    of_point = point.in_run(run)
+    split = read_split(of_point)
     for name in ARCHITECTURE_NAMES:
-        rows = read_table(run, f"{name}/predictions.csv")
+        rows = run.table(f"{name}/predictions.csv")
         if point.fold is not None:
             later = split.loc[split["split"] != "train", "image_id"]
             rows = rows[(rows["model"] == "oof") & rows["image_id"].isin(later)]
             part = split.set_index("image_id")["split"]
             rows = rows.assign(model="final", split=rows["image_id"].map(part))
-        write_table(folder, f"{name}/predictions.csv", rows)
-        about = read_json(run, f"{name}/metrics.json") | {"seed": point.seed}
-        about |= {"split": read_json(folder, "split.json")["fingerprint"]}
-        write_json(folder, f"{name}/metrics.json", about)
-        write_json(folder, f"{name}/timing.json", {})
+        of_point.write(f"{name}/predictions.csv", rows)
+        about = run.facts(f"{name}/metrics.json") | {"seed": point.seed}
+        about |= {"split": of_point.facts("split.json")["fingerprint"]}
+        of_point.write(f"{name}/metrics.json", about)
+        of_point.write(f"{name}/timing.json", {})
 
 
 # ------------------------------------------------------------------------ making
@@ -65,7 +64,7 @@ def test_the_run_itself_is_the_first_seed_unless_folds_are_held_out():
 
 def test_another_seed_has_the_split_of_the_run(run):
     make_run(run, GridPoint(7))
-    found = read_split(GridPoint(7).folder(run))
+    found = read_split(GridPoint(7).in_run(run))
     pd.testing.assert_frame_equal(found, read_split(run))
 
 
@@ -73,7 +72,7 @@ def test_the_fold_held_out_is_the_test_part_and_the_runs_test_images_are_nowhere
     whole, judged = read_split(run), []
     for point in folds_of(run):
         make_run(run, point)
-        split = read_split(point.folder(run))  # checks that no group and no copy crosses
+        split = read_split(point.in_run(run))  # checks that no group and no copy crosses
         test = split[split["split"] == "test"]
         expected = whole[whole["fold"] == point.fold]
         assert sorted(test["image_id"]) == sorted(expected["image_id"])
@@ -82,7 +81,7 @@ def test_the_fold_held_out_is_the_test_part_and_the_runs_test_images_are_nowhere
         parts = split.groupby("group")["split"].nunique()
         assert parts.max() == 1 and set(split["split"]) == {"train", "val", "test"}
         assert set(split.loc[split["split"] == "val", "label"]) == {"B", "M"}
-        dataset = read_json(point.folder(run), "dataset.json")
+        dataset = point.in_run(run).facts("dataset.json")
         assert dataset["images"] == len(split) == dataset["benign"] + dataset["malignant"]
         judged += list(test["image_id"])
     held = whole[whole["split"] != "test"]
@@ -92,9 +91,7 @@ def test_the_fold_held_out_is_the_test_part_and_the_runs_test_images_are_nowhere
 def test_all_seeds_of_a_fold_have_one_split(run):
     make_run(run, GridPoint(0, 1))
     make_run(run, GridPoint(5, 1))
-    one, other = (
-        read_json(GridPoint(s, 1).folder(run), "split.json")["fingerprint"] for s in (0, 5)
-    )
+    one, other = (GridPoint(s, 1).in_run(run).facts("split.json")["fingerprint"] for s in (0, 5))
     assert one == other
 
 
@@ -109,7 +106,7 @@ def test_training_is_done_only_on_the_split_that_lies_there(run):
     assert not is_done(run, point, "mobilenetv2")
     train(run, point)
     assert is_done(run, point, "mobilenetv2")
-    shutil.copy(run / "split.json", point.folder(run))  # another fingerprint
+    shutil.copy(run / "split.json", point.folder(run.folder))  # another fingerprint
     assert not is_done(run, point, "mobilenetv2")
 
 
@@ -162,12 +159,12 @@ def test_an_order_that_changes_with_the_seed_is_said():
 
 def test_a_point_of_another_split_is_refused(run):
     make_run(run, GridPoint(1))
-    split = read_table(run, "split.csv")
+    split = run.table("split.csv")
     split["fold"] = split["fold"].map({"0": 1, "1": 0, "2": 2, 0: 1, 1: 0, 2: 2}).astype("Int64")
-    write_table(run, "split.csv", split)
+    run.write("split.csv", split)
     with pytest.raises(InputError, match="split.csv is not the one that split.json describes"):
         check_split(run, GridPoint(1))
-    about = describe(split, read_table(run, "manifest.csv"), "grouped", "patient", seed=0)
-    write_json(run, "split.json", about)
+    about = describe(split, run.table("manifest.csv"), "grouped", "patient", seed=0)
+    run.write("split.json", about)
     with pytest.raises(InputError, match="seed1 was trained on another split"):
         check_split(run, GridPoint(1))

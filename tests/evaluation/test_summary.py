@@ -22,7 +22,6 @@ from cytology.evaluation.summary import (
     threshold_in_words,
     worth_in_words,
 )
-from cytology.tables import read_table
 
 PAIR = {"first": "mobilenetv2", "second": "densenet121", "auc_first": 0.8, "auc_second": 0.9}
 PAIR |= {"difference": 0.1, "difference_low": 0.02, "difference_high": 0.18, "p_holm": 0.01}
@@ -37,7 +36,7 @@ def pair(**changed):
 @pytest.fixture(scope="module")
 def tables(run_once):
     names = ("manifest.csv", "tables/appearance.csv", "split.csv")
-    baseline = shortcut_baseline(*(read_table(run_once, name) for name in names))
+    baseline = shortcut_baseline(*(run_once.table(name) for name in names))
     return {
         "table": comparison.comparison(run_once),
         "pairs": comparison.pairs_of_models(run_once, baseline),

@@ -25,6 +25,7 @@ from cytology.audits.shifts import NONE
 from cytology.data.augmentation import pictures_of
 from cytology.data.splitting import describe
 from cytology.evaluation import comparison, operating_points, seed_spread, summary
+from cytology.evaluation.judged import compared_on, judged_networks
 from cytology.evaluation.predictions import prediction_rows
 from cytology.evaluation.readable import readable
 from cytology.evaluation.statistics import significance
@@ -169,7 +170,7 @@ def plain(page: str) -> str:
 
 def compared(run, split, logits):
     """The comparison, its thresholds and its calibration: notebook 07."""
-    on = comparison.headline_part(run)
+    on = compared_on(run)
     table = comparison.comparison(run)
     model = np.where(split["split"] == "test", "final", "oof")
     noise = np.random.default_rng(0).normal(size=len(split))
@@ -294,12 +295,12 @@ def paged(run, split, logits):
 
 def figures_of(run: Path, split: pd.DataFrame, logits: dict[str, np.ndarray]):
     """The figures of the tables that `texts_of` wrote."""
-    on = comparison.headline_part(run)
+    on = compared_on(run)
     names = "comparison_all pairwise folds seeds thresholds leakage_summary learning_curve"
     names += " robustness robustness_domains explanation_checks"
     tables = {name: read_table(run, f"tables/{name}.csv") for name in names.split()}
     everything, pairs = tables["comparison_all"], tables["pairwise"]
-    judged = comparison.judged_networks(run, on)
+    judged = judged_networks(run, on)
     shifted = rows_of(split, logits["mobilenetv2"]).assign(architecture="mobilenetv2", strength=0)
     yield comparison_plots.forest(everything[everything["judged_on"] == on], "patient")
     yield comparison_plots.curves(

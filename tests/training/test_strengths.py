@@ -8,7 +8,6 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss, roc_auc_score
 from threadpoolctl import threadpool_limits
 
-from cytology.evaluation.predictions import read_of_networks
 from cytology.networks.features import Features
 from cytology.networks.linear_head import EPSILON, STRENGTH, STRENGTHS
 from cytology.run import Run
@@ -163,7 +162,7 @@ def test_the_rows_come_back_from_the_run(tmp_path):
     run.write("mobilenetv2/strengths.csv", rows)
     for name in ("mobilenetv2", "densenet121"):
         run.write(f"{name}/predictions.csv", rows)
-    found = read_of_networks(run, "strengths.csv")
+    found = run.of_networks("strengths.csv")
     assert list(found) == ["mobilenetv2"]
     pd.testing.assert_frame_equal(found["mobilenetv2"], rows, check_dtype=False)
 

@@ -28,15 +28,6 @@ def networks_to_judge(run: Run, wanted: str = "all") -> list[str]:
     return names
 
 
-def unseen_part(run: Run, names: list[str]) -> str:
-    """`out-of-fold` where every network has heads of the folds, else `test`.
-
-    A network that was fine-tuned has no folds; those of the original's protocol leak.
-    """
-    tuned = any(run.about(name)["fine_tuned"] for name in names)
-    return "test" if tuned or run.is_original else "out-of-fold"
-
-
 def choose_judged_images(run: Run, on: str, most: int, seed: int) -> pd.DataFrame:
     """At most `most` images to judge: `image_id, group, label, fold, sha256`.
 

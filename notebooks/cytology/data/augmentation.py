@@ -67,3 +67,8 @@ def pictures_of(images: pd.DataFrame, orientations: int) -> pd.DataFrame:
     """
     turns = pd.DataFrame({"orientation": range(orientations)})
     return images.drop(columns="orientation", errors="ignore").merge(turns, how="cross")
+
+
+def looks_augmented(images: int, families: int) -> bool:
+    """Whether so many images are copies of others that somebody must have made them."""
+    return images - families > images / 3

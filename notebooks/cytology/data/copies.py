@@ -1,4 +1,4 @@
-"""Copies of one image among others: turned by any angle, mirrored, encoded or sized anew.
+"""Copies of one image among others: turned by any angle, mirrored, encoded again or resized.
 
 A rotation about the centre moves nothing between the rings around it. So an image is kept as
 grey levels on rings (a *disc*: the largest circle that fits), where turning is a shift along the
@@ -251,11 +251,6 @@ def describe(image_id: pd.Series, known: Discs, file: np.ndarray, family: np.nda
     rows.insert(1, "family", names[first[copy]])
     rows.insert(2, "kind", kind)
     return rows.reset_index(drop=True)
-
-
-def looks_augmented(images: int, families: int) -> bool:
-    """Whether so many images are copies of others that somebody must have made them."""
-    return images - families > images / 3
 
 
 def family_of(image_id: pd.Series, copies: pd.DataFrame) -> pd.Series:

@@ -95,7 +95,7 @@ def hash_or_none(path: Path) -> str | None:
 
 
 def memory(path: Path, seconds: float = 60) -> sqlite3.Connection:
-    """The data base of what was inspected; a damaged one is told, removed and begun anew.
+    """The data base of what was inspected; a damaged one is reported, removed and made again.
 
     Another process may keep it busy for so many `seconds`.
     """

@@ -7,6 +7,7 @@ from cytology.data.sources.published import PUBLISHED, published
 from cytology.data.sources.sample import HASHED, draw_sample, is_whole
 from cytology.files import lock_file
 from cytology.notebook import progress
+from cytology.run import Run
 from cytology.settings import HOME, InputError, resolve
 
 
@@ -54,3 +55,9 @@ def load(
     if data in PUBLISHED:
         return published(data, **of_published)
     return folder(resolve(data), classes, patient_pattern, patients_csv, follow_links)
+
+
+def images_of(run: Run) -> Listing:
+    """The images that the parameters of notebook 01 name."""
+    own = run.parameters.items()
+    return load(**{name: value for name, value in own if name not in ("run_dir", "seed")})

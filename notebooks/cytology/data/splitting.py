@@ -10,7 +10,6 @@ from sklearn.utils import check_random_state
 from cytology.data.augmentation import pictures_of
 from cytology.run import Run
 from cytology.settings import InputError
-from cytology.tables import check_columns, damaged
 
 SPLITS = ("train", "val", "test")
 
@@ -24,11 +23,10 @@ def split_by_group(
     Raises `InputError` when there are fewer groups than that needs.
     """
     check_enough_groups(manifest, folds)
-    images = manifest[["image_id", "group", "label"]].copy()
+    images = manifest[["image_id", "group", "label"]].assign(split="train")
     test = best_part(images, test_share, seed)
     rest = images[~test]
     val = best_part(rest, val_share / (1 - test_share), seed)
-    images["split"] = "train"
     images.loc[rest.index[val], "split"] = "val"
     images.loc[test, "split"] = "test"
     images["fold"] = pd.array([pd.NA] * len(images), dtype="Int64")
@@ -74,9 +72,7 @@ def best_part(images: pd.DataFrame, share: float, seed: int):
         return one_sided, ((counts - wanted) / wanted).abs().sum()
 
     held_out = group_folds(parts, seed, images["label"], images["group"])
-    mask = pd.Series(False, index=images.index)
-    mask.iloc[min(held_out, key=miss)] = True
-    return mask.to_numpy()
+    return np.isin(np.arange(len(images)), min(held_out, key=miss))
 
 
 def split_pictures_at_random(
@@ -220,7 +216,6 @@ def read_split(run: Run) -> pd.DataFrame:
 
 def check_cells(run: Run, split: pd.DataFrame) -> None:
     """Make whole numbers of the folds; `InputError` for cells that no split can have."""
-    check_columns(split, run, "split.csv", "fold", "image_id group label split")
     keys = [column for column in ("image_id", "orientation") if column in split]
     folds, doubled = split["fold"].dropna(), split[split.duplicated(keys)]
     for wrong, what in (
@@ -230,7 +225,7 @@ def check_cells(run: Run, split: pd.DataFrame) -> None:
         ((folds % 1 != 0).any() or (folds < 0).any(), "fold is a whole number or empty"),
     ):
         if wrong:
-            raise InputError(damaged(run, "split.csv", what))
+            raise run.damaged("split.csv", what)
     split["fold"] = split["fold"].astype("Int64")
 
 
@@ -263,16 +258,12 @@ def judged_pictures(split_rows: pd.DataFrame) -> pd.DataFrame:
 
 def counts_by_split(split: pd.DataFrame) -> dict[str, dict[str, int]]:
     """Images (or pictures), groups and labels of each part."""
-    parts = {name: split[split["split"] == name] for name in SPLITS}
-    return {
-        name: {
-            "images": len(part),
-            "groups": int(part["group"].nunique()),
-            "B": int((part["label"] == "B").sum()),
-            "M": int((part["label"] == "M").sum()),
-        }
-        for name, part in parts.items()
-    }
+    found = {}
+    for name in SPLITS:
+        part = split[split["split"] == name]
+        found[name] = {"images": len(part), "groups": int(part["group"].nunique())}
+        found[name] |= {label: int((part["label"] == label).sum()) for label in ("B", "M")}
+    return found
 
 
 def inner_group_split(rows: pd.DataFrame, seed: int):
@@ -283,9 +274,7 @@ def inner_group_split(rows: pd.DataFrame, seed: int):
     if "orientation" in rows:
         kfold = StratifiedKFold(5, shuffle=True, random_state=seed)
         stop = next(kfold.split(rows, rows["label"]))[1]
-        mask = pd.Series(False, index=rows.index)
-        mask.iloc[stop] = True
-        return mask.to_numpy()
+        return np.isin(np.arange(len(rows)), stop)
     return best_part(rows, 0.2, seed)
 
 

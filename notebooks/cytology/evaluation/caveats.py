@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from html import escape
 
 from cytology.architectures import NETWORK_TITLE
-from cytology.data.copies import looks_augmented
-from cytology.data.notices import about_patients, is_person
+from cytology.data.augmentation import looks_augmented
 from cytology.run import Run
-from cytology.wording import COLOURS
+from cytology.wording import COLOURS, about_patients, is_person
 
 
 @dataclass(frozen=True)
@@ -24,7 +23,7 @@ class Caveat:
 
 def caveats(run: Run) -> list[Caveat]:
     """The caveats of a run, the gravest first; from its JSON files."""
-    found = []
+    found: list[Caveat] = []
     if run.has("split.json"):
         found += leak_caveats(run.facts("split.json"))
     if run.has("dataset.json"):
@@ -32,13 +31,13 @@ def caveats(run: Run) -> list[Caveat]:
     weights = {
         title: run.about(name)["weights"]
         for name, title in NETWORK_TITLE.items()
-        if (run / name / "metrics.json").is_file()
+        if run.has(f"{name}/metrics.json")
     }
     return found + weights_caveats(weights)
 
 
 def weights_caveats(weights: dict[str, str]) -> list[Caveat]:
-    """The caveat of networks with random weights, by title; those beside them are still ranked."""
+    """The caveat of networks with random weights, by title; the others are still ranked."""
     random = [title for title, kind in weights.items() if kind == "random"]
     if not random:
         return []
@@ -108,6 +107,14 @@ def checked(dataset: dict, split: dict) -> str:
 def caveats_html(run: Run) -> str:
     """The caveats as an HTML block for notebooks; empty when there is nothing to say."""
     return "".join(_banner(caveat.kind, caveat.text) for caveat in caveats(run))
+
+
+def split_html(run: Run) -> str:
+    """The caveats, and of a split that does not leak what its check has shown."""
+    about = run.facts("split.json")
+    if leak_caveats(about):
+        return caveats_html(run)
+    return f"{caveats_html(run)}<p>{escape(checked(run.facts('dataset.json'), about))}</p>"
 
 
 def weights_html(kind: str, explanation: str) -> str:

@@ -1,7 +1,6 @@
-"""The evaluation of a run, from its tables of predictions alone: no model is loaded.
+"""The networks of a run and what combines them, compared; what they cost.
 
-What is judged on what, the comparison of the networks and of what combines them, and what they
-cost. Thresholds and calibration stand in `locked`.
+From the tables of predictions alone: no model is loaded.
 """
 
 import re
@@ -11,8 +10,18 @@ import numpy as np
 import pandas as pd
 from sklearn import metrics as sk
 
-from cytology.evaluation.baseline import BASELINE
+from cytology.evaluation.baseline import BASELINE, shortcut_baseline
+from cytology.evaluation.judged import (
+    OUT_OF_FOLD,
+    TEST,
+    compared_on,
+    fine_tuned,
+    judged_networks,
+    judged_rows,
+)
 from cytology.evaluation.predictions import by_group, mean_logits, read_predictions
+from cytology.evaluation.readable import title
+from cytology.evaluation.statistics.bootstrap import curve_bands
 from cytology.evaluation.statistics.intervals import auc_interval, metrics_with_intervals
 from cytology.evaluation.statistics.metrics import (
     OF_PROBABILITIES,
@@ -27,21 +36,7 @@ from cytology.evaluation.statistics.significance import (
     fold_differences,
     with_gate,
 )
-from cytology.run import Run
-from cytology.settings import InputError
-
-ENSEMBLE = "ensemble"
-OUT_OF_FOLD, TEST = "out-of-fold", "test"
-
-# From the README of BirajDas27/Breast_cancer_detection_system_training (MIT licence).
-PUBLISHED_RESULTS = pd.DataFrame(
-    [
-        ("densenet121", 0.96, 0.94, 0.93, 0.93, 0.12),
-        ("mobilenetv2", 0.92, 0.91, 0.89, 0.90, 0.18),
-        ("inceptionv3", 0.87, 0.88, 0.85, 0.86, 0.25),
-    ],
-    columns=["architecture", "accuracy", "precision", "recall", "f1", "loss"],
-)
+from cytology.run import ENSEMBLE, Run
 
 
 def classification_report(rows: pd.DataFrame, judged_on: str) -> str:
@@ -59,61 +54,6 @@ def classification_report(rows: pd.DataFrame, judged_on: str) -> str:
     )
     table = re.sub(r"\bnan\b", "  –", table)
     return f"judged on {judged_on}: {len(rows)} images, {rows['group'].nunique()} groups\n{table}"
-
-
-# --------------------------------------------------------------- what is judged
-
-
-def headline(predictions: pd.DataFrame, fine_tuned: bool) -> tuple[str, pd.DataFrame]:
-    """What the comparison rests on: ("out-of-fold", rows) or ("test", rows).
-
-    Out-of-fold, since five times as many groups are judged there as on test, and nothing is chosen
-    on these predictions; they exist for a head that was cross-validated and not fine-tuned
-    afterwards.
-    """
-    out_of_fold = predictions[predictions["model"] == "oof"]
-    if len(out_of_fold) and not fine_tuned:
-        return OUT_OF_FOLD, out_of_fold
-    return TEST, judged_rows(predictions, TEST)
-
-
-def headline_part(run: Run) -> str:
-    """What the comparison of this run rests on, the same for all its networks.
-
-    Out-of-fold only where every network was cross-validated and not fine-tuned.
-    """
-    names = run.networks
-    if not names:
-        raise InputError(f"{run} holds no predictions: run notebook 04, 05 or 06 first.")
-    found = {headline(read_predictions(run, name), fine_tuned(run, name))[0] for name in names}
-    return OUT_OF_FOLD if found == {OUT_OF_FOLD} else TEST
-
-
-def fine_tuned(run: Run, architecture: str) -> bool:
-    """Whether more than the head of this network was trained."""
-    return run.about(architecture)["fine_tuned"]
-
-
-def judged_rows(table: pd.DataFrame, on: str) -> pd.DataFrame:
-    """The rows of a table of predictions that are judged out-of-fold, or on test."""
-    if on == OUT_OF_FOLD:
-        rows = table[table["model"] == "oof"]
-    else:
-        rows = table[(table["model"] == "final") & (table["split"] == "test")]
-    return rows.reset_index(drop=True)
-
-
-def judged_networks(run: Run, on: str) -> dict[str, pd.DataFrame]:
-    """The judged predictions of each network of the run that has any, images as taken.
-
-    What was fine-tuned afterwards is another network than its out-of-fold heads.
-    """
-    tables = {
-        name: judged_rows(read_predictions(run, name), on)
-        for name in run.networks
-        if on == TEST or not fine_tuned(run, name)
-    }
-    return {name: rows for name, rows in tables.items() if len(rows)}
 
 
 def combined(run: Run, on: str) -> dict[str, pd.DataFrame]:
@@ -145,35 +85,13 @@ def combined(run: Run, on: str) -> dict[str, pd.DataFrame]:
     return found
 
 
-def weights_of(run: Run) -> dict[str, str]:
-    """What weights each architecture of the run had: `imagenet`, `file` or `random`."""
-    return {name: run.about(name)["weights"] for name in run.networks}
-
-
-def weights_behind(run: Run, model: str) -> str:
-    """The weights of a network or of what combines several; empty for the baseline."""
-    weights = weights_of(run)
-    if model.startswith(ENSEMBLE):
-        return "random" if "random" in weights.values() else "pretrained"
-    return weights.get(model.split(",")[0], "")
-
-
-def marked(run: Run, table: pd.DataFrame, column: str = "model") -> pd.DataFrame:
-    """The table with the weights behind each model of a `column` and the split's protocol."""
-    weights = table[column].map(lambda model: run.weights_behind(model))
-    return table.assign(weights=weights, protocol=run.protocol)
-
-
-# ------------------------------------------------------------------ comparison
-
-
 def comparison(run: Run) -> pd.DataFrame:
     """One row an architecture, at image level: the table that a run is for.
 
     `auc` is within folds; beside it `auc_pooled` and, where the headline is out-of-fold, the AUC of
     the kept model on test, with interval and groups.
     """
-    on = headline_part(run)
+    on = compared_on(run)
     rows = []
     for name, table in judged_networks(run, on).items():
         about = run.about(name)
@@ -184,7 +102,14 @@ def comparison(run: Run) -> pd.DataFrame:
             found = metrics_with_intervals(test, names=("auc",))
             row |= {f"test_{key}": value for key, value in found.items()}
         rows.append(row | {"judged_on": on, "recipe": about["recipe"]})
-    return pd.DataFrame(rows).assign(protocol=run.protocol)
+    return run.marked(pd.DataFrame(rows))
+
+
+def baseline_of(run: Run) -> pd.DataFrame:
+    """The `shortcut_baseline` of the run's images."""
+    return shortcut_baseline(
+        run.manifest, run.table("tables/appearance.csv"), run.table("split.csv")
+    )
 
 
 def comparison_all(run: Run, baseline: pd.DataFrame, rule: str = "mean_logit") -> pd.DataFrame:
@@ -219,7 +144,7 @@ def pairs_of_models(run: Run, baseline: pd.DataFrame, rule: str = "mean_logit") 
     `family` says which pairs are corrected together: `networks` (the question of the run), `more
     than one` (each network against what combines it) and `baseline` (against size and colour).
     """
-    on, unit, parts = headline_part(run), run.facts("split.json")["unit"], []
+    on, unit, parts = compared_on(run), run.facts("split.json")["unit"], []
     single, more = judged_networks(run, on), combined(run, on)
     tables = single | more | {BASELINE: judged_rows(baseline, on)}
     families = {
@@ -238,11 +163,7 @@ def pairs_of_models(run: Run, baseline: pd.DataFrame, rule: str = "mean_logit") 
                 parts.append(found.assign(family=family, level=level, judged_on=on))
     table = pd.concat(parts, ignore_index=True)
     first = ["family", "level", "judged_on"]
-    table = table[[*first, *table.columns.drop(first)]]
-    behind = table[["first", "second"]].map(lambda model: run.weights_behind(model))
-    weights = behind.agg(lambda pair: " and ".join(filter(None, dict.fromkeys(pair))), axis=1)
-    table = table.assign(weights=weights, protocol=run.protocol)
-    return with_gate(table)
+    return with_gate(run.marked(table[[*first, *table.columns.drop(first)]]))
 
 
 # ------------------------------------------------------------------- the others
@@ -253,8 +174,7 @@ def fold_pairs(run: Run) -> pd.DataFrame:
     single = judged_networks(run, OUT_OF_FOLD)
     if len(single) < 2:
         return pd.DataFrame()
-    table = fold_differences(fold_aucs(single), list(combinations(single, 2)))
-    return table.assign(protocol=run.protocol)
+    return fold_differences(fold_aucs(single), list(combinations(single, 2)))
 
 
 def orientation_gain(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
@@ -272,14 +192,48 @@ def orientation_gain(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
     )
 
 
+def bands(tables: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+    """The bands of each network's ROC and precision-recall curves."""
+    return {name: curve_bands(rows) for name, rows in tables.items()}
+
+
+def by_image_and_group(
+    tables: dict[str, pd.DataFrame], unit: str, rule: str
+) -> dict[str, pd.DataFrame]:
+    """The judged rows of all networks by image, then by group, each with its title."""
+    found = {f"{title(name)}, by image": rows for name, rows in tables.items()}
+    return found | {
+        f"{title(name)}, by {unit}": by_group(rows, rule) for name, rows in tables.items()
+    }
+
+
+# From the README of BirajDas27/Breast_cancer_detection_system_training (MIT licence).
+PUBLISHED_RESULTS = pd.DataFrame(
+    [
+        ("densenet121", 0.96, 0.94, 0.93, 0.93, 0.12),
+        ("mobilenetv2", 0.92, 0.91, 0.89, 0.90, 0.18),
+        ("inceptionv3", 0.87, 0.88, 0.85, 0.86, 0.25),
+    ],
+    columns=["architecture", "accuracy", "precision", "recall", "f1", "loss"],
+)
+
+
+def beside_published(table: pd.DataFrame) -> pd.DataFrame:
+    """The published results of the original above those of `comparison`; `whose` tells them."""
+    columns = list(PUBLISHED_RESULTS)
+    original = PUBLISHED_RESULTS.assign(whose="original, published (the split leaks)")
+    ours = table[columns].assign(whose="this run, " + table["judged_on"])
+    return pd.concat([original, ours])[["whose", *columns]]
+
+
 def cost(run: Run) -> pd.DataFrame:
     """Parameters, size, seconds and speed of each architecture, from `timing.json`."""
     columns = ["parameters", "megabytes", "features_computed", "feature_seconds"]
     columns += ["training_seconds", "images_per_second", "precision", "device"]
     rows = [
-        {"architecture": name, "weights": weights} | {key: timing[key] for key in columns}
-        for name, weights in weights_of(run).items()
-        for timing in [run.facts(f"{name}/timing.json")]
+        {"architecture": name, "weights": run.about(name)["weights"]}
+        | {key: run.facts(f"{name}/timing.json")[key] for key in columns}
+        for name in run.networks
     ]
     return pd.DataFrame(rows)
 

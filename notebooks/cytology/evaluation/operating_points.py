@@ -3,17 +3,18 @@
 Thresholds, calibration and abstention of a run, from its tables of predictions alone.
 """
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from scipy.special import expit
 
 from cytology.architectures import NETWORK_TITLE
-from cytology.evaluation.comparison import (
-    ENSEMBLE,
+from cytology.evaluation.judged import (
     OUT_OF_FOLD,
     TEST,
+    compared_on,
     fine_tuned,
-    headline_part,
     judged_networks,
     judged_rows,
 )
@@ -32,7 +33,7 @@ from cytology.evaluation.statistics.metrics import (
 )
 from cytology.evaluation.statistics.recalibration import recalibration
 from cytology.evaluation.statistics.significance import mean_by_group
-from cytology.run import Run
+from cytology.run import ENSEMBLE, Run
 
 
 def learned_from(run: Run, architecture: str) -> tuple[str, pd.DataFrame]:
@@ -94,7 +95,7 @@ def locked_thresholds(run: Run, wanted_sensitivity: float) -> pd.DataFrame:
             notes = [decisions.one_sided(chosen_on, threshold)]
             if rule == "sensitivity":
                 notes.append(decisions.unpromised(chosen_on, wanted_sensitivity, unit))
-            about = {"model": name, "rule": rule, "chosen_on": source}
+            about: dict[str, Any] = {"model": name, "rule": rule, "chosen_on": source}
             about |= {"threshold": float(expit(threshold)), "threshold_logit": threshold}
             about["wanted_sensitivity"] = wanted_sensitivity
             about["note"] = "; ".join(filter(None, notes))
@@ -128,9 +129,10 @@ def locked_calibrations(run: Run) -> pd.DataFrame:
         shift = raw[TEST]["class_shift"].iloc[0]
         for method in calibration.CALIBRATION_METHODS:
             calibrator = calibration.fit_calibrator(fitted_on, method)
-            about = {"model": name, "method": method, "fitted_on": source}
+            at_zero = calibrator.logit(np.zeros(1), shift)[0]
+            about: dict[str, Any] = {"model": name, "method": method, "fitted_on": source}
             about["slope"] = calibrator.slope
-            about["intercept"] = np.nan if calibrator.steps else float(calibrator.logit(0.0, shift))
+            about["intercept"] = at_zero if calibrator.steps is None else np.nan
             about["note"] = calibrator.unfitted
             for on, part in raw.items():
                 if on == OUT_OF_FOLD:
@@ -198,7 +200,7 @@ def abstentions(run: Run, wanted_sensitivity: float) -> pd.DataFrame:
     networks disagree (standard deviation of their margins; for the ensemble, which is their mean)
     or by how far the orientations of one image do (for a network).
     """
-    on = headline_part(run)
+    on = compared_on(run)
     parts = [
         curve.assign(rule=rule)
         for rule in decisions.RULES
@@ -246,7 +248,7 @@ def net_benefits(run: Run) -> pd.DataFrame:
 
     A network's has `_low` and `_high`. `malignant_share` is what all of them assume of the clinic.
     """
-    on, at = headline_part(run), np.round(np.arange(0.01, 1.0, 0.01), 2)
+    on, at = compared_on(run), np.round(np.arange(0.01, 1.0, 0.01), 2)
     found = {"threshold": at}
     for name in judged_networks(run, on):
         rows = calibrated(run, name, on)
@@ -259,7 +261,7 @@ def net_benefits(run: Run) -> pd.DataFrame:
 
 def reliabilities(run: Run, method: str) -> dict[str, pd.DataFrame]:
     """`calibration.reliability` of each network as it is judged, calibrated by `method`."""
-    on = headline_part(run)
+    on = compared_on(run)
     return {
         name: calibration.reliability(calibrated(run, name, on, method))
         for name in judged_networks(run, on)

@@ -5,18 +5,15 @@ never saw the image), `fold0`, `fold1`, ... (that fold's model on test) or `fina
 model, on val and test).
 """
 
-import functools
 import hashlib
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from scipy.special import expit
 
-from cytology.architectures import ARCHITECTURE_NAMES, TRAINING_NOTEBOOKS
+from cytology.architectures import TRAINING_NOTEBOOKS
 from cytology.run import Run
 from cytology.settings import InputError
-from cytology.tables import check_columns, damaged
 
 PREDICTION_COLUMNS = ["image_id", "group", "label", "split", "fold", "model", "seed", "orientation"]
 PREDICTION_COLUMNS += ["logit", "probability"]
@@ -46,22 +43,23 @@ def read_predictions(run: Run, architecture: str, turned: bool = False) -> pd.Da
     Of images as taken; with `turned`, of all orientations that were predicted.
     """
     name = f"{architecture}/predictions.csv"
-    states = file_state(run / "split.csv"), file_state(run / name)
-    split, table = _parsed(run, "split.csv", states[0]), _parsed(run, name, states[1])
-    trained_with = run.about(architecture)["split"]
-    if trained_with != run.facts("split.json")["fingerprint"]:
+    if run.about(architecture)["split"] != run.facts("split.json")["fingerprint"]:
         raise InputError(
-            f"{architecture}/predictions.csv was made with another split than split.csv: run "
-            f"notebook {TRAINING_NOTEBOOKS[architecture]} again."
+            f"{name} was made with another split than split.csv: run notebook "
+            f"{TRAINING_NOTEBOOKS[architecture]} again."
         )
-    _check_rows(run, name, *states)
-    return table.copy() if turned else as_taken(table, split).copy()
+
+    def read() -> tuple[pd.DataFrame, pd.DataFrame]:
+        table, split = run.table(name), run.table("split.csv")
+        check_rows(run, name, table, split)
+        table["probability"] = expit(table["logit"])
+        return table, as_taken(table, split)
+
+    return run.once(("predictions", name), (name, "split.csv"), read)[0 if turned else 1].copy()
 
 
-@functools.lru_cache(maxsize=8)
-def _check_rows(run: Run, name: str, split_state: tuple, state: tuple) -> None:
+def check_rows(run: Run, name: str, table: pd.DataFrame, split: pd.DataFrame) -> None:
     """`InputError` for rows that no notebook wrote: doubled, missing, of another label."""
-    split, table = _parsed(run, "split.csv", split_state), _parsed(run, name, state)
     if not table["image_id"].isin(split["image_id"]).all():
         raise InputError(f"{name} names images that split.csv does not.")
     keys = ["image_id", "model", "seed", "orientation"]
@@ -77,28 +75,7 @@ def _check_rows(run: Run, name: str, split_state: tuple, state: tuple) -> None:
         (lost, "it has no out-of-fold row for"),
     ):
         if rows:
-            raise InputError(damaged(run, name, f"{what} {rows[0]}"))
-
-
-def file_state(path: Path) -> tuple:
-    """What changes when a file is written anew; empty if it is not there."""
-    if not path.is_file():
-        return ()
-    found = path.stat()
-    return found.st_mtime_ns, found.st_size, found.st_ino
-
-
-@functools.lru_cache(maxsize=8)
-def _parsed(run: Run, name: str, state: tuple) -> pd.DataFrame:
-    """A table of the run; kept in memory until the file changes, since notebook 07 asks often."""
-    table = run.table(name)
-    if name == "split.csv":
-        check_columns(table, run, name, "fold", "image_id label")
-        return table
-    check_columns(
-        table, run, name, "logit fold seed orientation", "image_id group label split model"
-    )
-    return table.assign(probability=expit(table["logit"]))
+            raise run.damaged(name, f"{what} {rows[0]}")
 
 
 def predictions_fingerprint(run: Run, architecture: str) -> str:
@@ -106,18 +83,6 @@ def predictions_fingerprint(run: Run, architecture: str) -> str:
     keys = ["image_id", "orientation", "model", "seed"]
     table = read_predictions(run, architecture, turned=True).sort_values(keys)
     return hashlib.sha256(table[[*keys, "logit"]].to_csv(index=False).encode()).hexdigest()
-
-
-def trained(run: Run) -> list[str]:
-    """The architectures whose predictions this run holds, in the usual order."""
-    return [name for name in ARCHITECTURE_NAMES if (run / name / "predictions.csv").is_file()]
-
-
-def read_of_networks(run: Run, name: str) -> dict[str, pd.DataFrame]:
-    """`<architecture>/<name>` of each trained architecture that has such a table."""
-    return {
-        each: run.table(f"{each}/{name}") for each in run.networks if (run / each / name).is_file()
-    }
 
 
 def mean_logits(rows: pd.DataFrame) -> pd.DataFrame:

@@ -6,9 +6,9 @@ from pandas.io.formats.style import Styler
 
 from cytology.architectures import NETWORK_TITLE
 from cytology.evaluation.baseline import BASELINE
-from cytology.evaluation.comparison import ENSEMBLE
 from cytology.evaluation.statistics.intervals import FEWEST_GROUPS
 from cytology.evaluation.statistics.metrics import METRICS, OF_PROBABILITIES
+from cytology.run import ENSEMBLE
 from cytology.wording import TOO_FEW, UNDEFINED, counted, plural
 
 HEADINGS = {

@@ -15,8 +15,7 @@ from pathlib import Path
 import pandas as pd
 
 from cytology.run import Run
-from cytology.settings import InputError, short
-from cytology.tables import read_json, read_table, write_json, write_table
+from cytology.settings import InputError
 
 FOLDER = "grid"
 
@@ -33,9 +32,13 @@ class GridPoint:
         """`seed1`, or `seed0-fold2`."""
         return f"seed{self.seed}" + ("" if self.fold is None else f"-fold{self.fold}")
 
-    def folder(self, run: Run) -> Path:
-        """The point's run folder."""
-        return run / FOLDER / self.name
+    def folder(self, of: Path) -> Path:
+        """The point's run folder below that of the run."""
+        return of / FOLDER / self.name
+
+    def in_run(self, run: Run) -> Run:
+        """The run of this point."""
+        return Run(self.folder(run.folder))
 
 
 def grid_points(seed: int, seeds: int, folds: int | None) -> tuple[GridPoint, ...]:
@@ -99,36 +102,36 @@ def make_run(run: Run, point: GridPoint) -> None:
     split = split_of(read_split(run), point, about["seed"])
     manifest = run.manifest
     manifest = manifest[manifest["image_id"].isin(split["image_id"])]
-    folder, labels = point.folder(run), manifest["label"].value_counts()
+    of_point, labels = point.in_run(run), manifest["label"].value_counts()
     dataset |= {"images": len(manifest), "groups": int(manifest["group"].nunique())}
     dataset |= {"benign": int(labels["B"]), "malignant": int(labels["M"])}
-    write_json(folder, "dataset.json", dataset)
-    write_table(folder, "manifest.csv", manifest)
-    write_table(folder, "split.csv", split)
+    of_point.write("dataset.json", dataset)
+    of_point.write("manifest.csv", manifest)
+    of_point.write("split.csv", split)
     found = describe(split, manifest, about["protocol"], about["unit"], about["seed"])
-    write_json(folder, "split.json", found)
+    of_point.write("split.json", found)
 
 
 def is_done(run: Run, point: GridPoint, architecture: str) -> bool:
     """Whether this network was trained in the point's folder, on the split that lies there."""
-    folder = point.folder(run)
+    of_point = point.in_run(run)
     files = ("predictions.csv", "timing.json", "metrics.json")  # the last that are written
-    if not all((folder / architecture / name).is_file() for name in files):
+    if not all(of_point.has(f"{architecture}/{name}") for name in files):
         return False
-    made_with = read_json(folder, f"{architecture}/metrics.json")["split"]
-    return made_with == read_json(folder, "split.json")["fingerprint"]
+    fingerprint = of_point.facts("split.json")["fingerprint"]
+    return of_point.about(architecture)["split"] == fingerprint
 
 
 def check_split(run: Run, point: GridPoint) -> None:
-    """`InputError` if the run was split anew since the point was trained."""
+    """`InputError` if the run was split again since the point was trained."""
     from cytology.data.splitting import describe, read_split
 
-    about, folder = run.facts("split.json"), point.folder(run)
+    about, of_point = run.facts("split.json"), point.in_run(run)
     split = split_of(read_split(run), point, about["seed"])
-    manifest = read_table(folder, "manifest.csv")
+    manifest = of_point.manifest
     found = describe(split, manifest, about["protocol"], about["unit"], about["seed"])
-    if found["fingerprint"] != read_json(folder, "split.json")["fingerprint"]:
+    if found["fingerprint"] != of_point.facts("split.json")["fingerprint"]:
         raise InputError(
-            f"{short(folder)} was trained on another split than the run has now: remove it, or "
+            f"{of_point} was trained on another split than the run has now: remove it, or "
             "run it again with --seeds or --folds."
         )

@@ -1,15 +1,14 @@
 """How far a result moves when the same training is done again with another seed."""
 
 import itertools
-from pathlib import Path
 
 import pandas as pd
 
 from cytology.architectures import ARCHITECTURE_NAMES, NETWORK_TITLE
-from cytology.evaluation.comparison import (
+from cytology.evaluation.judged import (
     OUT_OF_FOLD,
     TEST,
-    headline_part,
+    compared_on,
     judged_networks,
     judged_rows,
 )
@@ -18,7 +17,6 @@ from cytology.evaluation.readable import too_few
 from cytology.evaluation.repeats import GridPoint, check_split, is_done, points_in
 from cytology.evaluation.statistics.intervals import metrics_with_intervals
 from cytology.run import Run
-from cytology.tables import read_json
 from cytology.wording import counted, span, with_span
 
 SEED_METRICS = ("auc", "accuracy", "recall", "specificity", "loss")
@@ -30,7 +28,7 @@ def metrics_by_seed(run: Run) -> pd.DataFrame:
 
     Trainings on the run's own split are judged as the run is. Where each fold was held out, the
     networks that never saw it are judged on it, all folds of a seed together. Empty without a
-    grid. Raises `InputError` where the run was split anew since.
+    grid. Raises `InputError` where the run was split again since.
     """
     points = points_in(run)
     for point in points:
@@ -44,15 +42,14 @@ def other_seeds(run: Run, points: list[GridPoint]) -> list[dict]:
     others = [point for point in points if point.fold is None]
     if not others:
         return []
-    on, found = headline_part(run), []
+    on, found = compared_on(run), []
     for name, rows in judged_networks(run, on).items():
         found.append(row_of(run, name, rows, on))
         for point in others:
             if is_done(run, point, name):
-                folder = point.folder(run)
-                found.append(
-                    row_of(folder, name, judged_rows(read_predictions(folder, name), on), on)
-                )
+                of_point = point.in_run(run)
+                rows = judged_rows(read_predictions(of_point, name), on)
+                found.append(row_of(of_point, name, rows, on))
     return found
 
 
@@ -68,20 +65,19 @@ def held_out_folds(run: Run, points: list[GridPoint]) -> list[dict]:
             ]
             if folds and len(done) == len(folds):
                 parts = [
-                    judged_rows(read_predictions(point.folder(run), name), TEST).assign(
-                        fold=point.fold
-                    )
+                    judged_rows(table, TEST).assign(fold=point.fold)
                     for point in done
+                    for table in [read_predictions(point.in_run(run), name)]
                 ]
                 rows = pd.concat(parts, ignore_index=True).assign(model="oof")
                 on = f"{OUT_OF_FOLD}, trained anew for each of {len(folds)} folds"
-                found.append(row_of(done[0].folder(run), name, rows, on))
+                found.append(row_of(done[0].in_run(run), name, rows, on))
     return found
 
 
-def row_of(folder: Path, architecture: str, rows: pd.DataFrame, on: str) -> dict:
+def row_of(run: Run, architecture: str, rows: pd.DataFrame, on: str) -> dict:
     """A row of `metrics_by_seed`: one training, or the folds of one seed."""
-    about = read_json(folder, f"{architecture}/metrics.json")
+    about = run.about(architecture)
     row = {"architecture": architecture, "weights": about["weights"], "recipe": about["recipe"]}
     row |= {"seed": about["seed"], "judged_on": on}
     return row | metrics_with_intervals(rows, names=SEED_METRICS)

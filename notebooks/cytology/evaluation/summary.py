@@ -5,7 +5,7 @@ import pandas as pd
 
 from cytology.architectures import NETWORK_TITLE
 from cytology.evaluation.baseline import BASELINE
-from cytology.evaluation.comparison import OUT_OF_FOLD
+from cytology.evaluation.judged import OUT_OF_FOLD
 from cytology.evaluation.readable import capital, groups_in_words, title, too_few
 from cytology.evaluation.seed_spread import turned_by
 from cytology.evaluation.statistics.intervals import FEWEST_GROUPS
@@ -38,8 +38,8 @@ def summary(
 ) -> list[str]:
     """What the comparison of a run may say, from its tables; one sentence or two an entry.
 
-    `seeds` (`spread.metrics_by_seed`) says whether another seed turns the order of the networks,
-    `everything` (`evaluation.comparison_all`) whether the baseline is better than chance.
+    `seeds` (`metrics_by_seed`) says whether another seed turns the order of the networks,
+    `everything` (`comparison_all`) whether the baseline is better than chance.
     """
     if (table["protocol"] == "original").any():
         return [LEAKS]
@@ -60,6 +60,10 @@ def summary(
     on, turned = table["judged_on"].iloc[0], turned_by(seeds, table)
     each = each_in_words(table, unit)
     lead = answer(table, by_image[by_image["family"] == "networks"], unit, turned)
+    locked = []
+    for name in table["architecture"]:
+        locked.append(threshold_in_words(thresholds, name, on))
+        locked.append(calibration_in_words(calibrations, name, on))
     return [
         *(lead or [each]),  # the report begins with it
         *said,
@@ -68,14 +72,7 @@ def summary(
         *pairs_in_words(pairs, unit, turned),
         *baseline_in_words(by_image[by_image["family"] == "baseline"], everything),
         worth_in_words(table.iloc[0], unit),
-        *[
-            in_words(part, name, on)
-            for name in table["architecture"]
-            for in_words, part in (
-                (threshold_in_words, thresholds),
-                (calibration_in_words, calibrations),
-            )
-        ],
+        *locked,
     ]
 
 
@@ -127,7 +124,7 @@ def answer(
     """The answer to "which is best?" in a sentence; none where there is nothing to choose from.
 
     `table` has the networks, `pairs` their image-level rows of `compare_pairs`. `turned` maps a
-    pair of networks to a seed that turns their order (`spread.turned_by`): then neither is better.
+    pair of networks to a seed that turns their order (`turned_by`): then neither is better.
     """
     if len(table) < 2:
         return []
@@ -242,8 +239,8 @@ def worth_in_words(row: pd.Series, unit: str) -> str:
 
 def threshold_in_words(thresholds: pd.DataFrame, name: str, on: str) -> str:
     """What the threshold for the wanted sensitivity gave, on what the comparison rests on."""
-    rows = thresholds[(thresholds["model"] == name) & (thresholds["rule"] == "sensitivity")]
-    row = rows[rows["judged_on"] == on].iloc[0]
+    keys = thresholds[["model", "rule", "judged_on"]]
+    row = thresholds[(keys == [name, "sensitivity", on]).all(axis=1)].iloc[0]
     how = "cross-fitted" if on == OUT_OF_FOLD else "on test"
     return (
         f"{NETWORK_TITLE[name]}, at the threshold that was to find {row['wanted_sensitivity']:.0%} "

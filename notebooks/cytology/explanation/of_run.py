@@ -8,7 +8,8 @@ import pandas as pd
 
 from cytology.data.augmentation import fit_to_square
 from cytology.data.images.opening import open_rgb
-from cytology.evaluation.comparison import OUT_OF_FOLD, judged_networks, surest_of_groups
+from cytology.evaluation.comparison import surest_of_groups
+from cytology.evaluation.judged import OUT_OF_FOLD, judged_networks
 from cytology.evaluation.statistics.metrics import THRESHOLD
 from cytology.explanation.checks import (
     NETWORK,

@@ -9,7 +9,7 @@ from pathlib import Path
 from filelock import Timeout
 
 from cytology.architectures import ARCHITECTURE_NAMES
-from cytology.catalogue import VERIFICATION, wrong
+from cytology.catalogue import VERIFICATION
 from cytology.files import (
     FORGOTTEN_SECONDS,
     disk_errors_told,
@@ -19,7 +19,7 @@ from cytology.files import (
 )
 from cytology.machine import cores, git_state, versions
 from cytology.settings import CACHE, InputError, short
-from cytology.tables import write_json
+from cytology.tables import write_json, wrong
 
 LOCK = ".lock"
 

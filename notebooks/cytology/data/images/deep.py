@@ -42,7 +42,8 @@ def eight_bits(
     All channels but alpha are scaled by one range, so that colours keep their balance.
     """
     height, width, channels = pixels.shape
-    notes, low, high = [], 0, 255
+    notes: list[str] = []
+    low, high = 0.0, 255.0
     if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
         raise UnreadableImage("damaged: pixels that are no numbers")
     opaque = full_scale(float(pixels[..., -1].max()), pixels.dtype) if has_alpha else 0

@@ -11,7 +11,8 @@ from PIL import Image
 
 READ = ("JPEG", "PNG", "BMP", "TIFF")
 HEAD_BYTES = 256
-MOST_PIXELS = Image.MAX_IMAGE_PIXELS  # 89 million, Pillow's limit; a slide scanner's field has 10
+# Pillow's limit; a slide scanner's field has 10 million.
+MOST_PIXELS = Image.MAX_IMAGE_PIXELS or 89_478_485
 # A blank picture takes a byte for some hundred pixels. Small ones are decoded whatever they claim.
 PIXELS_A_BYTE = 1000
 FEW_PIXELS = 4_000_000

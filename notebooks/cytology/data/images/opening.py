@@ -1,6 +1,6 @@
 """Open an image file as an upright 8-bit RGB picture, or say why not.
 
-Pillow reads what it reads rightly; `tiffs` and `deep_images` the rest.
+Pillow reads what it reads rightly; `tiffs` and `deep` the rest.
 """
 
 import contextlib
@@ -53,13 +53,14 @@ def open_rgb(source) -> Image.Image:
 def read_image(source) -> tuple[Image.Image, str]:
     """A file (path or bytes) as an upright 8-bit RGB image, and what was changed for that.
 
-    Transparent pixels become white, more than 8 bits are scaled (`deep_images.window`), the
+    Transparent pixels become white, more than 8 bits are scaled (`deep.window`), the
     camera's orientation mark (EXIF) is applied, of several frames the first is taken. Raises
     `UnreadableImage` with the reason.
     """
     with stream(source) as (file, size):
         head = file.read(HEAD_BYTES)
-        kind, image, notes = kind_of(head), None, []
+        kind, image = kind_of(head), None
+        notes: list[str] = []
         if kind not in READ:
             raise UnreadableImage(refusal(kind) if kind else "not a JPEG, PNG, BMP or TIFF image")
         file.seek(0)
@@ -120,7 +121,8 @@ def pillow_opens(file: BinaryIO, size: int) -> Iterator[Image.Image]:
     except UnidentifiedImageError:
         raise UnreadableImage("damaged, or of a rare kind: save it as 8-bit PNG or TIFF") from None
     except Image.DecompressionBombError as error:
-        check_pixels(int(re.search(r"\d+", str(error))[0]), size)
+        if found := re.search(r"\d+", str(error)):
+            check_pixels(int(found[0]), size)
         raise UnreadableImage("more pixels than Pillow reads") from None
 
 
@@ -160,7 +162,7 @@ def exif_of(image: Image.Image) -> tuple[Image.Exif, list[str]]:
     with warnings_of_pillow() as said:
         try:
             # Read here too, since on opening a JPEG Pillow swallows what is wrong.
-            exif.load(image.info.get("exif"))
+            exif.load(image.info.get("exif", b""))
             exif = image.getexif()
             for block in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo):
                 exif.get_ifd(block)

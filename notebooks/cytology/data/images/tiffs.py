@@ -114,9 +114,11 @@ def channel_pages(series: tifffile.TiffPageSeries, colours: list[list[int]]) -> 
     inner = series.axes[series.axes.index("C") + 1 : -len(series.keyframe.axes)]
     stride = math.prod(sizes[axis] for axis in inner)
     places = [stride * colours.index(primary) for primary in PRIMARIES]
-    if max(places) >= len(series.pages) or any(series.pages[k] is None for k in places):
+    pages = [series.pages[k] for k in places if k < len(series.pages)]
+    there = [page.aspage() for page in pages if page is not None]
+    if len(there) < len(PRIMARIES):
         raise UnreadableImage(f"channels outside of this file or its pages: {SAVE_AS_RGB}")
-    return [series.pages[place].aspage() for place in places]
+    return there
 
 
 def channel_colours(tiff: tifffile.TiffFile) -> list[list[int]]:
@@ -125,7 +127,7 @@ def channel_colours(tiff: tifffile.TiffFile) -> list[list[int]]:
     channels = channels if isinstance(channels, list) else [channels]
     codes = [int(channel["Color"]) for channel in channels if "Color" in channel]  # RGBA
     colours = [[code >> 24 & 255, code >> 16 & 255, code >> 8 & 255] for code in codes]
-    if tiff.is_imagej:
+    if tiff.imagej_metadata:
         colours = [table[:, -1].tolist() for table in tiff.imagej_metadata.get("LUTs", [])]
     plain = [[level // 255 for level in colour] for colour in colours]
     # White is OME's word for no colour.
@@ -134,7 +136,7 @@ def channel_colours(tiff: tifffile.TiffFile) -> list[list[int]]:
 
 def ome_pixels(tiff: tifffile.TiffFile) -> dict:
     """What OME metadata say of the first picture; empty where there are none."""
-    if not tiff.is_ome:
+    if not tiff.ome_metadata:
         return {}
     image = tifffile.xml2dict(tiff.ome_metadata)["OME"].get("Image", {})
     return (image[0] if isinstance(image, list) else image).get("Pixels", {})
@@ -174,7 +176,7 @@ def is_pillows(page: tifffile.TiffPage) -> bool:
 
 
 def picture_of(pages: list, size: int) -> tuple[Image.Image, list[str]]:
-    """Pages of one channel, or one page of all, as an upright 8-bit picture, and what is told."""
+    """Pages of one channel, or one page of all, as an upright 8-bit picture, and notes."""
     page = pages[0]
     if page.photometric not in (*GREYS, RGB) or page.dtype is None or page.dtype.kind not in "uif":
         raise UnreadableImage(
@@ -235,5 +237,6 @@ LOGGER.propagate = False
 @contextlib.contextmanager
 def errors_logged() -> Iterator[list[str]]:
     """What `tifffile` logs as errors in this thread meanwhile: it would fill the notebook."""
-    ERRORS.of.errors = errors = []
+    errors: list[str] = []
+    ERRORS.of.errors = errors
     yield errors

@@ -15,7 +15,7 @@ import urllib.request
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path, PureWindowsPath
-from typing import BinaryIO
+from typing import BinaryIO, Self
 
 from cytology.files import file_hash
 from cytology.notebook import progress
@@ -121,7 +121,7 @@ def _described(address: str, response: http.client.HTTPResponse) -> dict:
 
 
 def _receive(response: http.client.HTTPResponse, part: Path, have: int, length: int) -> str:
-    """Append the response to `part` (or write it anew); returns why it ended early, if it did."""
+    """Append the response to `part` (or start it again); returns why it ended early, if it did."""
     bar = progress(None, f"downloading {part.stem}", length // MEGABYTE, "MB")
     with part.open("ab" if have else "wb") as file, bar:
         try:
@@ -204,17 +204,20 @@ def mark(archive: Path) -> str:
 def unpacked_from(folder: Path) -> tuple[str, str]:
     """Mark and SHA-256 of the archive that `folder` was unpacked from; empty if it was not."""
     lines = (folder / MARK).read_text("utf-8").splitlines() if (folder / MARK).is_file() else []
-    return tuple((*lines, "", "")[:2])
+    name, digest = [*lines, "", ""][:2]
+    return name, digest
 
 
 class CheckedHeader(tarfile.TarInfo):
     """A header of a tar whose size is looked at before `tarfile` reads or skips so many bytes."""
 
-    def _proc_member(self, tar: tarfile.TarFile) -> tarfile.TarInfo:
-        # `tarfile` names this method as the one for subclasses to override.
-        if self.size < 0 or (self.size > MOST_HEADER and not self.isreg()):
-            raise tarfile.ReadError(f"a header of {self.size:,} bytes")
-        return super()._proc_member(tar)
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        """The header in these bytes; `tarfile.ReadError` for a size that no header has."""
+        found = super().frombuf(buf, encoding, errors)
+        if found.size < 0 or (found.size > MOST_HEADER and not found.isreg()):
+            raise tarfile.ReadError(f"a header of {found.size:,} bytes")
+        return found
 
 
 def _untar(raw: BinaryIO, archive: Path, whole: Path) -> Iterator[str]:

@@ -30,7 +30,7 @@ def slides() -> pd.DataFrame:
 
 
 def read_breakhis(root: Path, magnification: str = "all") -> Listing:
-    """Histology of surgical biopsies; everything is told by the names of the files.
+    """Histology of surgical biopsies; the names of the files say everything.
 
     `SOB_B_A-14-22549AB-40-001.png` is benign, adenosis, slide 14-22549AB, patient 22549 (slides
     of one case differ in their letters), magnification 40X, which is a 4x objective. The case

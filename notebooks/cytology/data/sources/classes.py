@@ -68,7 +68,7 @@ def class_or_none(image_id: str, names: dict[str, str]) -> str:
 
 def classes_on(image_id: str, names: dict[str, str]) -> dict[str, str]:
     """The labels that folders on a path are named for, each with the first such folder."""
-    found = {}
+    found: dict[str, str] = {}
     for part in image_id.split("/")[:-1]:
         label = names.get(normalized(part).lower())
         if label:
@@ -85,7 +85,7 @@ def what_classes_are(images: pd.DataFrame, names: dict[str, str]) -> dict[str, s
     for pattern, known in KNOWN_FILES.items():
         if files.str.match(pattern).all():
             return known
-    folders = {label: Counter() for label in BENIGN_MALIGNANT}
+    folders: dict[str, Counter[str]] = {label: Counter() for label in BENIGN_MALIGNANT}
     for image_id, label in zip(images["image_id"], images["label"], strict=True):
         folders[label][normalized(classes_on(image_id, names)[label])] += 1
     return {

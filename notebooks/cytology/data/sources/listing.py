@@ -1,10 +1,11 @@
-"""A folder of images of one's own: which files are images, of which class and of which patient.
+"""A folder of the user's images: which files are images, of which class and of which patient.
 
 Every source of images yields a `Listing`, so that nothing after it needs to know where the
 images came from.
 """
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -81,7 +82,7 @@ def folder(
     patients_csv: str = "",
     follow_links: bool = False,
 ) -> Listing:
-    """A folder of one's own.
+    """The images of a folder.
 
     The class of an image is the folder on its path that is named like a class, whatever the
     letter case. Patients come from `patients_csv` or else from `patient_pattern`; an image that
@@ -102,7 +103,7 @@ def folder(
         check_classes_are_there(root, names, ids, classes, there)
     check_both_classes(root, listing, names, there)
     listing["patient"], listing["slide"] = "", ""
-    notes = ()
+    notes: tuple[str, ...] = ()
     if patients_csv:
         listing, notes = add_patients_from_csv(listing, resolve(patients_csv), names=names)
     elif patient_pattern:
@@ -125,6 +126,7 @@ def images_below(root: Path, follow_links: bool = False) -> tuple[list[str], pd.
     What looks like an image is one until it is opened: by its suffix, or by its first bytes.
     """
     files, refused = find_files(root, follow_links)
+    rows: list[tuple[str, ...]]
     rows = [(id_of(path, root), "", reason, "") for path, reason in refused.items()]
     found = []
     for path in files:
@@ -240,7 +242,9 @@ def refusals(rows: list[tuple[str, ...]]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=REFUSED)
 
 
-def differences_of(found: dict[str, int], expected: dict[str, tuple[int, ...]]) -> tuple[str, ...]:
+def differences_of(
+    found: dict[str, int], expected: Mapping[str, tuple[int, ...]]
+) -> tuple[str, ...]:
     """A sentence for every count that is none of those published."""
     return tuple(
         f"{found.get(what, 0):,} {what} found, {numbers[0]:,} expected: the set is incomplete or "

@@ -1,6 +1,6 @@
 """Published image sets: where they come from, how their folders are read, what to know of them.
 
-Each yields a `Listing`, like a folder of one's own. What is found is compared with what the
+Each yields a `Listing`, like a folder of images. What is found is compared with what the
 authors published; a difference is a sentence for the reader, not an error.
 """
 
@@ -74,8 +74,9 @@ def published(
     seen = unpacked_from(root)[1]
     # Whoever knows the authors' checksum can compare.
     source = chosen.source + (f" The archive's SHA-256: {seen}." if seen else "")
-    about = {"unit": chosen.unit, "source": source, "notes": notes, "classes": chosen.classes}
-    return dataclasses.replace(listing, **about)
+    return dataclasses.replace(
+        listing, unit=chosen.unit, source=source, notes=notes, classes=chosen.classes
+    )
 
 
 def _root(name: str, given: Path | None, address: str, folder: Path) -> Path:

@@ -7,6 +7,7 @@ weights shifted the logits `class_shift`: by how much.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -133,11 +134,13 @@ def reliability(rows: pd.DataFrame, equal_counts: int = 0, draws: int = 1000) ->
 
     def shares(weights):
         drawn = [weights[:, part] for part in parts]
-        return {k: each @ truth[parts[k]] / each.sum(axis=1) for k, each in enumerate(drawn)}
+        return {str(k): each @ truth[parts[k]] / each.sum(axis=1) for k, each in enumerate(drawn)}
 
+    bounds: list[Any]
     if equal_counts:
         with np.errstate(invalid="ignore"):  # a draw may leave a bin empty
-            bounds = group_intervals(rows, shares, draws)
+            drawn = group_intervals(rows, shares, draws)
+        bounds = [drawn[str(k)] for k in range(len(parts))]
     else:
         bounds = [share_interval(truth[k], group[k], inflation=inflation) for k in parts]
     found = []

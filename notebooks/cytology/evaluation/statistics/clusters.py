@@ -96,13 +96,14 @@ def clustered_covariance(
     groups.
     """
     auc = components[:, truth] @ weights[truth]
-    deviations, total, freedom, sums = (components - auc[:, None]) * weights, 0.0, [], []
+    deviations, freedom, sums = (components - auc[:, None]) * weights, [], []
+    total = np.zeros((len(components),) * 2)
     for which in (truth, ~truth):
         shares = group_sums(weights * which, group)
         if (shares > 0).sum() < 2:
             return np.full((len(components),) * 2, np.nan), np.nan
         sums.append(group_sums(deviations * which, group))
-        total = total + unbiased_squares(sums[-1], shares)
+        total += unbiased_squares(sums[-1], shares)
         freedom.append(effective_groups(shares) - 1)
     groups = len(shares)
     cross = sums[0] @ sums[1].T * groups / (groups - 1)

@@ -246,7 +246,7 @@ def metrics_with_intervals(
     found = classification_metrics(rows, threshold)
     bounds = {"auc": auc_interval(rows)} if "auc" in names else {}
     bounds |= threshold_intervals(rows, threshold, found)
-    table = {}
+    table: dict[str, float] = {}
     for name in names:
         value = float(found[name])
         table |= named_interval(name, value, *bounds[name]) if name in bounds else {name: value}

@@ -105,7 +105,7 @@ def recalibration(rows: pd.DataFrame, inflation: float = 1.0) -> dict[str, float
     if exists[0]:  # the first row leaves nothing out
         line[0] = logistic_fit(score, truth, weights[:1])
         line[exists] = logistic_fit(score, truth, weights[exists], line[0])
-    found = {}
+    found: dict[str, float] = {}
     for name, (estimate, *without), most in (
         ("calibration_in_the_large", large, lambda away: np.inf),
         ("calibration_slope", line[:, 1], effective_parts),

@@ -3,6 +3,8 @@
 Tables of the two models are matched by image, never by row order.
 """
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from scipy.stats import norm, t
@@ -140,7 +142,7 @@ def compare_pairs(tables: dict[str, pd.DataFrame], pairs: list[tuple[str, str]])
     for first, second in pairs:
         both = matched(tables[first], tables[second])
         independent = both["group"].is_unique and variance_inflation(both) == 1
-        row = {"first": first, "second": second} | counts(both)
+        row: dict[str, Any] = {"first": first, "second": second} | counts(both)
         row |= {f"auc_{k}": auc_within_folds(both.assign(logit=both[k])) for k in FIRST_SECOND}
         row |= auc_difference(both)
         row["p_mcnemar"] = mcnemar_p(both) if independent else np.nan
@@ -176,10 +178,9 @@ def with_gate(table: pd.DataFrame) -> pd.DataFrame:
 def difference_sentence(row, first: str, second: str) -> str:
     """What a row of `with_gate` allows to say about models called `first` and `second`."""
     better, worse = (second, first) if row.difference > 0 else (first, second)
-    size, bounds = abs(row.difference), sorted([row.difference_low, row.difference_high])
-    if row.difference <= 0:
-        bounds = [-bounds[1], -bounds[0]]
-    bounds = dict(zip(("size_low", "size_high"), bounds, strict=True))
+    size, sign = abs(row.difference), 1 if row.difference > 0 else -1
+    low, high = sorted([sign * row.difference_low, sign * row.difference_high])
+    bounds = {"size_low": low, "size_high": high}
     if np.isnan(size):
         return f"Nothing can be said of {first} and {second}: one class only."
     if size < 0.0005:
@@ -221,7 +222,7 @@ def corrected_interval(differences, test_over_train: float) -> tuple[float, floa
 
     The training parts of two folds overlap, so their differences are not independent: Nadeau &
     Bengio 2003 (doi 10.1023/A:1024068626366) add the ratio of test to training size to 1/n.
-    Descriptive: it speaks of this data set dealt anew, not of new patients.
+    Descriptive: it speaks of this data set, dealt again, not of new patients.
     """
     differences = np.asarray(differences, float)
     differences = differences[~np.isnan(differences)]
