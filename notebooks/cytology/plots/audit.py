@@ -47,8 +47,8 @@ def leakage_audit(summary: pd.DataFrame, unit: str) -> Figure:
                     fontsize=9, textcoords="offset points", ha="center", fontweight="bold",
                 )  # fmt: skip
         gain, honest = (rows.loc[(name, "true")] for name in ("images_random", "patients_together"))
-        for row, place in ((honest, 1.7), (gain, -0.3)):
-            axis.plot([row["auc"]] * 2, [-0.5, place], color=GREY, linewidth=0.8, linestyle="--")
+        for row, below in ((honest, 1.7), (gain, -0.3)):
+            axis.plot([row["auc"]] * 2, [-0.5, below], color=GREY, linewidth=0.8, linestyle="--")
         axis.annotate(
             "", (gain["auc"], -0.45), (honest["auc"], -0.45),
             arrowprops={"arrowstyle": "-|>", "color": WRONG, "linewidth": 2}

@@ -8,14 +8,8 @@ from sklearn.metrics import precision_recall_curve, roc_curve
 
 from cytology.architectures import NETWORK_TITLE
 from cytology.evaluation.readable import title
-from cytology.plots.style import GREY, NETWORK_COLOUR, NETWORK_LINE, grid, of_bounds
+from cytology.plots.style import GREY, NETWORK_COLOUR, NETWORK_LINE, colour_of, grid, of_bounds
 from cytology.wording import p_in_figures, with_span
-
-
-def colour_of(model: str) -> str:
-    """The network's colour, also for what combines its predictions; black for several networks."""
-    first = model.split(",")[0]
-    return NETWORK_COLOUR.get(first, GREY if first.startswith("baseline") else "black")
 
 
 def forest(table: pd.DataFrame, unit: str) -> Figure:

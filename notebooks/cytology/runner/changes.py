@@ -15,7 +15,7 @@ from cytology.architectures import TRAINED_BY
 from cytology.catalogue import READS, WRITTEN_BY, is_meant, written_by
 from cytology.files import UNFINISHED, file_hash
 from cytology.parameters import PLACES
-from cytology.tables import json_if_there
+from cytology.run import Run
 from cytology.wording import some
 
 PACKAGE = Path(cytology.__file__).parent
@@ -76,7 +76,8 @@ def code(notebook: Path) -> str:
 
 def modules_of(names: frozenset[str]) -> set[str]:
     """The modules of the package among `names`, and those that they import in turn."""
-    found, waiting = set(), set(names)
+    found: set[str] = set()
+    waiting = set(names)
     while waiting:
         name = waiting.pop()
         if name not in found and files_of(name):
@@ -98,13 +99,13 @@ def imported_by_cell(text: str) -> frozenset[str]:
     try:
         return imported(TransformerManager().transform_cell(text))
     except SyntaxError:
-        return frozenset()  # executing the notebook will tell it, and better
+        return frozenset()  # executing the notebook says it better
 
 
 def imported(text: str) -> frozenset[str]:
     """Dotted names that Python source imports from the package."""
-    tree, found = ast.parse(text), set()
-    for node in ast.walk(tree):
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
             found |= {name.name for name in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -139,7 +140,7 @@ def outside(notebook: str, run: Path, parameters: dict) -> dict[str, str]:
             found[name] = mark(TRAINED_BY[notebook], value)
         elif name == "data":
             # Also of words like `sample`: where the images lie, notebook 01 has noted.
-            found[name] = mark_of(Path(json_if_there(run, "dataset.json").get("root", "")))
+            found[name] = mark_of(Path(Run(run).facts_if_there("dataset.json").get("root", "")))
         elif value:
             found[name] = mark_of(Path(value))
     return found

@@ -24,6 +24,7 @@ from cytology.parameters import (
     check_places,
     typed,
 )
+from cytology.run import Run
 from cytology.runner.notebooks import (
     Notebook,
     Project,
@@ -89,7 +90,7 @@ def tasks_of(plan: Plan) -> list[Task]:
         found.append(Task(name, notebook.path, plan.run / output, parameters, after))
         if name in TRAINING_NOTEBOOKS.values():
             for point in plan.points:
-                below = point.folder(plan.run)
+                below = Path(point.folder(Run(plan.run)))
                 own = parameters | {"run_dir": str(below), "seed": point.seed}
                 file = below / output
                 found.append(Task(f"{point.name}/{name}", notebook.path, file, own, after, point))
@@ -159,7 +160,7 @@ def make_plan(
 
 
 def plan_again(project: Project, record: dict, run: Path) -> Plan:
-    """The plan that does in the folder `run` what `record`, the `run.json` of a run, tells of."""
+    """The plan that does in the folder `run` what `record`, the `run.json` of a run, holds."""
     notebooks = [
         notebook
         for notebook in find_notebooks(project.notebooks)
@@ -176,13 +177,13 @@ def taken_over(project: Project, profile: str, stored: dict, given: dict) -> str
     """A sentence with the paths and addresses that a run takes from its `run.json`; may be empty.
 
     The run folder may come from somebody else: one should see what is read, and from where it is
-    downloaded. What is `given` anew, or what the profile says too, is not told.
+    downloaded. What is `given` again, or what the profile says too, is left out.
     """
     base = profile_parameters(project, profile, may_be_gone=True)
     names = {*PLACES, "address"} - {"run_dir", *given}
     found = {name: stored[name] for name in sorted(names) if stored.get(name)}
-    told = [f"{name}={value!r}" for name, value in found.items() if value != base.get(name)]
-    return f"NOTE: taken from run.json: {', '.join(told)}" if told else ""
+    other = [f"{name}={value!r}" for name, value in found.items() if value != base.get(name)]
+    return f"NOTE: taken from run.json: {', '.join(other)}" if other else ""
 
 
 def with_folds(given: dict, folds: int) -> dict:
