@@ -14,6 +14,7 @@ import cytology
 from cytology.architectures import TRAINED_BY
 from cytology.catalogue import READS, WRITTEN_BY, is_meant, written_by
 from cytology.files import UNFINISHED, file_hash
+from cytology.notebook import source_of
 from cytology.parameters import PLACES
 from cytology.run import Run
 from cytology.wording import some
@@ -61,17 +62,26 @@ def is_from(notebook: str, name: str) -> bool:
 
 def code(notebook: Path) -> str:
     """A hash of a notebook's code and of all of the package that it imports, however far."""
-    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
-    tags = [set(cell["metadata"].get("tags", [])) for cell in cells]
-    own = [
-        "".join(cell["source"])
-        for cell, tag in zip(cells, tags, strict=True)
-        if cell["cell_type"] == "code" and not tag & {"parameters", "colab-setup"}
-    ]
-    digest = hashlib.sha256("\n".join(own).encode())
-    for module in sorted(modules_of(frozenset().union(*map(imported_by_cell, own)))):
+    digest = hashlib.sha256("\n".join(cells_of(notebook)).encode())
+    for module in sorted(modules_behind(notebook)):
         digest.update(module.encode() + source(module))
     return digest.hexdigest()
+
+
+def cells_of(notebook: Path) -> list[str]:
+    """The source of a notebook's code cells, but for parameters and set-up."""
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    return [
+        source_of(cell)
+        for cell in cells
+        if cell["cell_type"] == "code"
+        and not {"parameters", "colab-setup"} & set(cell["metadata"].get("tags", []))
+    ]
+
+
+def modules_behind(notebook: Path) -> set[str]:
+    """The modules of the package that a notebook imports, however far."""
+    return modules_of(frozenset().union(*map(imported_by_cell, cells_of(notebook))))
 
 
 def modules_of(names: frozenset[str]) -> set[str]:

@@ -24,7 +24,6 @@ from cytology.parameters import (
     check_places,
     typed,
 )
-from cytology.run import Run
 from cytology.runner.notebooks import (
     Notebook,
     Project,
@@ -90,7 +89,7 @@ def tasks_of(plan: Plan) -> list[Task]:
         found.append(Task(name, notebook.path, plan.run / output, parameters, after))
         if name in TRAINING_NOTEBOOKS.values():
             for point in plan.points:
-                below = Path(point.folder(Run(plan.run)))
+                below = point.folder(plan.run)
                 own = parameters | {"run_dir": str(below), "seed": point.seed}
                 file = below / output
                 found.append(Task(f"{point.name}/{name}", notebook.path, file, own, after, point))
