@@ -187,6 +187,7 @@ def print_list(project) -> int:
 def share(project, arguments: argparse.Namespace) -> int:
     """Write a copy of a run that can be given away, and print where it is."""
     from cytology.report import sharing
+    from cytology.run import Run
     from cytology.runner.plan import DEFAULT_PROFILE
     from cytology.settings import InputError, short
 
@@ -194,7 +195,7 @@ def share(project, arguments: argparse.Namespace) -> int:
         raise InputError("--share copies a run as it is: beside it only --run-dir may stand.")
     run = Path(arguments.run_dir or project.home / "outputs" / DEFAULT_PROFILE).resolve()
     folder = Path(arguments.share).resolve()
-    files = sharing.share(run, folder)
+    files = sharing.share(Run(run), folder)
     print(f"{short(run)} as {len(files)} files in {short(folder)}, which name no patient, file or")
     print("user. Its pictures are the patients' own: look at them before you give it away.")
     return 0

@@ -15,7 +15,6 @@ import pandas as pd
 import pytest
 import tifffile
 import yaml
-from cytology.runner.given_parameters import read_profile
 from PIL import Image
 
 from cytology.data.quality import inspect_image
@@ -23,11 +22,11 @@ from cytology.data.sources.listing import add_patients_from_csv
 from cytology.data.splitting import read_split
 from cytology.evaluation.predictions import read_predictions
 from cytology.inference.new_images import listed
-from cytology.parameters import PARAMETERS, check_parameters
-from cytology.runner.notebooks import Project
+from cytology.parameters import FIELDS, check_parameters
+from cytology.run import Run
+from cytology.runner.notebooks import Project, read_profile
 from cytology.runner.record import read_run
 from cytology.settings import PROJECT_ROOT, InputError
-from cytology.tables import read_json
 
 IMAGES = 1200
 TEXTS = 80  # of each kind of file
@@ -200,7 +199,7 @@ def test_mutated_lists_of_patients(tmp_path):
 @pytest.mark.parametrize("name", ["split.csv", "split.json"])
 def test_mutated_splits(run, name):
     content = (run / name).read_bytes()
-    seen = read_or_refused(lambda: read_split(run), run / name, mutations(content, 2))
+    seen = read_or_refused(lambda: read_split(Run(run)), run / name, mutations(content, 2))
     assert seen["refused"] > 0
 
 
@@ -208,7 +207,7 @@ def test_mutated_splits(run, name):
 def test_mutated_predictions(run, name):
     path = run / "mobilenetv2" / name
     contents = mutations(path.read_bytes(), 3)
-    seen = read_or_refused(lambda: read_predictions(run, "mobilenetv2"), path, contents)
+    seen = read_or_refused(lambda: read_predictions(Run(run), "mobilenetv2"), path, contents)
     assert seen["refused"] > 0
 
 
@@ -226,7 +225,7 @@ def test_mutated_profiles(tmp_path):
 
     def read():
         found = read_profile(Project(tmp_path), "smoke")
-        check_parameters(**{name: found[name] for name in found if name in PARAMETERS})
+        check_parameters({name: found[name] for name in found if name in FIELDS})
 
     seen = read_or_refused(read, profiles / "smoke.yaml", mutations(content, 5))
     assert min(seen.values()) > 0
@@ -264,7 +263,8 @@ def test_mutated_records(tmp_path):
 
 def test_mutated_facts(run):
     content = (run / "split.json").read_bytes()
-    read_or_refused(lambda: read_json(run, "split.json"), run / "split.json", mutations(content, 8))
+    path = run / "split.json"
+    read_or_refused(lambda: Run(run).facts("split.json"), path, mutations(content, 8))
 
 
 def test_the_watch_sees_what_hangs(monkeypatch):

@@ -14,14 +14,17 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 LINE = re.compile(r'^Repository = "https://github\.com/([\w.-]+/[\w.-]+)"$', re.MULTILINE)
-PLACES = ("pyproject.toml", "README.md", "CONTRIBUTING.md", "CITATION.cff", "notebooks/*.ipynb")
-PLACES += ("docs/*.md",)
+PLACES = (
+    *("pyproject.toml", "README.md", "CONTRIBUTING.md", "CITATION.cff", "notebooks/*.ipynb"),
+    "docs/*.md",
+)
 NOBODY = re.compile(r"github(?:\.com)?/OWNER/")
 
 
 def published_at(root: Path = ROOT) -> str:
     """Owner and name, like `you/your-fork`, of the project at `root`."""
-    return LINE.search((root / "pyproject.toml").read_text("utf-8"))[1]
+    (address,) = LINE.findall((root / "pyproject.toml").read_text("utf-8"))
+    return address
 
 
 def publish_at(address: str, root: Path = ROOT) -> list[Path]:

@@ -18,7 +18,8 @@ from cytology.plots import explanation as explanation_plots
 from cytology.plots import inference as inference_plots
 from cytology.plots import style as style_plots
 from cytology.plots import training as training_plots
-from cytology.plots.explanation import overlaid
+from cytology.plots.style import overlaid
+from cytology.run import Run
 from cytology.tables import read_table
 
 
@@ -66,7 +67,7 @@ def test_long_names_do_not_stretch_a_figure(run):
 
 
 def test_the_forest_shows_every_model_with_its_interval(run, baseline):
-    table = comparison_all(run, baseline)
+    table = comparison_all(Run(run), baseline)
     table.loc[table["model"] == "inceptionv3", "weights"] = "random"
     shown = table[table["judged_on"] == "out-of-fold"]
     (axis,) = comparison_plots.forest(shown, "patient").axes
@@ -79,9 +80,9 @@ def test_the_forest_shows_every_model_with_its_interval(run, baseline):
 
 
 def test_the_pairs_show_the_corrected_p_and_every_fold(run, baseline):
-    pairs = pairs_of_models(run, baseline)
+    pairs = pairs_of_models(Run(run), baseline)
     pairs = pairs[(pairs["family"] == "networks") & (pairs["level"] == "image")]
-    folds = fold_pairs(run)
+    folds = fold_pairs(Run(run))
     left, right = comparison_plots.pair_differences(pairs, folds, "patient").axes
     expected = [f"P = {p:.2g}" if p >= 0.001 else "P < 0.001" for p in pairs["p_holm"]]
     assert texts(left) == expected[::-1]
@@ -233,7 +234,7 @@ def test_neighbours_stand_beside_their_mistake(judged_smears):
 
 
 def test_a_network_has_one_colour_in_every_figure(run):
-    tables = {name: read_predictions(run, name) for name in ARCHITECTURE_NAMES}
+    tables = {name: read_predictions(Run(run), name) for name in ARCHITECTURE_NAMES}
     bands = {name: curve_bands(rows, draws=5) for name, rows in tables.items()}
     axes = comparison_plots.curves(tables, bands, "patient").axes
     colours = [to_hex(axis.lines[0].get_color()).upper() for axis in axes]

@@ -8,6 +8,7 @@ from IPython.utils.capture import capture_output
 from PIL import Image
 
 from cytology.plots.style import save_figure, show_figure
+from cytology.run import Run
 from cytology.tables import write_json
 
 CAPTION = 'Sizes < 3 "px"'
@@ -29,17 +30,17 @@ def figure():
 
 
 def test_the_caption_of_a_figure_travels_in_the_png(tmp_path):
-    save_figure(tmp_path, "03_who", figure(), "Who is where")
+    save_figure(Run(tmp_path), "03_who", figure(), "Who is where")
     assert Image.open(tmp_path / "figures" / "03_who.png").text["Description"] == "Who is where"
 
 
 def test_a_figure_that_leaks_says_so_in_its_caption(tmp_path):
     write_json(tmp_path, "split.json", {"protocol": "original"})
-    save_figure(tmp_path, "07_1_auc", figure(), "AUC")
+    save_figure(Run(tmp_path), "07_1_auc", figure(), "AUC")
     assert "LEAKS" in Image.open(tmp_path / "figures" / "07_1_auc.png").text["Description"]
 
 
-@pytest.mark.parametrize("show", [lambda run, *what: save_figure(run, "01_x", *what), None])
+@pytest.mark.parametrize("show", [lambda run, *what: save_figure(Run(run), "01_x", *what), None])
 def test_a_notebook_shows_a_figure_once_with_its_caption_as_alternative_text(
     tmp_path, notebook, show
 ):
@@ -54,5 +55,5 @@ def test_a_notebook_shows_a_figure_once_with_its_caption_as_alternative_text(
 
 
 def test_without_a_notebook_nothing_is_shown(tmp_path, capsys):
-    save_figure(tmp_path, "01_x", figure(), CAPTION)
+    save_figure(Run(tmp_path), "01_x", figure(), CAPTION)
     assert capsys.readouterr().out == ""

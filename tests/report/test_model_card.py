@@ -7,17 +7,19 @@ import pandas as pd
 import pytest
 
 from cytology.architectures import ARCHITECTURE_NAMES
+from cytology.catalogue import entry_of
 from cytology.evaluation import comparison, operating_points
 from cytology.files import file_hash
 from cytology.report.model_card import card_html, markdown, write_model_card
 from cytology.report.page import write_report
+from cytology.run import Run
 from cytology.tables import read_json, read_table, write_json, write_table
 
 EVIL = "<img src=x onerror=alert(1)> | [x](javascript:alert(2)) `code` *bold*"
 
 
 def card_of(run):
-    return write_model_card(run).read_text("utf-8")
+    return write_model_card(Run(run)).read_text("utf-8")
 
 
 def change(run, name, **values):
@@ -38,11 +40,11 @@ def judged_once(run_once, few_draws, tmp_path_factory):
         change(run, f"{name}/metrics.json", explanation="ImageNet weights.")
         write_json(run, f"{name}/timing.json", {"parameters": 1234567})
     baseline = read_table(run, "mobilenetv2/predictions.csv").assign(logit=0.1)
-    write_table(run, "tables/comparison.csv", comparison.comparison(run))
-    write_table(run, "tables/comparison_all.csv", comparison.comparison_all(run, baseline))
-    write_table(run, "tables/pairwise.csv", comparison.pairs_of_models(run, baseline))
-    write_table(run, "tables/thresholds.csv", operating_points.locked_thresholds(run, 0.95))
-    write_table(run, "tables/calibration.csv", operating_points.locked_calibrations(run))
+    write_table(run, "tables/comparison.csv", comparison.comparison(Run(run)))
+    write_table(run, "tables/comparison_all.csv", comparison.comparison_all(Run(run), baseline))
+    write_table(run, "tables/pairwise.csv", comparison.pairs_of_models(Run(run), baseline))
+    write_table(run, "tables/thresholds.csv", operating_points.locked_thresholds(Run(run), 0.95))
+    write_table(run, "tables/calibration.csv", operating_points.locked_calibrations(Run(run)))
     about = {"data": "sample", "source": "drawings", "images": 88, "benign": 45, "malignant": 43}
     write_json(run, "dataset.json", about | {"groups": 30, "rejected": 3, "unit": "patient"})
     return run
@@ -58,8 +60,13 @@ def test_an_empty_run_has_a_card_that_says_what_writes_the_rest(tmp_path):
     card = card_of(tmp_path)
     assert "Not a medical device" in card.splitlines()[2]
     lines = section(card, "What is missing").strip().splitlines()
-    assert "- `dataset.json` (the data): written by `01_data_exploration`." in lines
-    assert "- `tables/comparison.csv` (the metrics): written by `07_comparison`." in lines
+    for file, writer in (
+        ("dataset.json", "01_data_exploration"),
+        ("tables/comparison.csv", "07_comparison"),
+        ("run.json", "run_all.py"),
+    ):
+        assert f"- `{file}` ({entry_of(file).says}): written by `{writer}`." in lines
+    assert not any("predictions.csv" in line for line in lines), "there is no network"
     assert any(line.endswith("written by `11_explanation`.") for line in lines)
     assert any(line.endswith("written by `12_export`.") for line in lines)
 
@@ -176,7 +183,7 @@ def test_text_of_users_stays_text(judged):
     change(judged, "dataset.json", source=EVIL, data=EVIL, notes=[EVIL])
     change(judged, "densenet121/metrics.json", explanation=EVIL)
     card = card_of(judged)
-    html = card_html(judged)
+    html = card_html(Run(judged))
     assert "\\<img src=x" in card
     for broken in ("<img", 'href="javascript', "<em>bold", "<strong>bold"):
         assert broken not in html
@@ -200,10 +207,10 @@ def test_a_cell_cannot_break_its_table():
 
 
 def test_the_card_is_a_part_of_the_report(judged):
-    assert card_html(judged) == ""
-    assert 'id="card"' not in write_report(judged).read_text("utf-8")
-    write_model_card(judged)
-    page = write_report(judged).read_text("utf-8")
+    assert card_html(Run(judged)) == ""
+    assert 'id="card"' not in write_report(Run(judged)).read_text("utf-8")
+    write_model_card(Run(judged))
+    page = write_report(Run(judged)).read_text("utf-8")
     inside = page.split('<section id="card">')[1].split("</section>")[0]
     assert inside.count("<details>") == 1 and "<h3>Model card: MobileNetV2" in inside
     assert inside.count("<table") == inside.count("</table>") > 9

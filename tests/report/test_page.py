@@ -17,6 +17,7 @@ from cytology.evaluation.summary import LEAKS
 from cytology.report import page_parts
 from cytology.report.notebook_pages import to_html
 from cytology.report.page import by_section, duration, write_report
+from cytology.run import Run
 from cytology.settings import InputError
 from cytology.tables import write_json, write_table
 
@@ -117,14 +118,14 @@ def make_run(folder, leak=LEAK):
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
-    return Page(write_report(make_run(tmp_path_factory.mktemp("report"))))
+    return Page(write_report(Run(make_run(tmp_path_factory.mktemp("report")))))
 
 
 # -------------------------------------------------------------------- partial
 
 
 def test_an_empty_folder_has_a_report_that_says_what_is_missing(tmp_path):
-    page = Page(write_report(tmp_path))
+    page = Page(write_report(Run(tmp_path)))
     for name, notebook in (
         ("tables/comparison.csv", "07_comparison"),
         ("dataset.json", "01_data_exploration"),
@@ -141,7 +142,7 @@ def test_a_run_with_nothing_but_its_record(tmp_path):
     record = {"profile": "quick", "command": "python run_all.py", "parameters": {"seed": 0}}
     record |= {"notebooks": running, "versions": {}, "git": {}, "started": None, "device": None}
     write_json(tmp_path, "run.json", record)
-    page = Page(write_report(tmp_path))
+    page = Page(write_report(Run(tmp_path)))
     assert "This run is not complete. 01_a: running" in page.text
     assert "Not there yet: tables/comparison.csv" in page.text
     assert "Not there: run.json" not in page.text
@@ -149,7 +150,7 @@ def test_a_run_with_nothing_but_its_record(tmp_path):
 
 def test_a_split_without_a_leak_has_no_banner(tmp_path):
     none = LEAK | {"test_images_with_copy_in_training": 0, "groups_in_several_splits": 0}
-    page = Page(write_report(make_run(tmp_path, none)))
+    page = Page(write_report(Run(make_run(tmp_path, none))))
     assert "THIS SPLIT LEAKS" not in page.text
     assert f"Checked: no {QUOTED} lies in more than one part, nor any image" in page.text
 
@@ -206,7 +207,7 @@ def test_every_table_is_named_with_a_link_that_works_when_the_page_travels_alone
 
 def test_a_long_table_is_a_link_beside_the_page(tmp_path, monkeypatch):
     monkeypatch.setattr(page_parts, "MOST_TABLE_BYTES", 10)
-    page = Page(write_report(make_run(tmp_path)))
+    page = Page(write_report(Run(make_run(tmp_path))))
     links = {link["href"] for link in page.all("a") if "download" not in link}
     assert "tables/comparison.csv" in links
 
@@ -214,7 +215,7 @@ def test_a_long_table_is_a_link_beside_the_page(tmp_path, monkeypatch):
 def test_the_page_opens_with_the_answer_and_one_figure(tmp_path):
     run = make_run(tmp_path)
     save_png(run / "figures" / "07_1_auc.png", "AUC of each")
-    page = Page(write_report(run))
+    page = Page(write_report(Run(run)))
     first = page.source.index('<p class="answer">No winner.')
     assert first < page.source.index('id="07_1_auc"') < page.source.index("<main>")
     assert page.source.count("No winner. ") == 1
@@ -224,7 +225,7 @@ def test_what_a_caveat_says_is_not_said_again_as_the_answer(tmp_path):
     run = make_run(tmp_path)
     (run / "tables" / "summary.md").write_text(LEAKS + "\n", "utf-8")
     assert "answer" not in [
-        attributes.get("class") for _, attributes in Page(write_report(run)).tags
+        attributes.get("class") for _, attributes in Page(write_report(Run(run))).tags
     ]
 
 
@@ -232,7 +233,7 @@ def test_figures_stand_in_the_section_of_what_they_show(tmp_path):
     names = ("07_5_thresholds", "07_12_mistakes", "07_2_pairs", "11_4_neighbours", "01_gallery")
     for name in names:
         save_png(tmp_path / "figures" / f"{name}.png", name)
-    sections = by_section(page_parts.embedded_figures(tmp_path))
+    sections = by_section(page_parts.embedded_figures(Run(tmp_path)))
     found = {figure.name: name for name, figures in sections.items() for figure in figures}
     assert found == {
         "07_5_thresholds": "decisions",
@@ -265,7 +266,7 @@ def test_big_figures_are_made_smaller(tmp_path, monkeypatch):
     monkeypatch.setattr(page_parts, "MOST_BYTES", 300_000)
     for number in range(3):
         save_png(tmp_path / "figures" / f"0{number}_big.png", "big", (1600, 800), noise=True)
-    path = write_report(tmp_path)
+    path = write_report(Run(tmp_path))
     images = Page(path).all("img")
     assert [(image["width"], image["height"], image["alt"]) for image in images] == [
         ("450", "225", "big")
@@ -273,9 +274,9 @@ def test_big_figures_are_made_smaller(tmp_path, monkeypatch):
 
 
 def test_the_report_is_written_again(tmp_path):
-    write_report(tmp_path)
+    write_report(Run(tmp_path))
     write_json(tmp_path, "dataset.json", {"images": 5})
-    path = write_report(tmp_path)
+    path = write_report(Run(tmp_path))
     assert "5 images" in Page(path).text
     assert [each.name for each in tmp_path.iterdir() if each.name.startswith(".")] == []
 
@@ -303,7 +304,7 @@ def test_the_page_of_a_notebook_can_load_nothing_from_elsewhere(tmp_path):
 def test_a_card_shows_no_picture(tmp_path, address):
     text = f"Before ![a <b> picture]({address}) after.\n\n![also]\n\n[also]: {address}"
     (tmp_path / "model_card.md").write_text(text, "utf-8")
-    page = Page(write_report(tmp_path))
+    page = Page(write_report(Run(tmp_path)))
     assert not page.all("img") and "evil.example/b" not in page.source
     assert "Before a <b> picture after." in page.text and "also" in page.text
 
@@ -314,7 +315,7 @@ def test_a_hostile_card_takes_no_minutes(tmp_path, text, count):
     """With 8,000 times `![](`, mistune alone took 14 s: four times as long for twice the text."""
     (tmp_path / "model_card.md").write_text(text * count, "utf-8")
     started = time.perf_counter()
-    page = Page(write_report(tmp_path))
+    page = Page(write_report(Run(tmp_path)))
     assert time.perf_counter() - started < 5
     assert "What the networks are" in page.text
 
@@ -330,7 +331,7 @@ def test_no_list_of_patients_or_files_travels_in_the_page(tmp_path):
     write_table(run, "verification.csv", pd.DataFrame({"file": ["split.csv"], "row": ["Ann Lee"]}))
     verified = {"verified": "2024-05-06", "files": 3, "different": 1}
     write_json(run, "verification.json", verified)
-    page = Page(write_report(run))
+    page = Page(write_report(Run(run)))
     links = {link["href"] for link in page.all("a")}
     assert {"manifest.csv", "split.csv", "rejected.csv", "verification.csv"} <= links
     inside = "".join(
@@ -354,7 +355,7 @@ def test_paths_are_cut_and_names_in_notes_left_out(tmp_path):
     )
     record["notebooks"]["02_b"]["error"] = "no image B/Ann Lee 2.png"
     write_json(run, "run.json", record)
-    page = Page(write_report(run))
+    page = Page(write_report(Run(run)))
     for text in ("Saint Elsewhere", "drwho", "Ann", "people.csv", "smears", str(tmp_path)):
         assert text not in page.source, text
     assert "--data '<data>' --run-dir 'Dr Who" in page.text
@@ -365,7 +366,7 @@ def test_paths_are_cut_and_names_in_notes_left_out(tmp_path):
 def test_a_command_to_copy_is_quoted(tmp_path):
     run = tmp_path / "x;touch PWN $(id)"
     run.mkdir()
-    page = Page(write_report(run))
+    page = Page(write_report(Run(run)))
     assert page.text.count("'x;touch PWN $(id)'") == 2
     for before in ("--verify", "--run-dir"):
         assert f"{before} x;" not in page.text
@@ -398,7 +399,7 @@ def test_json_of_other_types_is_told_in_a_sentence(tmp_path, name, changed, told
     before = json.loads((run / name).read_text("utf-8")) if (run / name).is_file() else {}
     write_json(run, name, before | changed)
     with pytest.raises(InputError, match=re.escape(name)) as refused:
-        write_report(run)
+        write_report(Run(run))
     assert told in str(refused.value) and "\n" not in str(refused.value)
 
 
@@ -408,10 +409,10 @@ def test_json_that_lacks_what_the_page_shows(tmp_path, name, content):
     run = make_run(tmp_path)
     (run / name).write_text(json.dumps(content), "utf-8")
     if name == "run.json" and content == {"other": 1}:
-        assert write_report(run).is_file()
+        assert write_report(Run(run)).is_file()
         return
     with pytest.raises(InputError, match=re.escape(name)):
-        write_report(run)
+        write_report(Run(run))
 
 
 @pytest.mark.parametrize(
@@ -433,7 +434,7 @@ def test_duration(seconds, words):
 def test_the_record_stays_as_it_is(tmp_path):
     run = make_run(tmp_path)
     before = json.loads((run / "run.json").read_text("utf-8"))
-    write_report(run)
+    write_report(Run(run))
     assert json.loads((run / "run.json").read_text("utf-8")) == before
 
 

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from cytology.report.page_tables import Cell, results
+from cytology.run import Run
 from cytology.tables import write_table
 
 
@@ -14,7 +15,7 @@ def shown(tmp_path):
 
     def make(columns, *names, **options):
         write_table(tmp_path, "t.csv", pd.DataFrame(columns))
-        return results(tmp_path, "t.csv", names, **options)
+        return results(Run(tmp_path), "t.csv", names, **options)
 
     return make
 
@@ -24,7 +25,7 @@ def headings(table):
 
 
 def test_a_missing_table_is_empty(tmp_path):
-    assert results(tmp_path, "t.csv") == {}
+    assert results(Run(tmp_path), "t.csv") == {}
 
 
 def test_bounds_stand_below_their_number(shown):

@@ -42,6 +42,7 @@ from cytology.plots import inference as inference_plots
 from cytology.plots import robustness as robustness_plots
 from cytology.report import known_failures, model_card
 from cytology.report import page as report
+from cytology.run import Run
 from cytology.runner import terminal
 from cytology.settings import InputError
 from cytology.tables import read_table, write_json, write_table, write_text
@@ -110,14 +111,14 @@ def study(groups: int, images: int, labels: str, scores: str, scale: float, seed
     return split, {name: scale * logits_of(scores, truth, rng) for name in ARCHITECTURES}
 
 
-def write_run(run: Path, split: pd.DataFrame, logits: dict[str, np.ndarray]) -> None:
+def write_run(run: Run, split: pd.DataFrame, logits: dict[str, np.ndarray]) -> None:
     """A run folder with a manifest, a split, and predictions of two networks."""
     unknown = {"patient": split["group"], "slide": "", "sha256": split["image_id"]}
     manifest = split[["image_id", "label", "group"]].assign(**unknown, family=split["image_id"])
     about = describe(split, manifest, "grouped", "patient", seed=0)
-    write_table(run, "manifest.csv", manifest)
-    write_table(run, "split.csv", split)
-    write_json(run, "split.json", about)
+    write_table(run.folder, "manifest.csv", manifest)
+    write_table(run.folder, "split.csv", split)
+    write_json(run.folder, "split.json", about)
     for name, logit in logits.items():
         rows = pictures_of(split, 1)
         held, later = (rows["split"] != part for part in ("test", "train"))
@@ -125,16 +126,16 @@ def write_run(run: Path, split: pd.DataFrame, logits: dict[str, np.ndarray]) -> 
             prediction_rows(rows[held], logit[held], "oof", 0),
             prediction_rows(rows[later], logit[later], "final", 0),
         ]
-        write_table(run, f"{name}/predictions.csv", pd.concat(parts))
+        write_table(run.folder, f"{name}/predictions.csv", pd.concat(parts))
         facts = {"weights": "file", "fine_tuned": False, "recipe": "head", "seed": 0, "fit": "pad"}
         facts |= {"split": about["fingerprint"], "image_size": 224, "explanation": "Weights."}
-        write_json(run, f"{name}/metrics.json", facts)
+        write_json(run.folder, f"{name}/metrics.json", facts)
 
 
 # ----------------------------------------------------- all that is made into words
 
 
-def texts_of(run: Path, split: pd.DataFrame, logits: dict[str, np.ndarray]):
+def texts_of(run: Run, split: pd.DataFrame, logits: dict[str, np.ndarray]):
     """Every sentence and page that the series writes from such predictions, part by part."""
     for part in (compared, audited, shifted, explained, printed, paged):
         # There is no split of fewer groups, and notebook 03 refuses images of one class.
@@ -153,9 +154,9 @@ def rows_of(split: pd.DataFrame, logit: np.ndarray) -> pd.DataFrame:
     return split.assign(logit=logit, probability=expit(logit), orientation=0)
 
 
-def write(run: Path, name: str, table: pd.DataFrame) -> str:
+def write(run: Run, name: str, table: pd.DataFrame) -> str:
     """Write a table of the run; returns it as a notebook shows it, with all of its columns."""
-    write_table(run, f"tables/{name}.csv", table)
+    write_table(run.folder, f"tables/{name}.csv", table)
     bounds = [name for name in table if name.endswith(("_low", "_high"))]
     page = plain(readable(table, " ".join(table.columns.drop(bounds))).to_html())
     page = " ".join(page.split())
@@ -195,7 +196,7 @@ def compared(run, split, logits):
     yield operating_points.without_slope(calibrations)
     about = (thresholds, calibrations, "patient", seed_spread.metrics_by_seed(run), everything)
     sentences = summary.summary(table, pairs, *about)
-    write_text(run, "tables/summary.md", "\n\n".join(sentences))
+    write_text(run.folder, "tables/summary.md", "\n\n".join(sentences))
     yield from sentences
 
 
@@ -219,7 +220,7 @@ def audited(run, split, logits):
     table = leakage.audit_summary(found).assign(architecture="mobilenetv2", weights="file")
     verdict = leakage.shuffle_verdict(table, len(repetitions))
     sentences = [*leakage.leakage_sentences(table, "patient", len(repetitions)), verdict]
-    write_text(run, "tables/leakage.md", "\n\n".join(sentences))
+    write_text(run.folder, "tables/leakage.md", "\n\n".join(sentences))
     yield from [write(run, "leakage_summary", table), *sentences]
     parts = [
         rows_of(split, logit).assign(share=share, repeat=0, trained_on=4.0)
@@ -244,7 +245,7 @@ def shifted(run, split, logits):
     about = {"weights": "file", "protocol": "grouped", "judged_on": "out-of-fold"}
     table = robustness.shift_summary(judged).assign(**about)
     sentences = robustness_sentences.robustness_sentences(table, 3, "patient")
-    write_text(run, "tables/robustness.md", "\n\n".join(sentences))
+    write_text(run.folder, "tables/robustness.md", "\n\n".join(sentences))
     yield from [write(run, "robustness", table), *sentences]
     interval = {end: table[f"auc{end}"] for end in ("", "_low", "_high")}
     mixed = {f"auc_mixed{end}": bound for end, bound in interval.items()}
@@ -271,7 +272,7 @@ def explained(run, split, logits):
     about = {"architecture": "mobilenetv2", "weights": "file", "protocol": "grouped"}
     table = explanation_summary.check_summary(pd.concat(values)).assign(**about)
     sentences = explanation_summary.explanation_sentences(table)
-    write_text(run, "tables/explanation.md", "\n\n".join(sentences))
+    write_text(run.folder, "tables/explanation.md", "\n\n".join(sentences))
     yield from [write(run, "explanation_checks", table), *sentences]
 
 
@@ -293,12 +294,12 @@ def paged(run, split, logits):
 # ----------------------------------------------------------------------- figures
 
 
-def figures_of(run: Path, split: pd.DataFrame, logits: dict[str, np.ndarray]):
+def figures_of(run: Run, split: pd.DataFrame, logits: dict[str, np.ndarray]):
     """The figures of the tables that `texts_of` wrote."""
     on = compared_on(run)
     names = "comparison_all pairwise folds seeds thresholds leakage_summary learning_curve"
     names += " robustness robustness_domains explanation_checks"
-    tables = {name: read_table(run, f"tables/{name}.csv") for name in names.split()}
+    tables = {name: read_table(run.folder, f"tables/{name}.csv") for name in names.split()}
     everything, pairs = tables["comparison_all"], tables["pairwise"]
     judged = judged_networks(run, on)
     shifted = rows_of(split, logits["mobilenetv2"]).assign(architecture="mobilenetv2", strength=0)
@@ -350,9 +351,10 @@ def words_in(figure) -> str:
 )
 def test_no_figure_shows_what_could_not_be_computed(tmp_path, drawn):
     split, logits = study(*drawn)
-    write_run(tmp_path, split, logits)
-    list(texts_of(tmp_path, split, logits))
-    for figure in figures_of(tmp_path, split, logits):
+    run = Run(tmp_path)
+    write_run(run, split, logits)
+    list(texts_of(run, split, logits))
+    for figure in figures_of(run, split, logits):
         words = words_in(figure)
         assert not WRONG.search(words) and not BARE.search(words), words
         plt.close(figure)
@@ -364,7 +366,7 @@ def test_no_figure_shows_what_could_not_be_computed(tmp_path, drawn):
 def check_texts(groups, images, labels, scores, scale, seed):
     split, logits = study(groups, images, labels, scores, scale, seed)
     with tempfile.TemporaryDirectory() as folder:
-        run = Path(folder)
+        run = Run(Path(folder))
         write_run(run, split, logits)
         wrong = [
             text[max(0, found.start() - 120) : found.end() + 40]
@@ -471,7 +473,7 @@ def consistent(tables: dict, rng) -> dict:
 @pytest.fixture(scope="module")
 def computed(tmp_path_factory, few_draws):
     """A run folder with all tables, as the series computes them today."""
-    run = tmp_path_factory.mktemp("computed") / "run"
+    run = Run(tmp_path_factory.mktemp("computed") / "run")
     split, logits = study(24, 3, "apart", "noise", 1.0, 0)
     write_run(run, split, logits)
     list(texts_of(run, split, logits))
@@ -485,15 +487,15 @@ def with_strengths(table: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([table[untouched], *shifted], ignore_index=True)
 
 
-def said_of(run: Path, tables: dict[str, pd.DataFrame]) -> dict[str, list[str]]:
+def said_of(run: Run, tables: dict[str, pd.DataFrame]) -> dict[str, list[str]]:
     """Every sentence that is written from such tables, by its page; they replace the run's own."""
     for name, table in tables.items():
-        write_table(run, f"tables/{name}.csv", table)
+        write_table(run.folder, f"tables/{name}.csv", table)
     first = ("comparison", "pairwise", "thresholds", "calibration")
     compared = summary.summary(
         *(tables[name] for name in first), "patient", tables["seeds"], tables["comparison_all"]
     )
-    write_text(run, "tables/summary.md", "\n\n".join(compared))
+    write_text(run.folder, "tables/summary.md", "\n\n".join(compared))
     return {
         "summary": compared,
         "seeds": seed_spread.seed_sentences(tables["seeds"], "patient"),
@@ -564,7 +566,9 @@ def false_sentences(said: dict[str, list[str]], tables: dict, of_class: tuple[in
 def test_no_sentence_contradicts_its_page_or_its_table(computed, seed, random, of_class):
     """The ten false sentences that a referee built tables for, and their kind."""
     rng = np.random.default_rng(seed)
-    tables = {name: read_table(computed, f"tables/{name}.csv") for name in RUN_TABLES.split()}
+    tables = {
+        name: read_table(computed.folder, f"tables/{name}.csv") for name in RUN_TABLES.split()
+    }
     tables["robustness"] = with_strengths(tables["robustness"])
     tables = {name: fuzzed(table, rng, of_class) for name, table in tables.items()}
     behind = dict.fromkeys(random, "random")
@@ -573,6 +577,6 @@ def test_no_sentence_contradicts_its_page_or_its_table(computed, seed, random, o
     tables["pairwise"]["weights"] = np.where(one, "random", "x")
     tables = consistent(tables, rng)
     with tempfile.TemporaryDirectory() as folder:
-        run = shutil.copytree(computed, Path(folder) / "run")
+        run = Run(shutil.copytree(computed, Path(folder) / "run"))
         wrong = list(false_sentences(said_of(run, tables), tables, of_class))
     assert not wrong, "\n".join(wrong)

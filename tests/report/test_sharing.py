@@ -26,6 +26,7 @@ from cytology.plots.style import save_figure
 from cytology.report import sharing
 from cytology.report.pseudonyms import pseudonyms, with_pseudonyms
 from cytology.report.sharing import Search, contents_of, share
+from cytology.run import Run
 from cytology.settings import PROJECT_ROOT, InputError
 from cytology.tables import read_json, read_table, write_json, write_table, write_text
 
@@ -181,12 +182,12 @@ def odd_once(run_once, few_draws, tmp_path_factory):
         file_hash(run / "mobilenetv2/model.keras"),
         0.1,
     )
-    write_table(run, "tables/thresholds.csv", locked_thresholds(run, 0.95))
+    write_table(run, "tables/thresholds.csv", locked_thresholds(Run(run), 0.95))
     write_table(run, "tables/quality.csv", manifest[["image_id"]])
     write_text(run, "tables/summary.md", "DenseNet121 separates the classes best.\n")
     figure, axis = plt.subplots(figsize=(2, 2))
     axis.set_title("group 07")
-    save_figure(run, "03_who_is_where", figure, "Who is where")
+    save_figure(Run(run), "03_who_is_where", figure, "Who is where")
     return run
 
 
@@ -202,7 +203,7 @@ NAMES = {*PEOPLE, "Wärd of Dr. Quincannon", "quincannon", "Saint Elsewhere", "B
 def test_a_copy_holds_what_is_needed_and_no_name(odd, tmp_path):
     folder = tmp_path / "given"
     assert holding(odd, NAMES)
-    files = share(odd, folder)
+    files = share(Run(odd), folder)
     assert holding(folder, NAMES) == [] and holding(folder, [str(tmp_path)]) == []
     assert {path.relative_to(folder).as_posix() for path in folder.rglob("*.*")} == set(files)
     assert {"report.html", "model_card.md", "tables/thresholds.csv", "tables/summary.md"} <= {
@@ -216,7 +217,7 @@ def test_a_copy_holds_what_is_needed_and_no_name(odd, tmp_path):
 
 
 def test_a_copy_keeps_every_number(odd, tmp_path):
-    share(odd, tmp_path / "given")
+    share(Run(odd), tmp_path / "given")
     key = pseudonyms(read_table(odd, "manifest.csv")).set_index("name")["pseudonym"]
     for name in ("split.csv", "densenet121/predictions.csv"):
         before = read_table(odd, name)
@@ -231,13 +232,13 @@ def test_a_copy_keeps_every_number(odd, tmp_path):
 
 def test_thresholds_and_reference_of_a_copy_are_still_locked_to_its_predictions(odd, tmp_path):
     folder = tmp_path / "given"
-    share(odd, folder)
+    share(Run(odd), folder)
     rows = read_table(folder, "tables/thresholds.csv").groupby("model")["predictions"]
     for network, hashes in rows:
         assert (
             set(hashes)
-            == {predictions_fingerprint(folder, network)}
-            != {predictions_fingerprint(odd, network)}
+            == {predictions_fingerprint(Run(folder), network)}
+            != {predictions_fingerprint(Run(odd), network)}
         )
     model = file_hash(folder / "mobilenetv2" / "model.keras")
     before, _ = read_reference(odd / "mobilenetv2" / "reference.npz", model)
@@ -257,7 +258,7 @@ def plant_in_weights(run):
 
 
 def plant_in_figure(run):
-    save_figure(run, "03_odd", plt.figure(figsize=(1, 1)), f"All of {PEOPLE[3]}")
+    save_figure(Run(run), "03_odd", plt.figure(figsize=(1, 1)), f"All of {PEOPLE[3]}")
 
 
 @pytest.mark.parametrize(
@@ -287,20 +288,20 @@ def test_a_name_anywhere_refuses_the_copy(odd, tmp_path, plant, file):
     (odd / "mobilenetv2" / "reference.npz").unlink()
     plant(odd)
     with pytest.raises(InputError, match="nothing was written") as refused:
-        share(odd, tmp_path / "given")
+        share(Run(odd), tmp_path / "given")
     assert file in str(refused.value)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
 
 
 def test_a_figure_of_an_earlier_version_stays_behind(odd, tmp_path):
     Image.new("RGB", (9, 9)).save(odd / "figures" / "01_gallery.png")
-    assert "figures/03_who_is_where.png" in share(odd, tmp_path / "given")
+    assert "figures/03_who_is_where.png" in share(Run(odd), tmp_path / "given")
     assert not (tmp_path / "given" / "figures" / "01_gallery.png").exists()
 
 
 def test_a_broken_figure_stays_behind(odd, tmp_path):
     (odd / "figures" / "02_fit.png").write_bytes(b"no picture")
-    assert "figures/02_fit.png" not in share(odd, tmp_path / "given")
+    assert "figures/02_fit.png" not in share(Run(odd), tmp_path / "given")
 
 
 @pytest.mark.parametrize(
@@ -326,7 +327,7 @@ def test_a_run_with_a_link_to_somewhere_else_is_not_shared(odd, tmp_path):
     (odd / "tables" / "cost.csv").unlink(missing_ok=True)
     (odd / "tables" / "cost.csv").symlink_to(tmp_path / "private.csv")
     with pytest.raises(InputError, match="a link that leads out of it, tables.cost.csv"):
-        share(odd, tmp_path / "copy")
+        share(Run(odd), tmp_path / "copy")
     assert not (tmp_path / "copy").exists()
 
 
@@ -335,14 +336,14 @@ def test_only_an_empty_folder_elsewhere_is_written_to(odd, tmp_path):
     (tmp_path / "full" / "thesis.txt").write_text("mine")
     for folder in (tmp_path / "full", tmp_path / "full" / "thesis.txt"):
         with pytest.raises(InputError, match="holds something already"):
-            share(odd, folder)
+            share(Run(odd), folder)
     assert (tmp_path / "full" / "thesis.txt").read_text() == "mine"
     with pytest.raises(InputError, match="inside the run"):
-        share(odd, odd / "given")
+        share(Run(odd), odd / "given")
     with pytest.raises(InputError, match=r"run\.json is missing"):
-        share(tmp_path / "full", tmp_path / "given")
+        share(Run(tmp_path / "full"), tmp_path / "given")
     (tmp_path / "empty").mkdir()
-    assert share(odd, tmp_path / "empty")
+    assert share(Run(odd), tmp_path / "empty")
 
 
 def test_search(monkeypatch):

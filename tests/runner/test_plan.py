@@ -22,11 +22,11 @@ from PIL import Image
 from cytology.architectures import ARCHITECTURE_NAMES, NETWORK_TITLE
 from cytology.audits.leakage import LABELS, PROTOCOLS
 from cytology.audits.shifts import SHIFT_STRENGTHS, SHIFTS
-from cytology.catalogue import written_by
+from cytology.catalogue import READS, written_by
 from cytology.evaluation.predictions import PREDICTION_COLUMNS
 from cytology.evaluation.statistics.metrics import AT_A_THRESHOLD, METRICS, OF_PROBABILITIES
 from cytology.files import UNFINISHED
-from cytology.runner.changes import READS, inputs, is_from
+from cytology.runner.changes import inputs, is_from
 from cytology.runner.verification import compare
 from cytology.settings import PROJECT_ROOT
 from cytology.tables import read_json, read_table
@@ -101,7 +101,7 @@ def test_every_notebook_ran(smoke):
 
 
 def test_every_notebook_reads_and_writes_what_is_said_of_it(smoke):
-    """What runs again after a change hangs on it: see `provenance.READS` and `WRITTEN_BY`."""
+    """What runs again after a change follows from `catalogue.READS` and `WRITTEN_BY`."""
     _, run = smoke
     opened, written = defaultdict(set), defaultdict(set)
     for line in (run.parent / "trace").read_text("utf-8").splitlines():

@@ -17,6 +17,7 @@ from test_run_all import FIRST, record_of, start, started, write_notebook
 from cytology.architectures import ARCHITECTURES
 from cytology.catalogue import WRITTEN_BY, written_by
 from cytology.files import UNFINISHED
+from cytology.notebook import own_parameters
 from cytology.run import open_run
 from cytology.runner import changes, headless
 from cytology.runner.notebooks import find_notebooks
@@ -318,10 +319,11 @@ def test_a_run_folder_with_a_link_out_of_it_is_refused(project, execution, victi
         (victim / target).write_text("{}")
     before = {each.name: each.read_text() for each in victim.iterdir()}
     done = start(project)
+    parameters = own_parameters(PROJECT_ROOT / "notebooks" / "01_data_exploration.ipynb")
     assert done.code == 2 and len(done.err.splitlines()) == 1 and not execution
     assert "holds a link that leads out of it" in done.err and str(victim) in done.err
     with pytest.raises(InputError, match=f"leads out of it, {link} to"):
-        open_run(project / "outputs" / "quick", 0)
+        open_run("01_data_exploration", parameters | {"run_dir": str(project / "outputs/quick")})
     assert {each.name: each.read_text() for each in victim.iterdir()} == before
 
 

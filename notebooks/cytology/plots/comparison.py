@@ -14,6 +14,7 @@ from cytology.plots.style import (
     HOLLOW,
     NETWORK_COLOUR,
     chance_line,
+    colour_of,
     entry,
     grid,
     look_of,
@@ -21,12 +22,6 @@ from cytology.plots.style import (
     panels,
 )
 from cytology.wording import p_in_figures, with_span
-
-
-def colour_of(model: str) -> str:
-    """The network's colour, also for what combines its predictions; black for several networks."""
-    first = model.split(",")[0]
-    return NETWORK_COLOUR.get(first, GREY if first.startswith("baseline") else "black")
 
 
 def forest(table: pd.DataFrame, unit: str) -> Figure:

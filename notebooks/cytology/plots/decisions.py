@@ -1,18 +1,32 @@
 """Figures of notebook 07 on what to do with a probability: calibrate, decide, or refer."""
 
+from typing import Literal
+
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
 from cytology.architectures import NETWORK_TITLE
 from cytology.evaluation.readable import capital, title
-from cytology.plots.comparison import colour_of
-from cytology.plots.style import GREY, NETWORK_COLOUR, NETWORK_LINE, entry, grid, of_bounds, panels
+from cytology.plots.style import (
+    GREY,
+    NETWORK_COLOUR,
+    NETWORK_LINE,
+    colour_of,
+    entry,
+    grid,
+    of_bounds,
+    panels,
+)
 from cytology.wording import plural
 
 RULE_MARKER = {"half": "o", "youden": "D", "sensitivity": "^"}
 RULE_TITLE = {"half": "at 0.5", "youden": "Youden", "sensitivity": "wanted sensitivity"}
-CERTAINTY_LINE = {"margin": "-", "orientations disagree": "--", "networks disagree": ":"}
+CERTAINTY_LINE: dict[str, Literal["-", "--", ":"]] = {
+    "margin": "-",
+    "orientations disagree": "--",
+    "networks disagree": ":",
+}
 
 
 def thresholds(table: pd.DataFrame, unit: str) -> Figure:

@@ -9,7 +9,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.offsetbox import AnnotationBbox, OffsetImage
-from PIL import Image, ImageOps
+from PIL import ImageOps
 
 from cytology.architectures import NETWORK_TITLE
 from cytology.data.images.opening import open_rgb
@@ -18,26 +18,16 @@ from cytology.plots.style import (
     CLASS_COLOUR,
     CLASS_NAME,
     GREY,
+    HEAT,
     NETWORK_COLOUR,
     WRONG,
+    overlaid,
     panels,
     picture,
 )
 from cytology.wording import plural, shortened
 
-HEAT = plt.get_cmap("inferno")
 VERDICTS = {"yes": "passed", "no": "worse"}  # others are said as they are
-
-
-def overlaid(image: Image.Image, heat: np.ndarray) -> np.ndarray:
-    """Heat above zero over an image in grey, (height, width, 3) in 0..1, hottest brightest.
-
-    `heat` has the shape of the image. Each image has a scale of its own, up to its own maximum.
-    """
-    grey = np.asarray(image.convert("L"), float)[..., None] / 255
-    share = np.clip(heat, 0, None) / max(float(heat.max()), 1e-12)
-    weight = (0.75 * np.sqrt(share))[..., None]
-    return (1 - weight) * (0.25 + 0.75 * grey) + weight * HEAT(share)[..., :3]
 
 
 def scale_of_heat(figure: Figure, axes) -> None:

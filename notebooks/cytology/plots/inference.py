@@ -12,7 +12,6 @@ from sklearn.metrics import confusion_matrix
 
 from cytology.architectures import NETWORK_TITLE
 from cytology.data.images.opening import open_rgb
-from cytology.plots.explanation import overlaid
 from cytology.plots.style import (
     CLASS_COLOUR,
     CLASS_NAME,
@@ -21,6 +20,7 @@ from cytology.plots.style import (
     NETWORK_MARKER,
     WRONG,
     grid,
+    overlaid,
     panels,
     picture,
 )

@@ -1,4 +1,4 @@
-"""What all figures share: colours, the theme, a grid of pictures.
+"""What figures share: colours, the theme, a grid of pictures, heat over an image.
 
 One colour a class and one a network, the same in all notebooks (Okabe & Ito, "Color universal
 design", 2008), with a marker or a label beside the colour.
@@ -9,8 +9,10 @@ import io
 from html import escape
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import seaborn as sns
+from PIL import Image
 
 from cytology.architectures import ARCHITECTURES, NETWORK_TITLE
 from cytology.files import written_whole
@@ -20,6 +22,15 @@ from cytology.wording import COLOURS, NO_INTERVAL
 DPI = 120
 DRAWN = {"Comment": "names: pseudonyms"}  # figures of earlier versions showed names: not shared
 CSS_DPI = 96  # a browser's pixel is 1/96 inch: a figure appears in the size that it was drawn for
+CLASS_NAME = {"B": "benign (B)", "M": "malignant (M)"}
+CLASS_COLOUR = {"B": "#0072B2", "M": "#D55E00"}
+NETWORK_COLOUR = {name: network.colour for name, network in ARCHITECTURES.items()}
+NETWORK_LINE = {name: network.line for name, network in ARCHITECTURES.items()}
+NETWORK_MARKER = {name: network.marker for name, network in ARCHITECTURES.items()}
+SPLIT_COLOUR = {"train": "#999999", "val": "#E69F00", "test": "#0072B2"}
+GREY = "#777777"
+WRONG = "#b00020"  # also of the banner of a leak
+HEAT = plt.get_cmap("inferno")
 
 
 def save_figure(run: Run, name: str, figure, caption: str) -> None:
@@ -78,16 +89,6 @@ def show_png(data: bytes, figure, caption: str) -> None:
     display({"text/html": page, "text/plain": f"Figure: {caption}"}, raw=True)
 
 
-CLASS_NAME = {"B": "benign (B)", "M": "malignant (M)"}
-CLASS_COLOUR = {"B": "#0072B2", "M": "#D55E00"}
-NETWORK_COLOUR = {name: network.colour for name, network in ARCHITECTURES.items()}
-NETWORK_LINE = {name: network.line for name, network in ARCHITECTURES.items()}
-NETWORK_MARKER = {name: network.marker for name, network in ARCHITECTURES.items()}
-SPLIT_COLOUR = {"train": "#999999", "val": "#E69F00", "test": "#0072B2"}
-GREY = "#777777"
-WRONG = "#b00020"  # also of the banner of a leak
-
-
 sns.set_theme(
     context="notebook",
     style="ticks",
@@ -133,6 +134,12 @@ def panels(count: int, width: float, height: float, **shared):
     return figure, axes[0]
 
 
+def colour_of(model: str) -> str:
+    """The network's colour, also for what combines its predictions; black for several networks."""
+    first = model.split(",")[0]
+    return NETWORK_COLOUR.get(first, GREY if first.startswith("baseline") else "black")
+
+
 def of_bounds(words: str, bounds) -> str:
     """Words on what bars or bands show; where no bound is known, that there are none, and why."""
     return words if pd.notna(bounds).any() else NO_INTERVAL
@@ -156,3 +163,14 @@ def picture(axis, pixels, title: str = "", colour: str = "black") -> None:
     axis.set_yticks([])
     axis.set_title(title, fontsize=9, color=colour, fontweight="normal")
     sns.despine(ax=axis, left=True, bottom=True)
+
+
+def overlaid(image: Image.Image, heat: np.ndarray) -> np.ndarray:
+    """Heat above zero over an image in grey, (height, width, 3) in 0..1, hottest brightest.
+
+    `heat` has the shape of the image. Each image has a scale of its own, up to its own maximum.
+    """
+    grey = np.asarray(image.convert("L"), float)[..., None] / 255
+    share = np.clip(heat, 0, None) / max(float(heat.max()), 1e-12)
+    weight = (0.75 * np.sqrt(share))[..., None]
+    return (1 - weight) * (0.25 + 0.75 * grey) + weight * HEAT(share)[..., :3]

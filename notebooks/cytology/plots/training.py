@@ -97,7 +97,8 @@ def building_block(architecture: str) -> Figure:
     for x, (words, maps) in zip((0, last), ends, strict=True):
         tops[x] = box(x, 0, f"{words}\n{maps} maps", maps, "#eeeeee")
     for row, path in enumerate(paths):
-        y, before = top - row, (0, 0)
+        y = top - row
+        before: tuple[float, float] = (0, 0)
         for x, (words, maps) in enumerate(path, 1):
             tops[x] = box(x, y, f"{words}\n{maps}", maps, colour)
             arrow((before[0] + 0.36, before[1]), (x - 0.36, y))

@@ -11,7 +11,7 @@ from cytology.plots.style import show_figure
 
 
 def threshold_slider(draw: Callable, threshold: float) -> None:
-    """A slider that draws `draw(threshold)`, a figure, anew; it begins at `threshold`."""
+    """A slider that draws the figure `draw(threshold)` again; it begins at `threshold`."""
     if not somebody_looks_on():
         return
     import ipywidgets

@@ -6,38 +6,26 @@ from the run's own files; what is not there is said, with the notebook that writ
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from cytology.architectures import NETWORK_TITLE, TRAINING_NOTEBOOKS
-from cytology.catalogue import WRITTEN_BY
+from cytology.catalogue import READS, entry_of, written_by
 from cytology.evaluation.caveats import caveats, checked
 from cytology.evaluation.readable import DASH, bounded, capital, gaps, is_empty, is_number, title
 from cytology.files import file_hash
 from cytology.machine import versions
-from cytology.report.discreet import cut, each_text, facts, name_of
+from cytology.report.discreet import facts, name_of, without_paths
 from cytology.report.known_failures import known_failures
 from cytology.run import Run
-from cytology.tables import write_text
 from cytology.wording import plural
 
 NAME = "model_card.md"
 MOST_TEXT = 100_000  # characters that are read as Markdown; a card has some 20,000
 MOST_PARAGRAPH = 8_000
-# What a card draws on beside the networks' own files, and what each adds to it.
-SOURCES = {
-    "dataset.json": "the data",
-    "split.json": "the split",
-    "run.json": "parameters, versions and times",
-    "tables/comparison.csv": "the metrics",
-    "tables/comparison_all.csv": "the metrics by group and on test",
-    "tables/thresholds.csv": "locked thresholds",
-    "tables/calibration.csv": "calibration",
-    "tables/robustness.csv": "robustness",
-    "tables/explanation_checks.csv": "checks of the explanations",
-    "tables/exports.csv": "checks of the exported files",
-}
-WRITERS = WRITTEN_BY | {"run.json": "run_all.py"}
+# What a card draws on; of `NETWORK/` files only those of networks that the run holds.
+SOURCES = (*READS["12_export"], "tables/exports.csv", "run.json")
 DOMAINS = ("site", "stain", "magnification", "subtype", "category")
 RESULTS = {"model": "what", "level": "by", "judged_on": "judged", "images": "images"}
 RESULTS |= {"groups": "groups", "groups_malignant": "malignant", "groups_benign": "benign"}
@@ -61,11 +49,11 @@ EXPORTED |= {"largest_difference": "largest difference of the logit"}
 EXPORTED |= {"changed_decisions": "changed decisions", "images": "of images", "agrees": "agrees"}
 
 
-def write_model_card(run: Run, shared: Path | None = None, name: str = "") -> Path:
-    """Write `model_card.md` of the run folder `run` from whatever is there; returns its path.
+def write_model_card(run: Run, shared: Run | None = None, name: str = "") -> Path:
+    """Write `model_card.md` of a run from whatever is there; returns its path.
 
-    With `shared`, a copy of the run that names nobody, into that folder, with what its `run.json`
-    and `dataset.json` still tell. `name` is what the card calls the folder.
+    With `shared`, a copy of the run that names nobody, the card is written there, with what the
+    copy's `run.json` and `dataset.json` still hold. `name` is what the card calls the folder.
     """
     from jinja2 import Environment, FileSystemLoader
 
@@ -77,7 +65,7 @@ def write_model_card(run: Run, shared: Path | None = None, name: str = "") -> Pa
     card = environment.get_template(f"{NAME}.jinja").render(
         contents(run, shared or run, name or name_of(run))
     )
-    write_text(shared or run, NAME, re.sub(r"\n{3,}", "\n\n", card).strip() + "\n")
+    (shared or run).write(NAME, re.sub(r"\n{3,}", "\n\n", card).strip() + "\n")
     return (shared or run) / NAME
 
 
@@ -102,24 +90,24 @@ def card_html(run: Run) -> str:
         return f"<pre>{mistune.escape(card[:MOST_TEXT])}</pre>"
     page = mistune.create_markdown(renderer=Below(escape=True), plugins=["table"])
     # Wide tables scroll on their own.
-    html = page(card)
+    html = str(page(card))
     html = html.replace("<table>", '<div class="scroll" tabindex="0"><table class="results">')
     return html.replace("</table>", "</table></div>")
 
 
-def contents(run: Run, told: Path, name: str) -> dict:
-    """Everything that the card says, read from the run folder; of its facts what `told` has."""
-    (record, dataset), names = facts(told), run.networks
+def contents(run: Run, shown: Run, name: str) -> dict[str, Any]:
+    """Everything that the card says, read from the run; of its facts what `shown` has."""
+    (record, dataset), names = facts(shown), run.networks
     split = run.facts_if_there("split.json")
-    unit, told_of = split.get("unit", "group"), [caveat.text for caveat in caveats(run)]
+    unit, said = split.get("unit", "group"), [caveat.text for caveat in caveats(run)]
     if "notes" in dataset:
-        dataset["notes"] = [note for note in dataset["notes"] if note not in told_of]
+        dataset["notes"] = [note for note in dataset["notes"] if note not in said]
     return {
         "run": name,
         "names": names,
         "record": record,
         "versions": record.get("versions") or versions(),
-        "caveats": told_of,
+        "caveats": said,
         "dataset": dataset,
         "split": split,
         "checked": checked(dataset, split),
@@ -163,7 +151,7 @@ def network(run: Run, name: str, record: dict, unit: str) -> dict:
     return {
         "title": NETWORK_TITLE[name],
         "name": name,
-        "about": each_text(run.facts_if_there(f"{name}/metrics.json"), lambda said: cut(said, {})),
+        "about": without_paths(run.facts_if_there(f"{name}/metrics.json"), {}),
         "timing": run.facts_if_there(f"{name}/timing.json"),
         "parameters": parameters,
         "results": markdown(results(run, name), RESULTS | {"groups": plural(unit)}),
@@ -211,15 +199,15 @@ def files(run: Run, name: str) -> list[dict]:
     ]
 
 
-def missing(run: Run, names: list[str]) -> list[dict]:
-    """What the card could not draw on: file, what it would tell, what writes it."""
-    wanted = dict(SOURCES)
-    for name in names:
-        wanted |= {f"{name}/{file}": "the network" for file in ("metrics.json", "model.keras")}
+def missing(run: Run, names: list[str]) -> list[dict[str, str]]:
+    """What the card could not draw on: file, what it would add, what writes it."""
+    others = {*TRAINING_NOTEBOOKS} - {*names}
     return [
-        {"file": file, "adds": adds, "writer": WRITERS[file]}
-        for file, adds in wanted.items()
-        if not (run / file).is_file()
+        {"file": file, "adds": entry.says, "writer": written_by(file) or entry.writer}
+        for file in SOURCES
+        if file.split("/")[0] not in others
+        and not run.has(file)
+        and (entry := entry_of(file)) is not None
     ]
 
 
@@ -231,10 +219,10 @@ def markdown(rows: pd.DataFrame, columns: dict[str, str]) -> str:
     names = [name for name in columns if name in rows and not is_empty(rows[name])]
     if rows.empty or not names:
         return ""
-    lines = [[text(columns[name]) for name in names]]
-    lines.append(["---:" if is_number(rows[name]) else "---" for name in names])
-    lines += [[cell(row, name, rows[name]) for name in names] for _, row in rows.iterrows()]
-    lines = [f"| {' | '.join(line)} |" for line in lines]
+    cells = [[text(columns[name]) for name in names]]
+    cells.append(["---:" if is_number(rows[name]) else "---" for name in names])
+    cells += [[cell(row, name, rows[name]) for name in names] for _, row in rows.iterrows()]
+    lines = [f"| {' | '.join(line)} |" for line in cells]
     return "\n".join(lines + (["", note] if (note := gaps(rows, names)) else []))
 
 

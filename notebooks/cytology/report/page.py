@@ -5,41 +5,48 @@ it, so that a run which stopped half-way has a report too.
 """
 
 import shlex
+from functools import partial
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from cytology.architectures import NETWORK_TITLE
 from cytology.catalogue import VERIFICATION, WRITTEN_BY
 from cytology.evaluation.caveats import caveats, checked
 from cytology.evaluation.summary import LEAKS, RANDOM
-from cytology.files import written_whole
 from cytology.parameters import meaning
 from cytology.report.discreet import facts, name_of
 from cytology.report.model_card import card_html
-from cytology.report.page_parts import POLICY, Figure, embedded_figures, in_order, table_links
+from cytology.report.page_parts import POLICY, Figure, embedded_figures, in_order, link_to
 from cytology.report.page_tables import results
 from cytology.run import Run
 from cytology.wording import joined
 
 # Columns of the longer tables that fit a page; the files have them all.
-MAIN_SHOWN = ("architecture", "weights", "auc", "accuracy", "recall", "specificity", "precision")
-MAIN_SHOWN += ("f1", "mcc", "loss", "ece", "images", "groups", "groups_malignant", "groups_benign")
-MAIN_SHOWN += ("judged_on", "test_auc", "test_groups", "recipe", "protocol")
-PAIRS_SHOWN = ("level", "first", "second", "images", "groups", "auc_first", "auc_second")
-PAIRS_SHOWN += ("difference", "p", "p_holm", "separated", "p_mcnemar", "p_delong", "weights")
-PAIRS_SHOWN += ("protocol",)
-THRESHOLDS_SHOWN = ("model", "rule", "chosen_on", "threshold", "judged_on", "groups", "recall")
-THRESHOLDS_SHOWN += ("specificity", "precision", "negative_predictive_value", "malignant_share")
-THRESHOLDS_SHOWN += ("note", "weights", "protocol")
-CALIBRATION_SHOWN = ("model", "method", "fitted_on", "judged_on", "calibration_in_the_large")
-CALIBRATION_SHOWN += ("calibration_slope", "loss", "loss_change", "brier", "ece", "ace", "slope")
-CALIBRATION_SHOWN += ("intercept", "note", "weights", "protocol")
-ALL_SHOWN = ("model", "level", "judged_on", "images", "groups", "groups_malignant")
-ALL_SHOWN += ("groups_benign", "auc", "auc_pooled", "auc_groups_alike", "accuracy", "recall")
-ALL_SHOWN += ("specificity", "loss", "weights", "protocol")
-
-EXPLANATION_SHOWN = ("architecture", "check", "value", "chance", "chance_of", "difference")
-EXPLANATION_SHOWN += ("passed", "images", "groups", "judged_on", "weights", "protocol")
+MAIN_SHOWN = tuple(
+    "architecture weights auc accuracy recall specificity precision f1 mcc loss ece images groups "
+    "groups_malignant groups_benign judged_on test_auc test_groups recipe protocol".split()
+)
+PAIRS_SHOWN = tuple(
+    "level first second images groups auc_first auc_second difference p p_holm separated "
+    "p_mcnemar p_delong weights protocol".split()
+)
+THRESHOLDS_SHOWN = tuple(
+    "model rule chosen_on threshold judged_on groups recall specificity precision "
+    "negative_predictive_value malignant_share note weights protocol".split()
+)
+CALIBRATION_SHOWN = tuple(
+    "model method fitted_on judged_on calibration_in_the_large calibration_slope loss loss_change "
+    "brier ece ace slope intercept note weights protocol".split()
+)
+ALL_SHOWN = tuple(
+    "model level judged_on images groups groups_malignant groups_benign auc auc_pooled "
+    "auc_groups_alike accuracy recall specificity loss weights protocol".split()
+)
+EXPLANATION_SHOWN = tuple(
+    "architecture check value chance chance_of difference passed images groups judged_on weights "
+    "protocol".split()
+)
 # Where a figure stands in the report, by its notebook; some of 07 and 11 by their own names.
 SECTION_OF = {
     **dict.fromkeys(("01", "02", "03"), "more_data"),
@@ -55,18 +62,10 @@ SECTION_OF = {
     "11": "explanation",
 }
 SECTIONS = (*sorted(set(SECTION_OF.values())), "training")
-# The files that the report names; the shorter ones that name nobody travel in it.
-NAMED = ["manifest.csv", "rejected.csv", "split.csv", "split.json", "verification.csv"]
-NAMED += [
-    f"tables/{name}.csv"
-    for name in ("quality", "comparison", "comparison_all", "pairwise", "thresholds", "calibration")
-    + ("decision_curve", "abstention", "leakage_summary", "robustness", "robustness_domains")
-    + ("explanation_checks",)
-]
 
 
 def write_report(run: Run, name: str = "") -> Path:
-    """Write `report.html` of the run folder `run` from whatever is there; returns its path.
+    """Write `report.html` of a run from whatever is there; returns its path.
 
     `name` is what the page calls the folder, if that is not its own name. The page names no
     patient and no file of images, and no path of this machine.
@@ -81,35 +80,32 @@ def write_report(run: Run, name: str = "") -> Path:
     )
     environment.filters |= {"duration": duration, "when": when}
     page = environment.get_template("page.html.jinja").render(contents(run, name or name_of(run)))
-    path = run / "report.html"
-    with written_whole(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
-    return path
+    run.write("report.html", page)
+    return run / "report.html"
 
 
-def contents(run: Run, name: str) -> dict:
-    """Everything that the page shows, read from the run folder."""
+def contents(run: Run, name: str) -> dict[str, Any]:
+    """Everything that the page shows, read from the run."""
     record, dataset = facts(run)
     said = paragraphs(run, "tables/summary.md")
     # A leak or random weights stand above as a caveat: twice would not be more.
     said = [] if said in ([LEAKS], [RANDOM]) else said
-    split, told = run.facts_if_there("split.json"), caveats(run)
+    split, warnings = run.facts_if_there("split.json"), caveats(run)
     unit = split.get("unit", "group")
     if "notes" in dataset:
-        texts = [caveat.text for caveat in told]
+        texts = [caveat.text for caveat in warnings]
         dataset["notes"] = [note for note in dataset["notes"] if note not in texts]
-
     return {
         "run": name,
         "quoted": shlex.quote(name),
         "policy": POLICY,
         "networks": title_of(run.networks),
         "record": record,
-        "caveats": told,
+        "caveats": warnings,
         "answer": said[0] if said else "",
         "summary": said[1:],
         "figures": by_section(embedded_figures(run)),
-        "links": table_links(run, NAMED),
+        "link_to": partial(link_to, run),
         "dataset": dataset,
         "split": split,
         "checked": checked(dataset, split),
@@ -141,7 +137,7 @@ def title_of(names: list[str]) -> str:
 
 def by_section(figures: list[Figure]) -> dict[str, list[Figure]]:
     """The figures of each section of the page, in the order of the series."""
-    found = {section: [] for section in SECTIONS}
+    found: dict[str, list[Figure]] = {section: [] for section in SECTIONS}
     for figure in sorted(figures, key=lambda each: (each.number, in_order(each.name))):
         section = SECTION_OF.get(figure.name) or SECTION_OF.get(figure.number, "training")
         found[section].append(figure)
@@ -158,7 +154,7 @@ def paragraphs(run: Run, name: str) -> list[str]:
 # ------------------------------------------------------- notebooks, parameters
 
 
-def notebooks(run: Run, record: dict) -> list[dict]:
+def notebooks(run: Run, record: dict) -> list[dict[str, Any]]:
     """A row a notebook, executed by `run_all.py` or found: link, status, seconds, memory."""
     entries = record.get("notebooks", {})
     folder = run / "notebooks"
@@ -177,7 +173,7 @@ def link(folder: Path, name: str) -> str:
     return ""
 
 
-def parameters(record: dict) -> list[dict]:
+def parameters(record: dict) -> list[dict[str, Any]]:
     """A row a parameter: its value, its meaning, and the notebooks made with another value."""
     values = record.get("parameters", {})
     rows = []

@@ -90,25 +90,20 @@ def encoded(picture, form: str, **options) -> bytes:
 
 @dataclass(frozen=True)
 class Link:
-    """Where a table of the run is found: in the page itself, or beside it."""
+    """Where a file of the run is found: in the page itself, or beside it."""
 
-    name: str
     address: str
     inside: bool
 
 
-def table_links(run: Run, names: list[str]) -> dict[str, Link]:
-    """A link for each file of `names` that the run has; short ones travel in the page.
+def link_to(run: Run, name: str) -> Link | None:
+    """A link to a file of the run; None if it is missing. What is short travels in the page.
 
     No list of patients or files does, however short.
     """
-    found = {}
-    for name in names:
-        path = run / name
-        if not path.is_file():
-            continue
-        inside = path.stat().st_size <= MOST_TABLE_BYTES and not naming_columns(path)
-        data = base64.b64encode(path.read_bytes()).decode("ascii") if inside else ""
-        address = f"data:text/plain;base64,{data}" if inside else quote(name)
-        found[name] = Link(name, address, inside)
-    return found
+    path = run / name
+    if not path.is_file():
+        return None
+    inside = path.stat().st_size <= MOST_TABLE_BYTES and not naming_columns(path)
+    data = base64.b64encode(path.read_bytes()).decode("ascii") if inside else ""
+    return Link(f"data:text/plain;base64,{data}" if inside else quote(name), inside)

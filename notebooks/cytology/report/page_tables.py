@@ -1,6 +1,7 @@
 """Tables of results as the report shows them: a chip where a reader must be warned."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
@@ -28,14 +29,14 @@ class Cell:
     warn: bool = False
 
 
-def results(run: Run, name: str, wanted: tuple[str, ...] = (), family: str = "") -> dict:
+def results(run: Run, name: str, wanted: tuple[str, ...] = (), family: str = "") -> dict[str, Any]:
     """A table of results as headings and rows of cells; empty when it is missing.
 
     Columns `x_low` and `x_high` become the interval of `x`. Of `wanted` columns, if any are named,
     and of rows of one `family`. What is the same in every row is in `same`, by its heading, and
     no column; nor is what is nowhere known. `gaps` says what is missing, and why.
     """
-    if not (run / name).is_file():
+    if not run.has(name):
         return {}
     table = run.table(name)
     if family:

@@ -19,6 +19,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import pandas as pd
 from PIL import Image
+from PIL.PngImagePlugin import PngImageFile
 
 import cytology
 from cytology.catalogue import NAMING, WRITTEN_BY
@@ -28,30 +29,29 @@ from cytology.files import file_hash, folder_written_whole, refuse_links_out
 from cytology.inference.similarity import read_reference, write_reference
 from cytology.parameters import DATA_WORDS, FIELDS, WEIGHT_WORDS, choices
 from cytology.plots.style import DRAWN
-from cytology.report.discreet import cut, each_text, facts, paths_in
+from cytology.report.discreet import facts, paths_in, without_paths
 from cytology.report.model_card import write_model_card
 from cytology.report.page import write_report
 from cytology.report.pseudonyms import KINDS, with_pseudonyms
 from cytology.run import Run
-from cytology.settings import InputError, short
-from cytology.tables import (
-    naming_columns,
-    require,
-    write_json,
-)
+from cytology.settings import InputError
+from cytology.tables import naming_columns, require
 from cytology.wording import composed
 
 # Of `dataset.json` and `run.json`: counts, versions and times, no text that a person wrote.
-DATASET = ("images", "benign", "malignant", "groups", "families", "of_unknown_unit", "unit")
-DATASET += ("rejected", "unseen", "fingerprint")
+DATASET = tuple(
+    "images benign malignant groups families of_unknown_unit unit rejected unseen "
+    "fingerprint".split()
+)
 RECORD = ("profile", "started", "ended", "device", "cores", "versions", "git")
 ENTRY = ("status", "seconds", "peak_memory_mib", "started", "ended")
 WORDS = (*DATA_WORDS, *WEIGHT_WORDS)  # what may stand where a path may stand
 OF_NETWORK = ("history.csv", "metrics.json", "timing.json", "model.keras")
 NEW_IMAGES = "08_2_answers"  # patients of whom the run's tables know nothing
 # Tables with names, of the run's own images and of new ones.
-NAMED_IN = ("manifest.csv", "rejected.csv", "unseen.csv", "tables/quality.csv")
-NAMED_IN += ("inference/predictions.csv",)
+NAMED_IN = tuple(
+    "manifest.csv rejected.csv unseen.csv tables/quality.csv inference/predictions.csv".split()
+)
 PACKAGE = Path(cytology.__file__).parent
 PART = 2**24  # bytes that are searched at once
 
@@ -62,20 +62,20 @@ def share(run: Run, folder: Path) -> list[str]:
     Raises `InputError` if there is no such run, if the folder holds anything, or if a name was
     found in the copy: then nothing stays of it.
     """
-    refuse_links_out(run)
+    refuse_links_out(run.folder)
     for name in ("run.json", "manifest.csv", "split.csv", "split.json"):
-        require(run, name)
+        require(run.folder, name)
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
         raise InputError(f"--share {folder}: it holds something already; name a new folder.")
-    if run in folder.parents:
+    if run.folder in folder.parents:
         raise InputError(f"--share {folder}: it lies inside the run; name a folder elsewhere.")
     with folder_written_whole(folder) as new:
-        fill(run, new, folder.name)
+        fill(run, Run(new), folder.name)
         found = next(names_found(new, names_of(run)), None)
         if found is not None:
             raise InputError(
                 f"--share {folder}: nothing was written, since {found[1]} would hold the name "
-                f"{found[0]!r}: take it out of what that is made from in {short(run)}."
+                f"{found[0]!r}: take it out of what that is made from in {run}."
             )
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.*"))
 
@@ -83,11 +83,11 @@ def share(run: Run, folder: Path) -> list[str]:
 # ------------------------------------------------------------------ the copy
 
 
-def fill(run: Run, new: Path, name: str) -> None:
-    """Write everything of the copy of `run` into the folder `new`, which is to be called `name`."""
+def fill(run: Run, new: Run, name: str) -> None:
+    """Write everything of the copy of `run` to `new`, whose folder is to be called `name`."""
     manifest = run.manifest
-    write_json(new, "dataset.json", dataset_of(run))
-    write_json(new, "run.json", record_of(run))
+    new.write("dataset.json", dataset_of(run))
+    new.write("run.json", record_of(run))
     copy(run, new, "split.json")
     write_hidden(run, new, "split.csv", manifest)
     for path in sorted((run / "tables").glob("*.*")):
@@ -107,12 +107,12 @@ def fill(run: Run, new: Path, name: str) -> None:
     write_report(new, name)
 
 
-def copy(run: Run, new: Path, name: str) -> None:
+def copy(run: Run, new: Run, name: str) -> None:
     """Copy a file; of JSON the texts without paths."""
     (new / name).parent.mkdir(parents=True, exist_ok=True)
     if name.endswith(".json"):
         content = dict(run.facts(name))
-        write_json(new, name, each_text(content, lambda text: cut(text, paths_in(content))))
+        new.write(name, without_paths(content, paths_in(content)))
     else:
         shutil.copyfile(run / name, new / name)
 
@@ -142,19 +142,18 @@ def record_of(run: Run) -> dict:
     return kept | {"parameters": parameters, "notebooks": entries, "grid": {}}
 
 
-def write_hidden(run: Run, new: Path, name: str, manifest: pd.DataFrame) -> None:
+def write_hidden(run: Run, new: Run, name: str, manifest: pd.DataFrame) -> None:
     """Copy a table with pseudonyms, every other cell as it stands; rows in the order of those."""
-    require(run, name)
-    table = pd.read_csv(run / name, dtype=str, keep_default_na=False)
+    table = pd.read_csv(require(run.folder, name), dtype=str, keep_default_na=False)
     table = with_pseudonyms(table, manifest, ("image_id", "group"))
     (new / name).parent.mkdir(parents=True, exist_ok=True)
     table = table.sort_values("image_id", kind="stable")
     table.to_csv(new / name, index=False, lineterminator="\n")
 
 
-def write_hidden_reference(run: Run, new: Path, network: str, manifest: pd.DataFrame) -> None:
+def write_hidden_reference(run: Run, new: Run, network: str, manifest: pd.DataFrame) -> None:
     """Copy what new images are compared with, if notebook 08 has written it for this model."""
-    model = file_hash(require(run, f"{network}/model.keras"))
+    model = file_hash(require(run.folder, f"{network}/model.keras"))
     kept = read_reference(run / network / "reference.npz", model)
     if kept is None:
         return
@@ -165,11 +164,11 @@ def write_hidden_reference(run: Run, new: Path, network: str, manifest: pd.DataF
     write_reference(new / network / "reference.npz", hidden, model, falsely)
 
 
-def lock_again(run: Run, new: Path) -> None:
+def lock_again(run: Run, new: Run) -> None:
     """Thresholds name the predictions that they were chosen on, which have other names now."""
-    if not (new / "tables" / "thresholds.csv").is_file():
+    path = new / "tables/thresholds.csv"
+    if not path.is_file():
         return
-    path = new / "tables" / "thresholds.csv"
     table = pd.read_csv(path, dtype=str, keep_default_na=False)
     hashes = {
         predictions_fingerprint(run, name): predictions_fingerprint(new, name)
@@ -203,7 +202,7 @@ def names_of(run: Run) -> set[str]:
     for name in ("run.json", "dataset.json"):
         found |= set(paths_in(dict(run.facts(name))))
     user = {os.environ.get(name, "") for name in ("LOGNAME", "USER", "USERNAME")}
-    return found | user | {str(run), str(Path.home()), Path.home().name}
+    return found | user | {str(run.folder), str(Path.home()), Path.home().name}
 
 
 def names_found(folder: Path, names: set[str]) -> Iterator[tuple[str, str]]:
@@ -288,8 +287,12 @@ def contents_of(data: bytes) -> Iterator[tuple[bytes, bool]]:
         data = "\n".join(array.ravel()).encode() if array.dtype.kind == "U" else array.tobytes()
     elif data.startswith(b"\x89PNG"):
         with Image.open(io.BytesIO(data), formats=["PNG"]) as picture:
-            told = {**picture.info, **picture.text}  # `text` also looks behind the pixels
-        yield composed("\n".join(map(str, told.values()))).encode(), True
+            assert isinstance(picture, PngImageFile)
+            texts = [
+                *picture.info.values(),
+                *picture.text.values(),
+            ]  # `text`: also after the pixels
+        yield composed("\n".join(map(str, texts))).encode(), True
     try:
         text = data.decode()
     except UnicodeDecodeError:

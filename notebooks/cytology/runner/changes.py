@@ -14,8 +14,9 @@ import cytology
 from cytology.architectures import TRAINED_BY
 from cytology.catalogue import READS, WRITTEN_BY, is_meant, written_by
 from cytology.files import UNFINISHED, file_hash
+from cytology.notebook import source_of
 from cytology.parameters import PLACES
-from cytology.tables import json_if_there
+from cytology.run import Run
 from cytology.wording import some
 
 PACKAGE = Path(cytology.__file__).parent
@@ -61,22 +62,32 @@ def is_from(notebook: str, name: str) -> bool:
 
 def code(notebook: Path) -> str:
     """A hash of a notebook's code and of all of the package that it imports, however far."""
-    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
-    tags = [set(cell["metadata"].get("tags", [])) for cell in cells]
-    own = [
-        "".join(cell["source"])
-        for cell, tag in zip(cells, tags, strict=True)
-        if cell["cell_type"] == "code" and not tag & {"parameters", "colab-setup"}
-    ]
-    digest = hashlib.sha256("\n".join(own).encode())
-    for module in sorted(modules_of(frozenset().union(*map(imported_by_cell, own)))):
+    digest = hashlib.sha256("\n".join(cells_of(notebook)).encode())
+    for module in sorted(modules_behind(notebook)):
         digest.update(module.encode() + source(module))
     return digest.hexdigest()
 
 
+def cells_of(notebook: Path) -> list[str]:
+    """The source of a notebook's code cells, but for parameters and set-up."""
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    return [
+        source_of(cell)
+        for cell in cells
+        if cell["cell_type"] == "code"
+        and not {"parameters", "colab-setup"} & set(cell["metadata"].get("tags", []))
+    ]
+
+
+def modules_behind(notebook: Path) -> set[str]:
+    """The modules of the package that a notebook imports, however far."""
+    return modules_of(frozenset().union(*map(imported_by_cell, cells_of(notebook))))
+
+
 def modules_of(names: frozenset[str]) -> set[str]:
     """The modules of the package among `names`, and those that they import in turn."""
-    found, waiting = set(), set(names)
+    found: set[str] = set()
+    waiting = set(names)
     while waiting:
         name = waiting.pop()
         if name not in found and files_of(name):
@@ -98,13 +109,13 @@ def imported_by_cell(text: str) -> frozenset[str]:
     try:
         return imported(TransformerManager().transform_cell(text))
     except SyntaxError:
-        return frozenset()  # executing the notebook will tell it, and better
+        return frozenset()  # executing the notebook says it better
 
 
 def imported(text: str) -> frozenset[str]:
     """Dotted names that Python source imports from the package."""
-    tree, found = ast.parse(text), set()
-    for node in ast.walk(tree):
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
             found |= {name.name for name in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -139,7 +150,7 @@ def outside(notebook: str, run: Path, parameters: dict) -> dict[str, str]:
             found[name] = mark(TRAINED_BY[notebook], value)
         elif name == "data":
             # Also of words like `sample`: where the images lie, notebook 01 has noted.
-            found[name] = mark_of(Path(json_if_there(run, "dataset.json").get("root", "")))
+            found[name] = mark_of(Path(Run(run).facts_if_there("dataset.json").get("root", "")))
         elif value:
             found[name] = mark_of(Path(value))
     return found

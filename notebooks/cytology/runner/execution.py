@@ -14,6 +14,7 @@ from cytology.evaluation.caveats import caveats
 from cytology.evaluation.repeats import make_run
 from cytology.report.notebook_pages import to_html
 from cytology.report.page import write_report
+from cytology.run import Run
 from cytology.runner import changes, headless, terminal
 from cytology.runner.headless import Failure, Result
 from cytology.runner.notebooks import Project
@@ -22,14 +23,14 @@ from cytology.runner.plan import Plan, Task, plan_again, tasks_of
 from cytology.runner.record import Record, now, read_run, sole_run
 from cytology.runner.verification import check_finished, compare, scratch, write_verification
 from cytology.settings import InputError, short
-from cytology.tables import read_table, write_json
+from cytology.tables import write_json
 from cytology.wording import some
 
 LOGGERS = ("papermill", "traitlets", "asyncio", "distributed.client")
 
 
 class Execution:
-    """A plan that is carried out: decides what is done with each task, and has it recorded.
+    """A plan that is carried out: decides what is done with each task, and records it.
 
     `reasons` say why a notebook that ran before runs again; `notices` what a reader must know of
     those that are kept.
@@ -50,7 +51,7 @@ class Execution:
         run, earlier = Path(task.parameters["run_dir"]), self.record.entry(task.name)
         if task.point is not None:
             try:
-                make_run(self.plan.run, task.point)
+                make_run(Run(self.plan.run), task.point)
             except InputError as error:
                 self.record.begin(task.name, task.parameters, {})
                 return Result("failed", 0.0, 0, Failure("InputError", str(error), ""))
@@ -64,7 +65,7 @@ class Execution:
         return None
 
     def end(self, task: Task, result: Result) -> None:
-        """Have recorded how a task ended, and what it made; what is kept keeps its entry."""
+        """Record how a task ended and what it made; what is kept keeps its entry."""
         if result.status == "kept":
             return
         facts = {"status": result.status, "seconds": result.seconds}
@@ -140,14 +141,15 @@ def run(plan: Plan, jobs: int = 1, dask: str | None = None) -> int:
         results = {task.name: found[task.name] for task in tasks if task.name in found}
         code = exit_code(results)
         record.note(ended=now())
+        made = Run(plan.run)
         if code == 130:
             name = next(name for name, each in results.items() if each.status == "interrupted")
             print(f"Interrupted in {name}; what is done is kept in {short(plan.run)}.")
         else:
             write_pages(tasks, results)
-            terminal.print_end(plan.run, tasks, results, execution.notices)
-            print(f"\nReport: {short(write_report(plan.run))}")
-        record.note(exit_code=code, **conclusions(plan.run))
+            terminal.print_end(made, tasks, results, execution.notices)
+            print(f"\nReport: {short(write_report(made))}")
+        record.note(exit_code=code, **conclusions(made))
     return code
 
 
@@ -182,13 +184,13 @@ def exit_code(results: dict[str, Result]) -> int:
     return 0 if all(result.is_good for result in results.values()) else 1
 
 
-def conclusions(run: Path) -> dict:
+def conclusions(run: Run) -> dict[str, list[dict]]:
     """What machines want to know of a run besides: its caveats, and the comparison as records."""
-    found = {"caveats": [asdict(caveat) for caveat in caveats(run)], "comparison": []}
-    if (run / "tables" / "comparison.csv").is_file():
-        table = read_table(run, "tables/comparison.csv")
-        found["comparison"] = json.loads(table.to_json(orient="records"))
-    return found
+    table = run.rows("tables/comparison.csv")
+    return {
+        "caveats": [asdict(caveat) for caveat in caveats(run)],
+        "comparison": json.loads(table.to_json(orient="records")),
+    }
 
 
 def verify(project: Project, folder: Path, jobs: int | None) -> int:
@@ -230,7 +232,7 @@ def variable(name: str, value: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Silence what papermill and its helpers log; a failure is told in a sentence."""
+    """Silence what papermill and its helpers log; of a failure a sentence is printed."""
     loggers = [logging.getLogger(name) for name in LOGGERS]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

@@ -179,8 +179,8 @@ def taken_over(project: Project, profile: str, stored: dict, given: dict) -> str
     base = profile_parameters(project, profile, may_be_gone=True)
     names = {*PLACES, "address"} - {"run_dir", *given}
     found = {name: stored[name] for name in sorted(names) if stored.get(name)}
-    told = [f"{name}={value!r}" for name, value in found.items() if value != base.get(name)]
-    return f"NOTE: taken from run.json: {', '.join(told)}" if told else ""
+    other = [f"{name}={value!r}" for name, value in found.items() if value != base.get(name)]
+    return f"NOTE: taken from run.json: {', '.join(other)}" if other else ""
 
 
 def with_folds(given: dict, folds: int) -> dict:

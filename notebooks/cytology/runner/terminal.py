@@ -11,11 +11,11 @@ import pandas as pd
 from cytology.architectures import NETWORK_TITLE
 from cytology.evaluation.caveats import caveats
 from cytology.evaluation.readable import gaps, groups_in_words, is_number, number_or_not_shown
+from cytology.run import Run
 from cytology.runner.headless import Failure, Result
 from cytology.runner.plan import Task
 from cytology.runner.verification import in_words
 from cytology.settings import short
-from cytology.tables import json_if_there, read_table
 
 WIDTH = 100
 
@@ -84,7 +84,7 @@ def print_line(line: str, live: bool, end: str = "\n") -> None:
 # ------------------------------------------------------------------ the end
 
 
-def print_end(run: Path, tasks: list[Task], results: dict[str, Result], notices: list[str]) -> None:
+def print_end(run: Run, tasks: list[Task], results: dict[str, Result], notices: list[str]) -> None:
     """Failures, times, what was kept, caveats and comparison."""
     for task in tasks:
         result = results.get(task.name)
@@ -134,19 +134,19 @@ def print_kept(results: dict[str, Result], notices: list[str]) -> None:
         print("\n" + textwrap.fill(f"NOTE: {notice}", WIDTH))
 
 
-def print_caveats(folder: Path) -> None:
+def print_caveats(run: Run) -> None:
     """What every reader must know; a leak in red on a terminal."""
     colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-    for caveat in caveats(folder):
+    for caveat in caveats(run):
         text = textwrap.fill(caveat.text, WIDTH, initial_indent="!! ", subsequent_indent="!! ")
         print("\n" + (f"\033[1;31m{text}\033[0m" if colour and caveat.kind == "leak" else text))
 
 
-def print_comparison(folder: Path) -> None:
+def print_comparison(run: Run) -> None:
     """`tables/comparison.csv` as text, as many of its columns as fit, and who was judged."""
-    if not (folder / "tables" / "comparison.csv").is_file():
+    if not run.has("tables/comparison.csv"):
         return
-    table = read_table(folder, "tables/comparison.csv")
+    table = run.table("tables/comparison.csv")
     first = "architecture weights auc auc_low auc_high accuracy precision recall f1 loss".split()
     columns = [name for name in first if name in table]
     numbers = [name for name in columns if is_number(table[name])]
@@ -160,7 +160,7 @@ def print_comparison(folder: Path) -> None:
         columns.pop()
     print(f"\n{text}")
     if {"judged_on", "images", "groups"} <= set(table):
-        row, unit = table.iloc[0], json_if_there(folder, "split.json").get("unit", "group")
+        row, unit = table.iloc[0], run.facts_if_there("split.json").get("unit", "group")
         who = groups_in_words(row, unit)
         print(f"Judged {row['judged_on']}: {row['images']} images of {who}.")
     if missing := gaps(table, columns):
