@@ -4,7 +4,16 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from cytology.architectures import NETWORK_TITLE
-from cytology.plots.style import ABOVE, GREY, NETWORK_COLOUR, WRONG, chance_line, entry, panels
+from cytology.plots.style import (
+    ABOVE,
+    GREY,
+    NETWORK_COLOUR,
+    WRONG,
+    Look,
+    chance_line,
+    entry,
+    panels,
+)
 from cytology.wording import span
 
 # Of each kind of labels: how far from its protocol it stands, its marker, its colour (None: the
@@ -35,14 +44,14 @@ def leakage_audit(summary: pd.DataFrame, unit: str) -> Figure:
                 row, at = rows.loc[(protocol, labels)], place + aside
                 colour = colour or NETWORK_COLOUR[network]
                 axis.plot(row[["auc_low", "auc_high"]], [at] * 2, color=colour, linewidth=2)
-                look = {"color": colour, "markersize": 8, "markeredgewidth": 1.8, "zorder": 3}
+                look: Look = {"color": colour, "markersize": 8, "markeredgewidth": 1.8}
                 look["markerfacecolor"] = colour if labels == "true" else "white"
-                axis.plot(row["auc"], at, marker, **look)
+                axis.plot(row["auc"], at, marker, zorder=3, **look)
                 look = ABOVE | {"color": colour, "fontweight": "bold"}
                 axis.annotate(f"{row['auc']:.3f}", (row["auc"], at), (0, 7), **look)
         gain, honest = (rows.loc[(name, "true")] for name in ("images_random", "patients_together"))
-        for row, place in ((honest, 1.7), (gain, -0.3)):
-            axis.plot([row["auc"]] * 2, [-0.5, place], color=GREY, linewidth=0.8, linestyle="--")
+        for row, below in ((honest, 1.7), (gain, -0.3)):
+            axis.plot([row["auc"]] * 2, [-0.5, below], color=GREY, linewidth=0.8, linestyle="--")
         arrow = {"arrowstyle": "-|>", "color": WRONG, "linewidth": 2, "shrinkA": 0, "shrinkB": 0}
         axis.annotate("", (gain["auc"], -0.45), (honest["auc"], -0.45), arrowprops=arrow)
         axis.set_title(
@@ -59,7 +68,11 @@ def leakage_audit(summary: pd.DataFrame, unit: str) -> Figure:
     }
     shown = []
     for labels, (_, marker, colour) in LABEL_MARKS.items():
-        look = {"marker": marker, "color": colour or "black", "markeredgewidth": 1.8}
+        look = {
+            "marker": marker,
+            "color": colour or "black",
+            "markeredgewidth": 1.8,
+        }
         look["markerfacecolor"] = "black" if labels == "true" else "white"
         shown.append(entry(words[labels], linestyle="", **look))
     shown.append(entry("chance", color=GREY, linestyle=":"))

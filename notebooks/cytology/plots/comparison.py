@@ -13,6 +13,7 @@ from cytology.plots.style import (
     GREY,
     HOLLOW,
     NETWORK_COLOUR,
+    Look,
     chance_line,
     colour_of,
     entry,
@@ -38,7 +39,7 @@ def forest(table: pd.DataFrame, unit: str) -> Figure:
             y, colour = place + (0.13 if alone else -0.17), colour_of(model)
             axis.plot([row.auc_low, row.auc_high], [y, y], color=colour, linewidth=2)
             shape, size, face = ("o", 8, colour) if alone else ("s", 6, "white")
-            look = {"color": colour, "markersize": size, "markerfacecolor": face}
+            look: Look = {"color": colour, "markersize": size, "markerfacecolor": face}
             axis.plot(row.auc, y, shape, zorder=3, **look)
         text, right = with_span(rows.iloc[0], "auc"), axis.get_yaxis_transform()
         axis.text(1.02, place, text, va="center", fontsize=10, transform=right)

@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 from cytology.data.augmentation import ORIENTATIONS, fit_to_square, orient
 from cytology.data.copies import how
 from cytology.data.images.opening import open_rgb
-from cytology.plots.style import CLASS_COLOUR, CLASS_NAME, GREY, grid, picture
+from cytology.plots.style import CLASS_COLOUR, CLASS_NAME, GREY, Look, grid, picture
 from cytology.wording import plural
 
 
@@ -37,7 +37,11 @@ def class_counts(manifest: pd.DataFrame, unit: str) -> Figure:
     table = table.loc[table.sum(axis=1).sort_values(ascending=False).index]
     bottom = np.zeros(len(table))
     for label in table.columns:
-        look = {"color": CLASS_COLOUR[label], "label": CLASS_NAME[label], "edgecolor": "white"}
+        look: Look = {
+            "color": CLASS_COLOUR[label],
+            "label": CLASS_NAME[label],
+            "edgecolor": "white",
+        }
         look["linewidth"] = 0.3 if len(table) < 100 else 0
         right.bar(range(len(table)), table[label], 1.0, bottom, **look)
         bottom += table[label].to_numpy()
@@ -54,7 +58,11 @@ def image_sizes(manifest: pd.DataFrame) -> Figure:
     figure, axis = plt.subplots(figsize=(5.2, 4))
     for label, marker in (("B", "o"), ("M", "^")):
         part = manifest[manifest["label"] == label]
-        look = {"color": CLASS_COLOUR[label], "label": CLASS_NAME[label], "alpha": 0.5}
+        look: Look = {
+            "color": CLASS_COLOUR[label],
+            "label": CLASS_NAME[label],
+            "alpha": 0.5,
+        }
         axis.scatter(part["width"], part["height"], s=22, marker=marker, **look)
     side = max(manifest["width"].max(), manifest["height"].max())
     axis.plot([0, side], [0, side], color=GREY, linewidth=1, linestyle=":")

@@ -12,6 +12,7 @@ from cytology.plots.style import (
     GREY,
     NETWORK_COLOUR,
     NETWORK_LINE,
+    Look,
     colour_of,
     entry,
     grid,
@@ -40,7 +41,7 @@ def thresholds(table: pd.DataFrame, unit: str) -> Figure:
             style = {"color": colour, "alpha": 0.45}
             axis.plot([row.specificity] * 2, [row.recall_low, row.recall_high], **style)
             axis.plot([row.specificity_low, row.specificity_high], [row.recall] * 2, **style)
-            look = {"markersize": 9, "color": colour, "markeredgecolor": "white"}
+            look: Look = {"markersize": 9, "color": colour, "markeredgecolor": "white"}
             axis.plot(row.specificity, row.recall, RULE_MARKER[row.rule], **look)
         axis.axhline(rows["wanted_sensitivity"].iloc[0], color=GREY, linestyle=":", linewidth=1)
         fitted = ", cross-fitted" if part != "test" else ""
@@ -94,10 +95,9 @@ def calibration(
 
     Both map a network to the table of `calibration.reliability`.
     """
-    size, shared = (4.2 * len(before), 5.2), {"sharex": True, "sharey": "row"}
-    figure, axes = plt.subplots(
-        2, len(before), figsize=size, height_ratios=[3, 1], squeeze=False, **shared
-    )
+    shared: Look = {"sharex": True, "sharey": "row", "squeeze": False}
+    size = (4.2 * len(before), 5.2)
+    figure, axes = plt.subplots(2, len(before), figsize=size, height_ratios=[3, 1], **shared)
     for column, name in enumerate(before):
         upper, lower = axes[:, column]
         upper.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1)

@@ -21,6 +21,7 @@ from cytology.plots.style import (
     HEAT,
     NETWORK_COLOUR,
     WRONG,
+    Look,
     overlaid,
     panels,
     picture,
@@ -100,7 +101,10 @@ def explanation_checks(table: pd.DataFrame) -> Figure:
             if "noise" in row:
                 axis.plot(row["noise"], place, "x", color=GREY, markersize=7)
             verdict = VERDICTS.get(row["passed"], row["passed"])
-            look = {"fontsize": 9, "color": WRONG if row["passed"] == "no" else GREY}
+            look: Look = {
+                "fontsize": 9,
+                "color": WRONG if row["passed"] == "no" else GREY,
+            }
             right = axis.get_yaxis_transform()
             axis.annotate(verdict, (1.01, place), xycoords=right, va="center", **look)
         axis.set_yticks(range(len(names)), [NETWORK_TITLE[name] for name in names], fontsize=9)
@@ -144,7 +148,7 @@ def feature_map(places: np.ndarray, rows: pd.DataFrame, root: Path, unit: str) -
     figure, axes = plt.subplots(1, 3, figsize=(16, 5.4))
     for label, marker in (("B", "o"), ("M", "^")):
         here = (rows["label"] == label).to_numpy()
-        look = {"color": CLASS_COLOUR[label], "alpha": 0.75, "linewidth": 0}
+        look: Look = {"color": CLASS_COLOUR[label], "alpha": 0.75, "linewidth": 0}
         axes[0].scatter(*places[here].T, s=34, marker=marker, label=CLASS_NAME[label], **look)
     wrong, look = rows["wrong"].to_numpy(bool), {"facecolor": "none", "edgecolor": "black"}
     axes[0].scatter(*places[wrong].T, 120, label=f"mistakes ({wrong.sum()})", **look)
@@ -183,8 +187,8 @@ def thumbnails(axis, places: np.ndarray, rows: pd.DataFrame, root: Path, most: i
         row = rows.iloc[k]
         small = ImageOps.fit(open_rgb(root / row["image_id"]), (36, 36))
         frame = {"edgecolor": CLASS_COLOUR[row["label"]], "linewidth": 2}
-        small = OffsetImage(np.asarray(small), zoom=0.8)
-        axis.add_artist(AnnotationBbox(small, places[k], pad=0.15, bboxprops=frame))
+        box = OffsetImage(np.asarray(small), zoom=0.8)
+        axis.add_artist(AnnotationBbox(box, places[k], pad=0.15, bboxprops=frame))
     axis.set_title("What lies there")
 
 

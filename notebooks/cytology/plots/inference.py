@@ -19,6 +19,7 @@ from cytology.plots.style import (
     NETWORK_COLOUR,
     NETWORK_MARKER,
     WRONG,
+    Look,
     grid,
     overlaid,
     panels,
@@ -137,10 +138,10 @@ def exports(table: pd.DataFrame) -> Figure:
         for place, (name, rows) in enumerate(table.groupby("architecture", sort=False)):
             values = rows[column].astype(float).clip(lower=EXACT)
             heights = rows["format"].map(formats.index) + 0.2 * (place - middle)
-            look = {"s": 70, "marker": NETWORK_MARKER[name], "color": NETWORK_COLOUR[name]}
+            look: Look = {"marker": NETWORK_MARKER[name], "color": NETWORK_COLOUR[name]}
             look["edgecolors"] = ["black" if agrees else WRONG for agrees in rows["agrees"]]
             look["linewidths"] = [0.6 if agrees else 2.5 for agrees in rows["agrees"]]
-            axis.scatter(values, heights, zorder=3, label=NETWORK_TITLE[name], **look)
+            axis.scatter(values, heights, s=70, zorder=3, label=NETWORK_TITLE[name], **look)
         axis.set(title=title, xlabel=label, xscale="log")
         axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _plain(value)))
         axis.grid(axis="x", color="#dddddd", linewidth=0.8)

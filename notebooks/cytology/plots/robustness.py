@@ -14,6 +14,7 @@ from cytology.plots.style import (
     HOLLOW,
     NETWORK_COLOUR,
     NETWORK_MARKER,
+    Look,
     chance_line,
     entry,
     grid,
@@ -80,11 +81,11 @@ def against_strength(table: pd.DataFrame, metric: str, reference: int, unit: str
         axis.set(title=name, xlabel=shift.axis, ylim=limits)
         if place % 3 == 0:
             axis.set_ylabel(METRIC_LABEL[metric])
-    handles = axes[0].get_legend_handles_labels()[0]
+    handles: list = axes[0].get_legend_handles_labels()[0]
     handles.append(entry("reference strength", color=GREY, linestyle=":"))
     handles.append(entry("knowing nothing", color=GREY))
-    bars = of_bounds(f"bars: 95 %, by {unit}", table[f"{metric}_low"])
-    figure.legend(handles=handles, loc="outside lower center", ncols=5, title=bars)
+    note = of_bounds(f"bars: 95 %, by {unit}", table[f"{metric}_low"])
+    figure.legend(handles=handles, loc="outside lower center", ncols=5, title=note)
     return figure
 
 
@@ -104,7 +105,11 @@ def calibration_curves(table: pd.DataFrame, reference: int) -> Figure:
             said, true = rows["said"] + aside, rows["true"]
             bars = [true - rows["true_low"], rows["true_high"] - true]
             colour = NETWORK_COLOUR[network] if strength == 0 else "black"
-            look = {"color": colour, "markerfacecolor": face or colour, "markersize": 7}
+            look: Look = {
+                "color": colour,
+                "markerfacecolor": face or colour,
+                "markersize": 7,
+            }
             look |= {"linewidth": 1.8, "elinewidth": 1.2, "capsize": 3}
             axis.errorbar(said, true, bars, fmt=marker + "-", **look)
         axis.set(title=NETWORK_TITLE[network], xlabel="probability of malignant, as said")
@@ -134,7 +139,7 @@ def domains_left_out(table: pd.DataFrame, unit: str) -> Figure:
             for name, aside, face in (("auc_mixed", -0.16, None), ("auc", 0.16, "white")):
                 colour, at = NETWORK_COLOUR[network], place + aside
                 axis.plot([row[f"{name}_low"], row[f"{name}_high"]], [at] * 2, color=colour, lw=2)
-                look = {"color": colour, "markerfacecolor": face or colour}
+                look: Look = {"color": colour, "markerfacecolor": face or colour}
                 axis.plot(row[name], at, "o", markersize=9, markeredgewidth=1.8, **look)
                 axis.annotate(f"{row[name]:.3f}", (row[name], at), (0, 7), **ABOVE)
         chance_line(axis)

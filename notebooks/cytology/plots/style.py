@@ -7,6 +7,7 @@ design", 2008), with a marker or a label beside the colour.
 import base64
 import io
 from html import escape
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -19,6 +20,7 @@ from cytology.files import written_whole
 from cytology.run import Run
 from cytology.wording import COLOURS, NO_INTERVAL
 
+Look = dict[str, Any]  # what Matplotlib is told of a mark
 DPI = 120
 DRAWN = {"Comment": "names: pseudonyms"}  # figures of earlier versions showed names: not shared
 CSS_DPI = 96  # a browser's pixel is 1/96 inch: a figure appears in the size that it was drawn for
@@ -111,9 +113,9 @@ ABOVE = {"textcoords": "offset points", "ha": "center", "fontsize": 9}
 HOLLOW = {"color": "black", "markerfacecolor": "white"}
 
 
-def look_of(network: str) -> dict[str, str]:
+def look_of(network: str) -> Look:
     """Colour, line and label of a network."""
-    look = {"color": NETWORK_COLOUR[network], "linestyle": NETWORK_LINE[network]}
+    look: Look = {"color": NETWORK_COLOUR[network], "linestyle": NETWORK_LINE[network]}
     return look | {"label": NETWORK_TITLE[network]}
 
 

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from sklearn.metrics import confusion_matrix
 
-from cytology.plots.style import GREY, NETWORK_COLOUR, SPLIT_COLOUR, grid
+from cytology.plots.style import GREY, NETWORK_COLOUR, SPLIT_COLOUR, Look, grid
 from cytology.wording import plural, shortened
 
 Boxes = list[tuple[str, int]]  # of each its words and its number of maps (channels)
@@ -123,7 +123,9 @@ def learning_curves(history: pd.DataFrame, title: str) -> Figure:
             )
             for name, part in history[history["stage"] == stage].groupby("model"):
                 bold = name == "final"
-                look = {"linewidth": 2.2, "alpha": 1} if bold else {"linewidth": 0.9, "alpha": 0.4}
+                look: Look = (
+                    {"linewidth": 2.2, "alpha": 1} if bold else {"linewidth": 0.9, "alpha": 0.4}
+                )
                 look["marker"] = "o" if len(part) == 1 else None
                 for column, style, colour, words in lines:
                     label = words if bold else None

@@ -4,8 +4,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from cytology.data.splitting import SPLITS
-from cytology.evaluation.comparison import headline
+from cytology.evaluation.judged import TEST, headline, judged_rows
 from cytology.evaluation.predictions import as_taken
 from cytology.evaluation.statistics.intervals import metrics_with_intervals
 from cytology.networks import model_files
@@ -44,10 +43,10 @@ class Judged:
 
 
 def judge(predictions: pd.DataFrame, split: pd.DataFrame, fine_tuned: bool) -> Judged:
-    """What a network is judged on; see `comparison.headline`. Images as taken."""
+    """What a network is judged on; see `judged.headline`. Images as taken."""
     taken = as_taken(predictions, split)
-    final = taken[taken["model"] == "final"]
-    return Judged(*headline(taken, fine_tuned), final[final["split"] == SPLITS[-1]])
+    on, rows = headline(taken, fine_tuned)
+    return Judged(on, rows, judged_rows(taken, TEST))
 
 
 def save(network: Network, images: DecodedImages) -> None:
