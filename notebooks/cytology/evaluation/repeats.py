@@ -102,6 +102,7 @@ def make_run(run: Path, point: GridPoint) -> None:
     dataset |= {"images": len(manifest), "groups": int(manifest["group"].nunique())}
     dataset |= {"benign": int(labels["B"]), "malignant": int(labels["M"])}
     write_json(folder, "dataset.json", dataset)
+    write_json(folder, "augmentation.json", read_json(run, "augmentation.json"))
     write_table(folder, "manifest.csv", manifest)
     write_table(folder, "split.csv", split)
     found = describe(split, manifest, about["protocol"], about["unit"], about["seed"])
