@@ -106,6 +106,7 @@ def make_run(run: Run, point: GridPoint) -> None:
     dataset |= {"images": len(manifest), "groups": int(manifest["group"].nunique())}
     dataset |= {"benign": int(labels["B"]), "malignant": int(labels["M"])}
     of_point.write("dataset.json", dataset)
+    of_point.write("augmentation.json", dict(run.facts("augmentation.json")))
     of_point.write("manifest.csv", manifest)
     of_point.write("split.csv", split)
     found = describe(split, manifest, about["protocol"], about["unit"], about["seed"])

@@ -16,7 +16,7 @@ from cytology.networks.array_store import ArrayStore, Rows
 from cytology.run import Run
 from cytology.settings import CACHE
 
-# What features depend on beside the picture, as `metrics.json` of a trained network names it.
+# What features depend on besides the picture, as `metrics.json` of a trained network names it.
 KEY = ("architecture", "weights_hash", "image_size", "fit", "precision")
 
 
@@ -70,7 +70,7 @@ class Features:
 class FeatureStore(ArrayStore):
     """The features of one network in the cache, found by file hash and orientation.
 
-    `key` names what they depend on beside the picture: see `KEY`. A changed image, weight file,
+    `key` names what they depend on besides the picture: see `KEY`. A changed image, weight file,
     size or precision, or another way to read images, never meets a stale entry, nor does a network
     whose output for a picture has another `shape`.
     """
