@@ -84,7 +84,7 @@ def test_the_fold_held_out_is_the_test_part_and_the_runs_test_images_are_nowhere
         assert set(split.loc[split["split"] == "val", "label"]) == {"B", "M"}
         dataset = point.in_run(run).facts("dataset.json")
         assert dataset["images"] == len(split) == dataset["benign"] + dataset["malignant"]
-        assert read_json(point.folder(run), "augmentation.json")["orientations"] == 4
+        assert point.in_run(run).facts("augmentation.json")["orientations"] == 4
         judged += list(test["image_id"])
     held = whole[whole["split"] != "test"]
     assert sorted(judged) == sorted(held["image_id"])  # each exactly once
