@@ -6,6 +6,7 @@ import subprocess
 import sys
 import zipfile
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -152,7 +153,7 @@ def test_a_killed_process_leaves_a_state_to_go_on_from(tmp_path, whole):
         "Checkpoint.on_epoch_end = end\n"
         "t.train(Path(sys.argv[1]))"
     )
-    path = os.pathsep.join([str(PROJECT_ROOT / "tests"), str(PROJECT_ROOT / "notebooks")])
+    path = os.pathsep.join([str(Path(__file__).parent), str(PROJECT_ROOT / "notebooks")])
     done = subprocess.run(
         [sys.executable, "-c", code, tmp_path], env=os.environ | {"PYTHONPATH": path}
     )
