@@ -7,9 +7,11 @@ from cytology.evaluation.caveats import (
     caveats_html,
     checked,
     data_caveats,
+    split_html,
     weights_caveats,
     weights_html,
 )
+from cytology.run import Run
 
 LEAK = {
     "test_images_with_copy_in_training": 1200,
@@ -28,7 +30,7 @@ def test_an_honest_run_with_pretrained_weights_has_none(run):
 
 
 def test_a_folder_without_results_has_none(tmp_path):
-    assert caveats(tmp_path) == []
+    assert caveats(Run(tmp_path)) == []
 
 
 def test_a_leak_comes_first_with_its_counts_and_in_red(run):
@@ -105,3 +107,11 @@ def test_a_class_of_another_name_is_said():
 def test_random_weights_get_a_banner_and_names_are_escaped():
     assert "font-weight:bold" in weights_html("random", "NO PRETRAINED WEIGHTS")
     assert weights_html("file", "Weights from <x>.h5.") == "<p>Weights from &lt;x&gt;.h5.</p>"
+
+
+def test_what_the_check_has_shown_stands_below_a_split_that_does_not_leak(run):
+    dataset = {"images": 90, "of_unknown_unit": 0, "unit": "patient"}
+    run.write("dataset.json", dataset)
+    assert split_html(run).endswith(f"<p>{checked(dataset, run.facts('split.json'))}</p>")
+    change(run, "split.json", leak=LEAK)
+    assert split_html(run) == caveats_html(run) != ""

@@ -451,3 +451,15 @@ def test_one_network_alone_is_compared_with_the_baseline_only(full_run):
     found = pairs_of_models(full_run, baseline_of(full_run))
     assert set(found["family"]) == {"more than one", "baseline"}
     assert fold_pairs(full_run).empty
+
+
+def test_matrices_are_by_image_first_then_by_group(run):
+    rows = judged_networks(run, TEST)
+    found = evaluation.by_image_and_group(rows, "patient", "highest")
+    assert list(found)[2:4] == ["DenseNet121, by image", "MobileNetV2, by patient"]
+    assert len(found["DenseNet121, by patient"]) == rows["densenet121"]["group"].nunique()
+
+
+def test_the_published_rows_stand_above_those_of_the_run(run):
+    found = evaluation.beside_published(comparison(run))
+    assert found["whose"].str.startswith("original").tolist() == [True] * 3 + [False] * 3
