@@ -59,7 +59,7 @@ def check(arguments: argparse.Namespace) -> None:
 
 
 def options_for(benchmark: Benchmark, arguments: argparse.Namespace) -> Options:
-    """What this benchmark is told; relative paths start where the command was given."""
+    """The options of this benchmark; relative paths start where the command was given."""
     return Options(
         repeats=arguments.repeats or benchmark.repeats,
         images=arguments.images,

@@ -1,4 +1,4 @@
-"""Pictures for the benchmarks: drawn in a temporary folder, or a folder of one's own."""
+"""Pictures for the benchmarks: drawn in a temporary folder, or a folder of yours."""
 
 import hashlib
 import io

@@ -1,4 +1,4 @@
-"""Which benchmarks there are, and what they can be told."""
+"""Which benchmarks there are, and their options."""
 
 import importlib
 from dataclasses import dataclass

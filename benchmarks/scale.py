@@ -38,7 +38,7 @@ PARTS = {"decode": "decode", "feed": "one epoch of the pipeline", "features": "f
 LINES = {"decode": ("#E69F00", "--"), "feed": ("#009E73", "-."), "features": ("#CC79A7", ":")}
 LOOK_EVERY = 0.02  # seconds
 STATUS = Path("/proc/self/status")
-MEMORY = "RssAnon" if STATUS.is_file() else "unique set size (this system tells no RssAnon)"
+MEMORY = "RssAnon" if STATUS.is_file() else "unique set size (this system has no RssAnon)"
 EQUAL = (
     f"files of one kind, {IMAGE_SIZE} pixels, batches of {BATCH}, a new process and an empty cache "
     "for each size; importing TensorFlow, building the network and tracing are not in the times"

@@ -1,6 +1,6 @@
 """Short names for patients, slides, groups and images, where something may leave the machine.
 
-They are numbered in the order of the images' hashes: a number tells nothing of the name, and is
+They are numbered in the order of the images' hashes: a number says nothing about the name, and is
 the same when the run is made again. `pseudonyms.csv` of the run folder is the key.
 """
 

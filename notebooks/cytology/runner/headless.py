@@ -15,7 +15,7 @@ import psutil
 from cytology.files import written_whole
 
 SAMPLE_SECONDS = 0.2
-# Kernels are told that nobody looks on. Debuggers warn of Python's frozen modules at every start.
+# Kernels see in it that nobody looks on. Debuggers warn of Python's frozen modules at every start.
 HEADLESS = {"CYTOLOGY_HEADLESS": "1", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
 # What the machine may lack, by words in the error of any library.
 SHORTAGES = {
@@ -230,7 +230,7 @@ def shortage_of(name: str, text: str) -> str:
         return f"There is too little memory: {LESS_MEMORY}"
     if name not in ("OSError", "PermissionError", "OperationalError", "RuntimeError"):
         return ""
-    return next((told for words, told in SHORTAGES.items() if words in text), "")
+    return next((advice for words, advice in SHORTAGES.items() if words in text), "")
 
 
 def without_colours(text: str) -> str:
