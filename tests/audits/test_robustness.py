@@ -198,7 +198,7 @@ def test_without_a_stain_column_groups_are_clustered_by_colour_and_kept_whole(sm
 
 
 def test_both_classes_in_turn_and_every_group_before_any_comes_twice(run):
-    images = choose_judged_images(Run(run), "out-of-fold", 20, seed=0)
+    images = choose_judged_images(run, "out-of-fold", 20, seed=0)
     split = read_table(run, "split.csv").set_index("image_id")
     assert list(images) == ["image_id", "group", "label", "fold", "sha256"]
     assert images["label"].value_counts().to_dict() == {"B": 10, "M": 10}
@@ -210,21 +210,21 @@ def test_both_classes_in_turn_and_every_group_before_any_comes_twice(run):
     for label in "BM":
         assert len(per_group[label]) == min(10, groups[label])
     pd.testing.assert_frame_equal(
-        choose_judged_images(Run(run), "out-of-fold", 9, seed=0), images.head(9)
+        choose_judged_images(run, "out-of-fold", 9, seed=0), images.head(9)
     )
-    assert set(choose_judged_images(Run(run), "out-of-fold", 20, seed=1)["image_id"]) != set(
+    assert set(choose_judged_images(run, "out-of-fold", 20, seed=1)["image_id"]) != set(
         images["image_id"]
     )
-    everything = choose_judged_images(Run(run), "out-of-fold", 10_000, seed=0)
+    everything = choose_judged_images(run, "out-of-fold", 10_000, seed=0)
     assert sorted(everything["image_id"]) == sorted(held.index)
-    of_test = choose_judged_images(Run(run), "test", 10_000, seed=0)
+    of_test = choose_judged_images(run, "test", 10_000, seed=0)
     assert (split.loc[of_test["image_id"], "split"] == "test").all()
 
 
 def test_one_file_counts_once_and_one_group_is_refused(run):
     manifest = read_table(run, "manifest.csv")
     write_table(run, "manifest.csv", manifest.assign(sha256=manifest["label"] + manifest["group"]))
-    once = choose_judged_images(Run(run), "out-of-fold", 10_000, seed=0)
+    once = choose_judged_images(run, "out-of-fold", 10_000, seed=0)
     assert (once.groupby(["label", "group"]).size() == 1).all()
     split = read_table(run, "split.csv").assign(split="test", fold=np.nan)
     split, manifest = split[split["label"] == "B"], manifest[manifest["label"] == "B"]
@@ -232,7 +232,7 @@ def test_one_file_counts_once_and_one_group_is_refused(run):
     write_table(run, "manifest.csv", manifest)
     write_json(run, "split.json", describe(split, manifest, "grouped", "patient", seed=0))
     with pytest.raises(InputError, match="two groups and of both classes"):
-        choose_judged_images(Run(run), "test", 8, seed=0)
+        choose_judged_images(run, "test", 8, seed=0)
 
 
 @pytest.mark.parametrize("fit", ["pad", "stretch"])
@@ -343,9 +343,8 @@ def test_networks_share_shifted_pictures_and_each_gets_those_it_lacks(chosen, tm
     first, second = shifted_features(networks, smears, "blur", 3, tmp_path)
     assert (one.pictures, other.pictures) == (40, 40)
     np.testing.assert_array_equal(first, second)
-    (alone,) = shifted_features(
-        [network_of({}, MeanColour(), ("alone",))], smears, "blur", 3, tmp_path
-    )
+    third = network_of({}, MeanColour(), ("third",))
+    (alone,) = shifted_features([third], smears, "blur", 3, tmp_path)
     np.testing.assert_array_equal(first, alone)
 
 
@@ -356,9 +355,7 @@ def test_distance_from_predictions_is_the_largest_over_networks(run):
         stored.iloc[2, stored.columns.get_loc("logit")] += off
         rows.append(stored[["image_id", "logit"]].assign(architecture=name, shift=NONE))
     judged = pd.concat(rows)
-    assert distance_from_predictions(Run(run), judged, "out-of-fold") == pytest.approx(
-        0.25, abs=1e-6
-    )
+    assert distance_from_predictions(run, judged, "out-of-fold") == pytest.approx(0.25, abs=1e-6)
 
 
 # --------------------------------------------------------------------- summary
@@ -404,10 +401,7 @@ def test_a_row_a_shift_and_strength_with_every_metric_and_interval(table):
         assert (known[f"{name}_low"] <= known[name]).mean() > 0.9, name
         assert (known[name] <= known[f"{name}_high"]).mean() > 0.9, name
     untouched = table[table["shift"] == NONE].iloc[0]
-    assert untouched["amount"] == "as taken" and (untouched["images"], untouched["groups"]) == (
-        48,
-        12,
-    )
+    assert untouched[["amount", "images", "groups"]].tolist() == ["as taken", 48, 12]
     changes = ["auc_change", "auc_change_low", "auc_change_high", "loss_rise", "loss_rise_high"]
     assert (untouched[changes] == 0).all() and np.isnan(untouched["auc_change_p"])
     words = table.set_index(["shift", "strength"])["amount"]
@@ -485,14 +479,14 @@ def test_cross_validated_pictures_have_wider_intervals_and_pairs_of_one_fold(jud
 
 
 def test_exact_orientations_that_disagree_are_counted(run):
-    assert orientation_agreement(Run(run), ["mobilenetv2"], "out-of-fold").empty
+    assert orientation_agreement(run, ["mobilenetv2"], "out-of-fold").empty
     rows = read_table(run, "mobilenetv2/predictions.csv")
     taken = rows[rows["model"] == "oof"].assign(logit=1.0)
     taken["logit"] = np.where(taken["label"] == "M", 2.0, -2.0)
     turned = taken.assign(orientation=1)
     turned.iloc[:3, turned.columns.get_loc("logit")] *= -1
     write_table(run, "mobilenetv2/predictions.csv", pd.concat([taken, turned]))
-    found = orientation_agreement(Run(run), ["mobilenetv2"], "out-of-fold").iloc[0]
+    found = orientation_agreement(run, ["mobilenetv2"], "out-of-fold").iloc[0]
     assert (found["images"], found["orientations"]) == (len(taken), 2)
     assert found["alike"] == pytest.approx(1 - 3 / len(taken))
     assert found["auc_highest"] == 1 and found["auc_lowest"] < 1
@@ -686,9 +680,8 @@ def test_the_figures_show_every_shift_network_and_domain(pair, judged, table):
     for metric in ("auc", "loss"):
         figure = plots.against_strength(both, metric, 3, "patient")
         assert [axis.get_title("left") for axis in figure.axes] == list(SHIFTS)
-        blur = (
-            figure.axes[list(SHIFTS).index("blur")].containers[0].lines[0].get_ydata().astype(float)
-        )
+        (line, *_) = figure.axes[list(SHIFTS).index("blur")].containers[0].lines
+        blur = line.get_ydata().astype(float)
         rows = table[table["shift"].isin([NONE, "blur"])]
         np.testing.assert_allclose(blur, rows[metric])
     assert len(plots.calibration_curves(robustness.shift_reliability(judged, 3), 3).axes) == 1

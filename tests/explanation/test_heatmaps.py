@@ -22,7 +22,6 @@ from cytology.explanation.heatmaps import (
 )
 from cytology.explanation.of_run import Answers
 from cytology.explanation.summary import check_summary
-from cytology.files import file_hash
 from cytology.networks.backend import keras
 from cytology.networks.batches import decode
 from cytology.networks.building import build, calibrate_normalization, head_layers
@@ -252,9 +251,7 @@ def smears_with_masks(tmp_path_factory):
     table = table.assign(group=table["patient"], fold=np.arange(12) % 2)
     run = Run(tmp_path_factory.mktemp("run"))
     run.write("dataset.json", {"data": str(root), "root": str(root)})
-    run.write(
-        "manifest.csv", table.assign(sha256=[file_hash(root / name) for name in table["image_id"]])
-    )
+    run.write("manifest.csv", table.assign(sha256=[f"{k:064x}" for k in range(12)]))
     run.write("mobilenetv2/metrics.json", {"image_size": SIZE, "fit": "pad"})
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(of_run, "decode", partial(decode, cache=run / "cache"))

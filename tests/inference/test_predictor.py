@@ -111,9 +111,8 @@ def test_what_notebook_07_locked_is_read_by_network_and_rule(run):
     ]  # fmt: skip
     columns = ["model", "rule", "judged_on", "threshold_logit"]
     same = predictions_fingerprint(Run(run), "mobilenetv2")
-    table = pd.DataFrame(rows, columns=columns).assign(
-        chosen_on="val", predictions=same, note="few"
-    )
+    table = pd.DataFrame(rows, columns=columns)
+    table = table.assign(chosen_on="val", predictions=same, note="few")
     write_table(run, "tables/thresholds.csv", table)
     methods = [("mobilenetv2", "none", 1.0, 0.0, ""), ("mobilenetv2", "platt", 0.7, 0.2, "why")]
     table = pd.DataFrame(methods, columns=["model", "method", "slope", "intercept", "note"])
@@ -200,7 +199,5 @@ def test_an_answer_has_a_row_for_every_file_also_the_refused(monkeypatch, tmp_pa
     nothing = pd.DataFrame(columns=["image_id", "logit", "reason", "converted"])
     monkeypatch.setattr(inference, "predict_files", lambda *_: (nothing, np.empty((0, 5))))
     only = predictor.answer(Images(tmp_path, asked.iloc[:0], "", refused))
-    assert only[["image_id", "reason", "predicted"]].to_numpy().tolist() == [
-        ["d.png", "a folder", ""]
-    ]
-    assert only["refer"].tolist() == [True]
+    said = only[["image_id", "reason", "predicted", "refer"]].to_numpy().tolist()
+    assert said == [["d.png", "a folder", "", True]]
