@@ -240,17 +240,14 @@ def describe(image_id: pd.Series, known: Discs, file: np.ndarray, family: np.nda
         for i in range(2)
         for j in range(2)
     ]
-    rows = pd.concat(tried, keys=range(4), names=["pair", "row"]).reset_index()
-    rows = rows.sort_values(["row", "similarity"]).groupby("row").last().drop(columns="pair")
+    rows = pd.concat(tried).sort_values("similarity", kind="stable").groupby(level=0).last()
     quarter = np.abs((rows["angle"].astype(float) + 45) % 90 - 45) < 3
     kind = np.where(
         file[copy] == file[first[copy]], "same file", np.where(quarter, "turned", "rotated")
     )
     names = image_id.to_numpy()
-    rows.insert(0, "image_id", names[copy])
-    rows.insert(1, "family", names[first[copy]])
-    rows.insert(2, "kind", kind)
-    return rows.reset_index(drop=True)
+    found = pd.DataFrame({"image_id": names[copy], "family": names[first[copy]], "kind": kind})
+    return found.join(rows)
 
 
 def family_of(image_id: pd.Series, copies: pd.DataFrame) -> pd.Series:

@@ -15,7 +15,6 @@ import numpy as np
 import pandas as pd
 
 from cytology.data import copies, quality
-from cytology.data.copies import how
 from cytology.data.images.opening import READING
 from cytology.data.sources.listing import Listing
 from cytology.data.sources.masks import FEW_COLOURS, MASK_FOLDER, masks_by_colour
@@ -99,7 +98,9 @@ def memory(path: Path, seconds: float = 60) -> sqlite3.Connection:
 
     Another process may keep it busy for so many `seconds`.
     """
-    store = connect(path, seconds)
+    if not path.exists():
+        path.touch()  # with what the user's mask allows, of which SQLite takes away
+    store = sqlite3.connect(path, timeout=seconds)
     try:
         damage = store.execute("PRAGMA quick_check").fetchone()[0]
     except sqlite3.OperationalError:
@@ -110,16 +111,9 @@ def memory(path: Path, seconds: float = 60) -> sqlite3.Connection:
         print(f"{path} is damaged ({damage.splitlines()[0]}): the images are inspected again.")
         store.close()
         path.unlink()
-        store = connect(path, seconds)
+        return memory(path, seconds)
     store.execute(f"CREATE TABLE IF NOT EXISTS {TABLE} (key TEXT PRIMARY KEY, found, discs, crc)")
     return store
-
-
-def connect(path: Path, seconds: float) -> sqlite3.Connection:
-    """The data base at `path`; a new file gets what the user's mask allows, which SQLite cuts."""
-    if not path.exists():
-        path.touch()
-    return sqlite3.connect(path, timeout=seconds)
 
 
 def recall(store: sqlite3.Connection, names: list[str]) -> dict[str, dict]:
@@ -163,26 +157,20 @@ def findings(
     colours`, `same file`, `turned`, `rotated` or `conflicting labels`; `other` is the image that
     it is a copy or a mask of. An image may have several rows.
     """
-    poor = [
-        quality.poor_picture(*values)
-        for values in readable[["contrast", "sharpness", "overexposed"]].to_numpy(float)
-    ]
-    poor = readable[["image_id", "label"]].assign(finding=poor)
-    measures = [
-        f"{name} " + readable[name].map("{:.3g}".format) for name in ("contrast", "sharpness")
-    ]
-    poor["detail"] = measures[0] + ", " + measures[1]
+    measured = readable[["contrast", "sharpness", "overexposed"]].to_numpy(float)
+    poor = readable[["image_id", "label"]].assign(
+        finding=[quality.poor_picture(*values) for values in measured],
+        detail=[f"contrast {values[0]:.3g}, sharpness {values[1]:.3g}" for values in measured],
+    )
     is_few = (readable["colours"] <= FEW_COLOURS) & (poor["finding"] == "")  # a blank one has one
     few = readable.loc[is_few, ["image_id", "label", "colours"]]
     converted = readable.loc[readable["converted"] != "", ["image_id", "label", "converted"]]
     label = readable.set_index("image_id")["label"]
-    copied = found_copies.assign(
+    rows = found_copies.itertuples()
+    copied = found_copies.rename(columns={"kind": "finding", "family": "other"}).assign(
         label=found_copies["image_id"].map(label),
-        detail=[
-            f"{how(copy)}, correlation {copy.similarity:.2f}" for copy in found_copies.itertuples()
-        ],
+        detail=[f"{copies.how(row)}, correlation {row.similarity:.2f}" for row in rows],
     )
-    copied = copied.rename(columns={"kind": "finding", "family": "other"})
     conflicting = copied[copied["label"] != copied["other"].map(label)]
     parts = [
         rejected.rename(columns={"reason": "detail"}).assign(

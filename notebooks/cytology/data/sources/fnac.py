@@ -5,15 +5,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from cytology.data.sources.listing import (
-    LISTED,
-    Listing,
-    differences_of,
-    find_files,
-    folder,
-    image_files,
-    refusals,
-)
+from cytology.data.sources import listing
+from cytology.data.sources.listing import Listing
 from cytology.data.sources.patients import check_names
 from cytology.settings import InputError
 from cytology.wording import composed, normalized, some
@@ -38,7 +31,7 @@ def read_fnac(root: Path, magnification: str = "all") -> Listing:
     site and stain of a slide come from the metadata. Labels are the patches' own: a patient may
     have patches of several categories.
     """
-    files, refused = image_files(root)
+    files, refused = listing.image_files(root)
     patches = pd.DataFrame(
         [
             (path.relative_to(root).as_posix(), path.parts[-3], CATEGORIES[path.parts[-2]])
@@ -62,16 +55,16 @@ def read_fnac(root: Path, magnification: str = "all") -> Listing:
     details = ["site", "stain"]
     return Listing(
         root,
-        of_class[[*LISTED, *details, "category"]],
+        of_class[[*listing.LISTED, *details, "category"]],
         notes=notes,
-        refused=refusals(refused),
+        refused=listing.refusals(refused),
         unseen=unseen[["image_id", "category", "patient", "slide", *details]],
     )
 
 
 def _fnac_metadata(root: Path) -> pd.DataFrame:
     """Patient, site and stain of every slide; index the slide's name without its suffix."""
-    files = {path.name: path for path in find_files(root)[0] if path.name in FNAC_TABLES}
+    files = {path.name: path for path in listing.find_files(root)[0] if path.name in FNAC_TABLES}
     path = next((files[name] for name in FNAC_TABLES if name in files), None)
     if path is None:
         raise InputError(
@@ -109,7 +102,7 @@ def _fnac_notes(patches: pd.DataFrame, metadata: pd.DataFrame) -> tuple[str, ...
     counts = {f"patches of {name}": int(found.get(name, 0)) for name in PATCHES}
     counts |= {"patients": metadata["patient"].nunique(), "slides": len(metadata)}
     expected = {f"patches of {name}": numbers for name, numbers in PATCHES.items()}
-    notes = list(differences_of(counts, expected | {"patients": (321,), "slides": (470,)}))
+    notes = list(listing.differences_of(counts, expected | {"patients": (321,), "slides": (470,)}))
     nameless = patches[patches["patient"] == ""]
     if len(nameless):
         notes.append(
@@ -133,8 +126,8 @@ def _fnac_notes(patches: pd.DataFrame, metadata: pd.DataFrame) -> tuple[str, ...
 
 def read_fnac2019(root: Path, magnification: str = "all") -> Listing:
     """212 FNAC images in folders `B` and `M`, or otherwise named like the classes; no patients."""
-    listing = folder(root)
-    found = listing.images["label"].value_counts()
+    taken = listing.folder(root)
+    found = taken.images["label"].value_counts()
     counts = {"benign images": int(found["B"]), "malignant images": int(found["M"])}
     expected = {"benign images": (99,), "malignant images": (113,)}
-    return dataclasses.replace(listing, notes=listing.notes + differences_of(counts, expected))
+    return dataclasses.replace(taken, notes=taken.notes + listing.differences_of(counts, expected))
