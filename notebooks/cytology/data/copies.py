@@ -36,9 +36,6 @@ NEIGHBOURS = 10
 SQUARE = 0.02  # sides that differ by less count as equal
 
 
-# ---------------------------------------------------------------------- discs
-
-
 def discs(image: Image.Image) -> bytes:
     """The image's discs, `DISC` bytes each: of its middle, and of the whole stretched to a square.
 
@@ -171,9 +168,6 @@ def similarity(first: np.ndarray, second: np.ndarray, turn: np.ndarray) -> np.nd
     weight = np.minimum(energy, np.median(energy, axis=1, keepdims=True))
     ring = product / np.maximum(energy, 1e-12)
     return (weight * ring).sum(axis=1) / np.maximum(weight.sum(axis=1), 1e-12)
-
-
-# --------------------------------------------------------------------- search
 
 
 def find_copies(images: pd.DataFrame) -> pd.DataFrame:

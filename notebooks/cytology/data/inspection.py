@@ -145,9 +145,6 @@ def row_check(name: str, found: str, discs: bytes) -> int:
     return zlib.crc32(discs, zlib.crc32(f"{name} {found}".encode()))
 
 
-# ------------------------------------------------------------------- findings
-
-
 def findings(
     readable: pd.DataFrame, rejected: pd.DataFrame, found_copies: pd.DataFrame
 ) -> pd.DataFrame:
@@ -172,9 +169,11 @@ def findings(
         detail=[f"{copies.how(row)}, correlation {row.similarity:.2f}" for row in rows],
     )
     conflicting = copied[copied["label"] != copied["other"].map(label)]
+    # Of a mask either the image is known, or only its folder.
+    is_mask = (rejected["other"] != "") | (rejected["reason"] == MASK_FOLDER)
     parts = [
         rejected.rename(columns={"reason": "detail"}).assign(
-            finding=np.where(is_mask(rejected), "mask", "unusable")
+            finding=np.where(is_mask, "mask", "unusable")
         ),
         converted.rename(columns={"converted": "detail"}).assign(finding="converted"),
         poor[poor["finding"] != ""],
@@ -185,8 +184,3 @@ def findings(
     columns = ["image_id", "label", "finding", "other", "detail"]
     table = pd.concat(parts, ignore_index=True).reindex(columns=columns).fillna("")
     return table.sort_values(["finding", "image_id"], ignore_index=True)
-
-
-def is_mask(rejected: pd.DataFrame) -> pd.Series:
-    """Which of the files that are left out are masks: their image is known, or their folder."""
-    return (rejected["other"] != "") | (rejected["reason"] == MASK_FOLDER)

@@ -31,15 +31,14 @@ def read_fnac(root: Path, magnification: str = "all") -> Listing:
     site and stain of a slide come from the metadata. Labels are the patches' own: a patient may
     have patches of several categories.
     """
-    files, refused = listing.image_files(root)
-    patches = pd.DataFrame(
-        [
-            (path.relative_to(root).as_posix(), path.parts[-3], CATEGORIES[path.parts[-2]])
-            for path in files
-            if path.parts[-2] in CATEGORIES
-        ],
-        columns=["image_id", "slide", "category"],
-    ).sort_values("image_id", ignore_index=True)
+    ids, refused = listing.images_below(root)
+    rows = [
+        (image_id, slide, CATEGORIES[numeral])
+        for image_id in ids
+        for slide, numeral in [(root / image_id).parts[-3:-1]]
+        if numeral in CATEGORIES
+    ]
+    patches = pd.DataFrame(rows, columns=["image_id", "slide", "category"])
     if not set(patches["category"]) >= {"C2", "C5"}:
         raise InputError(
             f"{root} has no patches/<slide>/II and patches/<slide>/V with images: give the archive "
@@ -57,7 +56,7 @@ def read_fnac(root: Path, magnification: str = "all") -> Listing:
         root,
         of_class[[*listing.LISTED, *details, "category"]],
         notes=notes,
-        refused=listing.refusals(refused),
+        refused=refused,
         unseen=unseen[["image_id", "category", "patient", "slide", *details]],
     )
 
@@ -119,9 +118,6 @@ def _fnac_notes(patches: pd.DataFrame, metadata: pd.DataFrame) -> tuple[str, ...
     if both:
         notes.append(f"Patients with patches of both classes: {both:,}.")
     return tuple(notes)
-
-
-# -------------------------------------------------------------------- FNAC 2019
 
 
 def read_fnac2019(root: Path, magnification: str = "all") -> Listing:

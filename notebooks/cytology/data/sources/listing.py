@@ -5,7 +5,7 @@ images came from.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -59,9 +59,6 @@ class Listing:
         default_factory=lambda: pd.DataFrame(columns=["image_id", "category"])
     )
     classes: dict[str, str] = field(default_factory=labels.BENIGN_MALIGNANT.copy)
-
-
-# ---------------------------------------------------------------------- folder
 
 
 def folder(
@@ -213,19 +210,9 @@ def leads_out(real: Path, home: Path) -> str:
     )
 
 
-# --------------------------------------------------- for the published sets
-
-
-def image_files(root: Path) -> tuple[list[Path], list[tuple[str, ...]]]:
-    """Image files below `root`, and rows of `REFUSED` for what is left out."""
-    ids, refused = images_below(root)
-    return [root / image_id for image_id in ids], list(refused.itertuples(index=False, name=None))
-
-
-def refusals(rows: list[tuple[str, ...]]) -> pd.DataFrame:
+def refusals(rows: Iterable[tuple[str, ...]]) -> pd.DataFrame:
     """Columns `REFUSED` from rows of (image_id, label, reason) or (..., other)."""
-    rows = [(*row, "")[: len(REFUSED)] for row in rows]
-    return pd.DataFrame(rows, columns=REFUSED)
+    return pd.DataFrame([(*row, "")[: len(REFUSED)] for row in rows], columns=REFUSED)
 
 
 def differences_of(

@@ -60,15 +60,13 @@ def published(
     `folder/<name>`, else an archive in `folder`, else the download from `address` (empty: the
     official one). Raises `InputError` with what to do where the images cannot be had.
     """
-    if name not in PUBLISHED:
-        raise InputError(f"There is no published set {name!r}; there are {', '.join(PUBLISHED)}.")
     chosen = PUBLISHED[name]
     if magnification not in chosen.magnifications:
         raise InputError(
             f"Parameter `magnification` is {magnification!r}; for {name} it must be "
             f"{' or '.join(chosen.magnifications)}."
         )
-    root = _root(name, resolve(archive) if archive else None, address, Path(folder))
+    root = _root(name, resolve(archive) if archive else None, address, folder)
     listing = chosen.read(root, magnification)
     notes = chosen.caveats + listing.notes
     seen = unpacked_from(root)[1]
@@ -132,8 +130,6 @@ def check_sum(path: Path, checksum: str) -> None:
             f"{expected}) and was removed: run it again, or download it in a browser."
         )
 
-
-# -------------------------------------------------------------------- registry
 
 FNAC_RECORD = 20763900
 

@@ -44,9 +44,6 @@ ATYPIA = {"B": (0.0, 0.50), "M": (1.0, 0.42)}
 HASHED = {"image": "sha256", "mask": "mask_sha256"}
 
 
-# ------------------------------------------------------------------ patients
-
-
 def patient_cards(patients: int, rng) -> list[dict]:
     """One dict a patient: `label`, `stain` and every trait of `TRAITS` from 0 to 1.
 
@@ -72,9 +69,6 @@ def images_per_patient(images: int, patients: int, rng) -> np.ndarray:
     shares = rng.uniform(8, 18, patients)
     ends = np.round(np.cumsum(shares) / shares.sum() * (images - patients)).astype(int)
     return 1 + np.diff(ends, prepend=0)
-
-
-# -------------------------------------------------------------------- images
 
 
 def draw_smear(card: dict, rng, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
