@@ -41,11 +41,6 @@ class PublishedSet:
     magnifications: tuple[str, ...] = ("all",)
     checksum: str | None = None
 
-    @property
-    def source(self) -> str:
-        """What the images are, under which licence, and what to cite."""
-        return f"{self.title}. Licence: {self.licence}. Cite: {self.citation}."
-
 
 def published(
     name: str,
@@ -69,9 +64,9 @@ def published(
     root = _root(name, resolve(archive) if archive else None, address, folder)
     listing = chosen.read(root, magnification)
     notes = chosen.caveats + listing.notes
-    seen = unpacked_from(root)[1]
-    # Whoever knows the authors' checksum can compare.
-    source = chosen.source + (f" The archive's SHA-256: {seen}." if seen else "")
+    source = f"{chosen.title}. Licence: {chosen.licence}. Cite: {chosen.citation}."
+    if seen := unpacked_from(root)[1]:  # whoever knows the authors' checksum can compare
+        source += f" The archive's SHA-256: {seen}."
     return dataclasses.replace(
         listing, unit=chosen.unit, source=source, notes=notes, classes=chosen.classes
     )
