@@ -41,8 +41,7 @@ def inspect_images(listing: Listing, cache: Path = CACHE) -> tuple[pd.DataFrame,
     opened = images[["image_id"]].join(found)[found["reason"].isna()]
     for mask, image in masks_by_colour(opened).items():
         row = opened.index[opened["image_id"] == mask]
-        found.loc[row, "reason"] = f"a mask of {image}, by its few colours"
-        found.loc[row, "other"] = image
+        found.loc[row, ["reason", "other"]] = f"a mask of {image}, by its few colours", image
     bad = found["reason"].notna()
     rejected = images[["image_id", "label"]][bad].join(found[["reason", "other"]])
     rejected = pd.concat([rejected, listing.refused], ignore_index=True)
@@ -63,7 +62,9 @@ def inspect_files(paths: list[Path], cache: Path) -> list[dict]:
     hashes = list(in_parallel(hash_or_none, paths, "reading files", "file"))
     cache.mkdir(parents=True, exist_ok=True)
     with closing(memory(cache / "inspected.sqlite")) as store:
-        names = [key(path, sha256) for path, sha256 in zip(paths, hashes, strict=True)]
+        # A file that cannot be hashed goes by its path, and is not kept.
+        pairs = zip(paths, hashes, strict=True)
+        names = [f"{CODE} {sha256}" if sha256 else str(path) for path, sha256 in pairs]
         known = recall(store, names)
         new = {name: path for name, path in zip(names, paths, strict=True) if name not in known}
         fresh = in_parallel(quality.inspect_image, list(new.values()), "inspecting images")
@@ -78,11 +79,6 @@ def inspect_files(paths: list[Path], cache: Path) -> list[dict]:
 
 # What was read or measured by other code is measured again.
 CODE = digest(READING, *map(inspect.getsource, (quality, copies)))
-
-
-def key(path: Path, sha256: str | None) -> str:
-    """The name of a file in the cache; a file that cannot be hashed goes by its path, uncached."""
-    return f"{CODE} {sha256}" if sha256 else str(path)
 
 
 def hash_or_none(path: Path) -> str | None:

@@ -86,7 +86,7 @@ def _fnac_metadata(root: Path) -> pd.DataFrame:
     for what, names in found.items():
         check_names(names, (f"{path}, row {number + 2}: the {what}" for number in names.index))
     slides_of = (
-        pd.DataFrame(found).reindex(columns=list(FNAC_COLUMNS), fill_value="").drop_duplicates()
+        pd.DataFrame(found).drop_duplicates().reindex(columns=[*FNAC_COLUMNS], fill_value="")
     )
     slides_of["slide"] = slides_of["slide"].str.replace(r"\.ndpi$", "", regex=True)
     doubled = slides_of["slide"][slides_of["slide"].duplicated()]
@@ -108,11 +108,9 @@ def _fnac_notes(patches: pd.DataFrame, metadata: pd.DataFrame) -> tuple[str, ...
             f"{len(nameless):,} patches are of slides that the metadata gives no patient: "
             f"{some(sorted(set(nameless['slide'])))}."
         )
-    notes += [
-        f"The metadata has no column for the {w}."
-        for w in ("site", "stain")
-        if (metadata[w] == "").all()
-    ]
+    for what in ("site", "stain"):
+        if (metadata[what] == "").all():
+            notes.append(f"The metadata has no column for the {what}.")
     of_class = patches[(patches["label"] != "") & (patches["patient"] != "")]
     both = int((of_class.groupby("patient")["label"].nunique() == 2).sum())
     if both:
