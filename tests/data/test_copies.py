@@ -101,14 +101,6 @@ def pictures(smears, smear):
 # --------------------------------------------------------------------- register
 
 
-@pytest.mark.parametrize("angle", [20, -20, 45, 137])
-def test_the_angle_is_that_of_pillows_rotate(smears, angle):
-    one = square(smears[0])
-    found = registered(one, tilted(one, angle))
-    assert not found["mirrored"] and found["similarity"] > 0.95
-    assert found["angle"] == pytest.approx(angle, abs=2)
-
-
 @pytest.mark.parametrize("mirrored", [False, True])
 @pytest.mark.parametrize("angle", [0, 30, 90, -110, 180])
 def test_really_turning_the_first_by_what_was_found_gives_the_other(smears, angle, mirrored):

@@ -316,12 +316,6 @@ def test_a_class_is_called_what_the_data_set_calls_it(
     assert load.load(str(tmp_path), classes).classes == {"B": benign, "M": malignant}
 
 
-def test_groups_of_images_of_which_nobody_knows_whose_they_are_are_just_groups(
-    smear_folder, tmp_path, cache
-):
-    root = smear_folder(tmp_path, 4)
-    listing = load.load(str(root))
-    readable, _ = inspect_images(listing, cache)
-    manifest = build_manifest(readable, find_copies(readable))
-    about = describe(str(root), listing, manifest, manifest[:0])
+def test_groups_of_images_of_which_nobody_knows_whose_they_are_are_just_groups(root, cache):
+    about = described(root, cache)
     assert (about["unit"], about["of_unknown_unit"], about["images"]) == ("group", 8, 8)

@@ -9,16 +9,9 @@ import pandas as pd
 from PIL import Image
 
 # The order matters: the first 1, 4 or 8 are what `orientations` asks for.
-ORIENTATIONS = (
-    "as taken",
-    "quarter turn",
-    "half turn",
-    "three-quarter turn",
-    "flipped left-right",
-    "flipped, quarter turn",
-    "flipped top-bottom",
-    "flipped, three-quarter turn",
-)
+ORIENTATIONS: tuple[str, ...] = ("as taken", "quarter turn", "half turn", "three-quarter turn")
+ORIENTATIONS += ("flipped left-right", "flipped, quarter turn")
+ORIENTATIONS += ("flipped top-bottom", "flipped, three-quarter turn")
 
 
 def orient(image: np.ndarray, orientation: int) -> np.ndarray:

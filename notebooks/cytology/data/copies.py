@@ -36,9 +36,6 @@ NEIGHBOURS = 10
 SQUARE = 0.02  # sides that differ by less count as equal
 
 
-# ---------------------------------------------------------------------- discs
-
-
 def discs(image: Image.Image) -> bytes:
     """The image's discs, `DISC` bytes each: of its middle, and of the whole stretched to a square.
 
@@ -173,9 +170,6 @@ def similarity(first: np.ndarray, second: np.ndarray, turn: np.ndarray) -> np.nd
     return (weight * ring).sum(axis=1) / np.maximum(weight.sum(axis=1), 1e-12)
 
 
-# --------------------------------------------------------------------- search
-
-
 def find_copies(images: pd.DataFrame) -> pd.DataFrame:
     """Images that are copies of one another: families, each named after its first image.
 
@@ -240,17 +234,14 @@ def describe(image_id: pd.Series, known: Discs, file: np.ndarray, family: np.nda
         for i in range(2)
         for j in range(2)
     ]
-    rows = pd.concat(tried, keys=range(4), names=["pair", "row"]).reset_index()
-    rows = rows.sort_values(["row", "similarity"]).groupby("row").last().drop(columns="pair")
+    rows = pd.concat(tried).sort_values("similarity", kind="stable").groupby(level=0).last()
     quarter = np.abs((rows["angle"].astype(float) + 45) % 90 - 45) < 3
     kind = np.where(
         file[copy] == file[first[copy]], "same file", np.where(quarter, "turned", "rotated")
     )
     names = image_id.to_numpy()
-    rows.insert(0, "image_id", names[copy])
-    rows.insert(1, "family", names[first[copy]])
-    rows.insert(2, "kind", kind)
-    return rows.reset_index(drop=True)
+    found = pd.DataFrame({"image_id": names[copy], "family": names[first[copy]], "kind": kind})
+    return found.join(rows)
 
 
 def family_of(image_id: pd.Series, copies: pd.DataFrame) -> pd.Series:

@@ -15,7 +15,6 @@ import numpy as np
 import pandas as pd
 
 from cytology.data import copies, quality
-from cytology.data.copies import how
 from cytology.data.images.opening import READING
 from cytology.data.sources.listing import Listing
 from cytology.data.sources.masks import FEW_COLOURS, MASK_FOLDER, masks_by_colour
@@ -42,8 +41,7 @@ def inspect_images(listing: Listing, cache: Path = CACHE) -> tuple[pd.DataFrame,
     opened = images[["image_id"]].join(found)[found["reason"].isna()]
     for mask, image in masks_by_colour(opened).items():
         row = opened.index[opened["image_id"] == mask]
-        found.loc[row, "reason"] = f"a mask of {image}, by its few colours"
-        found.loc[row, "other"] = image
+        found.loc[row, ["reason", "other"]] = f"a mask of {image}, by its few colours", image
     bad = found["reason"].notna()
     rejected = images[["image_id", "label"]][bad].join(found[["reason", "other"]])
     rejected = pd.concat([rejected, listing.refused], ignore_index=True)
@@ -64,7 +62,9 @@ def inspect_files(paths: list[Path], cache: Path) -> list[dict]:
     hashes = list(in_parallel(hash_or_none, paths, "reading files", "file"))
     cache.mkdir(parents=True, exist_ok=True)
     with closing(memory(cache / "inspected.sqlite")) as store:
-        names = [key(path, sha256) for path, sha256 in zip(paths, hashes, strict=True)]
+        # A file that cannot be hashed goes by its path, and is not kept.
+        pairs = zip(paths, hashes, strict=True)
+        names = [f"{CODE} {sha256}" if sha256 else str(path) for path, sha256 in pairs]
         known = recall(store, names)
         new = {name: path for name, path in zip(names, paths, strict=True) if name not in known}
         fresh = in_parallel(quality.inspect_image, list(new.values()), "inspecting images")
@@ -81,11 +81,6 @@ def inspect_files(paths: list[Path], cache: Path) -> list[dict]:
 CODE = digest(READING, *map(inspect.getsource, (quality, copies)))
 
 
-def key(path: Path, sha256: str | None) -> str:
-    """The name of a file in the cache; a file that cannot be hashed goes by its path, uncached."""
-    return f"{CODE} {sha256}" if sha256 else str(path)
-
-
 def hash_or_none(path: Path) -> str | None:
     """SHA-256 of a file; None if it cannot be read: why, `quality.inspect_image` will say."""
     try:
@@ -99,7 +94,9 @@ def memory(path: Path, seconds: float = 60) -> sqlite3.Connection:
 
     Another process may keep it busy for so many `seconds`.
     """
-    store = connect(path, seconds)
+    if not path.exists():
+        path.touch()  # with what the user's mask allows, of which SQLite takes away
+    store = sqlite3.connect(path, timeout=seconds)
     try:
         damage = store.execute("PRAGMA quick_check").fetchone()[0]
     except sqlite3.OperationalError:
@@ -110,16 +107,9 @@ def memory(path: Path, seconds: float = 60) -> sqlite3.Connection:
         print(f"{path} is damaged ({damage.splitlines()[0]}): the images are inspected again.")
         store.close()
         path.unlink()
-        store = connect(path, seconds)
+        return memory(path, seconds)
     store.execute(f"CREATE TABLE IF NOT EXISTS {TABLE} (key TEXT PRIMARY KEY, found, discs, crc)")
     return store
-
-
-def connect(path: Path, seconds: float) -> sqlite3.Connection:
-    """The data base at `path`; a new file gets what the user's mask allows, which SQLite cuts."""
-    if not path.exists():
-        path.touch()
-    return sqlite3.connect(path, timeout=seconds)
 
 
 def recall(store: sqlite3.Connection, names: list[str]) -> dict[str, dict]:
@@ -151,9 +141,6 @@ def row_check(name: str, found: str, discs: bytes) -> int:
     return zlib.crc32(discs, zlib.crc32(f"{name} {found}".encode()))
 
 
-# ------------------------------------------------------------------- findings
-
-
 def findings(
     readable: pd.DataFrame, rejected: pd.DataFrame, found_copies: pd.DataFrame
 ) -> pd.DataFrame:
@@ -163,30 +150,26 @@ def findings(
     colours`, `same file`, `turned`, `rotated` or `conflicting labels`; `other` is the image that
     it is a copy or a mask of. An image may have several rows.
     """
-    poor = [
-        quality.poor_picture(*values)
-        for values in readable[["contrast", "sharpness", "overexposed"]].to_numpy(float)
-    ]
-    poor = readable[["image_id", "label"]].assign(finding=poor)
-    measures = [
-        f"{name} " + readable[name].map("{:.3g}".format) for name in ("contrast", "sharpness")
-    ]
-    poor["detail"] = measures[0] + ", " + measures[1]
+    measured = readable[["contrast", "sharpness", "overexposed"]].to_numpy(float)
+    poor = readable[["image_id", "label"]].assign(
+        finding=[quality.poor_picture(*values) for values in measured],
+        detail=[f"contrast {values[0]:.3g}, sharpness {values[1]:.3g}" for values in measured],
+    )
     is_few = (readable["colours"] <= FEW_COLOURS) & (poor["finding"] == "")  # a blank one has one
     few = readable.loc[is_few, ["image_id", "label", "colours"]]
     converted = readable.loc[readable["converted"] != "", ["image_id", "label", "converted"]]
     label = readable.set_index("image_id")["label"]
-    copied = found_copies.assign(
+    rows = found_copies.itertuples()
+    copied = found_copies.rename(columns={"kind": "finding", "family": "other"}).assign(
         label=found_copies["image_id"].map(label),
-        detail=[
-            f"{how(copy)}, correlation {copy.similarity:.2f}" for copy in found_copies.itertuples()
-        ],
+        detail=[f"{copies.how(row)}, correlation {row.similarity:.2f}" for row in rows],
     )
-    copied = copied.rename(columns={"kind": "finding", "family": "other"})
     conflicting = copied[copied["label"] != copied["other"].map(label)]
+    # Of a mask either the image is known, or only its folder.
+    is_mask = (rejected["other"] != "") | (rejected["reason"] == MASK_FOLDER)
     parts = [
         rejected.rename(columns={"reason": "detail"}).assign(
-            finding=np.where(is_mask(rejected), "mask", "unusable")
+            finding=np.where(is_mask, "mask", "unusable")
         ),
         converted.rename(columns={"converted": "detail"}).assign(finding="converted"),
         poor[poor["finding"] != ""],
@@ -197,8 +180,3 @@ def findings(
     columns = ["image_id", "label", "finding", "other", "detail"]
     table = pd.concat(parts, ignore_index=True).reindex(columns=columns).fillna("")
     return table.sort_values(["finding", "image_id"], ignore_index=True)
-
-
-def is_mask(rejected: pd.DataFrame) -> pd.Series:
-    """Which of the files that are left out are masks: their image is known, or their folder."""
-    return (rejected["other"] != "") | (rejected["reason"] == MASK_FOLDER)

@@ -6,7 +6,6 @@ from cytology.data.sources.listing import Listing, folder
 from cytology.data.sources.published import PUBLISHED, published
 from cytology.data.sources.sample import HASHED, draw_sample, is_whole
 from cytology.files import lock_file
-from cytology.notebook import progress
 from cytology.run import Run
 from cytology.settings import HOME, InputError, resolve
 
@@ -18,10 +17,7 @@ def sample(images: int, patients: int) -> Listing:
     # Of two runs that find none at the same moment one draws, and the other waits.
     with lock_file(root.with_name(f".{root.name}.lock")):
         if not is_whole(root):
-            with progress(None, "drawing the sample", images) as bar:
-                draw_sample(
-                    root, images, patients, progress=lambda done, _: bar.update(done - bar.n)
-                )
+            draw_sample(root, images, patients)
     listing = pd.read_csv(root / "sample.csv", dtype=str, keep_default_na=False)
     listing = listing.rename(columns={"image": "image_id"}).drop(columns=[*HASHED.values()])
     return Listing(

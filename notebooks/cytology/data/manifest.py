@@ -39,9 +39,8 @@ def independent_groups(images: pd.DataFrame) -> pd.Series:
     graph = coo_array((np.ones(len(key)), (row, len(images) + key)), shape=(points, points))
     component = connected_components(graph, directed=False)[1][: len(images)]
     component = pd.Series(component, index=images.index)
-    name = patient.where(patient != "", slide).where(
-        (patient != "") | (slide != ""), images["family"]
-    )
+    known = patient.where(patient != "", slide)
+    name = known.where(known != "", images["family"])
     joined = name.groupby(component).agg(lambda names: "+".join(sorted(set(names))[:3]))
     # Of more than three names only three are shown; two groups must not get the same name by that.
     twice = joined.duplicated(keep=False)

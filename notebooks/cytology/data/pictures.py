@@ -29,8 +29,8 @@ def name_of(image_id: str) -> str:
 def write_pictures(pictures: pd.DataFrame, root: Path, folder: Path) -> int:
     """Write pictures as PNG files `folder/<label>/<image>_o<orientation>.png`; returns how many.
 
-    `pictures` has `image_id`, `label` and `orientation`. The original project kept its augmented
-    set this way. Existing files of the same name are replaced; others are left alone.
+    `pictures` has `image_id`, `label` and `orientation`. Existing files of the same name are
+    replaced; others are left alone.
     """
     written = 0
     images = pictures.groupby(["image_id", "label"], sort=False)

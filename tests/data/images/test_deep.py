@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from cytology.data.images import deep
-from cytology.data.images.deep import TURNS, eight_bits, full_scale, turned
+from cytology.data.images.deep import TURNS, eight_bits, full_scale, said, turned
 from cytology.data.images.kinds import UnreadableImage
 from cytology.data.images.opening import read_image
 from cytology.data.quality import measure, poor_picture
@@ -79,15 +79,7 @@ def test_a_narrow_range_is_stretched_with_the_balance_of_its_colours(smear, low,
     inner = [np.percentile(values, share) for share in (0.1, 99.9)]
     expected = (values - inner[0]) / (inner[1] - inner[0]) * 255
     assert difference(image, expected.clip(0, 255)) <= 1
-    assert "scaled by its own range" in told[0]
-
-
-def test_sixteen_bit_greys_are_scaled_by_their_own_range():
-    grey = np.linspace(1000, 5000, 48 * 64).reshape(48, 64, 1).astype(np.uint16)
-    image, told = eight_bits(grey, 16, False)
-    opened = np.asarray(image)
-    assert opened[0, 0] == 0 and opened[-1, -1] == 255 and abs(int(opened[24, 0]) - 127) <= 2
-    assert told == ["16-bit grey: scaled by its own range, 1,003 to 4,996"]
+    assert told[0].endswith(f"scaled by its own range, {said(inner[0])} to {said(inner[1])}")
 
 
 @pytest.mark.parametrize("place", [(5, 5, 0), (20, 30, 2)])

@@ -6,7 +6,6 @@ from io import BytesIO
 import numpy as np
 import pytest
 import tifffile
-from PIL import Image
 
 from cytology.data.images import kinds
 from cytology.data.images.kinds import (
@@ -47,12 +46,13 @@ HEADS = {
 }
 
 
-@pytest.mark.parametrize("form", ["JPEG", "MPO", "PNG", "BMP", "TIFF", "GIF", "WebP", "PPM"])
+@pytest.mark.parametrize("form", "JPEG MPO PNG BMP TIFF GIF WebP PPM JPEG2000 ICO".split())
 @pytest.mark.parametrize("mode", ["RGB", "L"])
 def test_what_pillow_writes_is_told(smear, form, mode):
     stream = BytesIO()
     smear(1).convert(mode).save(stream, form)
-    assert kind_of(stream.getvalue()) == {"MPO": "JPEG", "PPM": "PNM"}.get(form, form)
+    told = {"MPO": "JPEG", "PPM": "PNM", "JPEG2000": "JPEG 2000"}
+    assert kind_of(stream.getvalue()) == told.get(form, form)
 
 
 @pytest.mark.parametrize("options", [{}, {"bigtiff": True}, {"byteorder": ">"}])
@@ -105,13 +105,6 @@ def test_a_pipe_is_not_waited_for(tmp_path):
 def test_every_picture_of_another_format_says_what_to_do():
     assert refusal("WebP") == "a WebP image: save it as PNG or TIFF"
     assert refusal("AVIF") == "an AVIF image: save it as PNG or TIFF"
-
-
-def test_pillow_writes_the_same_heads():
-    for form, kind in {"JPEG2000": "JPEG 2000", "ICO": "ICO"}.items():
-        stream = BytesIO()
-        Image.new("RGB", (32, 32)).save(stream, form)
-        assert kind_of(stream.getvalue()) == kind
 
 
 def test_a_file_too_large_to_be_read_whole_is_refused(tmp_path, monkeypatch):

@@ -21,19 +21,14 @@ def encoded(image, kind, **options):
     return stream.getvalue()
 
 
-def test_a_plain_image_comes_back_pixel_by_pixel(smear):
-    image = smear(1)
-    opened = open_rgb(encoded(image, "PNG"))
-    assert opened.mode == "RGB" and np.array_equal(opened, image)
-
-
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "BMP", "TIFF"])
 @pytest.mark.parametrize("mode", ["RGB", "L"])
 def test_usual_formats_are_read(smear, kind, mode):
     opened = open_rgb(encoded(smear(1).convert(mode), kind))
     expected = np.asarray(smear(1).convert(mode).convert("RGB"), float)
     assert opened.mode == "RGB" and opened.size == (64, 48)
-    assert np.abs(np.asarray(opened, float) - expected).mean() < 8
+    difference = np.abs(np.asarray(opened, float) - expected).mean()
+    assert difference < 8 if kind == "JPEG" else difference == 0
 
 
 def test_cmyk_becomes_rgb(smear):
@@ -57,23 +52,11 @@ def test_the_cameras_orientation_mark_is_applied(smear):
     assert np.array_equal(opened, np.rot90(np.asarray(smear(1)), -1))
 
 
-def broken_files(image):
-    jpeg, png = encoded(image, "JPEG"), bytearray(encoded(image, "PNG"))
+def test_a_changed_byte_of_a_png_is_damage(smear):
+    png = bytearray(encoded(smear(1), "PNG"))
     png[60] ^= 255
-    return {
-        "truncated.jpg": (jpeg[: len(jpeg) // 2], "damaged: "),
-        "chunk.png": (bytes(png), "damaged: "),
-        "text.png": (b"This is no picture.", "not a JPEG, PNG, BMP or TIFF image"),
-        "empty.png": (b"", "empty file"),
-    }
-
-
-@pytest.mark.parametrize("name", ["truncated.jpg", "chunk.png", "text.png", "empty.png"])
-def test_a_broken_file_has_a_reason(tmp_path, smear, name):
-    content, reason = broken_files(smear(1))[name]
-    (tmp_path / name).write_bytes(content)
-    found = inspect_image(tmp_path / name)
-    assert list(found) == ["reason"] and found["reason"].startswith(reason)
+    with pytest.raises(UnreadableImage, match="^damaged: "):
+        open_rgb(bytes(png))
 
 
 def test_a_file_that_is_gone_has_a_reason(tmp_path):
@@ -113,19 +96,6 @@ def test_a_telephones_two_pictures_in_one_jpeg_are_read(smear, tmp_path):
     assert found["converted"] == "2 frames: only the first is used" and found["width"] == 64
 
 
-def test_damaged_bytes_never_raise_anything_else(smear):
-    rng = np.random.default_rng(0)
-    for kind in ("JPEG", "PNG", "BMP"):
-        whole = np.frombuffer(encoded(smear(1), kind), np.uint8)
-        for _ in range(100):
-            damaged = whole[: rng.integers(1, len(whole))].copy()
-            damaged[rng.integers(len(damaged), size=3)] = rng.integers(256, size=3)
-            try:
-                open_rgb(damaged.tobytes())
-            except UnreadableImage as error:
-                assert str(error)
-
-
 @pytest.mark.parametrize(
     ("mode", "words"),
     [
@@ -149,11 +119,6 @@ def test_what_had_to_be_converted_is_said(smear, mode, words):
 def test_the_name_of_a_file_does_not_matter(smear, tmp_path, suffix):
     smear(1).save(tmp_path / f"P01{suffix}", "JPEG")
     assert inspect_image(tmp_path / f"P01{suffix}")["width"] == 64
-
-
-def test_another_format_is_named_with_what_to_do(smear, tmp_path):
-    smear(1).save(tmp_path / "a.png", "WEBP")
-    assert inspect_image(tmp_path / "a.png") == {"reason": "a WebP image: save it as PNG or TIFF"}
 
 
 def test_a_jpeg_that_pillow_does_not_know_is_not_called_another_format(smear):

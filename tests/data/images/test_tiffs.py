@@ -138,24 +138,6 @@ def test_grey_looks_as_its_8_bit_original(smear, kind):
     assert bool(told) == (not kind.startswith("8-bit"))
 
 
-def test_a_narrow_range_of_floats_is_scaled(smear):
-    grey = np.asarray(smear(1).convert("L"))
-    image, told = read_image(tiff((grey / 2550).astype(np.float32), **GREY))
-    assert (image.getextrema()[0]) == (0, 255)
-    assert np.corrcoef(np.asarray(image)[..., 0].ravel(), grey.ravel())[0, 1] > 0.999
-    assert told.startswith("32-bit float grey: scaled by its own range, 0.0")
-
-
-def test_a_hot_pixel_does_not_darken_the_picture(smear):
-    grey = deep(smear(1).convert("L"), 4095)
-    grey[5, 5] = 65535
-    expected = np.array(smear(1).convert("L").convert("RGB"))
-    expected[5, 5] = 255
-    image, told = read_image(tiff(grey, **GREY))
-    assert difference(image, expected) <= 1
-    assert told == "16-bit grey: scaled by its own depth, 0 to 4,095"
-
-
 # -------------------------------------------------------------------------- alpha
 
 

@@ -11,7 +11,7 @@ import pytest
 from refusals import refused
 
 from cytology.data.sources.classes import parse_classes
-from cytology.data.sources.listing import LISTED, differences_of, folder, image_files
+from cytology.data.sources.listing import LISTED, folder
 from cytology.tables import write_table
 
 links = pytest.mark.skipif(sys.platform == "win32", reason="links need rights on Windows")
@@ -36,8 +36,8 @@ def test_a_folder_is_a_listing_sorted_by_path(root):
     assert len(listing.refused) == len(listing.unseen) == len(listing.notes) == 0
 
 
-@pytest.mark.parametrize("names", [("B", "M"), ("b", "m"), ("Benign", "MALIGNANT")])
-def test_class_folders_count_in_any_letter_case_and_nested(tmp_path, smear, names):
+@pytest.mark.parametrize("names", [("B", "M"), ("b", "m"), ("Benign", "MALIGNANT ")])
+def test_class_folders_count_in_any_letter_case_with_blanks_and_nested(tmp_path, smear, names):
     for seed, name in enumerate(names):
         for place in (name, f"site 1/{name}/slide"):
             (tmp_path / place).mkdir(parents=True)
@@ -208,28 +208,6 @@ def test_one_class_only(root):
     )
 
 
-# --------------------------------------------------- for the published sets
-
-
-@links
-def test_image_files_are_those_with_the_suffix_of_an_image(root):
-    (root / "B" / "a.csv").write_text("no image")
-    (root / "B" / "loop").symlink_to(root, target_is_directory=True)
-    files, refusals = image_files(root)
-    assert sorted(files) == sorted(root.rglob("*.png"))
-    assert refusals == [("B/loop", "", "a link to a folder that was read already", "")]
-
-
-def test_counts_that_are_none_of_those_published_are_said():
-    found = {"images": 7000, "slides": 82}
-    assert differences_of(found, {"images": (7909, 7000), "slides": (82,)}) == ()
-    sentences = differences_of(found, {"images": (7909,), "patients": (70, 71)})
-    assert [sentence.split(":")[0] for sentence in sentences] == [
-        "7,000 images found, 7,909 expected",
-        "0 patients found, 70 expected",
-    ]
-
-
 # -------------------------------------------------- what people's folders are like
 
 
@@ -282,11 +260,6 @@ def test_classes_in_any_unicode_form_and_with_blanks_are_found(tmp_path, smear, 
     put(tmp_path, smear, f"{names[0]}/1.png", f"{names[1]}/1.png")
     classes = unicodedata.normalize(typed, "gutartig ü=B, bösartig=M")
     assert sorted(folder(tmp_path, classes).images["label"]) == ["B", "M"]
-
-
-def test_usual_class_folders_with_a_blank_at_the_end_are_found(tmp_path, smear):
-    put(tmp_path, smear, "Benign /1.png", "Malignant /1.png")
-    assert folder(tmp_path).images["label"].tolist() == ["B", "M"]
 
 
 def test_images_of_neither_class_are_counted_by_their_folder_and_listed(tmp_path, smear):

@@ -27,9 +27,6 @@ def read_png(content: bytes) -> tuple[Image.Image, list[str]]:
     return eight_bits(pixels, 16, has_alpha=pixels.shape[2] in (2, 4))
 
 
-# ---------------------------------------------------------------------- 8 bits
-
-
 def eight_bits(
     pixels: np.ndarray,
     bits: int,
@@ -110,8 +107,6 @@ def scale(pixels: np.ndarray, low: float, high: float, result: np.ndarray) -> No
         block = pixels[top : top + rows].astype(np.float64).clip(low, high)
         result[top : top + rows] = np.rint((block - low) * (255 / (high - low)))
 
-
-# ----------------------------------------------------------------- orientation
 
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,

@@ -52,10 +52,7 @@ class UnreadableImage(ValueError):
 
 
 def kind_of(head: bytes) -> str:
-    """The image format of a file from its first `HEAD_BYTES`; empty text for no image we know.
-
-    Those of `READ` are read; the others are formats that people send.
-    """
+    """The image format of a file from its first `HEAD_BYTES`; empty text for no image we know."""
     head = head[:HEAD_BYTES]
     return next((kind for kind, pattern in PATTERNS.items() if pattern.match(head)), "")
 
@@ -72,7 +69,9 @@ def kind_of_file(path: Path) -> str:
 
 
 def refusal(kind: str) -> str:
-    """Why an image of a `kind` that is not in `READ` is not read, and what to do."""
+    """Why a file of a `kind` that is not in `READ` is not read, and what to do."""
+    if not kind:
+        return "not a JPEG, PNG, BMP or TIFF image"
     article = "an" if kind[0] in "AEIOU" else "a"
     return f"{article} {kind} image: save it as PNG or TIFF"
 

@@ -21,17 +21,7 @@ import tifffile
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from cytology.data.images import deep, kinds, tiffs
-from cytology.data.images.deep import read_png, turned
-from cytology.data.images.kinds import (
-    HEAD_BYTES,
-    READ,
-    UnreadableImage,
-    check_file,
-    check_pixels,
-    kind_of,
-    refusal,
-)
-from cytology.data.images.tiffs import ORIENTATION, read_tiff
+from cytology.data.images.kinds import UnreadableImage
 from cytology.files import digest
 from cytology.wording import printable
 
@@ -58,14 +48,14 @@ def read_image(source) -> tuple[Image.Image, str]:
     `UnreadableImage` with the reason.
     """
     with stream(source) as (file, size):
-        head = file.read(HEAD_BYTES)
-        kind, image = kind_of(head), None
+        head = file.read(kinds.HEAD_BYTES)
+        kind, image = kinds.kind_of(head), None
         notes: list[str] = []
-        if kind not in READ:
-            raise UnreadableImage(refusal(kind) if kind else "not a JPEG, PNG, BMP or TIFF image")
+        if kind not in kinds.READ:
+            raise UnreadableImage(kinds.refusal(kind))
         file.seek(0)
         if kind == "TIFF":
-            image, notes = read_tiff(file, size)
+            image, notes = tiffs.read_tiff(file, size)
             file.seek(0)
         if image is None:
             is_deep_png = kind == "PNG" and head[24:25] == b"\x10"  # bits a channel
@@ -90,7 +80,7 @@ def stream(source) -> Iterator[tuple[BinaryIO, int]]:
     """The bytes of a file (path or bytes) and their number; any error is `UnreadableImage`."""
     try:
         if not isinstance(source, bytes):
-            check_file(Path(source))
+            kinds.check_file(Path(source))
         with BytesIO(source) if isinstance(source, bytes) else Path(source).open("rb") as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(0)
@@ -114,15 +104,15 @@ def pillow_opens(file: BinaryIO, size: int) -> Iterator[Image.Image]:
         # Pillow only warns about a decompression bomb until it is twice too large; our own limit
         # is where it warns. What it says of EXIF, `with_pillow` asks for again.
         with warnings_of_pillow():
-            image = Image.open(file, formats=READ)
+            image = Image.open(file, formats=kinds.READ)
         with image:
-            check_pixels(image.width * image.height, size)
+            kinds.check_pixels(image.width * image.height, size)
             yield image
     except UnidentifiedImageError:
         raise UnreadableImage("damaged, or of a rare kind: save it as 8-bit PNG or TIFF") from None
     except Image.DecompressionBombError as error:
         if found := re.search(r"\d+", str(error)):
-            check_pixels(int(found[0]), size)
+            kinds.check_pixels(int(found[0]), size)
         raise UnreadableImage("more pixels than Pillow reads") from None
 
 
@@ -150,10 +140,10 @@ def with_pillow(file: BinaryIO, size: int, is_deep_png: bool) -> tuple[Image.Ima
     if is_deep_png:
         del image  # its pixels, cut to 8 bits, would take memory beside the others
         file.seek(0)
-        image, told = read_png(file.read())
+        image, told = deep.read_png(file.read())
         notes += told
     # Pillow turned a TIFF as it loaded it, and took the mark away.
-    return turned(image, exif.get(ORIENTATION)), notes
+    return deep.turned(image, exif.get(tiffs.ORIENTATION)), notes
 
 
 def exif_of(image: Image.Image) -> tuple[Image.Exif, list[str]]:

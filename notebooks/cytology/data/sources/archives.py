@@ -194,10 +194,7 @@ def unpack(archive: Path, folder: Path) -> None:
 
 
 def mark(archive: Path) -> str:
-    """What tells an archive from another soon: its name and size.
-
-    `unpack` leaves it in the folder, and the archive's SHA-256 in a second line.
-    """
+    """Name and size of an archive; `unpack` leaves them in the folder, above its SHA-256."""
     return f"{archive.name} {archive.stat().st_size}"
 
 

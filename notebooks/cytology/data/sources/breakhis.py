@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from cytology.data.sources.listing import LISTED, Listing, image_files, refusals
+from cytology.data.sources.listing import LISTED, Listing, images_below, refusals
 from cytology.settings import InputError
 from cytology.wording import some
 
@@ -36,13 +36,12 @@ def read_breakhis(root: Path, magnification: str = "all") -> Listing:
     of one case differ in their letters), magnification 40X, which is a 4x objective. The case
     13412 stands under two subtypes.
     """
-    files, refused = image_files(root)
-    rows = []
-    for path in files:
-        image_id = path.relative_to(root).as_posix()
-        name = IMAGE_NAME.fullmatch(path.name)
+    ids, refused = images_below(root)
+    rows, strange = [], []
+    for image_id in ids:
+        name = IMAGE_NAME.fullmatch(image_id.rsplit("/", 1)[-1])
         if name is None or name[1] not in SUBTYPES:
-            refused.append((image_id, "", "not named like an image of BreaKHis"))
+            strange.append((image_id, "", "not named like an image of BreaKHis"))
         elif magnification in ("all", f"{name[4]}X"):
             code, slide = name[1], name[2]
             row = (image_id, code[0], name[3], slide, SUBTYPES[code], f"{name[4]}X")
@@ -54,11 +53,12 @@ def read_breakhis(root: Path, magnification: str = "all") -> Listing:
             "folder with the parameter `archive`."
         )
     columns = [*LISTED, "subtype", "magnification", "folder", "number"]
-    images = pd.DataFrame(rows, columns=columns).sort_values("image_id", ignore_index=True)
+    images = pd.DataFrame(rows, columns=columns)
     wanted = MAGNIFICATIONS if magnification == "all" else (magnification,)
     notes = _breakhis_differences(images, wanted)
     images = images.drop(columns=["folder", "number"])
-    return Listing(root, images, notes=notes, refused=refusals(refused))
+    refused = pd.concat([refused, refusals(strange)], ignore_index=True)
+    return Listing(root, images, notes=notes, refused=refused)
 
 
 def _breakhis_differences(images: pd.DataFrame, wanted: tuple[str, ...]) -> tuple[str, ...]:

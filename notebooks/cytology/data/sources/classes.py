@@ -101,7 +101,7 @@ def in_words(folders: Counter) -> str:
     return some([f"{name!r} ({number:,})" for name, number in folders.most_common()], 8)
 
 
-def what_is_there(image_ids: list[str], refused: pd.DataFrame) -> str:
+def what_is_there(image_ids: pd.Series, refused: pd.DataFrame) -> str:
     """The folders that hold images, and the first file that is left out, in sentences."""
     folders = Counter(name for i in image_ids for name in dict.fromkeys(i.split("/")[:-1]))
     said = f"Folders with images: {in_words(folders)}." if folders else "No folder has an image."
@@ -112,24 +112,20 @@ def what_is_there(image_ids: list[str], refused: pd.DataFrame) -> str:
     return said
 
 
-def check_classes_are_there(
-    root: Path, names: dict[str, str], image_ids: list[str], classes: str, there: str
-) -> None:
-    """Raise `InputError` if a name in `classes` is that of no folder with images."""
-    folders = {normalized(part).lower() for i in image_ids for part in i.split("/")[:-1]}
+def check_classes(root: Path, images: pd.DataFrame, classes: str, refused: pd.DataFrame) -> None:
+    """Raise `InputError` unless `images` have both classes, and `classes` names only folders there.
+
+    `images` has `image_id` and `label`, which is empty where the image is of no class.
+    """
+    names, there = parse_classes(classes), what_is_there(images["image_id"], refused)
+    folders = {normalized(part).lower() for i in images["image_id"] for part in i.split("/")[:-1]}
     gone = [name for name in names if name not in folders]
-    if gone:
+    if classes and gone:
         raise InputError(
             f"Parameter `classes` is {classes!r}, but no folder with images in {root} is called "
             f"{' or '.join(map(repr, gone))}. {there}"
         )
-
-
-def check_both_classes(
-    root: Path, listing: pd.DataFrame, names: dict[str, str], there: str
-) -> None:
-    """Raise `InputError` unless the listing has images of both classes."""
-    found = set(listing["label"])
+    found = set(images["label"]) - {""}
     if not found:
         raise InputError(
             f"No image in {root} lies in a folder named {', '.join(sorted(names))} (in any "

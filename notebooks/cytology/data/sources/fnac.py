@@ -5,15 +5,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from cytology.data.sources.listing import (
-    LISTED,
-    Listing,
-    differences_of,
-    find_files,
-    folder,
-    image_files,
-    refusals,
-)
+from cytology.data.sources import listing
+from cytology.data.sources.listing import Listing
 from cytology.data.sources.patients import check_names
 from cytology.settings import InputError
 from cytology.wording import composed, normalized, some
@@ -38,15 +31,14 @@ def read_fnac(root: Path, magnification: str = "all") -> Listing:
     site and stain of a slide come from the metadata. Labels are the patches' own: a patient may
     have patches of several categories.
     """
-    files, refused = image_files(root)
-    patches = pd.DataFrame(
-        [
-            (path.relative_to(root).as_posix(), path.parts[-3], CATEGORIES[path.parts[-2]])
-            for path in files
-            if path.parts[-2] in CATEGORIES
-        ],
-        columns=["image_id", "slide", "category"],
-    ).sort_values("image_id", ignore_index=True)
+    ids, refused = listing.images_below(root)
+    rows = [
+        (image_id, slide, CATEGORIES[numeral])
+        for image_id in ids
+        for slide, numeral in [(root / image_id).parts[-3:-1]]
+        if numeral in CATEGORIES
+    ]
+    patches = pd.DataFrame(rows, columns=["image_id", "slide", "category"])
     if not set(patches["category"]) >= {"C2", "C5"}:
         raise InputError(
             f"{root} has no patches/<slide>/II and patches/<slide>/V with images: give the archive "
@@ -62,16 +54,16 @@ def read_fnac(root: Path, magnification: str = "all") -> Listing:
     details = ["site", "stain"]
     return Listing(
         root,
-        of_class[[*LISTED, *details, "category"]],
+        of_class[[*listing.LISTED, *details, "category"]],
         notes=notes,
-        refused=refusals(refused),
+        refused=refused,
         unseen=unseen[["image_id", "category", "patient", "slide", *details]],
     )
 
 
 def _fnac_metadata(root: Path) -> pd.DataFrame:
     """Patient, site and stain of every slide; index the slide's name without its suffix."""
-    files = {path.name: path for path in find_files(root)[0] if path.name in FNAC_TABLES}
+    files = {path.name: path for path in listing.find_files(root)[0] if path.name in FNAC_TABLES}
     path = next((files[name] for name in FNAC_TABLES if name in files), None)
     if path is None:
         raise InputError(
@@ -94,7 +86,7 @@ def _fnac_metadata(root: Path) -> pd.DataFrame:
     for what, names in found.items():
         check_names(names, (f"{path}, row {number + 2}: the {what}" for number in names.index))
     slides_of = (
-        pd.DataFrame(found).reindex(columns=list(FNAC_COLUMNS), fill_value="").drop_duplicates()
+        pd.DataFrame(found).drop_duplicates().reindex(columns=[*FNAC_COLUMNS], fill_value="")
     )
     slides_of["slide"] = slides_of["slide"].str.replace(r"\.ndpi$", "", regex=True)
     doubled = slides_of["slide"][slides_of["slide"].duplicated()]
@@ -109,18 +101,16 @@ def _fnac_notes(patches: pd.DataFrame, metadata: pd.DataFrame) -> tuple[str, ...
     counts = {f"patches of {name}": int(found.get(name, 0)) for name in PATCHES}
     counts |= {"patients": metadata["patient"].nunique(), "slides": len(metadata)}
     expected = {f"patches of {name}": numbers for name, numbers in PATCHES.items()}
-    notes = list(differences_of(counts, expected | {"patients": (321,), "slides": (470,)}))
+    notes = list(listing.differences_of(counts, expected | {"patients": (321,), "slides": (470,)}))
     nameless = patches[patches["patient"] == ""]
     if len(nameless):
         notes.append(
             f"{len(nameless):,} patches are of slides that the metadata gives no patient: "
             f"{some(sorted(set(nameless['slide'])))}."
         )
-    notes += [
-        f"The metadata has no column for the {w}."
-        for w in ("site", "stain")
-        if (metadata[w] == "").all()
-    ]
+    for what in ("site", "stain"):
+        if (metadata[what] == "").all():
+            notes.append(f"The metadata has no column for the {what}.")
     of_class = patches[(patches["label"] != "") & (patches["patient"] != "")]
     both = int((of_class.groupby("patient")["label"].nunique() == 2).sum())
     if both:
@@ -128,13 +118,10 @@ def _fnac_notes(patches: pd.DataFrame, metadata: pd.DataFrame) -> tuple[str, ...
     return tuple(notes)
 
 
-# -------------------------------------------------------------------- FNAC 2019
-
-
 def read_fnac2019(root: Path, magnification: str = "all") -> Listing:
     """212 FNAC images in folders `B` and `M`, or otherwise named like the classes; no patients."""
-    listing = folder(root)
-    found = listing.images["label"].value_counts()
+    taken = listing.folder(root)
+    found = taken.images["label"].value_counts()
     counts = {"benign images": int(found["B"]), "malignant images": int(found["M"])}
     expected = {"benign images": (99,), "malignant images": (113,)}
-    return dataclasses.replace(listing, notes=listing.notes + differences_of(counts, expected))
+    return dataclasses.replace(taken, notes=taken.notes + listing.differences_of(counts, expected))

@@ -5,25 +5,14 @@ images came from.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
 
 from cytology.data.images.kinds import kind_of_file
-from cytology.data.sources.classes import (
-    BENIGN_MALIGNANT,
-    about_unseen,
-    categories,
-    check_both_classes,
-    check_classes_are_there,
-    class_of,
-    class_or_none,
-    parse_classes,
-    what_classes_are,
-    what_is_there,
-)
+from cytology.data.sources import classes as labels
 from cytology.data.sources.masks import MASK_FOLDER, masks_by_name
 from cytology.data.sources.patients import add_patients_from_csv, add_patients_from_pattern, unit_of
 from cytology.settings import MOST_FOLDERS, InputError, resolve
@@ -69,10 +58,7 @@ class Listing:
     unseen: pd.DataFrame = field(
         default_factory=lambda: pd.DataFrame(columns=["image_id", "category"])
     )
-    classes: dict[str, str] = field(default_factory=BENIGN_MALIGNANT.copy)
-
-
-# ---------------------------------------------------------------------- folder
+    classes: dict[str, str] = field(default_factory=labels.BENIGN_MALIGNANT.copy)
 
 
 def folder(
@@ -92,31 +78,28 @@ def folder(
     """
     if not root.is_dir():
         raise InputError(f"There is no folder {root}: check the parameter `data`.")
-    names = parse_classes(classes)
+    names = labels.parse_classes(classes)
     ids, refused = images_below(root, follow_links)
-    listing = pd.DataFrame({"image_id": ids}, dtype=str)
-    listing["label"] = [class_of(image_id, names) for image_id in ids]
-    other = listing[listing["label"] == ""].reset_index(drop=True)
-    listing = listing[listing["label"] != ""].reset_index(drop=True)
-    there = what_is_there(ids, refused)
-    if classes:
-        check_classes_are_there(root, names, ids, classes, there)
-    check_both_classes(root, listing, names, there)
-    listing["patient"], listing["slide"] = "", ""
+    found = pd.DataFrame({"image_id": ids}, dtype=str)
+    found["label"] = [labels.class_of(image_id, names) for image_id in ids]
+    labels.check_classes(root, found, classes, refused)
+    other = found[found["label"] == ""].reset_index(drop=True)
+    listing = found[found["label"] != ""].reset_index(drop=True).assign(patient="", slide="")
     notes: tuple[str, ...] = ()
     if patients_csv:
         listing, notes = add_patients_from_csv(listing, resolve(patients_csv), names=names)
     elif patient_pattern:
         listing = add_patients_from_pattern(listing, patient_pattern)
-    unseen = other.assign(category=categories(other["image_id"], listing["image_id"]))
+    other["category"] = labels.categories(other["image_id"], listing["image_id"])
+    refused["label"] = [labels.class_or_none(name, names) for name in refused["image_id"]]
     return Listing(
         root,
         listing,
         unit_of("" if patients_csv else patient_pattern),
-        notes=about_unseen(unseen["category"]) + notes,
-        refused=refused.assign(label=[class_or_none(name, names) for name in refused["image_id"]]),
-        unseen=unseen[["image_id", "category"]],
-        classes=what_classes_are(listing, names),
+        notes=labels.about_unseen(other["category"]) + notes,
+        refused=refused,
+        unseen=other[["image_id", "category"]],
+        classes=labels.what_classes_are(listing, names),
     )
 
 
@@ -227,19 +210,9 @@ def leads_out(real: Path, home: Path) -> str:
     )
 
 
-# --------------------------------------------------- for the published sets
-
-
-def image_files(root: Path) -> tuple[list[Path], list[tuple[str, ...]]]:
-    """Image files below `root`, and rows of `REFUSED` for what is left out."""
-    ids, refused = images_below(root)
-    return [root / image_id for image_id in ids], list(refused.itertuples(index=False, name=None))
-
-
-def refusals(rows: list[tuple[str, ...]]) -> pd.DataFrame:
+def refusals(rows: Iterable[tuple[str, ...]]) -> pd.DataFrame:
     """Columns `REFUSED` from rows of (image_id, label, reason) or (..., other)."""
-    rows = [(*row, "")[: len(REFUSED)] for row in rows]
-    return pd.DataFrame(rows, columns=REFUSED)
+    return pd.DataFrame([(*row, "")[: len(REFUSED)] for row in rows], columns=REFUSED)
 
 
 def differences_of(

@@ -79,21 +79,17 @@ def masks_by_colour(readable: pd.DataFrame) -> dict[str, str]:
     few = readable["colours"] <= FEW_COLOURS
     images = defaultdict(list)
     for row in readable[~few].itertuples():
-        images[tuple(words_of(file_name(row.image_id))), row.width, row.height].append(row.image_id)
+        words = words_of(row.image_id.rsplit("/", 1)[-1])
+        images[tuple(words), row.width, row.height].append(row.image_id)
     found = {}
     for row in readable[few].itertuples():
-        words = words_of(file_name(row.image_id))
+        words = words_of(row.image_id.rsplit("/", 1)[-1])
         keys = [(tuple(words[:end]), row.width, row.height) for end in range(len(words), 0, -1)]
         partners = [image_id for key in keys for image_id in images.get(key, ())]
         if partners:
             # Names like `1.png` stand in many folders: the image nearest to the mask is meant.
             found[row.image_id] = max(partners, key=lambda other: shared(other, row.image_id))
     return found
-
-
-def file_name(image_id: str) -> str:
-    """The last part of a path."""
-    return image_id.rsplit("/", 1)[-1]
 
 
 def shared(one: str, other: str) -> int:

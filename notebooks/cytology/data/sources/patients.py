@@ -1,7 +1,7 @@
 """Whose image it is: from a pattern over the paths, or from a table that a person made.
 
 Names are compared in Unicode's composed form, without blanks around them: the same patient may be
-written in two ways by two systems (`settings.normalized`).
+written in two ways by two systems (`wording.normalized`).
 """
 
 import json
@@ -56,13 +56,8 @@ def add_patients_from_pattern(
             f"{listing['image_id'].iloc[0]!r}."
         )
     patients = [normalized((match and match[0]) or "") for match in matches]
-    check_names(
-        patients,
-        (
-            f"Parameter `{parameter}`: the patient in {image_id!r}"
-            for image_id in listing["image_id"]
-        ),
-    )
+    places = (f"Parameter `{parameter}`: the patient in {name!r}" for name in listing["image_id"])
+    check_names(patients, places)
     return listing.assign(patient=patients)
 
 

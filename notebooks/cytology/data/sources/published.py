@@ -41,11 +41,6 @@ class PublishedSet:
     magnifications: tuple[str, ...] = ("all",)
     checksum: str | None = None
 
-    @property
-    def source(self) -> str:
-        """What the images are, under which licence, and what to cite."""
-        return f"{self.title}. Licence: {self.licence}. Cite: {self.citation}."
-
 
 def published(
     name: str,
@@ -60,20 +55,18 @@ def published(
     `folder/<name>`, else an archive in `folder`, else the download from `address` (empty: the
     official one). Raises `InputError` with what to do where the images cannot be had.
     """
-    if name not in PUBLISHED:
-        raise InputError(f"There is no published set {name!r}; there are {', '.join(PUBLISHED)}.")
     chosen = PUBLISHED[name]
     if magnification not in chosen.magnifications:
         raise InputError(
             f"Parameter `magnification` is {magnification!r}; for {name} it must be "
             f"{' or '.join(chosen.magnifications)}."
         )
-    root = _root(name, resolve(archive) if archive else None, address, Path(folder))
+    root = _root(name, resolve(archive) if archive else None, address, folder)
     listing = chosen.read(root, magnification)
     notes = chosen.caveats + listing.notes
-    seen = unpacked_from(root)[1]
-    # Whoever knows the authors' checksum can compare.
-    source = chosen.source + (f" The archive's SHA-256: {seen}." if seen else "")
+    source = f"{chosen.title}. Licence: {chosen.licence}. Cite: {chosen.citation}."
+    if seen := unpacked_from(root)[1]:  # whoever knows the authors' checksum can compare
+        source += f" The archive's SHA-256: {seen}."
     return dataclasses.replace(
         listing, unit=chosen.unit, source=source, notes=notes, classes=chosen.classes
     )
@@ -132,8 +125,6 @@ def check_sum(path: Path, checksum: str) -> None:
             f"{expected}) and was removed: run it again, or download it in a browser."
         )
 
-
-# -------------------------------------------------------------------- registry
 
 FNAC_RECORD = 20763900
 

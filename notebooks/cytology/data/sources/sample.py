@@ -31,6 +31,7 @@ from cytology.data.drawing.cells import (
 )
 from cytology.data.drawing.smear import STAINS, Smear, photograph
 from cytology.files import file_hash
+from cytology.notebook import progress
 from cytology.tables import write_table
 
 # Numbers from 0 to 1 that make a patient.
@@ -42,9 +43,6 @@ TRAITS = (
 ATYPIA = {"B": (0.0, 0.50), "M": (1.0, 0.42)}
 # Columns of `sample.csv` that name files, and those that hold their SHA-256.
 HASHED = {"image": "sha256", "mask": "mask_sha256"}
-
-
-# ------------------------------------------------------------------ patients
 
 
 def patient_cards(patients: int, rng) -> list[dict]:
@@ -74,9 +72,6 @@ def images_per_patient(images: int, patients: int, rng) -> np.ndarray:
     return 1 + np.diff(ends, prepend=0)
 
 
-# -------------------------------------------------------------------- images
-
-
 def draw_smear(card: dict, rng, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
     """A smear of a patient: uint8 (height, width, 3), and its nuclei, bool (height, width).
 
@@ -103,17 +98,16 @@ def draw_image(folder: Path, row: dict, card: dict, seed: list[int], height: int
 
 
 def draw_sample(
-    folder, images=320, patients=24, seed=0, height=192, width=256, progress=None
+    folder: Path, images: int, patients: int, seed: int = 0, height: int = 192, width: int = 256
 ) -> pd.DataFrame:
     """Draw the sample into `folder` and return its table, one row an image.
 
     Columns: `image` and `mask` (paths below `folder`), `label` (B benign, M malignant), `patient`,
     `slide` (empty: one a patient), `stain`, and the hashes of both files. Sizes are in pixels.
-    `progress`, if given, is called with (done, total). The same arguments give the same bytes in
-    any order and on any number of cores, since each image has a random generator of its own.
-    `sample.csv` is written last: where it is, the sample is complete.
+    The same arguments give the same bytes in any order and on any number of cores, since each
+    image has its own random generator. `sample.csv` is written last: where it is, the sample is
+    complete.
     """
-    folder = Path(folder)
     rng = np.random.default_rng([seed, patients, images])
     cards = patient_cards(patients, rng)
     tasks = []
@@ -133,9 +127,8 @@ def draw_sample(
     drawn = Parallel(n_jobs=-1 if images > 40 else 1, return_as="generator_unordered")(
         delayed(draw_image)(folder, *task, height, width) for task in tasks
     )
-    for done, _ in enumerate(drawn, start=1):
-        if progress:
-            progress(done, images)
+    for _ in progress(drawn, "drawing the sample", images):
+        pass
     table = pd.DataFrame([row for row, _, _ in tasks])
     for column, hashed in HASHED.items():
         table[hashed] = [file_hash(folder / name) for name in table[column]]
