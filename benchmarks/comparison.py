@@ -1,5 +1,7 @@
 """Two ways measured in one run: in turn, as ratios, with what was held equal."""
 
+import platform
+import re
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -134,11 +136,12 @@ def table_of(rows: list[Row]) -> str:
 
 def machine() -> dict:
     """The machine and the versions that the numbers come from."""
-    from cytology.networks.backend import device  # late: they start TensorFlow
-    from cytology.networks.precision import processor
+    from cytology.networks.backend import device  # late: it starts TensorFlow
 
+    about = Path("/proc/cpuinfo")  # of Linux
+    named = re.search(r"model name\s*:\s*(.+)", about.read_text() if about.is_file() else "")
     return {
-        "processor": processor(),
+        "processor": named[1] if named else platform.machine(),
         "cores": cores(),
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "device": device(),

@@ -134,6 +134,7 @@ def training_step(
 def from_memory(images: DecodedImages, pictures: pd.DataFrame) -> tf.data.Dataset:
     """All pictures in one tensor, shuffled and batched, as `batches.batches` gives them."""
     pixels = images.batch(pictures["image_id"], pictures["orientation"])
+    labels = is_malignant(pictures["label"]).astype(np.float32)[:, None]
     weights = np.ones(len(pictures), np.float32)
-    dataset = tf.data.Dataset.from_tensor_slices((pixels, is_malignant(pictures), weights))
+    dataset = tf.data.Dataset.from_tensor_slices((pixels, labels, weights))
     return dataset.shuffle(len(pictures)).batch(BATCH).prefetch(2)

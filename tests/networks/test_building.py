@@ -5,14 +5,15 @@ import pytest
 from closeness import assert_close
 
 from cytology.architectures import ARCHITECTURES
-from cytology.networks import model_files
-from cytology.networks.backend import keras
+from cytology.networks import building, model_files
+from cytology.networks.backend import keras, tf
 from cytology.networks.building import (
     build,
     calibrate_normalization,
     freeze_normalization,
     head_layers,
     linear_head,
+    precision_for,
     put_head,
 )
 from cytology.networks.linear_head import LinearHead
@@ -84,3 +85,36 @@ def test_the_optimizers_are_the_originals():
         "inceptionv3": ("RMSprop", 1e-5),
         "densenet121": ("Adam", 1e-4),
     }
+
+
+@pytest.mark.parametrize("name", ["float16", "bfloat16"])
+def test_the_backbone_computes_in_half_the_bits_and_the_logit_in_float32(name):
+    before = keras.config.dtype_policy().name
+    model = build("mobilenetv2", 75, precision=name)
+    assert keras.config.dtype_policy().name == before
+    assert model.get_layer("Conv1").compute_dtype == name
+    assert model.get_layer("Conv1").kernel.dtype == "float32"
+    for layer in ("features", "standardize", "dropout", "logit"):
+        assert model.get_layer(layer).compute_dtype == "float32"
+    assert model.output.dtype == "float32"
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "expected"),
+    [([], "float32"), ([(8, 0)], "float16"), ([(6, 1)], "float32"), ([(9, 0), (6, 0)], "float32")],
+)
+def test_auto_is_float16_where_all_gpus_have_tensor_cores(monkeypatch, capabilities, expected):
+    monkeypatch.setattr(building, "GPUS", list(range(len(capabilities))))
+    monkeypatch.setattr(building, "details", lambda gpu: {"compute_capability": capabilities[gpu]})
+    assert precision_for("auto") == expected
+
+
+def test_a_precision_in_which_onednn_makes_no_convolution_is_refused(monkeypatch):
+    assert precision_for("float32") == "float32"
+
+    def aborts(*_):
+        raise tf.errors.AbortedError(None, None, "could not create a primitive descriptor")
+
+    monkeypatch.setattr(tf.nn, "conv2d", aborts)
+    with pytest.raises(InputError, match="`precision` is float16, in which TensorFlow does not"):
+        precision_for("float16")

@@ -5,12 +5,31 @@ import contextlib
 import numpy as np
 
 from cytology.architectures import ARCHITECTURES
-from cytology.networks.backend import keras, tf
+from cytology.networks.backend import GPUS, details, keras, tf
 from cytology.networks.linear_head import EPSILON, LinearHead
 from cytology.settings import InputError
 
 # The Keras policy behind each precision: what is computed in; weights and logits stay float32.
 POLICIES = {"float32": "float32", "float16": "mixed_float16", "bfloat16": "mixed_bfloat16"}
+TENSOR_CORES = (7, 0)  # compute capability from which GPUs have them
+
+
+def precision_for(asked: str) -> str:
+    """What the parameter `precision` means here: `auto` is float16 on GPUs with tensor cores.
+
+    Raises `InputError` if TensorFlow does not compute in what is asked for.
+    """
+    if asked == "auto":
+        capabilities = [details(gpu).get("compute_capability", (0, 0)) for gpu in GPUS]
+        return "float16" if capabilities and min(capabilities) >= TENSOR_CORES else "float32"
+    try:  # it fails where ONEDNN_MAX_CPU_ISA allows less than TensorFlow finds in the processor
+        tf.nn.conv2d(tf.ones((1, 4, 4, 1), asked), tf.ones((2, 2, 1, 1), asked), 1, "SAME")
+    except tf.errors.AbortedError:
+        raise InputError(
+            f"Parameter `precision` is {asked}, in which TensorFlow does not compute on this "
+            "machine: set it to float32 or auto."
+        ) from None
+    return asked
 
 
 def build(

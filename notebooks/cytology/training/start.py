@@ -17,9 +17,8 @@ from cytology.networks.batches import (
     frozen_features,
     images_of,
 )
-from cytology.networks.building import feature_extractor
+from cytology.networks.building import feature_extractor, precision_for
 from cytology.networks.features import Features
-from cytology.networks.precision import precision_for
 from cytology.networks.weights import Weights, find_weights
 from cytology.run import Run
 from cytology.training.backbone import other_weights, with_weights
@@ -115,7 +114,7 @@ def build_network(
     asked, augmentation = run.parameters, augmentation_of(run)
     be_deterministic(asked["deterministic"], asked["seed"])
     weights = find_weights(architecture, asked["weights"])
-    precision = precision_for(asked["precision"], architecture, images.size)
+    precision = precision_for(asked["precision"])
     model, weights_hash = with_weights(
         architecture, weights, images, split, asked["seed"], precision, asked["strategy"]
     )
