@@ -8,7 +8,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from cytology.audits import leakage
-from cytology.audits.judged_images import draw_images, features_of_run
+from cytology.audits.judged_images import draw_images
 from cytology.audits.leakage import (
     LABELS,
     PROTOCOLS,
@@ -17,6 +17,7 @@ from cytology.audits.leakage import (
     assign_folds,
     audit,
     audit_summary,
+    features_of_run,
     leakage_sentences,
     mean_auc_of,
     mean_of_shuffles,

@@ -15,7 +15,7 @@ from scipy.stats import ttest_1samp
 from sklearn.metrics import roc_auc_score
 
 from cytology.audits import left_out, robustness, shifts
-from cytology.audits.judged_images import choose_judged_images, open_smears, with_stains
+from cytology.audits.judged_images import choose_judged_images
 from cytology.audits.left_out import domain_sentences, domains_of, judged_and_trained, leave_one_out
 from cytology.audits.robustness import (
     RunNetwork,
@@ -33,7 +33,9 @@ from cytology.audits.shifts import (
     FramedSmear,
     lab_pixels,
     move_stain,
+    open_smears,
     shifted,
+    with_stains,
 )
 from cytology.data.augmentation import fit_to_square
 from cytology.data.splitting import describe

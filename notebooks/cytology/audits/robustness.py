@@ -16,10 +16,17 @@ import pandas as pd
 import PIL
 from scipy.special import expit
 
-from cytology.audits.judged_images import open_smears
-from cytology.audits.shifts import NONE, SHIFT_STRENGTHS, SHIFTS, FramedSmear, amount, shifted
+from cytology.audits.shifts import (
+    NONE,
+    SHIFT_STRENGTHS,
+    SHIFTS,
+    FramedSmear,
+    amount,
+    open_smears,
+    shifted,
+)
 from cytology.data.augmentation import fit_to_square
-from cytology.evaluation.comparison import judged_rows
+from cytology.evaluation.judged import judged_rows
 from cytology.evaluation.predictions import read_predictions
 from cytology.evaluation.statistics.calibration import log_losses, reliability
 from cytology.evaluation.statistics.intervals import (

@@ -8,8 +8,8 @@ import pandas as pd
 
 from cytology.data.augmentation import fit_to_square
 from cytology.data.images.opening import open_rgb
-from cytology.evaluation.comparison import surest_of_groups
 from cytology.evaluation.judged import OUT_OF_FOLD, judged_networks
+from cytology.evaluation.predictions import surest_of_groups
 from cytology.evaluation.statistics.metrics import THRESHOLD
 from cytology.explanation.checks import (
     NETWORK,
@@ -26,13 +26,12 @@ from cytology.explanation.checks import (
     values_of,
 )
 from cytology.explanation.heatmaps import Explained, over_image, over_square, sign_of
-from cytology.inference.predictor import features_of_model
 from cytology.inference.similarity import feature_places, nearest, reference
 from cytology.networks.batches import decode
+from cytology.networks.building import CALIBRATION_BATCH
 from cytology.networks.linear_head import read_heads
-from cytology.networks.model_files import load_trained
+from cytology.networks.model_files import features_of_model, load_trained
 from cytology.run import Run
-from cytology.training.backbone import CALIBRATION_BATCH
 
 SHUFFLES = 3
 COVERING_STEPS = 7  # of covering: the cells of a map, a seventh of them at a time

@@ -12,6 +12,8 @@ from cytology.settings import InputError
 # The Keras policy behind each precision: what is computed in; weights and logits stay float32.
 POLICIES = {"float32": "float32", "float16": "mixed_float16", "bfloat16": "mixed_bfloat16"}
 
+CALIBRATION_BATCH = 8  # all maps of a batch stay in memory at once: 32 would need 6 GB
+
 
 def build(
     architecture: str, image_size: int, weights=None, seed: int = 0, precision: str = "float32"
