@@ -1,6 +1,5 @@
 """Two ways measured in one run: in turn, as ratios, with what was held equal."""
 
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -62,13 +61,6 @@ def in_turn(ways: dict[str, Callable[[], object]], repeats: int) -> dict[str, li
         for name, way in ways.items():
             measured[name].append(way())
     return measured
-
-
-def seconds(work: Callable[[], object]) -> float:
-    """Wall time of one call."""
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started
 
 
 def compare(
