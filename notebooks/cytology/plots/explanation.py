@@ -101,10 +101,7 @@ def explanation_checks(table: pd.DataFrame) -> Figure:
             if "noise" in row:
                 axis.plot(row["noise"], place, "x", color=GREY, markersize=7)
             verdict = VERDICTS.get(row["passed"], row["passed"])
-            look: Look = {
-                "fontsize": 9,
-                "color": WRONG if row["passed"] == "no" else GREY,
-            }
+            look: Look = {"fontsize": 9, "color": WRONG if row["passed"] == "no" else GREY}
             right = axis.get_yaxis_transform()
             axis.annotate(verdict, (1.01, place), xycoords=right, va="center", **look)
         axis.set_yticks(range(len(names)), [NETWORK_TITLE[name] for name in names], fontsize=9)

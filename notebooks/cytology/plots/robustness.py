@@ -105,11 +105,7 @@ def calibration_curves(table: pd.DataFrame, reference: int) -> Figure:
             said, true = rows["said"] + aside, rows["true"]
             bars = [true - rows["true_low"], rows["true_high"] - true]
             colour = NETWORK_COLOUR[network] if strength == 0 else "black"
-            look: Look = {
-                "color": colour,
-                "markerfacecolor": face or colour,
-                "markersize": 7,
-            }
+            look: Look = {"color": colour, "markerfacecolor": face or colour, "markersize": 7}
             look |= {"linewidth": 1.8, "elinewidth": 1.2, "capsize": 3}
             axis.errorbar(said, true, bars, fmt=marker + "-", **look)
         axis.set(title=NETWORK_TITLE[network], xlabel="probability of malignant, as said")
