@@ -75,7 +75,7 @@ def shaken(run: Run) -> list[str]:
     At any strength, so Holm's correction is over all shifts and strengths of the network.
     """
     rows = run.rows("tables/robustness.csv")
-    if rows.empty or "auc_change_p" not in rows:  # runs of earlier versions have none
+    if rows.empty:
         return []
     rows = rows[rows["strength"] > 0]
     corrected = rows.groupby("architecture")["auc_change_p"].transform(holm)
