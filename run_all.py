@@ -127,10 +127,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     )
     where = parser.add_mutually_exclusive_group()
     where.add_argument(
-        "--jobs",
-        type=int,
-        metavar="N",
-        help="N notebooks at once (default: 1; --verify: as RUN)",
+        "--jobs", type=int, metavar="N", help="N notebooks at once (default: 1; --verify: as RUN)"
     )
     where.add_argument("--dask", metavar="ADDRESS", help="send notebooks to this Dask scheduler")
     add("--seeds", type=int, default=1, metavar="N", help="train again with N - 1 other seeds")

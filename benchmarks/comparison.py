@@ -2,7 +2,6 @@
 
 import platform
 import re
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -64,13 +63,6 @@ def in_turn(ways: dict[str, Callable[[], object]], repeats: int) -> dict[str, li
         for name, way in ways.items():
             measured[name].append(way())
     return measured
-
-
-def seconds(work: Callable[[], object]) -> float:
-    """Wall time of one call."""
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started
 
 
 def compare(

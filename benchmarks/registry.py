@@ -68,19 +68,6 @@ BENCHMARKS = {
             "Scale",
             "Do memory and time a picture stay the same from 4,000 to 35,000 images?",
         ),
-        Benchmark(
-            "B6",
-            "notebooks_at_once",
-            "Grid",
-            "What do two workers gain over one for the notebooks of a series?",
-            repeats=3,
-        ),
-        Benchmark(
-            "B7",
-            "heatmaps",
-            "Heatmaps",
-            "How many forward and backward passes does a batch of heatmaps cost?",
-        ),
     )
 }
 

@@ -26,9 +26,3 @@
 ``wording``, ``colab``      text; what a Colab session lacks
 ==========================  ==================================================================
 """
-
-import os
-
-# TensorFlow reads this when it is first imported: without it, its start-up chatter fills the
-# first cell of every notebook. Errors are still shown.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")

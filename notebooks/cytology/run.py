@@ -20,6 +20,7 @@ from cytology.settings import PROJECT_ROOT, InputError, resolve, short
 from cytology.wording import composed, plural
 
 ENSEMBLE = "ensemble"  # what a name begins with that stands for the mean of several networks
+BASELINE = "baseline (size and colour)"
 Made = TypeVar("Made")
 
 

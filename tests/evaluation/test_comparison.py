@@ -12,7 +12,7 @@ from sklearn.metrics import roc_auc_score
 
 from cytology.architectures import ARCHITECTURE_NAMES
 from cytology.evaluation import comparison as evaluation
-from cytology.evaluation.baseline import BASELINE, shortcut_baseline
+from cytology.evaluation.baseline import shortcut_baseline
 from cytology.evaluation.comparison import (
     combined,
     comparison,
@@ -38,7 +38,7 @@ from cytology.evaluation.statistics.metrics import (
     pooled_auc,
 )
 from cytology.evaluation.statistics.significance import FAMILY_ALPHA, compare_pairs
-from cytology.run import Run
+from cytology.run import BASELINE, Run
 from cytology.settings import InputError
 
 

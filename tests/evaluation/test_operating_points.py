@@ -13,7 +13,7 @@ from cytology.evaluation.statistics import calibration, decisions
 from cytology.evaluation.statistics.intervals import mean_interval
 from cytology.evaluation.statistics.metrics import classification_metrics
 from cytology.evaluation.statistics.recalibration import recalibration
-from cytology.inference.predictor import locked_decision
+from cytology.inference.locked import locked_decision
 from cytology.tables import write_table
 
 pytestmark = pytest.mark.usefixtures("few_draws")

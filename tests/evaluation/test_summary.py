@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from cytology.evaluation import comparison, operating_points
-from cytology.evaluation.baseline import BASELINE, shortcut_baseline
+from cytology.evaluation.baseline import shortcut_baseline
 from cytology.evaluation.seed_spread import turned_by
 from cytology.evaluation.summary import (
     LEAKS,
@@ -22,6 +22,7 @@ from cytology.evaluation.summary import (
     threshold_in_words,
     worth_in_words,
 )
+from cytology.run import BASELINE
 
 PAIR = {"first": "mobilenetv2", "second": "densenet121", "auc_first": 0.8, "auc_second": 0.9}
 PAIR |= {"difference": 0.1, "difference_low": 0.02, "difference_high": 0.18, "p_holm": 0.01}

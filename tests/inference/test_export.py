@@ -13,7 +13,7 @@ from cytology.evaluation.predictions import prediction_rows, predictions_fingerp
 from cytology.files import file_hash
 from cytology.inference import export, export_check
 from cytology.inference.export import FILES, formats_of
-from cytology.inference.predictor import locked_decision
+from cytology.inference.locked import locked_decision
 from cytology.networks.backend import keras, tf
 from cytology.networks.building import build
 from cytology.networks.model_files import about_file, load_trained

@@ -8,14 +8,13 @@ from sklearn.metrics import recall_score, roc_auc_score
 from cytology.evaluation.predictions import predictions_fingerprint
 from cytology.evaluation.statistics.recalibration import recalibration
 from cytology.inference import predictor as inference
+from cytology.inference.locked import Decision, locked_decision
 from cytology.inference.new_images import Images
 from cytology.inference.predictor import (
-    Decision,
     Predictor,
     compare,
     decide,
     judge,
-    locked_decision,
     refer,
 )
 from cytology.inference.similarity import reference

@@ -15,7 +15,7 @@ def shown(tmp_path):
 
     def make(columns, *names, **options):
         write_table(tmp_path, "t.csv", pd.DataFrame(columns))
-        return results(Run(tmp_path), "t.csv", names, **options)
+        return results(Run(tmp_path), "t.csv", " ".join(names), **options)
 
     return make
 

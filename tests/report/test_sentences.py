@@ -344,10 +344,7 @@ def words_in(figure) -> str:
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
     "drawn",
-    [
-        (13, 2, "apart", "perfect", 1.0, 0),
-        (14, 1, "one class in test", "upside down", 20.0, 0),
-    ],
+    [(13, 2, "apart", "perfect", 1.0, 0), (14, 1, "one class in test", "upside down", 20.0, 0)],
 )
 def test_no_figure_shows_what_could_not_be_computed(tmp_path, drawn):
     split, logits = study(*drawn)

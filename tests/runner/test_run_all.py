@@ -229,11 +229,6 @@ def test_command_line_before_profile_before_notebook(project, started):
     }
 
 
-def test_a_notebook_gets_only_its_own_parameters(project, started):
-    start(project, "-p", "folds", "6")
-    assert set(dict(started)["01_a"]) == {"run_dir", "data", "seed"}
-
-
 def test_relative_paths_start_where_the_caller_is(project, started, tmp_path, monkeypatch):
     caller = tmp_path / "else where"
     (caller / "smears").mkdir(parents=True)

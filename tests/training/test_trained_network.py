@@ -141,15 +141,18 @@ def test_the_audit_computes_the_features_of_the_run_and_refuses_other_weights(
     monkeypatch.setattr(feature_cache, "FeatureStore", partial(FeatureStore, cache=fresh))
     monkeypatch.setattr(backbone, "decode", partial(decode, cache=fresh))
     monkeypatch.setattr(pipeline, "frozen_features", partial(frozen_features, cache=fresh))
-    asked = (Run(tmp_path), "mobilenetv2", data.manifest[:6], 2, data.root)
-    found = leakage.features_of_run(*asked, "random", 8)
+    about_images = {"root": str(data.root), "data": "", "fingerprint": ""}
+    write_json(tmp_path, "dataset.json", about_images)
+    run = Run(tmp_path, {"weights": "random", "batch_size": 8})
+    asked = ("mobilenetv2", data.manifest[:6], 2)
+    found = leakage.features_of_run(run, *asked)
     pictures = pictures_of(data.manifest[:6], 2)
     assert_close(found.of(pictures), trained.features.of(pictures))
     assert found.computed == 12
     write_json(tmp_path, "mobilenetv2/metrics.json", about | {"fit": "stretch"})
     path = save_weights(model, tmp_path / "mobilenetv2.weights.h5")
     with pytest.raises(InputError, match="mobilenetv2 was trained with other weights"):
-        leakage.features_of_run(*asked, str(path), 8)
+        leakage.features_of_run(Run(tmp_path, {"weights": str(path)}), *asked)
 
 
 def save_weights(model, path):

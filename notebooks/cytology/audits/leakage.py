@@ -23,7 +23,7 @@ from cytology.evaluation.statistics.intervals import NO_BOUNDS, t_quantile
 from cytology.evaluation.statistics.mean_auc import MeanAuc
 from cytology.evaluation.statistics.metrics import auc_within_folds
 from cytology.machine import cores
-from cytology.networks.features import Features
+from cytology.networks.features import Features, features_in_cache, key_of_run
 from cytology.networks.linear_head import STRENGTH, STRENGTHS, fitted_head
 from cytology.notebook import progress
 from cytology.run import Run
@@ -173,6 +173,28 @@ def out_of_fold_logits(
             head = fitted_head(values[~held_out], malignant[~held_out], strength)
             logits[held_out] = head.logits(values[held_out])
     return logits
+
+
+def features_of_run(
+    run: Run, architecture: str, images: pd.DataFrame, orientations: int
+) -> Features:
+    """Frozen features of all orientations of `images`, with the weights that the run began with.
+
+    From the cache, without TensorFlow, where its training notebook left them; else computed here.
+    Raises `InputError` if the notebook's `weights` are not those of the run.
+    """
+    root = run.images  # also where none is opened: `data` must be what notebook 01 read
+    found = features_in_cache(run, architecture, images, orientations)
+    if found is not None:
+        return found
+    # Late, since only a run without cached features needs TensorFlow, which takes seconds.
+    from cytology.networks.batches import frozen_features
+    from cytology.training.backbone import backbone_of_run
+
+    extractor, decoded = backbone_of_run(run, architecture, root, run.parameters["weights"])
+    pictures = pictures_of(images[["image_id"]], orientations)
+    key = key_of_run(run, architecture)
+    return frozen_features(extractor, decoded, pictures, key, run.parameters["batch_size"])
 
 
 # -------------------------------------------------------------------- summary

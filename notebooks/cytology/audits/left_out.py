@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 
 from cytology.architectures import NETWORK_TITLE
-from cytology.audits.judged_images import draw_images, features_of_run
-from cytology.audits.leakage import assign_folds, out_of_fold_logits
+from cytology.audits.judged_images import draw_images
+from cytology.audits.leakage import assign_folds, features_of_run, out_of_fold_logits
 from cytology.audits.robustness import rounded_interval
 from cytology.audits.robustness_sentences import change_size, random_weights_sentence
 from cytology.evaluation.statistics.clusters import pair_weights

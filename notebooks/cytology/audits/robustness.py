@@ -16,10 +16,9 @@ import pandas as pd
 import PIL
 from scipy.special import expit
 
-from cytology.audits.judged_images import open_smears
-from cytology.audits.shifts import NONE, SHIFT_STRENGTHS, SHIFTS, FramedSmear, amount, shifted
+from cytology.audits import shifts
 from cytology.data.augmentation import fit_to_square
-from cytology.evaluation.comparison import judged_rows
+from cytology.evaluation.judged import judged_rows
 from cytology.evaluation.predictions import read_predictions
 from cytology.evaluation.statistics.calibration import log_losses, reliability
 from cytology.evaluation.statistics.intervals import (
@@ -55,9 +54,9 @@ class RunNetwork:
     heads: dict[str, LinearHead] | None
     load: Callable
 
-    def smears(self, root: Path, images: pd.DataFrame) -> list[FramedSmear]:
+    def smears(self, root: Path, images: pd.DataFrame) -> list[shifts.FramedSmear]:
         """The images below `root` as they lie in this network's square."""
-        return open_smears(root, images, self.size, self.fit)
+        return shifts.open_smears(root, images, self.size, self.fit)
 
     def logits(self, features: np.ndarray, folds: pd.Series) -> np.ndarray:
         """Logits of features of shape (images, width), each by the head of its own fold."""
@@ -96,7 +95,7 @@ def network_of_run(run: Run, name: str, on: str) -> RunNetwork:
 
 def shifted_features(
     networks: list[RunNetwork],
-    smears: list[FramedSmear],
+    smears: list[shifts.FramedSmear],
     name: str,
     batch_size: int,
     cache: Path = CACHE,
@@ -109,8 +108,8 @@ def shifted_features(
     """
     what: list[Any] = [name]
     strengths: tuple[int, ...] = (0,)
-    if name != NONE:
-        shift, strengths = SHIFTS[name], SHIFT_STRENGTHS
+    if name != shifts.NONE:
+        shift, strengths = shifts.SHIFTS[name], shifts.SHIFT_STRENGTHS
         what += [shift.amounts, inspect.getsource(shift.apply)]
     if name == "stain":  # its target depends on which images were chosen
         what += [[s.sha256, *(c.round(3).tolist() for c in s.both_stains())] for s in smears]
@@ -124,7 +123,9 @@ def shifted_features(
         batch = anywhere[start : start + batch_size]
         squares = np.stack(
             [
-                fit_to_square(shifted(smear, name, strength), networks[0].size, networks[0].fit)
+                fit_to_square(
+                    shifts.shifted(smear, name, strength), networks[0].size, networks[0].fit
+                )
                 for smear, strength in (pictures[k] for k in batch)
             ]
         )
@@ -140,7 +141,7 @@ def shifted_features(
 def judge_shifts(
     networks: list[RunNetwork],
     images: pd.DataFrame,
-    smears: list[FramedSmear],
+    smears: list[shifts.FramedSmear],
     batch_size: int,
     cache: Path = CACHE,
 ) -> pd.DataFrame:
@@ -150,10 +151,10 @@ def judge_shifts(
     Untouched pictures stand once, as shift `none` with strength 0. The networks have one input.
     """
     rows: dict[str, list[pd.DataFrame]] = {network.name: [] for network in networks}
-    for name in progress([NONE, *SHIFTS], "judging", unit="shift"):
+    for name in progress([shifts.NONE, *shifts.SHIFTS], "judging", unit="shift"):
         found = shifted_features(networks, smears, name, batch_size, cache)
         for network, values in zip(networks, found, strict=True):
-            for strength, features in enumerate(values, start=0 if name == NONE else 1):
+            for strength, features in enumerate(values, start=0 if name == shifts.NONE else 1):
                 logit = network.logits(features, images["fold"])
                 about = {"architecture": network.name, "shift": name, "strength": strength}
                 about |= {"logit": logit, "probability": expit(logit)}
@@ -178,7 +179,7 @@ def distance_from_predictions(run: Run, judged: pd.DataFrame, on: str) -> float:
     NaN where it names none of them as taken, as may be under the original's protocol.
     """
     distances = []
-    for name, rows in judged[judged["shift"] == NONE].groupby("architecture"):
+    for name, rows in judged[judged["shift"] == shifts.NONE].groupby("architecture"):
         stored = judged_rows(read_predictions(run, name).query("orientation == 0"), on)
         both = rows.merge(stored, on="image_id", suffixes=("", "_stored"))
         distances.append((both["logit"] - both["logit_stored"]).abs().max())
@@ -208,17 +209,17 @@ def shift_summary(judged: pd.DataFrame) -> pd.DataFrame:
     """
     found = []
     for architecture, of_network in judged.groupby("architecture", sort=False):
-        untouched = of_network[of_network["shift"] == NONE].sort_values("image_id")
+        untouched = of_network[of_network["shift"] == shifts.NONE].sort_values("image_id")
         for (shift, strength), rows in of_network.groupby(["shift", "strength"], sort=False):
             row = {"architecture": architecture, "shift": shift, "strength": strength}
-            row["amount"] = amount(shift, strength)
+            row["amount"] = shifts.amount(shift, strength)
             rows = rows.sort_values("image_id")
             losses = log_losses(rows)
             row |= metrics_with_intervals(rows, names=SHIFT_METRICS)
             row |= rounded_interval("loss", *mean_by_group(losses, rows)[:3])
             changes: dict[str, tuple[float, ...]]
             changes = dict.fromkeys(CHANGES, (0.0, 0.0, 0.0, np.nan))
-            if shift != NONE:
+            if shift != shifts.NONE:
                 changes["auc_change"] = change_of_auc(untouched, rows)
                 changes["loss_rise"] = mean_by_group(losses - log_losses(untouched), rows)
             for name, (*change, p) in changes.items():
@@ -272,19 +273,14 @@ def orientation_agreement(run: Run, names: list[str], on: str) -> pd.DataFrame:
     are called the same in all orientations; `auc_lowest` and `auc_highest` are those of one
     orientation alone.
     """
-    found = (_agreement(run, name, on) for name in names)
-    return pd.DataFrame([row for row in found if row])
-
-
-def _agreement(run: Run, name: str, on: str) -> dict | None:
-    if run.is_original:
-        return None
-    rows = judged_rows(read_predictions(run, name, turned=True), on)
-    if rows["orientation"].nunique() < 2:
-        return None
-    aucs = [auc_from_ranks(*truth_and_score(part)) for _, part in rows.groupby("orientation")]
-    called = rows.assign(called=rows["logit"] >= 0).groupby("image_id")["called"].nunique()
-    return {
-        "architecture": name, "images": len(called), "orientations": len(aucs),
-        "alike": float((called == 1).mean()), "auc_lowest": min(aucs), "auc_highest": max(aucs),
-    }  # fmt: skip
+    found = []
+    for name in () if run.is_original else names:
+        rows = judged_rows(read_predictions(run, name, turned=True), on)
+        if rows["orientation"].nunique() > 1:
+            parts = rows.groupby("orientation")
+            aucs = [auc_from_ranks(*truth_and_score(part)) for _, part in parts]
+            called = rows.assign(called=rows["logit"] >= 0).groupby("image_id")["called"].nunique()
+            row = {"architecture": name, "images": len(called), "orientations": len(aucs)}
+            row |= {"alike": float((called == 1).mean())}
+            found.append(row | {"auc_lowest": min(aucs), "auc_highest": max(aucs)})
+    return pd.DataFrame(found)

@@ -3,14 +3,19 @@
 import functools
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from PIL import Image, ImageCms, ImageEnhance
 from scipy import ndimage
+from sklearn.cluster import KMeans
 
-from cytology.data.augmentation import border_colour
+from cytology.data.augmentation import border_colour, place_in_square
+from cytology.data.images.opening import open_rgb
+from cytology.notebook import progress
 
 
 @dataclass(frozen=True)
@@ -178,3 +183,48 @@ def amount(name: str, strength: int) -> str:
     if strength == 0:
         return "as taken"
     return SHIFTS[name].words.format(SHIFTS[name].amounts[strength - 1])
+
+
+# -------------------------------------------------------------------- smears
+
+
+def open_smears(root: Path, images: pd.DataFrame, size: int, fit: str) -> list[FramedSmear]:
+    """The chosen images as they lie in a square of `size`, with their stain groups."""
+    smears = []
+    for row in progress(list(images.itertuples()), "opening"):
+        image = open_rgb(root / row.image_id)
+        # As `fit_to_square` does it, so that untouched pictures are pixel by pixel its own.
+        inside = place_in_square(*image.size, size, fit)[2:]
+        small = image.resize(inside, Image.Resampling.BILINEAR, reducing_gap=3.0)
+        smears.append(FramedSmear(small, row.sha256))
+    return with_stains(smears, images)
+
+
+def with_stains(smears: list[FramedSmear], images: pd.DataFrame) -> list[FramedSmear]:
+    """The smears with the colours of their own and of the other stain group.
+
+    The groups are the values of the column `stain`; where it has no two, or misses one, two
+    clusters (k-means) of the mean Lab of each `group`: "darker" and "lighter". The colours of a
+    group are the means over its images. Of more than two groups, the other is the one whose mean
+    is furthest away.
+    """
+    labs = [lab_pixels(smear.image).reshape(-1, 3) for smear in smears]
+    colours = np.array([[lab.mean(axis=0), lab.std(axis=0)] for lab in labs])
+    stain = images.get("stain", pd.Series("", index=images.index))
+    if stain.nunique() < 2 or (stain == "").any():
+        means = pd.DataFrame(colours[:, 0]).groupby(images["group"].to_numpy()).mean()
+        found = KMeans(2, n_init=10, random_state=0).fit(means)
+        darker = np.argmin(found.cluster_centers_[:, 0])
+        names = np.where(found.labels_ == darker, "darker", "lighter")
+        stain = images["group"].map(pd.Series(names, index=means.index))
+    stain = stain.to_numpy()
+    of_stain = {name: colours[stain == name].mean(axis=0) for name in np.unique(stain)}
+
+    def distance(one, other):
+        return np.linalg.norm(of_stain[one][0] - of_stain[other][0])
+
+    other = {name: max(of_stain, key=functools.partial(distance, name)) for name in of_stain}
+    return [
+        replace(smear, stain=str(name), own=of_stain[name], other=of_stain[other[name]])
+        for smear, name in zip(smears, stain, strict=True)
+    ]

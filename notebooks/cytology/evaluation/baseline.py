@@ -6,8 +6,6 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-BASELINE = "baseline (size and colour)"
-
 
 def shortcut_baseline(manifest: pd.DataFrame, appearance: pd.DataFrame, split: pd.DataFrame):
     """Logistic regression on image size, aspect and mean colour, in the split's own folds.

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from sklearn import metrics as sk
 
-from cytology.evaluation.baseline import BASELINE, shortcut_baseline
+from cytology.evaluation.baseline import shortcut_baseline
 from cytology.evaluation.judged import (
     OUT_OF_FOLD,
     TEST,
@@ -19,7 +19,12 @@ from cytology.evaluation.judged import (
     judged_networks,
     judged_rows,
 )
-from cytology.evaluation.predictions import by_group, mean_logits, read_predictions
+from cytology.evaluation.predictions import (
+    by_group,
+    mean_logits,
+    read_predictions,
+    surest_of_groups,
+)
 from cytology.evaluation.readable import title
 from cytology.evaluation.statistics.bootstrap import curve_bands
 from cytology.evaluation.statistics.intervals import auc_interval, metrics_with_intervals
@@ -36,7 +41,7 @@ from cytology.evaluation.statistics.significance import (
     fold_differences,
     with_gate,
 )
-from cytology.run import ENSEMBLE, Run
+from cytology.run import BASELINE, ENSEMBLE, Run
 
 
 def classification_report(rows: pd.DataFrame, judged_on: str) -> str:
@@ -243,9 +248,3 @@ def worst_mistakes(tables: dict[str, pd.DataFrame], count: int) -> pd.DataFrame:
     rows = mean_logits(pd.concat(tables.values()))
     rows["predicted"] = np.where(rows["probability"] >= THRESHOLD, "M", "B")
     return surest_of_groups(rows[rows["predicted"] != rows["label"]], count)
-
-
-def surest_of_groups(rows: pd.DataFrame, count: int) -> pd.DataFrame:
-    """At most `count` rows, the surest first, one a group."""
-    ordered = rows.sort_values("logit", key=np.abs, ascending=False, kind="stable")
-    return ordered.drop_duplicates("group").head(count)

@@ -116,3 +116,9 @@ def by_group(rows: pd.DataFrame, rule: str = "mean_logit", threshold: float = 0.
     else:
         raise ValueError(f"no rule {rule}")
     return table.reset_index()
+
+
+def surest_of_groups(rows: pd.DataFrame, count: int) -> pd.DataFrame:
+    """At most `count` rows, the surest first, one a group."""
+    ordered = rows.sort_values("logit", key=np.abs, ascending=False, kind="stable")
+    return ordered.drop_duplicates("group").head(count)

@@ -5,10 +5,9 @@ import pandas as pd
 from pandas.io.formats.style import Styler
 
 from cytology.architectures import NETWORK_TITLE
-from cytology.evaluation.baseline import BASELINE
 from cytology.evaluation.statistics.intervals import FEWEST_GROUPS
 from cytology.evaluation.statistics.metrics import METRICS, OF_PROBABILITIES
-from cytology.run import ENSEMBLE
+from cytology.run import BASELINE, ENSEMBLE
 from cytology.wording import TOO_FEW, UNDEFINED, counted, plural
 
 HEADINGS = {

@@ -4,12 +4,12 @@ import numpy as np
 import pandas as pd
 
 from cytology.architectures import NETWORK_TITLE
-from cytology.evaluation.baseline import BASELINE
 from cytology.evaluation.judged import OUT_OF_FOLD
 from cytology.evaluation.readable import capital, groups_in_words, title, too_few
 from cytology.evaluation.seed_spread import turned_by
 from cytology.evaluation.statistics.intervals import FEWEST_GROUPS
 from cytology.evaluation.statistics.significance import difference_sentence
+from cytology.run import BASELINE
 from cytology.wording import joined, plural, with_span
 
 LEAKS = (

@@ -1,8 +1,8 @@
 """Where a network looked: heatmaps of its logit.
 
-Grad-CAM (Selvaraju et al. 2017, doi 10.1109/ICCV.2017.74), HiResCAM (Draelos & Carin 2020, arXiv
-2011.08891) and integrated gradients (Sundararajan et al. 2017, arXiv 1703.01365). A single logit
-has no class to choose: it speaks for M, and its negative for B (tf-keras-vis#11).
+Grad-CAM (Selvaraju et al. 2017, doi 10.1109/ICCV.2017.74) and integrated gradients (Sundararajan et
+al. 2017, arXiv 1703.01365). A single logit has no class to choose: it speaks for M, and its
+negative for B (tf-keras-vis#11).
 
 Heat is signed: above zero for the explained class, below against it.
 """
@@ -19,8 +19,6 @@ from cytology.networks.building import linear_head, shuffle_weights
 from cytology.networks.linear_head import LinearHead
 from cytology.notebook import progress
 from cytology.settings import InputError
-
-HEAT_METHODS = ("gradcam", "hirescam")
 
 
 def last_map(model: keras.Model) -> str:
@@ -55,24 +53,16 @@ def sign_of(toward) -> np.ndarray:
 
 
 class Explained:
-    """A network whose logits are explained, at `layer` ("": the last map), by `method`.
+    """A network whose logits are explained, at `layer` ("": the last map).
 
     With `heads`, by fold, each image is judged and explained by the head that never saw its
-    patient; without, by the network's own. `method` is `gradcam`, which weighs each channel by its
-    mean gradient, or `hirescam`, which keeps the gradient of every place. At the last map both
-    are the same: behind it everything is an average and a weighted sum.
+    patient; without, by the network's own.
     """
 
     def __init__(
-        self,
-        model: keras.Model,
-        heads: dict[str, LinearHead] | None = None,
-        layer: str = "",
-        method: str = "gradcam",
+        self, model: keras.Model, heads: dict[str, LinearHead] | None = None, layer: str = ""
     ):
-        if method not in HEAT_METHODS:
-            raise ValueError(f"no method {method}")
-        self.model, self.layer, self.method = model, layer, method
+        self.model, self.layer = model, layer
         self.heads = heads or {"": linear_head(model)}
         at, features = map_of(model, layer), model.get_layer("features").output
         self._both = keras.Model(model.input, [at, features])
@@ -110,7 +100,7 @@ class Explained:
         return (np.concatenate(features) * slopes).sum(axis=1) + offsets
 
     def integrated_gradients(
-        self, pixels: np.ndarray, toward, folds=None, steps: int = 16, batch_size: int = 16
+        self, pixels: np.ndarray, toward, folds=None, steps: int = 16
     ) -> tuple[np.ndarray, np.ndarray]:
         """Attributions, shape (n, size, size), and by how much they miss completeness, (n,).
 
@@ -127,13 +117,10 @@ class Explained:
             empty = empty_field(picture)
             path = empty + middles * (picture - empty)
             along = np.repeat(slope[None], steps, axis=0)
-            with enough_memory(batch_size):
-                gradients = [
-                    self._gradient(path[k : k + batch_size], along[k : k + batch_size])
-                    for k in range(0, steps, batch_size)
-                ]
+            with enough_memory(steps):
+                gradients = np.asarray(self._gradient(path, along))
                 ends = self._both.predict_on_batch(np.stack([picture, empty]))[1] @ slope
-            attribution = (picture - empty) * np.concatenate(gradients).mean(axis=0)
+            attribution = (picture - empty) * gradients.mean(axis=0)
             difference = float(ends[0] - ends[1])
             found.append(attribution.sum(axis=-1))
             missed.append(abs(attribution.sum() - difference) / max(abs(difference), 1e-6))
@@ -152,7 +139,7 @@ class Explained:
         """A copy with every weight shuffled; its normalizations learn from uint8 `batches`."""
         heads = self.with_shuffled_heads(seed).heads
         model = shuffle_weights(self.model, batches, seed)
-        return Explained(model, heads, self.layer, self.method)
+        return Explained(model, heads, self.layer)
 
     def _lines(self, folds, count: int) -> tuple[np.ndarray, np.ndarray]:
         """The heads of `count` images as slopes, shape (count, width), and offsets, (count,)."""
@@ -170,9 +157,8 @@ class Explained:
             activation, features = self._both(pictures, training=False)
             logit = tf.reduce_sum(features * slopes, axis=-1)
         gradient = tf.cast(tape.gradient(logit, activation), tf.float32)
-        if self.method == "gradcam":
-            gradient = tf.reduce_mean(gradient, axis=(1, 2), keepdims=True)
-        return tf.reduce_sum(gradient * tf.cast(activation, tf.float32), axis=-1)
+        weights = tf.reduce_mean(gradient, axis=(1, 2), keepdims=True)  # of the channels
+        return tf.reduce_sum(weights * tf.cast(activation, tf.float32), axis=-1)
 
     def _gradient_of(self, pictures, slopes):
         with tf.GradientTape(watch_accessed_variables=False) as tape:

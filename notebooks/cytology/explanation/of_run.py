@@ -8,53 +8,32 @@ import pandas as pd
 
 from cytology.data.augmentation import fit_to_square
 from cytology.data.images.opening import open_rgb
-from cytology.evaluation.comparison import surest_of_groups
 from cytology.evaluation.judged import OUT_OF_FOLD, judged_networks
+from cytology.evaluation.predictions import surest_of_groups
 from cytology.evaluation.statistics.metrics import THRESHOLD
-from cytology.explanation.checks import (
-    NETWORK,
-    NOISE,
-    by_cell,
-    correlation_of_turned_copies,
-    correlation_with_others,
-    covering_curves,
-    from_curves,
-    map_correlation,
-    noise_maps,
-    nuclei_in_square,
-    on_nuclei,
-    values_of,
-)
+from cytology.explanation import checks
 from cytology.explanation.heatmaps import Explained, over_image, over_square, sign_of
-from cytology.inference.predictor import features_of_model
-from cytology.inference.similarity import feature_places, nearest, reference
+from cytology.inference.similarity import nearest, reference
 from cytology.networks.batches import decode
+from cytology.networks.building import CALIBRATION_BATCH
 from cytology.networks.linear_head import read_heads
-from cytology.networks.model_files import load_trained
+from cytology.networks.model_files import features_of_model, load_trained
 from cytology.run import Run
-from cytology.training.backbone import CALIBRATION_BATCH
 
 SHUFFLES = 3
 COVERING_STEPS = 7  # of covering: the cells of a map, a seventh of them at a time
 PATH_STEPS = 16  # of integrated gradients
 
 
-def explained_network(
-    run: Run, name: str, on: str, layer: str = "", method: str = "gradcam"
-) -> Explained:
+def explained_network(run: Run, name: str, on: str, layer: str = "") -> Explained:
     """The network `name` of a run, with the heads of its folds where it is judged out-of-fold."""
     heads = read_heads(run, name) if on == OUT_OF_FOLD else None
-    return Explained(load_trained(run, name)[0], heads, layer, method)
+    return Explained(load_trained(run, name)[0], heads, layer)
 
 
 def _head_folds(explained: Explained, images: pd.DataFrame) -> np.ndarray | None:
     """Whose heads judge `images`; None where the network has one head for all."""
     return None if "" in explained.heads else images["fold"].astype(int).to_numpy()
-
-
-def called_class(logits: np.ndarray) -> np.ndarray:
-    """The class at probability 0.5."""
-    return np.where(logits >= 0, "M", "B")
 
 
 # ---------------------------------------------------------------------- checks
@@ -74,16 +53,16 @@ def check_network(
     decoded = decode(root, run.manifest, size, fit)
     pixels = decoded.batch(images["image_id"], np.zeros(len(images), int))
     folds, rng = _head_folds(explained, images), np.random.default_rng(seed)
-    toward = called_class(explained.logits(pixels, folds))
+    toward = np.where(explained.logits(pixels, folds) >= 0, "M", "B")
     heat = explained.heat(pixels, toward, folds)
-    maps = {NETWORK: heat, NOISE: noise_maps(heat.shape, rng)}
+    maps = {checks.NETWORK: heat, checks.NOISE: checks.noise_maps(heat.shape, rng)}
     values = [*shuffled(explained, images, pixels, toward, maps, seed)]
     if (images.get("mask", pd.Series("")) != "").all():
-        masks = [nuclei_in_square(root / path, size, fit) for path in images["mask"]]
+        masks = [checks.nuclei_in_square(root / path, size, fit) for path in images["mask"]]
         nuclei, inside = (np.stack(each) for each in zip(*masks, strict=True))
         for of, each in maps.items():
             squares = np.stack([over_square(one, size) for one in each])
-            values.append(on_nuclei(images, squares, nuclei, inside).assign(map=of))
+            values.append(checks.on_nuclei(images, squares, nuclei, inside).assign(map=of))
     first, pixels, toward = images.head(few), pixels[:few], toward[:few]
     maps = {of: each[:few] for of, each in maps.items()}
     folds = _head_folds(explained, first)
@@ -91,20 +70,23 @@ def check_network(
     def judge(pictures, which):
         return explained.logits(pictures, None if folds is None else folds[which])
 
-    curves = covering_curves(judge, pixels, maps, sign_of(toward), COVERING_STEPS, seed)
+    curves = checks.covering_curves(judge, pixels, maps, sign_of(toward), COVERING_STEPS, seed)
     found, missed = explained.integrated_gradients(pixels, toward, folds, PATH_STEPS)
-    cells = by_cell(np.abs(found), heat.shape[1:])  # where it looked, for or against the class
+    # Where it looked, for or against the class.
+    cells = checks.by_cell(np.abs(found), heat.shape[1:])
     of_copies = {
-        NETWORK: lambda pictures: explained.heat(pictures, toward, folds),
-        NOISE: lambda pictures: noise_maps(maps[NOISE].shape, rng),
+        checks.NETWORK: lambda pictures: explained.heat(pictures, toward, folds),
+        checks.NOISE: lambda pictures: checks.noise_maps(maps[checks.NOISE].shape, rng),
     }
     for of, each in maps.items():
-        turned = correlation_of_turned_copies(of_copies[of], pixels, each)
-        second = map_correlation(cells, each), correlation_with_others(cells, each)
+        turned = checks.correlation_of_turned_copies(of_copies[of], pixels, each)
+        second = checks.map_correlation(cells, each), checks.correlation_with_others(cells, each)
         parts = [
-            from_curves(first, curves, of),
-            values_of("turned copies", first, turned, correlation_with_others(each, each)),
-            values_of("integrated gradients", first, *second),
+            checks.from_curves(first, curves, of),
+            checks.values_of(
+                "turned copies", first, turned, checks.correlation_with_others(each, each)
+            ),
+            checks.values_of("integrated gradients", first, *second),
         ]
         values += [part.assign(map=of) for part in parts]
     table = pd.concat(values, ignore_index=True).assign(architecture=name)
@@ -121,10 +103,10 @@ def shuffled(explained, images, pixels, toward, maps: dict, seed: int) -> list[p
     network = explained.with_shuffled_weights(batches, seed).heat(pixels, toward, folds)
     found = []
     for name, each in maps.items():
-        alike = np.mean([map_correlation(each, other) for other in heads], axis=0)
-        found.append(values_of("shuffled head", images, alike, 0.5).assign(map=name))
-        alike = map_correlation(each, network)
-        found.append(values_of("shuffled network", images, alike, 0.5).assign(map=name))
+        alike = np.mean([checks.map_correlation(each, other) for other in heads], axis=0)
+        found.append(checks.values_of("shuffled head", images, alike, 0.5).assign(map=name))
+        alike = checks.map_correlation(each, network)
+        found.append(checks.values_of("shuffled network", images, alike, 0.5).assign(map=name))
     return found
 
 
@@ -150,10 +132,6 @@ class Answers:
 
     rows: pd.DataFrame
     features: np.ndarray
-
-    def places(self, method: str, seed: int) -> np.ndarray:
-        """The features in two dimensions; see `similarity.feature_places`."""
-        return feature_places(self.features, method, seed)
 
     def telling(self, each: int = 3) -> pd.DataFrame:
         """The surest right and wrong answers and the least sure: `kind` right, wrong or unsure.

@@ -16,7 +16,7 @@ from cytology.data.splitting import read_split
 from cytology.evaluation.caveats import caveats
 from cytology.evaluation.statistics.decisions import RULES
 from cytology.files import file_hash, folder_written_whole
-from cytology.inference.predictor import locked_decision
+from cytology.inference.locked import locked_decision
 from cytology.machine import versions
 from cytology.networks.backend import keras, quietly, tf
 from cytology.networks.building import build

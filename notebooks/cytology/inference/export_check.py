@@ -10,7 +10,7 @@ import pandas as pd
 
 from cytology.architectures import NETWORK_TITLE
 from cytology.inference.export import FILES, VERSION
-from cytology.inference.predictor import Decision
+from cytology.inference.locked import Decision
 from cytology.machine import cores
 from cytology.networks.backend import keras, quietly, tf
 from cytology.notebook import progress

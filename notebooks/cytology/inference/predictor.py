@@ -14,12 +14,13 @@ from scipy.special import expit
 from cytology.data.augmentation import fit_to_square
 from cytology.data.images.opening import UnreadableImage, read_image
 from cytology.data.splitting import read_split
-from cytology.evaluation.predictions import by_group, predictions_fingerprint
+from cytology.evaluation.predictions import by_group
 from cytology.evaluation.statistics import decisions
 from cytology.evaluation.statistics.intervals import metrics_with_intervals
 from cytology.evaluation.statistics.metrics import AT_A_THRESHOLD, OF_PROBABILITIES
 from cytology.evaluation.statistics.recalibration import recalibration
 from cytology.files import file_hash
+from cytology.inference.locked import Decision
 from cytology.inference.new_images import Images
 from cytology.inference.similarity import (
     Reference,
@@ -29,29 +30,9 @@ from cytology.inference.similarity import (
     write_reference,
 )
 from cytology.networks.backend import enough_memory, keras
-from cytology.networks.batches import decode, frozen_features
-from cytology.networks.building import feature_extractor
-from cytology.networks.features import key_of_run
+from cytology.networks.model_files import features_of_model
 from cytology.notebook import progress
 from cytology.run import Run
-from cytology.settings import InputError
-
-
-def features_of_model(
-    run: Run, model: keras.Model, images: pd.DataFrame, batch_size: int = 32
-) -> np.ndarray:
-    """What the saved model's pooled features say of the run's `images`, shape (n, width).
-
-    `images` has `image_id` and `sha256`. From the cache where they were computed before: those of
-    a network of which only the head was trained are the frozen ones.
-    """
-    about, key = run.about(model.name), key_of_run(run, model.name)
-    if about["fine_tuned"]:
-        key = [model.name, file_hash(run / model.name / "model.keras"), *key[2:]]
-    decoded = decode(run.images, images, about["image_size"], about["fit"])
-    pictures = images[["image_id"]].assign(orientation=0)
-    found = frozen_features(feature_extractor(model), decoded, pictures, key, batch_size)
-    return found.of(pictures)
 
 
 def reference_of_run(run: Run, model: keras.Model, batch_size: int = 32) -> tuple[Reference, float]:
@@ -108,70 +89,7 @@ def predict_files(
     return pd.DataFrame(rows, columns=["image_id", "logit", "reason", "converted"]), values
 
 
-# -------------------------------------------------------------------- decisions
-
-
-@dataclass(frozen=True)
-class Decision:
-    """What was chosen before test was looked at, by `rule`; all apply to the network's logit.
-
-    `note` says why no slope could be fitted; it is then 1, and the intercept 0. `threshold_note`
-    says what the threshold cannot promise.
-    """
-
-    rule: str
-    chosen_on: str
-    threshold_logit: float
-    slope: float
-    intercept: float
-    note: str = ""
-    threshold_note: str = ""
-
-    @property
-    def threshold(self) -> float:
-        """The calibrated probability from which on an image is called malignant."""
-        return float(expit(self.calibrated(self.threshold_logit)))
-
-    def calibrated(self, logit):
-        """The calibrated logit of a logit, or of many."""
-        return self.intercept + self.slope * logit
-
-    def margin(self, logit):
-        """How far logits lie from the threshold, in calibrated logits."""
-        return self.slope * abs(logit - self.threshold_logit)
-
-    def in_words(self) -> str:
-        """The decision in a sentence."""
-        kind = "an uncalibrated" if self.note else "a calibrated"
-        return (
-            f"rule {self.rule}, chosen on {self.chosen_on} predictions: malignant from {kind} "
-            f"probability of {self.threshold:.3f} on; calibrated logit: {self.intercept:.2f} + "
-            f"{self.slope:.2f} x logit"
-            + (f" ({self.note})" if self.note else "")
-            + (f"; {self.threshold_note}" if self.threshold_note else "")
-        )
-
-
-def locked_decision(run: Run, architecture: str, rule: str) -> Decision:
-    """The threshold and calibration that notebook 07 chose for a network."""
-    thresholds = run.table("tables/thresholds.csv")
-    row = thresholds[(thresholds["model"] == architecture) & (thresholds["rule"] == rule)]
-    calibrations = run.table("tables/calibration.csv")
-    fitted = calibrations[
-        (calibrations["model"] == architecture) & (calibrations["method"] == "platt")
-    ]
-    if row.empty or fitted.empty:
-        raise InputError(
-            f"tables/thresholds.csv and tables/calibration.csv know no {architecture}: run "
-            "notebook 07 again."
-        )
-    row, fitted = row.iloc[0], fitted.iloc[0]
-    if row["predictions"] != predictions_fingerprint(run, architecture):
-        raise InputError(
-            f"{architecture} was trained again after its threshold was chosen: run notebook 07."
-        )
-    locked = row["chosen_on"], row["threshold_logit"], fitted["slope"], fitted["intercept"]
-    return Decision(rule, *locked, fitted["note"], row["note"])
+# -------------------------------------------------------------------- answers
 
 
 def decide(table: pd.DataFrame, decision: Decision) -> pd.DataFrame:

@@ -76,6 +76,8 @@ def start_keras():
     return keras
 
 
+# TensorFlow reads this when it is first imported. Errors are still shown.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 with quietly():
     keras = start_keras()
     import tensorflow as tf

@@ -32,6 +32,9 @@ def precision_for(asked: str) -> str:
     return asked
 
 
+CALIBRATION_BATCH = 8  # all maps of a batch stay in memory at once: 32 would need 6 GB
+
+
 def build(
     architecture: str, image_size: int, weights=None, seed: int = 0, precision: str = "float32"
 ) -> keras.Model:

@@ -30,7 +30,7 @@ STRENGTH = 1e-3  # where none is chosen
 EPOCHS = 500  # the most; most heads converge within 50
 CONVERGED = 1e-7  # an epoch that lowers the objective by a smaller share is the last
 EPSILON = 1e-5  # added to the variance, as in `building.head_layers`
-THREADS = 1  # a step is short, and threads wait for each other (benchmarks/audit_threads.py)
+THREADS = 1  # a step is short, and threads wait for each other
 COLUMNS = 256  # whose variance is computed at once: all of them would copy the features
 
 

@@ -15,13 +15,15 @@ from typing import Annotated, Any
 
 import h5py
 import numpy as np
+import pandas as pd
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from cytology.architectures import ARCHITECTURES, NETWORK_TITLE, TRAINING_NOTEBOOKS
 from cytology.files import file_hash, written_whole
 from cytology.networks.backend import keras, quietly
-from cytology.networks.batches import DecodedImages
-from cytology.networks.building import POLICIES, build
+from cytology.networks.batches import DecodedImages, decode, frozen_features
+from cytology.networks.building import POLICIES, build, feature_extractor
+from cytology.networks.features import key_of_run
 from cytology.parameters import Line, OneOf, allowed, check_parameter
 from cytology.run import Run
 from cytology.settings import InputError, short
@@ -105,6 +107,23 @@ def load_trained(run: Run, architecture: str) -> tuple[keras.Model, dict[str, An
     path = require(run.folder, f"{architecture}/model.keras")
     about = run.about(architecture)
     return load_safely(path, architecture, about), about
+
+
+def features_of_model(
+    run: Run, model: keras.Model, images: pd.DataFrame, batch_size: int = 32
+) -> np.ndarray:
+    """What the saved model's pooled features say of the run's `images`, shape (n, width).
+
+    `images` has `image_id` and `sha256`. From the cache where they were computed before: those of
+    a network of which only the head was trained are the frozen ones.
+    """
+    about, key = run.about(model.name), key_of_run(run, model.name)
+    if about["fine_tuned"]:
+        key = [model.name, file_hash(run / model.name / "model.keras"), *key[2:]]
+    decoded = decode(run.images, images, about["image_size"], about["fit"])
+    pictures = images[["image_id"]].assign(orientation=0)
+    found = frozen_features(feature_extractor(model), decoded, pictures, key, batch_size)
+    return found.of(pictures)
 
 
 def load_safely(path: Path, architecture: str, about: dict[str, Any]) -> keras.Model:

@@ -68,11 +68,7 @@ def leakage_audit(summary: pd.DataFrame, unit: str) -> Figure:
     }
     shown = []
     for labels, (_, marker, colour) in LABEL_MARKS.items():
-        look = {
-            "marker": marker,
-            "color": colour or "black",
-            "markeredgewidth": 1.8,
-        }
+        look = {"marker": marker, "color": colour or "black", "markeredgewidth": 1.8}
         look["markerfacecolor"] = "black" if labels == "true" else "white"
         shown.append(entry(words[labels], linestyle="", **look))
     shown.append(entry("chance", color=GREY, linestyle=":"))

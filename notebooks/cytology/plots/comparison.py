@@ -8,20 +8,7 @@ from sklearn.metrics import precision_recall_curve, roc_curve
 
 from cytology.architectures import NETWORK_TITLE
 from cytology.evaluation.readable import capital, title
-from cytology.plots.style import (
-    ABOVE,
-    GREY,
-    HOLLOW,
-    NETWORK_COLOUR,
-    Look,
-    chance_line,
-    colour_of,
-    entry,
-    grid,
-    look_of,
-    of_bounds,
-    panels,
-)
+from cytology.plots import style
 from cytology.wording import p_in_figures, with_span
 
 
@@ -36,16 +23,16 @@ def forest(table: pd.DataFrame, unit: str) -> Figure:
         rows = table[table["model"] == model]
         for row in rows.itertuples():
             alone = row.level == "image"
-            y, colour = place + (0.13 if alone else -0.17), colour_of(model)
+            y, colour = place + (0.13 if alone else -0.17), style.colour_of(model)
             axis.plot([row.auc_low, row.auc_high], [y, y], color=colour, linewidth=2)
             shape, size, face = ("o", 8, colour) if alone else ("s", 6, "white")
-            look: Look = {"color": colour, "markersize": size, "markerfacecolor": face}
+            look: style.Look = {"color": colour, "markersize": size, "markerfacecolor": face}
             axis.plot(row.auc, y, shape, zorder=3, **look)
         text, right = with_span(rows.iloc[0], "auc"), axis.get_yaxis_transform()
         axis.text(1.02, place, text, va="center", fontsize=10, transform=right)
     baseline = table[table["model"].str.startswith("baseline")]["auc"].iloc[0]
-    chance_line(axis, baseline, linestyle="--")
-    chance_line(axis)
+    style.chance_line(axis, baseline, linestyle="--")
+    style.chance_line(axis)
     random = set(table.loc[table["weights"] == "random", "model"])
     names = [
         capital(title(model)) + ("\n(random weights)" if model in random else "")
@@ -56,10 +43,10 @@ def forest(table: pd.DataFrame, unit: str) -> Figure:
     axis.set(xlim=(min(0.4, lowest), 1.01), ylim=(-0.6, len(models) - 0.4))
     axis.set_title(f"How well the classes are separated ({table['judged_on'].iloc[0]})")
     axis.set_xlabel(f"AUC, 95 % interval by {unit} (numbers: images)")
-    shown = [entry("images", marker="o", color="black")]
+    shown = [style.entry("images", marker="o", color="black")]
     if (table["level"] == unit).any():
-        shown.append(entry(f"one prediction a {unit}", marker="s", **HOLLOW))
-    shown.append(entry("size and colour alone", color=GREY, linestyle="--"))
+        shown.append(style.entry(f"one prediction a {unit}", marker="s", **style.HOLLOW))
+    shown.append(style.entry("size and colour alone", color=style.GREY, linestyle="--"))
     figure.legend(handles=shown, loc="outside lower center", ncols=3)
     return figure
 
@@ -70,13 +57,13 @@ def curves(tables: dict[str, pd.DataFrame], bands: dict[str, pd.DataFrame], unit
         2, len(tables), figsize=(3.7 * len(tables), 7), sharex=True, sharey=True, squeeze=False
     )
     for (upper, lower), (name, rows) in zip(axes.T, tables.items(), strict=True):
-        truth, colour, band = rows["label"] == "M", NETWORK_COLOUR[name], bands[name]
+        truth, colour, band = rows["label"] == "M", style.NETWORK_COLOUR[name], bands[name]
         false, found, _ = roc_curve(truth, rows["probability"])
         upper.plot(false, found, color=colour, linewidth=2)
-        upper.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1)
+        upper.plot([0, 1], [0, 1], color=style.GREY, linestyle=":", linewidth=1)
         precision, recall, _ = precision_recall_curve(truth, rows["probability"])
         lower.plot(recall[:-1], precision[:-1], color=colour, linewidth=2)
-        lower.axhline(truth.mean(), color=GREY, linestyle=":", linewidth=1)
+        lower.axhline(truth.mean(), color=style.GREY, linestyle=":", linewidth=1)
         for axis, what in ((upper, "sensitivity"), (lower, "precision")):
             low, high = band[f"{what}_low"], band[f"{what}_high"]
             axis.fill_between(band["at"], low, high, color=colour, alpha=0.2, linewidth=0)
@@ -86,7 +73,7 @@ def curves(tables: dict[str, pd.DataFrame], bands: dict[str, pd.DataFrame], unit
     axes[0, 0].set_ylabel("sensitivity (recall)")
     axes[1, 0].set_ylabel("precision")
     lows = pd.concat(bands.values())["sensitivity_low"]
-    shown = of_bounds(f"bands: 95 % by {unit}", lows)
+    shown = style.of_bounds(f"bands: 95 % by {unit}", lows)
     figure.suptitle(f"ROC and precision-recall; {shown}; dotted: chance", fontsize=11)
     return figure
 
@@ -98,16 +85,16 @@ def pair_differences(pairs: pd.DataFrame, folds: pd.DataFrame, unit: str) -> Fig
     `significance.fold_differences` (may be empty).
     """
     wide = not folds.empty
-    figure, axes = panels(1 + wide, 11 if wide else 7, 0.7 * len(pairs) + 1.9)
+    figure, axes = style.panels(1 + wide, 11 if wide else 7, 0.7 * len(pairs) + 1.9)
     main, by_fold = axes[0], axes[-1]
     for place, row in enumerate(pairs[::-1].itertuples()):
         bar = [[row.difference - row.difference_low], [row.difference_high - row.difference]]
         main.errorbar(row.difference, place, xerr=bar, fmt="o", color="black", capsize=4)
         text = "P < 0.001" if row.p_holm < 0.001 else f"P = {p_in_figures(row.p_holm)}"
-        main.annotate(text, (row.difference, place), (0, 8), **ABOVE)
+        main.annotate(text, (row.difference, place), (0, 8), **style.ABOVE)
         if wide:
             each = folds[(folds["first"] == row.first) & (folds["second"] == row.second)]
-            by_fold.plot(each["difference"], [place] * len(each), "o", color=GREY, alpha=0.7)
+            by_fold.plot(each["difference"], [place] * len(each), "o", color=style.GREY, alpha=0.7)
             for mean in each[["mean", "low", "high"]].drop_duplicates().itertuples():
                 below = place - 0.15
                 by_fold.plot([mean.low, mean.high], [below] * 2, color="black", linewidth=2)
@@ -119,7 +106,7 @@ def pair_differences(pairs: pd.DataFrame, folds: pd.DataFrame, unit: str) -> Fig
     if wide:
         by_fold.set(title="Fold by fold, out-of-fold (descriptive)", xlabel="difference of AUC")
     for axis in axes:
-        chance_line(axis, 0)
+        style.chance_line(axis, 0)
     return figure
 
 
@@ -133,8 +120,8 @@ def learning_and_orientations(learned: pd.DataFrame, turned: pd.DataFrame, units
             steps = part[column].to_numpy(float)
             place = steps + (shift - middle) * 0.012 * steps.max()
             errors = np.maximum([part["auc"] - part["auc_low"], part["auc_high"] - part["auc"]], 0)
-            axis.errorbar(place, part["auc"], errors, fmt="o", capsize=3, **look_of(name))
-        axis.axhline(0.5, color=GREY, linestyle=":", linewidth=1)
+            axis.errorbar(place, part["auc"], errors, fmt="o", capsize=3, **style.look_of(name))
+        axis.axhline(0.5, color=style.GREY, linestyle=":", linewidth=1)
     axes[0].set(title=f"Would more {units} help?", xlabel=f"{units} trained on", ylabel="AUC")
     axes[1].set(title="What orientations buy", xlabel="orientations of each training image")
     axes[1].set_xticks(sorted(turned["orientations"].unique()) if len(turned) else [])
@@ -151,7 +138,7 @@ def cost_and_quality(table: pd.DataFrame) -> Figure:
     """AUC against images a second; the area of a disc is the size of the saved model."""
     figure, axis = plt.subplots(figsize=(9, 3.8))
     for _, row in table.iterrows():
-        colour = NETWORK_COLOUR[row["architecture"]]
+        colour = style.NETWORK_COLOUR[row["architecture"]]
         name = f"{NETWORK_TITLE[row['architecture']]}, {row['megabytes']:.0f} MB"
         axis.plot([row["images_per_second"]] * 2, row[["auc_low", "auc_high"]], color=colour)
         speed, area = row["images_per_second"], row["megabytes"] * 12
@@ -177,7 +164,7 @@ def coverage(table: pd.DataFrame) -> Figure:
             bounds, at = 100 * row[["coverage_low", "coverage_high"]], place + shift
             axis.plot(bounds, [at, at], color=colour)
             axis.plot(100 * row["coverage"], at, marker, color=colour)
-    axis.axvline(95, color=GREY, linestyle=":")
+    axis.axvline(95, color=style.GREY, linestyle=":")
     axis.set_yticks(range(len(kinds)), kinds[::-1])
     studies = table["studies"].iloc[0]
     axis.set(
@@ -185,7 +172,7 @@ def coverage(table: pd.DataFrame) -> Figure:
         xlabel="share of the intervals that hold the true AUC (%), with what chance leaves open",
     )
     shown = [
-        entry(f"true AUC {auc:.2f}", marker=marker, color=GREY, linestyle="")
+        style.entry(f"true AUC {auc:.2f}", marker=marker, color=style.GREY, linestyle="")
         for auc, marker in zip(aucs, "os^", strict=False)
     ]
     axis.legend(handles=shown, loc="upper left", bbox_to_anchor=(1, 1))
@@ -198,18 +185,18 @@ def seed_spread(table: pd.DataFrame, unit: str) -> Figure:
     `table` is that of `spread.metrics_by_seed`; each way of judging has its axes.
     """
     ways = list(dict.fromkeys(table["judged_on"]))
-    figure, axes = grid(len(ways), 1, 8, 3)
+    figure, axes = style.grid(len(ways), 1, 8, 3)
     for axis, way in zip(axes, ways, strict=True):
         rows = table[table["judged_on"] == way]
         names = list(dict.fromkeys(rows["architecture"]))[::-1]
         for place, name in enumerate(names):
-            of_network, colour = rows[rows["architecture"] == name], NETWORK_COLOUR[name]
+            of_network, colour = rows[rows["architecture"] == name], style.NETWORK_COLOUR[name]
             first = of_network.iloc[0]
             axis.plot([first["auc_low"], first["auc_high"]], [place] * 2, color=colour, alpha=0.5)
             # One above the other, so that equal seeds do not hide each other.
             heights = place + np.linspace(-0.25, 0.25, len(of_network))
             axis.scatter(of_network["auc"], heights, color=colour, edgecolor="white", zorder=3)
-        chance_line(axis)
+        style.chance_line(axis)
         axis.set_yticks(range(len(names)), [NETWORK_TITLE[name] for name in names])
         axis.set(ylim=(-0.6, len(names) - 0.4), title=f"The same training, other seeds ({way})")
         axis.set_xlabel(f"AUC: a dot a seed; line: 95 % interval by {unit} of the first seed")

@@ -58,11 +58,7 @@ def image_sizes(manifest: pd.DataFrame) -> Figure:
     figure, axis = plt.subplots(figsize=(5.2, 4))
     for label, marker in (("B", "o"), ("M", "^")):
         part = manifest[manifest["label"] == label]
-        look: Look = {
-            "color": CLASS_COLOUR[label],
-            "label": CLASS_NAME[label],
-            "alpha": 0.5,
-        }
+        look: Look = {"color": CLASS_COLOUR[label], "label": CLASS_NAME[label], "alpha": 0.5}
         axis.scatter(part["width"], part["height"], s=22, marker=marker, **look)
     side = max(manifest["width"].max(), manifest["height"].max())
     axis.plot([0, side], [0, side], color=GREY, linewidth=1, linestyle=":")

@@ -38,9 +38,9 @@ def thresholds(table: pd.DataFrame, unit: str) -> Figure:
         rows = table[table["judged_on"] == part]
         for row in rows.itertuples():
             colour = NETWORK_COLOUR[row.model]
-            style = {"color": colour, "alpha": 0.45}
-            axis.plot([row.specificity] * 2, [row.recall_low, row.recall_high], **style)
-            axis.plot([row.specificity_low, row.specificity_high], [row.recall] * 2, **style)
+            bar: Look = {"color": colour, "alpha": 0.45}
+            axis.plot([row.specificity] * 2, [row.recall_low, row.recall_high], **bar)
+            axis.plot([row.specificity_low, row.specificity_high], [row.recall] * 2, **bar)
             look: Look = {"markersize": 9, "color": colour, "markeredgecolor": "white"}
             axis.plot(row.specificity, row.recall, RULE_MARKER[row.rule], **look)
         axis.axhline(rows["wanted_sensitivity"].iloc[0], color=GREY, linestyle=":", linewidth=1)

@@ -14,18 +14,7 @@ from PIL import ImageOps
 from cytology.architectures import NETWORK_TITLE
 from cytology.data.images.opening import open_rgb
 from cytology.explanation.checks import HEATMAP_CHECKS, NETWORK
-from cytology.plots.style import (
-    CLASS_COLOUR,
-    CLASS_NAME,
-    GREY,
-    HEAT,
-    NETWORK_COLOUR,
-    WRONG,
-    Look,
-    overlaid,
-    panels,
-    picture,
-)
+from cytology.plots import style
 from cytology.wording import plural, shortened
 
 VERDICTS = {"yes": "passed", "no": "worse"}  # others are said as they are
@@ -34,7 +23,7 @@ VERDICTS = {"yes": "passed", "no": "worse"}  # others are said as they are
 def scale_of_heat(figure: Figure, axes) -> None:
     """The colour scale of all overlays of a figure."""
     bar = figure.colorbar(
-        ScalarMappable(Normalize(0, 1), HEAT), ax=axes, fraction=0.02, pad=0.02, shrink=0.6
+        ScalarMappable(Normalize(0, 1), style.HEAT), ax=axes, fraction=0.02, pad=0.02, shrink=0.6
     )
     bar.set_label("heat, share of the image's own maximum")
 
@@ -66,10 +55,10 @@ def heatmaps(root: Path, rows: pd.DataFrame, maps: list[np.ndarray], pairs: int 
             for axis in (left, right):
                 axis.set_axis_on()
             thumbnail = ImageOps.contain(image, (320, 320))
-            picture(left, thumbnail, title, WRONG if wrong else "black")
-            shown = overlaid(image, maps[k])
+            style.picture(left, thumbnail, title, style.WRONG if wrong else "black")
+            shown = style.overlaid(image, maps[k])
             why = f"why {row['predicted']}? {truth}{', wrong' if wrong else ''}"
-            picture(right, shown, why, CLASS_COLOUR[row["predicted"]])
+            style.picture(right, shown, why, style.CLASS_COLOUR[row["predicted"]])
     scale_of_heat(figure, axes)
     return figure
 
@@ -93,17 +82,17 @@ def explanation_checks(table: pd.DataFrame) -> Figure:
     for axis, check in zip(axes.ravel(), checks, strict=False):
         rows = table[table["check"] == check].set_index("architecture")
         for place, name in enumerate(names):
-            row, colour = rows.loc[name], NETWORK_COLOUR[name]
+            row, colour = rows.loc[name], style.NETWORK_COLOUR[name]
             bar = row["chance"] + row[["difference_low", "difference_high"]].astype(float)
             axis.plot(bar, [place] * 2, color=colour, linewidth=5, alpha=0.35)
-            axis.plot(row["chance"], place, "D", color="white", markeredgecolor=GREY)
+            axis.plot(row["chance"], place, "D", color="white", markeredgecolor=style.GREY)
             axis.plot(row["value"], place, "o", color=colour, markersize=9)
             if "noise" in row:
-                axis.plot(row["noise"], place, "x", color=GREY, markersize=7)
+                axis.plot(row["noise"], place, "x", color=style.GREY, markersize=7)
             verdict = VERDICTS.get(row["passed"], row["passed"])
-            look: Look = {
+            look: style.Look = {
                 "fontsize": 9,
-                "color": WRONG if row["passed"] == "no" else GREY,
+                "color": style.WRONG if row["passed"] == "no" else style.GREY,
             }
             right = axis.get_yaxis_transform()
             axis.annotate(verdict, (1.01, place), xycoords=right, va="center", **look)
@@ -125,14 +114,14 @@ def deletion_and_insertion(curves: pd.DataFrame) -> Figure:
     `curves` is the table of `explanation_summary.mean_curves`.
     """
     names = list(dict.fromkeys(curves["architecture"]))
-    figure, axes = panels(len(names), 4.4 * len(names), 3.6, sharex=True)
+    figure, axes = style.panels(len(names), 4.4 * len(names), 3.6, sharex=True)
     for axis, name in zip(axes, names, strict=True):
         rows = curves[curves["architecture"] == name]
         for curve, colour in (("deletion", "#D55E00"), ("insertion", "#0072B2")):
-            for order, style in ((NETWORK, "-"), ("random", ":")):
+            for order, line in ((NETWORK, "-"), ("random", ":")):
                 part = rows[(rows["curve"] == curve) & (rows["order"] == order)]
                 words = f"{curve}, {'hottest first' if order == NETWORK else 'random orders'}"
-                axis.plot(100 * part["share"], part["logit"], style, color=colour, label=words)
+                axis.plot(100 * part["share"], part["logit"], line, color=colour, label=words)
         axis.set(title=NETWORK_TITLE[name], xlabel="cells covered or uncovered (%)")
     axes[0].set_ylabel("mean logit toward\nthe explained class")
     axes[-1].legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
@@ -148,8 +137,8 @@ def feature_map(places: np.ndarray, rows: pd.DataFrame, root: Path, unit: str) -
     figure, axes = plt.subplots(1, 3, figsize=(16, 5.4))
     for label, marker in (("B", "o"), ("M", "^")):
         here = (rows["label"] == label).to_numpy()
-        look: Look = {"color": CLASS_COLOUR[label], "alpha": 0.75, "linewidth": 0}
-        axes[0].scatter(*places[here].T, s=34, marker=marker, label=CLASS_NAME[label], **look)
+        look: style.Look = {"color": style.CLASS_COLOUR[label], "alpha": 0.75, "linewidth": 0}
+        axes[0].scatter(*places[here].T, s=34, marker=marker, label=style.CLASS_NAME[label], **look)
     wrong, look = rows["wrong"].to_numpy(bool), {"facecolor": "none", "edgecolor": "black"}
     axes[0].scatter(*places[wrong].T, 120, label=f"mistakes ({wrong.sum()})", **look)
     axes[0].set_title("By class, and by mistake")
@@ -186,7 +175,7 @@ def thumbnails(axis, places: np.ndarray, rows: pd.DataFrame, root: Path, most: i
     for k in shown[:most]:
         row = rows.iloc[k]
         small = ImageOps.fit(open_rgb(root / row["image_id"]), (36, 36))
-        frame = {"edgecolor": CLASS_COLOUR[row["label"]], "linewidth": 2}
+        frame = {"edgecolor": style.CLASS_COLOUR[row["label"]], "linewidth": 2}
         box = OffsetImage(np.asarray(small), zoom=0.8)
         axis.add_artist(AnnotationBbox(box, places[k], pad=0.15, bboxprops=frame))
     axis.set_title("What lies there")
@@ -205,14 +194,14 @@ def neighbours(root: Path, rows: pd.DataFrame, found: pd.DataFrame, unit: str) -
     for line, (_, row) in zip(axes, rows.iterrows(), strict=True):
         near = found[found["image_id"] == row["image_id"]].sort_values("rank")
         thumbnail = ImageOps.contain(open_rgb(root / row["image_id"]), (320, 320))
-        picture(line[0], thumbnail, f"{row['title']}\n{row['group']}", WRONG)
+        style.picture(line[0], thumbnail, f"{row['title']}\n{row['group']}", style.WRONG)
         for axis in line[1 + len(near) :]:
             axis.set_axis_off()
         for axis, (_, other) in zip(line[1:], near.iterrows(), strict=False):
             thumbnail = ImageOps.contain(open_rgb(root / other["neighbour"]), (320, 320))
             words = f"{other['label']}, {shortened(other['group'])}"
             words += f"\ndistance {other['distance']:.0f}"
-            picture(axis, thumbnail, words, CLASS_COLOUR[other["label"]])
+            style.picture(axis, thumbnail, words, style.CLASS_COLOUR[other["label"]])
     words = f"Mistakes, and what other {plural(unit)} lie nearest"
     figure.suptitle(words, x=0.01, ha="left", weight="bold")
     return figure

@@ -12,19 +12,7 @@ from sklearn.metrics import confusion_matrix
 
 from cytology.architectures import NETWORK_TITLE
 from cytology.data.images.opening import open_rgb
-from cytology.plots.style import (
-    CLASS_COLOUR,
-    CLASS_NAME,
-    GREY,
-    NETWORK_COLOUR,
-    NETWORK_MARKER,
-    WRONG,
-    Look,
-    grid,
-    overlaid,
-    panels,
-    picture,
-)
+from cytology.plots import style
 from cytology.wording import shortened
 
 PANELS = {
@@ -40,7 +28,7 @@ def predicted_gallery(root: Path, rows: pd.DataFrame, columns: int = 6) -> Figur
 
     A wrong prediction has a red frame and says so. A column `group` says whose image it is.
     """
-    figure, axes = grid(len(rows), columns, 2.2, 2.4)
+    figure, axes = style.grid(len(rows), columns, 2.2, 2.4)
     for axis, (_, row) in zip(axes, rows.iterrows(), strict=True):
         title = f"{row['predicted']}, P(M) = {row['probability']:.2f}"
         wrong = row["label"] not in ("", row["predicted"])
@@ -49,10 +37,10 @@ def predicted_gallery(root: Path, rows: pd.DataFrame, columns: int = 6) -> Figur
         if "group" in row:
             title += f"\n{shortened(row['group'])}"
         thumbnail = ImageOps.contain(open_rgb(root / row["image_id"]), (320, 320))
-        picture(axis, thumbnail, title, CLASS_COLOUR[row["predicted"]])
+        style.picture(axis, thumbnail, title, style.CLASS_COLOUR[row["predicted"]])
         if wrong:
             for spine in axis.spines.values():
-                spine.set(visible=True, color=WRONG, linewidth=3)
+                spine.set(visible=True, color=style.WRONG, linewidth=3)
     return figure
 
 
@@ -78,18 +66,18 @@ def answers(
     ):
         image = open_rgb(root / row["image_id"])
         truth = f", true {row['label']}" if row["label"] else ""
-        colour = CLASS_COLOUR[row["predicted"]]
+        colour = style.CLASS_COLOUR[row["predicted"]]
         title = f"{row['predicted']}, P(M) = {row['calibrated_probability']:.2f}{truth}"
-        picture(left, ImageOps.contain(image, (320, 320)), title, colour)
+        style.picture(left, ImageOps.contain(image, (320, 320)), title, colour)
         if row["refer"]:
-            left.set_xlabel("refer: " + row["refer_why"], fontsize=8, color=WRONG)
+            left.set_xlabel("refer: " + row["refer_why"], fontsize=8, color=style.WRONG)
             for spine in left.spines.values():
-                spine.set(visible=True, color=WRONG, linewidth=3)
-        picture(middle, overlaid(image, heat), f"speaks for {row['predicted']}")
+                spine.set(visible=True, color=style.WRONG, linewidth=3)
+        style.picture(middle, style.overlaid(image, heat), f"speaks for {row['predicted']}")
         middle.set_xlabel(f"row {place + 1}", fontsize=8)
         if (known / row["nearest"]).is_file():
             near = ImageOps.contain(open_rgb(known / row["nearest"]), (320, 320))
-            picture(right, near, f"nearest known: {row['nearest_label']}")
+            style.picture(right, near, f"nearest known: {row['nearest_label']}")
         else:
             right.set_axis_off()
     return figure
@@ -118,7 +106,7 @@ def at_threshold(rows: pd.DataFrame, threshold: float) -> Figure:
     for label in "BM":
         right.hist(
             rows.loc[rows["label"] == label, "calibrated_probability"], edges, alpha=0.6,
-            color=CLASS_COLOUR[label], label=CLASS_NAME[label],
+            color=style.CLASS_COLOUR[label], label=style.CLASS_NAME[label],
         )  # fmt: skip
     right.axvline(threshold, color="black")
     right.set(xlabel="calibrated probability of M", ylabel="images", xlim=(0, 1))
@@ -132,14 +120,17 @@ def exports(table: pd.DataFrame) -> Figure:
     `table` is `tables/exports.csv`. A dotted line is what a network's formats in float32 must keep.
     """
     formats = _formats_in_order(table)
-    figure, axes = panels(len(PANELS), 12, 0.5 * len(formats) + 1.7)
+    figure, axes = style.panels(len(PANELS), 12, 0.5 * len(formats) + 1.7)
     for axis, (column, (title, label)) in zip(axes, PANELS.items(), strict=True):
         middle = (table["architecture"].nunique() - 1) / 2
         for place, (name, rows) in enumerate(table.groupby("architecture", sort=False)):
             values = rows[column].astype(float).clip(lower=EXACT)
             heights = rows["format"].map(formats.index) + 0.2 * (place - middle)
-            look: Look = {"marker": NETWORK_MARKER[name], "color": NETWORK_COLOUR[name]}
-            look["edgecolors"] = ["black" if agrees else WRONG for agrees in rows["agrees"]]
+            look: style.Look = {
+                "marker": style.NETWORK_MARKER[name],
+                "color": style.NETWORK_COLOUR[name],
+            }
+            look["edgecolors"] = ["black" if agrees else style.WRONG for agrees in rows["agrees"]]
             look["linewidths"] = [0.6 if agrees else 2.5 for agrees in rows["agrees"]]
             axis.scatter(values, heights, s=70, zorder=3, label=NETWORK_TITLE[name], **look)
         axis.set(title=title, xlabel=label, xscale="log")
@@ -148,12 +139,12 @@ def exports(table: pd.DataFrame) -> Figure:
     _small_steps(axes[:2])
     axes[-1].xaxis.set_major_locator(LogLocator(numticks=5))
     for tolerance in table["tolerance"].dropna().unique():
-        axes[-1].axvline(tolerance, color=GREY, linestyle=":")
+        axes[-1].axvline(tolerance, color=style.GREY, linestyle=":")
     axes[0].set_yticks(range(len(formats)), [name.replace("_", " ") for name in formats])
     axes[0].set_ylim(len(formats) - 0.4, -0.6)
     handles, labels = axes[0].get_legend_handles_labels()
     if not table["agrees"].all():
-        look = {"color": "white", "edgecolors": WRONG, "linewidths": 2.5}
+        look = {"color": "white", "edgecolors": style.WRONG, "linewidths": 2.5}
         handles.append(axes[0].scatter([], [], s=70, **look))
         labels.append("does not agree")
     figure.legend(handles, labels, loc="outside lower center", ncols=4)

@@ -8,21 +8,7 @@ from matplotlib.ticker import LogLocator, NullLocator
 
 from cytology.architectures import NETWORK_TITLE
 from cytology.audits.shifts import NONE, SHIFT_STRENGTHS, SHIFTS, FramedSmear, amount, shifted
-from cytology.plots.style import (
-    ABOVE,
-    GREY,
-    HOLLOW,
-    NETWORK_COLOUR,
-    NETWORK_MARKER,
-    Look,
-    chance_line,
-    entry,
-    grid,
-    look_of,
-    of_bounds,
-    panels,
-    picture,
-)
+from cytology.plots import style
 from cytology.wording import plural, shortened
 
 METRIC_LABEL = {"auc": "AUC", "loss": "log loss (nats)"}
@@ -40,7 +26,7 @@ def shifts(smear: FramedSmear, reference: int) -> Figure:
             title = amount(name, strength) if strength else ""
             if name == next(iter(SHIFTS)):  # the first row names the columns
                 title = f"strength {strength}\n{title}" if strength else "untouched\n"
-            picture(axis, shifted(smear, name, strength), title)
+            style.picture(axis, shifted(smear, name, strength), title)
             if strength == reference:
                 for side in axis.spines.values():
                     side.set(visible=True, color="black", linewidth=2.5)
@@ -53,7 +39,7 @@ def against_strength(table: pd.DataFrame, metric: str, reference: int, unit: str
 
     `table` is that of `robustness.shift_summary`; `metric` is `auc` or `loss`.
     """
-    figure, axes = grid(len(SHIFTS), 3, 4.2, 2.9)
+    figure, axes = style.grid(len(SHIFTS), 3, 4.2, 2.9)
     networks = list(dict.fromkeys(table["architecture"]))
     # With too few groups there are no intervals.
     low = table[[metric, f"{metric}_low"]].min().min()
@@ -66,11 +52,11 @@ def against_strength(table: pd.DataFrame, metric: str, reference: int, unit: str
             rows = table[(table["architecture"] == network) & table["shift"].isin([NONE, name])]
             bars = [rows[metric] - rows[f"{metric}_low"], rows[f"{metric}_high"] - rows[metric]]
             at = rows["strength"] + 0.14 * (number - (len(networks) - 1) / 2)
-            look = look_of(network) | {"linewidth": 2, "elinewidth": 1.2, "markersize": 6}
-            look["fmt"] = NETWORK_MARKER[network]
+            look = style.look_of(network) | {"linewidth": 2, "elinewidth": 1.2, "markersize": 6}
+            look["fmt"] = style.NETWORK_MARKER[network]
             axis.errorbar(at, rows[metric], np.maximum(bars, 0), **look)
-        chance_line(axis, reference, zorder=0)
-        axis.axhline(0.5 if metric == "auc" else np.log(2), color=GREY, linewidth=1, zorder=0)
+        style.chance_line(axis, reference, zorder=0)
+        axis.axhline(0.5 if metric == "auc" else np.log(2), color=style.GREY, linewidth=1, zorder=0)
         ticks = [f"{value:g}" for value in shift.amounts]
         axis.set_xticks([0, *SHIFT_STRENGTHS], ["none", *ticks])
         if metric == "loss":  # sure and wrong costs twenty times what careful and right does
@@ -82,9 +68,9 @@ def against_strength(table: pd.DataFrame, metric: str, reference: int, unit: str
         if place % 3 == 0:
             axis.set_ylabel(METRIC_LABEL[metric])
     handles: list = axes[0].get_legend_handles_labels()[0]
-    handles.append(entry("reference strength", color=GREY, linestyle=":"))
-    handles.append(entry("knowing nothing", color=GREY))
-    note = of_bounds(f"bars: 95 %, by {unit}", table[f"{metric}_low"])
+    handles.append(style.entry("reference strength", color=style.GREY, linestyle=":"))
+    handles.append(style.entry("knowing nothing", color=style.GREY))
+    note = style.of_bounds(f"bars: 95 %, by {unit}", table[f"{metric}_low"])
     figure.legend(handles=handles, loc="outside lower center", ncols=5, title=note)
     return figure
 
@@ -96,29 +82,25 @@ def calibration_curves(table: pd.DataFrame, reference: int) -> Figure:
     bars are 95 % from drawing whole groups. `table` is that of `robustness.shift_reliability`.
     """
     networks = list(dict.fromkeys(table["architecture"]))
-    figure, axes = panels(len(networks), 4.2 * len(networks) + 0.6, 4.2)
+    figure, axes = style.panels(len(networks), 4.2 * len(networks) + 0.6, 4.2)
     parts = ((0, -0.006, "o", None), (reference, 0.006, "D", "white"))
     for axis, network in zip(axes, networks, strict=True):
-        axis.plot([0, 1], [0, 1], color=GREY, linestyle=":")
+        axis.plot([0, 1], [0, 1], color=style.GREY, linestyle=":")
         for strength, aside, marker, face in parts:
             rows = table[(table["architecture"] == network) & (table["strength"] == strength)]
             said, true = rows["said"] + aside, rows["true"]
             bars = [true - rows["true_low"], rows["true_high"] - true]
-            colour = NETWORK_COLOUR[network] if strength == 0 else "black"
-            look: Look = {
-                "color": colour,
-                "markerfacecolor": face or colour,
-                "markersize": 7,
-            }
+            colour = style.NETWORK_COLOUR[network] if strength == 0 else "black"
+            look: style.Look = {"color": colour, "markerfacecolor": face or colour, "markersize": 7}
             look |= {"linewidth": 1.8, "elinewidth": 1.2, "capsize": 3}
             axis.errorbar(said, true, bars, fmt=marker + "-", **look)
         axis.set(title=NETWORK_TITLE[network], xlabel="probability of malignant, as said")
         axis.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
     axes[0].set_ylabel("share that was malignant")
     marks = [
-        entry("as said", color=GREY, linestyle=":"),
-        entry("coloured: untouched", color=GREY, marker="o"),
-        entry(f"strength {reference}, all shifts", marker="D", **HOLLOW),
+        style.entry("as said", color=style.GREY, linestyle=":"),
+        style.entry("coloured: untouched", color=style.GREY, marker="o"),
+        style.entry(f"strength {reference}, all shifts", marker="D", **style.HOLLOW),
     ]
     figure.legend(handles=marks, loc="outside lower center", ncols=3)
     return figure
@@ -131,18 +113,18 @@ def domains_left_out(table: pd.DataFrame, unit: str) -> Figure:
     """
     networks = list(dict.fromkeys(table["architecture"]))
     count = len(table) // len(networks)
-    figure, axes = panels(len(networks), 4.2 * len(networks) + 1.8, 0.9 * count + 1.9)
+    figure, axes = style.panels(len(networks), 4.2 * len(networks) + 1.8, 0.9 * count + 1.9)
     low = min(0.45, table[["auc", "auc_low", "auc_mixed", "auc_mixed_low"]].min().min() - 0.02)
     for axis, network in zip(axes, networks, strict=True):
         rows = table[table["architecture"] == network]
         for place, (_, row) in enumerate(rows.iterrows()):
             for name, aside, face in (("auc_mixed", -0.16, None), ("auc", 0.16, "white")):
-                colour, at = NETWORK_COLOUR[network], place + aside
+                colour, at = style.NETWORK_COLOUR[network], place + aside
                 axis.plot([row[f"{name}_low"], row[f"{name}_high"]], [at] * 2, color=colour, lw=2)
-                look: Look = {"color": colour, "markerfacecolor": face or colour}
+                look: style.Look = {"color": colour, "markerfacecolor": face or colour}
                 axis.plot(row[name], at, "o", markersize=9, markeredgewidth=1.8, **look)
-                axis.annotate(f"{row[name]:.3f}", (row[name], at), (0, 7), **ABOVE)
-        chance_line(axis)
+                axis.annotate(f"{row[name]:.3f}", (row[name], at), (0, 7), **style.ABOVE)
+        style.chance_line(axis)
         axis.set(title=NETWORK_TITLE[network], xlabel=f"AUC, 95 % by {unit}", xlim=(low, 1.03))
         axis.set_ylim(count - 0.5, -0.6)
     names = [
@@ -151,8 +133,10 @@ def domains_left_out(table: pd.DataFrame, unit: str) -> Figure:
     ]
     axes[0].set_yticks(range(count), names)
     shown = [
-        entry("heads that saw all domains", marker="o", color="black"),
-        entry("a head that never saw this one", marker="o", markeredgewidth=1.8, **HOLLOW),
+        style.entry("heads that saw all domains", marker="o", color="black"),
+        style.entry(
+            "a head that never saw this one", marker="o", markeredgewidth=1.8, **style.HOLLOW
+        ),
     ]
     figure.legend(handles=shown, loc="outside lower center", ncols=2)
     return figure

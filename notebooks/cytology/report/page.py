@@ -23,29 +23,29 @@ from cytology.run import Run
 from cytology.wording import joined
 
 # Columns of the longer tables that fit a page; the files have them all.
-MAIN_SHOWN = tuple(
+MAIN_SHOWN = (
     "architecture weights auc accuracy recall specificity precision f1 mcc loss ece images groups "
-    "groups_malignant groups_benign judged_on test_auc test_groups recipe protocol".split()
+    "groups_malignant groups_benign judged_on test_auc test_groups recipe protocol"
 )
-PAIRS_SHOWN = tuple(
+PAIRS_SHOWN = (
     "level first second images groups auc_first auc_second difference p p_holm separated "
-    "p_mcnemar p_delong weights protocol".split()
+    "p_mcnemar p_delong weights protocol"
 )
-THRESHOLDS_SHOWN = tuple(
+THRESHOLDS_SHOWN = (
     "model rule chosen_on threshold judged_on groups recall specificity precision "
-    "negative_predictive_value malignant_share note weights protocol".split()
+    "negative_predictive_value malignant_share note weights protocol"
 )
-CALIBRATION_SHOWN = tuple(
+CALIBRATION_SHOWN = (
     "model method fitted_on judged_on calibration_in_the_large calibration_slope loss loss_change "
-    "brier ece ace slope intercept note weights protocol".split()
+    "brier ece ace slope intercept note weights protocol"
 )
-ALL_SHOWN = tuple(
+ALL_SHOWN = (
     "model level judged_on images groups groups_malignant groups_benign auc auc_pooled "
-    "auc_groups_alike accuracy recall specificity loss weights protocol".split()
+    "auc_groups_alike accuracy recall specificity loss weights protocol"
 )
-EXPLANATION_SHOWN = tuple(
+EXPLANATION_SHOWN = (
     "architecture check value chance chance_of difference passed images groups judged_on weights "
-    "protocol".split()
+    "protocol"
 )
 # Where a figure stands in the report, by its notebook; some of 07 and 11 by their own names.
 SECTION_OF = {

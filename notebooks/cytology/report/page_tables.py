@@ -5,17 +5,8 @@ from typing import Any
 
 import pandas as pd
 
-from cytology.evaluation.readable import (
-    DASH,
-    are_counts,
-    gaps,
-    heading,
-    interval,
-    is_empty,
-    is_number,
-    number_or_not_shown,
-    word,
-)
+from cytology.evaluation import readable
+from cytology.evaluation.readable import gaps, heading, is_empty, is_number
 from cytology.run import Run
 
 
@@ -29,7 +20,7 @@ class Cell:
     warn: bool = False
 
 
-def results(run: Run, name: str, wanted: tuple[str, ...] = (), family: str = "") -> dict[str, Any]:
+def results(run: Run, name: str, wanted: str = "", family: str = "") -> dict[str, Any]:
     """A table of results as headings and rows of cells; empty when it is missing.
 
     Columns `x_low` and `x_high` become the interval of `x`. Of `wanted` columns, if any are named,
@@ -42,7 +33,7 @@ def results(run: Run, name: str, wanted: tuple[str, ...] = (), family: str = "")
     if family:
         table = table[table["family"] == family]
     bounds = {f"{column}{end}" for column in table for end in ("_low", "_high")}
-    columns = [column for column in wanted or table.columns if column in table]
+    columns = [column for column in wanted.split() or table.columns if column in table]
     columns = [column for column in columns if column not in bounds]
     missing = gaps(table, columns)
     columns = [column for column in columns if not is_empty(table[column])]
@@ -62,14 +53,15 @@ def results(run: Run, name: str, wanted: tuple[str, ...] = (), family: str = "")
 
 def is_same(column: pd.Series) -> bool:
     """Whether a column of words or counts says the same in every row."""
-    return (not is_number(column) or are_counts(column)) and column.nunique(dropna=False) == 1
+    no_result = not is_number(column) or readable.are_counts(column)
+    return no_result and column.nunique(dropna=False) == 1
 
 
 def cell(row: pd.Series, column: str, table: pd.DataFrame) -> Cell:
     """One value of a table of results, ready to be shown."""
     value = row[column]
     if is_number(table[column]):
-        below = interval(row, column, table[column])
-        return Cell(number_or_not_shown(row, column, table[column]), below, number=True)
+        shown = readable.number_or_not_shown(row, column, table[column])
+        return Cell(shown, readable.interval(row, column, table[column]), number=True)
     warn = (column, value) in (("weights", "random"), ("protocol", "original"))
-    return Cell(word(value, column) or DASH, warn=warn)
+    return Cell(readable.word(value, column) or readable.DASH, warn=warn)

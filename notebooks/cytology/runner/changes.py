@@ -125,9 +125,8 @@ def imported(text: str) -> frozenset[str]:
 
 
 def files_of(module: str) -> list[Path]:
-    """The source of a module and the files that go with it; empty if there is none."""
-    path = PACKAGE.parent.joinpath(*module.split("."))
-    path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    """The source of a module and the files that go with it; nothing of a package, a mere label."""
+    path = PACKAGE.parent.joinpath(*module.split(".")).with_suffix(".py")
     return [path, *path.parent.glob(f"{path.stem}.*.*")] if path.is_file() else []
 
 

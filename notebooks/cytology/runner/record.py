@@ -8,15 +8,9 @@ from pathlib import Path
 
 from filelock import Timeout
 
+from cytology import files
 from cytology.architectures import ARCHITECTURE_NAMES
 from cytology.catalogue import VERIFICATION
-from cytology.files import (
-    FORGOTTEN_SECONDS,
-    disk_errors_told,
-    lock_file,
-    refuse_links_out,
-    remove_unfinished,
-)
 from cytology.machine import cores, git_state, versions
 from cytology.settings import CACHE, InputError, short
 from cytology.tables import write_json, wrong
@@ -31,10 +25,10 @@ def sole_run(run: Path) -> Iterator[None]:
     The system itself frees the lock when the process ends, however it ends. Raises `InputError`
     if another run is at work there, or a link leads out of the folder.
     """
-    with disk_errors_told(run / LOCK):
+    with files.disk_errors_told(run / LOCK):
         run.mkdir(parents=True, exist_ok=True)
-        refuse_links_out(run)
-        lock = lock_file(run / LOCK)
+        files.refuse_links_out(run)
+        lock = files.lock_file(run / LOCK)
         try:
             lock.acquire(timeout=0)
         except Timeout:
@@ -43,8 +37,8 @@ def sole_run(run: Path) -> Iterator[None]:
                 "another folder with --run-dir."
             ) from None
     try:
-        remove_unfinished(run)
-        remove_unfinished(CACHE, FORGOTTEN_SECONDS)  # other runs may be at work there
+        files.remove_unfinished(run)
+        files.remove_unfinished(CACHE, files.FORGOTTEN_SECONDS)  # other runs may be at work there
         yield
     finally:
         lock.release()

@@ -12,14 +12,18 @@ from cytology.data.splitting import read_split
 from cytology.files import digest, file_hash, is_sound, keep_checksum, written_whole
 from cytology.networks.backend import distribution, keras
 from cytology.networks.batches import DecodedImages, batches, decode
-from cytology.networks.building import build, calibrate_normalization, feature_extractor
+from cytology.networks.building import (
+    CALIBRATION_BATCH,
+    build,
+    calibrate_normalization,
+    feature_extractor,
+)
 from cytology.networks.weights import Weights, find_weights
 from cytology.notebook import progress
 from cytology.run import Run
 from cytology.settings import CACHE, InputError
 
 CALIBRATION_IMAGES = 128
-CALIBRATION_BATCH = 8  # all maps of a batch stay in memory at once: 32 would need 6 GB
 
 
 def with_weights(
