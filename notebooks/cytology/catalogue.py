@@ -55,7 +55,7 @@ FILES = (
             "copies, conflicting labels, poor or converted images"),
     RunFile("tables/appearance.csv", "01", "mean brightness and colour of each image", "07"),
     RunFile("augmentation.json", "02", "size, fit and orientations of the pictures",
-            "03 training 09"),
+            "03 training 09 12"),
     RunFile("split.csv", "03", "which part and which fold each image is in",
             "training 07 08 10 11 12", numbers="fold", texts="image_id group label split"),
     RunFile("split.json", "03", "how many are in each part, and what crosses between them",

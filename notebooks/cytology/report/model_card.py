@@ -140,6 +140,8 @@ def network(run: Run, name: str, record: dict, unit: str) -> dict:
     """What the card says of one network."""
     notebook = record.get("notebooks", {}).get(TRAINING_NOTEBOOKS[name], {})
     parameters = notebook.get("parameters", {})
+    if parameters:
+        parameters = run.facts_if_there("augmentation.json") | parameters
     shifted = run.rows("tables/robustness.csv", architecture=name)
     if len(shifted):
         strength = record.get("parameters", {}).get("reference_strength", 3)
