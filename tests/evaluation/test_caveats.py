@@ -5,11 +5,12 @@ import pytest
 from cytology.evaluation.caveats import (
     caveats,
     caveats_html,
-    checked,
     data_caveats,
+    split_check,
     weights_caveats,
     weights_html,
 )
+from cytology.run import Run
 
 LEAK = {
     "test_images_with_copy_in_training": 1200,
@@ -28,7 +29,7 @@ def test_an_honest_run_with_pretrained_weights_has_none(run):
 
 
 def test_a_folder_without_results_has_none(tmp_path):
-    assert caveats(tmp_path) == []
+    assert caveats(Run(tmp_path)) == []
 
 
 def test_a_leak_comes_first_with_its_counts_and_in_red(run):
@@ -89,7 +90,7 @@ def test_nothing_is_said_of_patients_but_what_is_known(changed, said, check):
     texts = [caveat.text for caveat in data_caveats(dataset)]
     assert (texts == []) if not said else (len(texts) == 1 and texts[0].startswith(said))
     assert all("too good" in text and "too narrow" in text for text in texts)
-    assert check in checked(dataset, {"unit": dataset["unit"]})
+    assert check in split_check(dataset, {"unit": dataset["unit"]})
 
 
 def test_a_class_of_another_name_is_said():

@@ -15,11 +15,12 @@ import numpy as np
 import pandas as pd
 import PIL
 from scipy.special import expit
+from sklearn.metrics import roc_auc_score
 
 from cytology.audits.judged_images import open_smears
 from cytology.audits.shifts import NONE, SHIFT_STRENGTHS, SHIFTS, FramedSmear, amount, shifted
 from cytology.data.augmentation import fit_to_square
-from cytology.evaluation.comparison import judged_rows
+from cytology.evaluation.judged import judged_rows
 from cytology.evaluation.predictions import read_predictions
 from cytology.evaluation.statistics.calibration import log_losses, reliability
 from cytology.evaluation.statistics.intervals import (
@@ -28,7 +29,6 @@ from cytology.evaluation.statistics.intervals import (
     metrics_with_intervals,
     named_interval,
 )
-from cytology.evaluation.statistics.metrics import auc_from_ranks, truth_and_score
 from cytology.evaluation.statistics.significance import holm, mean_by_group, p_of_interval
 from cytology.files import file_hash
 from cytology.networks.features import FeatureStore, key_of_run
@@ -282,7 +282,8 @@ def _agreement(run: Run, name: str, on: str) -> dict | None:
     rows = judged_rows(read_predictions(run, name, turned=True), on)
     if rows["orientation"].nunique() < 2:
         return None
-    aucs = [auc_from_ranks(*truth_and_score(part)) for _, part in rows.groupby("orientation")]
+    turned = [part for _, part in rows.groupby("orientation")]
+    aucs = [roc_auc_score(part["label"] == "M", part["logit"]) for part in turned]
     called = rows.assign(called=rows["logit"] >= 0).groupby("image_id")["called"].nunique()
     return {
         "architecture": name, "images": len(called), "orientations": len(aucs),
