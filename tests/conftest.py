@@ -180,9 +180,5 @@ def few_draws():
     """Fifty draws for every band: where the numbers of bands are not the question."""
     drawn = bootstrap.group_weights
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            bootstrap,
-            "group_weights",
-            lambda rows, draws=50, seed=0: drawn(rows, min(draws, 50), seed),
-        )
+        patch.setattr(bootstrap, "group_weights", lambda rows, draws: drawn(rows, min(draws, 50)))
         yield

@@ -230,7 +230,7 @@ def test_too_few_images_for_scale_are_refused(tmp_path):
 
 def test_a_small_coverage_study_writes_its_table_and_figure(tmp_path, monkeypatch, capsys):
     """One design a question, three studies each."""
-    small = coverage.Design(12, (2, 4), 0.5, 0.4, "normal", 0.95)
+    small = coverage.FixedDesign(12, (2, 4), 0.5, 0.4, 0.95)
     for name in ("FIXED", "HEADS", "TRIPLES", "NESTED"):
         monkeypatch.setattr(coverage, name, [small])
     for name, value in (("NOISE", small), ("SWAPS", 9), ("REPEATS", 1), ("RESULTS", tmp_path)):
@@ -246,7 +246,7 @@ def test_a_small_coverage_study_writes_its_table_and_figure(tmp_path, monkeypatc
 
 def test_a_study_of_a_single_head_counts_what_is_held(monkeypatch):
     """Intervals of everything and of nothing; the truth of a threshold is at the study's share."""
-    design = coverage.Design(12, (2, 4), 0.5, 0.4, "normal", 0.95)
+    design = coverage.FixedDesign(12, (2, 4), 0.5, 0.4, 0.95)
     monkeypatch.setattr(coverage, "auc_interval", lambda rows: (0.0, 1.0))
     monkeypatch.setattr(
         coverage,

@@ -11,10 +11,9 @@ from cytology.architectures import ARCHITECTURES, TRAINED_BY, TRAINING_NOTEBOOKS
 
 VERIFICATION = "verification.json"  # how the run compared with the same run again
 RUN_ALL = "run_all.py"
-BEFORE_TRAINING = ("01_data_exploration", "02_augmentation", "03_splitting")
-AFTER_TRAINING: tuple[str, ...] = ("07_comparison", "08_inference", "09_leakage_audit")
-AFTER_TRAINING += ("10_robustness", "11_explanation", "12_export")
-NOTEBOOKS = (*BEFORE_TRAINING, *TRAINING_NOTEBOOKS.values(), *AFTER_TRAINING)
+NOTEBOOKS = ("01_data_exploration", "02_augmentation", "03_splitting", *TRAINED_BY)
+NOTEBOOKS += ("07_comparison", "08_inference", "09_leakage_audit")
+NOTEBOOKS += ("10_robustness", "11_explanation", "12_export")
 TRAINING = "training"  # stands for the notebooks that train a network
 
 
@@ -40,7 +39,7 @@ def _result(name: str, writer: str, says: str, readers: str = "") -> RunFile:
     return RunFile(f"tables/{name}.csv", writer, says, readers, is_result=True)
 
 
-FILES = (
+RUN_FILES = (
     RunFile("report.html", RUN_ALL, "the run on one page"),
     RunFile("dataset.json", "01", "where the images lie, how many, what is kept together",
             "02 03 training 07 08 09 10 11 12"),
@@ -171,14 +170,14 @@ def _writer(file: RunFile, network: str) -> str | None:
 # Who writes what, and what each notebook reads of what others wrote; a star stands for many names.
 WRITTEN_BY = {
     name: writer
-    for file in FILES
+    for file in RUN_FILES
     for name, network in _names(file).items()
     if not name.endswith("/") and (writer := _writer(file, network)) is not None
 }
 READS = {
     notebook: tuple(
         name
-        for file in FILES
+        for file in RUN_FILES
         if any(is_meant(notebook, word) for word in file.readers.split())
         for name in _names(file)
     )
@@ -188,8 +187,7 @@ READS = {
 
 def written_by(name: str) -> str | None:
     """The notebook that writes the file `name` of a run folder; None if none does."""
-    matching = (notebook for pattern, notebook in WRITTEN_BY.items() if fnmatch(name, pattern))
-    return WRITTEN_BY.get(name) or next(matching, None)
+    return next((writer for each, writer in WRITTEN_BY.items() if fnmatch(name, each)), None)
 
 
 def needs(notebook: str) -> list[str]:
@@ -200,14 +198,14 @@ def needs(notebook: str) -> list[str]:
 
 def entry_of(name: str) -> RunFile | None:
     """The entry of the file `name` of a run folder; None if it is not in the catalogue."""
-    return next((file for file in FILES for each in _names(file) if fnmatch(name, each)), None)
+    return next((file for file in RUN_FILES for each in _names(file) if fnmatch(name, each)), None)
 
 
 def as_markdown() -> str:
     """The catalogue as the table of `outputs/README.md`."""
     rows = ["| file | written by | what it holds |", "|---|---|---|"]
     words = {TRAINING: "04 to 06"}
-    for file in FILES:
+    for file in RUN_FILES:
         name = file.name.replace("NETWORK/", "<architecture>/")
         rows.append(f"| `{name}` | {words.get(file.writer, file.writer)} | {file.says} |")
     return "\n".join(rows) + "\n"
@@ -215,14 +213,11 @@ def as_markdown() -> str:
 
 # Codes, not numbers: patient 007 must not become 7.
 TEXT = dict.fromkeys(
-    ["image_id", "label", "patient", "slide", "group", "sha256", "family", "stain", "mask"]
-    + ["split", "model", "architecture", "reason", "finding", "other", "detail", "site", "subtype"]
-    + ["category", "magnification", "protocol", "labels", "level", "judged_on", "rule"]
-    + ["chosen_on", "fitted_on", "method", "first", "second", "certainty", "weights", "recipe"]
-    + ["predictions", "shift", "amount", "column", "left_out", "interval", "device"]
-    + ["check", "asks", "kind", "map", "chance_of", "passed", "noise_passed"]
-    + ["neighbour", "nearest", "nearest_label"]
-    + ["refer_why", "converted", "format", "file", "warning", "note"],
+    """image_id label patient slide group sha256 family stain mask split model architecture reason
+    finding other detail site subtype category magnification protocol labels level judged_on rule
+    chosen_on fitted_on method first second certainty weights recipe predictions shift amount column
+    left_out interval device check asks kind map chance_of passed noise_passed neighbour nearest
+    nearest_label refer_why converted format file warning note""".split(),
     "str",
 )
 # Columns that name a patient or a file; `row` names rows of other tables.

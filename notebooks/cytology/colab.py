@@ -46,7 +46,7 @@ def requirements(path: Path) -> list[Requirement]:
     return [Requirement(line) for line in lines if line and not line.startswith("-")]
 
 
-def is_met(requirement: Requirement) -> bool:
+def _is_met(requirement: Requirement) -> bool:
     """Whether a package is installed in a version that the requirement allows."""
     try:
         version = importlib.metadata.version(requirement.name)
@@ -58,7 +58,7 @@ def is_met(requirement: Requirement) -> bool:
 def check_present(path: Path) -> None:
     """`RuntimeError` if TensorFlow or Keras is not there as needed: Colab's own must do."""
     for requirement in requirements(path):
-        if requirement.name in ("tensorflow", "keras") and not is_met(requirement):
+        if requirement.name in ("tensorflow", "keras") and not _is_met(requirement):
             raise RuntimeError(
                 f"This project needs {requirement}, and this session has another one. Choose the "
                 "latest runtime version: Runtime > Change runtime type."
@@ -70,7 +70,7 @@ def lacking(path: Path) -> list[Requirement]:
     return [
         requirement
         for requirement in requirements(path)
-        if requirement.name not in NEVER_INSTALLED and not is_met(requirement)
+        if requirement.name not in NEVER_INSTALLED and not _is_met(requirement)
     ]
 
 

@@ -21,7 +21,7 @@ from cytology.settings import InputError, MachineError, short
 def refuse_links_out(run: Path) -> None:
     """`InputError` if a link below the folder `run` leads out of it.
 
-    A run folder that somebody sent may hold such links, and what a run writes would go there.
+    What a run writes would go there.
     """
     root = Path(os.path.realpath(run))
     folders = [root]
@@ -53,6 +53,11 @@ UNFINISHED = ".unfinished-"  # what a file is called until it is whole
 FORGOTTEN_SECONDS = 24 * 3600
 NAME_BYTES = 255  # the longest name of one file: ext4, APFS, NTFS and most others
 FULL_BYTES = 2**20  # a disk with less free is full: libraries do not always pass the reason on
+FULL = "the disk is full"
+REFUSALS = dict.fromkeys((errno.EACCES, errno.EPERM), "no permission")
+REFUSALS |= dict.fromkeys((errno.ENOSPC, errno.EDQUOT), FULL)
+REFUSALS |= {errno.EROFS: "the disk is read-only", errno.ELOOP: "a link stands in its place"}
+REFUSALS |= {errno.ENAMETOOLONG: "the name is too long"}
 
 
 def fitting(name: str, ending: str = "") -> str:
@@ -90,32 +95,23 @@ def written_whole(path):
 
 
 def new_beside(path: Path) -> Path:
-    """An empty, unfinished file beside `path` that nobody else has.
-
-    The system gives it the permissions that the user's mask (umask) allows. `tempfile` would keep
-    it from the people with whom one shares a run.
-    """
+    """An empty, unfinished file beside `path` that nobody else has."""
+    # Not by `tempfile`, which would keep it from the people with whom one shares a run.
     temporary = path.with_name(f"{UNFINISHED}{secrets.token_hex(8)}{''.join(path.suffixes)}")
     temporary.touch(exist_ok=False)
     return temporary
 
 
 def lock_file(path: Path) -> FileLock:
-    """A lock at `path`, a file with the permissions that the user's mask allows.
-
-    Without `mode` some versions of filelock choose them, and set them also where it was there.
-    """
+    """A lock at `path`, a file with the permissions that the user's mask allows."""
     path.touch()
+    # Without `mode` some versions of filelock choose them, and set them also where it was there.
     return FileLock(path, mode=stat.S_IMODE(path.stat().st_mode))
 
 
 @contextlib.contextmanager
 def folder_written_whole(path):
-    """Context that gives a temporary folder beside `path` and renames it when all went well.
-
-    It takes the place of an earlier folder as a whole: nothing of that one stays behind. Raises
-    `MachineError` as `written_whole` does.
-    """
+    """`written_whole` for a folder, which takes the place of an earlier one as a whole."""
     path = Path(path)
     with disk_errors_told(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -139,8 +135,8 @@ def disk_errors_told(path: Path):
     try:
         yield
     except (OSError, RuntimeError) as error:  # RuntimeError: h5py, when it cannot close a file
-        reason = why_not_written(error, path)
-        if reason is None or not is_about(error, path):
+        reason = _why_not_written(error, path)
+        if reason is None or not _is_about(error, path):
             raise
         raise MachineError(
             f"{short(path)} cannot be written: {reason}. What was finished is kept: mend it, then "
@@ -148,11 +144,8 @@ def disk_errors_told(path: Path):
         ) from error
 
 
-def is_about(error: Exception, path: Path) -> bool:
-    """Whether an error is about `path`, a folder above it, or a file beside it.
-
-    So it is taken for when it names no file.
-    """
+def _is_about(error: Exception, path: Path) -> bool:
+    """Whether an error is about `path`, a folder above it, a file beside it, or names no file."""
     named = getattr(error, "filename", None)
     if named is None or isinstance(named, int):  # a number stands for an open file
         return True
@@ -160,20 +153,13 @@ def is_about(error: Exception, path: Path) -> bool:
     return named in path.parents or path.parent in named.parents
 
 
-def why_not_written(error: Exception, path: Path) -> str | None:
+def _why_not_written(error: Exception, path: Path) -> str | None:
     """Why the system refused to write; None if the error has another cause."""
     number = getattr(error, "errno", None)
-    if number in (errno.EACCES, errno.EPERM):
-        return "no permission"
-    if number == errno.EROFS:
-        return "the disk is read-only"
-    if number == errno.ELOOP:
-        return "a link stands in its place"
-    if number == errno.ENAMETOOLONG:
-        return "the name is too long"
+    if number in REFUSALS:
+        return REFUSALS[number]
     place = next(folder for folder in path.parents if folder.is_dir())
-    full = number in (errno.ENOSPC, errno.EDQUOT) or shutil.disk_usage(place).free < FULL_BYTES
-    return "the disk is full" if full else None
+    return FULL if shutil.disk_usage(place).free < FULL_BYTES else None
 
 
 def remove_unfinished(folder: Path, older_than: float = 0.0) -> list[str]:
@@ -195,10 +181,7 @@ def digest(*parts) -> str:
 
 
 def checksum(path: Path) -> str:
-    """CRC-32 of a file, or of all files of a folder with their names, as 8 hex digits.
-
-    It finds what went wrong by chance, at several gigabytes a second; it is no defence.
-    """
+    """CRC-32 of a file, or of all files of a folder with their names, as 8 hex digits."""
     files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
     found = 0
     for file in files:
@@ -221,10 +204,7 @@ def keep_checksum(path: Path) -> None:
 
 
 def is_sound(path: Path) -> bool:
-    """Whether a file or folder of the cache is there and as it was written.
-
-    What is damaged is reported and removed, so that it is made again.
-    """
+    """Whether a file or folder of the cache is as it was written; what is damaged is removed."""
     if not path.exists():
         return False
     kept = _beside(path)

@@ -43,13 +43,8 @@ def git_state() -> dict:
 
 
 def cores() -> int:
-    """Processor cores that this process may use: all, or its share of them.
-
-    Notebooks that run at the same time have `CYTOLOGY_CORES` in their environment.
-    """
-    if "CYTOLOGY_CORES" in os.environ:
-        return int(os.environ["CYTOLOGY_CORES"])
-    return all_cores()
+    """Processor cores that this process may use: all, or its share of them, `CYTOLOGY_CORES`."""
+    return int(os.environ.get("CYTOLOGY_CORES", all_cores()))
 
 
 def all_cores() -> int:

@@ -15,13 +15,10 @@ from cytology.settings import InputError, short
 
 def show(thing) -> None:
     """Print the real source of a function or class, coloured in a notebook."""
+    from IPython import get_ipython
+    from IPython.display import Markdown, display
+
     source = inspect.getsource(thing)
-    try:
-        from IPython import get_ipython
-        from IPython.display import Markdown, display
-    except ModuleNotFoundError:
-        print(source)
-        return
     if get_ipython() is None:
         print(source)
     else:
@@ -29,25 +26,15 @@ def show(thing) -> None:
 
 
 def somebody_looks_on() -> bool:
-    """Whether a person may be watching; `run_all.py` says in the environment that nobody is.
-
-    A progress bar that redraws itself is for a person, not for a page that is kept.
-    """
+    """Whether a person may be watching; `run_all.py` says in the environment that nobody is."""
     return "CYTOLOGY_HEADLESS" not in os.environ
 
 
 def progress(work, what: str, total: int | None = None, unit: str = "image"):
     """Go through `work` and show how far it is; the bar disappears when it is done."""
-    return tqdm(
-        work,
-        desc=what,
-        total=total,
-        unit=unit,
-        leave=False,
-        mininterval=0.5,
-        file=sys.stdout,
-        disable=not somebody_looks_on(),
-    )
+    shown = {"leave": False, "mininterval": 0.5, "file": sys.stdout}
+    disable = not somebody_looks_on()
+    return tqdm(work, desc=what, total=total, unit=unit, disable=disable, **shown)
 
 
 # ------------------------------------------------------------------ its own cells
@@ -70,11 +57,11 @@ def own_parameters(path: Path) -> dict[str, Any]:
         )
     for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
         if "parameters" in cell.get("metadata", {}).get("tags", []):
-            return assignments(source_of(cell))
+            return _assignments(source_of(cell))
     return {}
 
 
-def assignments(code: str) -> dict[str, Any]:
+def _assignments(code: str) -> dict[str, Any]:
     """Names and values that `code` assigns at top level; a value that is no literal as its text."""
     found: dict[str, Any] = {}
     for statement in ast.parse(code).body:

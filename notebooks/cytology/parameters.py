@@ -54,7 +54,7 @@ class OneOf:
         return value
 
 
-def one_line(value: str) -> str:
+def _one_line(value: str) -> str:
     """Text that can name a file and stand in a message."""
     if not is_one_line(value):
         raise ValueError("must be one line")
@@ -63,9 +63,9 @@ def one_line(value: str) -> str:
 
 # Asked of a finished run: another value does not make it another run.
 QUESTION = "question"
-Line = Annotated[str, AfterValidator(one_line)]
-Network = Annotated[str, AfterValidator(OneOf(ARCHITECTURE_NAMES))]
-Networks = Annotated[str, AfterValidator(OneOf(("all", *ARCHITECTURE_NAMES)))]
+Line = Annotated[str, AfterValidator(_one_line)]
+OneNetwork = Annotated[str, AfterValidator(OneOf(ARCHITECTURE_NAMES))]
+OneOrAll = Annotated[str, AfterValidator(OneOf(("all", *ARCHITECTURE_NAMES)))]
 Orientations = Annotated[int, AfterValidator(OneOf((1, 4, 8)))]
 
 
@@ -140,7 +140,7 @@ class Parameters(BaseModel):
     curve_images: int = says("most images in the learning curve; whole groups are drawn", 40)
     simulated_studies: int = says("studies that check the intervals, a true AUC", 2, 10000)
     # 08
-    predict_with: Annotated[Network, QUESTION] = says("whose model predicts new images")
+    predict_with: Annotated[OneNetwork, QUESTION] = says("whose model predicts new images")
     images: Annotated[Line, Place("file or folder", ("unseen",), "08"), QUESTION] = says(
         "folder, archive or list of new images, or unseen; empty: images of the test split"
     )
@@ -163,13 +163,13 @@ class Parameters(BaseModel):
     shift_images: int = says("most images to shift; spread over the groups", 8)
     reference_strength: int = says("strength of a shift that the tables compare at", 1, 5)
     # 11
-    explain_with: Annotated[Networks, QUESTION] = says("whose answers notebook 11 explains")
+    explain_with: Annotated[OneOrAll, QUESTION] = says("whose answers notebook 11 explains")
     explain_layer: Annotated[Line, QUESTION] = says("layer whose maps are weighed; empty: the last")
     explained_images: int = says("most images to explain; spread over the groups", 8)
     perturbed_images: int = says("of the explained, how many are covered and turned", 2)
     map_method: Annotated[Literal["pca", "tsne"], QUESTION] = says("of the map of features")
     # 12
-    export_with: Annotated[Networks, QUESTION] = says("whose model is exported")
+    export_with: Annotated[OneOrAll, QUESTION] = says("whose model is exported")
     export_formats: Annotated[Line, QUESTION] = says("all, or names of formats with commas between")
     check_images: Annotated[int, QUESTION] = says("images that each file must agree on", 2, 2000)
     calibration_images: Annotated[int, QUESTION] = says("images for the ranges of int8", 8, 2000)

@@ -47,8 +47,5 @@ def as_on_disk(path: Path) -> Path:
 def short(path) -> str:
     """`path` relative to the project where it lies inside, for messages."""
     path = Path(path)
-    return (
-        path.relative_to(PROJECT_ROOT).as_posix()
-        if path.is_relative_to(PROJECT_ROOT)
-        else str(path)
-    )
+    inside = path.is_relative_to(PROJECT_ROOT)
+    return path.relative_to(PROJECT_ROOT).as_posix() if inside else str(path)

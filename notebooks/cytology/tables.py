@@ -60,14 +60,8 @@ def read_table(run: Path, name: str) -> pd.DataFrame:
             columns = pd.read_csv(path, nrows=0, index_col=False).columns
             # Only a number can be missing: a patient with the initials NA is one.
             missing = {column: [""] for column in columns if column not in TEXT}
-            return pd.read_csv(
-                path,
-                index_col=False,
-                dtype=TEXT,
-                keep_default_na=False,
-                na_values=missing,
-                **EXACTLY,
-            )
+            kept = {"dtype": TEXT, "keep_default_na": False, "na_values": missing}
+            return pd.read_csv(path, index_col=False, **kept, **EXACTLY)
     except (ValueError, OverflowError, pd.errors.ParserWarning) as error:
         raise InputError(damaged(run, name, error)) from None
 
@@ -82,13 +76,9 @@ def naming_columns(path: Path) -> set[str]:
 
 def damaged(run: Path, name: str, why) -> str:
     """The sentence about a file of the run that cannot be read."""
-    notebook = written_by(name)
-    cure = (
-        f"what notebook {notebook} wrote, or run it again" if notebook else "what run_all.py wrote"
-    )
-    return (
-        f"{short(run / name)} cannot be read ({' '.join(str(why).split())[:200]}): put back {cure}."
-    )
+    notebook, why = written_by(name), " ".join(str(why).split())[:200]
+    cure = f"notebook {notebook} wrote, or run it again" if notebook else "run_all.py wrote"
+    return f"{short(run / name)} cannot be read ({why}): put back what {cure}."
 
 
 def check_columns(table: pd.DataFrame, run: Path, name: str, numbers: str, texts: str) -> None:
@@ -146,11 +136,6 @@ def read_json(run: Path, name: str) -> Facts:
     if problem := wrong(name, content):
         raise InputError(damaged(run, name, problem))
     return Facts(content, run, name)
-
-
-def json_if_there(run: Path, name: str) -> dict:
-    """A JSON file of the run; empty when it is missing."""
-    return dict(read_json(run, name)) if (run / name).is_file() else {}
 
 
 def wrong(name: str, content) -> str:

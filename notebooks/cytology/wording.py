@@ -47,10 +47,7 @@ def printable(text: str) -> str:
 
 
 def composed(text: str) -> str:
-    """Text in Unicode's composed form (NFC).
-
-    A Mac writes `é` as two characters, others as one: text from two sources is compared like this.
-    """
+    """Text in Unicode's composed form (NFC), to compare: a Mac writes `é` as two characters."""
     return unicodedata.normalize("NFC", text)
 
 
@@ -73,9 +70,9 @@ def counted(number: int, one: str, several: str) -> str:
     return f"{number:,} {one if number == 1 else several}"
 
 
-def shortened(name: str, most: int = 40) -> str:
-    """A name for a figure: its begin and an ellipsis, where it is longer than `most` letters."""
-    return name if len(name) <= most else f"{name[: most - 1]}…"
+def shortened(name: str) -> str:
+    """A name for a figure: its begin and an ellipsis, where it is longer than 40 letters."""
+    return name if len(name) <= 40 else f"{name[:39]}…"
 
 
 def some(words: list[str], most: int = 3) -> str:

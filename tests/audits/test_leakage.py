@@ -11,7 +11,7 @@ from cytology.audits import leakage
 from cytology.audits.judged_images import draw_images
 from cytology.data.augmentation import pictures_of
 from cytology.data.splitting import group_folds
-from cytology.evaluation.statistics.intervals import auc_gain, auc_interval
+from cytology.evaluation.statistics.intervals import around, auc_interval, gain_error
 from cytology.evaluation.statistics.mean_auc import MeanAuc, components_within_folds
 from cytology.networks import features as cache
 from cytology.networks.features import Features, FeatureStore, named_by_content
@@ -433,15 +433,17 @@ def test_the_interval_of_a_gain_is_a_jackknifes_over_groups(pictures):
 
 
 def test_means_of_one_score_are_those_of_every_cross_validated_auc(made):
-    """Means over seeds are made as `intervals.auc_interval` and `auc_gain` make one."""
+    """Means over seeds are made as `auc_interval` and `gain_error` make one."""
     logits, folds = made.audit.logits, made.audit.folds
     rows = made.audit.pictures.assign(fold=folds[C, 0], logit=logits[C, 0])
     own, other = (MeanAuc(rows, [logits[name, 0]], [folds[C, 0]]) for name in (C, A))
     assert own.interval() == pytest.approx(auc_interval(rows))
-    assert other.gain_over(own) == pytest.approx(auc_gain(rows, logits[C, 0], logits[A, 0]))
-    both = MeanAuc(rows, [logits[C, 0], logits[A, 0]], [folds[C, 0]] * 2)
-    expected = auc_gain(rows, logits[C, 0], np.stack([logits[C, 0], logits[A, 0]]))
-    assert both.gain_over(own) == pytest.approx(expected)
+    gain, error, freedom = gain_error(rows, logits[C, 0], logits[A, 0])
+    expected = gain, *around(gain, error**2, freedom)
+    assert other.gain_over(own) == pytest.approx(expected)
+    twice, both = (MeanAuc(rows, [logits[k, 0] for k in (n, A)], other.folds * 2) for n in (A, C))
+    assert twice.gain_over(own) == pytest.approx(expected)
+    assert both.gain_over(own)[0] == pytest.approx(gain / 2)
 
 
 def test_intervals_shrink_with_more_groups_and_not_with_more_copies():

@@ -5,8 +5,8 @@ import pytest
 from cytology.evaluation.caveats import (
     caveats,
     caveats_html,
-    checked,
     data_caveats,
+    split_check,
     split_html,
     weights_caveats,
     weights_html,
@@ -91,7 +91,7 @@ def test_nothing_is_said_of_patients_but_what_is_known(changed, said, check):
     texts = [caveat.text for caveat in data_caveats(dataset)]
     assert (texts == []) if not said else (len(texts) == 1 and texts[0].startswith(said))
     assert all("too good" in text and "too narrow" in text for text in texts)
-    assert check in checked(dataset, {"unit": dataset["unit"]})
+    assert check in split_check(dataset, {"unit": dataset["unit"]})
 
 
 def test_a_class_of_another_name_is_said():
@@ -112,6 +112,6 @@ def test_random_weights_get_a_banner_and_names_are_escaped():
 def test_what_the_check_has_shown_stands_below_a_split_that_does_not_leak(run):
     dataset = {"images": 90, "of_unknown_unit": 0, "unit": "patient"}
     run.write("dataset.json", dataset)
-    assert split_html(run).endswith(f"<p>{checked(dataset, run.facts('split.json'))}</p>")
+    assert split_html(run).endswith(f"<p>{split_check(dataset, run.facts('split.json'))}</p>")
     change(run, "split.json", leak=LEAK)
     assert split_html(run) == caveats_html(run) != ""

@@ -12,8 +12,8 @@ from sklearn.metrics import roc_auc_score
 
 from cytology.architectures import ARCHITECTURE_NAMES
 from cytology.evaluation import comparison as evaluation
-from cytology.evaluation.baseline import shortcut_baseline
 from cytology.evaluation.comparison import (
+    baseline_of,
     combined,
     comparison,
     comparison_all,
@@ -49,11 +49,6 @@ def rows_of(labels, probabilities):
 
 def change(run, name, **values):
     run.write(name, run.facts(name) | values)
-
-
-def baseline_of(run):
-    names = ("manifest.csv", "tables/appearance.csv", "split.csv")
-    return shortcut_baseline(*(run.table(name) for name in names))
 
 
 def keep(run, *names):

@@ -130,11 +130,6 @@ def test_a_group_by_each_rule_worked_by_hand(rule):
     assert grouped["images"].to_dict() == {"1": 2, "2": 1}
 
 
-def test_a_rule_that_is_not_there_is_refused():
-    with pytest.raises(ValueError, match="no rule median"):
-        by_group(pictures(logit=0.0, probability=0.5), "median")
-
-
 def test_a_group_with_both_classes_has_one_prediction_of_each():
     rows = pictures(logit=LOGITS, probability=expit(LOGITS), label=["B", "M", "M"])
     found = by_group(rows).set_index(["group", "label"])

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from matplotlib.legend import Legend
 from matplotlib.text import Text
 from scipy.special import expit
+from sklearn.metrics import roc_auc_score
 
 from cytology.audits import leakage, learning_curve, robustness, robustness_sentences
 from cytology.audits import left_out as domains
@@ -31,7 +32,6 @@ from cytology.evaluation.readable import readable
 from cytology.evaluation.statistics import significance
 from cytology.evaluation.statistics.bootstrap import curve_bands
 from cytology.evaluation.statistics.intervals import FEWEST_GROUPS
-from cytology.evaluation.statistics.metrics import auc_from_ranks
 from cytology.explanation import checks
 from cytology.explanation import summary as explanation_summary
 from cytology.plots import audit as audit_plots
@@ -206,7 +206,7 @@ def audited(run, split, logits):
     truth, repetitions = (split["label"] == "M").to_numpy(), range(leakage.FEWEST_SHUFFLES)
     scores = pd.DataFrame(
         [
-            (protocol, labels, seed, auc_from_ranks(truth, logit), 0.5)
+            (protocol, labels, seed, roc_auc_score(truth, logit), 0.5)
             for protocol in leakage.PROTOCOLS
             for labels in leakage.LABELS
             for seed in repetitions

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import PIL
 from scipy.special import expit
+from sklearn.metrics import roc_auc_score
 
 from cytology.audits import shifts
 from cytology.data.augmentation import fit_to_square
@@ -27,7 +28,6 @@ from cytology.evaluation.statistics.intervals import (
     metrics_with_intervals,
     named_interval,
 )
-from cytology.evaluation.statistics.metrics import auc_from_ranks, truth_and_score
 from cytology.evaluation.statistics.significance import holm, mean_by_group, p_of_interval
 from cytology.files import file_hash
 from cytology.networks.features import FeatureStore, key_of_run
@@ -278,7 +278,7 @@ def orientation_agreement(run: Run, names: list[str], on: str) -> pd.DataFrame:
         rows = judged_rows(read_predictions(run, name, turned=True), on)
         if rows["orientation"].nunique() > 1:
             parts = rows.groupby("orientation")
-            aucs = [auc_from_ranks(*truth_and_score(part)) for _, part in parts]
+            aucs = [roc_auc_score(part["label"] == "M", part["logit"]) for _, part in parts]
             called = rows.assign(called=rows["logit"] >= 0).groupby("image_id")["called"].nunique()
             row = {"architecture": name, "images": len(called), "orientations": len(aucs)}
             row |= {"alike": float((called == 1).mean())}

@@ -25,7 +25,7 @@ def caveats(run: Run) -> list[Caveat]:
     """The caveats of a run, the gravest first; from its JSON files."""
     found: list[Caveat] = []
     if run.has("split.json"):
-        found += leak_caveats(run.facts("split.json"))
+        found += _leak_caveats(run.facts("split.json"))
     if run.has("dataset.json"):
         found += data_caveats(run.facts("dataset.json"))
     weights = {
@@ -52,7 +52,7 @@ def weights_caveats(weights: dict[str, str]) -> list[Caveat]:
     return [Caveat("weights", text)]
 
 
-def leak_caveats(split: dict) -> list[Caveat]:
+def _leak_caveats(split: dict) -> list[Caveat]:
     """The caveat of a split in which copies of one image lie on both sides, if it is one."""
     leak = split["leak"]
     if not leak["test_images_with_copy_in_training"] and not leak["groups_in_several_splits"]:
@@ -89,7 +89,7 @@ def data_caveats(dataset: dict) -> list[Caveat]:
     return [Caveat("data", text) for text in found]
 
 
-def checked(dataset: dict, split: dict) -> str:
+def split_check(dataset: dict, split: dict) -> str:
     """What the check of an honest split has shown, and what it cannot show."""
     unit = split.get("unit", "group")
     copies = "nor any image with a copy of it"
@@ -112,9 +112,9 @@ def caveats_html(run: Run) -> str:
 def split_html(run: Run) -> str:
     """The caveats, and of a split that does not leak what its check has shown."""
     about = run.facts("split.json")
-    if leak_caveats(about):
+    if _leak_caveats(about):
         return caveats_html(run)
-    return f"{caveats_html(run)}<p>{escape(checked(run.facts('dataset.json'), about))}</p>"
+    return f"{caveats_html(run)}<p>{escape(split_check(run.facts('dataset.json'), about))}</p>"
 
 
 def weights_html(kind: str, explanation: str) -> str:

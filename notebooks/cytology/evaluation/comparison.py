@@ -47,7 +47,7 @@ from cytology.run import BASELINE, ENSEMBLE, Run
 def classification_report(rows: pd.DataFrame, judged_on: str) -> str:
     """scikit-learn's classification report with what it was judged on, as text.
 
-    A dash stands for what does not exist, as the precision of a class that is never called.
+    A dash stands for what does not exist.
     """
     table = sk.classification_report(
         rows["label"] == "M",
@@ -93,8 +93,7 @@ def combined(run: Run, on: str) -> dict[str, pd.DataFrame]:
 def comparison(run: Run) -> pd.DataFrame:
     """One row an architecture, at image level: the table that a run is for.
 
-    `auc` is within folds; beside it `auc_pooled` and, where the headline is out-of-fold, the AUC of
-    the kept model on test, with interval and groups.
+    `auc` is within folds; where the headline is out-of-fold, `test_auc` is the kept model's.
     """
     on = compared_on(run)
     rows = []
@@ -171,9 +170,6 @@ def pairs_of_models(run: Run, baseline: pd.DataFrame, rule: str = "mean_logit") 
     return with_gate(run.marked(table[[*first, *table.columns.drop(first)]]))
 
 
-# ------------------------------------------------------------------- the others
-
-
 def fold_pairs(run: Run) -> pd.DataFrame:
     """`significance.fold_differences` of the networks; empty where none share folds."""
     single = judged_networks(run, OUT_OF_FOLD)
@@ -206,10 +202,9 @@ def by_image_and_group(
     tables: dict[str, pd.DataFrame], unit: str, rule: str
 ) -> dict[str, pd.DataFrame]:
     """The judged rows of all networks by image, then by group, each with its title."""
+    grouped = {name: by_group(rows, rule) for name, rows in tables.items()}
     found = {f"{title(name)}, by image": rows for name, rows in tables.items()}
-    return found | {
-        f"{title(name)}, by {unit}": by_group(rows, rule) for name, rows in tables.items()
-    }
+    return found | {f"{title(name)}, by {unit}": rows for name, rows in grouped.items()}
 
 
 # From the README of BirajDas27/Breast_cancer_detection_system_training (MIT licence).

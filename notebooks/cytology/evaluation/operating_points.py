@@ -18,11 +18,7 @@ from cytology.evaluation.judged import (
     judged_networks,
     judged_rows,
 )
-from cytology.evaluation.predictions import (
-    mean_logits,
-    predictions_fingerprint,
-    read_predictions,
-)
+from cytology.evaluation.predictions import mean_logits, predictions_fingerprint, read_predictions
 from cytology.evaluation.statistics import calibration, decisions
 from cytology.evaluation.statistics.clusters import variance_inflation
 from cytology.evaluation.statistics.intervals import counts, metrics_with_intervals, named_interval
@@ -44,18 +40,18 @@ def learned_from(run: Run, architecture: str) -> tuple[str, pd.DataFrame]:
     """
     table = read_predictions(run, architecture)
     if not fine_tuned(run, architecture) and (table["model"] == "oof").any():
-        return OUT_OF_FOLD, with_class_shift(run, architecture, judged_rows(table, OUT_OF_FOLD))
+        return OUT_OF_FOLD, _with_class_shift(run, architecture, judged_rows(table, OUT_OF_FOLD))
     rows = table[(table["model"] == "final") & (table["split"] == "val")]
-    return "val", with_class_shift(run, architecture, rows.reset_index(drop=True))
+    return "val", _with_class_shift(run, architecture, rows.reset_index(drop=True))
 
 
 def on_test(run: Run, architecture: str) -> pd.DataFrame:
     """The predictions of the saved network on test, with their `class_shift`."""
     rows = judged_rows(read_predictions(run, architecture), TEST)
-    return with_class_shift(run, architecture, rows)
+    return _with_class_shift(run, architecture, rows)
 
 
-def with_class_shift(run: Run, architecture: str, rows: pd.DataFrame) -> pd.DataFrame:
+def _with_class_shift(run: Run, architecture: str, rows: pd.DataFrame) -> pd.DataFrame:
     """The rows with `class_shift`: the log odds M/B of the images that their head was trained on.
 
     Balanced class weights take it out of the logits; without weights it is 0. What an inner part
@@ -139,11 +135,11 @@ def locked_calibrations(run: Run) -> pd.DataFrame:
                     made = calibration.cross_fitted(part, method)
                 else:
                     made = calibration.calibrate(part, calibrator)
-                rows.append(about | {"judged_on": on} | of_probabilities(made, part))
+                rows.append(about | {"judged_on": on} | _of_probabilities(made, part))
     return run.marked(pd.DataFrame(rows))
 
 
-def of_probabilities(rows: pd.DataFrame, before: pd.DataFrame) -> dict[str, float]:
+def _of_probabilities(rows: pd.DataFrame, before: pd.DataFrame) -> dict[str, float]:
     """How good calibrated probabilities are, and what changed against those `before`."""
     found, losses = recalibration(rows, variance_inflation(rows)), calibration.log_losses(rows)
     found |= {name: classification_metrics(rows)[name] for name in OF_PROBABILITIES}
@@ -211,22 +207,27 @@ def abstentions(run: Run, wanted_sensitivity: float) -> pd.DataFrame:
 
 def _referred_by(run: Run, on: str, rule: str, wanted_sensitivity: float):
     """The curves of `abstentions` at the thresholds of one rule."""
+
+    def referred(rows, certainty, model: str, by: str) -> pd.DataFrame:
+        curve = decisions.abstention_curve(rows, np.asarray(certainty))
+        return pd.DataFrame({"model": model, "certainty": by} | dict(curve))
+
     margins = []
     for name in judged_networks(run, on):
         rows = above_threshold(run, name, on, rule, wanted_sensitivity)
         margins.append(rows)
-        yield _referred(rows, rows["logit"].abs(), name, "margin")
+        yield referred(rows, rows["logit"].abs(), name, "margin")
         turned = judged_rows(read_predictions(run, name, turned=True), on)
         if len(turned) > len(rows):
             doubt = rows["image_id"].map(turned.groupby("image_id")["logit"].std())
-            yield _referred(rows, -doubt, name, "orientations disagree")
+            yield referred(rows, -doubt, name, "orientations disagree")
     if len(margins) > 1:
         everything = pd.concat(margins)
         rows, keys = mean_logits(everything), ["image_id", "orientation"]
         spread = everything.groupby(keys)["logit"].std()
         doubt = spread.loc[pd.MultiIndex.from_frame(rows[keys])]
-        yield _referred(rows, rows["logit"].abs(), ENSEMBLE, "margin")
-        yield _referred(rows, -doubt, ENSEMBLE, "networks disagree")
+        yield referred(rows, rows["logit"].abs(), ENSEMBLE, "margin")
+        yield referred(rows, -doubt, ENSEMBLE, "networks disagree")
 
 
 def least_margin(run: Run, architecture: str, rule: str, share: float) -> float:
@@ -266,10 +267,3 @@ def reliabilities(run: Run, method: str) -> dict[str, pd.DataFrame]:
         name: calibration.reliability(calibrated(run, name, on, method))
         for name in judged_networks(run, on)
     }
-
-
-def _referred(rows, certainty, model: str, by: str) -> pd.DataFrame:
-    curve = decisions.abstention_curve(rows, np.asarray(certainty))
-    curve.insert(0, "certainty", by)
-    curve.insert(0, "model", model)
-    return curve

@@ -51,14 +51,14 @@ def read_predictions(run: Run, architecture: str, turned: bool = False) -> pd.Da
 
     def read() -> tuple[pd.DataFrame, pd.DataFrame]:
         table, split = run.table(name), run.table("split.csv")
-        check_rows(run, name, table, split)
+        _check_rows(run, name, table, split)
         table["probability"] = expit(table["logit"])
         return table, as_taken(table, split)
 
     return run.once(("predictions", name), (name, "split.csv"), read)[0 if turned else 1].copy()
 
 
-def check_rows(run: Run, name: str, table: pd.DataFrame, split: pd.DataFrame) -> None:
+def _check_rows(run: Run, name: str, table: pd.DataFrame, split: pd.DataFrame) -> None:
     """`InputError` for rows that no notebook wrote: doubled, missing, of another label."""
     if not table["image_id"].isin(split["image_id"]).all():
         raise InputError(f"{name} names images that split.csv does not.")
@@ -106,15 +106,11 @@ def by_group(rows: pd.DataFrame, rule: str = "mean_logit", threshold: float = 0.
     if rule == "mean_logit":
         table["logit"] = grouped["logit"].mean()
         table["probability"] = expit(table["logit"])
-    elif rule == "mean_probability":
-        table["probability"] = grouped["probability"].mean()
-    elif rule == "highest":
-        table["probability"] = grouped["probability"].max()
     elif rule == "vote":
-        called = rows.assign(called=rows["probability"] >= threshold)
-        table["probability"] = called.groupby(["group", "label"])["called"].mean()
+        called = rows["probability"] >= threshold
+        table["probability"] = called.groupby([rows["group"], rows["label"]]).mean()
     else:
-        raise ValueError(f"no rule {rule}")
+        table["probability"] = grouped["probability"].agg("max" if rule == "highest" else "mean")
     return table.reset_index()
 
 

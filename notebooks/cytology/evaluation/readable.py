@@ -10,32 +10,14 @@ from cytology.evaluation.statistics.metrics import METRICS, OF_PROBABILITIES
 from cytology.run import BASELINE, ENSEMBLE
 from cytology.wording import TOO_FEW, UNDEFINED, counted, plural
 
-HEADINGS = {
-    "f1": "F1",
-    "auc": "AUC",
-    "p": "P",
-    "p_holm": "P (Holm)",
-    "p_mcnemar": "P (McNemar)",
-    "p_delong": "P (DeLong)",
-    "auc_first": "AUC first",
-    "auc_second": "AUC second",
-    "auc_lowest": "AUC lowest",
-    "auc_highest": "AUC highest",
-    "auc_mixed": "AUC mixed",
-    "auc_change": "change of AUC (minus: worse)",
-    "auc_pooled": "AUC, folds pooled",
-    "auc_groups_alike": "AUC, groups alike",
-    "test_auc": "AUC on test",
-    "groups_malignant": "malignant groups",
-    "groups_benign": "benign groups",
-    "mcc": "MCC",
-    "ece": "ECE",
-    "ace": "ACE",
-    "brier": "Brier score",
-    "inflation": "inflation (points)",
-    "latency": "ms an image",
-    "megabytes": "MB",
-}
+HEADINGS = {name: name.upper() for name in ("f1", "auc", "p", "mcc", "ece", "ace")}
+HEADINGS |= {f"auc_{name}": f"AUC {name}" for name in "first second lowest highest mixed".split()}
+HEADINGS |= {"auc_pooled": "AUC, folds pooled", "auc_groups_alike": "AUC, groups alike"}
+HEADINGS |= {"auc_change": "change of AUC (minus: worse)", "test_auc": "AUC on test"}
+HEADINGS |= {"p_holm": "P (Holm)", "p_mcnemar": "P (McNemar)", "p_delong": "P (DeLong)"}
+HEADINGS |= {"groups_malignant": "malignant groups", "groups_benign": "benign groups"}
+HEADINGS |= {"brier": "Brier score", "inflation": "inflation (points)"}
+HEADINGS |= {"latency": "ms an image", "megabytes": "MB"}
 # The ways to split of the leakage audit.
 PROTOCOL_TITLE = {
     "images_random": "augment, then split at random",
@@ -43,11 +25,8 @@ PROTOCOL_TITLE = {
     "patients_together": "whole groups together",
 }
 # Of numbers that are no shares.
-FORMATS = dict.fromkeys(
-    ["inflation", "megabytes", "latency", "feature_seconds", "training_seconds"]
-    + ["images_per_second"],
-    ",.1f",
-)
+FORMATS = dict.fromkeys(("inflation", "megabytes", "latency", "images_per_second"), ",.1f")
+FORMATS |= dict.fromkeys(("feature_seconds", "training_seconds"), ",.1f")
 FORMATS["largest_difference"] = ".1e"
 DASH = "–"
 NOT_SHOWN = "not shown"
@@ -173,8 +152,9 @@ def gaps(table: pd.DataFrame, columns) -> str:
     """What numbers and intervals some columns of a table lack, and why; empty if none."""
     numbers = [name for name in columns if is_number(table[name])]
     lacking: dict[str, list[str]] = {}
-    for name in (name for name in numbers if table[name].isna().any()):
-        lacking.setdefault(WHY.get(name, "could not be computed"), []).append(heading(name))
+    for name in numbers:
+        if table[name].isna().any():
+            lacking.setdefault(WHY.get(name, "could not be computed"), []).append(heading(name))
     said = [f"No {', no '.join(names)}: {why}." for why, names in lacking.items()]
     rows = [row for _, row in table.iterrows()]
     if any(pd.notna(row[name]) and too_few(row, name) for name in numbers for row in rows):
@@ -182,18 +162,14 @@ def gaps(table: pd.DataFrame, columns) -> str:
             f"Not shown: a metric of fewer than {FEWEST_GROUPS} malignant or benign groups; the "
             "file has it."
         )
-    known = [name for name in numbers if f"{name}_low" in table]
     alone = [
-        row
-        for name in known
+        min(row.get("groups_malignant", 0), row.get("groups_benign", 0))
+        for name in numbers
         for row in rows
-        if pd.notna(row[name]) and pd.isna(row[f"{name}_low"]) and not too_few(row, name)
+        if pd.notna(row[name]) and pd.isna(row.get(f"{name}_low", 0)) and not too_few(row, name)
     ]
     if alone:
-        enough = all(
-            min(row.get("groups_malignant", 0), row.get("groups_benign", 0)) >= FEWEST_GROUPS
-            for row in alone
-        )
+        enough = all(groups >= FEWEST_GROUPS for groups in alone)
         why = "its groups are all alike" if enough else TOO_FEW
         said.append(f"A number without an interval: {why}.")
     return " ".join(said)
@@ -216,22 +192,19 @@ def readable(table: pd.DataFrame, columns: str) -> Styler:
     `columns` are names with spaces between; those that the table lacks, and words that no row has,
     are passed over. Networks have their titles. A note below says what could not be computed.
     """
-    cells, numbers = {}, []
+    cells, aligned = {}, {}
     table = table.infer_objects()
     names = [name for name in columns.split() if name in table]
     names = [name for name in names if is_number(table[name]) or not is_empty(table[name])]
     for name in names:
-        column = table[name]
+        column, side = table[name], "left"
         if is_number(column):
-            numbers.append(heading(name))
+            side = "right"
             cells[heading(name)] = [bounded(row, name, column, "\n") for _, row in table.iterrows()]
         else:
             cells[heading(name)] = [word(value, name) for value in column]
-    aligned = {
-        name: [{"selector": "td, th", "props": f"text-align: {side}; white-space: pre"}]
-        for name in cells
-        for side in ["right" if name in numbers else "left"]
-    }
+        props = f"text-align: {side}; white-space: pre"
+        aligned[heading(name)] = [{"selector": "td, th", "props": props}]
     style = pd.DataFrame(cells).style.format(escape="html").format_index(escape="html", axis=1)
     style = style.hide(axis="index").set_table_styles(aligned)
     below = [{"selector": "caption", "props": "caption-side: bottom; text-align: left"}]

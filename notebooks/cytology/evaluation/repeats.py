@@ -17,7 +17,7 @@ import pandas as pd
 from cytology.run import Run
 from cytology.settings import InputError
 
-FOLDER = "grid"
+GRID = "grid"
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class GridPoint:
 
     def folder(self, of: Path) -> Path:
         """The point's run folder below that of the run."""
-        return of / FOLDER / self.name
+        return of / GRID / self.name
 
     def in_run(self, run: Run) -> Run:
         """The run of this point."""
@@ -52,17 +52,13 @@ def grid_points(seed: int, seeds: int, folds: int | None) -> tuple[GridPoint, ..
 def points_named(names: Iterable[str]) -> list[GridPoint]:
     """The points that `names` name, each once, by seed and fold; what names none is left out."""
     matches = [re.fullmatch(r"seed(\d+)(?:-fold(\d+))?", name) for name in names]
-    found = {
-        GridPoint(int(match[1]), None if match[2] is None else int(match[2]))
-        for match in matches
-        if match
-    }
+    found = {GridPoint(int(m[1]), None if m[2] is None else int(m[2])) for m in matches if m}
     return sorted(found, key=lambda point: (point.fold is not None, point.seed, point.fold))
 
 
 def points_in(run: Run) -> list[GridPoint]:
     """The points whose folders are there, by seed and fold."""
-    return points_named(folder.name for folder in (run / FOLDER).glob("seed*"))
+    return points_named(folder.name for folder in (run / GRID).glob("seed*"))
 
 
 # ------------------------------------------------------------------------- making
@@ -91,26 +87,32 @@ def split_of(split: pd.DataFrame, point: GridPoint, seed: int) -> pd.DataFrame:
     return rows.assign(split=part, fold=rows["fold"].mask(held))
 
 
+def _expected(run: Run, point: GridPoint) -> tuple[pd.DataFrame, pd.DataFrame, dict]:
+    """What a point's `split.csv`, `manifest.csv` and `split.json` must hold."""
+    from cytology.data.splitting import describe, read_split
+
+    about = run.facts("split.json")
+    split, manifest = split_of(read_split(run), point, about["seed"]), run.manifest
+    manifest = manifest[manifest["image_id"].isin(split["image_id"])]
+    found = describe(split, manifest, about["protocol"], about["unit"], about["seed"])
+    return split, manifest, found
+
+
 def make_run(run: Run, point: GridPoint) -> None:
     """Write what notebooks 04 to 06 read into the point's folder; replaces what stands there.
 
     Raises `InputError` if notebooks 01 to 03 have not run.
     """
-    from cytology.data.splitting import describe, read_split
-
-    about, dataset = run.facts("split.json"), run.facts("dataset.json")
-    split = split_of(read_split(run), point, about["seed"])
-    manifest = run.manifest
-    manifest = manifest[manifest["image_id"].isin(split["image_id"])]
+    split, manifest, about = _expected(run, point)
     of_point, labels = point.in_run(run), manifest["label"].value_counts()
+    dataset = run.facts("dataset.json")
     dataset |= {"images": len(manifest), "groups": int(manifest["group"].nunique())}
     dataset |= {"benign": int(labels["B"]), "malignant": int(labels["M"])}
     of_point.write("dataset.json", dataset)
     of_point.write("augmentation.json", dict(run.facts("augmentation.json")))
     of_point.write("manifest.csv", manifest)
     of_point.write("split.csv", split)
-    found = describe(split, manifest, about["protocol"], about["unit"], about["seed"])
-    of_point.write("split.json", found)
+    of_point.write("split.json", about)
 
 
 def is_done(run: Run, point: GridPoint, architecture: str) -> bool:
@@ -125,13 +127,8 @@ def is_done(run: Run, point: GridPoint, architecture: str) -> bool:
 
 def check_split(run: Run, point: GridPoint) -> None:
     """`InputError` if the run was split again since the point was trained."""
-    from cytology.data.splitting import describe, read_split
-
-    about, of_point = run.facts("split.json"), point.in_run(run)
-    split = split_of(read_split(run), point, about["seed"])
-    manifest = of_point.manifest
-    found = describe(split, manifest, about["protocol"], about["unit"], about["seed"])
-    if found["fingerprint"] != of_point.facts("split.json")["fingerprint"]:
+    of_point = point.in_run(run)
+    if _expected(run, point)[2]["fingerprint"] != of_point.facts("split.json")["fingerprint"]:
         raise InputError(
             f"{of_point} was trained on another split than the run has now: remove it, or "
             "run it again with --seeds or --folds."

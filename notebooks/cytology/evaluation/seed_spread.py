@@ -5,13 +5,7 @@ import itertools
 import pandas as pd
 
 from cytology.architectures import ARCHITECTURE_NAMES, NETWORK_TITLE
-from cytology.evaluation.judged import (
-    OUT_OF_FOLD,
-    TEST,
-    compared_on,
-    judged_networks,
-    judged_rows,
-)
+from cytology.evaluation.judged import OUT_OF_FOLD, TEST, compared_on, judged_networks, judged_rows
 from cytology.evaluation.predictions import read_predictions
 from cytology.evaluation.readable import too_few
 from cytology.evaluation.repeats import GridPoint, check_split, is_done, points_in
@@ -33,49 +27,42 @@ def metrics_by_seed(run: Run) -> pd.DataFrame:
     points = points_in(run)
     for point in points:
         check_split(run, point)
-    rows = other_seeds(run, points) + held_out_folds(run, points)
+    rows = _other_seeds(run, points) + _held_out_folds(run, points)
     return pd.DataFrame(rows) if rows else pd.DataFrame(columns=[*SEED_COLUMNS, *SEED_METRICS])
 
 
-def other_seeds(run: Run, points: list[GridPoint]) -> list[dict]:
+def _other_seeds(run: Run, points: list[GridPoint]) -> list[dict]:
     """The run itself and its other seeds, on one split; nothing if there are no others."""
     others = [point for point in points if point.fold is None]
     if not others:
         return []
     on, found = compared_on(run), []
-    for name, rows in judged_networks(run, on).items():
-        found.append(row_of(run, name, rows, on))
-        for point in others:
-            if is_done(run, point, name):
-                of_point = point.in_run(run)
-                rows = judged_rows(read_predictions(of_point, name), on)
-                found.append(row_of(of_point, name, rows, on))
+    for name in judged_networks(run, on):
+        trained = [run, *(point.in_run(run) for point in others if is_done(run, point, name))]
+        for each in trained:
+            found.append(_row_of(each, name, judged_rows(read_predictions(each, name), on), on))
     return found
 
 
-def held_out_folds(run: Run, points: list[GridPoint]) -> list[dict]:
+def _held_out_folds(run: Run, points: list[GridPoint]) -> list[dict]:
     """Each seed's folds together, where all of them were trained."""
-    found, folds = [], {point.fold for point in points if point.fold is not None}
-    for name in ARCHITECTURE_NAMES:
-        for seed in sorted({point.seed for point in points}):
-            done = [
-                point
-                for point in points
-                if point.seed == seed and point.fold is not None and is_done(run, point, name)
+    held = [point for point in points if point.fold is not None]
+    folds, seeds = len({point.fold for point in held}), sorted({point.seed for point in held})
+    on, found = f"{OUT_OF_FOLD}, trained anew for each of {folds} folds", []
+    for name, seed in itertools.product(ARCHITECTURE_NAMES, seeds):
+        done = [point for point in held if point.seed == seed and is_done(run, point, name)]
+        if len(done) == folds:
+            tables = [read_predictions(point.in_run(run), name) for point in done]
+            parts = [
+                judged_rows(table, TEST).assign(fold=point.fold)
+                for point, table in zip(done, tables, strict=True)
             ]
-            if folds and len(done) == len(folds):
-                parts = [
-                    judged_rows(table, TEST).assign(fold=point.fold)
-                    for point in done
-                    for table in [read_predictions(point.in_run(run), name)]
-                ]
-                rows = pd.concat(parts, ignore_index=True).assign(model="oof")
-                on = f"{OUT_OF_FOLD}, trained anew for each of {len(folds)} folds"
-                found.append(row_of(done[0].in_run(run), name, rows, on))
+            rows = pd.concat(parts, ignore_index=True).assign(model="oof")
+            found.append(_row_of(done[0].in_run(run), name, rows, on))
     return found
 
 
-def row_of(run: Run, architecture: str, rows: pd.DataFrame, on: str) -> dict:
+def _row_of(run: Run, architecture: str, rows: pd.DataFrame, on: str) -> dict:
     """A row of `metrics_by_seed`: one training, or the folds of one seed."""
     about = run.about(architecture)
     row = {"architecture": architecture, "weights": about["weights"], "recipe": about["recipe"]}

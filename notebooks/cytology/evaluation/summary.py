@@ -24,7 +24,6 @@ ABOUT_FOLDS = (
     "about one saved network; the variances behind them are doubled, since {units} of one fold "
     "train the heads that judge the others."
 )
-NO_TABLE = pd.DataFrame()
 
 
 def summary(
@@ -33,8 +32,8 @@ def summary(
     thresholds: pd.DataFrame,
     calibrations: pd.DataFrame,
     unit: str,
-    seeds: pd.DataFrame = NO_TABLE,
-    everything: pd.DataFrame = NO_TABLE,
+    seeds: pd.DataFrame,
+    everything: pd.DataFrame,
 ) -> list[str]:
     """What the comparison of a run may say, from its tables; one sentence or two an entry.
 
@@ -46,7 +45,7 @@ def summary(
     random = table.loc[table["weights"] == "random", "architecture"]
     if len(random) == len(table):
         return [RANDOM]
-    said = random_in_words(random)
+    said = _random_in_words(random)
     table = table[table["weights"] != "random"]
     if too_few(table.iloc[0], "auc"):
         few = groups_in_words(table.iloc[0], unit)
@@ -58,7 +57,7 @@ def summary(
     pairs = pairs[~pairs["weights"].str.contains("random")]
     by_image = pairs[pairs["level"] == "image"]
     on, turned = table["judged_on"].iloc[0], turned_by(seeds, table)
-    each = each_in_words(table, unit)
+    each = _each_in_words(table, unit)
     lead = answer(table, by_image[by_image["family"] == "networks"], unit, turned)
     locked = []
     for name in table["architecture"]:
@@ -76,7 +75,7 @@ def summary(
     ]
 
 
-def random_in_words(random: pd.Series) -> list[str]:
+def _random_in_words(random: pd.Series) -> list[str]:
     """That the networks `random`, which are some of all, have random weights."""
     if random.empty:
         return []
@@ -94,7 +93,8 @@ def pairs_in_words(pairs: pd.DataFrame, unit: str, turned: dict) -> list[str]:
     def by(row):
         seed = turned.get(frozenset((row.first, row.second)))
         luck = f" With seed {seed} their order turns round, so this is no finding."
-        said = f"By {row.level}: {pair_in_words(row)}"
+        found = difference_sentence(row, title(row.first), title(row.second))
+        said = f"By {row.level}: {capital(found)}"
         return said + (luck if row.separated and seed is not None else "")
 
     networks = pairs[pairs["family"] == "networks"]
@@ -113,14 +113,7 @@ def pairs_in_words(pairs: pd.DataFrame, unit: str, turned: dict) -> list[str]:
     return said
 
 
-def pair_in_words(row) -> str:
-    """A row of the pairwise table as a sentence that begins with a capital letter."""
-    return capital(difference_sentence(row, title(row.first), title(row.second)))
-
-
-def answer(
-    table: pd.DataFrame, pairs: pd.DataFrame, unit: str, turned: dict | None = None
-) -> list[str]:
+def answer(table: pd.DataFrame, pairs: pd.DataFrame, unit: str, turned: dict) -> list[str]:
     """The answer to "which is best?" in a sentence; none where there is nothing to choose from.
 
     `table` has the networks, `pairs` their image-level rows of `compare_pairs`. `turned` maps a
@@ -128,7 +121,6 @@ def answer(
     """
     if len(table) < 2:
         return []
-    turned = turned or {}
     best = table.sort_values("auc", ascending=False, kind="stable").iloc[0]
     first = best["architecture"]
     equal = table.loc[table["auc"].round(3) == round(best["auc"], 3), "architecture"]
@@ -166,21 +158,19 @@ def answer(
     ]
 
 
-def each_in_words(table: pd.DataFrame, unit: str) -> str:
+def _each_in_words(table: pd.DataFrame, unit: str) -> str:
     """Each network's AUC with its interval, the highest first."""
     ordered = table.sort_values("auc", ascending=False, kind="stable")
     first = ordered.iloc[0]
-    each = [
-        f"{NETWORK_TITLE[row['architecture']]} {with_span(row, 'auc')}"
-        for _, row in ordered.iterrows()
-    ]
+    names, rows = ordered["architecture"].map(NETWORK_TITLE), ordered.to_dict("records")
+    each = [f"{name} {with_span(row, 'auc')}" for name, row in zip(names, rows, strict=True)]
     return (
         f"AUC {first['judged_on']} with 95 % intervals by {unit} ({first['images']} images of "
         f"{groups_in_words(first, unit)}): {'; '.join(each)}."
     )
 
 
-def baseline_in_words(pairs: pd.DataFrame, everything: pd.DataFrame = NO_TABLE) -> list[str]:
+def baseline_in_words(pairs: pd.DataFrame, everything: pd.DataFrame) -> list[str]:
     """Which networks are better than size and colour alone, by the same test.
 
     Only a baseline that is shown to be better than chance explains what a network may have learned.
@@ -189,14 +179,12 @@ def baseline_in_words(pairs: pd.DataFrame, everything: pd.DataFrame = NO_TABLE) 
     if pairs.empty or too_few(pairs.iloc[0], "auc"):
         return []
     better = pairs["separated"] & (pairs["difference"] > 0)
-    names, auc = pairs["second"].map(title), f"{pairs['auc_first'].iloc[0]:.3f}"
-    above, rows = False, everything
-    if len(everything):
-        keys = everything[["model", "level", "judged_on"]]
-        rows = everything[(keys == [BASELINE, "image", pairs["judged_on"].iloc[0]]).all(axis=1)]
-    if len(rows):
-        above, auc = rows["auc_low"].iloc[0] > 0.5, with_span(rows.iloc[0], "auc", "95 % ")
-    said = [f"Size and mean colour alone reach AUC {auc}."]
+    names = pairs["second"].map(title)
+    keys = everything[["model", "level", "judged_on"]]
+    own = (keys == [BASELINE, "image", pairs["judged_on"].iloc[0]]).all(axis=1)
+    row = everything[own].iloc[0]
+    above = row["auc_low"] > 0.5
+    said = [f"Size and mean colour alone reach AUC {with_span(row, 'auc', '95 % ')}."]
     if not above:
         said.append("That is not shown to be more than chance: to beat it says little.")
     if better.any():
@@ -254,8 +242,8 @@ def calibration_in_words(calibrations: pd.DataFrame, name: str, on: str) -> str:
     rows = calibrations[calibrations["model"] == name].set_index(["method", "judged_on"])
     raw, fitted = rows.loc[("none", on)], rows.loc[("platt", on)]
     said = (
-        f"{NETWORK_TITLE[name]}'s own probabilities ({on}): {slope_in_words(raw)}; calibration in "
-        f"the large {with_span(raw, 'calibration_in_the_large')}{on_the_whole(raw)}."
+        f"{NETWORK_TITLE[name]}'s own probabilities ({on}): {_slope_in_words(raw)}; calibration in "
+        f"the large {with_span(raw, 'calibration_in_the_large')}{_on_the_whole(raw)}."
     )
     if fitted["note"]:
         return f"{said} They stay as they are: {fitted['note']}."
@@ -267,7 +255,7 @@ def calibration_in_words(calibrations: pd.DataFrame, name: str, on: str) -> str:
     )
 
 
-def slope_in_words(row: pd.Series) -> str:
+def _slope_in_words(row: pd.Series) -> str:
     """The calibration slope, and what it says where its interval leaves out 1."""
     name = "calibration_slope"
     slope, low, high = row[name], row[f"{name}_low"], row[f"{name}_high"]
@@ -281,7 +269,7 @@ def slope_in_words(row: pd.Series) -> str:
     return f"{said}, not sure enough" if low.round(2) > 1 else f"{said}, not shown to be off 1"
 
 
-def on_the_whole(row: pd.Series) -> str:
+def _on_the_whole(row: pd.Series) -> str:
     """What calibration in the large says where its interval leaves out 0."""
     low, high = row["calibration_in_the_large_low"], row["calibration_in_the_large_high"]
     if np.isnan(low):

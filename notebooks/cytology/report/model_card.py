@@ -12,7 +12,7 @@ import pandas as pd
 
 from cytology.architectures import NETWORK_TITLE, TRAINING_NOTEBOOKS
 from cytology.catalogue import READS, entry_of, written_by
-from cytology.evaluation.caveats import caveats, checked
+from cytology.evaluation.caveats import caveats, split_check
 from cytology.evaluation.readable import DASH, bounded, capital, gaps, is_empty, is_number, title
 from cytology.files import file_hash
 from cytology.machine import versions
@@ -110,7 +110,7 @@ def contents(run: Run, shown: Run, name: str) -> dict[str, Any]:
         "caveats": said,
         "dataset": dataset,
         "split": split,
-        "checked": checked(dataset, split),
+        "checked": split_check(dataset, split),
         "unit": unit,
         "units": plural(unit),
         "domains": domains(run),

@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from cytology.architectures import NETWORK_TITLE
 from cytology.catalogue import VERIFICATION, WRITTEN_BY
-from cytology.evaluation.caveats import caveats, checked
+from cytology.evaluation.caveats import caveats, split_check
 from cytology.evaluation.summary import LEAKS, RANDOM
 from cytology.parameters import meaning
 from cytology.report.discreet import facts, name_of
@@ -108,7 +108,7 @@ def contents(run: Run, name: str) -> dict[str, Any]:
         "link_to": partial(link_to, run),
         "dataset": dataset,
         "split": split,
-        "checked": checked(dataset, split),
+        "checked": split_check(dataset, split),
         "unit": unit,
         "comparison": results(run, "tables/comparison.csv", MAIN_SHOWN),
         "pairs": results(run, "tables/pairwise.csv", PAIRS_SHOWN, family="networks"),

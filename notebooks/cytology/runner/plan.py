@@ -12,8 +12,7 @@ from pathlib import Path
 
 from cytology.architectures import TRAINING_NOTEBOOKS
 from cytology.catalogue import READS, needs
-from cytology.evaluation.repeats import FOLDER as GRID
-from cytology.evaluation.repeats import GridPoint, grid_points, points_named
+from cytology.evaluation.repeats import GRID, GridPoint, grid_points, points_named
 from cytology.files import fitting
 from cytology.parameters import (
     FIELDS,

@@ -222,14 +222,6 @@ def test_likeness_is_the_intraclass_correlation_of_statsmodels_table(seed, image
     ) == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("alike", [0.1, 0.5, 0.9])
-def test_likeness_is_near_that_of_many_drawn_groups(alike):
-    rng, group = np.random.default_rng(0), np.repeat(np.arange(2000), 5)
-    score = math.sqrt(alike) * rng.normal(size=2000)[group]
-    score = score + math.sqrt(1 - alike) * rng.normal(size=len(group))
-    assert intraclass_correlation(np.exp(score), group) == pytest.approx(alike, abs=0.03)
-
-
 def test_likeness_asks_for_the_order_alone_and_stays_between_0_and_1():
     rows = drawn_rows(0)
     score, group = rows["logit"].to_numpy(), rows["group"].to_numpy()

@@ -11,7 +11,6 @@ from sklearn import metrics as sk
 from cytology.evaluation.statistics.metrics import (
     METRICS,
     OF_TWO_SHARES,
-    auc_from_ranks,
     auc_within_folds,
     calibration_bins,
     calibration_error,
@@ -119,22 +118,12 @@ def test_nothing_called_malignant_has_no_precision():
 
 
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize(
-    ("label", "missing"),
-    [("M", {"specificity"}), ("B", {"recall"})],
-)
+@pytest.mark.parametrize(("label", "missing"), [("M", {"specificity"}), ("B", {"recall"})])
 def test_one_class_has_what_it_can_have_and_no_more(label, missing):
     found = classification_metrics(rows_of(label * 2, [0.1, 0.9]))
     missing = missing | {"balanced_accuracy", "mcc", "auc", "average_precision"}
     assert {name for name, value in found.items() if math.isnan(value)} == missing
     assert found["accuracy"] == 0.5
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_the_fast_auc_is_scikit_learns_also_with_ties(seed):
-    rng = np.random.default_rng(seed)
-    truth, score = rng.random(200) < 0.3, rng.integers(0, 6, 200) / 5
-    assert auc_from_ranks(truth, score) == pytest.approx(sk.roc_auc_score(truth, score))
 
 
 # ------------------------------------------------------------------ of two shares

@@ -16,35 +16,21 @@ DRAWS = 500  # of a band
 AT_ONCE = 20_000_000  # weights in memory at once: 160 MB, and some copies of them
 
 
-def group_weights(rows: pd.DataFrame, draws: int = DRAWS, seed: int = 0) -> np.ndarray:
+def group_weights(rows: pd.DataFrame, draws: int) -> np.ndarray:
     """How often each group was drawn, shape (draws, groups), groups in sorted order.
 
-    Images of one patient are alike: drawing images would treat them as independent and give
-    bands that are too narrow (Field & Welsh 2007, doi 10.1111/j.1467-9868.2007.00593.x, the
-    cluster bootstrap). Of cross-validated rows half as many groups are drawn, which doubles the
-    variance. The draws depend on the number of groups and the seed alone, so that all models of a
-    run meet the same ones. Where fewer than `FEWEST_GROUPS` hold a class they are NaN, and so is
-    every band from them: the draws of four groups are only 35 different ones, and hide how wrong
-    four patients can be.
+    Images of one patient are alike: drawing images would give bands that are too narrow (Field &
+    Welsh 2007, doi 10.1111/j.1467-9868.2007.00593.x, the cluster bootstrap). Of cross-validated
+    rows half as many groups are drawn, which doubles the variance. All models of a run meet the
+    same draws. NaN, as every band from them, where fewer than `FEWEST_GROUPS` hold a class: of four
+    groups there are only 35 different draws, which hide how wrong four patients can be.
     """
     groups = rows["group"].nunique()
     if rows.groupby("label")["group"].nunique().min() < FEWEST_GROUPS:
         return np.full((draws, groups), np.nan)
     drawn = round(groups / variance_inflation(rows))
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     return rng.multinomial(drawn, np.full(groups, 1 / groups), size=draws).astype(np.float64)
-
-
-def over_draws(rows: pd.DataFrame, weights: np.ndarray, statistic: Callable) -> dict:
-    """`statistic(weights of rows)` for all draws, some at once so that memory stays small.
-
-    `weights` has shape (draws, groups); `statistic` takes (some draws, rows) and returns a
-    dictionary of arrays of shape (some draws,).
-    """
-    codes = np.unique(rows["group"].to_numpy(), return_inverse=True)[1]
-    some = max(1, AT_ONCE // max(len(rows), 1))
-    parts = [statistic(weights[k : k + some][:, codes]) for k in range(0, len(weights), some)]
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def percentile_interval(drawn: np.ndarray) -> np.ndarray:
@@ -55,15 +41,20 @@ def percentile_interval(drawn: np.ndarray) -> np.ndarray:
     return np.quantile(known, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
 
 
-def group_intervals(
-    rows: pd.DataFrame, statistic: Callable, draws: int = DRAWS, seed: int = 0
-) -> dict[str, np.ndarray]:
+def group_intervals(rows: pd.DataFrame, statistic: Callable, draws: int) -> dict[str, np.ndarray]:
     """The `percentile_interval` of each number of a `statistic`, by drawing whole groups.
 
-    `statistic` is that of `over_draws`; its arrays may have the shape (some draws, ...).
+    `statistic` takes weights of shape (some draws, rows) and returns a dictionary of arrays of
+    shape (some draws, ...): not all draws at once, so that memory stays small.
     """
-    drawn = over_draws(rows, group_weights(rows, draws, seed), statistic)
-    return {name: percentile_interval(values) for name, values in drawn.items()}
+    weights = group_weights(rows, draws)
+    codes = np.unique(rows["group"].to_numpy(), return_inverse=True)[1]
+    some = max(1, AT_ONCE // len(rows))
+    parts = [statistic(weights[k : k + some][:, codes]) for k in range(0, draws, some)]
+    return {
+        name: percentile_interval(np.concatenate([part[name] for part in parts]))
+        for name in parts[0]
+    }
 
 
 def curve_bands(rows: pd.DataFrame, draws: int = DRAWS, points: int = 101) -> pd.DataFrame:

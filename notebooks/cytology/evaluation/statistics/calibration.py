@@ -76,8 +76,7 @@ def smoothed_targets(rows: pd.DataFrame) -> np.ndarray:
     """What the probabilities of images are fitted to, instead of 1 and 0, shape (n,).
 
     Platt's (N + 1) / (N + 2) for malignant images and 1 / (N + 2) for benign ones, where N are the
-    groups of the class: groups, not images, are what another data set would bring more of. So
-    perfect order has a finite slope, and no isotonic step is 0 or 1.
+    groups of the class. So perfect order has a finite slope, and no isotonic step is 0 or 1.
     """
     counts = rows.groupby("label")["group"].nunique()
     if not {"B", "M"} <= set(counts.index):
@@ -104,8 +103,7 @@ def by_fold(rows: pd.DataFrame, made: Callable) -> pd.DataFrame:
 def cross_fitted(rows: pd.DataFrame, method: str) -> pd.DataFrame:
     """Rows calibrated fold by fold, each by what was fitted on the other folds.
 
-    A calibrator judged on what it was fitted on looks better than it is. A fold whose others
-    hold one class only cannot be calibrated so: `InputError`.
+    `InputError` if the others of a fold hold one class only.
     """
     return by_fold(rows, lambda here, others: calibrate(here, fit_calibrator(others, method)))
 
@@ -116,12 +114,11 @@ def log_losses(rows: pd.DataFrame) -> np.ndarray:
     return np.logaddexp(0, -right)
 
 
-def reliability(rows: pd.DataFrame, equal_counts: int = 0, draws: int = 1000) -> pd.DataFrame:
+def reliability(rows: pd.DataFrame, equal_counts: int = 0) -> pd.DataFrame:
     """A row a bin: `said` (mean probability), `true` (share malignant), `images`, bounds.
 
-    `true_low`, `true_high`: 95 % by group. Ten bins of equal width, of which empty ones are left
-    out; or `equal_counts` bins of as many rows each, which may show an image several times: their
-    bounds are of `draws` of whole groups.
+    `true_low`, `true_high`: 95 % by group. Ten bins of equal width, without the empty ones; or
+    `equal_counts` bins of as many rows each, which may show an image several times.
     """
     if equal_counts:
         rows = rows.sort_values("probability", kind="stable")
@@ -139,13 +136,12 @@ def reliability(rows: pd.DataFrame, equal_counts: int = 0, draws: int = 1000) ->
     bounds: list[Any]
     if equal_counts:
         with np.errstate(invalid="ignore"):  # a draw may leave a bin empty
-            drawn = group_intervals(rows, shares, draws)
+            drawn = group_intervals(rows, shares, draws=1000)
         bounds = [drawn[str(k)] for k in range(len(parts))]
     else:
         bounds = [share_interval(truth[k], group[k], inflation=inflation) for k in parts]
     found = []
-    for k, part in enumerate(parts):
-        true, (low, high) = truth[part].mean(), bounds[k]
-        said = probability[part].mean()
+    for part, (low, high) in zip(parts, bounds, strict=True):
+        said, true = probability[part].mean(), truth[part].mean()
         found.append((said, true, np.minimum(low, true), np.maximum(high, true), len(part)))
     return pd.DataFrame(found, columns=["said", "true", "true_low", "true_high", "images"])

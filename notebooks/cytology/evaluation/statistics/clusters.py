@@ -18,13 +18,10 @@ CROSS_VALIDATED = 2.0
 
 
 def folds_of(rows: pd.DataFrame) -> np.ndarray:
-    """The fold of each row as whole numbers from 0; zeros where no several heads judged them.
-
-    Images of val have a fold, too, but the head of a kept model judges them all.
-    """
-    if "fold" not in rows or rows["fold"].isna().any():
-        return np.zeros(len(rows), int)
-    if "model" in rows and (rows["model"] != "oof").any():
+    """The fold of each row as whole numbers from 0; zeros where no several heads judged them."""
+    # Images of val have a fold, too.
+    kept_model = "model" in rows and (rows["model"] != "oof").any()
+    if kept_model or "fold" not in rows or rows["fold"].isna().any():
         return np.zeros(len(rows), int)
     return pd.factorize(rows["fold"])[0]
 
@@ -114,9 +111,8 @@ def unbiased_squares(sums: np.ndarray, shares: np.ndarray) -> np.ndarray:
     """Sums of squares and products of deviations by group, shape (models, models).
 
     `sums` has shape (models, groups). A group with a large share of the images draws the mean to
-    itself, so that its deviation is too small: divided by the root of what is left of the share
-    (CR2 of Bell & McCaffrey 2002, Survey Methodology 28:169). For equal groups that is the factor
-    groups / (groups - 1).
+    itself, so that its deviation is too small: it is divided by the root of what is left of the
+    share (CR2 of Bell & McCaffrey 2002, Survey Methodology 28:169).
     """
     known = (shares > 0) & (shares < 1)
     scaled = sums[:, known] / np.sqrt(1 - shares[known])
@@ -131,8 +127,8 @@ def effective_groups(shares: np.ndarray) -> float:
 def conformal_limit(score: np.ndarray, group, rate: float) -> float:
     """The highest score below which at most a share `rate` of a new group lies, on average.
 
-    The shares of lower scores in the n groups, and that of one more group of which all are lower,
-    have a mean of at most `rate`. Where n is too small for that, the lowest score.
+    Conformal risk control: with one more group of which all scores are lower, the mean of the
+    groups' shares of lower scores is at most `rate`. With too few groups the lowest score.
     """
     codes, groups = pd.factorize(group)
     weight = 1 / np.bincount(codes)[codes]  # of a row in the share of its group

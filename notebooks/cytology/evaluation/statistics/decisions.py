@@ -39,7 +39,14 @@ def choose_threshold(rows: pd.DataFrame, rule: str, wanted_sensitivity: float) -
 
     `half` is 0, the network's own probability of one half; `youden` makes sensitivity +
     specificity greatest (Youden 1950), in the middle between two images, since neither side has a
-    claim on the gap; `sensitivity` is `promised_threshold`.
+    claim on the gap.
+
+    `sensitivity` is the highest logit of a malignant image at which new patients keep
+    `wanted_sensitivity` on average, over studies and over patients of any number of images.
+    Conformal risk control (Angelopoulos et al., ICLR 2024, arXiv 2208.02814) with groups as units:
+    the shares that are missed in the n malignant groups, and that of one more group in which all
+    are, have a mean of at most 1 - `wanted_sensitivity`. Where n is too small for that
+    (`unpromised`), nothing is promised, and the threshold is the lowest logit.
     """
     if rule == "half":
         return 0.0
@@ -47,7 +54,7 @@ def choose_threshold(rows: pd.DataFrame, rule: str, wanted_sensitivity: float) -
     if not 0 < truth.sum() < len(truth):
         raise InputError("A threshold needs images of both classes to be chosen on.")
     if rule == "sensitivity":
-        return promised_threshold(rows[truth], wanted_sensitivity)
+        return conformal_limit(score[truth], rows["group"][truth], 1 - wanted_sensitivity)
     false, found, thresholds = roc_curve(truth, score, drop_intermediate=False)
     best = int(np.argmax(found - false))
     # The first calls nothing malignant; a logit above all does.
@@ -56,36 +63,15 @@ def choose_threshold(rows: pd.DataFrame, rule: str, wanted_sensitivity: float) -
     return float((chosen + below.max()) / 2 if len(below) else chosen)
 
 
-def promised_threshold(malignant: pd.DataFrame, wanted_sensitivity: float) -> float:
-    """The highest logit of a malignant image at which new patients keep the wanted sensitivity.
-
-    On average over studies, and over patients of any number of images. Conformal risk control
-    (Angelopoulos et al., ICLR 2024, arXiv 2208.02814) with groups as units: the shares that are
-    missed in the n groups of `malignant` rows, and that of one more group in which all are, have a
-    mean of at most 1 - `wanted_sensitivity`. Where n is too small for that (`groups_needed`),
-    nothing is promised, and the threshold is the lowest logit.
-    """
-    score = malignant["logit"].to_numpy(float)
-    return conformal_limit(score, malignant["group"], 1 - wanted_sensitivity)
-
-
-def groups_needed(wanted_sensitivity: float) -> int | None:
-    """The fewest malignant groups with which a sensitivity can be promised; None: no number."""
-    if wanted_sensitivity >= 1:
-        return None
-    return int(np.ceil(wanted_sensitivity / (1 - wanted_sensitivity) - 1e-9))
-
-
 def unpromised(rows: pd.DataFrame, wanted_sensitivity: float, unit: str) -> str:
     """Why the wanted sensitivity cannot be promised from these rows; empty where it can."""
     there = rows.loc[rows["label"] == "M", "group"].nunique()
-    needed = groups_needed(wanted_sensitivity)
-    if needed is None:
-        takes = f"no number of {plural(unit)} is enough"
-    elif there < needed:
+    takes = f"no number of {plural(unit)} is enough"
+    if wanted_sensitivity < 1:
+        needed = int(np.ceil(wanted_sensitivity / (1 - wanted_sensitivity) - 1e-9))
+        if there >= needed:
+            return ""
         takes = f"it takes {needed} malignant {plural(unit)}, and here are {there}"
-    else:
-        return ""
     return (
         f"a sensitivity of {wanted_sensitivity:.0%} cannot be promised: {takes}; the threshold is "
         "the lowest score of a malignant image"
@@ -101,10 +87,7 @@ def one_sided(rows: pd.DataFrame, threshold: float) -> str:
 
 
 def counted_from(rows: pd.DataFrame, threshold: float) -> pd.DataFrame:
-    """Rows whose `logit` counts from the threshold: called malignant from 0 on.
-
-    Or, which is the same, from a `probability` of one half on.
-    """
+    """Rows whose `logit` counts from the threshold: called malignant from 0, or one half, on."""
     above = rows["logit"].astype(float) - threshold
     return rows.assign(logit=above, probability=expit(above))
 
@@ -116,10 +99,11 @@ def cross_fitted_calls(rows: pd.DataFrame, rule: str, wanted_sensitivity: float)
     little too good: on noise (20 patients with 6 images), sensitivity + specificity - 1 at Youden's
     threshold is 0.03 on average instead of 0, and 0.01 to 0.03 at that of a wanted sensitivity.
     """
-    return by_fold(
-        rows,
-        lambda here, others: counted_from(here, choose_threshold(others, rule, wanted_sensitivity)),
-    )
+
+    def made(here, others):
+        return counted_from(here, choose_threshold(others, rule, wanted_sensitivity))
+
+    return by_fold(rows, made)
 
 
 # -------------------------------------------------------------- decision curve
@@ -128,10 +112,8 @@ def cross_fitted_calls(rows: pd.DataFrame, rule: str, wanted_sensitivity: float)
 def net_benefit(rows: pd.DataFrame, probabilities: np.ndarray) -> np.ndarray:
     """Net benefit of acting on a malignant call at each probability threshold, same shape.
 
-    True positives an image, less false positives weighted by the odds of the threshold: how many
-    needless alarms one found cancer is worth (Vickers & Elkin 2006, doi
-    10.1177/0272989X06295361). It assumes that the images' share of malignant ones is that of the
-    clinic.
+    True positives an image, less false positives weighted by the odds of the threshold (Vickers &
+    Elkin 2006, doi 10.1177/0272989X06295361), as if the clinic had this share of malignant images.
     """
     truth, probability = truth_and_probability(rows)
     acted = probability >= np.asarray(probabilities)[:, None]
@@ -140,11 +122,7 @@ def net_benefit(rows: pd.DataFrame, probabilities: np.ndarray) -> np.ndarray:
 
 
 def benefit_bands(rows: pd.DataFrame, probabilities: np.ndarray) -> np.ndarray:
-    """95 % bands of the net benefit by group, lower and upper, shape (2, thresholds).
-
-    From the intervals of sensitivity and specificity at each threshold, at this share of malignant
-    images.
-    """
+    """95 % bands of the net benefit by group, shape (2, thresholds), from those of both shares."""
     truth, probability = truth_and_probability(rows)
 
     def band(at):
@@ -177,11 +155,7 @@ def abstention_curve(rows: pd.DataFrame, certainty: np.ndarray) -> pd.DataFrame:
 
 
 def shares(rows: pd.DataFrame, inflation: float) -> dict[str, float]:
-    """Accuracy, sensitivity (`recall`) and specificity of rows `counted_from` a threshold.
-
-    With `_low` and `_high`. The same as `intervals.metrics_with_intervals`, ten times faster: the
-    curves ask hundreds of times.
-    """
+    """Accuracy, recall and specificity as `metrics_with_intervals` gives them, ten times faster."""
     truth, score = truth_and_score(rows)
     called = score >= 0
     found = sensitivity_and_specificity(truth, called)

@@ -24,7 +24,6 @@ from cytology.evaluation.statistics.clusters import (
     group_sums,
     inside,
     intraclass_correlation,
-    mean_variance,
     pair_weights,
     placements,
     unbiased_squares,
@@ -81,10 +80,10 @@ def score_interval(found: float, variance: Callable, freedom: float) -> tuple[fl
 def auc_interval(rows: pd.DataFrame) -> tuple[float, float]:
     """Interval of the AUC within folds, by the variance of the binormal model at each true value.
 
-    Toward 0 and 1, where the model's variance shrinks, a third of the variance at the AUC that was
-    found is mixed in (`TAILS`): with heavy tails it does not shrink so fast. A t quantile with the
-    degrees of freedom of both classes' `effective_groups` (Satterthwaite 1946, doi
-    10.2307/3002019). (NaN, NaN) where a class lies in fewer than two groups.
+    Toward 0 and 1 a third of the variance at the AUC that was found is mixed in (`TAILS`): with
+    heavy tails it does not shrink as the model's. A t quantile with the degrees of freedom of both
+    classes' `effective_groups` (Satterthwaite 1946, doi 10.2307/3002019). (NaN, NaN) where a class
+    lies in fewer than two groups.
     """
     truth, score = truth_and_score(rows)
     group, fold = rows["group"].to_numpy(), folds_of(rows)
@@ -166,18 +165,6 @@ def of_two_shares(metric: Callable, malignant: float, found: list, bounds: list)
 # --------------------------------------------------------- differences and means
 
 
-def auc_gain(
-    rows: pd.DataFrame, before: np.ndarray, after: np.ndarray
-) -> tuple[float, float, float]:
-    """How much higher the AUC of the scores `after` is than that of `before`, and its interval.
-
-    Both have shape (n,), or (repetitions, n), whose AUCs are averaged. NaN for the bounds where a
-    class lies in fewer than two groups, or the scores do not differ.
-    """
-    gain, error, freedom = gain_error(rows, before, after)
-    return gain, *around(gain, error**2, freedom)
-
-
 def gain_error(rows: pd.DataFrame, before, after) -> tuple[float, float, float]:
     """A difference of AUCs on the same images, its standard error and degrees of freedom.
 
@@ -186,19 +173,14 @@ def gain_error(rows: pd.DataFrame, before, after) -> tuple[float, float, float]:
     `clustered_covariance`. The observed variances miss, near an AUC of 1, what no image shows.
     """
     truth, group, fold = (rows["label"] == "M").to_numpy(), rows["group"].to_numpy(), folds_of(rows)
-    weights, sides = pair_weights(truth, fold), [np.atleast_2d(side) for side in (before, after)]
-    components = np.stack(
-        [np.mean([placements(truth, score, fold) for score in side], axis=0) for side in sides]
-    )
+    weights, scores = pair_weights(truth, fold), [np.asarray(each) for each in (before, after)]
+    components = np.stack([placements(truth, score, fold) for score in scores])
     aucs = components @ weights / 2  # either class gives all of it
     gain = float(aucs[1] - aucs[0])
     covariance, freedom = clustered_covariance(truth, components, group, weights)
     if (components[0] == components[1]).all() or np.isnan(freedom):
         return gain, 0.0 * freedom, freedom
-    modelled = [
-        mean_variance([binormal_variance(truth, score, group, fold) for score in side])
-        for side in sides
-    ]
+    modelled = [binormal_variance(truth, score, group, fold) for score in scores]
     variance = variance_if_equal(aucs, modelled, covariance, group)
     return gain, float(np.sqrt(variance * variance_inflation(rows))), freedom
 
@@ -220,10 +202,7 @@ def mean_interval(
 
 
 def around(found: float, variance: float, freedom: float) -> tuple[float, float]:
-    """A t interval; none without a variance, since no spread is no certainty.
-
-    None either where the groups are worth fewer than two of equal size.
-    """
+    """A t interval; none without a spread, or where groups are worth fewer than two equal ones."""
     error = float(np.sqrt(variance))
     if not (error > ROUNDING * abs(found) and freedom > 1 - ROUNDING):
         return NO_BOUNDS
@@ -239,17 +218,17 @@ def metrics_with_intervals(
 ) -> dict[str, float]:
     """The metrics `names`, most with `_low` and `_high`, and the `counts` of images and groups.
 
-    A column `images` may say how many images are behind a row. Average precision, log loss, Brier
-    score and calibration errors have no interval: none is known that holds the truth as often as it
-    promises with few patients.
+    A column `images` may say how many images are behind a row. Of average precision, log loss,
+    Brier score and calibration errors no interval is known that holds with few patients.
     """
     found = classification_metrics(rows, threshold)
     bounds = {"auc": auc_interval(rows)} if "auc" in names else {}
     bounds |= threshold_intervals(rows, threshold, found)
     table: dict[str, float] = {}
     for name in names:
-        value = float(found[name])
-        table |= named_interval(name, value, *bounds[name]) if name in bounds else {name: value}
+        table[name] = float(found[name])
+        if name in bounds:
+            table[f"{name}_low"], table[f"{name}_high"] = bounds[name]
     return table | counts(rows)
 
 

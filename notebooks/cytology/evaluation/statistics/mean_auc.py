@@ -1,7 +1,7 @@
 """The mean AUC of several scores of the same images, each within folds of its own.
 
-As when a cross-validation is repeated with other folds. `intervals.auc_interval` and `auc_gain`
-make the intervals of scores that share their folds; these are made alike.
+As when a cross-validation is repeated with other folds. `intervals.auc_interval` and
+`gain_error` are for single scores; these intervals are made alike.
 """
 
 from collections.abc import Callable
@@ -83,18 +83,13 @@ class MeanAuc:
     def gain_over(self, other: "MeanAuc") -> tuple[float, float, float]:
         """How much higher this AUC is than another on the same rows, and its interval.
 
-        As `auc_gain`'s. (gain, NaN, NaN) with too few groups, or where they are equal row by row.
+        As `gain_error`'s. (gain, NaN, NaN) with too few groups, or where they are equal row by row.
         """
-        gain, (covariance, freedom) = self.auc - other.auc, covariance_of([other, self])
+        gain, components = self.auc - other.auc, np.stack([other.components, self.components])
+        weights = 1 / np.where(self.truth, self.truth.sum(), (~self.truth).sum())
+        covariance, freedom = clustered_covariance(self.truth, components, self.group, weights)
         if np.isnan(freedom) or np.isnan(gain) or np.allclose(self.components, other.components):
             return gain, *NO_BOUNDS
         aucs, modelled = (other.auc, self.auc), [other.modelled, self.modelled]
         variance = variance_if_equal(aucs, modelled, covariance, self.group)
         return gain, *around(gain, CROSS_VALIDATED * variance, freedom)
-
-
-def covariance_of(means: list[MeanAuc]) -> tuple[np.ndarray, float]:
-    """The observed covariance of mean AUCs of the same rows, and its degrees of freedom."""
-    truth, components = means[0].truth, np.stack([each.components for each in means])
-    weights = 1 / np.where(truth, truth.sum(), (~truth).sum())
-    return clustered_covariance(truth, components, means[0].group, weights)

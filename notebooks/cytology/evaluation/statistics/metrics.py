@@ -5,7 +5,6 @@ Functions take rows with `label` (B or M; M is the positive class) and `probabil
 
 import numpy as np
 import pandas as pd
-from scipy.stats import rankdata
 from sklearn import metrics as sk
 
 from cytology.evaluation.statistics.clusters import folds_of, pair_weights, placements, rows_by_fold
@@ -68,9 +67,8 @@ def truth_and_score(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
 
     Beyond a logit of 37 all probabilities are 1, and would tie.
     """
-    return (rows["label"] == "M").to_numpy(), rows[
-        "logit" if "logit" in rows else "probability"
-    ].to_numpy(float)
+    score = rows["logit" if "logit" in rows else "probability"]
+    return (rows["label"] == "M").to_numpy(), score.to_numpy(float)
 
 
 def classification_metrics(rows: pd.DataFrame, threshold: float = THRESHOLD) -> dict[str, float]:
@@ -107,17 +105,6 @@ def sensitivity_and_specificity(truth: np.ndarray, called: np.ndarray) -> list[f
         float((called == truth)[which].mean()) if which.any() else np.nan
         for which in (truth, ~truth)
     ]
-
-
-def auc_from_ranks(truth: np.ndarray, score: np.ndarray) -> float:
-    """AUC as the Mann-Whitney statistic (Hanley & McNeil 1982), ties counted half.
-
-    The same as scikit-learn's `roc_auc_score`, about ten times faster: repetitions call it
-    thousands of times.
-    """
-    positives = int(truth.sum())
-    ranks = rankdata(score)[truth].sum()
-    return (ranks - positives * (positives + 1) / 2) / (positives * (len(truth) - positives))
 
 
 def auc_within_folds(rows: pd.DataFrame) -> float:

@@ -59,14 +59,11 @@ def logistic_fit(
     return found
 
 
-def in_the_large(
-    score: np.ndarray, truth: np.ndarray, weights: np.ndarray | None = None
-) -> np.ndarray:
+def in_the_large(score: np.ndarray, truth: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """What must be added to all logits so that their mean probability is the share malignant.
 
     Shapes as in `logistic_fit`; returned is (sets,). NaN where a set holds one class only.
     """
-    weights = np.ones((1, len(score))) if weights is None else weights
     with np.errstate(divide="ignore"):
         odds = logit((weights @ truth) / weights.sum(axis=1))
     low, high = odds - score.max(), odds - score.min()
@@ -91,9 +88,10 @@ def recalibration(rows: pd.DataFrame, inflation: float = 1.0) -> dict[str, float
     In the large, plus: malignant images are more frequent than the probabilities say. Slope, below
     1: the probabilities are too sure. The intervals leave out one group after the other (the
     jackknife; beyond `MOST_LEFT_OUT` several at a time), with a t quantile: its degrees of freedom
-    are the groups of the rarer class less one, for the slope, on which few groups act, at most
-    `effective_parts`. None where fewer than `FEWEST_GROUPS` hold a class, or where the estimate, or
-    one of those without a group, does not exist. `inflation` multiplies the variance.
+    are the groups of the rarer class less one; for the slope, on which few groups act, at most as
+    many as parts of equal influence would move it as much (Kish 1965). None where fewer than
+    `FEWEST_GROUPS` hold a class, or where the estimate, or one of those without a group, does not
+    exist. `inflation` multiplies the variance.
     """
     truth, score = (rows["label"] == "M").to_numpy(float), rows["logit"].to_numpy(float)
     malignant = truth == 1
@@ -106,30 +104,20 @@ def recalibration(rows: pd.DataFrame, inflation: float = 1.0) -> dict[str, float
         line[0] = logistic_fit(score, truth, weights[:1])
         line[exists] = logistic_fit(score, truth, weights[exists], line[0])
     found: dict[str, float] = {}
-    for name, (estimate, *without), most in (
-        ("calibration_in_the_large", large, lambda away: np.inf),
-        ("calibration_slope", line[:, 1], effective_parts),
+    for name, (estimate, *without) in (
+        ("calibration_in_the_large", large),
+        ("calibration_slope", line[:, 1]),
     ):
         away = np.array(without) - estimate
-        low, high = NO_BOUNDS
-        if having >= FEWEST_GROUPS and (away**2).sum() > 0:
-            low, high = jackknife_interval(estimate, away, min(having - 1, most(away)), inflation)
-        found |= named_interval(name, float(estimate), low, high)
+        moved, bounds = (away**2).sum(), NO_BOUNDS
+        if having >= FEWEST_GROUPS and moved > 0:
+            freedom = having - 1
+            if name == "calibration_slope":
+                freedom = min(freedom, moved**2 / (away**4).sum())
+            half = t_quantile(freedom) * np.sqrt(inflation * (1 - 1 / len(away)) * moved)
+            bounds = float(estimate - half), float(estimate + half)
+        found |= named_interval(name, float(estimate), *bounds)
     return found
-
-
-def effective_parts(away: np.ndarray) -> float:
-    """How many parts of equal influence would move an estimate as much (Kish 1965)."""
-    return (away**2).sum() ** 2 / (away**4).sum()
-
-
-def jackknife_interval(
-    estimate: float, away: np.ndarray, freedom: float, inflation: float = 1.0
-) -> tuple[float, float]:
-    """Interval of an estimate from how far it moves without each part, shape (parts,)."""
-    error = np.sqrt(inflation * (1 - 1 / len(away)) * (away**2).sum())
-    half = t_quantile(freedom) * error
-    return float(estimate - half), float(estimate + half)
 
 
 def _solved(curvature: np.ndarray, gradient: np.ndarray) -> np.ndarray:
@@ -138,13 +126,8 @@ def _solved(curvature: np.ndarray, gradient: np.ndarray) -> np.ndarray:
     tiny = np.finfo(float).tiny
     determinant = np.maximum(one * two - mixed**2, tiny)
     first, second = gradient.T
-    return np.stack(
-        [
-            (two * first - mixed * second) / determinant,
-            (one * second - mixed * first) / determinant,
-        ],
-        axis=1,
-    )
+    steps = two * first - mixed * second, one * second - mixed * first
+    return np.stack(steps, axis=1) / determinant[:, None]
 
 
 def _parted(score: np.ndarray, malignant: np.ndarray, weights: np.ndarray) -> np.ndarray:

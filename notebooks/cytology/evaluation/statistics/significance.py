@@ -80,10 +80,10 @@ def delong_p(pairs: pd.DataFrame) -> float:
     first, second = (placements(truth, pairs[name].to_numpy()) for name in FIRST_SECOND)
     contrast, alone = (second - first)[None], np.arange(len(pairs))
     covariance, _ = clustered_covariance(truth, contrast, alone, pair_weights(truth))
-    error = np.sqrt(max(covariance[0, 0], 0.0))
-    if not error > 0:
-        return 1.0 if covariance[0, 0] == 0 and contrast[0, truth].mean() == 0 else np.nan
-    return float(2 * norm.sf(abs(contrast[0, truth].mean()) / error))
+    gain, variance = contrast[0, truth].mean(), covariance[0, 0]
+    if variance > 0:
+        return float(2 * norm.sf(abs(gain) / np.sqrt(variance)))
+    return 1.0 if gain == variance == 0 else np.nan
 
 
 def mcnemar_p(pairs: pd.DataFrame) -> float:
@@ -119,12 +119,11 @@ def mean_by_group(values: np.ndarray, rows: pd.DataFrame) -> tuple[float, float,
 
 
 def holm(p_values) -> np.ndarray:
-    """P values corrected for their number (Holm 1979), by statsmodels; NaN stays NaN."""
-    p_values = np.asarray(p_values, float)
-    known = ~np.isnan(p_values)
-    corrected = np.full(len(p_values), np.nan)
+    """P values corrected for their number (Holm 1979); NaN stays NaN."""
+    corrected = np.array(p_values, float)
+    known = ~np.isnan(corrected)
     if known.any():
-        corrected[known] = multipletests(p_values[known], method="holm")[1]
+        corrected[known] = multipletests(corrected[known], method="holm")[1]
     return corrected
 
 
@@ -134,9 +133,8 @@ def holm(p_values) -> np.ndarray:
 def compare_pairs(tables: dict[str, pd.DataFrame], pairs: list[tuple[str, str]]) -> pd.DataFrame:
     """A row a pair of models: both AUCs, their difference with interval, and P values.
 
-    `p_holm` is `p` corrected for the number of pairs. `p_mcnemar` and
-    `p_delong` assume independent rows: they are given where each group has one row and nothing was
-    cross-validated, else empty. The difference is the second model's AUC less the first's.
+    `p_holm` is `p` corrected for the number of pairs. `p_mcnemar` and `p_delong` are given where
+    rows are independent: one a group, not cross-validated. The difference is second less first.
     """
     rows = []
     for first, second in pairs:
@@ -226,12 +224,11 @@ def corrected_interval(differences, test_over_train: float) -> tuple[float, floa
     """
     differences = np.asarray(differences, float)
     differences = differences[~np.isnan(differences)]
-    count = len(differences)
+    count, mean = len(differences), differences.mean() if len(differences) else np.nan
     if count < 2:
-        return (differences.mean() if count else np.nan), *NO_BOUNDS
+        return mean, *NO_BOUNDS
     error = np.sqrt((1 / count + test_over_train) * differences.var(ddof=1))
     half = t_quantile(count - 1) * error
-    mean = differences.mean()
     return mean, mean - half, mean + half
 
 
