@@ -39,7 +39,8 @@ def small_network(name="mobilenetv2"):
 def run_with(folder, model, data):
     """A run that notebooks 01 to 07 might have left, with `model` as its network."""
     run, name, pictures = Run(folder), model.name, judged_pictures(data.split)
-    run.write("dataset.json", {"data": str(data.root), "root": str(data.root), "unit": "patient"})
+    about = {"data": str(data.root), "root": str(data.root), "unit": "patient", "images": 24}
+    run.write("dataset.json", about)
     run.write("manifest.csv", data.manifest)
     run.write("split.csv", data.split)
     split = describe(data.split, data.manifest, "grouped", "patient", seed=0)
@@ -266,10 +267,10 @@ def test_every_export_of_every_architecture_agrees(name, data, tmp_path):
     kernel = rng.normal(size=(features.shape[1], 1)) / features.shape[1] ** 0.5
     model.get_layer("logit").set_weights([kernel, np.zeros(1)])
     run = run_with(tmp_path, model, data)
-    model, about = load_trained(run, name)
-    drawn = export.squares(data.root, export.images_of(run, "train", 100, 0), SIZE, "pad")
-    folder = export.export(run, model, formats_of(name, "all"), drawn)
-    table = checked(run, folder, model, data)
+    model, _ = load_trained(run, name)
+    drawn = export.squares_of(run, name, export.images_of(run, "train", 100, 0))
+    export.export(run, model, formats_of(name, "all"), drawn)
+    table = checked(run, model)
     assert set(table["format"]) >= set(ALL)
     assert ("h5" in set(table["format"])) == (name == "densenet121")
     assert table.loc[table["tolerance"].notna(), "agrees"].all(), table

@@ -20,14 +20,9 @@ from cytology.evaluation.statistics.intervals import metrics_with_intervals
 from cytology.evaluation.statistics.metrics import AT_A_THRESHOLD, OF_PROBABILITIES
 from cytology.evaluation.statistics.recalibration import recalibration
 from cytology.files import file_hash
+from cytology.inference import similarity
 from cytology.inference.new_images import Images
-from cytology.inference.similarity import (
-    Reference,
-    nearest,
-    read_reference,
-    reference,
-    write_reference,
-)
+from cytology.inference.similarity import Reference, nearest
 from cytology.networks.backend import enough_memory, keras
 from cytology.networks.batches import decode, frozen_features
 from cytology.networks.building import feature_extractor
@@ -61,16 +56,16 @@ def reference_of_run(run: Run, model: keras.Model, batch_size: int = 32) -> tupl
     `<architecture>/reference.npz`, so that the training images are needed only once.
     """
     path, used = run / model.name / "reference.npz", file_hash(run / model.name / "model.keras")
-    kept = read_reference(path, used)
+    kept = similarity.read_reference(path, used)
     if kept is not None:
         return kept
     images = read_split(run).drop_duplicates("image_id")
     images = images.merge(run.manifest[["image_id", "sha256"]], on="image_id")
     train, test = (images[images["split"] == part] for part in ("train", "test"))
-    known = reference(train, features_of_model(run, model, train, batch_size))
+    known = similarity.reference(train, features_of_model(run, model, train, batch_size))
     distances, _ = nearest(known, features_of_model(run, model, test, batch_size), 1)
     falsely = float((distances[:, 0] > known.limit).mean())
-    write_reference(path, known, used, falsely)
+    similarity.write_reference(path, known, used, falsely)
     return known, falsely
 
 
@@ -156,10 +151,8 @@ def locked_decision(run: Run, architecture: str, rule: str) -> Decision:
     """The threshold and calibration that notebook 07 chose for a network."""
     thresholds = run.table("tables/thresholds.csv")
     row = thresholds[(thresholds["model"] == architecture) & (thresholds["rule"] == rule)]
-    calibrations = run.table("tables/calibration.csv")
-    fitted = calibrations[
-        (calibrations["model"] == architecture) & (calibrations["method"] == "platt")
-    ]
+    slopes = run.table("tables/calibration.csv")
+    fitted = slopes[(slopes["model"] == architecture) & (slopes["method"] == "platt")]
     if row.empty or fitted.empty:
         raise InputError(
             f"tables/thresholds.csv and tables/calibration.csv know no {architecture}: run "
