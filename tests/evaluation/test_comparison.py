@@ -23,9 +23,11 @@ from cytology.evaluation.comparison import (
 from cytology.evaluation.judged import (
     OUT_OF_FOLD,
     TEST,
+    classification_report,
     compared_on,
     headline,
     judged_networks,
+    orientation_gain,
     unseen_on,
 )
 from cytology.evaluation.predictions import read_predictions
@@ -106,10 +108,10 @@ def test_a_run_without_predictions_says_what_to_run(tmp_path):
 
 
 def test_the_report_says_what_it_was_judged_on():
-    text = evaluation.classification_report(rows_of("BBMM", [0.1, 0.6, 0.8, 0.9]), "test")
+    text = classification_report(rows_of("BBMM", [0.1, 0.6, 0.8, 0.9]), "test")
     assert text.startswith("judged on test: 4 images, 4 groups\n")
     assert "malignant (M)      0.667     1.000     0.800         2" in text
-    never = evaluation.classification_report(rows_of("BBMM", [0.1, 0.1, 0.1, 0.1]), "test")
+    never = classification_report(rows_of("BBMM", [0.1, 0.1, 0.1, 0.1]), "test")
     assert "malignant (M)          –     0.000     0.000         2" in never
 
 
@@ -424,7 +426,7 @@ def test_orientations_are_compared_for_each_architecture():
     rows = rows_of("BM" * 60, 0.5)
     logit = np.where(rows["label"] == "M", 0.8, -0.8) + rng.normal(size=120)
     table = pd.concat([rows.assign(logit=logit * s, orientations=o) for o, s in ((1, -1), (8, 1))])
-    gain = evaluation.orientation_gain({"mobilenetv2": table}).set_index("orientations")
+    gain = orientation_gain({"mobilenetv2": table}).set_index("orientations")
     assert gain["auc"][8] == pytest.approx(roc_auc_score(rows["label"] == "M", logit))
     assert gain["auc"][8] == pytest.approx(1 - gain["auc"][1])
     bounds = auc_interval(rows.assign(probability=expit(logit)))

@@ -63,7 +63,7 @@ def test_an_archive_is_unpacked_once(folder, cache, tmp_path, monkeypatch):
             archive.write(path, path.relative_to(folder).as_posix())
     found = new_images(packed, "", "", "")
     assert found.table["image_id"].tolist() == ["M/a ä.png", "b.JPG"]
-    assert found.table["label"].tolist() == ["M", ""]
+    assert found.table["label"].tolist() == ["M", ""] and found.name == str(packed)
     assert found.root.is_relative_to(cache) and (found.root / "M" / "a ä.png").is_file()
     monkeypatch.setattr(module, "unpack", None)
     again = new_images(packed, "", "", "")
@@ -81,9 +81,8 @@ def test_a_list_names_images_from_where_it_lies(folder, form):
         listed.write_text("\n".join(head + lines), "utf-8-sig")
     found = new_images(listed, "", "", "")
     assert found.table["image_id"].tolist() == ["M/a ä.png", "b.JPG"]
-    assert found.root == folder and found.refused.to_numpy().tolist() == [
-        ["gone.png", "no such file"]
-    ]
+    assert found.root == folder and found.name == str(listed)
+    assert found.refused.to_numpy().tolist() == [["gone.png", "no such file"]]
 
 
 def test_what_only_looks_like_an_image_is_refused_with_its_reason(folder):
@@ -116,25 +115,6 @@ def test_what_names_no_images_is_refused_in_a_sentence(tmp_path, smear):
     assert not [path for path in os.listdir(tmp_path) if path.startswith(".unpacking")]
 
 
-def test_every_file_that_looks_like_an_image_is_predicted_or_named(tmp_path, smear):
-    """Files of many kinds, most of them with a picture in them: each has a row or a reason."""
-    kinds = ["png", "jpg", "JPEG", "jfif", "jpe", "bmp", "tif", "tiff", "webp", "gif", "svs"]
-    for seed, kind in enumerate(kinds):
-        form = {"jpg": "JPEG", "jfif": "JPEG", "jpe": "JPEG", "tif": "TIFF", "svs": "TIFF"}
-        smear(seed).save(tmp_path / f"{seed}.{kind}", form.get(kind.lower(), kind.upper()))
-    smear(20).save(tmp_path / "no suffix", "PNG")
-    smear(21).save(tmp_path / "2024.10.07", "JPEG")
-    (tmp_path / "x.dcm").write_bytes(b"\0" * 128 + b"DICM")
-    (tmp_path / "scan 7").write_bytes(b"\0" * 128 + b"DICM")
-    (tmp_path / "7_mask.png").write_bytes((tmp_path / "0.png").read_bytes())
-    for name in ("notes.txt", "a.xml", "table.dat", "README"):
-        (tmp_path / name).write_text("no image")
-    found = new_images(tmp_path, "", "", "")
-    assert len(found.table) + len(found.refused) == len(kinds) + 5
-    assert found.refused["image_id"].tolist() == ["7_mask.png"]
-    assert "2024.10.07" in set(found.table["image_id"])
-
-
 @pytest.mark.parametrize(
     ("packed", "words"),
     [
@@ -152,14 +132,6 @@ def test_an_archive_without_images_is_refused_as_it_was_given(tmp_path, packed, 
         new_images(given, "", "", "")
     assert str(error.value).startswith(f"No image in {given}. It holds ")
     assert str(error.value).endswith(words)
-
-
-def test_images_of_an_archive_are_named_by_it(folder, tmp_path):
-    given = tmp_path / "neu.zip"
-    with zipfile.ZipFile(given, "w") as archive:
-        archive.write(folder / "b.JPG", "b.JPG")
-    assert new_images(given, "", "", "").name == str(given)
-    assert new_images(folder, "", "", "").name == str(folder)
 
 
 def test_two_class_names_on_a_path_are_refused_by_the_parameter_of_new_images(tmp_path, smear):

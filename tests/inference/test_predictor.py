@@ -137,13 +137,17 @@ def test_votes_are_cast_at_the_locked_threshold_and_count_by_majority():
     assert np.isnan(found[["loss", "brier", "ece", "ace"]].astype(float)).all()
 
 
-def test_images_unlike_training_are_told_by_their_nearest_neighbour():
-    rng = np.random.default_rng(0)
-    values = rng.normal(size=(40, 5))
+@pytest.fixture
+def known():
+    """40 training images, each of another group."""
     table = pd.DataFrame({"image_id": [f"t{k:02}" for k in range(40)], "label": list("BM") * 20})
-    known = reference(table.assign(group=table["image_id"]), values)
+    values = np.random.default_rng(0).normal(size=(40, 5))
+    return reference(table.assign(group=table["image_id"]), values)
+
+
+def test_images_unlike_training_are_told_by_their_nearest_neighbour(known):
     asked = pd.DataFrame({"image_id": ["near", "broken", "far"], "logit": [1.0, np.nan, 2.0]})
-    found = compare(asked, np.stack([values[7] + 0.01, values[7] + 30]), known)
+    found = compare(asked, np.stack([known.values[7] + 0.01, known.values[7] + 30]), known)
     assert found["unlike_training"].tolist() == [False, False, True]
     assert found.loc[0, ["nearest", "nearest_label"]].tolist() == ["t07", "M"]
     assert found.loc[1, "nearest"] == "" and np.isnan(found.loc[1, "distance"])
@@ -168,17 +172,13 @@ def test_who_is_referred_and_why():
     assert everyone["refer"].all() and everyone["refer_why"][3] == "of neither class"
 
 
-def test_an_answer_has_a_row_for_every_file_also_the_refused(monkeypatch, tmp_path):
+def test_an_answer_has_a_row_for_every_file_also_the_refused(known, monkeypatch, tmp_path):
     """The network's part is replaced: what is asked here is how the rest is put together."""
-    rng = np.random.default_rng(0)
-    values = rng.normal(size=(40, 5))
-    table = pd.DataFrame({"image_id": [f"t{k:02}" for k in range(40)], "label": list("BM") * 20})
-    known = reference(table.assign(group=table["image_id"]), values)
 
     def predicted(model, root, ids, fit, batch_size):
         assert (root, ids, fit, batch_size) == (tmp_path, ["b", "a", "c"], "pad", 8)
         logits = pd.DataFrame({"image_id": ids, "logit": [3.0, np.nan, -4.0], "converted": ""})
-        return logits.assign(reason=["", "not an image", ""]), values[[4, 9]] + 0.01
+        return logits.assign(reason=["", "not an image", ""]), known.values[[4, 9]] + 0.01
 
     monkeypatch.setattr(inference, "predict_files", predicted)
     asked = pd.DataFrame({"image_id": ["b", "a", "c"], "label": ["M", "", "B"], "group": "p"})

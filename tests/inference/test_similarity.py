@@ -7,7 +7,6 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import StandardScaler
 
 from cytology.inference.similarity import (
-    MAPS,
     Reference,
     feature_places,
     nearest,
@@ -108,7 +107,7 @@ def test_a_single_group_has_no_neighbours():
     assert np.isinf(reference(table, np.eye(2)).limit)
 
 
-@pytest.mark.parametrize("method", MAPS)
+@pytest.mark.parametrize("method", ["pca", "tsne"])
 def test_a_map_keeps_groups_together_and_is_the_same_again(known, method):
     placed = feature_places(known.values, method, 0)
     assert placed.shape == (60, 2)

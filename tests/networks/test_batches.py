@@ -4,11 +4,11 @@ import shutil
 
 import numpy as np
 import pytest
-from cytology.data.sources.load import load
 
 from cytology.data.augmentation import fit_to_square, orient, pictures_of
 from cytology.data.images.opening import open_rgb
 from cytology.data.inspection import inspect_images
+from cytology.data.load import load
 from cytology.networks import batches as pipeline
 from cytology.networks.batches import DecodedImages, batches, decode, frozen_features
 from cytology.settings import InputError
@@ -129,23 +129,8 @@ def test_features_are_computed_once_and_only_where_missing(data, tmp_path):
     assert features_from(data, some.sample(frac=1, random_state=0), tmp_path) == 0
     assert features_from(data, everything, tmp_path) == 8 * 24 - 24
     assert features_from(data, everything, tmp_path) == 0
+    assert features_from(data, some, tmp_path, ("mean", "other", SIZE, "pad", "float32")) == 24
     assert features_from(data, some, tmp_path) == 0
-
-
-@pytest.mark.parametrize(
-    "key",
-    [
-        ("other", "hash", SIZE, "pad", "float32"),
-        ("mean", "other weights", SIZE, "pad", "float32"),
-        ("mean", "hash", 96, "pad", "float32"),
-        ("mean", "hash", SIZE, "stretch", "float32"),
-        ("mean", "hash", SIZE, "pad", "bfloat16"),
-    ],
-)
-def test_other_weights_size_or_fit_never_meet_a_stale_entry(data, tmp_path, key):
-    pictures = pictures_of(data.manifest, 1)
-    features_from(data, pictures, tmp_path)
-    assert features_from(data, pictures, tmp_path, key) == 24
 
 
 def test_features_of_another_width_are_computed_anew(data, tmp_path):
@@ -173,10 +158,3 @@ def test_a_changed_image_is_computed_anew_and_a_renamed_or_doubled_one_is_not(da
     renamed = DecodedImages(pixels, row.rename(names), sha256.rename(names))
     pictures = pictures.assign(image_id=pictures["image_id"].map(names))
     assert features_from(data, pictures, tmp_path, images=renamed) == 0
-
-
-def test_doubled_images_are_computed_once(data, tmp_path):
-    row, sha256 = data.images.row.copy(), data.images.sha256.copy()
-    row[:], sha256[:] = row.iloc[0], sha256.iloc[0]
-    images = DecodedImages(data.images.pixels, row, sha256)
-    assert features_from(data, pictures_of(data.manifest, 2), tmp_path, images=images) == 2

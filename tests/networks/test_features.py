@@ -29,14 +29,6 @@ def cache(tmp_path):
     return tmp_path
 
 
-def test_what_was_kept_comes_back_in_any_order(cache):
-    rows = pictures("b.png", "a.png").sample(frac=1, random_state=0)
-    found = FeatureStore(KEY, cache).features(rows, IMAGES)
-    np.testing.assert_array_equal(found.values, values_of(rows))
-    np.testing.assert_array_equal(found.of(rows[::-1]), values_of(rows[::-1]))
-    assert found.width == 3 and found.computed == 0
-
-
 @pytest.mark.parametrize(
     ("place", "value"),
     [(0, "other network"), (1, "other weights"), (2, 96), (3, "stretch"), (4, "float16")],
@@ -61,17 +53,6 @@ def test_what_a_network_of_another_width_left_is_told_and_made_again(cache, caps
     assert FeatureStore(KEY, cache).features(rows, IMAGES).width == 5
 
 
-def test_a_changed_image_is_not_found_and_a_renamed_one_is(cache):
-    store = FeatureStore(KEY, cache)
-    changed = IMAGES.replace({"sha a": "sha of another file"})
-    assert store.features(pictures("a.png"), changed) is None
-    assert store.features(pictures("b.png"), changed) is not None
-    renamed = IMAGES.rename({"a.png": "new/name.png"})
-    found = store.features(pictures("new/name.png"), renamed)
-    np.testing.assert_array_equal(found.values, values_of(pictures("a.png")))
-    np.testing.assert_array_equal(found.of(pictures("new/name.png")), found.values)
-
-
 @pytest.mark.parametrize(
     "wanted",
     [pictures("a.png", "c.png"), pictures("a.png", orientations=4)],
@@ -79,12 +60,6 @@ def test_a_changed_image_is_not_found_and_a_renamed_one_is(cache):
 )
 def test_where_any_is_missing_there_are_none(cache, wanted):
     assert FeatureStore(KEY, cache).features(wanted, IMAGES) is None
-
-
-def test_an_empty_store_has_none(tmp_path):
-    store = FeatureStore(KEY, tmp_path)
-    assert store.features(pictures("a.png"), IMAGES) is None and len(store.names) == 0
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_unknown_picture_has_no_features():

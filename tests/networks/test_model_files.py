@@ -31,7 +31,7 @@ def write_run(run, model, **about):
     path = run / model.name / "model.keras"
     path.parent.mkdir(parents=True)
     model.save(path)
-    noted = {"fit": "pad", "image_size": SIZE, **about_file(path), **about}
+    noted = {"fit": "pad", "image_size": SIZE, "precision": "float32", **about_file(path), **about}
     write_json(run, f"{model.name}/metrics.json", noted)
     return path
 
@@ -96,12 +96,6 @@ def test_the_numbers_are_those_that_keras_itself_would_load(each_network, tmp_pa
         logits = [np.asarray(each(pixels, training=False)) for each in (ours, theirs)]
         np.testing.assert_allclose(*logits, rtol=1e-6)
         assert np.ptp(logits[0]) > 0.01
-
-
-def test_a_run_of_an_earlier_version_is_loaded_too(run):
-    about = {"fit": "pad", "image_size": SIZE}
-    write_json(run, "mobilenetv2/metrics.json", about)
-    assert load_trained(run, "mobilenetv2")[1] == about
 
 
 def test_another_minor_of_keras_is_told(run, capsys):
@@ -192,10 +186,12 @@ def test_nothing_but_the_weights_is_even_read(run, monkeypatch):
         ("precision", "x" * 999, "precision = 'x{39}, not one of"),
         ("keras", "3.4\x1b[2J", r"keras = '3.4\\x1b\[2J', not text"),
         ("keras", 3, "keras = 3, not text"),
+        ("model_sha256", None, "model_sha256 = None, not text"),
     ],
 )
 def test_facts_that_no_run_notes_are_refused(name, value, shown, tmp_path):
-    about = {"image_size": SIZE, name: value}
+    about = {"image_size": SIZE, "precision": "float32", "classes": ["B", "M"], "keras": "3"}
+    about |= {"model_sha256": "0", name: value}
     with pytest.raises(InputError, match=rf"^mobilenetv2/metrics.json has {shown}.*: run notebook"):
         load_safely(tmp_path / "model.keras", "mobilenetv2", about)
 

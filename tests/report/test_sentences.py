@@ -26,7 +26,7 @@ from cytology.audits.shifts import NONE
 from cytology.data.augmentation import pictures_of
 from cytology.data.splitting import describe
 from cytology.evaluation import comparison, operating_points, seed_spread, summary
-from cytology.evaluation.judged import compared_on, judged_networks
+from cytology.evaluation.judged import classification_report, compared_on, judged_networks
 from cytology.evaluation.predictions import prediction_rows
 from cytology.evaluation.readable import readable
 from cytology.evaluation.statistics import significance
@@ -186,7 +186,7 @@ def compared(run, split, logits):
     yield write(run, "seeds", seeds)
     for seed in (seeds, table.assign(seed=0)):
         yield from seed_spread.seed_sentences(seed, "patient")
-    yield comparison.classification_report(rows_of(split, logits["mobilenetv2"]), on)
+    yield classification_report(rows_of(split, logits["mobilenetv2"]), on)
     thresholds, calibrations = (
         operating_points.locked_thresholds(run, 0.95),
         operating_points.locked_calibrations(run),

@@ -14,16 +14,10 @@ import pytest
 from closeness import assert_close
 
 from cytology.architectures import ARCHITECTURE_NAMES, ARCHITECTURES
-from cytology.data.splitting import (
-    judged_pictures,
-    training_pictures,
-)
+from cytology.data.splitting import training_pictures
 from cytology.networks.backend import enough_memory, keras, tf
 from cytology.networks.batches import batches, decode, frozen_features
-from cytology.networks.building import (
-    build,
-    feature_extractor,
-)
+from cytology.networks.building import build, feature_extractor
 from cytology.networks.weights import Weights
 from cytology.plots.training import BLOCKS
 from cytology.settings import InputError
@@ -31,13 +25,13 @@ from cytology.training import backbone, cuts, fine_tuning, head_training
 from cytology.training.backbone import with_weights
 from cytology.training.cuts import copy_variables, cut, cut_before, cut_points
 from cytology.training.fine_tuning import (
-    class_weights,
     compile_model,
     fine_tune,
     fine_tune_from,
     optimizer_of,
     predict_logits,
     recipe_in_words,
+    weighed_parts,
 )
 from cytology.training.recipes import HeadRecipe, Recipe
 
@@ -342,20 +336,18 @@ def test_the_drawn_blocks_have_the_networks_own_numbers_of_maps(models):
 
 @pytest.mark.parametrize("class_weight", ["balanced", "none"])
 def test_class_weights_change_the_loss_as_they_should(data, class_weight):
-    pictures = judged_pictures(data.split)
-    pictures = pictures[(pictures["label"] == "B") | (pictures["group"] == "p001")]
-    weights = class_weights(pictures["label"], class_weight)
-    sums = weights.groupby(pictures["label"]).sum()
+    split = data.split[(data.split["label"] == "B") | (data.split["group"] == "p001")]
+    recipe = replace(RECIPE, class_weight=class_weight)
+    pictures, _, _ = weighed_parts(split.assign(split="train"), recipe)
+    sums = pictures.groupby("label")["weight"].sum()
     assert (sums["B"] == pytest.approx(sums["M"])) == (class_weight == "balanced")
     model = keras.Sequential(
         [keras.Input((SIZE, SIZE, 3)), keras.layers.GlobalAveragePooling2D(), constant_logit(1.5)]
     )
     compile_model(model, "sgd")
-    found = model.evaluate(
-        batches(data.images, pictures.assign(weight=weights), 8), return_dict=True, verbose=0
-    )
+    found = model.evaluate(batches(data.images, pictures, 8), return_dict=True, verbose=0)
     losses = np.where(pictures["label"] == "M", np.log1p(np.exp(-1.5)), np.log1p(np.exp(1.5)))
-    assert found["loss"] == pytest.approx((losses * weights).mean(), rel=1e-4)
+    assert found["loss"] == pytest.approx((losses * pictures["weight"]).mean(), rel=1e-4)
     assert found["accuracy"] == pytest.approx((pictures["label"] == "M").mean())
 
 

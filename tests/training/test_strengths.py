@@ -12,12 +12,7 @@ from cytology.networks.features import Features
 from cytology.networks.linear_head import EPSILON, STRENGTH, STRENGTHS
 from cytology.run import Run
 from cytology.training import strengths
-from cytology.training.strengths import (
-    CHOSEN,
-    by_strength,
-    choose_strengths,
-    order_sentence,
-)
+from cytology.training.strengths import CHOSEN, by_strength, choose_strengths, order_sentence
 
 pytestmark = pytest.mark.numeric
 

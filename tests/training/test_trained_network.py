@@ -13,13 +13,9 @@ import pytest
 from closeness import assert_close
 from PIL import Image
 
-from cytology.audits import leakage
+from cytology.audits.leakage import features_of_run
 from cytology.data.augmentation import pictures_of
-from cytology.data.splitting import (
-    describe,
-    judged_pictures,
-    training_pictures,
-)
+from cytology.data.splitting import describe, judged_pictures, training_pictures
 from cytology.inference import predictor
 from cytology.inference.new_images import images_in
 from cytology.networks import batches as pipeline
@@ -27,10 +23,7 @@ from cytology.networks import features as feature_cache
 from cytology.networks import model_files
 from cytology.networks.backend import keras
 from cytology.networks.batches import DecodedImages, decode, frozen_features
-from cytology.networks.building import (
-    build,
-    feature_extractor,
-)
+from cytology.networks.building import build, feature_extractor
 from cytology.networks.features import FeatureStore
 from cytology.networks.weights import Weights
 from cytology.run import Run
@@ -39,9 +32,7 @@ from cytology.tables import write_json, write_table
 from cytology.training import backbone
 from cytology.training.backbone import with_weights
 from cytology.training.fine_tuning import predict_logits
-from cytology.training.head_training import (
-    train_final_head,
-)
+from cytology.training.head_training import train_final_head
 from cytology.training.recipes import HeadRecipe
 
 pytestmark = [pytest.mark.numeric, pytest.mark.usefixtures("cache")]
@@ -141,32 +132,18 @@ def test_the_audit_computes_the_features_of_the_run_and_refuses_other_weights(
     monkeypatch.setattr(feature_cache, "FeatureStore", partial(FeatureStore, cache=fresh))
     monkeypatch.setattr(backbone, "decode", partial(decode, cache=fresh))
     monkeypatch.setattr(pipeline, "frozen_features", partial(frozen_features, cache=fresh))
-    about_images = {"root": str(data.root), "data": "", "fingerprint": ""}
-    write_json(tmp_path, "dataset.json", about_images)
-    run = Run(tmp_path, {"weights": "random", "batch_size": 8})
-    asked = ("mobilenetv2", data.manifest[:6], 2)
-    found = leakage.features_of_run(run, *asked)
+    write_json(tmp_path, "dataset.json", {"data": str(data.root), "root": str(data.root)})
+    run = Run(tmp_path, {"weights": "random", "batch_size": 8, "data": ""})
+    found = features_of_run(run, "mobilenetv2", data.manifest[:6], 2)
     pictures = pictures_of(data.manifest[:6], 2)
     assert_close(found.of(pictures), trained.features.of(pictures))
     assert found.computed == 12
     write_json(tmp_path, "mobilenetv2/metrics.json", about | {"fit": "stretch"})
-    path = save_weights(model, tmp_path / "mobilenetv2.weights.h5")
+    path = tmp_path / "mobilenetv2.weights.h5"
+    feature_extractor(model).save_weights(path)  # without its head, as Keras publishes them
+    run = Run(tmp_path, run.parameters | {"weights": str(path)})
     with pytest.raises(InputError, match="mobilenetv2 was trained with other weights"):
-        leakage.features_of_run(Run(tmp_path, {"weights": str(path)}), *asked)
-
-
-def save_weights(model, path):
-    """The weights of the network without its head, as Keras publishes them."""
-    features = keras.Model(model.input, model.get_layer("features").output)
-    features.save_weights(path)
-    return path
-
-
-def test_features_of_every_image_are_computed_in_all_orientations(data, trained):
-    """Test images too: the leakage audit asks for them."""
-    pictures = pictures_of(data.manifest, 4)
-    assert len(trained.features.index) == len(pictures)
-    assert trained.features.of(pictures).shape == (len(pictures), trained.features.width)
+        features_of_run(run, "mobilenetv2", data.manifest[:6], 2)
 
 
 def test_the_head_on_the_network_gives_the_same_logits_picture_by_picture(data, trained):
@@ -186,8 +163,9 @@ def test_the_speed_is_measured(data, trained):
 def finished(tmp_path_factory, trained):
     """A run folder that holds the trained model."""
     run = Run(tmp_path_factory.mktemp("run"))
-    model_files.save_model(trained.model, run)
-    write_json(run, "mobilenetv2/metrics.json", {"fit": "pad", "image_size": SIZE})
+    (path,) = model_files.save_model(trained.model, run)
+    about = {"fit": "pad", "image_size": SIZE, "precision": "float32"}
+    write_json(run, "mobilenetv2/metrics.json", about | model_files.about_file(path))
     return run
 
 
@@ -232,28 +210,6 @@ def test_a_folder_of_broken_files_only_is_a_table_of_reasons(trained, tmp_path):
         table["reason"].tolist() == ["not a JPEG, PNG, BMP or TIFF image"]
         and table["logit"].isna().all()
     )
-
-
-def test_a_network_that_was_not_trained_is_named_with_its_notebook(finished):
-    with pytest.raises(InputError, match="run notebook 05_train_inceptionv3 first"):
-        model_files.load_trained(finished, "inceptionv3")
-
-
-def test_another_network_under_a_wrong_name_is_refused(finished):
-    shutil.copytree(finished / "mobilenetv2", finished / "densenet121")
-    with pytest.raises(InputError, match=r"not hold the weights of DenseNet121 \(layers/"):
-        model_files.load_trained(finished, "densenet121")
-
-
-def test_other_weights_for_a_while():
-    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
-    start = model.get_weights()
-    tuned = [weight + 1 for weight in start]
-    model.set_weights(tuned)
-    with pytest.raises(ZeroDivisionError), backbone.other_weights(model, start):
-        assert all(map(np.array_equal, model.get_weights(), start))
-        1 / 0  # noqa: B018
-    assert all(map(np.array_equal, model.get_weights(), tuned))
 
 
 def test_the_labels_of_test_change_no_final_head(trained, data):

@@ -3,12 +3,10 @@
 From the tables of predictions alone: no model is loaded.
 """
 
-import re
 from itertools import combinations
 
 import numpy as np
 import pandas as pd
-from sklearn import metrics as sk
 
 from cytology.evaluation.baseline import shortcut_baseline
 from cytology.evaluation.judged import (
@@ -27,11 +25,10 @@ from cytology.evaluation.predictions import (
 )
 from cytology.evaluation.readable import title
 from cytology.evaluation.statistics.bootstrap import curve_bands
-from cytology.evaluation.statistics.intervals import auc_interval, metrics_with_intervals
+from cytology.evaluation.statistics.intervals import metrics_with_intervals
 from cytology.evaluation.statistics.metrics import (
     OF_PROBABILITIES,
     THRESHOLD,
-    auc_within_folds,
     equal_groups_auc,
     pooled_auc,
 )
@@ -42,23 +39,6 @@ from cytology.evaluation.statistics.significance import (
     with_gate,
 )
 from cytology.run import BASELINE, ENSEMBLE, Run
-
-
-def classification_report(rows: pd.DataFrame, judged_on: str) -> str:
-    """scikit-learn's classification report with what it was judged on, as text.
-
-    A dash stands for what does not exist.
-    """
-    table = sk.classification_report(
-        rows["label"] == "M",
-        rows["probability"] >= THRESHOLD,
-        labels=[False, True],
-        target_names=["benign (B)", "malignant (M)"],
-        digits=3,
-        zero_division=np.nan,
-    )
-    table = re.sub(r"\bnan\b", "  –", table)
-    return f"judged on {judged_on}: {len(rows)} images, {rows['group'].nunique()} groups\n{table}"
 
 
 def combined(run: Run, on: str) -> dict[str, pd.DataFrame]:
@@ -176,21 +156,6 @@ def fold_pairs(run: Run) -> pd.DataFrame:
     if len(single) < 2:
         return pd.DataFrame()
     return fold_differences(fold_aucs(single), list(combinations(single, 2)))
-
-
-def orientation_gain(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    """AUC of the same folds trained with 1, 4 and 8 orientations, with intervals by group.
-
-    `tables` maps an architecture to rows `image_id, group, label, fold, orientations, logit`.
-    """
-    rows = [
-        (name, orientations, auc_within_folds(part), *auc_interval(part))
-        for name, table in tables.items()
-        for orientations, part in table.groupby("orientations")
-    ]
-    return pd.DataFrame(
-        rows, columns=["architecture", "orientations", "auc", "auc_low", "auc_high"]
-    )
 
 
 def bands(tables: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:

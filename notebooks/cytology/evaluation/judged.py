@@ -4,9 +4,15 @@ Out-of-fold, where heads were cross-validated and not fine-tuned afterwards: fiv
 groups are judged there as on test, and nothing is chosen on these predictions. Else on test.
 """
 
+import re
+
+import numpy as np
 import pandas as pd
+from sklearn import metrics as sk
 
 from cytology.evaluation.predictions import read_predictions
+from cytology.evaluation.statistics.intervals import auc_interval
+from cytology.evaluation.statistics.metrics import THRESHOLD, auc_within_folds
 from cytology.run import Run
 from cytology.settings import InputError
 
@@ -68,3 +74,38 @@ def judged_networks(run: Run, on: str) -> dict[str, pd.DataFrame]:
         if on == TEST or not fine_tuned(run, name)
     }
     return {name: rows for name, rows in tables.items() if len(rows)}
+
+
+# ------------------------------------------------- what the training notebooks say of it
+
+
+def classification_report(rows: pd.DataFrame, judged_on: str) -> str:
+    """scikit-learn's classification report with what it was judged on, as text.
+
+    A dash stands for what does not exist, as the precision of a class that is never called.
+    """
+    table = sk.classification_report(
+        rows["label"] == "M",
+        rows["probability"] >= THRESHOLD,
+        labels=[False, True],
+        target_names=["benign (B)", "malignant (M)"],
+        digits=3,
+        zero_division=np.nan,
+    )
+    table = re.sub(r"\bnan\b", "  –", table)
+    return f"judged on {judged_on}: {len(rows)} images, {rows['group'].nunique()} groups\n{table}"
+
+
+def orientation_gain(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """AUC of the same folds trained with 1, 4 and 8 orientations, with intervals by group.
+
+    `tables` maps an architecture to rows `image_id, group, label, fold, orientations, logit`.
+    """
+    rows = [
+        (name, orientations, auc_within_folds(part), *auc_interval(part))
+        for name, table in tables.items()
+        for orientations, part in table.groupby("orientations")
+    ]
+    return pd.DataFrame(
+        rows, columns=["architecture", "orientations", "auc", "auc_low", "auc_high"]
+    )

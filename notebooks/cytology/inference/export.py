@@ -54,11 +54,8 @@ def formats_of(architecture: str, wanted: str) -> list[str]:
         raise InputError(
             f"Parameter `export_formats` names {unknown[0]!r}; there are: all, {', '.join(FILES)}."
         )
-    return [
-        name
-        for name in FILES
-        if name in names and (name != "h5" or ARCHITECTURES[architecture].kept_as_h5)
-    ]
+    possible = [name for name in FILES if name != "h5" or ARCHITECTURES[architecture].kept_as_h5]
+    return [name for name in possible if name in names]
 
 
 def images_of(run: Run, part: str, count: int, seed: int) -> list[str]:
@@ -98,7 +95,8 @@ def export(run: Run, model: keras.Model, formats: list[str], calibration: np.nda
             else:
                 path.write_bytes(lite(model, calibration if each == "tflite_int8" else None))
         beside["calibration_images"] = len(calibration) if "tflite_int8" in formats else 0
-        beside["files"] = hashes(new)
+        files = sorted(path for path in new.rglob("*") if path.is_file())
+        beside["files"] = {path.relative_to(new).as_posix(): file_hash(path) for path in files}
         write_json(new, "export.json", beside)
     return folder
 
@@ -209,16 +207,10 @@ def description(run: Run, name: str) -> dict:
         "weights": about["weights"],
         "weights_hash": about["weights_hash"],
         "recipe": about["recipe"],
-        "trained_in": about.get("precision", "float32"),
+        "trained_in": about["precision"],
         "seed": about["seed"],
         "protocol": about["protocol"],
         "caveats": [caveat.text for caveat in caveats(run)],
         "model_sha256": file_hash(run / name / "model.keras"),
         "versions": {key: used[key] for key in ("python", "tensorflow", "keras", "numpy")},
     }
-
-
-def hashes(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file below a folder, by its posix path there."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {path.relative_to(folder).as_posix(): file_hash(path) for path in files}

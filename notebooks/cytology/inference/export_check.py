@@ -35,13 +35,15 @@ def check_exports(
     folder = run / "exports" / model.name
     expected = model.predict_on_batch(squares).ravel()
     tolerated = FLOAT_TOLERANCE * max(1.0, float(np.abs(expected).max()))
-    single = run.about(model.name).get("precision", "float32") == "float32"
+    single = run.about(model.name)["precision"] == "float32"
+    files = [(name, folder / file) for name, file in FILES.items() if (folder / file).exists()]
     rows = []
-    for name, path in progress(list(present(folder).items()), "comparing", unit="file"):
+    for name, path in progress(files, "comparing", unit="file"):
         answer = runner(name, path)
         found = np.concatenate([answer(squares[k : k + 1]) for k in range(len(squares))])
         difference = float(np.abs(found - expected).max())
-        changed = int((called(found, decision) != called(expected, decision)).sum())
+        called, was = (logits >= decision.threshold_logit for logits in (found, expected))
+        changed = int((called != was).sum())
         tolerance = tolerated if single and name != "tflite_int8" else np.nan
         agrees = changed <= MOST_CHANGED if np.isnan(tolerance) else difference <= tolerance
         rows.append(
@@ -60,11 +62,6 @@ def check_exports(
         )
     table = run.marked(pd.DataFrame(rows))
     return table.assign(warning=[warning_of(row) for row in table.itertuples()])
-
-
-def present(folder: Path) -> dict[str, Path]:
-    """The formats that lie in an export folder, and where."""
-    return {name: folder / file for name, file in FILES.items() if (folder / file).exists()}
 
 
 def runner(name: str, path: Path) -> Callable:
@@ -113,11 +110,6 @@ def interpreter_of(path: Path):
     return interpreter
 
 
-def called(logits: np.ndarray, decision: Decision) -> np.ndarray:
-    """Which are called malignant at the locked threshold."""
-    return logits >= decision.threshold_logit
-
-
 def megabytes(path: Path) -> float:
     """Size of a file, or of all files below a folder."""
     files = path.rglob("*") if path.is_dir() else [path]
@@ -155,8 +147,7 @@ def write_exports(run: Run, table: pd.DataFrame) -> pd.DataFrame:
     if run.has("tables/exports.csv"):
         earlier = run.table("tables/exports.csv")
         others = earlier[~earlier["architecture"].isin(table["architecture"])]
-        # In the columns of today: an earlier version may have had others.
-        table = pd.concat([table, others], ignore_index=True)[list(table)]
+        table = pd.concat([table, others], ignore_index=True)
     order = {name: place for place, name in enumerate(NETWORK_TITLE)}
     table = table.sort_values("architecture", key=lambda names: names.map(order), kind="stable")
     run.write("tables/exports.csv", table)

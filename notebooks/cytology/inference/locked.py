@@ -54,10 +54,8 @@ def locked_decision(run: Run, architecture: str, rule: str) -> Decision:
     """The threshold and calibration that notebook 07 chose for a network."""
     thresholds = run.table("tables/thresholds.csv")
     row = thresholds[(thresholds["model"] == architecture) & (thresholds["rule"] == rule)]
-    calibrations = run.table("tables/calibration.csv")
-    fitted = calibrations[
-        (calibrations["model"] == architecture) & (calibrations["method"] == "platt")
-    ]
+    slopes = run.table("tables/calibration.csv")
+    fitted = slopes[(slopes["model"] == architecture) & (slopes["method"] == "platt")]
     if row.empty or fitted.empty:
         raise InputError(
             f"tables/thresholds.csv and tables/calibration.csv know no {architecture}: run "

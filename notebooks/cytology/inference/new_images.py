@@ -19,11 +19,7 @@ from cytology.wording import printable, some
 
 ARCHIVES = (".zip", ".tar", ".gz", ".tgz")
 LISTS = (".txt", ".csv", ".xlsx")
-
-
-def no_refusals() -> pd.DataFrame:
-    """An empty table of `Images.refused`."""
-    return pd.DataFrame(columns=["image_id", "reason"], dtype=str)
+NOTHING = pd.DataFrame(columns=["image_id", "reason"], dtype=str)
 
 
 @dataclass(frozen=True)
@@ -38,7 +34,7 @@ class Images:
     root: Path
     table: pd.DataFrame
     unit: str
-    refused: pd.DataFrame = field(default_factory=no_refusals)
+    refused: pd.DataFrame = field(default_factory=NOTHING.copy)
     given: Path | None = None
     of_neither_class: bool = False
 
@@ -144,9 +140,8 @@ def those_there(folder: Path, names: list[str]) -> tuple[list[str], pd.DataFrame
     found, refused = [], []
     for name in names:
         if name.startswith("//"):  # Windows would log in there, with the user's name
-            refused.append(
-                (printable(name), "a path on another computer: copy the file to this one")
-            )
+            why = "a path on another computer: copy the file to this one"
+            refused.append((printable(name), why))
             continue
         path = as_on_disk(folder / name)
         below = path.is_relative_to(folder)

@@ -20,15 +20,10 @@ from cytology.evaluation.statistics.intervals import metrics_with_intervals
 from cytology.evaluation.statistics.metrics import AT_A_THRESHOLD, OF_PROBABILITIES
 from cytology.evaluation.statistics.recalibration import recalibration
 from cytology.files import file_hash
+from cytology.inference import similarity
 from cytology.inference.locked import Decision
 from cytology.inference.new_images import Images
-from cytology.inference.similarity import (
-    Reference,
-    nearest,
-    read_reference,
-    reference,
-    write_reference,
-)
+from cytology.inference.similarity import Reference, nearest
 from cytology.networks.backend import enough_memory, keras
 from cytology.networks.model_files import features_of_model
 from cytology.notebook import progress
@@ -42,16 +37,16 @@ def reference_of_run(run: Run, model: keras.Model, batch_size: int = 32) -> tupl
     `<architecture>/reference.npz`, so that the training images are needed only once.
     """
     path, used = run / model.name / "reference.npz", file_hash(run / model.name / "model.keras")
-    kept = read_reference(path, used)
+    kept = similarity.read_reference(path, used)
     if kept is not None:
         return kept
     images = read_split(run).drop_duplicates("image_id")
     images = images.merge(run.manifest[["image_id", "sha256"]], on="image_id")
     train, test = (images[images["split"] == part] for part in ("train", "test"))
-    known = reference(train, features_of_model(run, model, train, batch_size))
+    known = similarity.reference(train, features_of_model(run, model, train, batch_size))
     distances, _ = nearest(known, features_of_model(run, model, test, batch_size), 1)
     falsely = float((distances[:, 0] > known.limit).mean())
-    write_reference(path, known, used, falsely)
+    similarity.write_reference(path, known, used, falsely)
     return known, falsely
 
 

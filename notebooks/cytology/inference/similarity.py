@@ -21,7 +21,6 @@ from cytology.files import written_whole
 
 RATE = 0.01  # of the images of new patients from the same place that are called unlike training
 SCALES = 20  # of the features, each measured without a part of the groups
-MAPS = ("pca", "tsne")
 
 
 @dataclass(frozen=True)

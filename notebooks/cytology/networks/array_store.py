@@ -106,10 +106,7 @@ class ArrayStore:
         return np.flatnonzero(~names.isin(self.names) & ~names.duplicated())
 
     def _remove(self, listed: Path, trouble: str = "is damaged") -> None:
-        """Say what is wrong with a pack and remove it.
-
-        The list goes first, without which the pack is not there.
-        """
+        """Say what is wrong with a pack and remove it, first its list."""
         print(f"{listed.with_suffix('.npy')} {trouble} and is made again.")
         listed.unlink(missing_ok=True)
         listed.with_suffix(".npy").unlink(missing_ok=True)

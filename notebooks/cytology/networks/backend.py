@@ -85,17 +85,14 @@ with quietly():
     GPUS = tf.config.list_physical_devices("GPU")
 
 
-def says_something(record: logging.LogRecord) -> bool:
-    """Whether a line of TensorFlow's is of use: each network traces its own functions, once."""
-    return "triggered tf.function retracing" not in record.getMessage()
-
-
-logging.getLogger("tensorflow").addFilter(says_something)
+# Each network traces its own functions, once: TensorFlow takes that for a mistake.
+logging.getLogger("tensorflow").addFilter(
+    lambda record: "triggered tf.function retracing" not in record.getMessage()
+)
 
 # Without growth TensorFlow takes the whole GPU, and a second open notebook finds none left.
 for _gpu in GPUS:
     tf.config.experimental.set_memory_growth(_gpu, True)
-
 
 # Notebooks that run at the same time share the cores (`run_all.py --jobs` sets this).
 if "CYTOLOGY_CORES" in os.environ:

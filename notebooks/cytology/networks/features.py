@@ -24,7 +24,7 @@ KEY = ("architecture", "weights_hash", "image_size", "fit", "precision")
 class Features:
     """What a network makes of pictures, shape (pictures, ...), found by (image_id, orientation).
 
-    Pooled features have the shape (pictures, width). `computed` of them were computed now, in
+    `computed` of them were computed now, in
     `seconds`; the rest came from the cache, where they stay until they are read.
     """
 
@@ -50,9 +50,8 @@ class Features:
 
     def find(self, pictures: pd.DataFrame) -> np.ndarray:
         """The rows of these pictures in `values`; KeyError for an unknown one."""
-        rows = self.index.get_indexer(
-            pd.MultiIndex.from_frame(pictures[["image_id", "orientation"]])
-        )
+        asked = pd.MultiIndex.from_frame(pictures[["image_id", "orientation"]])
+        rows = self.index.get_indexer(asked)
         if (rows < 0).any():
             raise KeyError(f"no features of {pictures['image_id'].to_numpy()[rows < 0][0]}")
         return rows
@@ -98,15 +97,8 @@ class FeatureStore(ArrayStore):
 
 def named_by_content(pictures: pd.DataFrame, sha256: pd.Series) -> pd.Index:
     """Pictures by file hash and orientation, as the cache names them."""
-    return pd.Index(
-        [
-            f"{content} {orientation}"
-            for content, orientation in zip(
-                sha256.loc[pictures["image_id"]], pictures["orientation"], strict=True
-            )
-        ],
-        dtype=object,
-    )
+    pairs = zip(sha256.loc[pictures["image_id"]], pictures["orientation"], strict=True)
+    return pd.Index([f"{content} {orientation}" for content, orientation in pairs], dtype=object)
 
 
 def key_of_run(run: Run, architecture: str) -> list:

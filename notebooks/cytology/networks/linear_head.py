@@ -12,6 +12,7 @@ number of features and of pictures: a network with every feature twice gets the 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -25,6 +26,7 @@ from cytology.run import Run
 from cytology.tables import require
 
 FILE = "heads.npz"
+PARTS = ("mean", "variance", "weights", "bias")
 STRENGTHS = (3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)  # the grid that every network chooses from
 STRENGTH = 1e-3  # where none is chosen
 EPOCHS = 500  # the most; most heads converge within 50
@@ -74,21 +76,14 @@ def logits_by_fold(
 def write_heads(run: Run, architecture: str, heads: dict[str, LinearHead]) -> None:
     """Write `<architecture>/heads.npz`: the heads by the `model` of their predictions."""
     with written_whole(run / architecture / FILE) as temporary:
-        np.savez(
-            temporary,
-            model=np.array(list(heads)),
-            mean=np.stack([head.mean for head in heads.values()]),
-            variance=np.stack([head.variance for head in heads.values()]),
-            weights=np.stack([head.weights for head in heads.values()]),
-            bias=np.array([head.bias for head in heads.values()]),
-        )
+        rows: dict[str, Any] = {part: [getattr(h, part) for h in heads.values()] for part in PARTS}
+        np.savez(temporary, model=list(heads), **rows)
 
 
 def read_heads(run: Run, architecture: str) -> dict[str, LinearHead]:
     """The heads of a run by `fold0`, `fold1`, ..., `final`."""
     with np.load(require(run.folder, f"{architecture}/{FILE}"), allow_pickle=False) as stored:
-        columns = [stored[name] for name in ("mean", "variance", "weights", "bias")]
-        rows = zip(stored["model"], *columns, strict=True)
+        rows = zip(stored["model"], *(stored[part] for part in PARTS), strict=True)
         return {str(model): LinearHead(*row) for model, *row in rows}
 
 
@@ -195,7 +190,5 @@ def libraries() -> ThreadpoolController:
 
 def rounded(head: LinearHead, dtype: np.dtype) -> LinearHead:
     """The head in the type of its features, as the network will hold it."""
-    mean, variance, weights = (
-        array.astype(dtype) for array in (head.mean, head.variance, head.weights)
-    )
-    return LinearHead(mean, variance, weights, float(dtype.type(head.bias)))
+    mean, variance = head.mean.astype(dtype), head.variance.astype(dtype)
+    return LinearHead(mean, variance, head.weights.astype(dtype), float(dtype.type(head.bias)))

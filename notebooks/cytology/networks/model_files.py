@@ -54,6 +54,7 @@ class Noted(BaseModel):
         description=f"one of {', '.join(POLICIES)}"
     )
     keras: Line = Field(description="text")
+    model_sha256: Line = Field(description="text")
 
 
 # ------------------------------------------------------------ saving and comparing
@@ -134,7 +135,7 @@ def load_safely(path: Path, architecture: str, about: dict[str, Any]) -> keras.M
     """
     again = f"run notebook {TRAINING_NOTEBOOKS[architecture]} again"
     noted = checked(architecture, about, again)
-    if about.get("model_sha256", found := file_hash(path)) != found:
+    if noted.model_sha256 != file_hash(path):
         raise InputError(
             f"{short(path)} is not the file that notebook {TRAINING_NOTEBOOKS[architecture][:2]} "
             f"wrote: put that one back, or {again}."
@@ -157,14 +158,12 @@ def load_safely(path: Path, architecture: str, about: dict[str, Any]) -> keras.M
 
 def checked(architecture: str, about: dict[str, Any], again: str) -> Noted:
     """What the network is built from; `InputError` if a `metrics.json` notes what cannot be."""
-    # Runs of earlier versions noted only the size.
-    facts = {"classes": CLASSES, "precision": "float32", "keras": keras.version()} | about
     try:
-        return Noted.model_validate(facts)
+        return Noted.model_validate(about)
     except ValidationError as error:
         name = str(error.errors()[0]["loc"][0])
     raise InputError(
-        f"{architecture}/metrics.json has {name} = {repr(facts.get(name))[:40]}, not "
+        f"{architecture}/metrics.json has {name} = {repr(about.get(name))[:40]}, not "
         f"{Noted.model_fields[name].description}: {again}."
     )
 
@@ -182,7 +181,9 @@ def take_weights(model: keras.Model, path: Path) -> None:
         own = Path(folder) / "own.weights.h5"
         model.save_weights(own)
         with h5py.File(own, "r+") as file:
-            arrays = arrays_in(file)
+            names: list[str] = []
+            file.visit(names.append)
+            arrays = {name: file[name] for name in names if isinstance(file[name], h5py.Dataset)}
             try:
                 found = stored_arrays(path, arrays)
             except Exception as error:  # what zipfile and h5py raise differs between versions
@@ -190,13 +191,6 @@ def take_weights(model: keras.Model, path: Path) -> None:
             for name, values in found.items():
                 arrays[name][...] = values
         model.load_weights(own)
-
-
-def arrays_in(file: h5py.File) -> dict[str, h5py.Dataset]:
-    """All arrays of an HDF5 file that we wrote, by name."""
-    names: list[str] = []
-    file.visit(names.append)
-    return {name: file[name] for name in names if isinstance(file[name], h5py.Dataset)}
 
 
 def stored_arrays(path: Path, wanted: dict[str, h5py.Dataset]) -> dict[str, np.ndarray]:

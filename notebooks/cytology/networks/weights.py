@@ -6,9 +6,8 @@ run goes on with random weights, and every table, notebook and report says so.
 
 import hashlib
 import os
-import urllib.error
 import urllib.request
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cytology.architectures import ARCHITECTURES
@@ -39,22 +38,24 @@ def find_weights(architecture: str, weights: str) -> Weights:
         return Weights("random", None, "Random weights, as asked for: this ranks nothing.")
     if weights in ("auto", "imagenet"):
         return _imagenet(architecture, may_be_random=weights == "auto")
-    path = resolve(weights)
-    if path.is_dir():
-        files = sorted(file for file in path.glob("*.h5") if is_for(architecture, file))
-        if not files:
-            fallback = _imagenet(architecture, may_be_random=True)
-            sentence = f"No {architecture}*.weights.h5 in {path}. {fallback.explanation}"
-            return Weights(fallback.kind, fallback.path, sentence)
-        path = files[0]
-    if not path.is_file():
+    path, file = resolve(weights), given_file(architecture, weights)
+    if file:
+        return Weights("file", file, f"Weights from {file.name}.")
+    if not path.exists():
         raise InputError(f"There is no file or folder {path}: check the parameter `weights`.")
-    if not is_for(architecture, path):
-        # One file cannot serve three architectures; the other two follow `auto`.
-        fallback = _imagenet(architecture, may_be_random=True)
-        sentence = f"{path.name} is not for {architecture} by its name. {fallback.explanation}"
-        return Weights(fallback.kind, fallback.path, sentence)
-    return Weights("file", path, f"Weights from {path.name}.")
+    # One file cannot serve three architectures; the other two follow `auto`.
+    fallback = _imagenet(architecture, may_be_random=True)
+    why = f"{path.name} is not for {architecture} by its name."
+    if path.is_dir():
+        why = f"No {architecture}*.weights.h5 in {path}."
+    return replace(fallback, explanation=f"{why} {fallback.explanation}")
+
+
+def given_file(architecture: str, weights: str) -> Path | None:
+    """The file for an architecture that `weights`, a file or a folder, names; None without one."""
+    path = resolve(weights)
+    files = sorted(path.glob("*.h5")) if path.is_dir() else [path]
+    return next((file for file in files if file.is_file() and is_for(architecture, file)), None)
 
 
 def mark(architecture: str, weights: str) -> str:
@@ -65,11 +66,8 @@ def mark(architecture: str, weights: str) -> str:
     """
     if weights == "random":
         return "random"
-    path = resolve(weights)
-    files = sorted(path.glob("*.h5")) if path.is_dir() else [path]
-    fitting = [file for file in files if file.is_file() and is_for(architecture, file)]
-    if fitting and weights not in ("auto", "imagenet"):
-        return file_hash(fitting[0])
+    if weights not in ("auto", "imagenet") and (file := given_file(architecture, weights)):
+        return file_hash(file)
     address = DOWNLOADS + ARCHITECTURES[architecture].weights
     cached = keras_models() / Path(address).name
     if cached.is_file():
@@ -93,7 +91,7 @@ def _imagenet(architecture: str, may_be_random: bool) -> Weights:
             None,
             f"NO PRETRAINED WEIGHTS for {network.title}: none in {cached.parent}, and they cannot "
             f"be downloaded ({trouble}). The run goes on with random weights: it shows the "
-            "machinery and ranks nothing. To mend it, connect once, or pass a file with the "
+            "machinery and ranks nothing. To change that, connect once, or pass a file with the "
             "parameter `weights`.",
         )
     if trouble:
@@ -143,5 +141,5 @@ def unreachable(address: str, seconds: float = 3.0) -> str:
         request = urllib.request.Request(address, method="HEAD")  # noqa: S310 (DOWNLOADS: https)
         with urllib.request.urlopen(request, timeout=seconds):  # noqa: S310
             return ""
-    except (OSError, urllib.error.URLError) as error:
+    except OSError as error:
         return str(getattr(error, "reason", error)) or type(error).__name__

@@ -1,10 +1,8 @@
 """A network with the weights that its training starts from: ImageNet's, a file's or random ones."""
 
-import contextlib
 import hashlib
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from cytology.data.augmentation import pictures_of
@@ -100,14 +98,3 @@ def backbone_of_run(
             f"weights ({about['weights']}): give those of the run."
         )
     return feature_extractor(model), images
-
-
-@contextlib.contextmanager
-def other_weights(model: keras.Model, weights: list[np.ndarray]):
-    """Give a model other weights for a while: frozen features are not those of a tuned network."""
-    present = model.get_weights()
-    model.set_weights(weights)
-    try:
-        yield
-    finally:
-        model.set_weights(present)

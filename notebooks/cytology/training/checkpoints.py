@@ -21,15 +21,8 @@ from cytology.run import Run
 FOLDER = "checkpoint"
 KEPT = 2  # the one before is there in case the last is damaged
 # What reading a damaged npz file may raise: zipfile and NumPy say it in many ways.
-DAMAGE: tuple[type[Exception], ...] = (
-    zipfile.BadZipFile,
-    zlib.error,
-    OSError,
-    EOFError,
-    ValueError,
-    KeyError,
-)
-DAMAGE += (NotImplementedError, RuntimeError)
+DAMAGE: tuple[type[Exception], ...] = (zipfile.BadZipFile, zlib.error, OSError, EOFError)
+DAMAGE += (ValueError, KeyError, NotImplementedError, RuntimeError)
 STOPPING = ("wait", "best", "best_epoch", "stopped_epoch")  # of Keras' EarlyStopping
 
 

@@ -26,21 +26,14 @@ SHARE_OF_DISK = 0.5  # of what is free: the most that activations may take
 
 def cut_points(model: keras.Model) -> list[str]:
     """Layers whose output all data must pass through, from the first to the pooled features."""
-    waiting: dict[str, int] = {}  # how many later layers still need an output
-    tensors = [(layer, _inputs(layer)) for layer in model.layers]
-    for _, inputs in tensors:
-        for tensor in inputs:
-            waiting[tensor.name] = waiting.get(tensor.name, 0) + 1
-    alive: set[str] = set()
-    found: list[str] = []
-    for layer, inputs in tensors:
-        for tensor in inputs:
-            waiting[tensor.name] -= 1
-            if not waiting[tensor.name]:
-                alive.discard(tensor.name)
-        alive.add(layer.output.name)
-        if alive == {layer.output.name}:
-            found.append(layer.name)
+    place = {layer.output.name: number for number, layer in enumerate(model.layers)}
+    last_reader = [0] * len(place)
+    for number, layer in enumerate(model.layers):
+        for tensor in _inputs(layer):
+            last_reader[place[tensor.name]] = number
+    # Nothing that an earlier layer gives is read after a cut.
+    earlier = np.maximum.accumulate([0, *last_reader[:-1]])
+    found = [layer.name for n, layer in enumerate(model.layers) if earlier[n] <= n]
     return found[1 : found.index("features") + 1]
 
 
@@ -78,17 +71,13 @@ def cut_before(model: keras.Model, start: str) -> str:
 class Cut:
     """A network in two: `before` gives activations, `after` makes logits of them.
 
-    Both are of a copy of the network, so that its own graph stays as it was.
+    Both are parts of a `copy`, so that the network's own graph stays as it was.
     """
 
     layer: str
     before: keras.Model
     after: keras.Model
     copy: keras.Model
-
-    def give_back(self, model: keras.Model) -> None:
-        """Copy what was trained into `model`, the network that was cut."""
-        copy_variables(self.copy, model)
 
 
 def cut(model: keras.Model, layer: str) -> Cut:

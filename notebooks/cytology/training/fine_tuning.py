@@ -77,7 +77,7 @@ def fine_tune_from(
     kept = activations(parts, images, split, recipe.orientations, key, recipe.batch_size)
     name = training_key(*whole, kept.dtype.name)
     stage = fine_tune(parts.after, kept, split, recipe, kept_in, name)
-    parts.give_back(model)
+    cuts.copy_variables(parts.copy, model)  # what was trained
     return replace(stage, rounded=kept.dtype == np.float16)
 
 
@@ -200,16 +200,11 @@ def weighed_parts(
     train = training_pictures(split[split["split"] == "train"], recipe.orientations)
     val = judged_pictures(split[split["split"] == "val"])
     judged = training_pictures(split[split["split"] != "train"], recipe.orientations)
-    weights = class_weights(train["label"], recipe.class_weight)
-    of_class = weights.groupby(train["label"]).first()
-    val = val.assign(weight=val["label"].map(of_class))
-    return train.assign(weight=weights), val, judged.reset_index(drop=True)
-
-
-def class_weights(labels: pd.Series, class_weight: str) -> pd.Series:
-    """A weight a picture: `balanced` gives both classes the same sum, `none` gives ones."""
-    weights = linear_head.class_weights(linear_head.is_malignant(labels), class_weight)
-    return labels.map(dict(zip("BM", weights, strict=True))).astype(float)
+    malignant = linear_head.is_malignant(train["label"])
+    weights = linear_head.class_weights(malignant, recipe.class_weight)
+    of_class = dict(zip("BM", weights, strict=True))
+    train, val = (rows.assign(weight=rows["label"].map(of_class)) for rows in (train, val))
+    return train, val, judged.reset_index(drop=True)
 
 
 def predict_logits(

@@ -1,7 +1,6 @@
 """Heads trained on frozen features: one for each fold, one for the final model."""
 
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -25,7 +24,8 @@ def cross_validate_head(
     """Each fold is predicted by a head that never saw it; test is predicted by all of them."""
     held, test = split[split["split"] != "test"], split[split["split"] == "test"]
     rows, curves, heads = [], [], {}
-    for fold in in_turn(held["fold"].unique(), recipe):
+    folds = sorted(held["fold"].unique())
+    for fold in progress(folds, f"{recipe.orientations} orientations", unit="fold"):
         name = f"fold{fold}"
         others, unseen = held[held["fold"] != fold], held[held["fold"] == fold]
         heads[name], curve = head_of_fold(features, others, unseen, recipe, name, watch)
@@ -34,11 +34,6 @@ def cross_validate_head(
         curves.append(curve)
     predictions, history = (pd.concat(tables, ignore_index=True) for tables in (rows, curves))
     return Stage(predictions, history, heads, recipe.strengths)
-
-
-def in_turn(folds: Iterable[int], recipe: HeadRecipe) -> Iterable[int]:
-    """The folds from the first on, with a progress bar."""
-    return progress(sorted(folds), f"{recipe.orientations} orientations", unit="fold")
 
 
 def head_of_fold(

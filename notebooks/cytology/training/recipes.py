@@ -34,7 +34,7 @@ class HeadRecipe:
         return cls(
             asked["head_epochs"],
             asked["class_weight"],
-            patience_of(run),
+            asked["patience"] or None,
             asked["seed"],
             augmentation_of(run).orientations,
             strengths,
@@ -62,15 +62,10 @@ class Recipe:
         same = ("epochs", "batch_size", "class_weight", "seed", "accumulate", "steps_per_execution")
         return cls(
             learning_rate=asked["learning_rate"] or ARCHITECTURES[architecture].learning_rate,
-            patience=patience_of(run),
+            patience=asked["patience"] or None,
             orientations=augmentation_of(run).orientations,
             **{name: asked[name] for name in same},
         )
-
-
-def patience_of(run: Run) -> int | None:
-    """The parameter `patience`; None for 0, which never stops early."""
-    return run.parameters["patience"] or None
 
 
 @dataclass(frozen=True)
@@ -98,8 +93,6 @@ def history_table(
     `val_accuracy` where nothing was watched.
     """
     table = pd.DataFrame(history)
-    table.insert(0, "epoch", np.arange(1, len(table) + 1))
-    table.insert(0, "stage", stage)
-    table.insert(0, "model", model)
-    columns = ["model", "stage", "epoch", "loss", "accuracy", "val_loss", "val_accuracy"]
-    return table.reindex(columns=columns)
+    table = table.assign(model=model, stage=stage, epoch=np.arange(1, len(table) + 1))
+    columns = "model stage epoch loss accuracy val_loss val_accuracy"
+    return table.reindex(columns=columns.split())

@@ -11,17 +11,12 @@ from cytology.architectures import NETWORK_TITLE
 from cytology.data.splitting import check_batch_size, read_split, training_pictures
 from cytology.evaluation.caveats import weights_html
 from cytology.networks.backend import be_deterministic, device, keras
-from cytology.networks.batches import (
-    DecodedImages,
-    augmentation_of,
-    frozen_features,
-    images_of,
-)
+from cytology.networks.batches import DecodedImages, augmentation_of, frozen_features, images_of
 from cytology.networks.building import feature_extractor, precision_for
 from cytology.networks.features import Features
 from cytology.networks.weights import Weights, find_weights
 from cytology.run import Run
-from cytology.training.backbone import other_weights, with_weights
+from cytology.training.backbone import with_weights
 from cytology.training.cuts import cut_before
 
 
@@ -84,9 +79,12 @@ class Network:
             print("train_head is False: what is trained changes the features, so none can be kept.")
             return None
         pictures = training_pictures(split, self.orientations)
-        with other_weights(self.model, self.start):
-            batch_size = self.run.parameters["batch_size"]
+        batch_size, present = self.run.parameters["batch_size"], self.model.get_weights()
+        self.start_again()  # frozen features are not those of a tuned network
+        try:
             found = frozen_features(self.extractor, images, pictures, self.key, batch_size)
+        finally:
+            self.model.set_weights(present)
         print(
             f"{len(found.values):,} pictures x {found.width:,} features; "
             f"{found.computed:,} computed now, in {found.seconds:.1f} s"
@@ -120,13 +118,5 @@ def build_network(
     )
     if asked["fine_tune"] and asked["fine_tune_from"]:
         cut_before(model, asked["fine_tune_from"])  # an unknown block is refused before the work
-    return Network(
-        run,
-        model,
-        weights,
-        weights_hash,
-        precision,
-        augmentation.fit,
-        augmentation.orientations,
-        model.get_weights(),
-    )
+    noted = weights, weights_hash, precision, augmentation.fit, augmentation.orientations
+    return Network(run, model, *noted, model.get_weights())

@@ -25,10 +25,8 @@ from cytology.networks.linear_head import (
 )
 from cytology.notebook import progress
 
-STRENGTHS_FILE = "strengths.csv"
 MOST_STRENGTH_IMAGES = 2000  # that choose a strength
-STRENGTH_COLUMNS = ["strength", "chosen", "image_id", "orientation", "group", "label", "fold"]
-STRENGTH_COLUMNS += ["logit"]
+STRENGTH_COLUMNS = "strength chosen image_id orientation group label fold logit".split()
 CHOSEN = "chosen in inner folds"
 
 
@@ -68,11 +66,8 @@ def choose_strengths(
             for strength, logits in found.items()
         }
         # Where too few groups leave nothing to judge by, the first of equals must not win.
-        return (
-            STRENGTH
-            if np.isnan([*losses.values()]).any()
-            else min(losses, key=lambda each: losses[each])
-        )
+        unknown = np.isnan([*losses.values()]).any()
+        return STRENGTH if unknown else min(losses, key=lambda each: losses[each])
 
     of = {f"fold{k}": best((k,)) for k in sorted(set(fold))} | {"final": best()}
     own = np.array([of[f"fold{k}"] for k in fold])
@@ -170,9 +165,8 @@ def order_sentence(table: pd.DataFrame) -> str:
 
 def _order_of(part: pd.DataFrame) -> str:
     """Networks from the highest AUC down; an equals sign where three decimals are the same."""
-    ranked = part.assign(auc=part["auc"].round(3)).sort_values(
-        ["auc", "architecture"], ascending=[False, True]
-    )
+    rounded = part.assign(auc=part["auc"].round(3))
+    ranked = rounded.sort_values(["auc", "architecture"], ascending=[False, True])
     titles = [NETWORK_TITLE[name] for name in ranked["architecture"]]
     signs = np.where(np.diff(ranked["auc"]) == 0, " = ", " > ")
     return titles[0] + "".join(f"{s}{t}" for s, t in zip(signs, titles[1:], strict=True))
