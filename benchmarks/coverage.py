@@ -4,7 +4,7 @@
     python -m benchmarks coverage --studies 100 --seed 1
 
 Six questions, over designs that are harder than a run is likely to be
-(`cytology.audits.simulation`):
+(`benchmarks.fixed_scores`, `cytology.audits.simulation`):
 
 fixed       192 designs whose scores were learned elsewhere: how often does each interval hold the
             truth?
@@ -36,7 +36,8 @@ import seaborn as sns
 from joblib import Parallel, delayed
 from scipy.stats import rankdata
 
-from cytology.audits.simulation import FOLDS, Design, Study, cross_validated, fixed_scores
+from benchmarks.fixed_scores import ScoreDesign, fixed_scores
+from cytology.audits.simulation import FOLDS, Design, Study, cross_validated
 from cytology.data.splitting import group_folds
 from cytology.evaluation.statistics.clusters import binormal_variance, inside
 from cytology.evaluation.statistics.intervals import auc_gain, auc_interval, threshold_intervals
@@ -49,14 +50,14 @@ from cytology.notebook import progress
 RESULTS = Path(__file__).parent / "results"
 EQUAL, UNEQUAL = (6, 6), (1, 60)
 FIXED = [
-    Design(*each)
-    for each in itertools.product(
+    ScoreDesign(*each, auc, noise)
+    for *each, noise, auc in itertools.product(
         (8, 15, 30, 60), (EQUAL, UNEQUAL), (0.5, 0.75), (0.5, 0.9), ("normal", "t3"),
         (0.80, 0.92, 0.98),
     )
 ]  # fmt: skip
 HEADS = [
-    Design(patients, images, malignant, 0.4, "normal", auc)
+    ScoreDesign(patients, images, malignant, 0.4, auc)
     for patients, images, malignant, auc in (
         (15, EQUAL, 0.5, 0.98), (15, UNEQUAL, 0.5, 0.98), (15, EQUAL, 0.75, 0.9999),
         (20, EQUAL, 0.5, 0.92), (20, EQUAL, 0.5, 0.9999), (20, (1, 30), 0.5, 0.98),
@@ -65,11 +66,11 @@ HEADS = [
     )
 ]  # fmt: skip
 TRIPLES = [
-    Design(20, EQUAL, 0.5, 0.4, "normal", 0.95),
-    Design(60, EQUAL, 0.5, 0.4, "normal", 0.95),
-    Design(30, UNEQUAL, 0.5, 0.4, "normal", 0.95),
+    ScoreDesign(20, EQUAL, 0.5, 0.4, 0.95),
+    ScoreDesign(60, EQUAL, 0.5, 0.4, 0.95),
+    ScoreDesign(30, UNEQUAL, 0.5, 0.4, 0.95),
 ]
-NOISE = Design(11, (1, 30), 0.5, 0.4, "normal", 0.5)
+NOISE = ScoreDesign(11, (1, 30), 0.5, 0.4, 0.5)
 # AUCs of the best direction whose heads reach about 0.05 and 0.10 more than those of 0.95.
 BETTER = {"0.05": 0.985, "0.10": 0.999}
 NESTED = [replace(design, auc=0.99) for design in TRIPLES[:2]]
@@ -129,7 +130,7 @@ def of_intervals(make, design: Design, studies: int, seed: int) -> pd.DataFrame:
 # ------------------------------------------------------------------------- tests
 
 
-def of_pairs(design: Design, studies: int, seed: int) -> pd.DataFrame:
+def of_pairs(design: ScoreDesign, studies: int, seed: int) -> pd.DataFrame:
     """How often the interval of a difference of AUCs holds 0, of two equal networks."""
     rng, bounds = np.random.default_rng(seed), []
     for _ in range(studies):
@@ -277,7 +278,7 @@ def heads(design: Design, studies: int, seed: int) -> pd.DataFrame:
     return of_intervals(cross_validated, design, studies, seed)
 
 
-def fixed(design: Design, studies: int, seed: int) -> pd.DataFrame:
+def fixed(design: ScoreDesign, studies: int, seed: int) -> pd.DataFrame:
     """`of_intervals` of scores that were learned elsewhere."""
     return of_intervals(fixed_scores, design, studies, seed)
 

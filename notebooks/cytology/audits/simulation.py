@@ -4,11 +4,10 @@ Patients have several images each, and those of one patient are alike, as in any
 """
 
 from dataclasses import dataclass, replace
-from functools import lru_cache
 
 import numpy as np
 import pandas as pd
-from scipy.special import expit, logit
+from scipy.special import expit
 from scipy.stats import norm
 from statsmodels.stats.proportion import proportion_confint
 
@@ -19,7 +18,6 @@ from cytology.notebook import progress
 
 FEATURE_COUNT, FOLDS = 100, 5  # features of a cross-validated study, and its folds
 IN_COMMON = 0.5  # share of the variance that models of one study have in common
-REFERENCE = 1_000_000  # scores from which a truth without a closed form is read
 
 
 @dataclass(frozen=True)
@@ -28,15 +26,13 @@ class Design:
 
     `images` of a patient: (6, 6) gives all six, (1, 60) anything between, small numbers more often
     (the logarithm is uniform). `malignant` is the share of malignant patients. `likeness` is the
-    share of a score's (or feature's) variance that the patient makes, `noise` is normal or t3
-    (Student's t with three degrees of freedom, whose tails are heavy). `auc` is the true one.
+    share of a feature's variance that the patient makes. `auc` is the true one.
     """
 
     patients: int = 30
     images: tuple[int, int] = (10, 10)
     malignant: float = 0.5
     likeness: float = 0.5
-    noise: str = "normal"
     auc: float = 0.92
 
     def patients_drawn(self, rng: np.random.Generator) -> pd.DataFrame:
@@ -56,36 +52,12 @@ class Design:
 
     def draw(self, rng: np.random.Generator, *shape: int) -> np.ndarray:
         """Independent noise of variance 1."""
-        return (
-            rng.standard_t(3, shape) / np.sqrt(3) if self.noise == "t3" else rng.normal(size=shape)
-        )
+        return rng.normal(size=shape)
 
     @property
     def distance(self) -> float:
         """Between the classes' means, in standard deviations of a score."""
-        if self.noise == "normal":
-            return float(np.sqrt(2) * norm.ppf(self.auc))
-        return float(np.quantile(_sorted_differences(self.noise, self.likeness), self.auc))
-
-    def share_below(self, point: float) -> float:
-        """The share of noise below a point."""
-        if self.noise == "normal":
-            return float(norm.cdf(point))
-        return float(np.searchsorted(_sorted_noise(self.noise, self.likeness), point) / REFERENCE)
-
-
-@lru_cache
-def _sorted_noise(noise: str, likeness: float) -> np.ndarray:
-    """Sorted noise, so much that its quantiles are the true ones."""
-    design, rng = Design(REFERENCE, noise=noise, likeness=likeness), np.random.default_rng(0)
-    return np.sort(design.noise_drawn(rng, np.arange(REFERENCE)))
-
-
-@lru_cache
-def _sorted_differences(noise: str, likeness: float) -> np.ndarray:
-    """Sorted differences of the noise of two images of different patients."""
-    ordered = _sorted_noise(noise, likeness)
-    return np.sort(ordered - np.random.default_rng(1).permutation(ordered))
+        return float(np.sqrt(2) * norm.ppf(self.auc))
 
 
 @dataclass(frozen=True)
@@ -93,8 +65,8 @@ class Study:
     """Predictions of equally good models on the same images, and the truth about each.
 
     `tables` are like those of `predictions.csv`; `aucs`, `sensitivities` and `specificities` (at
-    probability 0.5) have shape (models,): of the scores, or the mean over a model's fold heads.
-    `values` are the features of the last model, shape (images, features), where heads learned.
+    probability 0.5) have shape (models,): the mean over a model's fold heads. `values` are the
+    features of the last model, shape (images, features), where heads learned.
     """
 
     tables: list[pd.DataFrame]
@@ -102,26 +74,6 @@ class Study:
     sensitivities: np.ndarray
     specificities: np.ndarray
     values: np.ndarray | None = None
-
-
-def fixed_scores(design: Design, rng: np.random.Generator, models: int = 1) -> Study:
-    """Models that learned elsewhere: their scores are independent between patients.
-
-    A malignant image lies above a benign one of another patient with probability `auc`. With normal
-    noise the logits are calibrated for the design's share of malignant patients.
-    """
-    images = design.patients_drawn(rng)
-    group, distance = images["group"].to_numpy(), design.distance
-    shared = design.noise_drawn(rng, group)
-    own = design.noise_drawn(rng, group, models)
-    # One model alone gets its noise unmixed: sums of t3 have lighter tails than the reference.
-    noise = own if models == 1 else np.sqrt(IN_COMMON) * shared + np.sqrt(1 - IN_COMMON) * own
-    centred = distance * (np.where(images["label"] == "M", distance, -distance) / 2 + noise)
-    prior = logit(design.malignant)
-    tables = [images.assign(logit=row + prior, probability=expit(row + prior)) for row in centred]
-    point = -prior / distance  # where the logit is zero
-    truths = 1 - design.share_below(point - distance / 2), design.share_below(point + distance / 2)
-    return Study(tables, *(np.full(models, truth) for truth in (design.auc, *truths)))
 
 
 def cross_validated(
