@@ -187,14 +187,6 @@ def test_layers_without_places_are_refused(model):
         heatmaps.Explained(model, layer="features")
 
 
-def test_a_saved_network_gives_the_same_heat(model, explained, pixels, tmp_path):
-    path = tmp_path / "größe 1" / "model.keras"
-    path.parent.mkdir()
-    model.save(path)
-    loaded = keras.saving.load_model(path, compile=False, safe_mode=True)
-    assert_close(heatmaps.Explained(loaded).heat(pixels, "M"), explained.heat(pixels, "M"))
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("architecture", LAST)
 def test_every_architecture_gives_the_same_heat_reloaded(architecture, pixels, tmp_path):

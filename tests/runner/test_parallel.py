@@ -256,6 +256,7 @@ def test_more_seeds_add_what_is_missing_and_keep_what_stands(tmp_path, run):
     about = dict.fromkeys(("images", "benign", "malignant", "groups", "rejected"), 0)
     about |= {"data": "sample", "source": "", "unit": "patient", "fingerprint": "", "families": 0}
     write_json(run, "dataset.json", about | {"of_unknown_unit": 0})
+    write_json(run, "augmentation.json", {"orientations": 1, "image_size": 224, "fit": "pad"})
     first = start(root, "--run-dir", str(run), "--seeds", "2", "--jobs", "2")
     assert first.code == 0, first.out + first.err
     stood = (run / "grid" / "seed4" / "mobilenetv2" / "metrics.json").stat().st_mtime_ns

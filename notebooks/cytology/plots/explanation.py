@@ -72,14 +72,8 @@ def explanation_checks(table: pd.DataFrame) -> Figure:
     """
     checks = [check for check in HEATMAP_CHECKS if (table["check"] == check).any()]
     names = list(dict.fromkeys(table["architecture"]))[::-1]
-    columns = 2
-    lines = -(-len(checks) // columns)
-    figure, axes = plt.subplots(
-        lines, columns, figsize=(12, (0.9 + 0.32 * len(names)) * lines + 0.5), squeeze=False
-    )
-    for axis in axes.ravel()[len(checks) :]:
-        axis.set_axis_off()
-    for axis, check in zip(axes.ravel(), checks, strict=False):
+    figure, axes = style.grid(len(checks), 2, 6, 1 + 0.32 * len(names))
+    for axis, check in zip(axes, checks, strict=True):
         rows = table[table["check"] == check].set_index("architecture")
         for place, name in enumerate(names):
             row, colour = rows.loc[name], style.NETWORK_COLOUR[name]

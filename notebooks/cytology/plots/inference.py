@@ -8,7 +8,6 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from PIL import ImageOps
-from sklearn.metrics import confusion_matrix
 
 from cytology.architectures import NETWORK_TITLE
 from cytology.data.images.opening import open_rgb
@@ -88,20 +87,9 @@ def at_threshold(rows: pd.DataFrame, threshold: float) -> Figure:
 
     `rows` has `label` and `calibrated_probability`.
     """
-    truth, called = rows["label"] == "M", rows["calibrated_probability"] >= threshold
-    matrix = confusion_matrix(truth, called, labels=[False, True])
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.4), width_ratios=(1, 2))
-    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    left.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    for (row, column), count in np.ndenumerate(matrix):
-        share = shares[row, column]
-        left.text(
-            column, row, f"{count}\n{share:.0%}", ha="center", va="center",
-            color="white" if share > 0.5 else "black",
-        )  # fmt: skip
-    left.set_xticks([0, 1], ["called B", "called M"])
-    left.set_yticks([0, 1], ["true B", "true M"])
-    left.set_title(f"threshold {threshold:.2f}")
+    called = rows["calibrated_probability"] >= threshold
+    style.confusion(left, rows["label"] == "M", called, f"threshold {threshold:.2f}")
     edges = np.linspace(0, 1, 21)
     for label in "BM":
         right.hist(
@@ -136,7 +124,9 @@ def exports(table: pd.DataFrame) -> Figure:
         axis.set(title=title, xlabel=label, xscale="log")
         axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _plain(value)))
         axis.grid(axis="x", color="#dddddd", linewidth=0.8)
-    _small_steps(axes[:2])
+    for axis in axes[:2]:
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.xaxis.set_minor_formatter(NullFormatter())
     axes[-1].xaxis.set_major_locator(LogLocator(numticks=5))
     for tolerance in table["tolerance"].dropna().unique():
         axes[-1].axvline(tolerance, color=style.GREY, linestyle=":")
@@ -155,13 +145,6 @@ def _formats_in_order(table: pd.DataFrame) -> list[str]:
     """The formats in the order of the network that has most of them."""
     lists = sorted((list(rows) for _, rows in table.groupby("architecture")["format"]), key=len)
     return list(dict.fromkeys(name for names in lists[::-1] for name in names))
-
-
-def _small_steps(axes) -> None:
-    """Marks at 1, 2 and 5 of each power of ten."""
-    for axis in axes:
-        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axis.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _plain(value: float) -> str:

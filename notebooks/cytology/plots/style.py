@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from PIL import Image
+from sklearn.metrics import confusion_matrix
 
 from cytology.architectures import ARCHITECTURES, NETWORK_TITLE
 from cytology.files import written_whole
@@ -165,6 +166,18 @@ def picture(axis, pixels, title: str = "", colour: str = "black") -> None:
     axis.set_yticks([])
     axis.set_title(title, fontsize=9, color=colour, fontweight="normal")
     sns.despine(ax=axis, left=True, bottom=True)
+
+
+def confusion(axis, truth, called, title: str) -> None:
+    """A confusion matrix of which are malignant: counts, and shares of the true class as shade."""
+    matrix = confusion_matrix(truth, called, labels=[False, True])
+    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    text = np.vectorize(lambda n, share: f"{n}\n{share:.0%}")(matrix, shares)
+    sns.heatmap(
+        shares, annot=text, fmt="", cmap="Blues", vmin=0, vmax=1, cbar=False, square=True, ax=axis,
+        xticklabels=["B", "M"], yticklabels=["B", "M"],
+    )  # fmt: skip
+    axis.set(title=title, xlabel="predicted", ylabel="true")
 
 
 def overlaid(image: Image.Image, heat: np.ndarray) -> np.ndarray:

@@ -3,13 +3,11 @@
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from sklearn.metrics import confusion_matrix
 
-from cytology.plots.style import GREY, NETWORK_COLOUR, SPLIT_COLOUR, Look, grid
+from cytology.plots.style import GREY, NETWORK_COLOUR, SPLIT_COLOUR, Look, confusion, grid
 from cytology.wording import plural, shortened
 
 Boxes = list[tuple[str, int]]  # of each its words and its number of maps (channels)
@@ -137,23 +135,9 @@ def learning_curves(history: pd.DataFrame, title: str) -> Figure:
     return figure
 
 
-def confusion(axis, rows: pd.DataFrame, title: str) -> None:
-    """A confusion matrix at probability 0.5: counts, and shares of the true class as shade."""
-    matrix = confusion_matrix(
-        rows["label"] == "M", rows["probability"] >= 0.5, labels=[False, True]
-    )
-    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    text = np.vectorize(lambda n, share: f"{n}\n{share:.0%}")(matrix, shares)
-    sns.heatmap(
-        shares, annot=text, fmt="", cmap="Blues", vmin=0, vmax=1, cbar=False, square=True, ax=axis,
-        xticklabels=["B", "M"], yticklabels=["B", "M"],
-    )  # fmt: skip
-    axis.set(title=title, xlabel="predicted", ylabel="true")
-
-
 def confusions(tables: dict[str, pd.DataFrame], columns: int | None = None) -> Figure:
-    """Confusion matrices, one for each title in `tables`, in rows of `columns` (else one row)."""
+    """Confusion matrices at probability 0.5, one a title, in rows of `columns` (else one row)."""
     figure, axes = grid(len(tables), columns or len(tables), 3.4, 3.4)
     for axis, (title, rows) in zip(axes, tables.items(), strict=True):
-        confusion(axis, rows, title)
+        confusion(axis, rows["label"] == "M", rows["probability"] >= 0.5, title)
     return figure

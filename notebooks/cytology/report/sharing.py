@@ -212,7 +212,8 @@ def names_found(folder: Path, names: set[str]) -> Iterator[tuple[str, str]]:
     are no sign of a person within a text. As cells they cannot be there: columns of names must
     hold pseudonyms only.
     """
-    telling = {composed(name).encode() for name in names if is_telling(name)}
+    long = (name for name in names if len(name) >= (6 if name.isdecimal() else 4))
+    telling = {composed(name).encode() for name in long}
     files = sorted([*PACKAGE.rglob("*.py"), *PACKAGE.rglob("*.jinja"), *PACKAGE.rglob("*.csv")])
     ours = b"\n".join(path.read_bytes() for path in files)
     search = Search(telling - set(Search(telling).within(ours, is_text=True)))
@@ -221,11 +222,6 @@ def names_found(folder: Path, names: set[str]) -> Iterator[tuple[str, str]]:
         yield from ((cell, where) for cell in cells_with_names(path))
         for content, is_text in contents_of(path.read_bytes()):
             yield from ((name.decode(), where) for name in search.within(content, is_text))
-
-
-def is_telling(name: str) -> bool:
-    """Whether a name found within a text says something."""
-    return len(name) >= (6 if name.isdecimal() else 4)
 
 
 class Search:

@@ -26,8 +26,6 @@ from cytology.settings import InputError, short
 from cytology.tables import write_json
 from cytology.wording import some
 
-LOGGERS = ("papermill", "traitlets", "asyncio", "distributed.client")
-
 
 class Execution:
     """A plan that is carried out: decides what is done with each task, and records it.
@@ -233,14 +231,10 @@ def variable(name: str, value: str) -> Iterator[None]:
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Silence what papermill and its helpers log; of a failure a sentence is printed."""
-    loggers = [logging.getLogger(name) for name in LOGGERS]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL + 1)
+    logging.disable(logging.CRITICAL)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+        logging.disable(logging.NOTSET)

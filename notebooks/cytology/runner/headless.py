@@ -105,20 +105,15 @@ class Watch(threading.Thread):
         self.end_processes()
 
     def end_processes(self) -> None:
-        """End every process that was seen and still runs."""
-        end_all(list(self.seen.values()))
-
-
-def end_all(processes: list[psutil.Process]) -> None:
-    """Ask each process that still runs to end, and end after 5 s what has not."""
-    # psutil compares start times, so a number that was given away again is never hit.
-    left = [process for process in processes if process.is_running()]
-    for process in left:
-        with contextlib.suppress(psutil.Error):
-            process.terminate()
-    for process in psutil.wait_procs(left, timeout=5)[1]:
-        with contextlib.suppress(psutil.Error):
-            process.kill()
+        """Ask each process that was seen and still runs to end, and end after 5 s what has not."""
+        # psutil compares start times, so a number that was given away again is never hit.
+        left = [process for process in list(self.seen.values()) if process.is_running()]
+        for process in left:
+            with contextlib.suppress(psutil.Error):
+                process.terminate()
+        for process in psutil.wait_procs(left, timeout=5)[1]:
+            with contextlib.suppress(psutil.Error):
+                process.kill()
 
 
 def execute(
@@ -217,7 +212,8 @@ def failure_of(error: Exception, cell: str) -> Failure:
         text = f"The notebook's process could not be started: {error}. {NEW_ENVIRONMENT}"
         return Failure("MachineError", text, cell)
     name = getattr(error, "ename", type(error).__name__)
-    text = without_colours(getattr(error, "evalue", str(error))).strip()
+    # IPython colours tracebacks.
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", getattr(error, "evalue", str(error))).strip()
     shortage = "" if name == "MachineError" else shortage_of(name, text)
     if shortage:
         name, text = "MachineError", f"{shortage}, then start again ({text.splitlines()[0][:200]})."
@@ -231,8 +227,3 @@ def shortage_of(name: str, text: str) -> str:
     if name not in ("OSError", "PermissionError", "OperationalError", "RuntimeError"):
         return ""
     return next((advice for words, advice in SHORTAGES.items() if words in text), "")
-
-
-def without_colours(text: str) -> str:
-    """`text` without the ANSI codes that IPython colours tracebacks with."""
-    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)

@@ -53,10 +53,6 @@ class Plan:
     def run(self) -> Path:
         return Path(self.parameters["run_dir"])
 
-    def parameters_of(self, notebook: Notebook) -> dict:
-        """The parameters that `notebook` has: papermill would only warn about others."""
-        return {name: self.parameters[name] for name in notebook.parameters}
-
 
 @dataclass(frozen=True)
 class Task:
@@ -79,7 +75,8 @@ def tasks_of(plan: Plan) -> list[Task]:
     found: list[Task] = []
     chosen = [notebook.name for notebook in plan.notebooks]
     for place, notebook in enumerate(plan.notebooks):
-        name, parameters = notebook.name, plan.parameters_of(notebook)
+        name = notebook.name
+        parameters = {each: plan.parameters[each] for each in notebook.parameters}
         reads = needs(name) if name in READS else chosen[:place]
         if any(file.startswith(f"{GRID}/") for file in READS.get(name, ())):
             reads += [task.name for task in found if task.point]
