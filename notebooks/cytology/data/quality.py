@@ -11,8 +11,8 @@ from cytology.data.copies import discs
 from cytology.data.images.kinds import UnreadableImage, check_file
 from cytology.data.images.opening import read_image
 
-# Limits of a poor picture. All 837 Herlev, 58 UCSB and 320 sample images keep them, and 1,177 of
-# the 1,215 fail them when blurred by a fiftieth of their side.
+# Limits of a poor picture. `benchmarks/quality_limits.py`: all 837 Herlev, 58 UCSB and 320 sample
+# images keep them, and 1,177 of the 1,215 fail them when blurred by a fiftieth of their side.
 BLANK_CONTRAST = 4.0  # standard deviation of the grey levels, 0 to 255
 BLURRED_SHARPNESS = 0.10  # deviation of the Laplacian over deviation of the greys, 256 px a side
 OVEREXPOSED_SHARE = 0.60  # share of pixels that are 250 or more in every channel
