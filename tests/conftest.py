@@ -17,7 +17,7 @@ from cytology.data.inspection import inspect_images
 from cytology.data.load import load
 from cytology.data.manifest import build_manifest
 from cytology.data.sources.sample import draw_sample
-from cytology.data.splitting import describe, judged_pictures, split_by_group
+from cytology.data.splitting import judged_pictures, split_by_group, split_facts
 from cytology.evaluation.predictions import prediction_rows
 from cytology.evaluation.statistics import bootstrap
 from cytology.run import Run
@@ -124,7 +124,7 @@ def run_once(tmp_path_factory):
     colours = pd.DataFrame(rng.uniform(0, 255, (len(manifest), 4)).round(3))
     colours.columns = ["brightness", "red", "green", "blue"]
     split = split_by_group(manifest, 3, 0.2, 0.2, seed=0)
-    about = describe(split, manifest, "grouped", "patient", seed=0)
+    about = split_facts(split, manifest, "grouped", "patient", seed=0)
     run.write("manifest.csv", manifest)
     run.write("tables/appearance.csv", manifest[["image_id"]].join(colours))
     run.write("split.csv", split)

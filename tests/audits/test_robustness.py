@@ -29,7 +29,7 @@ from cytology.audits.shifts import (
     with_stains,
 )
 from cytology.data.augmentation import fit_to_square
-from cytology.data.splitting import describe
+from cytology.data.splitting import split_facts
 from cytology.evaluation.statistics.calibration import reliability
 from cytology.networks.linear_head import LinearHead
 from cytology.plots import robustness as plots
@@ -223,7 +223,7 @@ def test_one_file_counts_once_and_one_group_is_refused(run):
     split, manifest = split[split["label"] == "B"], manifest[manifest["label"] == "B"]
     write_table(run, "split.csv", split)
     write_table(run, "manifest.csv", manifest)
-    write_json(run, "split.json", describe(split, manifest, "grouped", "patient", seed=0))
+    write_json(run, "split.json", split_facts(split, manifest, "grouped", "patient", seed=0))
     with pytest.raises(InputError, match="two groups and of both classes"):
         choose_judged_images(run, "test", 8, seed=0)
 

@@ -15,7 +15,7 @@ from cytology.data.inspection import findings, inspect_images
 from cytology.data.manifest import (
     MANIFEST_COLUMNS,
     build_manifest,
-    describe,
+    dataset_facts,
     independent_groups,
 )
 from cytology.data.notices import warnings_about
@@ -192,7 +192,7 @@ def test_the_order_of_the_rows_does_not_matter(manifest):
 def described(root, cache):
     listing = folder(root)
     manifest, rejected, _ = made(listing, cache)
-    return describe(str(root), listing, manifest, rejected)
+    return dataset_facts(str(root), listing, manifest, rejected)
 
 
 def test_the_fingerprint_changes_with_an_image_and_not_with_time(root, smear, cache):

@@ -12,7 +12,6 @@ from cytology.data.pictures import write_split
 from cytology.data.splitting import (
     assert_no_leak,
     counts_by_split,
-    describe,
     fingerprint,
     group_folds,
     inner_group_split,
@@ -20,6 +19,7 @@ from cytology.data.splitting import (
     leak_report,
     read_split,
     split_by_group,
+    split_facts,
     split_pictures_at_random,
     training_pictures,
 )
@@ -318,7 +318,7 @@ def test_a_split_in_which_a_group_crosses_is_refused(run, column, value, also_gr
 def test_a_leak_that_was_asked_for_is_read_if_it_is_told_truly(run):
     tamper(run, "split", lambda _: "test", False)
     split, manifest = run.table("split.csv"), run.table("manifest.csv")
-    about = describe(split, manifest, "original", "patient", seed=0)
+    about = split_facts(split, manifest, "original", "patient", seed=0)
     run.write("split.json", about)
     assert len(read_split(run)) == len(split)
     leak = about["leak"] | {"groups_in_several_splits": 0}
@@ -330,7 +330,7 @@ def test_a_leak_that_was_asked_for_is_read_if_it_is_told_truly(run):
 def test_the_split_of_the_originals_protocol_comes_back(run, manifest):
     leaking = split_pictures_at_random(manifest, 4, 3, 0.2, 0.2, seed=0)
     run.write("split.csv", leaking)
-    about = describe(leaking, manifest, "original", "patient", seed=0)
+    about = split_facts(leaking, manifest, "original", "patient", seed=0)
     assert about["leak"]["groups_in_several_splits"] > 20
     assert about["fingerprint"] == fingerprint(leaking) and about["seed"] == 0
     run.write("split.json", about)

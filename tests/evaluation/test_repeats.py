@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from cytology.architectures import ARCHITECTURE_NAMES
-from cytology.data.splitting import describe, read_split
+from cytology.data.splitting import read_split, split_facts
 from cytology.evaluation import seed_spread
 from cytology.evaluation.repeats import (
     GridPoint,
@@ -166,7 +166,7 @@ def test_a_point_of_another_split_is_refused(run):
     run.write("split.csv", split)
     with pytest.raises(InputError, match="split.csv is not the one that split.json describes"):
         check_split(run, GridPoint(1))
-    about = describe(split, run.table("manifest.csv"), "grouped", "patient", seed=0)
+    about = split_facts(split, run.table("manifest.csv"), "grouped", "patient", seed=0)
     run.write("split.json", about)
     with pytest.raises(InputError, match="seed1 was trained on another split"):
         check_split(run, GridPoint(1))

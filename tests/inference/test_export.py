@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from cytology.architectures import ARCHITECTURE_NAMES
-from cytology.data.splitting import describe, judged_pictures
+from cytology.data.splitting import judged_pictures, split_facts
 from cytology.evaluation.predictions import prediction_rows, predictions_fingerprint
 from cytology.files import file_hash
 from cytology.inference import export, export_check
@@ -43,7 +43,7 @@ def run_with(folder, model, data):
     run.write("dataset.json", {"data": root, "root": root, "unit": "patient", "images": images})
     run.write("manifest.csv", data.manifest)
     run.write("split.csv", data.split)
-    split = describe(data.split, data.manifest, "grouped", "patient", seed=0)
+    split = split_facts(data.split, data.manifest, "grouped", "patient", seed=0)
     run.write("split.json", split)
     (run / name).mkdir()
     model.save(run / name / "model.keras")
@@ -75,13 +75,13 @@ def made(tmp_path_factory, data):
     folder.mkdir(parents=True)
     model = small_network()
     run = run_with(folder, model, data)
-    train = export.images_of(run, "train", 100, 0)
+    train = export.images_of_part(run, "train", 100, 0)
     export.export(run, model, ALL, export.squares_of(run, "mobilenetv2", train))
     return run, model, checked(run, model)
 
 
 def checked(run, model):
-    squares = export.squares_of(run, model.name, export.images_of(run, "test", 32, 0))
+    squares = export.squares_of(run, model.name, export.images_of_part(run, "test", 32, 0))
     decision = locked_decision(run, model.name, "youden")
     return export_check.check_exports(run, model, decision, squares)
 
@@ -132,7 +132,7 @@ def test_what_a_user_must_know_lies_beside_the_files(made):
     assert about["weights"] == "random" and about["protocol"] == "grouped" and about["seed"] == 0
     assert about["versions"]["keras"] == keras.version()
     assert any("random weights" in caveat for caveat in about["caveats"])
-    assert about["calibration_images"] == len(export.images_of(run, "train", 100, 0))
+    assert about["calibration_images"] == len(export.images_of_part(run, "train", 100, 0))
     files = {path for path in folder.rglob("*") if path.is_file()} - {folder / "export.json"}
     assert {folder / name for name in about["files"]} == files
     assert all(file_hash(folder / name) == code for name, code in about["files"].items())
@@ -142,9 +142,9 @@ def test_what_a_user_must_know_lies_beside_the_files(made):
 def test_int8_never_sees_a_test_image(made):
     run, _, _ = made
     split = run.table("split.csv").set_index("image_id")["split"]
-    assert set(split[export.images_of(run, "train", 100, 0)]) == {"train"}
-    assert len(export.images_of(run, "train", 5, 0)) == 5
-    assert export.images_of(run, "train", 5, 0) != export.images_of(run, "train", 5, 1)
+    assert set(split[export.images_of_part(run, "train", 100, 0)]) == {"train"}
+    assert len(export.images_of_part(run, "train", 5, 0)) == 5
+    assert export.images_of_part(run, "train", 5, 0) != export.images_of_part(run, "train", 5, 1)
 
 
 def test_what_else_a_model_file_holds_is_not_handed_on(made, data, tmp_path):
@@ -268,7 +268,7 @@ def test_every_export_of_every_architecture_agrees(name, data, tmp_path):
     model.get_layer("logit").set_weights([kernel, np.zeros(1)])
     run = run_with(tmp_path, model, data)
     model, _ = load_trained(run, name)
-    drawn = export.squares_of(run, name, export.images_of(run, "train", 100, 0))
+    drawn = export.squares_of(run, name, export.images_of_part(run, "train", 100, 0))
     export.export(run, model, formats_of(name, "all"), drawn)
     table = checked(run, model)
     assert set(table["format"]) >= set(ALL)

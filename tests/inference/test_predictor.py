@@ -12,10 +12,10 @@ from cytology.inference.locked import Decision, locked_decision
 from cytology.inference.new_images import Images
 from cytology.inference.predictor import (
     Predictor,
-    compare,
     decide,
-    judge,
+    judge_answers,
     refer,
+    with_neighbours,
 )
 from cytology.inference.similarity import reference
 from cytology.run import Run
@@ -65,7 +65,7 @@ def test_a_decision_says_what_is_not_calibrated_and_what_is_not_promised():
 
 def test_external_images_are_judged_at_what_was_locked():
     table = decide(answers(), LOCKED)
-    found = judge(table, LOCKED, "patient").set_index("level")
+    found = judge_answers(table, LOCKED, "patient").set_index("level")
     truth = table["label"] == "M"
     at_image = found.loc["image"]
     assert at_image["recall"] == recall_score(truth, table["logit"] >= -1)
@@ -86,7 +86,7 @@ def test_external_images_are_judged_at_what_was_locked():
 def test_sure_images_are_told_apart_by_their_logits():
     table = answers().assign(logit=lambda rows: np.where(rows["label"] == "M", 90.0, 80.0))
     sure = Decision("youden", "val", 85.0, 1.0, 0.0)
-    found = judge(decide(table, sure), sure, "")
+    found = judge_answers(decide(table, sure), sure, "")
     assert (found[["recall", "specificity", "precision", "mcc"]] == 1).all(axis=None)
 
 
@@ -94,12 +94,14 @@ def test_the_order_of_the_rows_and_what_could_not_be_read_change_nothing():
     table = decide(answers(), LOCKED)
     broken = pd.DataFrame([{"image_id": "x", "label": "M", "group": "", "reason": "not an image"}])
     other = pd.concat([broken, table.sample(frac=1, random_state=1)])
-    pd.testing.assert_frame_equal(judge(table, LOCKED, "slide"), judge(other, LOCKED, "slide"))
+    pd.testing.assert_frame_equal(
+        judge_answers(table, LOCKED, "slide"), judge_answers(other, LOCKED, "slide")
+    )
 
 
 def test_images_of_unknown_patients_count_each_for_itself():
     table = decide(answers().assign(group=""), LOCKED)
-    found = judge(table, LOCKED, "")
+    found = judge_answers(table, LOCKED, "")
     assert found["level"].tolist() == ["image"] and found["groups"].tolist() == [60]
 
 
@@ -130,7 +132,7 @@ def test_what_notebook_07_locked_is_read_by_network_and_rule(run):
 
 def test_votes_are_cast_at_the_locked_threshold_and_count_by_majority():
     table = decide(answers(), LOCKED)
-    found = judge(table, LOCKED, "patient", "vote").set_index("level").loc["patient"]
+    found = judge_answers(table, LOCKED, "patient", "vote").set_index("level").loc["patient"]
     shares = (table["logit"] >= -1).groupby(table["group"]).mean()
     truth = table.groupby("group")["label"].first() == "M"
     assert found["accuracy"] == ((shares >= 0.5) == truth).mean()
@@ -147,11 +149,11 @@ def known():
 
 def test_images_unlike_training_are_told_by_their_nearest_neighbour(known):
     asked = pd.DataFrame({"image_id": ["near", "broken", "far"], "logit": [1.0, np.nan, 2.0]})
-    found = compare(asked, np.stack([known.values[7] + 0.01, known.values[7] + 30]), known)
+    found = with_neighbours(asked, np.stack([known.values[7] + 0.01, known.values[7] + 30]), known)
     assert found["unlike_training"].tolist() == [False, False, True]
     assert found.loc[0, ["nearest", "nearest_label"]].tolist() == ["t07", "M"]
     assert found.loc[1, "nearest"] == "" and np.isnan(found.loc[1, "distance"])
-    nothing = compare(asked.iloc[[1]].reset_index(drop=True), np.empty((0, 5)), known)
+    nothing = with_neighbours(asked.iloc[[1]].reset_index(drop=True), np.empty((0, 5)), known)
     assert not nothing["unlike_training"].any()
 
 

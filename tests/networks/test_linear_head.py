@@ -8,7 +8,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 from cytology.networks.linear_head import (
-    COLUMNS,
+    COLUMNS_AT_ONCE,
     EPSILON,
     STRENGTHS,
     LinearHead,
@@ -111,7 +111,9 @@ def test_a_class_that_is_missing_is_no_class():
 
 
 def test_many_columns_have_their_own_mean_and_variance():
-    values = np.random.default_rng(9).normal(3, 2, size=(50, 2 * COLUMNS + 7)).astype(np.float32)
+    values = (
+        np.random.default_rng(9).normal(3, 2, size=(50, 2 * COLUMNS_AT_ONCE + 7)).astype(np.float32)
+    )
     head = standardizing(values)
     assert head.mean == pytest.approx(values.mean(axis=0), rel=1e-5)
     assert head.variance == pytest.approx(values.var(axis=0), rel=1e-5)

@@ -440,7 +440,7 @@ def test_the_record_stays_as_it_is(tmp_path):
 
 def test_the_tenth_figure_comes_after_the_second():
     names = ["07_10_coverage", "07_1_auc", "densenet121_curves", "07_2_pairs"]
-    assert sorted(names, key=page_parts.in_order) == [
+    assert sorted(names, key=page_parts.by_number) == [
         "07_1_auc",
         "07_2_pairs",
         "07_10_coverage",

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cytology.report.page_tables import Cell, results
+from cytology.report.page_tables import Cell, result_table
 from cytology.run import Run
 from cytology.tables import write_table
 
@@ -15,7 +15,7 @@ def shown(tmp_path):
 
     def make(columns, *names, **options):
         write_table(tmp_path, "t.csv", pd.DataFrame(columns))
-        return results(Run(tmp_path), "t.csv", " ".join(names), **options)
+        return result_table(Run(tmp_path), "t.csv", " ".join(names), **options)
 
     return make
 
@@ -25,7 +25,7 @@ def headings(table):
 
 
 def test_a_missing_table_is_empty(tmp_path):
-    assert results(Run(tmp_path), "t.csv") == {}
+    assert result_table(Run(tmp_path), "t.csv") == {}
 
 
 def test_bounds_stand_below_their_number(shown):

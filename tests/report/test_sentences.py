@@ -24,7 +24,7 @@ from cytology.audits import leakage, learning_curve, robustness, robustness_sent
 from cytology.audits import left_out as domains
 from cytology.audits.shifts import NONE
 from cytology.data.augmentation import pictures_of
-from cytology.data.splitting import describe
+from cytology.data.splitting import split_facts
 from cytology.evaluation import comparison, operating_points, seed_spread, summary
 from cytology.evaluation.judged import classification_report, compared_on, judged_networks
 from cytology.evaluation.predictions import prediction_rows
@@ -115,7 +115,7 @@ def write_run(run: Run, split: pd.DataFrame, logits: dict[str, np.ndarray]) -> N
     """A run folder with a manifest, a split, and predictions of two networks."""
     unknown = {"patient": split["group"], "slide": "", "sha256": split["image_id"]}
     manifest = split[["image_id", "label", "group"]].assign(**unknown, family=split["image_id"])
-    about = describe(split, manifest, "grouped", "patient", seed=0)
+    about = split_facts(split, manifest, "grouped", "patient", seed=0)
     write_table(run.folder, "manifest.csv", manifest)
     write_table(run.folder, "split.csv", split)
     write_json(run.folder, "split.json", about)

@@ -26,11 +26,11 @@ MOST_REDONE = 4  # notebooks by an edit of a module, on average
 
 def changed_by_an_edit_of(module, monkeypatch):
     """The numbers of the notebooks that would run again."""
-    before = {path: changes.code(path) for path in NOTEBOOKS}
+    before = {path: changes.code_hash(path) for path in NOTEBOOKS}
     source = changes.source
     edited = {module: b"# edited"}
     monkeypatch.setattr(changes, "source", lambda name: source(name) + edited.get(name, b""))
-    return [path.name[:2] for path in NOTEBOOKS if changes.code(path) != before[path]]
+    return [path.name[:2] for path in NOTEBOOKS if changes.code_hash(path) != before[path]]
 
 
 @pytest.mark.parametrize("name", PLOTS)

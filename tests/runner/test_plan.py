@@ -27,7 +27,7 @@ from cytology.evaluation.predictions import PREDICTION_COLUMNS
 from cytology.evaluation.statistics.metrics import AT_A_THRESHOLD, METRICS, OF_PROBABILITIES
 from cytology.files import UNFINISHED
 from cytology.runner.changes import inputs, is_from
-from cytology.runner.verification import compare
+from cytology.runner.verification import compare_runs
 from cytology.settings import PROJECT_ROOT
 from cytology.tables import read_json, read_table
 from cytology.wording import joined
@@ -367,7 +367,7 @@ def parameters(monkeypatch):
 def test_no_cell_surprises_when_run_again(smoke, parameters, tmp_path):
     for path in sorted((PROJECT_ROOT / "notebooks").glob("[0-9]*.ipynb")):
         execute(path, parameters | {"run_dir": str(tmp_path)}, again=True)
-    files, different = compare(smoke[1], tmp_path)
+    files, different = compare_runs(smoke[1], tmp_path)
     # How an exported file rounds hangs on the number of cores, which `--jobs` shares out.
     exports = different["file"] == "tables/exports.csv"
     different = different[~(exports & (different["column"] == "largest_difference"))]
@@ -381,7 +381,7 @@ def test_fine_tuning_begins_anew_when_run_again(smoke, parameters, tmp_path):
         run = shutil.copytree(smoke[1], tmp_path / name)
         tuned = parameters | {"run_dir": str(run), "fine_tune": True}
         execute(path, tuned, again=name == "again")
-    files, different = compare(tmp_path / "once", tmp_path / "again")
+    files, different = compare_runs(tmp_path / "once", tmp_path / "again")
     assert "mobilenetv2/predictions.csv" in files and different.empty, different.to_string()
     history = read_table(tmp_path / "again", "mobilenetv2/history.csv")
     assert set(history["stage"]) == {"head", "fine_tune"}

@@ -199,7 +199,7 @@ def test_code_is_what_a_notebook_says_and_what_it_imports(tmp_path, monkeypatch)
         changes.source.cache_clear()
         changes.imported_by.cache_clear()
         write_notebook(tmp_path, "01_a", parameters, cell)
-        return changes.code(tmp_path / "notebooks" / "01_a.ipynb")
+        return changes.code_hash(tmp_path / "notebooks" / "01_a.ipynb")
 
     first = code()
     assert code(parameters="n = 2") == first and code("1") != first
@@ -234,16 +234,16 @@ def test_weights_that_come_into_reach_are_a_change(monkeypatch, tmp_path):
 
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
     monkeypatch.setattr(weights, "unreachable", lambda address: "no network")
-    marks = [weights.mark("mobilenetv2", "auto")]
+    marks = [weights.weights_mark("mobilenetv2", "auto")]
     monkeypatch.setattr(weights, "unreachable", lambda address: "")
-    marks.append(weights.mark("mobilenetv2", "auto"))
+    marks.append(weights.weights_mark("mobilenetv2", "auto"))
     (tmp_path / "models").mkdir()
     name = ARCHITECTURES["mobilenetv2"].weights.split("/")[-1]
     (tmp_path / "models" / name).write_bytes(b"weights")
-    marks.append(weights.mark("mobilenetv2", "auto"))
+    marks.append(weights.weights_mark("mobilenetv2", "auto"))
     (tmp_path / "mobilenetv2.weights.h5").write_bytes(b"others")
-    marks.append(weights.mark("mobilenetv2", str(tmp_path)))
-    assert len(set(marks)) == 4 and weights.mark("mobilenetv2", "random") == "random"
+    marks.append(weights.weights_mark("mobilenetv2", str(tmp_path)))
+    assert len(set(marks)) == 4 and weights.weights_mark("mobilenetv2", "random") == "random"
 
 
 # ------------------------------------------------------------------------- lock
@@ -366,7 +366,7 @@ def test_killed_at_any_moment_the_series_ends_with_the_same_tables(project, tmp_
     assert kills.start(project, runs / "whole").wait() == 0
     found = list(kills.killed_and_started_again(project, runs / "killed", [], [2.5, 4.0]))
     assert len(found) == 2 and [halves for *_, halves in found] == [[], []]
-    files, different = kills.compare(runs / "whole", runs / "killed")
+    files, different = kills.compare_runs(runs / "whole", runs / "killed")
     assert {"manifest.csv", "split.csv", "augmentation.json"} <= set(files)
     assert different.empty, different
 

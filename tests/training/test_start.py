@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cytology.data.splitting import describe, judged_pictures
+from cytology.data.splitting import judged_pictures, split_facts
 from cytology.evaluation.predictions import prediction_rows
 from cytology.networks import batches, model_files
 from cytology.networks.batches import augmentation_of, decode, frozen_features
@@ -33,7 +33,7 @@ def run(data, tmp_path):
     run.write("manifest.csv", data.manifest)
     run.write("augmentation.json", AUGMENTATION)
     run.write("split.csv", data.split)
-    run.write("split.json", describe(data.split, data.manifest, "grouped", "patient", seed=0))
+    run.write("split.json", split_facts(data.split, data.manifest, "grouped", "patient", seed=0))
     return run
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from cytology.audits.leakage import features_of_run
 from cytology.data.augmentation import pictures_of
-from cytology.data.splitting import describe, judged_pictures, training_pictures
+from cytology.data.splitting import judged_pictures, split_facts, training_pictures
 from cytology.inference import predictor
 from cytology.inference.new_images import images_in
 from cytology.networks import batches as pipeline
@@ -126,7 +126,7 @@ def test_the_audit_computes_the_features_of_the_run_and_refuses_other_weights(
     write_json(tmp_path, "mobilenetv2/metrics.json", about)
     write_table(tmp_path, "manifest.csv", data.manifest)
     write_table(tmp_path, "split.csv", data.split)
-    described = describe(data.split, data.manifest, "grouped", "patient", seed=0)
+    described = split_facts(data.split, data.manifest, "grouped", "patient", seed=0)
     write_json(tmp_path, "split.json", described)
     fresh = tmp_path / "cache"  # without features: they must be computed here
     monkeypatch.setattr(feature_cache, "FeatureStore", partial(FeatureStore, cache=fresh))

@@ -233,7 +233,7 @@ def scores_of(audits: dict[str, Audit]) -> pd.DataFrame:
     return pd.concat(parts)[columns]
 
 
-def summary_of_run(run: Run, audits: dict[str, Audit]) -> pd.DataFrame:
+def audit_of_run(run: Run, audits: dict[str, Audit]) -> pd.DataFrame:
     """`audit_summary` of every network, after `architecture` and the `weights` it began with."""
     parts = []
     for name, found in audits.items():

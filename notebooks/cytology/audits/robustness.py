@@ -232,7 +232,7 @@ def shift_summary(judged: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-def summary_of_run(run: Run, judged: pd.DataFrame, on: str) -> pd.DataFrame:
+def shifts_of_run(run: Run, judged: pd.DataFrame, on: str) -> pd.DataFrame:
     """`shift_summary`, after what its numbers rest on: weights, protocol, and the part judged."""
     table = run.marked(shift_summary(judged).assign(judged_on=on))
     first = ["architecture", "weights", "protocol", "judged_on"]

@@ -187,12 +187,12 @@ def find_copies(images: pd.DataFrame) -> pd.DataFrame:
         # First among all images, then among the families found so far, until none are joined:
         # of a family of a hundred, ten nearest neighbours show only a part.
         candidates = np.flatnonzero(np.isin(known.owner, first_of(family)) & ~known.faint)
-        pairs = nearest(known, candidates)
+        pairs = nearest_pictures(known, candidates)
         same = known.register(*pairs)["similarity"].to_numpy(float) >= SAME_PICTURE
         links.append(known.owner[pairs[:, same]])
         joined = join(links, len(table))
         if joined.max() == family.max():
-            return describe(table["image_id"], known, file, family)
+            return describe_copies(table["image_id"], known, file, family)
         family = joined
 
 
@@ -209,7 +209,7 @@ def join(links: list[np.ndarray], images: int) -> np.ndarray:
     return connected_components(graph, directed=False)[1]
 
 
-def nearest(known: Discs, candidates: np.ndarray) -> np.ndarray:
+def nearest_pictures(known: Discs, candidates: np.ndarray) -> np.ndarray:
     """Pairs of discs of different images that look alike however they are turned, shape (2, n)."""
     if len(candidates) < 2:
         return np.empty((2, 0), int)
@@ -222,7 +222,7 @@ def nearest(known: Discs, candidates: np.ndarray) -> np.ndarray:
     return np.unique(np.sort(pairs, axis=0), axis=1)
 
 
-def describe(image_id: pd.Series, known: Discs, file: np.ndarray, family: np.ndarray):
+def describe_copies(image_id: pd.Series, known: Discs, file: np.ndarray, family: np.ndarray):
     """The table of `find_copies`: each copy beside the first image of its family."""
     first = first_of(family)
     copy = np.flatnonzero(first != np.arange(len(first)))

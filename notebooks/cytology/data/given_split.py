@@ -13,7 +13,7 @@ PART_OF_WORD = {
     **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
     **dict.fromkeys(("test", "testing", "holdout"), "test"),
 }
-PARTS = ("train", "val", "test")
+GIVEN_PARTS = ("train", "val", "test")
 
 
 def part_of(image_id: str) -> str:
@@ -32,7 +32,7 @@ def given_split(manifest: pd.DataFrame) -> pd.DataFrame:
     `copies` (family), `patients`, `slides`; whatever is not known counts as not shared.
     """
     part = manifest["image_id"].map(part_of)
-    there = [name for name in PARTS if (part == name).any()]
+    there = [name for name in GIVEN_PARTS if (part == name).any()]
     if "train" not in there or len(there) < 2:
         return pd.DataFrame(columns=["part", "images", "copies", "patients", "slides"])
     rows = []

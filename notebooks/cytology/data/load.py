@@ -53,7 +53,7 @@ def load(
     return folder(resolve(data), classes, patient_pattern, patients_csv, follow_links)
 
 
-def images_of(run: Run) -> Listing:
+def images_named(run: Run) -> Listing:
     """The images that the parameters of notebook 01 name."""
     own = run.parameters.items()
     return load(**{name: value for name, value in own if name not in ("run_dir", "seed")})

@@ -56,7 +56,9 @@ def build_manifest(readable: pd.DataFrame, copies: pd.DataFrame) -> pd.DataFrame
     return manifest[MANIFEST_COLUMNS + extra]
 
 
-def describe(data: str, listing: Listing, manifest: pd.DataFrame, rejected: pd.DataFrame) -> dict:
+def dataset_facts(
+    data: str, listing: Listing, manifest: pd.DataFrame, rejected: pd.DataFrame
+) -> dict:
     """What `dataset.json` holds; its fingerprint changes with any image, name or label.
 
     `unit` is what the groups are; where nobody knows that of any image, they are just groups.

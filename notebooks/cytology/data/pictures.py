@@ -14,7 +14,7 @@ from cytology.files import fitting
 from cytology.notebook import progress
 
 
-def name_of(image_id: str) -> str:
+def picture_name(image_id: str) -> str:
     """A name for what is made of one image: no two images have the same.
 
     Folders and suffix become part of it: `a/1.png`, `b/1.png` and `a/1.jpg` are three.
@@ -38,7 +38,7 @@ def write_pictures(pictures: pd.DataFrame, root: Path, folder: Path) -> int:
         pixels = np.asarray(open_rgb(root / image_id))
         target = folder / label
         target.mkdir(parents=True, exist_ok=True)
-        name = name_of(image_id)
+        name = picture_name(image_id)
         for orientation in rows["orientation"]:
             turned = np.ascontiguousarray(orient(pixels, orientation))
             Image.fromarray(turned).save(target / fitting(name, f"_o{orientation}.png"))

@@ -271,7 +271,7 @@ def inner_group_split(rows: pd.DataFrame, seed: int):
     return best_part(rows, 0.2, seed)
 
 
-def describe(
+def split_facts(
     split: pd.DataFrame, manifest: pd.DataFrame, protocol: str, unit: str, seed: int
 ) -> dict:
     """What `split.json` holds: how the split was made, its counts and what crosses."""

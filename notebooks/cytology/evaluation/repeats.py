@@ -89,12 +89,12 @@ def split_of(split: pd.DataFrame, point: GridPoint, seed: int) -> pd.DataFrame:
 
 def _expected(run: Run, point: GridPoint) -> tuple[pd.DataFrame, pd.DataFrame, dict]:
     """What a point's `split.csv`, `manifest.csv` and `split.json` must hold."""
-    from cytology.data.splitting import describe, read_split
+    from cytology.data.splitting import read_split, split_facts
 
     about = run.facts("split.json")
     split, manifest = split_of(read_split(run), point, about["seed"]), run.manifest
     manifest = manifest[manifest["image_id"].isin(split["image_id"])]
-    found = describe(split, manifest, about["protocol"], about["unit"], about["seed"])
+    found = split_facts(split, manifest, about["protocol"], about["unit"], about["seed"])
     return split, manifest, found
 
 

@@ -58,7 +58,7 @@ def formats_of(architecture: str, wanted: str) -> list[str]:
     return [name for name in possible if name in names]
 
 
-def images_of(run: Run, part: str, count: int, seed: int) -> list[str]:
+def images_of_part(run: Run, part: str, count: int, seed: int) -> list[str]:
     """At most `count` images of the run's train or test part, drawn with `seed`."""
     split = read_split(run)
     names = split.loc[split["split"] == part, "image_id"].drop_duplicates()

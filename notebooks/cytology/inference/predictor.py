@@ -98,7 +98,7 @@ def decide(table: pd.DataFrame, decision: Decision) -> pd.DataFrame:
     )
 
 
-def compare(table: pd.DataFrame, features: np.ndarray, known: Reference) -> pd.DataFrame:
+def with_neighbours(table: pd.DataFrame, features: np.ndarray, known: Reference) -> pd.DataFrame:
     """The table with the nearest training image of each readable one.
 
     `nearest`, `nearest_label`, `distance`, and whether that is `unlike_training`: beyond the
@@ -159,7 +159,7 @@ class Predictor:
         table, features = predict_files(self.model, images.root, ids, fit, self.batch_size)
         refused = images.refused.assign(logit=np.nan, converted="")
         table = pd.concat([table, refused], ignore_index=True) if len(refused) else table
-        table = compare(decide(table, self.decision), features, self.known)
+        table = with_neighbours(decide(table, self.decision), features, self.known)
         table = refer(table, self.decision, self.least_margin, images.of_neither_class)
         table = table.merge(images.table, on="image_id", how="left")
         return table.fillna({"label": "", "group": ""}).assign(
@@ -172,7 +172,7 @@ class Predictor:
         )
 
 
-def judge(
+def judge_answers(
     table: pd.DataFrame, decision: Decision, unit: str, rule: str = "mean_logit"
 ) -> pd.DataFrame:
     """Every metric with intervals at the locked threshold and calibration: train here, test there.

@@ -93,7 +93,7 @@ def augmentation_of(run: Run) -> Augmentation:
     return found
 
 
-def images_of(run: Run) -> DecodedImages:
+def decode_images(run: Run) -> DecodedImages:
     """The images of a run, decoded as `augmentation.json` says."""
     size, fit, _ = augmentation_of(run)
     return decode(run.images, run.manifest, size, fit)

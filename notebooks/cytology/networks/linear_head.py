@@ -26,14 +26,14 @@ from cytology.run import Run
 from cytology.tables import require
 
 FILE = "heads.npz"
-PARTS = ("mean", "variance", "weights", "bias")
+_PARTS = ("mean", "variance", "weights", "bias")
 STRENGTHS = (3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)  # the grid that every network chooses from
 STRENGTH = 1e-3  # where none is chosen
 EPOCHS = 500  # the most; most heads converge within 50
 CONVERGED = 1e-7  # an epoch that lowers the objective by a smaller share is the last
 EPSILON = 1e-5  # added to the variance, as in `building.head_layers`
 THREADS = 1  # a step is short, and threads wait for each other
-COLUMNS = 256  # whose variance is computed at once: all of them would copy the features
+COLUMNS_AT_ONCE = 256  # whose variance is computed at once: all of them would copy the features
 
 
 @dataclass(frozen=True)
@@ -76,14 +76,14 @@ def logits_by_fold(
 def write_heads(run: Run, architecture: str, heads: dict[str, LinearHead]) -> None:
     """Write `<architecture>/heads.npz`: the heads by the `model` of their predictions."""
     with written_whole(run / architecture / FILE) as temporary:
-        rows: dict[str, Any] = {part: [getattr(h, part) for h in heads.values()] for part in PARTS}
+        rows: dict[str, Any] = {part: [getattr(h, part) for h in heads.values()] for part in _PARTS}
         np.savez(temporary, model=list(heads), **rows)
 
 
 def read_heads(run: Run, architecture: str) -> dict[str, LinearHead]:
     """The heads of a run by `fold0`, `fold1`, ..., `final`."""
     with np.load(require(run.folder, f"{architecture}/{FILE}"), allow_pickle=False) as stored:
-        rows = zip(stored["model"], *(stored[part] for part in PARTS), strict=True)
+        rows = zip(stored["model"], *(stored[part] for part in _PARTS), strict=True)
         return {str(model): LinearHead(*row) for model, *row in rows}
 
 
@@ -115,7 +115,7 @@ def scores(logits: np.ndarray, malignant: np.ndarray, of_class: np.ndarray) -> t
 def standardizing(values: np.ndarray) -> LinearHead:
     """A head that has seen the features and no label: its logits are 0."""
     mean = values.mean(axis=0, dtype=np.float64)
-    blocks = np.array_split(values, -(-len(mean) // COLUMNS), axis=1)
+    blocks = np.array_split(values, -(-len(mean) // COLUMNS_AT_ONCE), axis=1)
     variance = np.concatenate([block.var(axis=0, dtype=np.float64) for block in blocks])
     return LinearHead(mean, variance, np.zeros(len(mean)), 0.0)
 

@@ -58,7 +58,7 @@ def given_file(architecture: str, weights: str) -> Path | None:
     return next((file for file in files if file.is_file() and is_for(architecture, file)), None)
 
 
-def mark(architecture: str, weights: str) -> str:
+def weights_mark(architecture: str, weights: str) -> str:
     """What changes when `find_weights` would find something else: a hash, or why there is none.
 
     Nothing is downloaded. Where ImageNet weights were out of reach and no longer are, that counts
@@ -84,7 +84,7 @@ def _imagenet(architecture: str, may_be_random: bool) -> Weights:
     network = ARCHITECTURES[architecture]
     address, md5 = DOWNLOADS + network.weights, network.md5 or None
     cached = keras_models() / Path(address).name
-    trouble = "" if is_official(cached, md5) else download(address, cached, md5)
+    trouble = "" if is_official(cached, md5) else download_weights(address, cached, md5)
     if trouble and may_be_random:
         return Weights(
             "random",
@@ -111,7 +111,7 @@ def is_official(path: Path, md5: str | None) -> bool:
     return found.hexdigest() == md5
 
 
-def download(address: str, path: Path, md5: str | None = None) -> str:
+def download_weights(address: str, path: Path, md5: str | None = None) -> str:
     """Fetch `address` to `path` through Keras, which compares the hash if there is one.
 
     Returns what went wrong, empty if nothing did.

@@ -16,7 +16,7 @@ QUOTED = re.compile(r"""(?<!\w)('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")(?!\w)""")
 HOMES = re.compile(r"(?:/home/|/Users/|[A-Za-z]:\\Users\\)[^/\\\s'\"]+")
 
 
-def name_of(run: Run) -> str:
+def folder_name(run: Run) -> str:
     """What a page calls a run folder: its path in the project, elsewhere its last part."""
     folder = run.folder
     inside = folder.is_relative_to(PROJECT_ROOT)
@@ -30,13 +30,13 @@ def facts(run: Run) -> tuple[dict, dict]:
     names in notes are left out.
     """
     record, dataset = run.facts_if_there("run.json"), run.facts_if_there("dataset.json")
-    paths = paths_in(dataset) | paths_in(record) | {str(run.folder): name_of(run)}
+    paths = paths_in(dataset) | paths_in(record) | {str(run.folder): folder_name(run)}
     if record.get("command"):
-        record["command"] = cut(record["command"], paths, is_command=True)
+        record["command"] = without_paths_in(record["command"], paths, is_command=True)
     record, dataset = without_paths(record, paths), without_paths(dataset, paths)
     if "notes" in dataset:
         files = {PureWindowsPath(path).name: shown for path, shown in paths.items()}
-        notes = (cut(note, files) for note in dataset["notes"])
+        notes = (without_paths_in(note, files) for note in dataset["notes"])
         dataset["notes"] = [QUOTED.sub("…", note) for note in notes]
     return record, dataset
 
@@ -59,7 +59,7 @@ def is_absolute(text: str) -> bool:
     return PurePosixPath(text).is_absolute() or PureWindowsPath(text).is_absolute()
 
 
-def cut(text: str, paths: dict[str, str], is_command: bool = False) -> str:
+def without_paths_in(text: str, paths: dict[str, str], is_command: bool = False) -> str:
     """`text` with `paths` as a page shows them, and any other path below a home without its user.
 
     In a command, what stands in the place of a path is quoted for the shell.
@@ -81,4 +81,4 @@ def without_paths(content: Any, paths: dict[str, str]) -> Any:
         return {key: without_paths(value, paths) for key, value in content.items()}
     if isinstance(content, list):
         return [without_paths(value, paths) for value in content]
-    return cut(content, paths) if isinstance(content, str) else content
+    return without_paths_in(content, paths) if isinstance(content, str) else content

@@ -16,7 +16,7 @@ from cytology.evaluation.caveats import caveats, split_check
 from cytology.evaluation.readable import DASH, bounded, capital, gaps, is_empty, is_number, title
 from cytology.files import file_hash
 from cytology.machine import versions
-from cytology.report.discreet import facts, name_of, without_paths
+from cytology.report.discreet import facts, folder_name, without_paths
 from cytology.report.known_failures import known_failures
 from cytology.run import Run
 from cytology.wording import plural
@@ -61,9 +61,9 @@ def write_model_card(run: Run, shared: Run | None = None, name: str = "") -> Pat
     environment = Environment(  # noqa: S701
         loader=FileSystemLoader(Path(__file__).parent), trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"text": text, "code": code, "title": NETWORK_TITLE.get}
+    environment.filters |= {"text": text, "code": as_code, "title": NETWORK_TITLE.get}
     card = environment.get_template(f"{NAME}.jinja").render(
-        contents(run, shared or run, name or name_of(run))
+        card_contents(run, shared or run, name or folder_name(run))
     )
     (shared or run).write(NAME, re.sub(r"\n{3,}", "\n\n", card).strip() + "\n")
     return (shared or run) / NAME
@@ -95,7 +95,7 @@ def card_html(run: Run) -> str:
     return html.replace("</table>", "</table></div>")
 
 
-def contents(run: Run, shown: Run, name: str) -> dict[str, Any]:
+def card_contents(run: Run, shown: Run, name: str) -> dict[str, Any]:
     """Everything that the card says, read from the run; of its facts what `shown` has."""
     (record, dataset), names = facts(shown), run.networks
     split = run.facts_if_there("split.json")
@@ -156,7 +156,7 @@ def network(run: Run, name: str, record: dict, unit: str) -> dict:
         "about": without_paths(run.facts_if_there(f"{name}/metrics.json"), {}),
         "timing": run.facts_if_there(f"{name}/timing.json"),
         "parameters": parameters,
-        "results": markdown(results(run, name), RESULTS | {"groups": plural(unit)}),
+        "results": markdown(result_rows(run, name), RESULTS | {"groups": plural(unit)}),
         "thresholds": markdown(run.rows("tables/thresholds.csv", model=name), THRESHOLDS),
         "calibrations": markdown(fitted, CALIBRATIONS),
         "shifted": markdown(shifted, SHIFTED),
@@ -166,7 +166,7 @@ def network(run: Run, name: str, record: dict, unit: str) -> dict:
     }
 
 
-def results(run: Run, name: str) -> pd.DataFrame:
+def result_rows(run: Run, name: str) -> pd.DataFrame:
     """The network's rows of `comparison_all.csv`; without that table those of `comparison.csv`."""
     rows = run.rows("tables/comparison_all.csv", model=name)
     if rows.empty:
@@ -223,12 +223,12 @@ def markdown(rows: pd.DataFrame, columns: dict[str, str]) -> str:
         return ""
     cells = [[text(columns[name]) for name in names]]
     cells.append(["---:" if is_number(rows[name]) else "---" for name in names])
-    cells += [[cell(row, name, rows[name]) for name in names] for _, row in rows.iterrows()]
+    cells += [[card_cell(row, name, rows[name]) for name in names] for _, row in rows.iterrows()]
     lines = [f"| {' | '.join(line)} |" for line in cells]
     return "\n".join(lines + (["", note] if (note := gaps(rows, names)) else []))
 
 
-def cell(row: pd.Series, name: str, column: pd.Series) -> str:
+def card_cell(row: pd.Series, name: str, column: pd.Series) -> str:
     """A value as the card shows it: `0.812 (0.745 to 0.870)`, `yes`, a name."""
     value = row[name]
     if isinstance(value, str):
@@ -246,7 +246,7 @@ def text(value) -> str:
     return re.sub(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\\_", escaped)
 
 
-def code(value) -> str:
+def as_code(value) -> str:
     """A path or a name as it is, set as code."""
     plain = " ".join(str(value).split()).replace("`", "'")
     return f"`{plain}`" if plain else ""

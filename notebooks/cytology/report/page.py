@@ -15,10 +15,10 @@ from cytology.catalogue import VERIFICATION, WRITTEN_BY
 from cytology.evaluation.caveats import caveats, split_check
 from cytology.evaluation.summary import LEAKS, RANDOM
 from cytology.parameters import meaning
-from cytology.report.discreet import facts, name_of
+from cytology.report.discreet import facts, folder_name
 from cytology.report.model_card import card_html
-from cytology.report.page_parts import POLICY, Figure, embedded_figures, in_order, link_to
-from cytology.report.page_tables import results
+from cytology.report.page_parts import POLICY, Figure, by_number, embedded_figures, link_to
+from cytology.report.page_tables import result_table
 from cytology.run import Run
 from cytology.wording import joined
 
@@ -79,12 +79,14 @@ def write_report(run: Run, name: str = "") -> Path:
         lstrip_blocks=True,
     )
     environment.filters |= {"duration": duration, "when": when}
-    page = environment.get_template("page.html.jinja").render(contents(run, name or name_of(run)))
+    page = environment.get_template("page.html.jinja").render(
+        page_contents(run, name or folder_name(run))
+    )
     run.write("report.html", page)
     return run / "report.html"
 
 
-def contents(run: Run, name: str) -> dict[str, Any]:
+def page_contents(run: Run, name: str) -> dict[str, Any]:
     """Everything that the page shows, read from the run."""
     record, dataset = facts(run)
     said = paragraphs(run, "tables/summary.md")
@@ -110,15 +112,15 @@ def contents(run: Run, name: str) -> dict[str, Any]:
         "split": split,
         "checked": split_check(dataset, split),
         "unit": unit,
-        "comparison": results(run, "tables/comparison.csv", MAIN_SHOWN),
-        "pairs": results(run, "tables/pairwise.csv", PAIRS_SHOWN, family="networks"),
-        "comparison_all": results(run, "tables/comparison_all.csv", ALL_SHOWN),
-        "thresholds": results(run, "tables/thresholds.csv", THRESHOLDS_SHOWN),
-        "calibration": results(run, "tables/calibration.csv", CALIBRATION_SHOWN),
-        "audit": results(run, "tables/leakage_summary.csv"),
+        "comparison": result_table(run, "tables/comparison.csv", MAIN_SHOWN),
+        "pairs": result_table(run, "tables/pairwise.csv", PAIRS_SHOWN, family="networks"),
+        "comparison_all": result_table(run, "tables/comparison_all.csv", ALL_SHOWN),
+        "thresholds": result_table(run, "tables/thresholds.csv", THRESHOLDS_SHOWN),
+        "calibration": result_table(run, "tables/calibration.csv", CALIBRATION_SHOWN),
+        "audit": result_table(run, "tables/leakage_summary.csv"),
         "audit_words": paragraphs(run, "tables/leakage.md"),
         "robustness_words": paragraphs(run, "tables/robustness.md"),
-        "explanation": results(run, "tables/explanation_checks.csv", EXPLANATION_SHOWN),
+        "explanation": result_table(run, "tables/explanation_checks.csv", EXPLANATION_SHOWN),
         "explanation_words": paragraphs(run, "tables/explanation.md"),
         "notebooks": notebooks(run, record),
         "verification": run.facts_if_there(VERIFICATION),
@@ -138,7 +140,7 @@ def title_of(names: list[str]) -> str:
 def by_section(figures: list[Figure]) -> dict[str, list[Figure]]:
     """The figures of each section of the page, in the order of the series."""
     found: dict[str, list[Figure]] = {section: [] for section in SECTIONS}
-    for figure in sorted(figures, key=lambda each: (each.number, in_order(each.name))):
+    for figure in sorted(figures, key=lambda each: (each.number, by_number(each.name))):
         section = SECTION_OF.get(figure.name) or SECTION_OF.get(figure.number, "training")
         found[section].append(figure)
     return found

@@ -13,7 +13,7 @@ from cytology.tables import naming_columns
 
 # Widths tried in turn until all figures together stay below MOST_BYTES of the page.
 FIGURE_WIDTHS = (1400, 1000, 700, 450)
-MOST_BYTES = 6_500_000  # base64 makes it 8.7 MB
+MOST_FIGURE_BYTES = 6_500_000  # base64 makes it 8.7 MB
 MOST_TABLE_BYTES = 100_000  # a longer table is a link to its file beside the page
 
 # What a page may load: nothing that it does not hold. No slip elsewhere can call home then.
@@ -40,12 +40,12 @@ def embedded_figures(run: Run) -> list[Figure]:
     paths = sorted((run / "figures").glob("*.png"))
     for width in FIGURE_WIDTHS:
         figures = [figure for path in paths if (figure := embedded(path, width))]
-        if sum(len(figure.source) for figure in figures) <= MOST_BYTES * 4 / 3:
+        if sum(len(figure.source) for figure in figures) <= MOST_FIGURE_BYTES * 4 / 3:
             break
     return figures
 
 
-def in_order(name: str) -> list[tuple[bool, int, str]]:
+def by_number(name: str) -> list[tuple[bool, int, str]]:
     """A key by which `07_2_pairs` comes before `07_10_coverage`."""
     return [
         (not part.isdigit(), int(part) if part.isdigit() else 0, part) for part in name.split("_")

@@ -20,7 +20,7 @@ class Cell:
     warn: bool = False
 
 
-def results(run: Run, name: str, wanted: str = "", family: str = "") -> dict[str, Any]:
+def result_table(run: Run, name: str, wanted: str = "", family: str = "") -> dict[str, Any]:
     """A table of results as headings and rows of cells; empty when it is missing.
 
     Columns `x_low` and `x_high` become the interval of `x`. Of `wanted` columns, if any are named,
@@ -39,14 +39,14 @@ def results(run: Run, name: str, wanted: str = "", family: str = "") -> dict[str
     columns = [column for column in columns if not is_empty(table[column])]
     same = [column for column in columns[1:] if is_same(table[column])]
     columns = [name for name in columns if name not in same]
-    rows = [[cell(row, column, table) for column in columns] for _, row in table.iterrows()]
+    rows = [[table_cell(row, column, table) for column in columns] for _, row in table.iterrows()]
     return {
         "headings": [
             {"text": heading(column), "number": is_number(table[column])} for column in columns
         ],
         "rows": rows,
-        "same": {heading(column): cell(table.iloc[0], column, table) for column in same},
-        "intervals": any(cell.interval for row in rows for cell in row),
+        "same": {heading(column): table_cell(table.iloc[0], column, table) for column in same},
+        "intervals": any(table_cell.interval for row in rows for table_cell in row),
         "gaps": missing,
     }
 
@@ -57,7 +57,7 @@ def is_same(column: pd.Series) -> bool:
     return no_result and column.nunique(dropna=False) == 1
 
 
-def cell(row: pd.Series, column: str, table: pd.DataFrame) -> Cell:
+def table_cell(row: pd.Series, column: str, table: pd.DataFrame) -> Cell:
     """One value of a table of results, ready to be shown."""
     value = row[column]
     if is_number(table[column]):

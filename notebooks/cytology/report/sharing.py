@@ -45,7 +45,7 @@ DATASET = tuple(
 )
 RECORD = ("profile", "started", "ended", "device", "cores", "versions", "git")
 ENTRY = ("status", "seconds", "peak_memory_mib", "started", "ended")
-WORDS = (*DATA_WORDS, *WEIGHT_WORDS)  # what may stand where a path may stand
+_NO_PATHS = (*DATA_WORDS, *WEIGHT_WORDS)  # what may stand where a path may stand
 OF_NETWORK = ("history.csv", "metrics.json", "timing.json", "model.keras")
 NEW_IMAGES = "08_2_answers"  # patients of whom the run's tables know nothing
 # Tables with names, of the run's own images and of new ones.
@@ -137,7 +137,7 @@ def record_of(run: Run) -> dict:
     parameters = {
         name: value
         for name, value in record.get("parameters", {}).items()
-        if name in FIELDS and (not isinstance(value, str) or choices(name) or value in WORDS)
+        if name in FIELDS and (not isinstance(value, str) or choices(name) or value in _NO_PATHS)
     }
     return kept | {"parameters": parameters, "notebooks": entries, "grid": {}}
 

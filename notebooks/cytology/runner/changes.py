@@ -30,7 +30,7 @@ COMPUTED_WITH = ("python", "tensorflow", "keras", "numpy", "scikit-learn")
 def state(notebook: Path, run: Path, parameters: dict) -> dict:
     """What a notebook would be made from now: `code`, `inputs` and `outside`, each as hashes."""
     return {
-        "code": code(notebook),
+        "code": code_hash(notebook),
         "inputs": {name: hash_of(run / name) for name in inputs(notebook.stem, run)},
         "outside": outside(notebook.stem, run, parameters),
     }
@@ -60,7 +60,7 @@ def is_from(notebook: str, name: str) -> bool:
     return written_by(name) == notebook
 
 
-def code(notebook: Path) -> str:
+def code_hash(notebook: Path) -> str:
     """A hash of a notebook's code and of all of the package that it imports, however far."""
     digest = hashlib.sha256("\n".join(cells_of(notebook)).encode())
     for module in sorted(modules_behind(notebook)):
@@ -144,9 +144,9 @@ def outside(notebook: str, run: Path, parameters: dict) -> dict[str, str]:
         if not is_meant(notebook, place.read_by):
             continue
         if name == "weights" and value:
-            from cytology.networks.weights import mark
+            from cytology.networks.weights import weights_mark
 
-            found[name] = mark(TRAINED_BY[notebook], value)
+            found[name] = weights_mark(TRAINED_BY[notebook], value)
         elif name == "data":
             # Also of words like `sample`: where the images lie, notebook 01 has noted.
             found[name] = mark_of(Path(Run(run).facts_if_there("dataset.json").get("root", "")))

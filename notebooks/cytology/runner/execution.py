@@ -21,7 +21,7 @@ from cytology.runner.notebooks import Project
 from cytology.runner.parallel import Send, on_cluster, on_this_machine, run_together
 from cytology.runner.plan import Plan, Task, plan_again, tasks_of
 from cytology.runner.record import Record, now, read_run, sole_run
-from cytology.runner.verification import check_finished, compare, scratch, write_verification
+from cytology.runner.verification import check_finished, compare_runs, scratch, write_verification
 from cytology.settings import InputError, short
 from cytology.tables import write_json
 from cytology.wording import some
@@ -206,7 +206,7 @@ def verify(project: Project, folder: Path, jobs: int | None) -> int:
             code = run(plan_again(project, record, again), at_once)
         if code:
             return code
-        files, found = compare(folder, again)
+        files, found = compare_runs(folder, again)
         verdict = write_verification(folder, files, found)
         write_json(folder, "run.json", read_run(folder) | {"verification": verdict})
     terminal.print_verification(folder, again, files, found)

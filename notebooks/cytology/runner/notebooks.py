@@ -93,10 +93,10 @@ def find(notebooks: list[Notebook], word: str) -> Notebook:
         if stem in (notebook.name, rest) or stem.zfill(2) == number:
             return notebook
     names = [notebook.name for notebook in notebooks]
-    raise InputError(f"There is no notebook `{word}`.{nearest(stem, names)}")
+    raise InputError(f"There is no notebook `{word}`.{did_you_mean(stem, names)}")
 
 
-def nearest(word: str, words: Iterable[str]) -> str:
+def did_you_mean(word: str, words: Iterable[str]) -> str:
     """A sentence that names the nearest of `words`, or all of them when none is near."""
     words = list(words)
     # A name without its number should be found too: `comparisn` means 07_comparison.
@@ -105,12 +105,14 @@ def nearest(word: str, words: Iterable[str]) -> str:
     return f" Did you mean `{keys[close[0]]}`?" if close else f" There are: {', '.join(words)}."
 
 
-def check_names(names: Iterable[str], known: Iterable[str], where: str) -> None:
+def check_parameter_names(names: Iterable[str], known: Iterable[str], where: str) -> None:
     """`InputError` with the nearest name if one of `names` is not known."""
     known = sorted(known)
     for name in names:
         if name not in known:
-            raise InputError(f"No notebook has a parameter `{name}`{where}.{nearest(name, known)}")
+            raise InputError(
+                f"No notebook has a parameter `{name}`{where}.{did_you_mean(name, known)}"
+            )
 
 
 def read_profile(project: Project, name: str) -> dict:
@@ -119,7 +121,7 @@ def read_profile(project: Project, name: str) -> dict:
 
     names = sorted(path.stem for path in project.profiles.glob("*.yaml"))
     if name not in names:
-        raise InputError(f"There is no profile `{name}`.{nearest(name, names)}")
+        raise InputError(f"There is no profile `{name}`.{did_you_mean(name, names)}")
     path = project.profiles / f"{name}.yaml"
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}

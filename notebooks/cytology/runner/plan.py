@@ -26,7 +26,7 @@ from cytology.parameters import (
 from cytology.runner.notebooks import (
     Notebook,
     Project,
-    check_names,
+    check_parameter_names,
     choose,
     find_notebooks,
     read_profile,
@@ -113,7 +113,7 @@ def make_plan(
     if folds is not None:
         given = given | with_folds(given, folds)
     notebooks = find_notebooks(project.notebooks)
-    check_names(given, defaults_of(notebooks), "")
+    check_parameter_names(given, defaults_of(notebooks), "")
     given = {name: typed(name, text) for name, text in given.items()}
     given = absolute_paths(given, Path.cwd())
     chosen = choose(notebooks, only, start)
@@ -138,7 +138,7 @@ def make_plan(
     check_places(parameters)
     if run.exists() and not run.is_dir():
         raise InputError(f"The run folder {run} is a file.")
-    other = differences(earlier, parameters)
+    other = other_parameters(earlier, parameters)
     if other and not force:
         raise InputError(
             f"{short(run)} was made with {'; '.join(other)}: choose another folder with --run-dir, "
@@ -226,7 +226,9 @@ def profile_parameters(project: Project, profile: str, may_be_gone: bool = False
     defaults = defaults_of(find_notebooks(project.notebooks))
     gone = may_be_gone and not (project.profiles / f"{profile}.yaml").is_file()
     content = {} if gone else read_profile(project, profile)
-    check_names(content, defaults.keys() | FIELDS.keys(), f", but profile `{profile}` sets it")
+    check_parameter_names(
+        content, defaults.keys() | FIELDS.keys(), f", but profile `{profile}` sets it"
+    )
     content = {key: value for key, value in content.items() if key in defaults}
     return absolute_paths(defaults | {"run_dir": f"outputs/{profile}"} | content, project.home)
 
@@ -239,7 +241,7 @@ def default_run(project: Project, profile: str, base: dict, given: dict) -> str:
     return str(project.home / "outputs" / fitting(f"{profile}-{Path(data).name or 'data'}"))
 
 
-def differences(earlier: dict, parameters: dict) -> list[str]:
+def other_parameters(earlier: dict, parameters: dict) -> list[str]:
     """Parameters that a finished notebook of the run had another value of, in words.
 
     Notebooks that failed protect nothing: whoever corrects a parameter goes on in the same folder.

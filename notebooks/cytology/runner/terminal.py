@@ -14,7 +14,7 @@ from cytology.evaluation.readable import gaps, groups_in_words, is_number, numbe
 from cytology.run import Run
 from cytology.runner.headless import Failure, Result
 from cytology.runner.plan import Task
-from cytology.runner.verification import in_words
+from cytology.runner.verification import verdict_in_words
 from cytology.settings import short
 
 WIDTH = 100
@@ -170,7 +170,7 @@ def print_comparison(run: Run) -> None:
 def print_verification(run: Path, again: Path, files: list[str], found: pd.DataFrame) -> None:
     """How a run compared with the same run again in the folder `again`."""
     print(f"\nVerification of {short(run)}:")
-    for sentence in in_words(found, files):
+    for sentence in verdict_in_words(found, files):
         print(textwrap.fill(sentence, WIDTH))
     if len(found):
         print(f"The second run stays in {short(again)} to be looked at.")

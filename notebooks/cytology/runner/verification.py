@@ -35,8 +35,8 @@ MEASURED = {
     + ("files.saved_model*",),
 }
 NOT_COMPARED = ("run.json", "verification.*", "model_card.md", "inference/uploads/*", "cache/*")
-COLUMNS = ["file", "row", "column", "before", "after"]
-MARK = ".made-by-verify"  # in the folder of a second run, which alone may be removed
+DIFFERENCE_COLUMNS = ["file", "row", "column", "before", "after"]
+MADE_BY_VERIFY = ".made-by-verify"  # in the folder of a second run, which alone may be removed
 
 
 def scratch(run: Path) -> Path:
@@ -45,24 +45,24 @@ def scratch(run: Path) -> Path:
     Raises `InputError` if something else has its name.
     """
     folder = run.with_name(fitting(run.name, "-verification"))
-    if os.path.lexists(folder) and not (folder / MARK).is_file():
+    if os.path.lexists(folder) and not (folder / MADE_BY_VERIFY).is_file():
         raise InputError(
             f"--verify {short(run)}: the second run needs {short(folder)}, which was not made by "
             "--verify: rename it, or remove it."
         )
     with folder_written_whole(folder) as new:
-        (new / MARK).touch()
+        (new / MADE_BY_VERIFY).touch()
     return folder
 
 
-def compare(first: Path, second: Path) -> tuple[list[str], pd.DataFrame]:
+def compare_runs(first: Path, second: Path) -> tuple[list[str], pd.DataFrame]:
     """(the files compared, what differs between two runs as rows of `COLUMNS`).
 
     Compared are all tables (CSV), facts (JSON) and sentences (Markdown) of either run.
     """
     names = sorted(compared(first) | compared(second))
-    rows = [row for name in names for row in differences(name, first / name, second / name)]
-    return names, pd.DataFrame(rows, columns=COLUMNS)
+    rows = [row for name in names for row in table_differences(name, first / name, second / name)]
+    return names, pd.DataFrame(rows, columns=DIFFERENCE_COLUMNS)
 
 
 def compared(run: Path) -> set[str]:
@@ -77,7 +77,7 @@ def compared(run: Path) -> set[str]:
     }
 
 
-def differences(name: str, first: Path, second: Path) -> list[tuple]:
+def table_differences(name: str, first: Path, second: Path) -> list[tuple]:
     """Rows of `COLUMNS` for one file, but for what is measured."""
     if not (first.is_file() and second.is_file()):
         return [(name, "", "", *("there" if path.is_file() else "" for path in (first, second)))]
@@ -128,7 +128,7 @@ def flat(content, prefix: str = "") -> dict[str, str]:
     }
 
 
-def in_words(found: pd.DataFrame, files: list[str], most: int = 10) -> list[str]:
+def verdict_in_words(found: pd.DataFrame, files: list[str], most: int = 10) -> list[str]:
     """Sentences: how many files are identical, and which number moved, column by column."""
     if found.empty:
         return [f"All {len(files)} tables are identical, but for times and sizes of files."]

@@ -11,7 +11,7 @@ from cytology.architectures import NETWORK_TITLE
 from cytology.data.splitting import check_batch_size, read_split, training_pictures
 from cytology.evaluation.caveats import weights_html
 from cytology.networks.backend import be_deterministic, device, keras
-from cytology.networks.batches import DecodedImages, augmentation_of, frozen_features, images_of
+from cytology.networks.batches import DecodedImages, augmentation_of, decode_images, frozen_features
 from cytology.networks.building import feature_extractor, precision_for
 from cytology.networks.features import Features
 from cytology.networks.weights import Weights, find_weights
@@ -24,7 +24,7 @@ def split_and_images(run: Run) -> tuple[pd.DataFrame, DecodedImages]:
     """The split, checked again before anything is trained on it, and the decoded images."""
     split = read_split(run)
     check_batch_size(run.parameters["batch_size"], split, augmentation_of(run).orientations)
-    return split, images_of(run)
+    return split, decode_images(run)
 
 
 @dataclass(frozen=True, repr=False)

@@ -231,7 +231,7 @@ def read_files(folder):
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()
         for path in folder.rglob("*")
-        if path.is_file() and path.name != archives.MARK
+        if path.is_file() and path.name != archives.UNPACKED
     }
 
 
@@ -249,7 +249,7 @@ def test_round_trip(tmp_path, name):
     archive = (pack_zip if name == "set.zip" else pack_tar)(tmp_path / name)
     unpack(archive, tmp_path / "set")
     assert read_files(tmp_path / "set") == FILES
-    seen = (archives.mark(archive), file_hash(archive))
+    seen = (archives.unpacked_mark(archive), file_hash(archive))
     assert archives.unpacked_from(tmp_path / "set") == seen
     assert sorted(path.name for path in tmp_path.iterdir()) == ["set", name]
 

@@ -17,7 +17,7 @@ PERCENTILES = (0.1, 99.9)  # of the pixels: a hot or a dead one does not set the
 DEPTHS = (8, 10, 12, 14, 16)  # bits of cameras
 FLAT = 1 / 16  # a range below this share of the highest value is a blank field and its noise
 OVERSHOOT = 1.01  # floats that were sharpened or resized go a little beyond white
-BLOCK = 1_000_000  # pixels that are scaled at once, in float64
+_BLOCK = 1_000_000  # pixels that are scaled at once, in float64
 
 
 def read_png(content: bytes) -> tuple[Image.Image, list[str]]:
@@ -102,7 +102,7 @@ def full_scale(highest: float, dtype: np.dtype) -> float:
 
 def scale(pixels: np.ndarray, low: float, high: float, result: np.ndarray) -> None:
     """Write `pixels` into `result` (uint8) so that `low` becomes 0 and `high` 255."""
-    rows = max(1, BLOCK // pixels.shape[1])
+    rows = max(1, _BLOCK // pixels.shape[1])
     for top in range(0, len(pixels), rows):
         block = pixels[top : top + rows].astype(np.float64).clip(low, high)
         result[top : top + rows] = np.rint((block - low) * (255 / (high - low)))

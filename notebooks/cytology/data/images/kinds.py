@@ -16,8 +16,8 @@ MOST_PIXELS = Image.MAX_IMAGE_PIXELS or 89_478_485
 # A blank picture takes a byte for some hundred pixels. Small ones are decoded whatever they claim.
 PIXELS_A_BYTE = 1000
 FEW_PIXELS = 4_000_000
-MOST_BYTES = 8 * MOST_PIXELS  # of raw pixels: four channels of 16 bits
-MOST_FILE_BYTES = 2 * MOST_BYTES  # of a file, which is read whole
+MOST_PIXEL_BYTES = 8 * MOST_PIXELS  # of raw pixels: four channels of 16 bits
+MOST_FILE_BYTES = 2 * MOST_PIXEL_BYTES  # of a file, which is read whole
 
 # Matched in this order. ISO media files (HEIC, AVIF) name their brand first, then compatible ones.
 SIGNATURES = {

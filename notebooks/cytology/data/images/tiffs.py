@@ -15,7 +15,7 @@ import tifffile
 from PIL import Image
 
 from cytology.data.images.deep import eight_bits, turned
-from cytology.data.images.kinds import MOST_BYTES, UnreadableImage, check_pixels
+from cytology.data.images.kinds import MOST_PIXEL_BYTES, UnreadableImage, check_pixels
 from cytology.wording import printable
 
 SAVE_AS_RGB = "save it as one RGB picture"
@@ -146,7 +146,7 @@ def told_of_bands(page: tifffile.TiffPage) -> list[str]:
     """What is worth telling of a page's samples; `UnreadableImage` if they make no picture."""
     samples, photometric = page.samplesperpixel, page.photometric
     if photometric not in SAMPLES:
-        raise UnreadableImage(f"a TIFF of {name_of(photometric)} colours: {SAVE_AS_RGB}")
+        raise UnreadableImage(f"a TIFF of {tag_name(photometric)} colours: {SAVE_AS_RGB}")
     if photometric in GREYS and samples == 3:
         return ["3 channels: taken as red, green and blue"]
     extra = samples - SAMPLES[photometric]
@@ -160,7 +160,7 @@ def told_of_bands(page: tifffile.TiffPage) -> list[str]:
     return ["a fourth channel that is no alpha: ignored"] if page.extrasamples else []
 
 
-def name_of(photometric: int) -> str:
+def tag_name(photometric: int) -> str:
     """The name of a kind of colours, or its number if TIFF knows none."""
     return str(getattr(photometric, "name", photometric))
 
@@ -180,12 +180,13 @@ def picture_of(pages: list, size: int) -> tuple[Image.Image, list[str]]:
     page = pages[0]
     if page.photometric not in (*GREYS, RGB) or page.dtype is None or page.dtype.kind not in "uif":
         raise UnreadableImage(
-            f"a TIFF of {name_of(page.photometric)} colours of {page.bitspersample} bits: "
+            f"a TIFF of {tag_name(page.photometric)} colours of {page.bitspersample} bits: "
             f"{SAVE_AS_RGB}"
         )
-    if (raw := sum(each.nbytes for each in pages)) > MOST_BYTES:
+    if (raw := sum(each.nbytes for each in pages)) > MOST_PIXEL_BYTES:
         raise UnreadableImage(
-            f"{raw:,} bytes of pixels: at most {MOST_BYTES:,} are read; save it as 8 or 16 bits"
+            f"{raw:,} bytes of pixels: at most {MOST_PIXEL_BYTES:,} are read; "
+            "save it as 8 or 16 bits"
         )
     for each in pages:
         check_whole(each, size)

@@ -22,7 +22,7 @@ from cytology.notebook import progress
 from cytology.settings import MOST_FOLDERS, InputError, short
 from cytology.tables import write_json
 
-BLOCK = 1 << 20
+_BLOCK = 1 << 20
 MEGABYTE = 1_000_000
 STALL_SECONDS = 60.0
 USABLE_SHARE_OF_FREE_DISK = 0.9
@@ -30,7 +30,7 @@ USABLE_SHARE_OF_FREE_DISK = 0.9
 MOST_TIMES, MOST_BYTES = 50, 1_000_000_000
 MOST_MEMBERS = 200_000
 MOST_HEADER = 1_000_000  # bytes; of a tar's extended header, which `tarfile` reads at once
-MARK = ".unpacked-from.txt"
+UNPACKED = ".unpacked-from.txt"
 
 
 class Unreachable(InputError):
@@ -125,7 +125,7 @@ def _receive(response: http.client.HTTPResponse, part: Path, have: int, length: 
     bar = progress(None, f"downloading {part.stem}", length // MEGABYTE, "MB")
     with part.open("ab" if have else "wb") as file, bar:
         try:
-            while block := response.read(BLOCK):
+            while block := response.read(_BLOCK):
                 file.write(block)
                 bar.update(file.tell() // MEGABYTE - bar.n)
         except (OSError, http.client.HTTPException) as error:
@@ -179,7 +179,9 @@ def unpack(archive: Path, folder: Path) -> None:
                 raw.seek(0)
                 for _ in write(raw, archive, whole):
                     bar.update(max(0, raw.tell() // MEGABYTE - bar.n))
-            (whole / MARK).write_text(f"{mark(archive)}\n{file_hash(archive)}", encoding="utf-8")
+            (whole / UNPACKED).write_text(
+                f"{unpacked_mark(archive)}\n{file_hash(archive)}", encoding="utf-8"
+            )
         except InputError:
             raise
         except Exception as error:  # of a damaged archive, zipfile and tarfile raise a dozen kinds
@@ -193,14 +195,16 @@ def unpack(archive: Path, folder: Path) -> None:
         whole.replace(folder)
 
 
-def mark(archive: Path) -> str:
+def unpacked_mark(archive: Path) -> str:
     """Name and size of an archive; `unpack` leaves them in the folder, above its SHA-256."""
     return f"{archive.name} {archive.stat().st_size}"
 
 
 def unpacked_from(folder: Path) -> tuple[str, str]:
     """Mark and SHA-256 of the archive that `folder` was unpacked from; empty if it was not."""
-    lines = (folder / MARK).read_text("utf-8").splitlines() if (folder / MARK).is_file() else []
+    lines = (
+        (folder / UNPACKED).read_text("utf-8").splitlines() if (folder / UNPACKED).is_file() else []
+    )
     name, digest = [*lines, "", ""][:2]
     return name, digest
 
@@ -236,7 +240,7 @@ def _untar(raw: BinaryIO, archive: Path, whole: Path) -> Iterator[str]:
         # lets gzip compare its checksum.
         if tar.fileobj.tell() < tar.offset + tarfile.BLOCKSIZE:
             raise EOFError("the end is missing")
-        while tar.fileobj.read(BLOCK):
+        while tar.fileobj.read(_BLOCK):
             _check_size(0, tar.fileobj.tell(), archive)
 
 

@@ -96,7 +96,7 @@ def what_classes_are(images: pd.DataFrame, names: dict[str, str]) -> dict[str, s
     }
 
 
-def in_words(folders: Counter) -> str:
+def classes_in_words(folders: Counter) -> str:
     """Folders with their images, the fullest first."""
     return some([f"{name!r} ({number:,})" for name, number in folders.most_common()], 8)
 
@@ -104,7 +104,11 @@ def in_words(folders: Counter) -> str:
 def what_is_there(image_ids: pd.Series, refused: pd.DataFrame) -> str:
     """The folders that hold images, and the first file that is left out, in sentences."""
     folders = Counter(name for i in image_ids for name in dict.fromkeys(i.split("/")[:-1]))
-    said = f"Folders with images: {in_words(folders)}." if folders else "No folder has an image."
+    said = (
+        f"Folders with images: {classes_in_words(folders)}."
+        if folders
+        else "No folder has an image."
+    )
     if len(refused):
         name, reason = refused[["image_id", "reason"]].iloc[0]
         files = counted(len(refused), "file is", "files are")
@@ -161,6 +165,6 @@ def about_unseen(category: pd.Series) -> tuple[str, ...]:
     images = counted(len(category), "image lies", "images lie")
     return (
         f"{images} in folders of neither class and nothing is trained on them: "
-        f"{in_words(Counter(category))}. unseen.csv lists them; to use them, name their folder in "
+        f"{classes_in_words(Counter(category))}. unseen.csv lists them; to use them, name their folder in "
         "`classes`.",
     )

@@ -7,7 +7,7 @@ import pandas as pd
 
 from cytology.data.sources import listing
 from cytology.data.sources.listing import Listing
-from cytology.data.sources.patients import check_names
+from cytology.data.sources.patients import check_patient_names
 from cytology.settings import InputError
 from cytology.wording import composed, normalized, some
 
@@ -84,7 +84,9 @@ def _fnac_metadata(root: Path) -> pd.DataFrame:
         )
     found = {what: table[name].map(normalized) for what, name in columns.items() if name}
     for what, names in found.items():
-        check_names(names, (f"{path}, row {number + 2}: the {what}" for number in names.index))
+        check_patient_names(
+            names, (f"{path}, row {number + 2}: the {what}" for number in names.index)
+        )
     slides_of = (
         pd.DataFrame(found).drop_duplicates().reindex(columns=[*FNAC_COLUMNS], fill_value="")
     )

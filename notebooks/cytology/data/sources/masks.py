@@ -13,7 +13,7 @@ import pandas as pd
 from cytology.wording import composed
 
 # Words for what was drawn by hand or by a program over an image, or taken of the whole slide.
-DRAWN = set(
+_DRAWN = set(
     "mask masks masked seg segm segs segment segments segmented segmentation segmentations gt gts "
     "groundtruth truth ground label labels labelled labeled labelmap annotation annotations annot "
     "anno annotated contour contours outline outlines boundary boundaries overlay overlays display "
@@ -24,7 +24,7 @@ PLAIN = set("image images img imgs raw original originals orig photo photos slid
 MASK_FOLDERS = {"mask", "masks"}
 MASK_FOLDER = "in a folder of masks"  # the reason to leave a file out whose image is not known
 FEW_COLOURS = 16  # a stained smear has thousands, also in a palette of 256
-WORDS = re.compile(r"[A-Z]?[^\W\d_A-Z]+|[A-Z]+(?![^\W\d_A-Z])|\d+")
+MASK_WORDS = re.compile(r"[A-Z]?[^\W\d_A-Z]+|[A-Z]+(?![^\W\d_A-Z])|\d+")
 
 
 def masks_by_name(image_ids: list[str]) -> dict[str, str]:
@@ -36,7 +36,7 @@ def masks_by_name(image_ids: list[str]) -> dict[str, str]:
     plain, drawn = defaultdict(list), {}
     for image_id in image_ids:
         words = words_of(image_id)
-        if DRAWN.isdisjoint(words):
+        if _DRAWN.isdisjoint(words):
             plain[tuple(word for word in words if word not in PLAIN)].append(image_id)
         else:
             drawn[image_id] = words
@@ -54,17 +54,17 @@ def masks_by_name(image_ids: list[str]) -> dict[str, str]:
 def words_of(image_id: str) -> list[str]:
     """The words and numbers of a path without its suffix, in lower case: `a/ImgMask_01` has 4."""
     stem = re.sub(r"\.\w{1,5}$", "", composed(image_id))
-    return [word.lower() for word in WORDS.findall(stem)]
+    return [word.lower() for word in MASK_WORDS.findall(stem)]
 
 
 def keys_without(words: list[str]) -> list[tuple[str, ...]]:
     """The words without those of `DRAWN` and `PLAIN`, with the number after a drawn word, then
     without: a second mask of an image is called `..._mask_1`."""
-    every = tuple(word for word in words if word not in DRAWN | PLAIN)
+    every = tuple(word for word in words if word not in _DRAWN | PLAIN)
     fewer = tuple(
         word
         for before, word in zip(["", *words], words, strict=False)
-        if word not in DRAWN | PLAIN and not (word.isdigit() and before in DRAWN)
+        if word not in _DRAWN | PLAIN and not (word.isdigit() and before in _DRAWN)
     )
     return [every, fewer]
 

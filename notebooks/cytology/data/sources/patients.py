@@ -57,7 +57,7 @@ def add_patients_from_pattern(
         )
     patients = [normalized((match and match[0]) or "") for match in matches]
     places = (f"Parameter `{parameter}`: the patient in {name!r}" for name in listing["image_id"])
-    check_names(patients, places)
+    check_patient_names(patients, places)
     return listing.assign(patient=patients)
 
 
@@ -81,7 +81,7 @@ def searched(pattern: str, paths: list[str], parameter: str) -> list[list[str | 
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def check_names(names: Iterable[str], places: Iterable[str]) -> None:
+def check_patient_names(names: Iterable[str], places: Iterable[str]) -> None:
     """`InputError` for a patient or slide that no table or figure can hold, with its place."""
     for name, place in zip(names, places, strict=True):
         if len(name) > MOST_LETTERS:
@@ -156,7 +156,7 @@ def read_table_of_patients(path: Path, parameter: str) -> pd.DataFrame:
         )
     for column in ("patient", "slide"):
         places = (f"{path}, row {number}: the {column}" for number in table.index)
-        check_names(table[column], places)
+        check_patient_names(table[column], places)
     # As Windows writes paths, and as `find` does.
     table["image"] = table["image"].str.replace("\\", "/").str.removeprefix("./")
     return table[table["image"] != ""].reset_index(drop=True)

@@ -9,7 +9,13 @@ import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
-from cytology.data.sources.archives import Unreachable, download, mark, unpack, unpacked_from
+from cytology.data.sources.archives import (
+    Unreachable,
+    download,
+    unpack,
+    unpacked_from,
+    unpacked_mark,
+)
 from cytology.data.sources.breakhis import MAGNIFICATIONS, read_breakhis
 from cytology.data.sources.fnac import read_fnac, read_fnac2019
 from cytology.data.sources.listing import Listing
@@ -80,7 +86,7 @@ def _root(name: str, given: Path | None, address: str, folder: Path) -> Path:
     if given is not None and not given.is_file():
         raise InputError(f"There is no file or folder {given}: check the parameter `archive`.")
     if place.is_dir() and any(place.iterdir()):
-        if given is not None and unpacked_from(place)[0] != mark(given):
+        if given is not None and unpacked_from(place)[0] != unpacked_mark(given):
             raise InputError(
                 f"{short(place)} holds images that are not from {given}: move that folder away, or "
                 "leave `archive` empty to use them."

@@ -19,7 +19,7 @@ from cytology.wording import normalized
 
 SEPARATORS = ",;\t"
 DECLARED = re.compile(r'"?sep=(.)"?[,;\t]*', re.IGNORECASE)
-MOST_BYTES = 200_000_000  # of a workbook's XML: a zip bomb of some kilobytes has more
+MOST_WORKBOOK_BYTES = 200_000_000  # of a workbook's XML: a zip bomb of some kilobytes has more
 MOST_COLUMNS = 200
 
 
@@ -63,8 +63,8 @@ def rows_of_workbook(path: Path, parameter: str) -> pd.DataFrame:
     """Every row of a workbook's first sheet; the others are named in a note."""
     try:
         with zipfile.ZipFile(path) as packed:
-            if sum(member.file_size for member in packed.infolist()) > MOST_BYTES:
-                raise ValueError(f"it unpacks to more than {MOST_BYTES:,} bytes")
+            if sum(member.file_size for member in packed.infolist()) > MOST_WORKBOOK_BYTES:
+                raise ValueError(f"it unpacks to more than {MOST_WORKBOOK_BYTES:,} bytes")
         with warnings.catch_warnings(action="ignore"):  # of styles and the like
             book = openpyxl.load_workbook(path, read_only=True, data_only=True)
             sheet, names = book.worksheets[0], book.sheetnames
