@@ -45,7 +45,7 @@ def test_split_and_images_are_those_of_the_run(run, data, cache, monkeypatch):
 
 
 def test_a_batch_that_is_too_large_is_refused_before_anything_is_decoded(run, monkeypatch):
-    monkeypatch.setattr(start, "images_of", None)
+    monkeypatch.setattr(start, "decode_images", None)
     run.parameters["batch_size"] = 1000
     with pytest.raises(InputError, match="Parameter `batch_size` is 1000"):
         start.split_and_images(run)

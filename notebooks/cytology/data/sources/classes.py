@@ -165,6 +165,6 @@ def about_unseen(category: pd.Series) -> tuple[str, ...]:
     images = counted(len(category), "image lies", "images lie")
     return (
         f"{images} in folders of neither class and nothing is trained on them: "
-        f"{classes_in_words(Counter(category))}. unseen.csv lists them; to use them, name their folder in "
-        "`classes`.",
+        f"{classes_in_words(Counter(category))}. unseen.csv lists them; to use them, name their "
+        "folder in `classes`.",
     )
