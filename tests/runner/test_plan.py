@@ -208,7 +208,8 @@ def test_every_table_of_the_comparison_and_of_robustness_is_there(smoke):
 def test_the_audit_has_every_protocol_and_kind_of_labels_of_each_architecture(smoke):
     _, run = smoke
     table = read_table(run, "tables/leakage_audit.csv")
-    assert list(table) == ["architecture", "protocol", "labels", "seed", "auc", "accuracy"]
+    expected = ["architecture", "protocol", "labels", "seed", "auc", "accuracy", "weights"]
+    assert list(table) == expected
     seeds = sorted(table["seed"].unique())
     expected = pd.MultiIndex.from_product([ARCHITECTURE_NAMES, PROTOCOLS, LABELS, seeds])
     found = pd.MultiIndex.from_frame(table[["architecture", "protocol", "labels", "seed"]])
