@@ -40,7 +40,7 @@ def load(
 ) -> Listing:
     """The images that `data` names: `sample`, a published set, or a folder.
 
-    `of_published` are the parameters of `sources.published`. Raises `InputError`.
+    `of_published` are the parameters of `published.published`. Raises `InputError`.
     """
     if not data:
         raise InputError(

@@ -67,7 +67,7 @@ def thresholds(table: pd.DataFrame, unit: str) -> Figure:
 def decision_curve(benefits: pd.DataFrame, unit: str) -> Figure:
     """Net benefit of each network against calling all images malignant, or none: a panel each.
 
-    `benefits` is the table of `locked.net_benefits`.
+    `benefits` is the table of `operating_points.net_benefits`.
     """
     at, names = benefits["threshold"], [name for name in NETWORK_LINE if name in benefits]
     figure, axes = panels(len(names), 0.8 + 3.6 * len(names), 3.6)
