@@ -48,7 +48,7 @@ def answers(
 ) -> Figure:
     """New images, each with its heat and the nearest training image, found below `known`.
 
-    `rows` are those of `predictor.refer` and `predictor.with_neighbours`; `maps` are heat over the images,
+    `rows` are those of `predictor.refer` and `with_neighbours`; `maps` are heat over the images,
     shapes (height, width). What a pathologist must see has a frame. An image is named by its row
     in the table, counted from 1: a figure travels further than a table.
     """
