@@ -20,8 +20,9 @@ from benchmarks import coverage, promises
 from benchmarks.comparison import machine, table_of, write
 from benchmarks.figures import ratios
 from benchmarks.registry import BENCHMARKS, Benchmark, Options, chosen
-from cytology import streams
-from cytology.settings import ARCHITECTURE_NAMES, InputError, resolve, short
+from cytology.architectures import ARCHITECTURE_NAMES
+from cytology.runner import streams
+from cytology.settings import InputError, resolve, short
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -58,7 +59,7 @@ def check(arguments: argparse.Namespace) -> None:
 
 
 def options_for(benchmark: Benchmark, arguments: argparse.Namespace) -> Options:
-    """What this benchmark is told; relative paths start where the command was given."""
+    """The options of this benchmark; relative paths start where the command was given."""
     return Options(
         repeats=arguments.repeats or benchmark.repeats,
         images=arguments.images,

@@ -8,12 +8,12 @@ from benchmarks.comparison import Result, Row, compare, in_turn
 from benchmarks.images import large_jpegs
 from benchmarks.networks import network, ready_to_train, step_rate
 from benchmarks.registry import Options
-from cytology.architectures import ARCHITECTURES
-from cytology.backend import keras
-from cytology.fine_tuning import activations, cut, cut_before
-from cytology.pipeline import DecodedImages, batches, decode
-from cytology.settings import NETWORK_TITLE, InputError
-from cytology.splitting import training_pictures
+from cytology.architectures import ARCHITECTURES, NETWORK_TITLE
+from cytology.data.splitting import training_pictures
+from cytology.networks.backend import keras
+from cytology.networks.batches import DecodedImages, batches, decode
+from cytology.settings import InputError
+from cytology.training.cuts import activations, cut, cut_before
 
 BATCH = 32
 IMAGES = 48

@@ -1,6 +1,7 @@
 """Two ways measured in one run: in turn, as ratios, with what was held equal."""
 
-import time
+import platform
+import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -9,7 +10,8 @@ import numpy as np
 import pandas as pd
 import psutil
 
-from cytology.settings import cores, git_state, progress, versions
+from cytology.machine import cores, git_state, versions
+from cytology.notebook import progress
 from cytology.tables import write_json
 
 # Units of which less is better; of all others more is.
@@ -61,13 +63,6 @@ def in_turn(ways: dict[str, Callable[[], object]], repeats: int) -> dict[str, li
         for name, way in ways.items():
             measured[name].append(way())
     return measured
-
-
-def seconds(work: Callable[[], object]) -> float:
-    """Wall time of one call."""
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started
 
 
 def compare(
@@ -133,11 +128,12 @@ def table_of(rows: list[Row]) -> str:
 
 def machine() -> dict:
     """The machine and the versions that the numbers come from."""
-    from cytology.backend import device  # late: they start TensorFlow
-    from cytology.precision import processor
+    from cytology.networks.backend import device  # late: it starts TensorFlow
 
+    about = Path("/proc/cpuinfo")  # of Linux
+    named = re.search(r"model name\s*:\s*(.+)", about.read_text() if about.is_file() else "")
     return {
-        "processor": processor(),
+        "processor": named[1] if named else platform.machine(),
         "cores": cores(),
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "device": device(),

@@ -24,10 +24,11 @@ from PIL import Image, ImageDraw, ImageEnhance
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "notebooks"))
 
-from cytology import copies, streams
-from cytology.augmentation import fit_to_square, orient
-from cytology.folders import find_files
-from cytology.images import UnreadableImage, open_rgb
+from cytology.data import copies
+from cytology.data.augmentation import fit_to_square, orient
+from cytology.data.images.opening import UnreadableImage, open_rgb
+from cytology.data.sources.listing import find_files
+from cytology.runner import streams
 
 
 def encoded(image: Image.Image) -> Image.Image:
@@ -153,7 +154,7 @@ def main() -> None:
     started = time.perf_counter()
     report("rings", pictures, copies.find_copies(pictures), time.perf_counter() - started)
     if arguments.weights:
-        from cytology.architectures import build, feature_extractor
+        from cytology.networks.building import build, feature_extractor
 
         pixels = np.stack([each[2] for copies_of_one in made for each in copies_of_one])
         started = time.perf_counter()

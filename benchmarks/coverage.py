@@ -3,7 +3,8 @@
     python -m benchmarks coverage
     python -m benchmarks coverage --studies 100 --seed 1
 
-Six questions, over designs that are harder than a run is likely to be (`cytology.simulation`):
+Six questions, over designs that are harder than a run is likely to be
+(`cytology.audits.simulation` and `benchmarks.fixed_scores`):
 
 fixed       192 designs whose scores were learned elsewhere: how often does each interval hold the
             truth?
@@ -35,31 +36,33 @@ import seaborn as sns
 from joblib import Parallel, delayed
 from scipy.stats import rankdata
 
-from cytology.heads import fitted_head
-from cytology.intervals import (
-    auc_gain,
-    auc_interval,
-    binormal_variance,
-    inside,
-    threshold_intervals,
+from benchmarks.fixed_scores import FixedDesign, fixed_scores
+from cytology.audits.simulation import FOLDS, Design, Study, cross_validated
+from cytology.data.splitting import group_folds
+from cytology.evaluation.statistics.clusters import binormal_variance, inside
+from cytology.evaluation.statistics.intervals import auc_interval, threshold_intervals
+from cytology.evaluation.statistics.metrics import METRICS, OF_TWO_SHARES, auc_within_folds
+from cytology.evaluation.statistics.significance import (
+    auc_difference,
+    compare_pairs,
+    matched,
+    with_gate,
 )
-from cytology.metrics import METRICS, OF_TWO_SHARES, auc_within_folds
-from cytology.settings import cores, progress
-from cytology.significance import matched, pairwise, with_gate
-from cytology.simulation import FOLDS, Design, Study, cross_validated, fixed_scores
-from cytology.splitting import group_folds
+from cytology.machine import cores
+from cytology.networks.linear_head import fitted_head
+from cytology.notebook import progress
 
 RESULTS = Path(__file__).parent / "results"
 EQUAL, UNEQUAL = (6, 6), (1, 60)
 FIXED = [
-    Design(*each)
-    for each in itertools.product(
+    FixedDesign(patients, images, malignant, likeness, auc, noise)
+    for patients, images, malignant, likeness, noise, auc in itertools.product(
         (8, 15, 30, 60), (EQUAL, UNEQUAL), (0.5, 0.75), (0.5, 0.9), ("normal", "t3"),
         (0.80, 0.92, 0.98),
     )
 ]  # fmt: skip
 HEADS = [
-    Design(patients, images, malignant, 0.4, "normal", auc)
+    Design(patients, images, malignant, 0.4, auc)
     for patients, images, malignant, auc in (
         (15, EQUAL, 0.5, 0.98), (15, UNEQUAL, 0.5, 0.98), (15, EQUAL, 0.75, 0.9999),
         (20, EQUAL, 0.5, 0.92), (20, EQUAL, 0.5, 0.9999), (20, (1, 30), 0.5, 0.98),
@@ -68,11 +71,11 @@ HEADS = [
     )
 ]  # fmt: skip
 TRIPLES = [
-    Design(20, EQUAL, 0.5, 0.4, "normal", 0.95),
-    Design(60, EQUAL, 0.5, 0.4, "normal", 0.95),
-    Design(30, UNEQUAL, 0.5, 0.4, "normal", 0.95),
+    Design(20, EQUAL, 0.5, 0.4, 0.95),
+    Design(60, EQUAL, 0.5, 0.4, 0.95),
+    Design(30, UNEQUAL, 0.5, 0.4, 0.95),
 ]
-NOISE = Design(11, (1, 30), 0.5, 0.4, "normal", 0.5)
+NOISE = Design(11, (1, 30), 0.5, 0.4, 0.5)
 # AUCs of the best direction whose heads reach about 0.05 and 0.10 more than those of 0.95.
 BETTER = {"0.05": 0.985, "0.10": 0.999}
 NESTED = [replace(design, auc=0.99) for design in TRIPLES[:2]]
@@ -136,8 +139,8 @@ def of_pairs(design: Design, studies: int, seed: int) -> pd.DataFrame:
     """How often the interval of a difference of AUCs holds 0, of two equal networks."""
     rng, bounds = np.random.default_rng(seed), []
     for _ in range(studies):
-        first, second = fixed_scores(design, rng, models=2).tables
-        bounds.append(auc_gain(first, first["logit"].to_numpy(), second["logit"].to_numpy())[1:])
+        found = auc_difference(matched(*fixed_scores(design, rng, models=2).tables))
+        bounds.append((found["difference_low"], found["difference_high"]))
     low, high = np.transpose(bounds)
     known = ~np.isnan(low)
     found = {"what": "difference", "truth": 0.0, "share": ((low <= 0) & (high >= 0))[known].mean()}
@@ -157,7 +160,7 @@ def of_triples(design: Design, better: str, studies: int, seed: int) -> pd.DataF
         study = cross_validated(design, rng, tuple(aucs))
         tables = dict(zip("abc", study.tables, strict=True))
         pairs = with_gate(
-            pairwise(tables, PAIRS).assign(family="networks", level="image", weights="")
+            compare_pairs(tables, PAIRS).assign(family="networks", level="image", weights="")
         )
         asked = pairs if not better else pairs[pairs["second"] == "c"]
         right = (asked["difference"] > 0) | (not better)
@@ -287,7 +290,7 @@ def fixed(design: Design, studies: int, seed: int) -> pd.DataFrame:
 
 def measured(question: str, design: Design, function, arguments: tuple, seed: int) -> pd.DataFrame:
     """One design's table, with what it is."""
-    about = asdict(design) | {"images": "{} to {}".format(*design.images)}
+    about = {"noise": "normal"} | asdict(design) | {"images": "{} to {}".format(*design.images)}
     return function(design, *arguments, seed).assign(question=question, **about)
 
 

@@ -15,25 +15,29 @@ from sklearn.model_selection import StratifiedGroupKFold
 from benchmarks.comparison import Result, Row, compare, in_turn
 from benchmarks.networks import network
 from benchmarks.registry import Options
-from cytology.architectures import build, feature_extractor
-from cytology.augmentation import fit_to_square, pictures_of
-from cytology.backend import keras, tf
-from cytology.copies import find_copies
-from cytology.datasets import build_manifest, load
-from cytology.folders import Listing
-from cytology.images import open_rgb
-from cytology.inspection import inspect_images
-from cytology.pipeline import decode, frozen_features
-from cytology.sample import draw_sample
-from cytology.settings import cores
-from cytology.splitting import judged_pictures
-from cytology.strengths import choose_strengths
-from cytology.training import HeadRecipe, compile_model, cross_validate_head, is_malignant
+from cytology.data.augmentation import fit_to_square, pictures_of
+from cytology.data.copies import find_copies
+from cytology.data.images.opening import open_rgb
+from cytology.data.inspection import inspect_images
+from cytology.data.load import load
+from cytology.data.manifest import build_manifest
+from cytology.data.sources.listing import Listing
+from cytology.data.sources.sample import draw_sample
+from cytology.data.splitting import judged_pictures
+from cytology.machine import cores
+from cytology.networks.backend import keras, tf
+from cytology.networks.batches import decode, frozen_features
+from cytology.networks.building import build, feature_extractor
+from cytology.networks.linear_head import is_malignant
+from cytology.training.fine_tuning import compile_model
+from cytology.training.head_training import cross_validate_head
+from cytology.training.recipes import HeadRecipe
+from cytology.training.strengths import choose_strengths
 
 FOLDS, ORIENTATIONS, BATCH = 5, 8, 32
 IMAGES, PATIENTS = 320, 24  # of the drawn sample
 EPOCHS, LEARNING_RATE = 10, 1e-3  # of the plain way
-RECIPE = HeadRecipe(200, class_weight="none", patience=None, seed=0)
+RECIPE = HeadRecipe(200, class_weight="none", patience=None, seed=0, orientations=ORIENTATIONS)
 LOWER_AUC = 0.005  # that is still accepted
 EQUAL = (
     "images, 5 folds of whole groups, backbone and its weights, no class weights, the loss of the "
@@ -155,7 +159,8 @@ def on_cached_features(task: Task, folder: Path) -> Outcome:
     pictures = pictures_of(task.split, ORIENTATIONS)
     features = frozen_features(extractor, images, pictures, [task.architecture], BATCH, cache)
     chosen = choose_strengths(features, task.split, RECIPE.class_weight).of
-    rows = cross_validate_head(features, task.split, ORIENTATIONS, RECIPE, chosen)[0]
+    recipe = replace(RECIPE, strengths=chosen)
+    rows = cross_validate_head(features, task.split, recipe).predictions
     taken = time.perf_counter() - started
     shutil.rmtree(cache, ignore_errors=True)
     judged = rows[(rows["model"] == "oof") & (rows["orientation"] == 0)]

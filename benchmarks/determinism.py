@@ -19,9 +19,11 @@ from pathlib import Path
 
 import numpy as np
 
-from cytology import streams
-from cytology.sample import draw_sample
-from cytology.settings import ARCHITECTURE_NAMES, PROJECT_ROOT, cores
+from cytology.architectures import ARCHITECTURE_NAMES
+from cytology.data.sources.sample import draw_sample
+from cytology.machine import cores
+from cytology.runner import streams
+from cytology.settings import PROJECT_ROOT
 
 IMAGES, PATIENTS, SIZE, BATCH, RATE = 96, 16, 96, 16, 1e-3
 
@@ -80,35 +82,36 @@ def in_a_process(folder: str, options: argparse.Namespace, wanted: bool) -> dict
 
 def train(folder: Path, options: argparse.Namespace, wanted: bool) -> dict:
     """Logits of val and test after a training, and the seconds of its epochs but the first."""
-    from cytology import pipeline
-    from cytology.backend import be_deterministic
-    from cytology.copies import find_copies
-    from cytology.datasets import build_manifest
-    from cytology.fine_tuning import fine_tune
-    from cytology.folders import folder as listing
-    from cytology.inspection import inspect_images
-    from cytology.splitting import split_by_group
-    from cytology.training import Recipe, network
-    from cytology.weights import find_weights
+    from cytology.data.copies import find_copies
+    from cytology.data.inspection import inspect_images
+    from cytology.data.manifest import build_manifest
+    from cytology.data.sources.listing import folder as listing
+    from cytology.data.splitting import split_by_group
+    from cytology.networks import batches
+    from cytology.networks.backend import be_deterministic
+    from cytology.networks.weights import find_weights
+    from cytology.training.backbone import with_weights
+    from cytology.training.fine_tuning import fine_tune
+    from cytology.training.recipes import Recipe
 
     be_deterministic(wanted, seed=0)
     root = folder / "images"
     readable, _ = inspect_images(listing(root, patient_pattern=r"(patient\d+)_"))
     manifest = build_manifest(readable, find_copies(readable))
     split = split_by_group(manifest, 3, 0.2, 0.2, seed=0)
-    images = pipeline.decode(root, manifest, SIZE, "pad")
+    images = batches.decode(root, manifest, SIZE, "pad")
     random = find_weights(options.architecture, "random")
-    model, _ = network(options.architecture, random, images, split, seed=0)
+    model, _ = with_weights(options.architecture, random, images, split, seed=0)
     begun = []
-    epochs = pipeline.Epochs.on_epoch_begin
+    epochs = batches.Epochs.on_epoch_begin
 
     def note(self, epoch, logs=None):
         begun.append(time.perf_counter())
         epochs(self, epoch, logs)
 
-    pipeline.Epochs.on_epoch_begin = note
-    recipe = Recipe(RATE, options.epochs, BATCH, "balanced", None, 0)
-    rows, _ = fine_tune(model, images, split, 1, recipe)
+    batches.Epochs.on_epoch_begin = note
+    recipe = Recipe(RATE, options.epochs, BATCH, "balanced", None, 0, orientations=1)
+    rows = fine_tune(model, images, split, recipe).predictions
     return {"logits": rows["logit"].tolist(), "seconds": begun[-1] - begun[1]}
 
 

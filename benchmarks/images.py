@@ -1,4 +1,4 @@
-"""Pictures for the benchmarks: drawn in a temporary folder, or a folder of one's own."""
+"""Pictures for the benchmarks: drawn in a temporary folder, or a folder of yours."""
 
 import hashlib
 import io
@@ -11,10 +11,11 @@ from joblib import Parallel, delayed
 from PIL import Image
 
 from benchmarks.registry import Options
-from cytology.augmentation import orient
-from cytology.datasets import load
-from cytology.sample import draw_smear, patient_cards
-from cytology.settings import cores, file_hash
+from cytology.data.augmentation import orient
+from cytology.data.load import load
+from cytology.data.sources.sample import draw_smear, patient_cards
+from cytology.files import file_hash
+from cytology.machine import cores
 
 SMEARS = 16  # drawn one by one; each picture of a benchmark is one of them, moved and with noise
 

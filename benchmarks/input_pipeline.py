@@ -11,11 +11,12 @@ from benchmarks.comparison import Result, Row, compare, in_turn
 from benchmarks.images import large_jpegs
 from benchmarks.networks import network, ready_to_train, step_rate
 from benchmarks.registry import Options
-from cytology.augmentation import pictures_of
-from cytology.backend import keras, tf
-from cytology.pipeline import DecodedImages, batches, decode
-from cytology.settings import NETWORK_TITLE, InputError
-from cytology.training import is_malignant
+from cytology.architectures import NETWORK_TITLE
+from cytology.data.augmentation import pictures_of
+from cytology.networks.backend import keras, tf
+from cytology.networks.batches import DecodedImages, batches, decode
+from cytology.networks.linear_head import is_malignant
+from cytology.settings import InputError
 
 try:  # Keras 3 keeps the original's way of reading out of its public names
     from keras.src.legacy.preprocessing.image import ImageDataGenerator
@@ -131,8 +132,9 @@ def training_step(
 
 
 def from_memory(images: DecodedImages, pictures: pd.DataFrame) -> tf.data.Dataset:
-    """All pictures in one tensor, shuffled and batched, as `pipeline.batches` gives them."""
+    """All pictures in one tensor, shuffled and batched, as `batches.batches` gives them."""
     pixels = images.batch(pictures["image_id"], pictures["orientation"])
+    labels = is_malignant(pictures["label"]).astype(np.float32)[:, None]
     weights = np.ones(len(pictures), np.float32)
-    dataset = tf.data.Dataset.from_tensor_slices((pixels, is_malignant(pictures), weights))
+    dataset = tf.data.Dataset.from_tensor_slices((pixels, labels, weights))
     return dataset.shuffle(len(pictures)).batch(BATCH).prefetch(2)

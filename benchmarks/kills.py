@@ -28,10 +28,10 @@ import pandas as pd
 import psutil
 from PIL import Image
 
-from cytology import streams
+from cytology.files import UNFINISHED
+from cytology.runner import streams
+from cytology.runner.verification import compare_runs, verdict_in_words
 from cytology.settings import PROJECT_ROOT
-from cytology.tables import UNFINISHED
-from cytology.verification import compare, in_words
 
 COPIED = ("notebooks", "run_all.py", "requirements.txt", "pyproject.toml")
 KILLS_A_RUN = 5  # each run is killed so often before it may end
@@ -193,9 +193,9 @@ def study(folder: Path, arguments: list[str], kills: int, chance: random.Random)
             print(
                 f"run {number}, killed after {moment:5.1f} s in {where}; {tell(halves)}", flush=True
             )
-        files, found = compare(runs / "whole", run)
+        files, found = compare_runs(runs / "whole", run)
         differing += len(found)
-        print(f"run {number} ended; {' '.join(in_words(found, files))}", flush=True)
+        print(f"run {number} ended; {' '.join(verdict_in_words(found, files))}", flush=True)
     print(f"{done} kills in {number} runs: {broken} half-written files, {differing} differences.")
     return int(bool(broken or differing))
 

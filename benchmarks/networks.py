@@ -4,12 +4,13 @@ import time
 
 import pandas as pd
 
-from cytology.architectures import ARCHITECTURES, build, calibrate_normalization
-from cytology.backend import keras, tf
-from cytology.fine_tuning import optimizer_of
-from cytology.pipeline import DecodedImages, batches
-from cytology.training import Recipe, compile_model
-from cytology.weights import find_weights
+from cytology.architectures import ARCHITECTURES
+from cytology.networks.backend import keras, tf
+from cytology.networks.batches import DecodedImages, batches
+from cytology.networks.building import build, calibrate_normalization
+from cytology.networks.weights import find_weights
+from cytology.training.fine_tuning import compile_model, optimizer_of
+from cytology.training.recipes import Recipe
 
 
 def network(
@@ -29,7 +30,7 @@ def network(
 
 
 def ready_to_train(model: keras.Model) -> None:
-    """Compile as `fine_tuning.fine_tune` does, with the original's optimizer and rate."""
+    """Compile as `fine_tuning.fit` does, with the original's optimizer and rate."""
     rate = ARCHITECTURES[model.name].learning_rate
     recipe = Recipe(rate, epochs=1, batch_size=32, class_weight="none", patience=None, seed=0)
     compile_model(model, optimizer_of(model.name, recipe))

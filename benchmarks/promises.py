@@ -21,11 +21,13 @@ import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
 
-from cytology import decisions, leakage
-from cytology.metrics import auc_within_folds
-from cytology.neighbours import nearest, reference
-from cytology.settings import cores, progress
-from cytology.simulation import Design, cross_validated
+from cytology.audits import leakage
+from cytology.audits.simulation import Design, cross_validated
+from cytology.evaluation.statistics import decisions
+from cytology.evaluation.statistics.metrics import auc_within_folds
+from cytology.inference.similarity import nearest, reference
+from cytology.machine import cores
+from cytology.notebook import progress
 
 EQUAL, UNEQUAL = (6, 6), (1, 60)
 WANTED, SHUFFLES = 0.95, 20

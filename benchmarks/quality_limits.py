@@ -17,10 +17,10 @@ from PIL import Image, ImageFilter
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "notebooks"))
 
-from cytology import streams
-from cytology.folders import image_files
-from cytology.images import open_rgb
-from cytology.quality import measure, poor_picture
+from cytology.data.images.opening import open_rgb
+from cytology.data.quality import measure, poor_picture
+from cytology.data.sources.listing import images_below
+from cytology.runner import streams
 
 
 def brightened(image: Image.Image, factor: float) -> Image.Image:
@@ -47,7 +47,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folders", type=Path, nargs="+")
     for folder in parser.parse_args().folders:
-        found = Parallel(n_jobs=-1)(delayed(measures)(path) for path in image_files(folder)[0])
+        paths = [folder / name for name in images_below(folder)[0]]
+        found = Parallel(n_jobs=-1)(delayed(measures)(path) for path in paths)
         table = pd.DataFrame([row for rows in found for row in rows])
         names = ["contrast", "sharpness", "overexposed"]
         table["poor"] = [poor_picture(*values) for values in table[names].to_numpy()]

@@ -1,10 +1,11 @@
-"""Which benchmarks there are, and what they can be told."""
+"""Which benchmarks there are, and their options."""
 
 import importlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from cytology.settings import ARCHITECTURE_NAMES, InputError
+from cytology.architectures import ARCHITECTURE_NAMES
+from cytology.settings import InputError
 
 
 @dataclass(frozen=True)
@@ -66,19 +67,6 @@ BENCHMARKS = {
             "scale",
             "Scale",
             "Do memory and time a picture stay the same from 4,000 to 35,000 images?",
-        ),
-        Benchmark(
-            "B6",
-            "notebooks_at_once",
-            "Grid",
-            "What do two workers gain over one for the notebooks of a series?",
-            repeats=3,
-        ),
-        Benchmark(
-            "B7",
-            "heatmaps",
-            "Heatmaps",
-            "How many forward and backward passes does a batch of heatmaps cost?",
         ),
     )
 }

@@ -25,8 +25,9 @@ from benchmarks.comparison import Result, Row, growth
 from benchmarks.figures import OURS, TARGET
 from benchmarks.images import small_jpegs
 from benchmarks.registry import Options
-from cytology.augmentation import pictures_of
-from cytology.settings import PROJECT_ROOT, InputError, progress
+from cytology.data.augmentation import pictures_of
+from cytology.notebook import progress
+from cytology.settings import PROJECT_ROOT, InputError
 
 SIZES = (1_000, 4_000, 16_000, 35_000)
 SMALL = 4_000  # with which the larger sizes are compared
@@ -37,7 +38,7 @@ PARTS = {"decode": "decode", "feed": "one epoch of the pipeline", "features": "f
 LINES = {"decode": ("#E69F00", "--"), "feed": ("#009E73", "-."), "features": ("#CC79A7", ":")}
 LOOK_EVERY = 0.02  # seconds
 STATUS = Path("/proc/self/status")
-MEMORY = "RssAnon" if STATUS.is_file() else "unique set size (this system tells no RssAnon)"
+MEMORY = "RssAnon" if STATUS.is_file() else "unique set size (this system has no RssAnon)"
 EQUAL = (
     f"files of one kind, {IMAGE_SIZE} pixels, batches of {BATCH}, a new process and an empty cache "
     "for each size; importing TensorFlow, building the network and tracing are not in the times"
@@ -169,7 +170,7 @@ def measured(found: dict, part: str):
 def main(root: Path, manifest: Path, images: int, cache: Path) -> dict:
     """Seconds and peak memory of each part for the first `images` of the manifest."""
     started = time.perf_counter()
-    from cytology.pipeline import batches, decode, frozen_features
+    from cytology.networks.batches import batches, decode, frozen_features
 
     extractor, table = traced_extractor(), pd.read_csv(manifest, nrows=images)
     found = {"start_s": time.perf_counter() - started, "memory": MEMORY}
@@ -188,7 +189,7 @@ def main(root: Path, manifest: Path, images: int, cache: Path) -> dict:
 
 def traced_extractor():
     """MobileNetV2 up to its features, random weights, its graph built for batches of any length."""
-    from cytology.architectures import build, feature_extractor
+    from cytology.networks.building import build, feature_extractor
 
     extractor = feature_extractor(build("mobilenetv2", IMAGE_SIZE))
     for length in (BATCH, BATCH - 1):

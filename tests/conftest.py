@@ -10,22 +10,23 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from cytology import intervals
-from cytology.augmentation import pictures_of
-from cytology.copies import find_copies
-from cytology.datasets import build_manifest, load
-from cytology.inspection import inspect_images
-from cytology.predictions import prediction_rows
-from cytology.sample import draw_sample
-from cytology.settings import ARCHITECTURE_NAMES
-from cytology.splitting import describe, judged_pictures, split_by_group
-from cytology.tables import read_table, write_json, write_table
+from cytology.architectures import ARCHITECTURE_NAMES
+from cytology.data.augmentation import pictures_of
+from cytology.data.copies import find_copies
+from cytology.data.inspection import inspect_images
+from cytology.data.load import load
+from cytology.data.manifest import build_manifest
+from cytology.data.sources.sample import draw_sample
+from cytology.data.splitting import judged_pictures, split_by_group, split_facts
+from cytology.evaluation.predictions import prediction_rows
+from cytology.evaluation.statistics import bootstrap
+from cytology.run import Run
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 
 def draw(seed, width=64, height=48, redder=0):
-    """A smooth picture of coloured noise; another seed gives another perceptual hash."""
+    """A smooth picture of coloured noise; another seed gives another one."""
     coarse = np.random.default_rng(seed).integers(40, 200, (9, 12, 3))
     coarse[..., 0] += redder
     picture = Image.fromarray(coarse.astype(np.uint8))
@@ -69,7 +70,7 @@ def some_manifest():
     ]
     table = pd.DataFrame(rows, columns=["image_id", "label", "patient", "slide", "group"])
     hashes = [f"{i:064x}" for i in range(len(table))]
-    return table.assign(width=64, height=48, sha256=hashes, phash=hashes, family=table["image_id"])
+    return table.assign(width=64, height=48, sha256=hashes, family=table["image_id"])
 
 
 @pytest.fixture
@@ -92,13 +93,11 @@ def each_network(request):
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory):
     """A cache of the module's own: tests neither use nor fill `outputs/cache`."""
-    from cytology import fine_tuning, training  # late: they start TensorFlow
-    from cytology.pipeline import frozen_features
+    from cytology.training import backbone, fine_tuning  # late: they start TensorFlow
 
     folder = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "CACHE", folder)
-        patch.setattr(training, "frozen_features", partial(frozen_features, cache=folder))
+        patch.setattr(backbone, "CACHE", folder)
         kept = partial(fine_tuning.activations, cache=folder)
         patch.setattr(fine_tuning, "activations", kept)
         yield folder
@@ -107,7 +106,7 @@ def cache(tmp_path_factory):
 @pytest.fixture(scope="module")
 def data(tmp_path_factory, smear_folder, cache):
     """24 images of 12 patients: root, manifest, split and images decoded at 75 pixels."""
-    from cytology.pipeline import decode  # late: it starts TensorFlow
+    from cytology.networks.batches import decode  # late: it starts TensorFlow
 
     root = smear_folder(tmp_path_factory.mktemp("data"))
     readable, _ = inspect_images(load(str(root), patient_pattern=r"(p\d+)_"), cache)
@@ -119,17 +118,17 @@ def data(tmp_path_factory, smear_folder, cache):
 
 @pytest.fixture(scope="session")
 def run_once(tmp_path_factory):
-    """The folder that `run` copies: read it, change nothing."""
+    """The run that `run` copies: read it, change nothing."""
     rng, manifest = np.random.default_rng(0), some_manifest()
-    folder = tmp_path_factory.mktemp("once") / "run"
+    run = Run(tmp_path_factory.mktemp("once") / "run")
     colours = pd.DataFrame(rng.uniform(0, 255, (len(manifest), 4)).round(3))
     colours.columns = ["brightness", "red", "green", "blue"]
     split = split_by_group(manifest, 3, 0.2, 0.2, seed=0)
-    about = describe(split, manifest, "grouped", "patient", seed=0)
-    write_table(folder, "manifest.csv", manifest)
-    write_table(folder, "tables/appearance.csv", manifest[["image_id"]].join(colours))
-    write_table(folder, "split.csv", split)
-    write_json(folder, "split.json", about)
+    about = split_facts(split, manifest, "grouped", "patient", seed=0)
+    run.write("manifest.csv", manifest)
+    run.write("tables/appearance.csv", manifest[["image_id"]].join(colours))
+    run.write("split.csv", split)
+    run.write("split.json", about)
     for name in ARCHITECTURE_NAMES:
         pictures = judged_pictures(split)
         truth = np.where(pictures["label"] == "M", 1.0, -1.0)
@@ -140,26 +139,26 @@ def run_once(tmp_path_factory):
             prediction_rows(part, logits[part.index], model, 0)
             for part, model in ((held, "oof"), (later, "final"))
         ]
-        write_table(folder, f"{name}/predictions.csv", pd.concat(rows))
+        run.write(f"{name}/predictions.csv", pd.concat(rows))
         metrics = {"weights": "imagenet", "fine_tuned": False, "recipe": "head"}
         metrics |= {"split": about["fingerprint"], "seed": 0, "weights_hash": "0" * 64}
         metrics |= {"architecture": name, "image_size": 224, "fit": "pad", "precision": "float32"}
-        write_json(folder, f"{name}/metrics.json", metrics)
-    return folder
+        run.write(f"{name}/metrics.json", metrics)
+    return run
 
 
 @pytest.fixture
 def run(tmp_path, run_once):
-    """A run folder with a split and predictions of three architectures that know something."""
-    return shutil.copytree(run_once, tmp_path / "run")
+    """A run with a split and predictions of three architectures that know something."""
+    return Run(shutil.copytree(run_once, tmp_path / "run"))
 
 
 @pytest.fixture
 def full_run(run):
     """The run with what training writes besides: fold models on test, and four orientations."""
-    rng, split = np.random.default_rng(1), read_table(run, "split.csv")
+    rng, split = np.random.default_rng(1), run.table("split.csv")
     for name in ARCHITECTURE_NAMES:
-        taken = read_table(run, f"{name}/predictions.csv")
+        taken = run.table(f"{name}/predictions.csv")
         test = pictures_of(split[split["split"] == "test"], 1)
         truth = np.where(test["label"] == "M", 1.0, -1.0)
         folds = [
@@ -172,18 +171,14 @@ def full_run(run):
             logit = table["logit"] + rng.normal(scale=0.5, size=len(table))
             rows = table.assign(orientation=orientation)
             turned.append(prediction_rows(rows, logit, table["model"], 0))
-        write_table(run, f"{name}/predictions.csv", pd.concat(turned))
+        run.write(f"{name}/predictions.csv", pd.concat(turned))
     return run
 
 
 @pytest.fixture(scope="module")
 def few_draws():
     """Fifty draws for every band: where the numbers of bands are not the question."""
-    drawn = intervals.group_weights
+    drawn = bootstrap.group_weights
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            intervals,
-            "group_weights",
-            lambda rows, draws=50, seed=0: drawn(rows, min(draws, 50), seed),
-        )
+        patch.setattr(bootstrap, "group_weights", lambda rows, draws: drawn(rows, min(draws, 50)))
         yield

@@ -1,11 +1,15 @@
 """The address of the project: one place, and one command that changes it everywhere."""
 
 import shutil
+import sys
 
 import pytest
 
-from cytology.address import PLACES, check_published, publish_at, published_at
-from cytology.settings import PROJECT_ROOT, InputError
+from cytology.settings import PROJECT_ROOT
+
+sys.path.insert(0, str(PROJECT_ROOT))
+
+from tools.set_repository_address import PLACES, check_published, publish_at, published_at
 
 
 @pytest.fixture
@@ -33,10 +37,11 @@ def test_every_notebook_and_the_readme_name_the_one_address():
         assert f"/blob/main/notebooks/{path.name})" in path.read_text("utf-8")
 
 
+@pytest.mark.parametrize("start", ["", "https://github.com/"])
 @pytest.mark.parametrize("ending", ["", "/", ".git"])
-def test_one_command_changes_it_everywhere_and_back(fork, ending):
+def test_one_command_changes_it_everywhere_and_back(fork, start, ending):
     before, old = texts(fork), published_at(fork)
-    changed = publish_at(f"https://github.com/somebody/a.fork-of_it{ending}", fork)
+    changed = publish_at(f"{start}somebody/a.fork-of_it{ending}", fork)
     assert published_at(fork) == "somebody/a.fork-of_it"
     assert len(changed) == len([text for text in before.values() if old in text])
     assert not any(old in text for text in texts(fork).values())
@@ -46,12 +51,12 @@ def test_one_command_changes_it_everywhere_and_back(fork, ending):
 
 def test_a_release_needs_an_address_of_its_own(fork):
     publish_at("https://github.com/OWNER/breast-cytology-notebooks", fork)
-    with pytest.raises(InputError, match="pyproject.toml, README.md, CITATION.cff and .* OWNER"):
+    with pytest.raises(ValueError, match="pyproject.toml, README.md, CITATION.cff, .* OWNER"):
         check_published(fork)
     publish_at("https://github.com/somebody/cytology", fork)
     check_published(fork)
     (fork / "docs" / "new.md").write_text("https://github.com/OWNER/cytology/issues")
-    with pytest.raises(InputError, match="docs/new.md would send"):
+    with pytest.raises(ValueError, match="docs/new.md would send"):
         check_published(fork)
 
 
@@ -64,9 +69,11 @@ def test_a_longer_name_that_begins_alike_is_left_alone(fork):
     )
 
 
-@pytest.mark.parametrize("address", ["me/mine", "https://gitlab.com/me/mine", "../copy", ""])
+@pytest.mark.parametrize(
+    "address", ["mine", "me/mine/too", "https://gitlab.com/me/mine", "../copy", ""]
+)
 def test_what_colab_cannot_open_is_refused(fork, address):
     before = texts(fork)
-    with pytest.raises(InputError, match="not the address of a repository on GitHub"):
+    with pytest.raises(ValueError, match="not the address of a repository on GitHub"):
         publish_at(address, fork)
     assert texts(fork) == before

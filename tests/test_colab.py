@@ -17,8 +17,11 @@ from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 
 from cytology import colab
-from cytology.address import published_at
 from cytology.settings import PROJECT_ROOT
+
+sys.path.insert(0, str(PROJECT_ROOT))
+
+from tools.set_repository_address import published_at
 
 NOTEBOOKS = sorted((PROJECT_ROOT / "notebooks").glob("0[1-7]_*.ipynb"))
 SMOKE = yaml.safe_load((PROJECT_ROOT / "notebooks/profiles/smoke.yaml").read_text("utf-8"))

@@ -15,8 +15,9 @@ import pytest
 from IPython.core.inputtransformer2 import TransformerManager
 from PIL import Image
 
-from cytology.settings import PROJECT_ROOT, is_formula
+from cytology.settings import PROJECT_ROOT
 from cytology.tables import read_table
+from cytology.wording import is_formula
 
 NAMES = [
     "<img src=x onerror=alert(1)>",

@@ -6,19 +6,11 @@ import os
 import pandas as pd
 import pytest
 
-from cytology.inspection import memory
-from cytology.settings import InputError, MachineError
-from cytology.tables import (
-    fitting,
-    folder_written_whole,
-    lock_file,
-    read_json,
-    read_table,
-    require,
-    write_json,
-    write_table,
-    written_whole,
-)
+from cytology.catalogue import as_markdown
+from cytology.data.inspection import memory
+from cytology.files import fitting, folder_written_whole, lock_file, written_whole
+from cytology.settings import PROJECT_ROOT, InputError, MachineError
+from cytology.tables import read_json, read_table, require, write_json, write_table
 
 
 def test_an_error_in_the_middle_leaves_the_old_file_and_no_other(tmp_path):
@@ -161,3 +153,33 @@ def test_numbers_and_plain_words_are_no_formulas(tmp_path):
     table = pd.DataFrame({"value": pd.Series(values, dtype=object), "x": -1.0})
     write_table(tmp_path, "t.csv", table)
     assert len(pd.read_csv(tmp_path / "t.csv")) == len(values)
+
+
+def test_the_page_of_results_holds_the_catalogue():
+    page = (PROJECT_ROOT / "outputs" / "README.md").read_text(encoding="utf-8")
+    assert as_markdown() in page
+
+
+def test_results_are_marked_as_they_are_written_and_other_tables_are_not(run):
+    table = pd.DataFrame({"first": ["ensemble"], "second": ["mobilenetv2"], "p": [0.5]})
+    run.write("tables/pairwise.csv", table)
+    run.write("tables/cost.csv", table)
+    row = run.table("tables/pairwise.csv").iloc[0]
+    assert (row["weights"], row["protocol"]) == ("pretrained and imagenet", "grouped")
+    assert list(run.table("tables/cost.csv")) == list(table)
+
+
+def test_what_is_read_may_be_changed_and_a_file_that_changed_is_read_again(run):
+    run.facts("split.json")["leak"].clear()
+    assert run.facts("split.json")["leak"]
+    split, mine = run.table("split.csv"), run.table("split.csv")
+    mine["label"] = "x"
+    pd.testing.assert_frame_equal(run.table("split.csv"), split)
+    run.write("split.csv", split.iloc[1:])
+    assert len(run.table("split.csv")) == len(split) - 1
+
+
+def test_a_table_without_a_column_that_readers_need_is_damaged(run):
+    run.write("split.csv", run.table("split.csv").drop(columns="fold"))
+    with pytest.raises(InputError, match="split.csv cannot be read .it has no column fold."):
+        run.table("split.csv")

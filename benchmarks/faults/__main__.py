@@ -9,7 +9,7 @@ from pathlib import Path
 from benchmarks.faults import damaged, disks, ended, given
 from benchmarks.faults.bench import FAULTS, Bench, NotTried
 from benchmarks.kills import copy_of_project
-from cytology import streams
+from cytology.runner import streams
 from cytology.settings import PROJECT_ROOT, short
 
 PAGE = PROJECT_ROOT / "docs" / "faults.md"

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.kills import environment
-from cytology.verification import compare
+from cytology.runner.verification import compare_runs
 
 SPLIT, TRAIN = ("01", "02", "03"), ("01", "02", "03", "04")
 FINE_TUNE = ("-p", "fine_tune", "true", "-p", "fine_tune_from", "last", "-p", "orientations", "1")
@@ -111,7 +111,7 @@ def fault(name: str, expected: str):
 
 def same_tables(first: Path, second: Path) -> tuple[bool, str]:
     """Whether two runs have the same tables, and so in words."""
-    files, found = compare(first, second)
+    files, found = compare_runs(first, second)
     if len(found):
         return False, f"{found['file'].nunique()} tables differ"
     return bool(files), f"all {len(files)} tables are the same"

@@ -4,15 +4,7 @@ import time
 
 import psutil
 
-from benchmarks.faults.bench import (
-    FINE_TUNE,
-    TRAIN,
-    Bench,
-    Done,
-    fault,
-    same_tables,
-    text_of,
-)
+from benchmarks.faults.bench import FINE_TUNE, TRAIN, Bench, Done, fault, same_tables, text_of
 from benchmarks.kills import half_written, kill_tree, start
 
 

@@ -111,7 +111,7 @@ def png_chunk(kind: bytes, content: bytes) -> bytes:
 
 
 def drawn_data(bench: Bench) -> Path:
-    """A folder of one's own: the drawn sample in two classes, nothing else."""
+    """A user's folder: the drawn sample in two classes, nothing else."""
     run, data = bench.new("first"), bench.new("Präparate ü") / "data"
     bench.call(run, only=("01",))
     root = Path(json.loads(text_of(run / "dataset.json"))["root"])

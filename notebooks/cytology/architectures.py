@@ -1,193 +1,89 @@
-"""The three architectures: what each is, and one `build` for all."""
+"""The networks that the series compares, one entry each; read without TensorFlow.
 
-import contextlib
-from collections.abc import Callable
+An entry, its notebook and the checks of CONTRIBUTING make a network known everywhere.
+"""
+
 from dataclasses import dataclass
-
-import numpy as np
-
-from cytology.backend import keras, tf
-from cytology.heads import EPSILON, LinearHead
-from cytology.settings import InputError
-
-# The Keras policy behind each precision: what is computed in; weights and logits stay float32.
-POLICIES = {"float32": "float32", "float16": "mixed_float16", "bfloat16": "mixed_bfloat16"}
-IMAGENET_MEAN = np.array([0.485, 0.456, 0.406])
-IMAGENET_DEVIATION = np.array([0.229, 0.224, 0.225])
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """A backbone and the original project's recipe for it.
+    """A network of `keras.applications`, the original project's recipe for it, its look in figures.
 
-    `scale` and `offset` turn RGB 0..255 into what the backbone was trained with. `last_block` is
-    where `fine_tune_from: last` begins: what sees whole nuclei, at a small part of the cost.
+    `title` is also the network's name in `keras.applications`, `optimizer` one in
+    `keras.optimizers`. `scale` and `offset` turn RGB 0..255 into what the network was pretrained
+    with. `last_block` is where `fine_tune_from: last` begins: what sees whole nuclei, at a small
+    part of the cost. `weights` is a file below Keras' download address, `md5` its checksum in
+    Keras' own list, which has one for most.
     """
 
-    name: str
     title: str
-    backbone: Callable
-    scale: object
-    offset: object
+    notebook: str
+    scale: float | tuple[float, ...]
+    offset: float | tuple[float, ...]
     smallest_image: int
     last_block: str
-    optimizer: Callable
+    optimizer: str
     learning_rate: float
+    weights: str
+    md5: str
+    colour: str
+    line: str
+    marker: str
+    kept_as_h5: bool = False  # beside model.keras, as the original project had it
 
 
+# Colours: Okabe & Ito, "Color universal design", 2008; line and marker tell them apart in grey.
 ARCHITECTURES = {
     "mobilenetv2": Architecture(
-        name="mobilenetv2",
         title="MobileNetV2",
-        backbone=keras.applications.MobileNetV2,
+        notebook="04_train_mobilenetv2",
         scale=1 / 127.5,
         offset=-1.0,
         smallest_image=32,
         last_block="block_16",
-        optimizer=keras.optimizers.Adam,
+        optimizer="Adam",
         learning_rate=1e-4,
+        weights="mobilenet_v2/mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5",
+        md5="",
+        colour="#009E73",
+        line="-",
+        marker="o",
     ),
     "inceptionv3": Architecture(
-        name="inceptionv3",
         title="InceptionV3",
-        backbone=keras.applications.InceptionV3,
+        notebook="05_train_inceptionv3",
         scale=1 / 127.5,
         offset=-1.0,
         smallest_image=75,
         last_block="mixed9",
-        optimizer=keras.optimizers.RMSprop,
+        optimizer="RMSprop",
         learning_rate=1e-5,
+        weights="inception_v3/inception_v3_weights_tf_dim_ordering_tf_kernels_notop.h5",
+        md5="bcbd6486424b2319ff4ef7d526e38f63",
+        colour="#CC79A7",
+        line="--",
+        marker="s",
     ),
     "densenet121": Architecture(
-        name="densenet121",
         title="DenseNet121",
-        backbone=keras.applications.DenseNet121,
-        scale=(1 / (255 * IMAGENET_DEVIATION)).tolist(),
-        offset=(-IMAGENET_MEAN / IMAGENET_DEVIATION).tolist(),
+        notebook="06_train_densenet121",
+        # Mean and deviation of ImageNet's red, green and blue, for pixels from 0 to 255.
+        scale=tuple(1 / (255 * deviation) for deviation in (0.229, 0.224, 0.225)),
+        offset=(-0.485 / 0.229, -0.456 / 0.224, -0.406 / 0.225),
         smallest_image=32,
         last_block="conv5",
-        optimizer=keras.optimizers.Adam,
+        optimizer="Adam",
         learning_rate=1e-4,
+        weights="densenet/densenet121_weights_tf_dim_ordering_tf_kernels_notop.h5",
+        md5="30ee3e1110167f948a6b9946edeeb738",
+        colour="#56B4E9",
+        line="-.",
+        marker="^",
+        kept_as_h5=True,
     ),
 }
-
-
-def build(
-    architecture: str, image_size: int, weights=None, seed: int = 0, precision: str = "float32"
-) -> keras.Model:
-    """A network from raw RGB 0..255, shape (batch, size, size, 3), to a logit, shape (batch, 1).
-
-    One flat functional graph: preprocessing, backbone, global average ("features"), the head.
-    The logit is positive for malignant; features and head stay float32 in any `precision`.
-    `weights` is the path of a backbone's weights or None for random ones. Batch normalization
-    never learns here: it keeps its statistics also while every other layer is fine-tuned.
-    """
-    spec = ARCHITECTURES[architecture]
-    if image_size < spec.smallest_image:
-        raise InputError(
-            f"Parameter `image_size` is {image_size}; {spec.title} needs at least "
-            f"{spec.smallest_image}."
-        )
-    keras.utils.set_random_seed(seed)
-    with computed_in(precision):
-        image = keras.Input((image_size, image_size, 3), name="image")
-        scaled = keras.layers.Rescaling(spec.scale, spec.offset, name="preprocess")(image)
-        backbone = spec.backbone(include_top=False, weights=weights, input_tensor=scaled)
-        pooling = keras.layers.GlobalAveragePooling2D(name="features", dtype="float32")
-        model = keras.Model(image, head_layers(pooling(backbone.output)), name=architecture)
-    freeze_normalization(model)
-    return model
-
-
-@contextlib.contextmanager
-def computed_in(precision: str):
-    """Layers made here compute in `precision`; their weights stay float32."""
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(POLICIES[precision])
-    try:
-        yield
-    finally:
-        keras.config.set_dtype_policy(before)
-
-
-def head_layers(features):
-    """The new top: standardize each feature, one logit; fine-tuning drops a fifth of the features.
-
-    "standardize" holds mean and variance of the training features. It is a batch normalization
-    that never learns, so every file format keeps its numbers. The logit starts from zero: with
-    fewer images than features, most directions are never learned, and there a random start
-    would stay in the predictions as noise.
-    """
-    standardize = keras.layers.BatchNormalization(
-        center=False, scale=False, epsilon=EPSILON, dtype="float32", name="standardize"
-    )
-    dropout = keras.layers.Dropout(0.2, dtype="float32", name="dropout")
-    logit = keras.layers.Dense(1, kernel_initializer="zeros", dtype="float32", name="logit")
-    return logit(dropout(standardize(features)))
-
-
-def freeze_normalization(model: keras.Model) -> None:
-    """Keep every batch normalization at its stored statistics, also during training."""
-    for layer in model.layers:
-        if isinstance(layer, keras.layers.BatchNormalization):
-            layer.trainable = False
-
-
-def feature_extractor(model: keras.Model) -> keras.Model:
-    """The part of `model` that ends in the pooled features, (batch, width); shares weights."""
-    return keras.Model(model.input, model.get_layer("features").output, name="features_of_model")
-
-
-def put_head(model: keras.Model, head: LinearHead) -> None:
-    """Make a trained head the top of a network of the same width."""
-    model.get_layer("standardize").set_weights([head.mean, head.variance])
-    model.get_layer("logit").set_weights([head.weights[:, None], np.array([head.bias])])
-
-
-def linear_head(model: keras.Model) -> LinearHead:
-    """The head of a network as plain numbers."""
-    mean, variance = model.get_layer("standardize").get_weights()
-    kernel, bias = model.get_layer("logit").get_weights()
-    return LinearHead(mean, variance, kernel.ravel(), float(bias[0]))
-
-
-def shuffle_weights(model: keras.Model, batches, seed: int) -> keras.Model:
-    """A copy of `model` whose weights are shuffled, the values of each variable among themselves.
-
-    Its normalizations begin anew, with scale 1, shift 0 and the statistics of `batches`: with
-    those that were learned for other weights, hardly any unit would answer at all.
-    """
-    rng, copy = np.random.default_rng(seed), keras.models.clone_model(model)
-    for layer, shuffled in zip(model.layers, copy.layers, strict=True):
-        if not isinstance(layer, keras.layers.BatchNormalization):
-            values = [rng.permutation(v.ravel()).reshape(v.shape) for v in layer.get_weights()]
-            shuffled.set_weights(values)
-    calibrate_normalization(copy, batches)
-    return copy
-
-
-def calibrate_normalization(model: keras.Model, batches) -> None:
-    """Give a random backbone batch-normalization statistics, from unlabelled image batches.
-
-    With its initial statistics (mean 0, variance 1) the signal of a random network dies or
-    explodes layer by layer. At momentum 0 a normalization keeps the statistics of the last batch
-    alone; kept in the end is their mean over the batches.
-    """
-    extractor = feature_extractor(model)
-    layers = [
-        layer for layer in extractor.layers if isinstance(layer, keras.layers.BatchNormalization)
-    ]
-    momenta = [layer.momentum for layer in layers]
-    for layer in layers:
-        layer.trainable, layer.momentum = True, 0.0
-    # As one graph: called layer by layer it takes twice as long.
-    extracted = tf.function(lambda images: extractor(images, training=True), reduce_retracing=True)
-    found = []
-    for images in batches:
-        extracted(images)
-        found.append([np.stack([layer.moving_mean, layer.moving_variance]) for layer in layers])
-    for layer, momentum, *statistics in zip(layers, momenta, *found, strict=True):
-        mean, variance = np.mean(statistics, axis=0)
-        layer.moving_mean.assign(mean)
-        layer.moving_variance.assign(variance)
-        layer.momentum, layer.trainable = momentum, False
+ARCHITECTURE_NAMES = tuple(ARCHITECTURES)
+NETWORK_TITLE = {name: network.title for name, network in ARCHITECTURES.items()}
+TRAINING_NOTEBOOKS = {name: network.notebook for name, network in ARCHITECTURES.items()}
+TRAINED_BY = {notebook: name for name, notebook in TRAINING_NOTEBOOKS.items()}

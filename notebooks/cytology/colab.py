@@ -46,7 +46,7 @@ def requirements(path: Path) -> list[Requirement]:
     return [Requirement(line) for line in lines if line and not line.startswith("-")]
 
 
-def is_met(requirement: Requirement) -> bool:
+def _is_met(requirement: Requirement) -> bool:
     """Whether a package is installed in a version that the requirement allows."""
     try:
         version = importlib.metadata.version(requirement.name)
@@ -58,7 +58,7 @@ def is_met(requirement: Requirement) -> bool:
 def check_present(path: Path) -> None:
     """`RuntimeError` if TensorFlow or Keras is not there as needed: Colab's own must do."""
     for requirement in requirements(path):
-        if requirement.name in ("tensorflow", "keras") and not is_met(requirement):
+        if requirement.name in ("tensorflow", "keras") and not _is_met(requirement):
             raise RuntimeError(
                 f"This project needs {requirement}, and this session has another one. Choose the "
                 "latest runtime version: Runtime > Change runtime type."
@@ -70,15 +70,15 @@ def lacking(path: Path) -> list[Requirement]:
     return [
         requirement
         for requirement in requirements(path)
-        if requirement.name not in NEVER_INSTALLED and not is_met(requirement)
+        if requirement.name not in NEVER_INSTALLED and not _is_met(requirement)
     ]
 
 
 def install(wanted: list[Requirement]) -> list[str]:
     """Install packages without changing one that is there, so that no restart is needed.
 
-    A package that is there in too old a version is replaced, and told: should it have been imported
-    before, Colab asks for a restart itself. Returns the names. Raises `RuntimeError` if pip fails.
+    A package that is there in too old a version is replaced; should it have been imported before,
+    Colab asks for a restart itself. Returns the names. Raises `RuntimeError` if pip fails.
     """
     if not wanted:
         return []

@@ -4,234 +4,22 @@ A reader opens them in any spreadsheet; a later notebook reads nothing else. Row
 their keys, never by their order.
 """
 
-import contextlib
 import csv
-import errno
-import hashlib
 import json
-import os
-import secrets
-import shutil
-import stat
-import tempfile
-import time
 import warnings
 from fnmatch import fnmatch
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from filelock import FileLock
 
-from cytology.networks import NETWORKS
-from cytology.settings import InputError, MachineError, is_formula, printable, short
-from cytology.shapes import wrong
+from cytology.catalogue import ANY, NAMING, SHAPES, TEXT, written_by
+from cytology.files import written_whole
+from cytology.settings import InputError, short
+from cytology.wording import is_formula, printable
 
-UNFINISHED = ".unfinished-"  # what a file is called until it is whole
-VERIFICATION = "verification.json"  # how the run compared with the same run again
-FORGOTTEN_SECONDS = 24 * 3600
 # A number that is read and written again stays the same: from pandas 3 on without being asked.
 EXACTLY = {} if int(pd.__version__.split(".")[0]) >= 3 else {"float_precision": "round_trip"}
-NAME_BYTES = 255  # the longest name of one file: ext4, APFS, NTFS and most others
-FULL_BYTES = 2**20  # a disk with less free is full: libraries do not always pass the reason on
-
-# Codes, not numbers: patient 007 must not become 7.
-TEXT = dict.fromkeys(
-    ["image_id", "label", "patient", "slide", "group", "sha256", "phash", "family", "stain", "mask"]
-    + ["split", "model", "architecture", "reason", "finding", "other", "detail", "site", "subtype"]
-    + ["category", "magnification", "protocol", "labels", "level", "judged_on", "rule"]
-    + ["chosen_on", "fitted_on", "method", "first", "second", "certainty", "weights", "recipe"]
-    + ["predictions", "shift", "amount", "column", "left_out", "interval", "device"]
-    + ["check", "asks", "kind", "map", "chance_of", "passed", "noise_passed"]
-    + ["neighbour", "nearest", "nearest_label"]
-    + ["refer_why", "converted", "format", "file", "warning", "note"],
-    "str",
-)
-
-# Columns that name a patient or a file; `row` names rows of other tables.
-NAMING = {"image_id", "patient", "slide", "group", "other", "neighbour", "nearest", "row"}
-
-TRAINING_NOTEBOOKS = {name: network.notebook for name, network in NETWORKS.items()}
-TRAINED_BY = {notebook: name for name, notebook in TRAINING_NOTEBOOKS.items()}
-# Who writes what; a name with a star stands for many files.
-WRITTEN_BY = {
-    **dict.fromkeys(
-        ("dataset.json", "manifest.csv", "rejected.csv", "unseen.csv", "pseudonyms.csv")
-        + ("tables/quality.csv", "tables/appearance.csv"),
-        "01_data_exploration",
-    ),
-    "augmentation.json": "02_augmentation",
-    **dict.fromkeys(("split.csv", "split.json"), "03_splitting"),
-    **{
-        f"{name}/{file}": notebook
-        for name, notebook in TRAINING_NOTEBOOKS.items()
-        for file in ("predictions.csv", "history.csv", "metrics.json", "timing.json", "model.keras")
-        + ("heads.npz", "strengths.csv", "orientations.csv")
-    },
-    "densenet121/model.h5": "06_train_densenet121",
-    **{
-        f"tables/{name}.csv": "07_comparison"
-        for name in ("comparison", "comparison_all", "pairwise", "thresholds", "calibration")
-        + ("seeds", "folds", "abstention", "decision_curve", "learning_curve", "orientations")
-        + ("strengths", "coverage", "cost")
-    },
-    "tables/summary.md": "07_comparison",
-    **dict.fromkeys(("inference/*.csv", "*/reference.npz"), "08_inference"),
-    **{
-        f"tables/{name}": "09_leakage_audit"
-        for name in ("leakage_audit.csv", "leakage_summary.csv", "leakage.md")
-    },
-    **{
-        f"tables/robustness{rest}": "10_robustness"
-        for rest in (".csv", "_pictures.csv", "_domains.csv", ".md")
-    },
-    **{
-        f"tables/{name}": "11_explanation"
-        for name in ("explanation_checks.csv", "explanation_pictures.csv", "explanation.md")
-        + ("neighbours.csv",)
-    },
-    **dict.fromkeys(("tables/exports.csv", "exports/*", "model_card.md"), "12_export"),
-}
-
-
-def fitting(name: str, ending: str = "") -> str:
-    """`name` with `ending`, as the name of one file or folder.
-
-    Where that has more bytes than a file system allows, `name` is cut and gets a hash of itself,
-    so that two names stay two.
-    """
-    if len(os.fsencode(name + ending)) <= NAME_BYTES:
-        return name + ending
-    ending = f"~{hashlib.sha256(os.fsencode(name)).hexdigest()[:16]}{ending}"
-    # Bytes, not letters: an umlaut takes two. A letter that is cut in two is left out.
-    begin = os.fsencode(name)[: NAME_BYTES - len(os.fsencode(ending))].decode(errors="ignore")
-    return begin + ending
-
-
-@contextlib.contextmanager
-def written_whole(path):
-    """Context that gives a temporary path beside `path` and renames it when all went well.
-
-    A reader sees the old file or the new one, never half of one; after an error the temporary
-    file is removed. The suffixes are kept, since Keras chooses its format by them. Raises
-    `MachineError` if the disk is full or cannot be written to.
-    """
-    path = Path(path)
-    with disk_errors_told(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = new_beside(path)
-    try:
-        with disk_errors_told(path):
-            yield temporary
-            temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def new_beside(path: Path) -> Path:
-    """An empty, unfinished file beside `path` that nobody else has.
-
-    The system gives it the permissions that the user's mask (umask) allows. `tempfile` would keep
-    it from the people with whom one shares a run.
-    """
-    temporary = path.with_name(f"{UNFINISHED}{secrets.token_hex(8)}{''.join(path.suffixes)}")
-    temporary.touch(exist_ok=False)
-    return temporary
-
-
-def lock_file(path: Path) -> FileLock:
-    """A lock at `path`, a file with the permissions that the user's mask allows.
-
-    Without `mode` some versions of filelock choose them, and set them also where it was there.
-    """
-    path.touch()
-    return FileLock(path, mode=stat.S_IMODE(path.stat().st_mode))
-
-
-@contextlib.contextmanager
-def folder_written_whole(path):
-    """Context that gives a temporary folder beside `path` and renames it when all went well.
-
-    It takes the place of an earlier folder as a whole: nothing of that one stays behind. Raises
-    `MachineError` as `written_whole` does.
-    """
-    path = Path(path)
-    with disk_errors_told(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        holder = tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=path.parent)
-    # The disk is looked at before the unfinished file is removed, which makes room again.
-    with holder as beside, disk_errors_told(path):
-        new = Path(beside) / "new"
-        new.mkdir()
-        yield new
-        if path.exists():
-            path.replace(Path(beside) / "old")
-        new.replace(path)
-
-
-@contextlib.contextmanager
-def disk_errors_told(path: Path):
-    """Turn the error of a disk that is full, read-only or not ours into one sentence.
-
-    An error that names another file than `path`, or what lies beside it, stays as it is.
-    """
-    try:
-        yield
-    except (OSError, RuntimeError) as error:  # RuntimeError: h5py, when it cannot close a file
-        reason = why_not_written(error, path)
-        if reason is None or not is_about(error, path):
-            raise
-        raise MachineError(
-            f"{short(path)} cannot be written: {reason}. What was finished is kept: mend it, then "
-            "start again."
-        ) from error
-
-
-def is_about(error: Exception, path: Path) -> bool:
-    """Whether an error is about `path`, a folder above it, or a file beside it.
-
-    So it is taken for when it names no file.
-    """
-    named = getattr(error, "filename", None)
-    if named is None or isinstance(named, int):  # a number stands for an open file
-        return True
-    named, path = Path(os.fsdecode(named)).absolute(), path.absolute()
-    return named in path.parents or path.parent in named.parents
-
-
-def why_not_written(error: Exception, path: Path) -> str | None:
-    """Why the system refused to write; None if the error has another cause."""
-    number = getattr(error, "errno", None)
-    if number in (errno.EACCES, errno.EPERM):
-        return "no permission"
-    if number == errno.EROFS:
-        return "the disk is read-only"
-    if number == errno.ELOOP:
-        return "a link stands in its place"
-    if number == errno.ENAMETOOLONG:
-        return "the name is too long"
-    place = next(folder for folder in path.parents if folder.is_dir())
-    full = number in (errno.ENOSPC, errno.EDQUOT) or shutil.disk_usage(place).free < FULL_BYTES
-    return "the disk is full" if full else None
-
-
-def remove_unfinished(folder: Path, older_than: float = 0.0) -> list[str]:
-    """Remove what killed processes left half written below `folder`; returns the names.
-
-    With `older_than` seconds only what is at least so old: others may be at work there.
-    """
-    found = []
-    for path in sorted(folder.rglob(f"{UNFINISHED}*")):
-        if path.exists() and time.time() - path.stat().st_mtime >= older_than:
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-            found.append(path.name)
-    return found
-
-
-def written_by(name: str) -> str | None:
-    """The notebook that writes the file `name` of a run folder; None if none is known to."""
-    matching = (notebook for pattern, notebook in WRITTEN_BY.items() if fnmatch(name, pattern))
-    return WRITTEN_BY.get(name) or next(matching, None)
 
 
 def require(run: Path, name: str) -> Path:
@@ -272,14 +60,8 @@ def read_table(run: Path, name: str) -> pd.DataFrame:
             columns = pd.read_csv(path, nrows=0, index_col=False).columns
             # Only a number can be missing: a patient with the initials NA is one.
             missing = {column: [""] for column in columns if column not in TEXT}
-            return pd.read_csv(
-                path,
-                index_col=False,
-                dtype=TEXT,
-                keep_default_na=False,
-                na_values=missing,
-                **EXACTLY,
-            )
+            kept = {"dtype": TEXT, "keep_default_na": False, "na_values": missing}
+            return pd.read_csv(path, index_col=False, **kept, **EXACTLY)
     except (ValueError, OverflowError, pd.errors.ParserWarning) as error:
         raise InputError(damaged(run, name, error)) from None
 
@@ -294,13 +76,9 @@ def naming_columns(path: Path) -> set[str]:
 
 def damaged(run: Path, name: str, why) -> str:
     """The sentence about a file of the run that cannot be read."""
-    notebook = written_by(name)
-    cure = (
-        f"what notebook {notebook} wrote, or run it again" if notebook else "what run_all.py wrote"
-    )
-    return (
-        f"{short(run / name)} cannot be read ({' '.join(str(why).split())[:200]}): put back {cure}."
-    )
+    notebook, why = written_by(name), " ".join(str(why).split())[:200]
+    cure = f"notebook {notebook} wrote, or run it again" if notebook else "run_all.py wrote"
+    return f"{short(run / name)} cannot be read ({why}): put back what {cure}."
 
 
 def check_columns(table: pd.DataFrame, run: Path, name: str, numbers: str, texts: str) -> None:
@@ -314,16 +92,6 @@ def check_columns(table: pd.DataFrame, run: Path, name: str, numbers: str, texts
     for column in numbers.split():
         if not pd.api.types.is_numeric_dtype(table[column]) or np.isinf(table[column]).any():
             raise InputError(damaged(run, name, f"{column} is not a number everywhere"))
-
-
-def table_if_there(run: Path, name: str, **keys) -> pd.DataFrame:
-    """Rows of a table in which columns have the given values; an empty one when it is missing."""
-    if not (run / name).is_file():
-        return pd.DataFrame()
-    rows = read_table(run, name)
-    for column, value in keys.items():
-        rows = rows[rows[column] == value]
-    return rows
 
 
 def write_json(run: Path, name: str, content: dict) -> None:
@@ -347,7 +115,7 @@ def write_text(run: Path, name: str, text: str) -> None:
 
 
 class Facts(dict):
-    """A JSON file of the run; a key that it lacks is told with the file's name."""
+    """A JSON file of the run; asked for a key that it lacks, it names the file."""
 
     def __init__(self, content: dict, run: Path, name: str):
         super().__init__(content)
@@ -370,13 +138,31 @@ def read_json(run: Path, name: str) -> Facts:
     return Facts(content, run, name)
 
 
-def json_if_there(run: Path, name: str) -> dict:
-    """A JSON file of the run; empty when it is missing."""
-    return dict(read_json(run, name)) if (run / name).is_file() else {}
+def wrong(name: str, content) -> str:
+    """What of the JSON file `name` is of another type than it must be; empty if nothing."""
+    shape = next((shape for pattern, shape in SHAPES.items() if fnmatch(name, pattern)), {})
+    return _wrong(content, shape, "")
 
 
-def splits_as_the_original(run: Path) -> bool:
-    """Whether the run's split was made by the original's protocol, which leaks."""
-    return (run / "split.json").is_file() and (
-        read_json(run, "split.json")["protocol"] == "original"
+def _wrong(content, shape, place: str) -> str:
+    if isinstance(shape, dict):
+        if not isinstance(content, dict):
+            return f"{place or 'it'} holds no facts by name"
+        needed = {key.rstrip("!"): kind for key, kind in shape.items() if key.endswith("!")}
+        lacking = next((key for key in needed if key not in content), None)
+        if lacking is not None:
+            return f"{place or 'it'} has no {lacking}"
+        kinds = shape | needed
+        parts = ((f"{place}.{key}", value, kinds.get(key, kinds.get(ANY, object)))
+                 for key, value in content.items())  # fmt: skip
+    elif isinstance(shape, list):
+        if not isinstance(content, list):
+            return f"{place} is no list"
+        parts = ((f"{place}[{k}]", value, shape[0]) for k, value in enumerate(content))
+    else:
+        # True is a whole number for Python, and for nobody else.
+        fits = isinstance(content, shape) and (shape is not int or not isinstance(content, bool))
+        return "" if fits else f"{place} is {content!r}"
+    return next(
+        filter(None, (_wrong(value, kind, at.lstrip(".")) for at, value, kind in parts)), ""
     )

@@ -1,16 +1,24 @@
 """The figure of the leakage audit, notebook 09."""
 
-import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
-from cytology.intervals import span
-from cytology.plots.style import GREY, NETWORK_COLOUR, WRONG
-from cytology.settings import NETWORK_TITLE
+from cytology.architectures import NETWORK_TITLE
+from cytology.plots.style import (
+    ABOVE,
+    GREY,
+    NETWORK_COLOUR,
+    WRONG,
+    Look,
+    chance_line,
+    entry,
+    panels,
+)
+from cytology.wording import span
 
 # Of each kind of labels: how far from its protocol it stands, its marker, its colour (None: the
 # network's).
-MARKS = {
+LABEL_MARKS = {
     "true": (-0.22, "o", None),
     "shuffled": (0.06, "D", GREY),
     "shuffled by group": (0.34, "s", "#5a4a78"),
@@ -20,7 +28,7 @@ MARKS = {
 def leakage_audit(summary: pd.DataFrame, unit: str) -> Figure:
     """AUC under three ways to split, true labels filled, shuffled ones hollow; a panel a network.
 
-    `summary` has `architecture` and the columns of `leakage.summarize`.
+    `summary` has `architecture` and the columns of `leakage.audit_summary`.
     """
     names = {
         "images_random": "augment, then split\npictures at random",
@@ -28,51 +36,41 @@ def leakage_audit(summary: pd.DataFrame, unit: str) -> Figure:
         "patients_together": f"images of a {unit}\nkept together",
     }
     networks = list(dict.fromkeys(summary["architecture"]))
-    figure, axes = plt.subplots(
-        1, len(networks), figsize=(4.1 * len(networks) + 2.2, 4.6), sharey=True, squeeze=False
-    )
-    for axis, network in zip(axes[0], networks, strict=True):
+    figure, axes = panels(len(networks), 4.1 * len(networks) + 2.2, 4.6)
+    for axis, network in zip(axes, networks, strict=True):
         rows = summary[summary["architecture"] == network].set_index(["protocol", "labels"])
         for place, protocol in enumerate(names):
-            for labels, (aside, marker, colour) in MARKS.items():
+            for labels, (aside, marker, colour) in LABEL_MARKS.items():
                 row, at = rows.loc[(protocol, labels)], place + aside
                 colour = colour or NETWORK_COLOUR[network]
                 axis.plot(row[["auc_low", "auc_high"]], [at] * 2, color=colour, linewidth=2)
-                axis.plot(
-                    row["auc"], at, marker, markersize=8, color=colour, markeredgewidth=1.8,
-                    markerfacecolor=colour if labels == "true" else "white", zorder=3,
-                )  # fmt: skip
-                axis.annotate(
-                    f"{row['auc']:.3f}", (row["auc"], at), (0, 7), color=colour,
-                    fontsize=9, textcoords="offset points", ha="center", fontweight="bold",
-                )  # fmt: skip
+                look: Look = {"color": colour, "markersize": 8, "markeredgewidth": 1.8}
+                look["markerfacecolor"] = colour if labels == "true" else "white"
+                axis.plot(row["auc"], at, marker, zorder=3, **look)
+                look = ABOVE | {"color": colour, "fontweight": "bold"}
+                axis.annotate(f"{row['auc']:.3f}", (row["auc"], at), (0, 7), **look)
         gain, honest = (rows.loc[(name, "true")] for name in ("images_random", "patients_together"))
-        for row, place in ((honest, 1.7), (gain, -0.3)):
-            axis.plot([row["auc"]] * 2, [-0.5, place], color=GREY, linewidth=0.8, linestyle="--")
-        axis.annotate(
-            "", (gain["auc"], -0.45), (honest["auc"], -0.45),
-            arrowprops={"arrowstyle": "-|>", "color": WRONG, "linewidth": 2}
-            | {"shrinkA": 0, "shrinkB": 0},
-        )  # fmt: skip
+        for row, below in ((honest, 1.7), (gain, -0.3)):
+            axis.plot([row["auc"]] * 2, [-0.5, below], color=GREY, linewidth=0.8, linestyle="--")
+        arrow = {"arrowstyle": "-|>", "color": WRONG, "linewidth": 2, "shrinkA": 0, "shrinkB": 0}
+        axis.annotate("", (gain["auc"], -0.45), (honest["auc"], -0.45), arrowprops=arrow)
         axis.set_title(
             f"{NETWORK_TITLE[network]}: {gain['inflation']:+z.1f} points\n"
             f"({span(gain, 'inflation', '95 %: ', '+z.1f')})"
         )
-        axis.axvline(0.5, color=GREY, linewidth=1, linestyle=":")
+        chance_line(axis)
         axis.set(xlabel="AUC", ylim=(2.5, -0.7), xlim=(min(0.35, summary["auc_low"].min()), 1.03))
-    axes[0][0].set_yticks(range(3), names.values())
+    axes[0].set_yticks(range(3), names.values())
     words = {
         "true": "true labels",
         "shuffled": "labels shuffled by image: nothing to learn",
         "shuffled by group": f"labels shuffled by {unit}: only the {unit} to recognize",
     }
-    shown = [
-        plt.Line2D(
-            [], [], linestyle="", marker=marker, color=colour or "black", label=words[labels],
-            markerfacecolor="black" if labels == "true" else "white", markeredgewidth=1.8,
-        )
-        for labels, (_, marker, colour) in MARKS.items()
-    ]  # fmt: skip
-    shown.append(plt.Line2D([], [], color=GREY, linestyle=":", label="chance"))
+    shown = []
+    for labels, (_, marker, colour) in LABEL_MARKS.items():
+        look = {"marker": marker, "color": colour or "black", "markeredgewidth": 1.8}
+        look["markerfacecolor"] = "black" if labels == "true" else "white"
+        shown.append(entry(words[labels], linestyle="", **look))
+    shown.append(entry("chance", color=GREY, linestyle=":"))
     figure.legend(handles=shown, loc="outside lower center", ncols=2)
     return figure

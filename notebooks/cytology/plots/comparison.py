@@ -6,17 +6,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from cytology.intervals import with_span
-from cytology.plots.style import GREY, NETWORK_COLOUR, NETWORK_LINE, grid, of_bounds
-from cytology.readable import title
-from cytology.settings import NETWORK_TITLE
-from cytology.significance import in_figures
-
-
-def colour_of(model: str) -> str:
-    """The network's colour, also for what combines its predictions; black for several networks."""
-    first = model.split(",")[0]
-    return NETWORK_COLOUR.get(first, GREY if first.startswith("baseline") else "black")
+from cytology.architectures import NETWORK_TITLE
+from cytology.evaluation.readable import capital, title
+from cytology.plots import style
+from cytology.wording import p_in_figures, with_span
 
 
 def forest(table: pd.DataFrame, unit: str) -> Figure:
@@ -30,28 +23,19 @@ def forest(table: pd.DataFrame, unit: str) -> Figure:
         rows = table[table["model"] == model]
         for row in rows.itertuples():
             alone = row.level == "image"
-            y = place + (0.13 if alone else -0.17)
-            axis.plot([row.auc_low, row.auc_high], [y, y], color=colour_of(model), linewidth=2)
-            axis.plot(
-                row.auc,
-                y,
-                "o" if alone else "s",
-                markersize=8 if alone else 6,
-                zorder=3,
-                color=colour_of(model),
-                markerfacecolor=colour_of(model) if alone else "white",
-            )
-        first = rows.iloc[0]
-        text = with_span(first, "auc")
-        axis.text(1.02, place, text, va="center", fontsize=10, transform=_right_of(axis))
+            y, colour = place + (0.13 if alone else -0.17), style.colour_of(model)
+            axis.plot([row.auc_low, row.auc_high], [y, y], color=colour, linewidth=2)
+            shape, size, face = ("o", 8, colour) if alone else ("s", 6, "white")
+            look: style.Look = {"color": colour, "markersize": size, "markerfacecolor": face}
+            axis.plot(row.auc, y, shape, zorder=3, **look)
+        text, right = with_span(rows.iloc[0], "auc"), axis.get_yaxis_transform()
+        axis.text(1.02, place, text, va="center", fontsize=10, transform=right)
     baseline = table[table["model"].str.startswith("baseline")]["auc"].iloc[0]
-    axis.axvline(baseline, color=GREY, linestyle="--", linewidth=1)
-    axis.axvline(0.5, color=GREY, linestyle=":", linewidth=1)
+    style.chance_line(axis, baseline, linestyle="--")
+    style.chance_line(axis)
     random = set(table.loc[table["weights"] == "random", "model"])
     names = [
-        title(model)[0].upper()
-        + title(model)[1:]
-        + ("\n(random weights)" if model in random else "")
+        capital(title(model)) + ("\n(random weights)" if model in random else "")
         for model in models
     ]
     axis.set_yticks(range(len(models)), names)
@@ -59,26 +43,12 @@ def forest(table: pd.DataFrame, unit: str) -> Figure:
     axis.set(xlim=(min(0.4, lowest), 1.01), ylim=(-0.6, len(models) - 0.4))
     axis.set_title(f"How well the classes are separated ({table['judged_on'].iloc[0]})")
     axis.set_xlabel(f"AUC, 95 % interval by {unit} (numbers: images)")
-    shown = [plt.Line2D([], [], marker="o", color="black", label="images")]
+    shown = [style.entry("images", marker="o", color="black")]
     if (table["level"] == unit).any():
-        shown += [
-            plt.Line2D(
-                [],
-                [],
-                marker="s",
-                color="black",
-                markerfacecolor="white",
-                label=f"one prediction a {unit}",
-            )
-        ]
-    shown += [plt.Line2D([], [], color=GREY, linestyle="--", label="size and colour alone")]
+        shown.append(style.entry(f"one prediction a {unit}", marker="s", **style.HOLLOW))
+    shown.append(style.entry("size and colour alone", color=style.GREY, linestyle="--"))
     figure.legend(handles=shown, loc="outside lower center", ncols=3)
     return figure
-
-
-def _right_of(axis):
-    """Place text right of the axes, at a height in data units."""
-    return axis.get_yaxis_transform()
 
 
 def curves(tables: dict[str, pd.DataFrame], bands: dict[str, pd.DataFrame], unit: str) -> Figure:
@@ -87,13 +57,13 @@ def curves(tables: dict[str, pd.DataFrame], bands: dict[str, pd.DataFrame], unit
         2, len(tables), figsize=(3.7 * len(tables), 7), sharex=True, sharey=True, squeeze=False
     )
     for (upper, lower), (name, rows) in zip(axes.T, tables.items(), strict=True):
-        truth, colour, band = rows["label"] == "M", NETWORK_COLOUR[name], bands[name]
+        truth, colour, band = rows["label"] == "M", style.NETWORK_COLOUR[name], bands[name]
         false, found, _ = roc_curve(truth, rows["probability"])
         upper.plot(false, found, color=colour, linewidth=2)
-        upper.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1)
+        upper.plot([0, 1], [0, 1], color=style.GREY, linestyle=":", linewidth=1)
         precision, recall, _ = precision_recall_curve(truth, rows["probability"])
         lower.plot(recall[:-1], precision[:-1], color=colour, linewidth=2)
-        lower.axhline(truth.mean(), color=GREY, linestyle=":", linewidth=1)
+        lower.axhline(truth.mean(), color=style.GREY, linestyle=":", linewidth=1)
         for axis, what in ((upper, "sensitivity"), (lower, "precision")):
             low, high = band[f"{what}_low"], band[f"{what}_high"]
             axis.fill_between(band["at"], low, high, color=colour, alpha=0.2, linewidth=0)
@@ -103,7 +73,7 @@ def curves(tables: dict[str, pd.DataFrame], bands: dict[str, pd.DataFrame], unit
     axes[0, 0].set_ylabel("sensitivity (recall)")
     axes[1, 0].set_ylabel("precision")
     lows = pd.concat(bands.values())["sensitivity_low"]
-    shown = of_bounds(f"bands: 95 % by {unit}", lows)
+    shown = style.of_bounds(f"bands: 95 % by {unit}", lows)
     figure.suptitle(f"ROC and precision-recall; {shown}; dotted: chance", fontsize=11)
     return figure
 
@@ -115,72 +85,43 @@ def pair_differences(pairs: pd.DataFrame, folds: pd.DataFrame, unit: str) -> Fig
     `significance.fold_differences` (may be empty).
     """
     wide = not folds.empty
-    figure, axes = plt.subplots(
-        1, 1 + wide, figsize=(11 if wide else 7, 0.7 * len(pairs) + 1.9), sharey=True, squeeze=False
-    )
+    figure, axes = style.panels(1 + wide, 11 if wide else 7, 0.7 * len(pairs) + 1.9)
+    main, by_fold = axes[0], axes[-1]
     for place, row in enumerate(pairs[::-1].itertuples()):
-        axes[0, 0].errorbar(
-            row.difference,
-            place,
-            xerr=[[row.difference - row.difference_low], [row.difference_high - row.difference]],
-            fmt="o",
-            color="black",
-            capsize=4,
-        )
-        text = "P < 0.001" if row.p_holm < 0.001 else f"P = {in_figures(row.p_holm)}"
-        axes[0, 0].annotate(
-            text,
-            (row.difference, place),
-            (0, 8),
-            ha="center",
-            fontsize=9,
-            textcoords="offset points",
-        )
+        bar = [[row.difference - row.difference_low], [row.difference_high - row.difference]]
+        main.errorbar(row.difference, place, xerr=bar, fmt="o", color="black", capsize=4)
+        text = "P < 0.001" if row.p_holm < 0.001 else f"P = {p_in_figures(row.p_holm)}"
+        main.annotate(text, (row.difference, place), (0, 8), **style.ABOVE)
         if wide:
             each = folds[(folds["first"] == row.first) & (folds["second"] == row.second)]
-            axes[0, 1].plot(
-                each["difference"], np.full(len(each), place), "o", color=GREY, alpha=0.7
-            )
+            by_fold.plot(each["difference"], [place] * len(each), "o", color=style.GREY, alpha=0.7)
             for mean in each[["mean", "low", "high"]].drop_duplicates().itertuples():
                 below = place - 0.15
-                axes[0, 1].plot([mean.low, mean.high], [below] * 2, color="black", linewidth=2)
-                axes[0, 1].plot(mean.mean, below, "D", color="black", markersize=5)
+                by_fold.plot([mean.low, mean.high], [below] * 2, color="black", linewidth=2)
+                by_fold.plot(mean.mean, below, "D", color="black", markersize=5)
     names = [f"{title(r.second)}\nless {title(r.first)}" for r in pairs[::-1].itertuples()]
-    axes[0, 0].set_yticks(range(len(pairs)), names)
-    axes[0, 0].set(
-        title=f"{pairs['judged_on'].iloc[0]}, 95 % by {unit}", xlabel="difference of AUC"
-    )
-    axes[0, 0].set_ylim(-0.5, len(pairs) - 0.4)
+    main.set_yticks(range(len(pairs)), names)
+    main.set(title=f"{pairs['judged_on'].iloc[0]}, 95 % by {unit}", xlabel="difference of AUC")
+    main.set_ylim(-0.5, len(pairs) - 0.4)
     if wide:
-        axes[0, 1].set(title="Fold by fold, out-of-fold (descriptive)", xlabel="difference of AUC")
-    for axis in axes[0]:
-        axis.axvline(0, color=GREY, linestyle=":", linewidth=1)
+        by_fold.set(title="Fold by fold, out-of-fold (descriptive)", xlabel="difference of AUC")
+    for axis in axes:
+        style.chance_line(axis, 0)
     return figure
 
 
 def learning_and_orientations(learned: pd.DataFrame, turned: pd.DataFrame, units: str) -> Figure:
     """AUC against the groups trained on, and against the orientations; a line a network."""
     figure, axes = plt.subplots(1, 2, figsize=(11.5, 4), sharey=True)
-    for axis, table, column in (
-        (axes[0], learned, "trained_on"),
-        (axes[1], turned, "orientations"),
-    ):
+    asked = (learned, "trained_on"), (turned, "orientations")
+    for axis, (table, column) in zip(axes, asked, strict=True):
         middle = (table["architecture"].nunique() - 1) / 2
         for shift, (name, part) in enumerate(table.groupby("architecture", sort=False)):
             steps = part[column].to_numpy(float)
             place = steps + (shift - middle) * 0.012 * steps.max()
             errors = np.maximum([part["auc"] - part["auc_low"], part["auc_high"] - part["auc"]], 0)
-            axis.errorbar(
-                place,
-                part["auc"],
-                errors,
-                fmt="o",
-                linestyle=NETWORK_LINE[name],
-                capsize=3,
-                color=NETWORK_COLOUR[name],
-                label=NETWORK_TITLE[name],
-            )
-        axis.axhline(0.5, color=GREY, linestyle=":", linewidth=1)
+            axis.errorbar(place, part["auc"], errors, fmt="o", capsize=3, **style.look_of(name))
+        axis.axhline(0.5, color=style.GREY, linestyle=":", linewidth=1)
     axes[0].set(title=f"Would more {units} help?", xlabel=f"{units} trained on", ylabel="AUC")
     axes[1].set(title="What orientations buy", xlabel="orientations of each training image")
     axes[1].set_xticks(sorted(turned["orientations"].unique()) if len(turned) else [])
@@ -197,21 +138,17 @@ def cost_and_quality(table: pd.DataFrame) -> Figure:
     """AUC against images a second; the area of a disc is the size of the saved model."""
     figure, axis = plt.subplots(figsize=(9, 3.8))
     for _, row in table.iterrows():
-        colour = NETWORK_COLOUR[row["architecture"]]
+        colour = style.NETWORK_COLOUR[row["architecture"]]
         name = f"{NETWORK_TITLE[row['architecture']]}, {row['megabytes']:.0f} MB"
         axis.plot([row["images_per_second"]] * 2, row[["auc_low", "auc_high"]], color=colour)
-        axis.scatter(
-            row["images_per_second"], row["auc"], s=row["megabytes"] * 12, alpha=0.75, color=colour
-        )
+        speed, area = row["images_per_second"], row["megabytes"] * 12
+        axis.scatter(speed, row["auc"], s=area, alpha=0.75, color=colour)
         axis.plot([], [], "o", color=colour, label=name)
     axis.margins(0.25)
     axis.set_xlim(left=0)
     axis.legend(loc="center left", bbox_to_anchor=(1, 0.5), title="area: size of the model")
-    axis.set(
-        title="Cost and quality",
-        xlabel="images a second (forward pass)",
-        ylabel="AUC, 95 % interval",
-    )
+    axis.set(title="Cost and quality", xlabel="images a second (forward pass)")
+    axis.set_ylabel("AUC, 95 % interval")
     return figure
 
 
@@ -224,11 +161,10 @@ def coverage(table: pd.DataFrame) -> Figure:
         for auc, marker, shift in zip(aucs, "os^", (0.2, 0, -0.2), strict=False):
             row = table[(table["interval"] == kind) & (table["auc"] == auc)].iloc[0]
             colour = "#D55E00" if kind == "by image" else "#0072B2"
-            axis.plot(
-                100 * row[["coverage_low", "coverage_high"]], [place + shift] * 2, color=colour
-            )
-            axis.plot(100 * row["coverage"], place + shift, marker, color=colour)
-    axis.axvline(95, color=GREY, linestyle=":")
+            bounds, at = 100 * row[["coverage_low", "coverage_high"]], place + shift
+            axis.plot(bounds, [at, at], color=colour)
+            axis.plot(100 * row["coverage"], at, marker, color=colour)
+    axis.axvline(95, color=style.GREY, linestyle=":")
     axis.set_yticks(range(len(kinds)), kinds[::-1])
     studies = table["studies"].iloc[0]
     axis.set(
@@ -236,7 +172,7 @@ def coverage(table: pd.DataFrame) -> Figure:
         xlabel="share of the intervals that hold the true AUC (%), with what chance leaves open",
     )
     shown = [
-        plt.Line2D([], [], marker=marker, color=GREY, linestyle="", label=f"true AUC {auc:.2f}")
+        style.entry(f"true AUC {auc:.2f}", marker=marker, color=style.GREY, linestyle="")
         for auc, marker in zip(aucs, "os^", strict=False)
     ]
     axis.legend(handles=shown, loc="upper left", bbox_to_anchor=(1, 1))
@@ -246,21 +182,21 @@ def coverage(table: pd.DataFrame) -> Figure:
 def seed_spread(table: pd.DataFrame, unit: str) -> Figure:
     """AUC of each network for each seed, beside the first seed's interval by group.
 
-    `table` is that of `spread.seed_spread`; each way of judging has its axes.
+    `table` is that of `spread.metrics_by_seed`; each way of judging has its axes.
     """
     ways = list(dict.fromkeys(table["judged_on"]))
-    figure, axes = grid(len(ways), 1, 8, 3)
+    figure, axes = style.grid(len(ways), 1, 8, 3)
     for axis, way in zip(axes, ways, strict=True):
         rows = table[table["judged_on"] == way]
         names = list(dict.fromkeys(rows["architecture"]))[::-1]
         for place, name in enumerate(names):
-            of_network, colour = rows[rows["architecture"] == name], NETWORK_COLOUR[name]
+            of_network, colour = rows[rows["architecture"] == name], style.NETWORK_COLOUR[name]
             first = of_network.iloc[0]
             axis.plot([first["auc_low"], first["auc_high"]], [place] * 2, color=colour, alpha=0.5)
             # One above the other, so that equal seeds do not hide each other.
             heights = place + np.linspace(-0.25, 0.25, len(of_network))
             axis.scatter(of_network["auc"], heights, color=colour, edgecolor="white", zorder=3)
-        axis.axvline(0.5, color=GREY, linestyle=":", linewidth=1)
+        style.chance_line(axis)
         axis.set_yticks(range(len(names)), [NETWORK_TITLE[name] for name in names])
         axis.set(ylim=(-0.6, len(names) - 0.4), title=f"The same training, other seeds ({way})")
         axis.set_xlabel(f"AUC: a dot a seed; line: 95 % interval by {unit} of the first seed")

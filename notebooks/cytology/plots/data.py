@@ -10,11 +10,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from PIL import Image, ImageOps
 
-from cytology.augmentation import ORIENTATIONS, fit_to_square, orient
-from cytology.copies import how
-from cytology.images import open_rgb
-from cytology.plots.style import CLASS_COLOUR, CLASS_NAME, GREY, grid, picture
-from cytology.settings import plural
+from cytology.data.augmentation import ORIENTATIONS, fit_to_square, orient
+from cytology.data.copies import how
+from cytology.data.images.opening import open_rgb
+from cytology.plots.style import CLASS_COLOUR, CLASS_NAME, GREY, Look, grid, picture
+from cytology.wording import plural
 
 
 def gallery(root: Path, rows: pd.DataFrame, titles, columns: int = 6) -> Figure:
@@ -37,22 +37,16 @@ def class_counts(manifest: pd.DataFrame, unit: str) -> Figure:
     table = table.loc[table.sum(axis=1).sort_values(ascending=False).index]
     bottom = np.zeros(len(table))
     for label in table.columns:
-        right.bar(
-            range(len(table)),
-            table[label],
-            1.0,
-            bottom,
-            color=CLASS_COLOUR[label],
-            label=CLASS_NAME[label],
-            edgecolor="white",
-            linewidth=0.3 if len(table) < 100 else 0,
-        )
+        look: Look = {
+            "color": CLASS_COLOUR[label],
+            "label": CLASS_NAME[label],
+            "edgecolor": "white",
+        }
+        look["linewidth"] = 0.3 if len(table) < 100 else 0
+        right.bar(range(len(table)), table[label], 1.0, bottom, **look)
         bottom += table[label].to_numpy()
-    right.set(
-        title=f"Images of each of the {len(table)} {plural(unit)}",
-        xlabel=f"{plural(unit)}, by number of images",
-        ylabel="images",
-    )
+    right.set(title=f"Images of each of the {len(table)} {plural(unit)}", ylabel="images")
+    right.set_xlabel(f"{plural(unit)}, by number of images")
     right.yaxis.set_major_locator(MaxNLocator(integer=True))
     right.xaxis.set_major_locator(MaxNLocator(integer=True))
     right.legend()
@@ -64,15 +58,8 @@ def image_sizes(manifest: pd.DataFrame) -> Figure:
     figure, axis = plt.subplots(figsize=(5.2, 4))
     for label, marker in (("B", "o"), ("M", "^")):
         part = manifest[manifest["label"] == label]
-        axis.scatter(
-            part["width"],
-            part["height"],
-            s=22,
-            alpha=0.5,
-            marker=marker,
-            color=CLASS_COLOUR[label],
-            label=CLASS_NAME[label],
-        )
+        look: Look = {"color": CLASS_COLOUR[label], "label": CLASS_NAME[label], "alpha": 0.5}
+        axis.scatter(part["width"], part["height"], s=22, marker=marker, **look)
     side = max(manifest["width"].max(), manifest["height"].max())
     axis.plot([0, side], [0, side], color=GREY, linewidth=1, linestyle=":")
     axis.set(title="Image sizes", xlabel="width (pixels)", ylabel="height (pixels)")

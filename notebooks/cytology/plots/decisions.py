@@ -1,39 +1,48 @@
 """Figures of notebook 07 on what to do with a probability: calibrate, decide, or refer."""
 
+from typing import Literal
+
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
-from cytology.plots.comparison import colour_of
-from cytology.plots.style import GREY, NETWORK_COLOUR, NETWORK_LINE, grid, of_bounds
-from cytology.readable import capital, title
-from cytology.settings import NETWORK_TITLE, plural
+from cytology.architectures import NETWORK_TITLE
+from cytology.evaluation.readable import capital, title
+from cytology.plots.style import (
+    GREY,
+    NETWORK_COLOUR,
+    NETWORK_LINE,
+    Look,
+    colour_of,
+    entry,
+    grid,
+    of_bounds,
+    panels,
+)
+from cytology.wording import plural
 
 RULE_MARKER = {"half": "o", "youden": "D", "sensitivity": "^"}
 RULE_TITLE = {"half": "at 0.5", "youden": "Youden", "sensitivity": "wanted sensitivity"}
-CERTAINTY_LINE = {"margin": "-", "orientations disagree": "--", "networks disagree": ":"}
+CERTAINTY_LINE: dict[str, Literal["-", "--", ":"]] = {
+    "margin": "-",
+    "orientations disagree": "--",
+    "networks disagree": ":",
+}
 
 
 def thresholds(table: pd.DataFrame, unit: str) -> Figure:
     """Sensitivity against specificity at each locked threshold, with intervals; a panel a part."""
     parts = list(dict.fromkeys(table["judged_on"]))
-    figure, axes = plt.subplots(
-        1, len(parts), figsize=(5.2 * len(parts) + 1, 4.8), squeeze=False, sharey=True
-    )
-    for axis, part in zip(axes[0], parts, strict=True):
+    figure, axes = panels(len(parts), 5.2 * len(parts) + 1, 4.8)
+    for axis, part in zip(axes, parts, strict=True):
         rows = table[table["judged_on"] == part]
         for row in rows.itertuples():
-            style = {"color": NETWORK_COLOUR[row.model], "alpha": 0.45}
-            axis.plot([row.specificity] * 2, [row.recall_low, row.recall_high], **style)
-            axis.plot([row.specificity_low, row.specificity_high], [row.recall] * 2, **style)
-            axis.plot(
-                row.specificity,
-                row.recall,
-                RULE_MARKER[row.rule],
-                markersize=9,
-                color=NETWORK_COLOUR[row.model],
-                markeredgecolor="white",
-            )
+            colour = NETWORK_COLOUR[row.model]
+            bar: Look = {"color": colour, "alpha": 0.45}
+            axis.plot([row.specificity] * 2, [row.recall_low, row.recall_high], **bar)
+            axis.plot([row.specificity_low, row.specificity_high], [row.recall] * 2, **bar)
+            look: Look = {"markersize": 9, "color": colour, "markeredgecolor": "white"}
+            axis.plot(row.specificity, row.recall, RULE_MARKER[row.rule], **look)
         axis.axhline(rows["wanted_sensitivity"].iloc[0], color=GREY, linestyle=":", linewidth=1)
         fitted = ", cross-fitted" if part != "test" else ""
         groups = rows["groups"].iloc[0]
@@ -41,51 +50,41 @@ def thresholds(table: pd.DataFrame, unit: str) -> Figure:
         few = ": too few for bars" if rows["recall_low"].isna().all() else ""
         axis.set(title=f"{part}{fitted}\n{counts}{few}", xlabel="specificity")
         axis.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
-    axes[0, 0].set_ylabel("sensitivity (recall)")
+    axes[0].set_ylabel("sensitivity (recall)")
     shown = [
-        plt.Line2D([], [], marker=marker, linestyle="", color="black", label=RULE_TITLE[rule])
+        entry(RULE_TITLE[rule], marker=marker, linestyle="", color="black")
         for rule, marker in RULE_MARKER.items()
     ]
     shown += [
-        plt.Line2D([], [], color=NETWORK_COLOUR[name], linewidth=3, label=NETWORK_TITLE[name])
+        entry(NETWORK_TITLE[name], color=NETWORK_COLOUR[name], linewidth=3)
         for name in dict.fromkeys(table["model"])
     ]
-    figure.legend(
-        handles=shown,
-        loc="outside lower center",
-        ncols=3,
-        title=f"bars: 95 % by {unit}; dotted: the wanted sensitivity",
-    )
+    bars = f"bars: 95 % by {unit}; dotted: the wanted sensitivity"
+    figure.legend(handles=shown, loc="outside lower center", ncols=3, title=bars)
     return figure
 
 
 def decision_curve(benefits: pd.DataFrame, unit: str) -> Figure:
     """Net benefit of each network against calling all images malignant, or none: a panel each.
 
-    `benefits` is the table of `locked.net_benefits`.
+    `benefits` is the table of `operating_points.net_benefits`.
     """
     at, names = benefits["threshold"], [name for name in NETWORK_LINE if name in benefits]
-    figure, axes = plt.subplots(
-        1, len(names), figsize=(0.8 + 3.6 * len(names), 3.6), squeeze=False, sharey=True
-    )
+    figure, axes = panels(len(names), 0.8 + 3.6 * len(names), 3.6)
     top = benefits[["all", *names]].to_numpy().max()
-    for axis, name in zip(axes[0], names, strict=True):
+    for axis, name in zip(axes, names, strict=True):
         colour, low, high = NETWORK_COLOUR[name], benefits[f"{name}_low"], benefits[f"{name}_high"]
         band = axis.fill_between(at, low, high, color=colour, alpha=0.2, lw=0)
         axis.plot(at, benefits[name], NETWORK_LINE[name], linewidth=2, color=colour)
         (every,) = axis.plot(at, benefits["all"], color=GREY)
         none = axis.axhline(0, color="black", linewidth=1)
         axis.set(title=NETWORK_TITLE[name], ylim=(-0.25 * top, 1.2 * top))
-    axes[0, 0].set_ylabel("net benefit")
+    axes[0].set_ylabel("net benefit")
     figure.supxlabel("threshold: the calibrated probability from which one would act", fontsize=11)
     shown = of_bounds(f"band: 95 % by {unit}", benefits[[f"{name}_low" for name in names]].stack())
     share = benefits["malignant_share"].iloc[0]
-    figure.legend(
-        [every, none, band],
-        [f"call all malignant ({share:.0%} are)", "call none malignant", shown],
-        loc="upper left",
-        bbox_to_anchor=(1, 0.9),
-    )
+    words = [f"call all malignant ({share:.0%} are)", "call none malignant", shown]
+    figure.legend([every, none, band], words, loc="upper left", bbox_to_anchor=(1, 0.9))
     return figure
 
 
@@ -96,15 +95,9 @@ def calibration(
 
     Both map a network to the table of `calibration.reliability`.
     """
-    figure, axes = plt.subplots(
-        2,
-        len(before),
-        figsize=(4.2 * len(before), 5.2),
-        height_ratios=[3, 1],
-        squeeze=False,
-        sharex=True,
-        sharey="row",
-    )
+    shared: Look = {"sharex": True, "sharey": "row", "squeeze": False}
+    size = (4.2 * len(before), 5.2)
+    figure, axes = plt.subplots(2, len(before), figsize=size, height_ratios=[3, 1], **shared)
     for column, name in enumerate(before):
         upper, lower = axes[:, column]
         upper.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1)
@@ -132,37 +125,21 @@ def abstention(table: pd.DataFrame, unit: str) -> Figure:
         for row, (what, label) in enumerate((("accuracy", "accuracy"), ("recall", "sensitivity"))):
             axis = axes[row * len(models) + column]
             for by, part in table[table["model"] == model].groupby("certainty", sort=False):
-                colour = colour_of(model)
-                axis.plot(
-                    100 * part["referred"],
-                    part[what],
-                    CERTAINTY_LINE[by],
-                    color=colour,
-                    linewidth=2,
-                )
+                share, colour = 100 * part["referred"], colour_of(model)
+                axis.plot(share, part[what], CERTAINTY_LINE[by], color=colour, linewidth=2)
                 if by == "margin":
-                    axis.fill_between(
-                        100 * part["referred"],
-                        part[f"{what}_low"],
-                        part[f"{what}_high"],
-                        color=colour,
-                        alpha=0.15,
-                        lw=0,
-                    )
+                    bounds = part[f"{what}_low"], part[f"{what}_high"]
+                    axis.fill_between(share, *bounds, color=colour, alpha=0.15, lw=0)
             axis.set(ylim=(min(0.45, table[[what, f"{what}_low"]].min(axis=None)), 1.02))
             axis.set_title(capital(title(model)) if row == 0 else "")
             axis.set_xlabel("referred (%)" if row else "")
             axis.set_ylabel(label if column == 0 else "")
     shown = [
-        plt.Line2D([], [], color="black", linestyle=line, label=by)
+        entry(by, color="black", linestyle=line)
         for by, line in CERTAINTY_LINE.items()
         if (table["certainty"] == by).any()
     ]
-    figure.legend(
-        handles=shown,
-        loc="outside lower center",
-        ncols=3,
-        title="referred first: least margin or most disagreement; "
-        + of_bounds(f"bands: 95 % by {unit}", table["accuracy_low"]),
-    )
+    bands = of_bounds(f"bands: 95 % by {unit}", table["accuracy_low"])
+    words = f"referred first: least margin or most disagreement; {bands}"
+    figure.legend(handles=shown, loc="outside lower center", ncols=3, title=words)
     return figure

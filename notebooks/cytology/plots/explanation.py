@@ -9,33 +9,21 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.offsetbox import AnnotationBbox, OffsetImage
-from PIL import Image, ImageOps
+from PIL import ImageOps
 
-from cytology.explanation_checks import CHECKS, NETWORK
-from cytology.images import open_rgb
-from cytology.plots.style import CLASS_COLOUR, CLASS_NAME, GREY, NETWORK_COLOUR, WRONG, picture
-from cytology.settings import NETWORK_TITLE, plural
-from cytology.wording import shortened
+from cytology.architectures import NETWORK_TITLE
+from cytology.data.images.opening import open_rgb
+from cytology.explanation.checks import HEATMAP_CHECKS, NETWORK
+from cytology.plots import style
+from cytology.wording import plural, shortened
 
-HEAT = plt.get_cmap("inferno")
 VERDICTS = {"yes": "passed", "no": "worse"}  # others are said as they are
-
-
-def overlaid(image: Image.Image, heat: np.ndarray) -> np.ndarray:
-    """Heat above zero over an image in grey, (height, width, 3) in 0..1, hottest brightest.
-
-    `heat` has the shape of the image. Each image has a scale of its own, up to its own maximum.
-    """
-    grey = np.asarray(image.convert("L"), float)[..., None] / 255
-    share = np.clip(heat, 0, None) / max(float(heat.max()), 1e-12)
-    weight = (0.75 * np.sqrt(share))[..., None]
-    return (1 - weight) * (0.25 + 0.75 * grey) + weight * HEAT(share)[..., :3]
 
 
 def scale_of_heat(figure: Figure, axes) -> None:
     """The colour scale of all overlays of a figure."""
     bar = figure.colorbar(
-        ScalarMappable(Normalize(0, 1), HEAT), ax=axes, fraction=0.02, pad=0.02, shrink=0.6
+        ScalarMappable(Normalize(0, 1), style.HEAT), ax=axes, fraction=0.02, pad=0.02, shrink=0.6
     )
     bar.set_label("heat, share of the image's own maximum")
 
@@ -67,10 +55,10 @@ def heatmaps(root: Path, rows: pd.DataFrame, maps: list[np.ndarray], pairs: int 
             for axis in (left, right):
                 axis.set_axis_on()
             thumbnail = ImageOps.contain(image, (320, 320))
-            picture(left, thumbnail, title, WRONG if wrong else "black")
-            shown = overlaid(image, maps[k])
+            style.picture(left, thumbnail, title, style.WRONG if wrong else "black")
+            shown = style.overlaid(image, maps[k])
             why = f"why {row['predicted']}? {truth}{', wrong' if wrong else ''}"
-            picture(right, shown, why, CLASS_COLOUR[row["predicted"]])
+            style.picture(right, shown, why, style.CLASS_COLOUR[row["predicted"]])
     scale_of_heat(figure, axes)
     return figure
 
@@ -79,43 +67,35 @@ def explanation_checks(table: pd.DataFrame) -> Figure:
     """Each check a panel: what each network's heat reaches, and what chance gives.
 
     The bar is the 95 % interval of the difference, drawn from chance on; a cross is what noise
-    reaches in place of the heat. `table` is that of `explanation_checks.summarize`, for each
+    reaches in place of the heat. `table` is that of `explanation_summary.check_summary`, for each
     `architecture`.
     """
-    checks = [check for check in CHECKS if (table["check"] == check).any()]
+    checks = [check for check in HEATMAP_CHECKS if (table["check"] == check).any()]
     names = list(dict.fromkeys(table["architecture"]))[::-1]
-    columns = 2
-    lines = -(-len(checks) // columns)
-    figure, axes = plt.subplots(
-        lines, columns, figsize=(12, (0.9 + 0.32 * len(names)) * lines + 0.5), squeeze=False
-    )
-    for axis in axes.ravel()[len(checks) :]:
-        axis.set_axis_off()
-    for axis, check in zip(axes.ravel(), checks, strict=False):
+    figure, axes = style.grid(len(checks), 2, 6, 1 + 0.32 * len(names))
+    for axis, check in zip(axes, checks, strict=True):
         rows = table[table["check"] == check].set_index("architecture")
         for place, name in enumerate(names):
-            row, colour = rows.loc[name], NETWORK_COLOUR[name]
+            row, colour = rows.loc[name], style.NETWORK_COLOUR[name]
             bar = row["chance"] + row[["difference_low", "difference_high"]].astype(float)
             axis.plot(bar, [place] * 2, color=colour, linewidth=5, alpha=0.35)
-            axis.plot(row["chance"], place, "D", color="white", markeredgecolor=GREY)
+            axis.plot(row["chance"], place, "D", color="white", markeredgecolor=style.GREY)
             axis.plot(row["value"], place, "o", color=colour, markersize=9)
             if "noise" in row:
-                axis.plot(row["noise"], place, "x", color=GREY, markersize=7)
+                axis.plot(row["noise"], place, "x", color=style.GREY, markersize=7)
             verdict = VERDICTS.get(row["passed"], row["passed"])
-            axis.annotate(
-                verdict,
-                (1.01, place),
-                xycoords=("axes fraction", "data"),
-                va="center",
-                fontsize=9,
-                color=WRONG if row["passed"] == "no" else GREY,
-            )
+            look: style.Look = {
+                "fontsize": 9,
+                "color": style.WRONG if row["passed"] == "no" else style.GREY,
+            }
+            right = axis.get_yaxis_transform()
+            axis.annotate(verdict, (1.01, place), xycoords=right, va="center", **look)
         axis.set_yticks(range(len(names)), [NETWORK_TITLE[name] for name in names], fontsize=9)
         axis.set(ylim=(-0.6, len(names) - 0.4))
         axis.margins(x=0.08)
-        necessary = "" if CHECKS[check].evidence else " (noise passes, too)"
-        axis.set_title(CHECKS[check].asks + necessary, fontsize=10)
-        chance = CHECKS[check].chance
+        necessary = "" if HEATMAP_CHECKS[check].evidence else " (noise passes, too)"
+        axis.set_title(HEATMAP_CHECKS[check].asks + necessary, fontsize=10)
+        chance = HEATMAP_CHECKS[check].chance
         limit = "the limit" if chance == "0.5" else chance
         cross = "; cross: noise" if "noise" in table else ""
         axis.set_xlabel(f"{check}; diamond: {limit}{cross}", fontsize=9)
@@ -125,23 +105,20 @@ def explanation_checks(table: pd.DataFrame) -> Figure:
 def deletion_and_insertion(curves: pd.DataFrame) -> Figure:
     """Mean logit toward the explained class while cells are covered, or uncovered.
 
-    `curves` are the tables of `explanation_checks.deletion_and_insertion` with `architecture`.
+    `curves` is the table of `explanation_summary.mean_curves`.
     """
     names = list(dict.fromkeys(curves["architecture"]))
-    figure, axes = plt.subplots(
-        1, len(names), figsize=(4.4 * len(names), 3.6), squeeze=False, sharex=True
-    )
-    for axis, name in zip(axes[0], names, strict=True):
+    figure, axes = style.panels(len(names), 4.4 * len(names), 3.6, sharex=True)
+    for axis, name in zip(axes, names, strict=True):
         rows = curves[curves["architecture"] == name]
         for curve, colour in (("deletion", "#D55E00"), ("insertion", "#0072B2")):
-            for order, style in ((NETWORK, "-"), ("random", ":")):
+            for order, line in ((NETWORK, "-"), ("random", ":")):
                 part = rows[(rows["curve"] == curve) & (rows["order"] == order)]
-                mean = part.groupby("share")["logit"].mean()
-                words = "hottest first" if order == NETWORK else "random orders"
-                axis.plot(100 * mean.index, mean, style, color=colour, label=f"{curve}, {words}")
+                words = f"{curve}, {'hottest first' if order == NETWORK else 'random orders'}"
+                axis.plot(100 * part["share"], part["logit"], line, color=colour, label=words)
         axis.set(title=NETWORK_TITLE[name], xlabel="cells covered or uncovered (%)")
-    axes[0][0].set_ylabel("mean logit toward\nthe explained class")
-    axes[0][-1].legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
+    axes[0].set_ylabel("mean logit toward\nthe explained class")
+    axes[-1].legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
     return figure
 
 
@@ -154,20 +131,13 @@ def feature_map(places: np.ndarray, rows: pd.DataFrame, root: Path, unit: str) -
     figure, axes = plt.subplots(1, 3, figsize=(16, 5.4))
     for label, marker in (("B", "o"), ("M", "^")):
         here = (rows["label"] == label).to_numpy()
-        axes[0].scatter(
-            *places[here].T, s=34, color=CLASS_COLOUR[label], marker=marker, alpha=0.75,
-            linewidth=0, label=CLASS_NAME[label],
-        )  # fmt: skip
-    wrong = rows["wrong"].to_numpy(bool)
-    axes[0].scatter(
-        *places[wrong].T,
-        120,
-        facecolor="none",
-        edgecolor="black",
-        label=f"mistakes ({wrong.sum()})",
-    )
+        look: style.Look = {"color": style.CLASS_COLOUR[label], "alpha": 0.75, "linewidth": 0}
+        axes[0].scatter(*places[here].T, s=34, marker=marker, label=style.CLASS_NAME[label], **look)
+    wrong, look = rows["wrong"].to_numpy(bool), {"facecolor": "none", "edgecolor": "black"}
+    axes[0].scatter(*places[wrong].T, 120, label=f"mistakes ({wrong.sum()})", **look)
     axes[0].set_title("By class, and by mistake")
-    axes[0].legend(loc="upper left", bbox_to_anchor=(0, -0.02), ncols=3, fontsize=9)
+    below = {"loc": "upper left", "bbox_to_anchor": (0, -0.02), "ncols": 3, "fontsize": 9}
+    axes[0].legend(**below)
     stains = rows.get("stain", pd.Series("", index=rows.index))
     kinds = sorted(set(stains)) if stains.nunique() > 1 else [""]
     colours = ["#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0072B2", "#D55E00"]
@@ -176,15 +146,12 @@ def feature_map(places: np.ndarray, rows: pd.DataFrame, root: Path, unit: str) -
             own = places[rows.index.get_indexer(part.index)]
             middle = own.mean(axis=0)
             for place in own:
-                axes[1].plot(
-                    *zip(middle, place, strict=True), color=colour, linewidth=0.8, alpha=0.5
-                )
+                line = zip(middle, place, strict=True)
+                axes[1].plot(*line, color=colour, linewidth=0.8, alpha=0.5)
             axes[1].plot(*own.T, ".", color=colour, label=kind or None if number == 0 else None)
     axes[1].set_title(f"By {unit}: lines lead to the middle of each")
     if kinds != [""]:
-        axes[1].legend(
-            loc="upper left", bbox_to_anchor=(0, -0.02), ncols=3, title="stain", fontsize=9
-        )
+        axes[1].legend(title="stain", **below)
     thumbnails(axes[2], places, rows, root)
     for axis in axes:
         axis.set(xticks=[], yticks=[])
@@ -202,13 +169,9 @@ def thumbnails(axis, places: np.ndarray, rows: pd.DataFrame, root: Path, most: i
     for k in shown[:most]:
         row = rows.iloc[k]
         small = ImageOps.fit(open_rgb(root / row["image_id"]), (36, 36))
-        box = AnnotationBbox(
-            OffsetImage(np.asarray(small), zoom=0.8),
-            places[k],
-            pad=0.15,
-            bboxprops={"edgecolor": CLASS_COLOUR[row["label"]], "linewidth": 2},
-        )
-        axis.add_artist(box)
+        frame = {"edgecolor": style.CLASS_COLOUR[row["label"]], "linewidth": 2}
+        box = OffsetImage(np.asarray(small), zoom=0.8)
+        axis.add_artist(AnnotationBbox(box, places[k], pad=0.15, bboxprops=frame))
     axis.set_title("What lies there")
 
 
@@ -225,16 +188,14 @@ def neighbours(root: Path, rows: pd.DataFrame, found: pd.DataFrame, unit: str) -
     for line, (_, row) in zip(axes, rows.iterrows(), strict=True):
         near = found[found["image_id"] == row["image_id"]].sort_values("rank")
         thumbnail = ImageOps.contain(open_rgb(root / row["image_id"]), (320, 320))
-        picture(line[0], thumbnail, f"{row['title']}\n{row['group']}", WRONG)
+        style.picture(line[0], thumbnail, f"{row['title']}\n{row['group']}", style.WRONG)
         for axis in line[1 + len(near) :]:
             axis.set_axis_off()
         for axis, (_, other) in zip(line[1:], near.iterrows(), strict=False):
             thumbnail = ImageOps.contain(open_rgb(root / other["neighbour"]), (320, 320))
-            title = (
-                f"{other['label']}, {shortened(other['group'])}\ndistance {other['distance']:.0f}"
-            )
-            picture(axis, thumbnail, title, CLASS_COLOUR[other["label"]])
-    figure.suptitle(
-        f"Mistakes, and what other {plural(unit)} lie nearest", x=0.01, ha="left", weight="bold"
-    )
+            words = f"{other['label']}, {shortened(other['group'])}"
+            words += f"\ndistance {other['distance']:.0f}"
+            style.picture(axis, thumbnail, words, style.CLASS_COLOUR[other["label"]])
+    words = f"Mistakes, and what other {plural(unit)} lie nearest"
+    figure.suptitle(words, x=0.01, ha="left", weight="bold")
     return figure

@@ -6,28 +6,18 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
-from cytology.intervals import group_weights, percentile_interval
-from cytology.plots.style import (
-    GREY,
-    NETWORK_COLOUR,
-    NETWORK_LINE,
-    NETWORK_MARKER,
-    grid,
-    of_bounds,
-    picture,
-)
-from cytology.settings import NETWORK_TITLE, plural
-from cytology.shifts import NONE, SHIFTS, STRENGTHS, Smear, amount, shifted
-from cytology.wording import shortened
+from cytology.architectures import NETWORK_TITLE
+from cytology.audits.shifts import NONE, SHIFT_STRENGTHS, SHIFTS, FramedSmear, amount, shifted
+from cytology.plots import style
+from cytology.wording import plural, shortened
 
-WORDS = {"auc": "AUC", "loss": "log loss (nats)"}
-BINS = 5  # of the calibration curves, with equal counts
+METRIC_LABEL = {"auc": "AUC", "loss": "log loss (nats)"}
 
 
-def shifts(smear: Smear, reference: int) -> Figure:
+def shifts(smear: FramedSmear, reference: int) -> Figure:
     """One image under every shift, a row a shift, a column a strength; the reference is framed."""
     width, height = smear.image.size
-    strengths = (0, *STRENGTHS)
+    strengths = (0, *SHIFT_STRENGTHS)
     figure, axes = plt.subplots(
         len(SHIFTS), len(strengths), figsize=(11, len(SHIFTS) * (11 / 6.4 * height / width + 0.3))
     )
@@ -36,7 +26,7 @@ def shifts(smear: Smear, reference: int) -> Figure:
             title = amount(name, strength) if strength else ""
             if name == next(iter(SHIFTS)):  # the first row names the columns
                 title = f"strength {strength}\n{title}" if strength else "untouched\n"
-            picture(axis, shifted(smear, name, strength), title)
+            style.picture(axis, shifted(smear, name, strength), title)
             if strength == reference:
                 for side in axis.spines.values():
                     side.set(visible=True, color="black", linewidth=2.5)
@@ -47,33 +37,28 @@ def shifts(smear: Smear, reference: int) -> Figure:
 def against_strength(table: pd.DataFrame, metric: str, reference: int, unit: str) -> Figure:
     """A metric with its 95 % interval against strength, a panel a shift, a line a network.
 
-    `table` is that of `robustness.summarize`; `metric` is `auc` or `loss`.
+    `table` is that of `robustness.shift_summary`; `metric` is `auc` or `loss`.
     """
-    figure, axes = grid(len(SHIFTS), 3, 4.2, 2.9)
+    figure, axes = style.grid(len(SHIFTS), 3, 4.2, 2.9)
     networks = list(dict.fromkeys(table["architecture"]))
     # With too few groups there are no intervals.
     low = table[[metric, f"{metric}_low"]].min().min()
     high = table[[metric, f"{metric}_high"]].max().max()
-    limits = (
-        (min(low - 0.02, 0.45), 1.02)
-        if metric == "auc"
-        else (0.9 * max(low, 0.03), 1.1 * max(high, np.log(2)))
-    )
+    limits = (0.9 * max(low, 0.03), 1.1 * max(high, np.log(2)))
+    if metric == "auc":
+        limits = min(low - 0.02, 0.45), 1.02
     for place, (axis, (name, shift)) in enumerate(zip(axes, SHIFTS.items(), strict=True)):
         for number, network in enumerate(networks):
             rows = table[(table["architecture"] == network) & table["shift"].isin([NONE, name])]
             bars = [rows[metric] - rows[f"{metric}_low"], rows[f"{metric}_high"] - rows[metric]]
-            axis.errorbar(
-                rows["strength"] + 0.14 * (number - (len(networks) - 1) / 2), rows[metric],
-                np.maximum(bars, 0), fmt=NETWORK_MARKER[network],
-                linestyle=NETWORK_LINE[network], linewidth=2, elinewidth=1.2, markersize=6,
-                color=NETWORK_COLOUR[network],
-                label=NETWORK_TITLE[network],
-            )  # fmt: skip
-        axis.axvline(reference, color=GREY, linewidth=1, linestyle=":", zorder=0)
-        axis.axhline(0.5 if metric == "auc" else np.log(2), color=GREY, linewidth=1, zorder=0)
+            at = rows["strength"] + 0.14 * (number - (len(networks) - 1) / 2)
+            look = style.look_of(network) | {"linewidth": 2, "elinewidth": 1.2, "markersize": 6}
+            look["fmt"] = style.NETWORK_MARKER[network]
+            axis.errorbar(at, rows[metric], np.maximum(bars, 0), **look)
+        style.chance_line(axis, reference, zorder=0)
+        axis.axhline(0.5 if metric == "auc" else np.log(2), color=style.GREY, linewidth=1, zorder=0)
         ticks = [f"{value:g}" for value in shift.amounts]
-        axis.set_xticks([0, *STRENGTHS], ["none", *ticks])
+        axis.set_xticks([0, *SHIFT_STRENGTHS], ["none", *ticks])
         if metric == "loss":  # sure and wrong costs twenty times what careful and right does
             axis.set_yscale("log")
             axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -81,73 +66,44 @@ def against_strength(table: pd.DataFrame, metric: str, reference: int, unit: str
             axis.yaxis.set_minor_locator(NullLocator())
         axis.set(title=name, xlabel=shift.axis, ylim=limits)
         if place % 3 == 0:
-            axis.set_ylabel(WORDS[metric])
-    handles = axes[0].get_legend_handles_labels()[0]
-    handles += [plt.Line2D([], [], color=GREY, linestyle=":", label="reference strength")]
-    handles += [plt.Line2D([], [], color=GREY, label="knowing nothing")]
-    figure.legend(
-        handles=handles,
-        loc="outside lower center",
-        ncols=5,
-        title=of_bounds(f"bars: 95 %, by {unit}", table[f"{metric}_low"]),
-    )
+            axis.set_ylabel(METRIC_LABEL[metric])
+    handles: list = axes[0].get_legend_handles_labels()[0]
+    handles.append(style.entry("reference strength", color=style.GREY, linestyle=":"))
+    handles.append(style.entry("knowing nothing", color=style.GREY))
+    note = style.of_bounds(f"bars: 95 %, by {unit}", table[f"{metric}_low"])
+    figure.legend(handles=handles, loc="outside lower center", ncols=5, title=note)
     return figure
 
 
-def calibration_curves(judged: pd.DataFrame, reference: int) -> Figure:
+def calibration_curves(table: pd.DataFrame, reference: int) -> Figure:
     """How often malignant was true against what was said, a panel a network.
 
     Untouched pictures, and all shifts at the reference strength together, in bins of equal counts;
-    bars are 95 % from drawing whole groups. `judged` is the table of `robustness.judge`.
+    bars are 95 % from drawing whole groups. `table` is that of `robustness.shift_reliability`.
     """
-    networks = list(dict.fromkeys(judged["architecture"]))
-    figure, axes = plt.subplots(
-        1, len(networks), figsize=(4.2 * len(networks) + 0.6, 4.2), sharey=True, squeeze=False
-    )
+    networks = list(dict.fromkeys(table["architecture"]))
+    figure, axes = style.panels(len(networks), 4.2 * len(networks) + 0.6, 4.2)
     parts = ((0, -0.006, "o", None), (reference, 0.006, "D", "white"))
-    for axis, network in zip(axes[0], networks, strict=True):
-        axis.plot([0, 1], [0, 1], color=GREY, linestyle=":")
+    for axis, network in zip(axes, networks, strict=True):
+        axis.plot([0, 1], [0, 1], color=style.GREY, linestyle=":")
         for strength, aside, marker, face in parts:
-            rows = judged[(judged["architecture"] == network) & (judged["strength"] == strength)]
-            said, true, low, high = reliability(rows)
-            colour = NETWORK_COLOUR[network] if strength == 0 else "black"
-            axis.errorbar(
-                said + aside, true, [true - low, high - true], fmt=marker + "-", color=colour,
-                markerfacecolor=face or colour, linewidth=1.8, capsize=3, markersize=7,
-                elinewidth=1.2,
-            )  # fmt: skip
+            rows = table[(table["architecture"] == network) & (table["strength"] == strength)]
+            said, true = rows["said"] + aside, rows["true"]
+            bars = [true - rows["true_low"], rows["true_high"] - true]
+            colour = style.NETWORK_COLOUR[network] if strength == 0 else "black"
+            look: style.Look = {"color": colour, "markerfacecolor": face or colour, "markersize": 7}
+            look |= {"linewidth": 1.8, "elinewidth": 1.2, "capsize": 3}
+            axis.errorbar(said, true, bars, fmt=marker + "-", **look)
         axis.set(title=NETWORK_TITLE[network], xlabel="probability of malignant, as said")
         axis.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
-    axes[0][0].set_ylabel("share that was malignant")
+    axes[0].set_ylabel("share that was malignant")
     marks = [
-        plt.Line2D([], [], color=GREY, linestyle=":", label="as said"),
-        plt.Line2D([], [], color=GREY, marker="o", label="coloured: untouched"),
-        plt.Line2D(
-            [],
-            [],
-            color="black",
-            marker="D",
-            markerfacecolor="white",
-            label=f"strength {reference}, all shifts",
-        ),  # fmt: skip
+        style.entry("as said", color=style.GREY, linestyle=":"),
+        style.entry("coloured: untouched", color=style.GREY, marker="o"),
+        style.entry(f"strength {reference}, all shifts", marker="D", **style.HOLLOW),
     ]
     figure.legend(handles=marks, loc="outside lower center", ncols=3)
     return figure
-
-
-def reliability(rows: pd.DataFrame, draws: int = 1000) -> tuple[np.ndarray, ...]:
-    """Mean probability, share malignant, and its 95 % bounds in bins of equal counts."""
-    rows = rows.sort_values("probability", kind="stable").reset_index(drop=True)
-    codes, weights = np.unique(rows["group"], return_inverse=True)[1], group_weights(rows, draws)
-    malignant, said, found = (rows["label"] == "M").to_numpy(float), [], []
-    for part in np.array_split(np.arange(len(rows)), min(BINS, len(rows))):
-        drawn = weights[:, codes[part]]
-        with np.errstate(invalid="ignore"):
-            shares = drawn @ malignant[part] / drawn.sum(axis=1)
-        said.append(rows["probability"][part].mean())
-        found.append([malignant[part].mean(), *percentile_interval(shares)])
-    true, low, high = np.transpose(found)
-    return np.array(said), true, np.minimum(low, true), np.maximum(high, true)
 
 
 def domains_left_out(table: pd.DataFrame, unit: str) -> Figure:
@@ -157,39 +113,30 @@ def domains_left_out(table: pd.DataFrame, unit: str) -> Figure:
     """
     networks = list(dict.fromkeys(table["architecture"]))
     count = len(table) // len(networks)
-    figure, axes = plt.subplots(
-        1, len(networks), figsize=(4.2 * len(networks) + 1.8, 0.9 * count + 1.9), sharey=True,
-        squeeze=False,
-    )  # fmt: skip
+    figure, axes = style.panels(len(networks), 4.2 * len(networks) + 1.8, 0.9 * count + 1.9)
     low = min(0.45, table[["auc", "auc_low", "auc_mixed", "auc_mixed_low"]].min().min() - 0.02)
-    for axis, network in zip(axes[0], networks, strict=True):
+    for axis, network in zip(axes, networks, strict=True):
         rows = table[table["architecture"] == network]
         for place, (_, row) in enumerate(rows.iterrows()):
             for name, aside, face in (("auc_mixed", -0.16, None), ("auc", 0.16, "white")):
-                colour, at = NETWORK_COLOUR[network], place + aside
+                colour, at = style.NETWORK_COLOUR[network], place + aside
                 axis.plot([row[f"{name}_low"], row[f"{name}_high"]], [at] * 2, color=colour, lw=2)
-                axis.plot(
-                    row[name], at, "o", markersize=9, color=colour, markeredgewidth=1.8,
-                    markerfacecolor=face or colour,
-                )  # fmt: skip
-                axis.annotate(
-                    f"{row[name]:.3f}", (row[name], at), (0, 7), textcoords="offset points",
-                    ha="center", fontsize=9,
-                )  # fmt: skip
-        axis.axvline(0.5, color=GREY, linewidth=1, linestyle=":")
+                look: style.Look = {"color": colour, "markerfacecolor": face or colour}
+                axis.plot(row[name], at, "o", markersize=9, markeredgewidth=1.8, **look)
+                axis.annotate(f"{row[name]:.3f}", (row[name], at), (0, 7), **style.ABOVE)
+        style.chance_line(axis)
         axis.set(title=NETWORK_TITLE[network], xlabel=f"AUC, 95 % by {unit}", xlim=(low, 1.03))
         axis.set_ylim(count - 0.5, -0.6)
     names = [
         f"{row.column}: {shortened(row.left_out)}\n{row.images} images, {row.groups} {plural(unit)}"
         for row in rows.itertuples()
     ]
-    axes[0][0].set_yticks(range(count), names)
+    axes[0].set_yticks(range(count), names)
     shown = [
-        plt.Line2D([], [], marker="o", color="black", label="heads that saw all domains"),
-        plt.Line2D(
-            [], [], marker="o", color="black", markerfacecolor="white", markeredgewidth=1.8,
-            label="a head that never saw this one",
+        style.entry("heads that saw all domains", marker="o", color="black"),
+        style.entry(
+            "a head that never saw this one", marker="o", markeredgewidth=1.8, **style.HOLLOW
         ),
-    ]  # fmt: skip
+    ]
     figure.legend(handles=shown, loc="outside lower center", ncols=2)
     return figure

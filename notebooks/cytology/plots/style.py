@@ -1,25 +1,96 @@
-"""What all figures share: colours, the theme, a grid of pictures.
+"""What figures share: colours, the theme, a grid of pictures, heat over an image.
 
 One colour a class and one a network, the same in all notebooks (Okabe & Ito, "Color universal
 design", 2008), with a marker or a label beside the colour.
 """
 
+import base64
+import io
+from html import escape
+from typing import Any
+
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import seaborn as sns
+from PIL import Image
+from sklearn.metrics import confusion_matrix
 
-from cytology.caveats import COLOURS
-from cytology.intervals import NO_INTERVAL
-from cytology.networks import NETWORKS
+from cytology.architectures import ARCHITECTURES, NETWORK_TITLE
+from cytology.files import written_whole
+from cytology.run import Run
+from cytology.wording import COLOURS, NO_INTERVAL
 
+Look = dict[str, Any]  # what Matplotlib is told of a mark
+DPI = 120
+DRAWN = {"Comment": "names: pseudonyms"}  # figures of earlier versions showed names: not shared
+CSS_DPI = 96  # a browser's pixel is 1/96 inch: a figure appears in the size that it was drawn for
 CLASS_NAME = {"B": "benign (B)", "M": "malignant (M)"}
 CLASS_COLOUR = {"B": "#0072B2", "M": "#D55E00"}
-NETWORK_COLOUR = {name: network.colour for name, network in NETWORKS.items()}
-NETWORK_LINE = {name: network.line for name, network in NETWORKS.items()}
-NETWORK_MARKER = {name: network.marker for name, network in NETWORKS.items()}
+NETWORK_COLOUR = {name: network.colour for name, network in ARCHITECTURES.items()}
+NETWORK_LINE = {name: network.line for name, network in ARCHITECTURES.items()}
+NETWORK_MARKER = {name: network.marker for name, network in ARCHITECTURES.items()}
 SPLIT_COLOUR = {"train": "#999999", "val": "#E69F00", "test": "#0072B2"}
 GREY = "#777777"
-WRONG = COLOURS["leak"]
+WRONG = "#b00020"  # also of the banner of a leak
+HEAT = plt.get_cmap("inferno")
+
+
+def save_figure(run: Run, name: str, figure, caption: str) -> None:
+    """Save a Matplotlib figure as `run/figures/name.png`, show it in a notebook, and close it.
+
+    The caption travels inside the PNG, for the report. Under the original's protocol the picture
+    itself says that its split leaks: it may travel alone.
+    """
+    # 01 and 02 come before the split; the audit of 09 makes splits of its own.
+    if name[:2] not in ("01", "02", "09") and run.is_original:
+        warning = "protocol: original. THIS SPLIT LEAKS: copies of test images lie in training."
+        figure.text(0, 1, warning, color=COLOURS["leak"], weight="bold", va="bottom")
+        caption = f"{caption}. {warning}"
+    data = png(figure, caption)
+    with written_whole(run / "figures" / f"{name}.png") as temporary:
+        temporary.write_bytes(data)
+    show_png(data, figure, caption)
+
+
+def show_figure(figure, caption: str) -> None:
+    """Show a Matplotlib figure in a notebook with its caption, without saving it; close it."""
+    show_png(png(figure, caption), figure, caption)
+
+
+def png(figure, caption: str) -> bytes:
+    """A figure as PNG with its caption inside."""
+    stream = io.BytesIO()
+    figure.savefig(
+        stream,
+        format="png",
+        dpi=DPI,
+        bbox_inches="tight",
+        metadata={"Description": caption} | DRAWN,
+    )
+    return stream.getvalue()
+
+
+def show_png(data: bytes, figure, caption: str) -> None:
+    """Show a picture in a notebook; the inline backend shall not draw its figure once more.
+
+    As HTML: of a picture as such, JupyterLab drops the alternative text.
+    """
+    from IPython import get_ipython
+    from IPython.display import display
+
+    plt.close(figure)
+    if get_ipython() is None:
+        return
+    width = round(int.from_bytes(data[16:20], "big") * CSS_DPI / DPI)  # PNG: width, from byte 16
+    address = f"data:image/png;base64,{base64.b64encode(data).decode('ascii')}"
+    page = (
+        f'<figure style="margin:0 0 1em"><img src="{address}" alt="{escape(caption)}" '
+        f'width="{width}" style="max-width:100%;height:auto;background:#fff">'
+        f'<figcaption style="opacity:.75">{escape(caption)}</figcaption></figure>'
+    )
+    display({"text/html": page, "text/plain": f"Figure: {caption}"}, raw=True)
+
 
 sns.set_theme(
     context="notebook",
@@ -36,6 +107,40 @@ sns.set_theme(
         "text.parse_math": False,  # a file may be called $x$
     },
 )
+
+
+# Words above a mark, and a mark of several networks that is not filled.
+ABOVE = {"textcoords": "offset points", "ha": "center", "fontsize": 9}
+HOLLOW = {"color": "black", "markerfacecolor": "white"}
+
+
+def look_of(network: str) -> Look:
+    """Colour, line and label of a network."""
+    look: Look = {"color": NETWORK_COLOUR[network], "linestyle": NETWORK_LINE[network]}
+    return look | {"label": NETWORK_TITLE[network]}
+
+
+def entry(label: str, **look) -> plt.Line2D:
+    """An entry of a legend."""
+    return plt.Line2D([], [], label=label, **look)
+
+
+def chance_line(axis, at: float = 0.5, **look) -> None:
+    """A dotted upright line where nothing is known, or nothing differs."""
+    axis.axvline(at, **{"color": GREY, "linestyle": ":", "linewidth": 1} | look)
+
+
+def panels(count: int, width: float, height: float, **shared):
+    """A figure and its `count` axes side by side, which share the upright axis by default."""
+    shared = shared or {"sharey": True}
+    figure, axes = plt.subplots(1, count, figsize=(width, height), squeeze=False, **shared)
+    return figure, axes[0]
+
+
+def colour_of(model: str) -> str:
+    """The network's colour, also for what combines its predictions; black for several networks."""
+    first = model.split(",")[0]
+    return NETWORK_COLOUR.get(first, GREY if first.startswith("baseline") else "black")
 
 
 def of_bounds(words: str, bounds) -> str:
@@ -61,3 +166,26 @@ def picture(axis, pixels, title: str = "", colour: str = "black") -> None:
     axis.set_yticks([])
     axis.set_title(title, fontsize=9, color=colour, fontweight="normal")
     sns.despine(ax=axis, left=True, bottom=True)
+
+
+def confusion(axis, truth, called, title: str) -> None:
+    """A confusion matrix of which are malignant: counts, and shares of the true class as shade."""
+    matrix = confusion_matrix(truth, called, labels=[False, True])
+    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    text = np.vectorize(lambda n, share: f"{n}\n{share:.0%}")(matrix, shares)
+    sns.heatmap(
+        shares, annot=text, fmt="", cmap="Blues", vmin=0, vmax=1, cbar=False, square=True, ax=axis,
+        xticklabels=["B", "M"], yticklabels=["B", "M"],
+    )  # fmt: skip
+    axis.set(title=title, xlabel="predicted", ylabel="true")
+
+
+def overlaid(image: Image.Image, heat: np.ndarray) -> np.ndarray:
+    """Heat above zero over an image in grey, (height, width, 3) in 0..1, hottest brightest.
+
+    `heat` has the shape of the image. Each image has a scale of its own, up to its own maximum.
+    """
+    grey = np.asarray(image.convert("L"), float)[..., None] / 255
+    share = np.clip(heat, 0, None) / max(float(heat.max()), 1e-12)
+    weight = (0.75 * np.sqrt(share))[..., None]
+    return (1 - weight) * (0.25 + 0.75 * grey) + weight * HEAT(share)[..., :3]

@@ -1,16 +1,44 @@
-"""Figures of the split and of training, notebooks 03 to 06."""
+"""Figures of the split, of the networks' blocks and of training, notebooks 03 to 06."""
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import seaborn as sns
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from sklearn.metrics import confusion_matrix
 
-from cytology.plots.style import SPLIT_COLOUR, grid
-from cytology.settings import plural
-from cytology.wording import shortened
+from cytology.plots.style import GREY, NETWORK_COLOUR, SPLIT_COLOUR, Look, confusion, grid
+from cytology.wording import plural, shortened
+
+Boxes = list[tuple[str, int]]  # of each its words and its number of maps (channels)
+# One block of each Keras network: title, input and output, the paths between them, and arcs over a
+# single path, by the place of their boxes. The blocks are `block_2` of MobileNetV2, `mixed4` of
+# InceptionV3, and the first layers of `conv2` of DenseNet121.
+BLOCKS: dict[str, tuple[str, Boxes, list[Boxes], list[tuple[int, int]]]] = {
+    "mobilenetv2": (
+        "An inverted residual: narrow, wide, narrow; the shortcut joins the narrow ends",
+        [("in", 24), ("add", 24)],
+        [[("1 x 1\nwiden", 144), ("3 x 3\neach map\nalone", 144), ("1 x 1\nnarrow", 24)]],
+        [(0, 4)],
+    ),
+    "inceptionv3": (
+        "An inception module: several views at once, 7 x 7 split into 1 x 7 and 7 x 1",
+        [("in", 768), ("side by side", 768)],
+        [
+            [("1 x 1", 192)],
+            [("average", 768), ("1 x 1", 192)],
+            [("1 x 1", 128), ("1 x 7", 128), ("7 x 1", 192)],
+            [("1 x 1", 128), ("7 x 1", 128), ("1 x 7", 128), ("7 x 1", 128), ("1 x 7", 192)],
+        ],
+        [],
+    ),
+    "densenet121": (
+        "A dense block: each layer reads the maps of all before it and adds 32",
+        [("in", 64), ("side by side", 192)],
+        [[(f"layer {k + 1}\nfrom {64 + 32 * k} maps", 32) for k in range(4)]],
+        [(start, end) for start in range(4) for end in range(start + 2, 6)],
+    ),
+}
 
 
 def who_is_where(split: pd.DataFrame, unit: str) -> Figure:
@@ -29,12 +57,8 @@ def who_is_where(split: pd.DataFrame, unit: str) -> Figure:
         axis.bar(range(len(table)), table[name], 0.9, bottom, color=colour, label=name)
         bottom += table[name].to_numpy()
     if len(table) <= 40:
-        axis.set_xticks(
-            range(len(table)),
-            [f"{shortened(group)} ({labels[group]})" for group in table.index],
-            rotation=90,
-            fontsize=8,
-        )
+        names = [f"{shortened(group)} ({labels[group]})" for group in table.index]
+        axis.set_xticks(range(len(table)), names, rotation=90, fontsize=8)
     else:
         axis.set_xticks([])
         axis.set_xlabel(f"{len(table)} {plural(unit)}, benign first")
@@ -42,6 +66,44 @@ def who_is_where(split: pd.DataFrame, unit: str) -> Figure:
     axis.set_ylabel("pictures" if "orientation" in split else "images")
     axis.yaxis.set_major_locator(MaxNLocator(integer=True))
     axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
+
+
+def building_block(architecture: str) -> Figure:
+    """The block that a network repeats, from left to right: the more maps, the taller the box."""
+    title, ends, paths, arcs = BLOCKS[architecture]
+    last, top = max(map(len, paths)) + 1, (len(paths) - 1) / 2  # a step is 1 wide, a path 1 high
+    colour = to_rgba(NETWORK_COLOUR[architecture], 0.55)
+    most = max(maps for path in [ends, *paths] for _, maps in path)
+    height = len(paths) + (1.2 if arcs else 0.2)
+    figure, axis = plt.subplots(figsize=(9.5, 0.3 + 1.2 * height))
+    axis.set(title=title, xlim=(-0.4, last + 0.4), ylim=(-top - 0.6, height - top - 0.6))
+    axis.axis("off")
+
+    def box(x: int, y: float, words: str, maps: int, colour) -> float:
+        """Draw a box around (x, y); returns how high it reaches."""
+        height = 0.5 + 0.35 * maps / most
+        axis.bar(x, height, 0.72, y - height / 2, color=colour, edgecolor="black", linewidth=0.8)
+        axis.text(x, y, words, ha="center", va="center", fontsize=9)
+        return y + height / 2
+
+    def arrow(start: tuple, end: tuple, bend: float = 0) -> None:
+        style = {"arrowstyle": "-|>", "color": GREY, "shrinkA": 0, "shrinkB": 0}
+        axis.annotate("", end, start, arrowprops=style | {"connectionstyle": f"arc3,rad={bend}"})
+
+    tops = {}
+    for x, (words, maps) in zip((0, last), ends, strict=True):
+        tops[x] = box(x, 0, f"{words}\n{maps} maps", maps, "#eeeeee")
+    for row, path in enumerate(paths):
+        y = top - row
+        before: tuple[float, float] = (0, 0)
+        for x, (words, maps) in enumerate(path, 1):
+            tops[x] = box(x, y, f"{words}\n{maps}", maps, colour)
+            arrow((before[0] + 0.36, before[1]), (x - 0.36, y))
+            before = x, y
+        arrow((before[0] + 0.36, before[1]), (last - 0.36, 0))
+    for start, end in arcs:
+        arrow((start, tops[start]), (end, tops[end]), -0.3)
     return figure
 
 
@@ -53,54 +115,29 @@ def learning_curves(history: pd.DataFrame, title: str) -> Figure:
     )
     for row, stage in zip(axes, stages, strict=True):
         for axis, what in zip(row, ("loss", "accuracy"), strict=True):
+            lines = (
+                (what, "-", "#0072B2", "training"),
+                (f"val_{what}", "--", "#D55E00", "validation"),
+            )
             for name, part in history[history["stage"] == stage].groupby("model"):
                 bold = name == "final"
-                for column, style, colour in (
-                    (what, "-", "#0072B2"),
-                    (f"val_{what}", "--", "#D55E00"),
-                ):
-                    axis.plot(
-                        part["epoch"],
-                        part[column],
-                        style,
-                        color=colour,
-                        linewidth=2.2 if bold else 0.9,
-                        alpha=1 if bold else 0.4,
-                        marker="o" if len(part) == 1 else None,
-                        label={True: "training", False: "validation"}[column == what]
-                        if bold
-                        else None,
-                    )
-            axis.set(
-                title=f"{title}, {stage.replace('_', '-')}: {what}", xlabel="epoch", ylabel=what
-            )
+                look: Look = (
+                    {"linewidth": 2.2, "alpha": 1} if bold else {"linewidth": 0.9, "alpha": 0.4}
+                )
+                look["marker"] = "o" if len(part) == 1 else None
+                for column, style, colour, words in lines:
+                    label = words if bold else None
+                    axis.plot(part["epoch"], part[column], style, color=colour, label=label, **look)
+            axis.set(title=f"{title}, {stage.replace('_', '-')}: {what}")
+            axis.set(xlabel="epoch", ylabel=what)
             axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         row[1].legend()
     return figure
 
 
-def confusion(axis, rows: pd.DataFrame, title: str) -> None:
-    """A confusion matrix at probability 0.5: counts, and shares of the true class as shade."""
-    matrix = confusion_matrix(
-        rows["label"] == "M", rows["probability"] >= 0.5, labels=[False, True]
-    )
-    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    text = np.array(
-        [
-            [f"{n}\n{share:.0%}" for n, share in zip(*r, strict=True)]
-            for r in zip(matrix, shares, strict=True)
-        ]
-    )
-    sns.heatmap(
-        shares, annot=text, fmt="", cmap="Blues", vmin=0, vmax=1, cbar=False, square=True, ax=axis,
-        xticklabels=["B", "M"], yticklabels=["B", "M"],
-    )  # fmt: skip
-    axis.set(title=title, xlabel="predicted", ylabel="true")
-
-
 def confusions(tables: dict[str, pd.DataFrame], columns: int | None = None) -> Figure:
-    """Confusion matrices, one for each title in `tables`, in rows of `columns` (else one row)."""
+    """Confusion matrices at probability 0.5, one a title, in rows of `columns` (else one row)."""
     figure, axes = grid(len(tables), columns or len(tables), 3.4, 3.4)
     for axis, (title, rows) in zip(axes, tables.items(), strict=True):
-        confusion(axis, rows, title)
+        confusion(axis, rows["label"] == "M", rows["probability"] >= 0.5, title)
     return figure

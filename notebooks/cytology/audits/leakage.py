@@ -1,0 +1,321 @@
+"""The leakage audit: what the very same features and head score under three ways to split.
+
+The head is `linear_head.fitted_head`, so that nothing differs between two numbers but who sat on
+the other side of the split. Labels that were shuffled hold nothing to be learned: what a split
+scores on them is what it lets the head recognize (Ojala & Garriga 2010, JMLR 11:1833). Shuffled
+image by image they show copies that cross. Shuffled group by group, as whole blocks (Winkler et al.
+2015, doi 10.1016/j.neuroimage.2015.05.092), they show patients that cross as well. Every AUC is
+that of pairs of the same fold.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from joblib import Parallel, delayed
+from sklearn.model_selection import StratifiedKFold
+from threadpoolctl import threadpool_limits
+
+from cytology.architectures import NETWORK_TITLE
+from cytology.data.augmentation import pictures_of
+from cytology.data.splitting import group_folds
+from cytology.evaluation.statistics.intervals import NO_BOUNDS, t_quantile
+from cytology.evaluation.statistics.mean_auc import MeanAuc
+from cytology.evaluation.statistics.metrics import auc_within_folds
+from cytology.machine import cores
+from cytology.networks.features import Features, features_in_cache, key_of_run
+from cytology.networks.linear_head import STRENGTH, STRENGTHS, fitted_head
+from cytology.notebook import progress
+from cytology.run import Run
+from cytology.settings import InputError
+from cytology.wording import plural, span, with_span
+
+# The column whose values are kept on one side.
+PROTOCOLS = {"images_random": None, "copies_together": "family", "patients_together": "group"}
+# What is shuffled from unit to unit: the labels of images, or the labels of whole groups.
+SHUFFLED = {"shuffled": "family", "shuffled by group": "group"}
+LABELS = ("true", *SHUFFLED)
+HONEST = "patients_together"
+FEWEST_SHUFFLES = 10  # for a verdict; fewer miss a leak of some points more often than not
+# What depends on the strength of the head, and so is scored for all of the grid.
+OF_STRENGTH = (("images_random", "shuffled"), (HONEST, "true"))
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What was found for one network.
+
+    `scores` has `protocol, labels, seed, auc, accuracy`. `logits[protocol, seed]` are the
+    out-of-fold logits of `pictures` (`image_id, orientation, label, group, family`) for the true
+    labels, shape (pictures,), and `folds[protocol, seed]` their folds. `strengths` has `protocol,
+    labels, strength, auc`: what weaker and stronger heads reach with the first seed.
+    """
+
+    scores: pd.DataFrame
+    pictures: pd.DataFrame
+    logits: dict[tuple[str, int], np.ndarray]
+    folds: dict[tuple[str, int], np.ndarray]
+    strengths: pd.DataFrame
+
+
+def audit(
+    features: Features, images: pd.DataFrame, orientations: int, folds: int, seeds: int
+) -> Audit:
+    """Score the three protocols on true and on both kinds of shuffled labels, once a seed.
+
+    `images` are rows of the manifest. Every protocol judges the same pictures, all orientations
+    of all images, each by a head that was trained on the other folds.
+
+    The folds are those of the true labels, also for shuffled ones: stratified by shuffled labels
+    they would depend on them, and where groups differ in size the mean over shuffles would lie off
+    0.5 without any leak. So two groups of a fold could as well have each other's labels, and 0.5 is
+    what they give on average.
+    """
+    columns = ["image_id", "label", "group", "family"]
+    pictures = pictures_of(images[columns], orientations).reset_index(drop=True)
+    values = features.of(pictures)
+    work = [(p, labels, s, STRENGTH) for s in range(seeds) for labels in LABELS for p in PROTOCOLS]
+    grid = [(*which, 0, strength) for which in OF_STRENGTH for strength in STRENGTHS]
+
+    def score(protocol, labels, seed, strength):
+        shown = shuffle_labels(pictures, seed, SHUFFLED[labels]) if labels in SHUFFLED else pictures
+        malignant = (shown["label"] == "M").to_numpy()
+        fold = assign_folds(pictures, protocol, folds, seed)
+        found = out_of_fold_logits(values, malignant, fold, strength)
+        about = {"protocol": protocol, "labels": labels, "seed": seed, "strength": strength}
+        about["auc"] = auc_within_folds(shown.assign(fold=fold, logit=found))
+        about["accuracy"] = float(((found >= 0) == malignant).mean())
+        return about, fold, found
+
+    # One thread for each solver here, since each that sets and resets it would disturb the others.
+    with threadpool_limits(1):
+        jobs = (delayed(score)(*item) for item in work + grid)
+        results = Parallel(cores(), prefer="threads", return_as="generator")(jobs)
+        results = list(progress(results, "audit", len(work + grid), "split"))
+    scores = pd.DataFrame([about for about, *_ in results])
+    logits, folds_of = {}, {}
+    for about, fold, found in results[: len(work)]:
+        if about["labels"] == "true":
+            key = about["protocol"], about["seed"]
+            logits[key], folds_of[key] = found, fold
+    return Audit(
+        scores[: len(work)].drop(columns="strength"),
+        pictures,
+        logits,
+        folds_of,
+        scores.loc[len(work) :, ["protocol", "labels", "strength", "auc"]],
+    )
+
+
+def shuffle_labels(pictures: pd.DataFrame, seed: int, by: str = "family") -> pd.DataFrame:
+    """Pictures with their labels shuffled; all copies of an image keep one label.
+
+    By `family`, image by image. By `group` the share of malignant images goes from group to group:
+    where each group has one label, groups exchange their labels; where groups hold both, as many
+    images as fit the new share, drawn by chance within the group, are malignant. To exchange
+    labels among groups of like size only, as a permutation of blocks would, leaves them as they
+    are where size goes with the label, and then the truth is learned.
+    """
+    rng = np.random.default_rng(seed)
+    images = pictures.groupby("family", sort=True)[["label", "group"]].first()
+    if by == "family":
+        drawn = rng.permutation(images["label"].to_numpy())
+    else:
+        share = (images["label"] == "M").groupby(images["group"]).mean()
+        share[:] = rng.permutation(share.to_numpy())
+        drawn = (
+            images["group"]
+            .groupby(images["group"])
+            .transform(lambda members: label_some(share[members.name], len(members), rng))
+        )
+    return pictures.assign(label=pictures["family"].map(pd.Series(drawn, index=images.index)))
+
+
+def label_some(share: float, count: int, rng: np.random.Generator) -> np.ndarray:
+    """`count` labels of which `share` are M, on average over chance, in random order."""
+    malignant = int(share * count + rng.random())
+    return np.where(rng.permutation(count) < malignant, "M", "B")
+
+
+def assign_folds(pictures: pd.DataFrame, protocol: str, folds: int, seed: int) -> np.ndarray:
+    """The fold of each picture, shape (pictures,), stratified by label.
+
+    Raises `InputError` where fewer units than folds are to be kept together.
+    """
+    together, labels = PROTOCOLS[protocol], pictures["label"]
+    if together is None:
+        splitter = StratifiedKFold(folds, shuffle=True, random_state=seed)
+        parts = [held_out for _, held_out in splitter.split(pictures, labels)]
+    else:
+        if pictures[together].nunique() < folds:
+            raise InputError(
+                f"The audit needs at least {folds} groups, one for each of the `folds`."
+            )
+        parts = group_folds(folds, seed, labels, pictures[together])
+    fold = np.empty(len(pictures), int)
+    for number, held_out in enumerate(parts):
+        fold[held_out] = number
+    return fold
+
+
+def out_of_fold_logits(
+    values: np.ndarray, malignant: np.ndarray, fold: np.ndarray, strength: float = STRENGTH
+) -> np.ndarray:
+    """Logits of each picture by a head trained on the other folds, shape (pictures,).
+
+    `strength` is that of `fitted_head`. Where the other folds have one class only, as shuffled
+    labels may, nothing can be learned, and the logits are 0.
+    """
+    logits = np.zeros(len(values))
+    for number in np.unique(fold):
+        held_out = fold == number
+        if len(np.unique(malignant[~held_out])) == 2:
+            head = fitted_head(values[~held_out], malignant[~held_out], strength)
+            logits[held_out] = head.logits(values[held_out])
+    return logits
+
+
+def features_of_run(
+    run: Run, architecture: str, images: pd.DataFrame, orientations: int
+) -> Features:
+    """Frozen features of all orientations of `images`, with the weights that the run began with.
+
+    From the cache, without TensorFlow, where its training notebook left them; else computed here.
+    Raises `InputError` if the notebook's `weights` are not those of the run.
+    """
+    root = run.images  # also where none is opened: `data` must be what notebook 01 read
+    found = features_in_cache(run, architecture, images, orientations)
+    if found is not None:
+        return found
+    # Late, since only a run without cached features needs TensorFlow, which takes seconds.
+    from cytology.networks.batches import frozen_features
+    from cytology.training.backbone import backbone_of_run
+
+    extractor, decoded = backbone_of_run(run, architecture, root, run.parameters["weights"])
+    pictures = pictures_of(images[["image_id"]], orientations)
+    key = key_of_run(run, architecture)
+    return frozen_features(extractor, decoded, pictures, key, run.parameters["batch_size"])
+
+
+# -------------------------------------------------------------------- summary
+
+
+def audit_summary(found: Audit) -> pd.DataFrame:
+    """A row a protocol and kind of labels: mean AUC and accuracy over seeds, with intervals.
+
+    `auc_low`, `auc_high`: for true labels 95 % by groups (`MeanAuc`), for shuffled ones
+    the t interval of the mean over the shuffles (`mean_of_shuffles`), whose labels are drawn by
+    chance, so that it counts shuffles and no groups. `inflation` is the mean AUC of true labels
+    less that of groups kept together, in points of 0.01, on the same groups. `auc_lowest` and
+    `auc_highest`: what weaker and stronger heads reach, where that is asked (`OF_STRENGTH`).
+    """
+    kinds = ["protocol", "labels"]
+    rows = found.scores.groupby(kinds)[["auc", "accuracy"]].mean()
+    for key, scores in found.scores.groupby(kinds):
+        if key[1] in SHUFFLED:
+            rows.loc[key, ["auc_low", "auc_high"]] = mean_of_shuffles(scores["auc"])
+    means = {protocol: mean_auc_of(found, protocol) for protocol in PROTOCOLS}
+    for protocol, own in means.items():
+        row = protocol, "true"
+        rows.loc[row, ["auc_low", "auc_high"]] = own.interval()
+        gain = own.gain_over(means[HONEST])
+        rows.loc[row, ["inflation", "inflation_low", "inflation_high"]] = 100 * np.array(gain)
+    of_strength = found.strengths.groupby(kinds)["auc"]
+    rows["auc_lowest"], rows["auc_highest"] = of_strength.min(), of_strength.max()
+    order = pd.MultiIndex.from_product([PROTOCOLS, LABELS], names=kinds)
+    return rows.reindex(order).reset_index()
+
+
+def scores_of(audits: dict[str, Audit]) -> pd.DataFrame:
+    """The scores of every network: `architecture, protocol, labels, seed, auc, accuracy`."""
+    parts = [found.scores.assign(architecture=name) for name, found in audits.items()]
+    columns = ["architecture", "protocol", "labels", "seed", "auc", "accuracy"]
+    return pd.concat(parts)[columns]
+
+
+def audit_of_run(run: Run, audits: dict[str, Audit]) -> pd.DataFrame:
+    """`audit_summary` of every network, after `architecture` and the `weights` it began with."""
+    parts = []
+    for name, found in audits.items():
+        part = audit_summary(found)
+        part.insert(0, "architecture", name)
+        part.insert(1, "weights", run.weights_behind(name))
+        parts.append(part)
+    return pd.concat(parts, ignore_index=True)
+
+
+def mean_auc_of(found: Audit, protocol: str) -> MeanAuc:
+    """The mean over seeds of a protocol's AUC for true labels, each within its own folds."""
+    keys = [key for key in found.logits if key[0] == protocol]
+    each = ([part[key] for key in keys] for part in (found.logits, found.folds))
+    return MeanAuc(found.pictures, *each)
+
+
+def mean_of_shuffles(auc: pd.Series) -> tuple[float, float]:
+    """95 % t interval of the mean AUC over shuffles; more shuffles make it narrower.
+
+    Where all shuffles have one AUC, as when whole patients are recognized every time, it has no
+    width. (NaN, NaN) of fewer than two.
+    """
+    auc = auc.dropna()
+    if len(auc) < 2:
+        return NO_BOUNDS
+    half = t_quantile(len(auc) - 1) * auc.std() / np.sqrt(len(auc))
+    return float(auc.mean() - half), float(auc.mean() + half)
+
+
+def shuffle_verdict(summary: pd.DataFrame, shuffles: int, protocol: str = HONEST) -> str:
+    """Whether labels that mean nothing, shuffled group by group, score above chance, in words.
+
+    `summary` are the rows of one network. A protocol has not passed where the whole interval of
+    the mean over the shuffles lies above 0.5. To have passed is to have shown no leak of the size
+    that the interval's upper end leaves open.
+    """
+    if shuffles < FEWEST_SHUFFLES:
+        return f"{shuffles} shuffles are too few to tell; set audit_seeds to {FEWEST_SHUFFLES}"
+    row = summary.set_index(["protocol", "labels"]).loc[(protocol, "shuffled by group")]
+    if np.isnan(row["auc_low"]):
+        return "nothing can be told: no fold holds both classes"
+    said = f"mean AUC of {shuffles} shuffles {row['auc']:.3f} ({span(row, 'auc', '95 % ')}): "
+    if row["auc_low"] > 0.5:
+        return said + "NOT PASSED: something leaks"
+    points = 100 * max(row["auc_high"] - 0.5, 0)
+    return said + f"passed; a leak of up to {points:.1f} points could hide in this interval"
+
+
+def _groups_sentence(at: pd.DataFrame, unit: str) -> str:
+    """What labels shuffled from group to group reach where only copies are kept together."""
+    row = at.loc[("copies_together", "shuffled by group")]
+    shown = "are recognized" if row["auc_low"] > 0.5 else "are not shown to be recognized"
+    return (
+        f"With labels shuffled from {unit} to {unit} and only copies kept together it is "
+        f"{with_span(row, 'auc', '95 % ')}: {plural(unit)} {shown} across such folds."
+    )
+
+
+def leakage_sentences(summary: pd.DataFrame, unit: str, seeds: int) -> list[str]:
+    """The result in sentences, one a network; plain text."""
+    sentences = []
+    for name, rows in summary.groupby("architecture", sort=False):
+        at = rows.set_index(["protocol", "labels"])
+        leaky, honest = at.loc[("images_random", "true")], at.loc[(HONEST, "true")]
+        image = at.loc[("images_random", "shuffled")]
+        groups = plural(unit)
+        if np.isnan(leaky["auc"]) or np.isnan(honest["auc"]):
+            sentences.append(
+                f"{NETWORK_TITLE[name]}: no fold holds both classes, so no AUC exists."
+            )
+            continue
+        points = f"{leaky['inflation']:+z.1f} points ({span(leaky, 'inflation', '95 % ', '+z.1f')})"
+        adds = "adds" if leaky["inflation_low"] > 0 else "is not shown to add anything:"
+        sentences.append(
+            f"{NETWORK_TITLE[name]} ({leaky['weights']} weights), mean of {seeds} repetitions, "
+            "AUC within folds: "
+            f"splitting augmented pictures at random gives {leaky['auc']:.3f}, keeping "
+            f"{groups} together {honest['auc']:.3f}. The split alone {adds} {points}. "
+            "With labels shuffled from image to image, where nothing can be learned, the random "
+            f"split gives {image['auc']:.3f} (in the first repetition, from a strong penalty to a "
+            f"weak one, {image['auc_lowest']:.3f} to {image['auc_highest']:.3f}). "
+            f"{_groups_sentence(at, unit)} The check of this split: {shuffle_verdict(rows, seeds)}."
+        )
+    return sentences

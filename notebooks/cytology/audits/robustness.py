@@ -1,0 +1,286 @@
+"""How a trained network takes another stain, focus, compression or scale.
+
+Pictures are shifted as a network meets them: shrunk into its square, shifted, then padded. Each is
+judged by the head that never saw its patient, at five strengths of every shift.
+"""
+
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import PIL
+from scipy.special import expit
+from sklearn.metrics import roc_auc_score
+
+from cytology.audits import shifts
+from cytology.data.augmentation import fit_to_square
+from cytology.evaluation.judged import judged_rows
+from cytology.evaluation.predictions import read_predictions
+from cytology.evaluation.statistics.calibration import log_losses, reliability
+from cytology.evaluation.statistics.intervals import (
+    around,
+    gain_error,
+    metrics_with_intervals,
+    named_interval,
+)
+from cytology.evaluation.statistics.significance import holm, mean_by_group, p_of_interval
+from cytology.files import file_hash
+from cytology.networks.features import FeatureStore, key_of_run
+from cytology.networks.linear_head import LinearHead, logits_by_fold, read_heads
+from cytology.notebook import progress
+from cytology.run import Run
+from cytology.settings import CACHE
+from cytology.tables import require
+
+# --------------------------------------------------------- images and networks
+
+
+@dataclass(frozen=True)
+class RunNetwork:
+    """A trained network of a run: what its features depend on, its heads, and how it is loaded.
+
+    `load` returns a Keras model that gives features; without `heads` it gives logits itself.
+    """
+
+    name: str
+    key: list
+    size: int
+    fit: str
+    heads: dict[str, LinearHead] | None
+    load: Callable
+
+    def smears(self, root: Path, images: pd.DataFrame) -> list[shifts.FramedSmear]:
+        """The images below `root` as they lie in this network's square."""
+        return shifts.open_smears(root, images, self.size, self.fit)
+
+    def logits(self, features: np.ndarray, folds: pd.Series) -> np.ndarray:
+        """Logits of features of shape (images, width), each by the head of its own fold."""
+        if self.heads is None:
+            return features[:, 0].astype(float)
+        return logits_by_fold(self.heads, features, folds.to_numpy(int))
+
+
+def network_of_run(run: Run, name: str, on: str) -> RunNetwork:
+    """The network `name` of a run as it judges `out-of-fold` or `test`; loaded when needed.
+
+    Out of fold the heads judge what the backbone gives, which begins with the notebook's
+    `weights`; `InputError` if they are not those of the run.
+    """
+    about, key = run.about(name), list(key_of_run(run, name))
+    heads = None if on == "test" else read_heads(run, name)
+    if heads is None:
+        key += ["whole network", file_hash(require(run.folder, f"{name}/model.keras"))]
+
+    @functools.cache
+    def load() -> Any:
+        # Imported late: both start TensorFlow.
+        from cytology.networks.model_files import load_trained
+        from cytology.training.backbone import backbone_of_run
+
+        if heads is None:
+            return load_trained(run, name)[0]
+        return backbone_of_run(run, name, run.images, run.parameters["weights"])[0]
+
+    key.append(PIL.__version__)
+    return RunNetwork(name, key, about["image_size"], about["fit"], heads, load)
+
+
+# --------------------------------------------------------------------- judging
+
+
+def shifted_features(
+    networks: list[RunNetwork],
+    smears: list[shifts.FramedSmear],
+    name: str,
+    batch_size: int,
+    cache: Path = CACHE,
+) -> list[np.ndarray]:
+    """What each network makes of the smears under a shift: (strengths, smears, width); cached.
+
+    The networks have one input size and one `fit`: a picture is shifted once for all of them. The
+    cache's name says the network, the shift, its amounts and its code; in it, pictures are found
+    by (file hash, strength).
+    """
+    what: list[Any] = [name]
+    strengths: tuple[int, ...] = (0,)
+    if name != shifts.NONE:
+        shift, strengths = shifts.SHIFTS[name], shifts.SHIFT_STRENGTHS
+        what += [shift.amounts, inspect.getsource(shift.apply)]
+    if name == "stain":  # its target depends on which images were chosen
+        what += [[s.sha256, *(c.round(3).tolist() for c in s.both_stains())] for s in smears]
+    stores = [FeatureStore([*network.key, *what], cache) for network in networks]
+    pictures = [(smear, strength) for strength in strengths for smear in smears]
+    names = pd.Index([f"{smear.sha256} {strength}" for smear, strength in pictures])
+    missing = [store.missing(names) for store in stores]
+    anywhere = np.unique(np.concatenate(missing))
+    computed: list[list[np.ndarray]] = [[] for _ in networks]
+    for start in range(0, len(anywhere), batch_size):
+        batch = anywhere[start : start + batch_size]
+        squares = np.stack(
+            [
+                fit_to_square(
+                    shifts.shifted(smear, name, strength), networks[0].size, networks[0].fit
+                )
+                for smear, strength in (pictures[k] for k in batch)
+            ]
+        )
+        for network, lacking, values in zip(networks, missing, computed, strict=True):
+            if (mine := np.isin(batch, lacking)).any():
+                values.append(network.load().predict_on_batch(squares[mine]))
+    for store, lacking, values in zip(stores, missing, computed, strict=True):
+        if values:
+            store.add(names[lacking], np.concatenate(values))
+    return [store.rows(names)[:].reshape(len(strengths), len(smears), -1) for store in stores]
+
+
+def judge_shifts(
+    networks: list[RunNetwork],
+    images: pd.DataFrame,
+    smears: list[shifts.FramedSmear],
+    batch_size: int,
+    cache: Path = CACHE,
+) -> pd.DataFrame:
+    """A row a picture: `image_id, group, label, fold, architecture, shift, strength, logit,
+    probability`.
+
+    Untouched pictures stand once, as shift `none` with strength 0. The networks have one input.
+    """
+    rows: dict[str, list[pd.DataFrame]] = {network.name: [] for network in networks}
+    for name in progress([shifts.NONE, *shifts.SHIFTS], "judging", unit="shift"):
+        found = shifted_features(networks, smears, name, batch_size, cache)
+        for network, values in zip(networks, found, strict=True):
+            for strength, features in enumerate(values, start=0 if name == shifts.NONE else 1):
+                logit = network.logits(features, images["fold"])
+                about = {"architecture": network.name, "shift": name, "strength": strength}
+                about |= {"logit": logit, "probability": expit(logit)}
+                found_here = images[["image_id", "group", "label", "fold"]].assign(**about)
+                rows[network.name].append(found_here)
+    return pd.concat([table for tables in rows.values() for table in tables], ignore_index=True)
+
+
+def judge_all(run: Run, networks: list[RunNetwork], images: pd.DataFrame) -> pd.DataFrame:
+    """`judge_shifts` by all networks of a run: those of one input share the shifted pictures."""
+    parts = []
+    for size, fit in dict.fromkeys((network.size, network.fit) for network in networks):
+        alike = [network for network in networks if (network.size, network.fit) == (size, fit)]
+        smears = alike[0].smears(run.images, images)
+        parts.append(judge_shifts(alike, images, smears, run.parameters["batch_size"]))
+    return pd.concat(parts, ignore_index=True)
+
+
+def distance_from_predictions(run: Run, judged: pd.DataFrame, on: str) -> float:
+    """Largest distance of the untouched pictures' logits from those in `predictions.csv`.
+
+    NaN where it names none of them as taken, as may be under the original's protocol.
+    """
+    distances = []
+    for name, rows in judged[judged["shift"] == shifts.NONE].groupby("architecture"):
+        stored = judged_rows(read_predictions(run, name).query("orientation == 0"), on)
+        both = rows.merge(stored, on="image_id", suffixes=("", "_stored"))
+        distances.append((both["logit"] - both["logit_stored"]).abs().max())
+    return float(max(distances))
+
+
+def distance_clause(distance: float) -> str:
+    """What `distance_from_predictions` found, as a clause."""
+    if np.isnan(distance):
+        return "none of the untouched ones has a stored logit to be compared with"
+    return f"untouched logits differ by at most {distance:.1e}"
+
+
+# --------------------------------------------------------------------- summary
+
+SHIFT_METRICS = ("auc", "recall", "specificity", "ece")
+CHANGES = ("auc_change", "loss_rise")
+
+
+def shift_summary(judged: pd.DataFrame) -> pd.DataFrame:
+    """A row a network, shift and strength: metrics and how they changed, with 95 % intervals.
+
+    `auc_change` (`intervals.gain_error`; minus: worse) and `loss_rise` (a mean over images) are
+    shifted less untouched, on the same images. Their `_p` are of t tests, and `_p_holm` corrects
+    them for the shifts of one network at one strength. With too few groups there are no intervals
+    (NaN), and none where a shift changed nothing. Calibration errors have none.
+    """
+    found = []
+    for architecture, of_network in judged.groupby("architecture", sort=False):
+        untouched = of_network[of_network["shift"] == shifts.NONE].sort_values("image_id")
+        for (shift, strength), rows in of_network.groupby(["shift", "strength"], sort=False):
+            row = {"architecture": architecture, "shift": shift, "strength": strength}
+            row["amount"] = shifts.amount(shift, strength)
+            rows = rows.sort_values("image_id")
+            losses = log_losses(rows)
+            row |= metrics_with_intervals(rows, names=SHIFT_METRICS)
+            row |= rounded_interval("loss", *mean_by_group(losses, rows)[:3])
+            changes: dict[str, tuple[float, ...]]
+            changes = dict.fromkeys(CHANGES, (0.0, 0.0, 0.0, np.nan))
+            if shift != shifts.NONE:
+                changes["auc_change"] = change_of_auc(untouched, rows)
+                changes["loss_rise"] = mean_by_group(losses - log_losses(untouched), rows)
+            for name, (*change, p) in changes.items():
+                row |= rounded_interval(name, *change) | {f"{name}_p": p}
+            found.append(row)
+    table = pd.DataFrame(found)
+    for name in CHANGES:
+        families = table.groupby(["architecture", "strength"], sort=False)[f"{name}_p"]
+        table[f"{name}_p_holm"] = families.transform(holm)
+    return table
+
+
+def shifts_of_run(run: Run, judged: pd.DataFrame, on: str) -> pd.DataFrame:
+    """`shift_summary`, after what its numbers rest on: weights, protocol, and the part judged."""
+    table = run.marked(shift_summary(judged).assign(judged_on=on))
+    first = ["architecture", "weights", "protocol", "judged_on"]
+    return table[[*first, *table.columns.difference(first, sort=False)]]
+
+
+def change_of_auc(untouched: pd.DataFrame, rows: pd.DataFrame) -> tuple[float, ...]:
+    """The AUC of rows less that of the same images untouched, its two bounds and P."""
+    change, error, freedom = gain_error(rows, untouched["logit"], rows["logit"])
+    bounds = around(change, error**2, freedom)
+    return change, *bounds, p_of_interval(change, *bounds, freedom)
+
+
+def rounded_interval(name: str, *values: float) -> dict[str, float]:
+    """`named_interval` without -0.0 and 1e-17."""
+    return {key: round(float(x), 12) + 0.0 for key, x in named_interval(name, *values).items()}
+
+
+def shift_reliability(judged: pd.DataFrame, reference: int) -> pd.DataFrame:
+    """`calibration.reliability` of each `architecture`, in five bins of equal counts.
+
+    At `strength` 0 of untouched pictures, at `reference` of all shifts together.
+    """
+    of_network = judged[judged["strength"].isin([0, reference])].groupby(
+        ["architecture", "strength"], sort=False
+    )
+    parts = [
+        reliability(rows, equal_counts=5).assign(architecture=name, strength=strength)
+        for (name, strength), rows in of_network
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
+def orientation_agreement(run: Run, names: list[str], on: str) -> pd.DataFrame:
+    """A row a network: how the 8 exact orientations agree, from `predictions.csv`.
+
+    Networks that predicted one orientation only have no row. `alike` is the share of images that
+    are called the same in all orientations; `auc_lowest` and `auc_highest` are those of one
+    orientation alone.
+    """
+    found = []
+    for name in () if run.is_original else names:
+        rows = judged_rows(read_predictions(run, name, turned=True), on)
+        if rows["orientation"].nunique() > 1:
+            parts = rows.groupby("orientation")
+            aucs = [roc_auc_score(part["label"] == "M", part["logit"]) for _, part in parts]
+            called = rows.assign(called=rows["logit"] >= 0).groupby("image_id")["called"].nunique()
+            row = {"architecture": name, "images": len(called), "orientations": len(aucs)}
+            row |= {"alike": float((called == 1).mean())}
+            found.append(row | {"auc_lowest": min(aucs), "auc_highest": max(aucs)})
+    return pd.DataFrame(found)

@@ -1,0 +1,275 @@
+"""Every file of a run: who writes it, who reads it, what it holds, and of which types.
+
+What is redone after a change, `outputs/README.md`, the messages about missing or damaged files and
+the checks of tables follow from it.
+"""
+
+from dataclasses import dataclass
+from fnmatch import fnmatch
+
+from cytology.architectures import ARCHITECTURES, TRAINED_BY, TRAINING_NOTEBOOKS
+
+VERIFICATION = "verification.json"  # how the run compared with the same run again
+RUN_ALL = "run_all.py"
+NOTEBOOKS = ("01_data_exploration", "02_augmentation", "03_splitting", *TRAINED_BY)
+NOTEBOOKS += ("07_comparison", "08_inference", "09_leakage_audit")
+NOTEBOOKS += ("10_robustness", "11_explanation", "12_export")
+TRAINING = "training"  # stands for the notebooks that train a network
+
+
+@dataclass(frozen=True)
+class RunFile:
+    """A file of a run folder, or several whose names differ where `name` has a star.
+
+    `name` begins with `NETWORK/` if each network has one. `writer` and `readers` are numbers of
+    notebooks, `training` for those that train. `numbers` and `texts` are columns that readers need.
+    `is_result` says that the table holds results, which the run marks with weights and protocol.
+    """
+
+    name: str
+    writer: str
+    says: str
+    readers: str = ""
+    numbers: str = ""
+    texts: str = ""
+    is_result: bool = False
+
+
+def _result(name: str, writer: str, says: str, readers: str = "") -> RunFile:
+    return RunFile(f"tables/{name}.csv", writer, says, readers, is_result=True)
+
+
+RUN_FILES = (
+    RunFile("report.html", RUN_ALL, "the run on one page"),
+    RunFile("dataset.json", "01", "where the images lie, how many, what is kept together",
+            "02 03 training 07 08 09 10 11 12"),
+    RunFile("manifest.csv", "01", "a row an image: label, patient, slide, group, size, hash",
+            "02 03 training 07 08 09 10 11 12", texts="image_id label group"),
+    RunFile("rejected.csv", "01", "images that were left out, and why"),
+    RunFile("unseen.csv", "01",
+            "images of neither class, which no network is trained or judged on", "08"),
+    RunFile("pseudonyms.csv", "01",
+            "the numbers that stand for patients, slides, groups and images in figures and report"),
+    RunFile("tables/quality.csv", "01",
+            "copies, conflicting labels, poor or converted images"),
+    RunFile("tables/appearance.csv", "01", "mean brightness and colour of each image", "07"),
+    RunFile("augmentation.json", "02", "size, fit and orientations of the pictures",
+            "03 training 09 12"),
+    RunFile("split.csv", "03", "which part and which fold each image is in",
+            "training 07 08 10 11 12", numbers="fold", texts="image_id group label split"),
+    RunFile("split.json", "03", "how many are in each part, and what crosses between them",
+            "training 07 08 09 10 11 12"),
+    RunFile("NETWORK/predictions.csv", "training",
+            "every prediction; most numbers of the run come from it", "07 08 10 11 12",
+            numbers="logit fold seed orientation", texts="image_id group label split model"),
+    RunFile("NETWORK/metrics.json", "training", "recipe, weights and result of the training",
+            "07 08 09 10 11 12"),
+    RunFile("NETWORK/timing.json", "training", "device, times, number of parameters", "07 12"),
+    RunFile("NETWORK/history.csv", "training", "loss and metrics, epoch by epoch"),
+    RunFile("NETWORK/model.keras", "training", "the trained network", "08 10 11 12"),
+    RunFile("NETWORK/model.h5", "training", "DenseNet121 as the original project kept it", "12"),
+    RunFile("NETWORK/heads.npz", "training", "the heads of the folds", "10 11"),
+    RunFile("NETWORK/strengths.csv", "training", "what each strength of the heads' penalty gives",
+            "07"),
+    RunFile("NETWORK/orientations.csv", "training", "what training on fewer orientations gives",
+            "07"),
+    RunFile("NETWORK/reference.npz", "08",
+            "features of the training images, with which new ones are compared"),
+    _result("comparison", "07", "a row an architecture, at image level: every metric `x` with "
+            "`x_low` and `x_high`, its 95 % interval", "12"),
+    _result("comparison_all", "07", "also the ensemble, averages over orientations and folds, the "
+            "baseline; by image and by patient; out of fold and on test", "12"),
+    _result("pairwise", "07", "differences of AUC with intervals and P values, corrected within a "
+            "`family` and level", "12"),
+    _result("folds", "07", "the same differences fold by fold"),
+    _result("thresholds", "07", "thresholds, what they were chosen on and what they gave", "08 12"),
+    _result("calibration", "07", "calibrations, what they were fitted on and what they gave",
+            "08 12"),
+    _result("abstention", "07", "what is gained by not answering"),
+    _result("decision_curve", "07", "net benefit"),
+    _result("learning_curve", "07", "AUC by patients trained on"),
+    _result("orientations", "07", "AUC by orientations trained on"),
+    _result("strengths", "07", "AUC and log loss with each strength of the heads' penalty"),
+    _result("seeds", "07", "how far a result moves with the seed or the fold held out"),
+    RunFile("tables/coverage.csv", "07", "how often the intervals hold a known truth"),
+    RunFile("tables/cost.csv", "07", "times and sizes"),
+    RunFile("tables/summary.md", "07", "the result in sentences"),
+    RunFile("inference/predictions.csv", "08", "answers on new images, at the locked threshold and "
+            "calibration; what is referred, and why; the nearest training image"),
+    RunFile("inference/metrics.csv", "08",
+            "every metric with its interval, where the truth is known"),
+    RunFile("inference/uploads/", "08", "images uploaded with its button, a folder an upload"),
+    _result("leakage_audit", "09",
+            "AUC and accuracy of each network, way to split, kind of labels, repetition"),
+    _result("leakage_summary", "09", "their means with intervals"),
+    RunFile("tables/leakage.md", "09", "the audit in words"),
+    _result("robustness", "10",
+            "metrics under each shift and strength, and how far they fell", "12"),
+    _result("robustness_pictures", "10", "a row a shifted picture, from which they come"),
+    _result("robustness_domains", "10", "one stain or site left out of training and judged"),
+    RunFile("tables/robustness.md", "10", "robustness in words"),
+    _result("explanation_checks", "11",
+            "each check of each network's heatmaps against chance, `passed` or not", "12"),
+    _result("explanation_pictures", "11", "a row an image and check, from which they come"),
+    RunFile("tables/explanation.md", "11", "the heatmaps in words"),
+    RunFile("tables/neighbours.csv", "11",
+            "the surest mistakes, and the nearest images of other patients"),
+    RunFile("exports/*", "12", "each network as `model.keras`, `model_float32.tflite`, "
+            "`model_int8.tflite` and `saved_model/1` (DenseNet121 also as `model.h5`), and "
+            "`export.json`: classes, thresholds, slope and intercept, how to prepare an image, "
+            "hashes"),
+    _result("exports", "12", "a row an exported file: how far it is from its network, "
+            "MB, `latency` in ms"),
+    RunFile("model_card.md", "12",
+            "what the networks are for and what not, how good, where they fail; "
+            "also in the report"),
+    RunFile("augmented/", "02", "the augmented pictures as files, with `write_files`"),
+    RunFile("split_data/", "03", "the split as files, with `write_files`"),
+    RunFile("NETWORK/checkpoint/", "training",
+            "the state after the last two epochs of fine-tuning; gone when the notebook has ended"),
+    RunFile("grid/*/split.json", "training", "the same training with another seed, or with a fold "
+            "held out: each is a run folder of its own, `grid/seed1`, `grid/seed0-fold2`", "07"),
+    RunFile("grid/*/*/predictions.csv", "training", "its predictions", "07"),
+    RunFile("grid/*/*/metrics.json", "training", "its recipe, weights and result", "07"),
+    RunFile("figures/", "all", "every figure"),
+    RunFile("notebooks/", RUN_ALL, "every executed notebook"),
+    RunFile("run.json", RUN_ALL, "parameters, versions, seconds and memory, exit code, caveats, "
+            "the comparison; of each notebook the hashes of its code, of what it read and wrote"),
+    RunFile(VERIFICATION, f"{RUN_ALL} --verify", "when the run was run again and compared"),
+    RunFile("verification.csv", f"{RUN_ALL} --verify", "what differed then"),
+)  # fmt: skip
+
+
+def _names(file: RunFile) -> dict[str, str]:
+    """The names that `file` stands for, each with its network or an empty text."""
+    if not file.name.startswith("NETWORK/"):
+        return {file.name: ""}
+    rest = file.name.removeprefix("NETWORK/")
+    return {
+        f"{name}/{rest}": name
+        for name in TRAINING_NOTEBOOKS
+        if rest != "model.h5" or ARCHITECTURES[name].kept_as_h5
+    }
+
+
+def is_meant(notebook: str, word: str) -> bool:
+    """Whether `word`, a number or `training`, means this notebook."""
+    return word == notebook[:2] or (word == TRAINING and notebook in TRAINED_BY)
+
+
+def _writer(file: RunFile, network: str) -> str | None:
+    """The notebook that writes the file; None if no notebook does, or each its own."""
+    if network and file.writer == TRAINING:
+        return TRAINING_NOTEBOOKS[network]
+    return next(
+        (name for name in NOTEBOOKS if is_meant(name, file.writer) and file.writer != TRAINING),
+        None,
+    )
+
+
+# Who writes what, and what each notebook reads of what others wrote; a star stands for many names.
+WRITTEN_BY = {
+    name: writer
+    for file in RUN_FILES
+    for name, network in _names(file).items()
+    if not name.endswith("/") and (writer := _writer(file, network)) is not None
+}
+READS = {
+    notebook: tuple(
+        name
+        for file in RUN_FILES
+        if any(is_meant(notebook, word) for word in file.readers.split())
+        for name in _names(file)
+    )
+    for notebook in NOTEBOOKS
+}
+
+
+def written_by(name: str) -> str | None:
+    """The notebook that writes the file `name` of a run folder; None if none does."""
+    return next((writer for each, writer in WRITTEN_BY.items() if fnmatch(name, each)), None)
+
+
+def needs(notebook: str) -> list[str]:
+    """The notebooks whose files `notebook` reads, in their order."""
+    owners = {WRITTEN_BY.get(name) for name in READS[notebook]}
+    return [name for name in NOTEBOOKS if name in owners]
+
+
+def entry_of(name: str) -> RunFile | None:
+    """The entry of the file `name` of a run folder; None if it is not in the catalogue."""
+    return next((file for file in RUN_FILES for each in _names(file) if fnmatch(name, each)), None)
+
+
+def as_markdown() -> str:
+    """The catalogue as the table of `outputs/README.md`."""
+    rows = ["| file | written by | what it holds |", "|---|---|---|"]
+    words = {TRAINING: "04 to 06"}
+    for file in RUN_FILES:
+        name = file.name.replace("NETWORK/", "<architecture>/")
+        rows.append(f"| `{name}` | {words.get(file.writer, file.writer)} | {file.says} |")
+    return "\n".join(rows) + "\n"
+
+
+# Codes, not numbers: patient 007 must not become 7.
+TEXT = dict.fromkeys(
+    """image_id label patient slide group sha256 family stain mask split model architecture reason
+    finding other detail site subtype category magnification protocol labels level judged_on rule
+    chosen_on fitted_on method first second certainty weights recipe predictions shift amount column
+    left_out interval device check asks kind map chance_of passed noise_passed neighbour nearest
+    nearest_label refer_why converted format file warning note""".split(),
+    "str",
+)
+# Columns that name a patient or a file; `row` names rows of other tables.
+NAMING = {"image_id", "patient", "slide", "group", "other", "neighbour", "nearest", "row"}
+
+
+# ------------------------------------------------------------------- types of JSON files
+
+ANY = "*"  # every key of an object
+MAYBE_TEXT = (str, type(None))
+NUMBER = (int, float, type(None))
+TEXTS = [str]
+NOTEBOOK = {
+    **dict.fromkeys(("status", "started", "error", "code"), str),
+    **dict.fromkeys(("seconds", "peak_memory_mib"), NUMBER),
+    "ended": MAYBE_TEXT,
+    **dict.fromkeys(("parameters", "inputs", "outside", "outputs"), {}),
+    "versions": {ANY: str},
+}
+# A key with an exclamation mark must be there, any other key may be, of any type if not named.
+SHAPES = {
+    "dataset.json": {
+        "images": int,
+        **dict.fromkeys(("benign", "malignant", "groups", "families", "rejected", "unseen"), int),
+        "of_unknown_unit": int,
+        **dict.fromkeys(("data", "root", "source", "unit", "fingerprint"), str),
+        "notes": TEXTS,
+        "classes": {ANY: str},
+    },
+    "split.json": {
+        **dict.fromkeys(("protocol", "unit", "fingerprint"), str),
+        "counts": {ANY: {ANY: int}},
+        "leak": {
+            **dict.fromkeys(("test_images!", "groups!", ANY), int),
+            "test_images_with_copy_in_training!": int,
+            "groups_in_several_splits!": int,
+        },
+    },
+    "run.json": {
+        **dict.fromkeys(("profile", "command", "started", "ended", "device"), MAYBE_TEXT),
+        "fingerprint": MAYBE_TEXT,
+        "parameters": {},
+        "notebooks": {ANY: NOTEBOOK},
+        "grid": {ANY: NOTEBOOK},
+        "versions": {ANY: str},
+        "git": {"commit": str, "changed": bool},
+    },
+    "*/metrics.json": {
+        **dict.fromkeys(("explanation", "recipe", "fit", "precision", "weights"), str),
+        "image_size": int,
+        "seed": int,
+    },
+    "*/timing.json": {"parameters": int, "device": str},
+    "verification.json": {"verified!": str, "files!": int, "different!": int},
+}

@@ -1,0 +1,1 @@
+"""Images before any network sees them: inspection, copies, the manifest, augmentation, splits."""

@@ -1,0 +1,1 @@
+"""One smear, drawn: its layers, its cells, its photograph."""

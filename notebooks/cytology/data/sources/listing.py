@@ -1,0 +1,227 @@
+"""A folder of the user's images: which files are images, of which class and of which patient.
+
+Every source of images yields a `Listing`, so that nothing after it needs to know where the
+images came from.
+"""
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+
+from cytology.data.images.kinds import kind_of_file
+from cytology.data.sources import classes as labels
+from cytology.data.sources.masks import MASK_FOLDER, masks_by_name
+from cytology.data.sources.patients import add_patients_from_csv, add_patients_from_pattern, unit_of
+from cytology.settings import MOST_FOLDERS, InputError, resolve
+from cytology.wording import is_formula, is_one_line, printable
+
+# Files with these suffixes are taken for images, whether they can be read or not.
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".dib", ".tif", ".tiff"}
+OTHER_IMAGES = set(
+    ".webp .gif .heic .heif .avif .jp2 .j2k .jxl .jxr .svg .ico .psd .xcf .tga .ppm .pgm .pbm .pnm "
+    ".dcm .dicom .svs .ndpi .scn .mrxs .vms .bif .czi .lif .nd2 .vsi .oib .oif .oir .lsm .stk .dm3 "
+    ".raw .cr2 .cr3 .nef .arw .dng .orf .rw2 .raf".split()
+)
+PREVIEWS = {".mrxs"}  # a JPEG of the whole slide, whose data lie in a folder beside it
+# Files with these suffixes are none; of all others the first bytes decide.
+NEVER_IMAGES = set(
+    ".csv .tsv .txt .md .json .xml .html .yaml .yml .db .ini .log .xlsx .xls .doc .docx .pdf .dat "
+    ".mat .npy .npz .h5 .zip .gz .tar .py .ipynb".split()
+)
+LISTED = ["image_id", "label", "patient", "slide"]
+REFUSED = ["image_id", "label", "reason", "other"]
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What a source of images yields before any image is opened.
+
+    `images` has the columns of `LISTED`, sorted by `image_id` (the posix path below `root`);
+    `label` is B or M, an unknown patient or slide is empty text; then the source's own columns.
+    `unit` is the word for the independent unit, `classes` says what B and M are. `source` says what
+    the images are, under which licence, and what to cite. `notes` are sentences that a reader must
+    see. `refused` (columns `REFUSED`) names what looked like an image and is none, or is the mask
+    of the image `other`.
+    `unseen` (`image_id`, `category` and more) are images of neither class: no network is trained
+    or judged on them.
+    """
+
+    root: Path
+    images: pd.DataFrame
+    unit: str = "patient"
+    source: str = "folder"
+    notes: tuple[str, ...] = ()
+    refused: pd.DataFrame = field(default_factory=lambda: refusals([]))
+    unseen: pd.DataFrame = field(
+        default_factory=lambda: pd.DataFrame(columns=["image_id", "category"])
+    )
+    classes: dict[str, str] = field(default_factory=labels.BENIGN_MALIGNANT.copy)
+
+
+def folder(
+    root: Path,
+    classes: str = "",
+    patient_pattern: str = "",
+    patients_csv: str = "",
+    follow_links: bool = False,
+) -> Listing:
+    """The images of a folder.
+
+    The class of an image is the folder on its path that is named like a class, whatever the
+    letter case. Patients come from `patients_csv` or else from `patient_pattern`; an image that
+    neither knows has an empty patient. Masks are left out, and with `follow_links` false what
+    links lead to outside of the folder; images in other folders are `unseen`.
+    Raises `InputError` with the path for anything that cannot be used.
+    """
+    if not root.is_dir():
+        raise InputError(f"There is no folder {root}: check the parameter `data`.")
+    names = labels.parse_classes(classes)
+    ids, refused = images_below(root, follow_links)
+    found = pd.DataFrame({"image_id": ids}, dtype=str)
+    found["label"] = [labels.class_of(image_id, names) for image_id in ids]
+    labels.check_classes(root, found, classes, refused)
+    other = found[found["label"] == ""].reset_index(drop=True)
+    listing = found[found["label"] != ""].reset_index(drop=True).assign(patient="", slide="")
+    notes: tuple[str, ...] = ()
+    if patients_csv:
+        listing, notes = add_patients_from_csv(listing, resolve(patients_csv), names=names)
+    elif patient_pattern:
+        listing = add_patients_from_pattern(listing, patient_pattern)
+    other["category"] = labels.categories(other["image_id"], listing["image_id"])
+    refused["label"] = [labels.class_or_none(name, names) for name in refused["image_id"]]
+    return Listing(
+        root,
+        listing,
+        unit_of("" if patients_csv else patient_pattern),
+        notes=labels.about_unseen(other["category"]) + notes,
+        refused=refused,
+        unseen=other[["image_id", "category"]],
+        classes=labels.what_classes_are(listing, names),
+    )
+
+
+def images_below(root: Path, follow_links: bool = False) -> tuple[list[str], pd.DataFrame]:
+    """The images below `root`: sorted ids, and rows of `REFUSED` for what is left out.
+
+    What looks like an image is one until it is opened: by its suffix, or by its first bytes.
+    """
+    files, refused = find_files(root, follow_links)
+    rows: list[tuple[str, ...]]
+    rows = [(id_of(path, root), "", reason, "") for path, reason in refused.items()]
+    found = []
+    for path in files:
+        image_id = id_of(path, root)
+        try:
+            if not looks_like_an_image(path):
+                continue
+        except OSError as error:
+            rows.append((image_id, "", f"cannot be read: {error.strerror}", ""))
+            continue
+        reason = why_no_id(path.relative_to(root).as_posix())
+        if path.suffix.lower() in PREVIEWS:
+            reason = reason or "only the preview of a slide: export images from it"
+        if reason:
+            rows.append((image_id, "", reason, ""))
+        else:
+            found.append(image_id)
+    for mask, image in masks_by_name(found).items():
+        reason = f"a mask of {image}, by its name" if image else MASK_FOLDER
+        rows.append((mask, "", reason, image))
+    masks = {row[0] for row in rows}
+    return sorted(name for name in found if name not in masks), refusals(rows)
+
+
+def id_of(path: Path, root: Path) -> str:
+    """The posix path below `root`, `printable`."""
+    return printable(path.relative_to(root).as_posix())
+
+
+def why_no_id(path: str) -> str:
+    """Why a posix path cannot name an image in tables; empty if it can.
+
+    Folders count each: they become patients, slides and categories.
+    """
+    if not is_one_line(path):
+        return "a name that is not UTF-8 or has a line break: rename the file or its folder"
+    if any(map(is_formula, [path, *path.split("/")[:-1]])):
+        return (
+            "a name that begins with =, +, @ or - like the formula of a spreadsheet: rename the "
+            "file or its folder"
+        )
+    return ""
+
+
+def looks_like_an_image(path: Path) -> bool:
+    """Whether a file is taken for an image; raises `OSError` if only its bytes could tell."""
+    suffix = path.suffix.lower()
+    if suffix in IMAGE_SUFFIXES | OTHER_IMAGES:
+        return True
+    return suffix not in NEVER_IMAGES and kind_of_file(path) != ""
+
+
+def find_files(root: Path, follow_links: bool = False) -> tuple[list[Path], dict[Path, str]]:
+    """All files below `root`, and what looked like images and is none, with the reason.
+
+    Hidden files and folders are passed over. Links are followed, out of `root` only with
+    `follow_links`; no folder is entered twice, so a link to its own parent ends there. What is not
+    followed is named.
+    """
+    files, refused, seen, home = [], {}, set(), Path(os.path.realpath(root))
+
+    def note(error: OSError) -> None:
+        refused[Path(error.filename)] = f"cannot be opened: {error.strerror}"
+
+    for place, folders, names in os.walk(root, followlinks=True, onerror=note):
+        real, depth = Path(os.path.realpath(place)), len(Path(place).relative_to(root).parts)
+        reason = "" if follow_links else leads_out(real, home)
+        if real in seen:
+            reason = "a link to a folder that was read already"
+        elif depth > MOST_FOLDERS:
+            reason = f"in more than {MOST_FOLDERS} folders: not read"
+        if reason:
+            folders.clear()
+            refused[Path(place)] = reason
+            continue
+        seen.add(real)
+        folders[:] = sorted(f for f in folders if not f.startswith("."))
+        for name in folders:
+            if Path(name).suffix.lower() in IMAGE_SUFFIXES:
+                refused[Path(place, name)] = "a folder that is named like an image"
+        for path in (Path(place, name) for name in sorted(names) if not name.startswith(".")):
+            is_followed = follow_links or not path.is_symlink()
+            reason = "" if is_followed else leads_out(Path(os.path.realpath(path)), home)
+            if reason:
+                refused[path] = reason
+            else:
+                files.append(path)
+    return files, refused
+
+
+def leads_out(real: Path, home: Path) -> str:
+    """Why a link to `real` is not followed; empty if it leads to a place below `home`."""
+    if real.is_relative_to(home):
+        return ""
+    return (
+        f"a link to {printable(str(real))}, outside the data folder: not followed; name that place "
+        "itself, or set `follow_links` in notebook 01"
+    )
+
+
+def refusals(rows: Iterable[tuple[str, ...]]) -> pd.DataFrame:
+    """Columns `REFUSED` from rows of (image_id, label, reason) or (..., other)."""
+    return pd.DataFrame([(*row, "")[: len(REFUSED)] for row in rows], columns=REFUSED)
+
+
+def differences_of(
+    found: dict[str, int], expected: Mapping[str, tuple[int, ...]]
+) -> tuple[str, ...]:
+    """A sentence for every count that is none of those published."""
+    return tuple(
+        f"{found.get(what, 0):,} {what} found, {numbers[0]:,} expected: the set is incomplete or "
+        "is another version."
+        for what, numbers in expected.items()
+        if found.get(what, 0) not in numbers
+    )

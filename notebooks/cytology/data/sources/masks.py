@@ -1,0 +1,98 @@
+"""Masks and other drawings beside the images: recognized, so that no network is trained on them.
+
+Published sets lay them beside their images (`00 (0)_mask.png`), below them (`masks/00.png`) or in a
+tree of their own (`Ground Truth/B/00.tif`). A drawing is recognized by its name if the same name
+without a word like *mask* is there too, else by its few exact colours.
+"""
+
+import re
+from collections import defaultdict
+
+import pandas as pd
+
+from cytology.wording import composed
+
+# Words for what was drawn by hand or by a program over an image, or taken of the whole slide.
+_DRAWN = set(
+    "mask masks masked seg segm segs segment segments segmented segmentation segmentations gt gts "
+    "groundtruth truth ground label labels labelled labeled labelmap annotation annotations annot "
+    "anno annotated contour contours outline outlines boundary boundaries overlay overlays display "
+    "manual heatmap heatmaps macro thumb thumbs thumbnail thumbnails".split()
+)
+# Words for the image itself, which its mask's name need not repeat.
+PLAIN = set("image images img imgs raw original originals orig photo photos slide slides".split())
+MASK_FOLDERS = {"mask", "masks"}
+MASK_FOLDER = "in a folder of masks"  # the reason to leave a file out whose image is not known
+FEW_COLOURS = 16  # a stained smear has thousands, also in a palette of 256
+MASK_WORDS = re.compile(r"[A-Z]?[^\W\d_A-Z]+|[A-Z]+(?![^\W\d_A-Z])|\d+")
+
+
+def masks_by_name(image_ids: list[str]) -> dict[str, str]:
+    """The files that are masks by their name, each with its image's id (empty: not known).
+
+    A file is one if a word of `DRAWN` stands in its path below the data folder, and the path
+    without it is that of another file; also whatever lies in a folder called `masks`.
+    """
+    plain, drawn = defaultdict(list), {}
+    for image_id in image_ids:
+        words = words_of(image_id)
+        if _DRAWN.isdisjoint(words):
+            plain[tuple(word for word in words if word not in PLAIN)].append(image_id)
+        else:
+            drawn[image_id] = words
+    found = {}
+    for image_id, words in drawn.items():
+        partner = next((plain[key][0] for key in keys_without(words) if key in plain), None)
+        folders = {composed(part).strip().lower() for part in image_id.split("/")[:-1]}
+        if partner is not None:
+            found[image_id] = partner
+        elif folders & MASK_FOLDERS:
+            found[image_id] = ""
+    return found
+
+
+def words_of(image_id: str) -> list[str]:
+    """The words and numbers of a path without its suffix, in lower case: `a/ImgMask_01` has 4."""
+    stem = re.sub(r"\.\w{1,5}$", "", composed(image_id))
+    return [word.lower() for word in MASK_WORDS.findall(stem)]
+
+
+def keys_without(words: list[str]) -> list[tuple[str, ...]]:
+    """The words without those of `DRAWN` and `PLAIN`, with the number after a drawn word, then
+    without: a second mask of an image is called `..._mask_1`."""
+    every = tuple(word for word in words if word not in _DRAWN | PLAIN)
+    fewer = tuple(
+        word
+        for before, word in zip(["", *words], words, strict=False)
+        if word not in _DRAWN | PLAIN and not (word.isdigit() and before in _DRAWN)
+    )
+    return [every, fewer]
+
+
+def masks_by_colour(readable: pd.DataFrame) -> dict[str, str]:
+    """The files of `readable` that have few colours and an image of their size and name.
+
+    The image's name is the file's own with another suffix or folder, or the beginning of it
+    (`149056321-001.bmp` and `149056321-001-d.bmp`). `readable` has `image_id`, `width`, `height`
+    and `colours`. Returns the image's id of each.
+    """
+    few = readable["colours"] <= FEW_COLOURS
+    images = defaultdict(list)
+    for row in readable[~few].itertuples():
+        words = words_of(row.image_id.rsplit("/", 1)[-1])
+        images[tuple(words), row.width, row.height].append(row.image_id)
+    found = {}
+    for row in readable[few].itertuples():
+        words = words_of(row.image_id.rsplit("/", 1)[-1])
+        keys = [(tuple(words[:end]), row.width, row.height) for end in range(len(words), 0, -1)]
+        partners = [image_id for key in keys for image_id in images.get(key, ())]
+        if partners:
+            # Names like `1.png` stand in many folders: the image nearest to the mask is meant.
+            found[row.image_id] = max(partners, key=lambda other: shared(other, row.image_id))
+    return found
+
+
+def shared(one: str, other: str) -> int:
+    """How many folders two paths begin with in common."""
+    pairs = zip(one.split("/"), other.split("/"), strict=False)
+    return next((k for k, (a, b) in enumerate(pairs) if a != b), 0)

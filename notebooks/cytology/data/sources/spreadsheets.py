@@ -1,0 +1,111 @@
+"""Tables that a person made: .xlsx, or CSV in whatever way their spreadsheet writes it.
+
+CSV has commas, semicolons or tabs, or what a first line `sep=;` names, in UTF-8 or, with its mark,
+Excel's UTF-16. What cannot be read without guessing is refused in one sentence.
+"""
+
+import codecs
+import io
+import re
+import warnings
+import zipfile
+from pathlib import Path
+
+import openpyxl
+import pandas as pd
+
+from cytology.settings import InputError
+from cytology.wording import normalized
+
+SEPARATORS = ",;\t"
+DECLARED = re.compile(r'"?sep=(.)"?[,;\t]*', re.IGNORECASE)
+MOST_WORKBOOK_BYTES = 200_000_000  # of a workbook's XML: a zip bomb of some kilobytes has more
+MOST_COLUMNS = 200
+
+
+def read_spreadsheet(path: Path, parameter: str) -> pd.DataFrame:
+    """A table as text: columns by their names in lower case, cells `normalized`.
+
+    Missing cells are empty, rows and nameless columns without any text are left out; the index is
+    the number of the row in the file. `parameter` is what the user knows the file by. Raises
+    `InputError` for anything that is no table.
+    """
+    read = rows_of_workbook if path.suffix.lower() == ".xlsx" else rows_of_csv
+    rows = read(path, parameter).fillna("").map(normalized)
+    if rows.empty or not (rows.iloc[0] != "").any():
+        raise InputError(f"`{parameter}`: {path} has no names of columns in its first line.")
+    used = (rows != "").any()
+    table = rows.loc[:, used].iloc[1:]
+    table.columns = rows.loc[:, used].iloc[0].str.lower().tolist()
+    return table[(table != "").any(axis=1)]
+
+
+def rows_of_csv(path: Path, parameter: str) -> pd.DataFrame:
+    """Every row of a CSV, the names of its columns too."""
+    text = text_of(path, parameter)
+    first = text.partition("\n")[0]
+    declared = DECLARED.fullmatch(first.strip())  # Excel's own line about those that follow
+    start = 1 if declared else 0
+    separator = declared[1] if declared else max(SEPARATORS, key=first.count)
+    as_text = {"header": None, "dtype": str, "keep_default_na": False, "skip_blank_lines": False}
+    try:
+        rows = pd.read_csv(
+            io.StringIO(text), sep=separator, engine="python", skiprows=start, **as_text
+        )
+    except pd.errors.EmptyDataError:
+        return pd.DataFrame()
+    except (pd.errors.ParserError, ValueError) as error:
+        raise InputError(f"`{parameter}`: {path} is no readable CSV: {error}.") from None
+    return rows.set_axis(rows.index + start + 1)
+
+
+def rows_of_workbook(path: Path, parameter: str) -> pd.DataFrame:
+    """Every row of a workbook's first sheet; the others are named in a note."""
+    try:
+        with zipfile.ZipFile(path) as packed:
+            if sum(member.file_size for member in packed.infolist()) > MOST_WORKBOOK_BYTES:
+                raise ValueError(f"it unpacks to more than {MOST_WORKBOOK_BYTES:,} bytes")
+        with warnings.catch_warnings(action="ignore"):  # of styles and the like
+            book = openpyxl.load_workbook(path, read_only=True, data_only=True)
+            sheet, names = book.worksheets[0], book.sheetnames
+            sheet.reset_dimensions()  # which some programs write wrongly
+            cells = sheet.iter_rows(max_col=MOST_COLUMNS, values_only=True)
+            rows = {
+                number: list(map(text_of_cell, row))
+                for number, row in enumerate(cells, 1)
+                if number == 1 or row.count(None) < len(row)
+            }
+            book.close()
+    except Exception as error:  # of a damaged workbook, openpyxl raises a dozen kinds
+        why = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
+        raise InputError(f"`{parameter}`: {path} is no readable .xlsx file: {why}.") from None
+    if len(names) > 1:
+        print(f"NOTE: {path.name} has {len(names)} sheets; only the first, {names[0]!r}, is read.")
+    return pd.DataFrame(list(rows.values()), index=list(rows))
+
+
+def text_of_cell(cell: object) -> str:
+    """What a cell of a workbook shows: 7 and not 7.0, a date without the time 00:00:00."""
+    if isinstance(cell, float) and cell.is_integer():
+        cell = int(cell)
+    return "" if cell is None else str(cell).removesuffix(" 00:00:00")
+
+
+def text_of(path: Path, parameter: str) -> str:
+    """The text of a file in UTF-8 or, with its mark, UTF-16; `InputError` for anything else."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"`{parameter}`: {path} cannot be read: {error.strerror}.") from None
+    marked = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    try:
+        text = content.decode("utf-16" if marked else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise InputError(
+            f"`{parameter}`: {path} is no text in UTF-8 (line {line}): save it as 'CSV UTF-8' or "
+            "as .xlsx."
+        ) from None
+    if "\0" in text:
+        raise InputError(f"`{parameter}`: {path} holds bytes that are no text: save it as CSV.")
+    return text

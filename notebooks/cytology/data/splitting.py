@@ -1,0 +1,293 @@
+"""Who may be where: groups into train, val and test, folds, and the check that nothing crosses."""
+
+import hashlib
+
+import numpy as np
+import pandas as pd
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, train_test_split
+from sklearn.utils import check_random_state
+
+from cytology.data.augmentation import pictures_of
+from cytology.run import Run
+from cytology.settings import InputError
+
+SPLITS = ("train", "val", "test")
+
+
+def split_by_group(
+    manifest: pd.DataFrame, folds: int, val_share: float, test_share: float, seed: int
+) -> pd.DataFrame:
+    """Whole groups into train, val and test, stratified by label, and folds over train and val.
+
+    Returns `image_id, group, label, split, fold`; `fold` is 0 to folds-1, empty in test.
+    Raises `InputError` when there are fewer groups than that needs.
+    """
+    check_enough_groups(manifest, folds)
+    images = manifest[["image_id", "group", "label"]].assign(split="train")
+    test = best_part(images, test_share, seed)
+    rest = images[~test]
+    val = best_part(rest, val_share / (1 - test_share), seed)
+    images.loc[rest.index[val], "split"] = "val"
+    images.loc[test, "split"] = "test"
+    images["fold"] = pd.array([pd.NA] * len(images), dtype="Int64")
+    most = rest["label"].value_counts().max()
+    if folds > most:
+        raise InputError(f"Parameter `folds` is {folds}; these images allow {most} at most.")
+    for fold, held_out in enumerate(group_folds(folds, seed, rest["label"], rest["group"])):
+        images.loc[rest.index[held_out], "fold"] = fold
+    check_labels_everywhere(images)
+    return images
+
+
+def group_folds(folds: int, seed: int, labels, groups) -> list[np.ndarray]:
+    """The positions that each of `folds` holds out: whole groups, stratified, in shuffled order.
+
+    scikit-learn's StratifiedGroupKFold with its groups renamed by chance. When it shuffles itself,
+    versions before 1.8 forget which counts are whose, and the strata are lost; since then it gives
+    the same folds as here.
+    """
+    number = np.unique(groups, return_inverse=True)[1]
+    order = np.arange(number.max() + 1)
+    check_random_state(seed).shuffle(order)
+    renamed = np.argsort(order)[number]
+    found = StratifiedGroupKFold(folds).split(np.zeros(len(number)), labels, renamed)
+    return [held_out for _, held_out in found]
+
+
+def best_part(images: pd.DataFrame, share: float, seed: int):
+    """Mask of whole groups that hold about `share` of the images in the labels' own mix.
+
+    Of the parts that a stratified group k-fold offers, the one nearest to the wanted number of
+    benign and of malignant images, with both labels inside and outside where one has it: with
+    few, unequal groups they differ a good deal.
+    """
+    most = min(images["group"].nunique(), images["label"].value_counts().max())
+    parts = min(max(2, round(1 / share)), most)
+    there = images["label"].value_counts()
+    wanted = share * there
+
+    def miss(part):
+        counts = images["label"].iloc[part].value_counts().reindex(wanted.index, fill_value=0)
+        one_sided = ((counts == 0) | (counts == there)).any()
+        return one_sided, ((counts - wanted) / wanted).abs().sum()
+
+    held_out = group_folds(parts, seed, images["label"], images["group"])
+    return np.isin(np.arange(len(images)), min(held_out, key=miss))
+
+
+def split_pictures_at_random(
+    manifest: pd.DataFrame, orientations: int, folds: int, val_share: float, test_share: float, seed
+) -> pd.DataFrame:
+    """THE ORIGINAL'S WAY, WHICH LEAKS: augment first, then split the files at random.
+
+    Returns `image_id, orientation, group, label, split, fold`: one row a picture, so that copies
+    of one image stand on both sides. Here to be measured, not to be used.
+    """
+    pictures = pictures_of(manifest[["image_id", "group", "label"]], orientations)
+    pictures = pictures[["image_id", "orientation", "group", "label"]]
+    label, share = pictures["label"], val_share / (1 - test_share)
+    rest, test = train_test_split(
+        pictures.index, test_size=test_share, stratify=label, random_state=seed
+    )
+    train, val = train_test_split(rest, test_size=share, stratify=label[rest], random_state=seed)
+    for name, index in zip(SPLITS, (train, val, test), strict=True):
+        pictures.loc[index, "split"] = name
+    pictures["fold"] = pd.array([pd.NA] * len(pictures), dtype="Int64")
+    kfold = StratifiedKFold(folds, shuffle=True, random_state=seed)
+    for fold, (_, held_out) in enumerate(kfold.split(rest, label[rest])):
+        pictures.loc[rest[held_out], "fold"] = fold
+    return pictures
+
+
+def check_enough_groups(manifest: pd.DataFrame, folds: int) -> None:
+    """Raise `InputError` unless each class has groups for train, val, test and all the folds."""
+    groups = manifest["group"].nunique()
+    if groups < folds + 2:
+        raise InputError(
+            f"{groups} groups are fewer than the split needs ({folds} folds and a test part of "
+            f"their own: {folds + 2}). Lower `folds`, or gather images of more patients."
+        )
+    for label, count in manifest.groupby("label")["group"].nunique().items():
+        if count < 4:
+            raise InputError(
+                f"Class {label} has {count} groups; train, val, test and early stopping need one "
+                "each, so 4 at least. Gather images of more patients, or check `patient_pattern`."
+            )
+
+
+def check_labels_everywhere(split: pd.DataFrame) -> None:
+    """Raise `InputError` if a part has images of one class only."""
+    for name in SPLITS:
+        if split.loc[split["split"] == name, "label"].nunique() < 2:
+            raise InputError(
+                f"The {name} part holds one class only: the groups are too few or too unequal. "
+                "Try another `seed`, a larger share, or gather images of more patients."
+            )
+
+
+# What must not lie on both sides, and how it is called.
+NEVER_APART = {
+    "group": "groups",
+    "patient": "patients",
+    "slide": "slides",
+    "sha256": "identical files",
+    "family": "families of copies",
+}
+
+
+def leak_report(split: pd.DataFrame, manifest: pd.DataFrame) -> dict[str, int]:
+    """What crosses: copies of test images in training, and what lies in more than one part.
+
+    Everything is taken from the manifest, not from the split's own columns: an edited split must
+    not vouch for itself.
+    """
+    family = manifest.set_index("image_id")["family"]
+    train = split["image_id"][split["split"] == "train"].map(family)
+    test = split["image_id"][split["split"] == "test"].drop_duplicates().map(family)
+    report = {
+        "test_images_with_copy_in_training": int(test.isin(train).sum()),
+        "test_images": len(test),
+        "groups": int(manifest["group"].nunique()),
+    }
+    for column, name in NEVER_APART.items():
+        crossing = len(crossings(split, manifest, column, ["split"]))
+        report[f"{name.replace(' ', '_')}_in_several_splits"] = crossing
+    return report
+
+
+def crossings(split: pd.DataFrame, manifest: pd.DataFrame, column: str, among: list[str]) -> list:
+    """Values of a manifest column whose images lie in more than one part or fold, sorted."""
+    known = manifest.set_index("image_id")
+    unit = split["image_id"].map(known[column])
+    if column == "slide":  # slide 1 of one patient is not slide 1 of another
+        patient = split["image_id"].map(known["patient"])
+        unit = unit.where(unit == "", patient + " " + unit)
+    there = unit != ""
+    # Train and val share the folds, and test has none: nothing may cross parts nor folds.
+    spread = split.loc[there, among].groupby(unit[there]).nunique()
+    return sorted(spread.index[(spread > 1).any(axis=1)])
+
+
+def assert_no_leak(split: pd.DataFrame, manifest: pd.DataFrame) -> None:
+    """Raise `InputError` with what crosses parts or folds: groups, patients, slides, copies."""
+    for column, name in NEVER_APART.items():
+        crossing = crossings(split, manifest, column, ["split", "fold"])
+        if crossing:
+            raise InputError(
+                f"split.csv lets {len(crossing)} {name} cross, the first {crossing[0]!r}: run "
+                "notebook 03 again."
+            )
+
+
+def read_split(run: Run) -> pd.DataFrame:
+    """Read `split.csv` for training, after checking it again.
+
+    Raises `InputError` if its images or labels are not those of the manifest, or if anything of
+    `NEVER_APART` crosses while `split.json` does not say that this was asked for, or if it was
+    edited in another way.
+    """
+    split, manifest = run.table("split.csv"), run.manifest
+    check_cells(run, split)
+    ours, known = (set(map(tuple, t[["image_id", "label"]].to_numpy())) for t in (split, manifest))
+    if ours != known:
+        raise InputError(
+            "split.csv and manifest.csv differ in their images or labels: run notebook 03 again."
+        )
+    about = run.facts("split.json")
+    if about["protocol"] != "original":
+        assert_no_leak(split, manifest)
+    elif about["leak"] != leak_report(split, manifest):
+        # Every banner is written from these numbers: they must be this split's own.
+        raise InputError("split.json does not tell what split.csv leaks: run notebook 03 again.")
+    if about["fingerprint"] != fingerprint(split):
+        raise InputError(
+            "split.csv is not the one that split.json describes: put that one back, or run "
+            "notebook 03 again."
+        )
+    return split
+
+
+def check_cells(run: Run, split: pd.DataFrame) -> None:
+    """Make whole numbers of the folds; `InputError` for cells that no split can have."""
+    keys = [column for column in ("image_id", "orientation") if column in split]
+    folds, doubled = split["fold"].dropna(), split[split.duplicated(keys)]
+    for wrong, what in (
+        (len(doubled), f"it names {split['image_id'][doubled.index].min()} twice"),
+        (not set(split["label"]) <= {"B", "M"}, "label is B or M"),
+        (not set(split["split"]) <= {*SPLITS}, f"split is one of {', '.join(SPLITS)}"),
+        ((folds % 1 != 0).any() or (folds < 0).any(), "fold is a whole number or empty"),
+    ):
+        if wrong:
+            raise run.damaged("split.csv", what)
+    split["fold"] = split["fold"].astype("Int64")
+
+
+def training_pictures(split_rows: pd.DataFrame, orientations: int) -> pd.DataFrame:
+    """The pictures that a network trains on, from rows of the split.
+
+    Images x orientations; under the original's protocol each row is a picture already.
+    """
+    return split_rows if "orientation" in split_rows else pictures_of(split_rows, orientations)
+
+
+def check_batch_size(batch_size: int, split: pd.DataFrame, orientations: int) -> None:
+    """`InputError` if there are fewer pictures to train on than a batch has."""
+    train = len(training_pictures(split[split["split"] == "train"], orientations))
+    if batch_size > train:
+        raise InputError(
+            f"Parameter `batch_size` is {batch_size}, more than the {train} pictures to train on: "
+            "lower it."
+        )
+
+
+def judged_pictures(split_rows: pd.DataFrame) -> pd.DataFrame:
+    """The pictures on which a network is judged: originals only, each once.
+
+    Augmented copies are not independent and would only shrink the intervals. The original's
+    protocol judges whatever pictures fell into the part.
+    """
+    return split_rows if "orientation" in split_rows else pictures_of(split_rows, 1)
+
+
+def counts_by_split(split: pd.DataFrame) -> dict[str, dict[str, int]]:
+    """Images (or pictures), groups and labels of each part."""
+    found = {}
+    for name in SPLITS:
+        part = split[split["split"] == name]
+        found[name] = {"images": len(part), "groups": int(part["group"].nunique())}
+        found[name] |= {label: int((part["label"] == label).sum()) for label in ("B", "M")}
+    return found
+
+
+def inner_group_split(rows: pd.DataFrame, seed: int):
+    """Mask of about a fifth of the groups, on which early stopping looks; both labels in it.
+
+    Under the original's protocol pictures are drawn without regard to groups, as it did.
+    """
+    if "orientation" in rows:
+        kfold = StratifiedKFold(5, shuffle=True, random_state=seed)
+        stop = next(kfold.split(rows, rows["label"]))[1]
+        return np.isin(np.arange(len(rows)), stop)
+    return best_part(rows, 0.2, seed)
+
+
+def split_facts(
+    split: pd.DataFrame, manifest: pd.DataFrame, protocol: str, unit: str, seed: int
+) -> dict:
+    """What `split.json` holds: how the split was made, its counts and what crosses."""
+    return {
+        "protocol": protocol,
+        "unit": unit,
+        "seed": seed,
+        "leak": leak_report(split, manifest),
+        "counts": counts_by_split(split),
+        "fingerprint": fingerprint(split),
+    }
+
+
+def fingerprint(split: pd.DataFrame) -> str:
+    """A hash of who is where; predictions carry it, so that none is read with another split."""
+    keys = [c for c in ("image_id", "orientation") if c in split]
+    whole = split.assign(fold=split["fold"].astype("Int64")).sort_values(keys)
+    text = whole[[*keys, "group", "label", "split", "fold"]].to_csv(index=False)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,1 @@
+"""What predictions are worth: comparison, operating points, caveats, the summary in words."""

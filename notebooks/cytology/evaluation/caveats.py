@@ -1,0 +1,130 @@
+"""What a run must say wherever its numbers show: leaks, unknown patients, missing weights.
+
+One list, computed from the run's own files, for the terminal, the notebooks, the tables and the
+report, so that no place can forget it.
+"""
+
+from dataclasses import dataclass
+from html import escape
+
+from cytology.architectures import NETWORK_TITLE
+from cytology.data.augmentation import looks_augmented
+from cytology.run import Run
+from cytology.wording import COLOURS, about_patients, is_person
+
+
+@dataclass(frozen=True)
+class Caveat:
+    """`kind` is `leak` (the numbers are wrong), `data` (they say less) or `weights` (nothing)."""
+
+    kind: str
+    text: str
+
+
+def caveats(run: Run) -> list[Caveat]:
+    """The caveats of a run, the gravest first; from its JSON files."""
+    found: list[Caveat] = []
+    if run.has("split.json"):
+        found += _leak_caveats(run.facts("split.json"))
+    if run.has("dataset.json"):
+        found += data_caveats(run.facts("dataset.json"))
+    weights = {
+        title: run.about(name)["weights"]
+        for name, title in NETWORK_TITLE.items()
+        if run.has(f"{name}/metrics.json")
+    }
+    return found + weights_caveats(weights)
+
+
+def weights_caveats(weights: dict[str, str]) -> list[Caveat]:
+    """The caveat of networks with random weights, by title; the others are still ranked."""
+    random = [title for title, kind in weights.items() if kind == "random"]
+    if not random:
+        return []
+    what = (
+        "This run shows the machinery and ranks nothing; no winner is named."
+        if len(random) == len(weights)
+        else "They show the machinery, and are not ranked."
+        if len(random) > 1
+        else "It shows the machinery, and is not ranked."
+    )
+    text = f"No pretrained weights for {', '.join(random)}: random weights were used. {what}"
+    return [Caveat("weights", text)]
+
+
+def _leak_caveats(split: dict) -> list[Caveat]:
+    """The caveat of a split in which copies of one image lie on both sides, if it is one."""
+    leak = split["leak"]
+    if not leak["test_images_with_copy_in_training"] and not leak["groups_in_several_splits"]:
+        return []
+    return [
+        Caveat(
+            "leak",
+            f"THIS SPLIT LEAKS: {leak['test_images_with_copy_in_training']:,} of "
+            f"{leak['test_images']:,} test images have a copy of themselves in training, and "
+            f"{leak['groups_in_several_splits']:,} of {leak['groups']:,} groups lie in more than "
+            "one part. The numbers below say how well copies are recognized, not how well "
+            "new patients are.",
+        )
+    ]
+
+
+def data_caveats(dataset: dict) -> list[Caveat]:
+    """The caveats of a data set: augmented before, patients unknown, classes of another name."""
+    found, images = [], dataset["images"]
+    families = dataset.get("families", images)  # runs of earlier versions did not count them
+    if looks_augmented(images, families):
+        found.append(
+            f"The images look augmented: {images:,} files seem to be {families:,} "
+            "originals. Copies are kept together; every count of images counts copies."
+        )
+    unknown, unit = dataset.get("of_unknown_unit", 0), dataset.get("unit", "patient")
+    found += about_patients(images, unknown, unit)
+    called = dataset.get("classes", {})
+    if "malignant" not in called.get("M", "malignant"):
+        found.append(
+            f"What these pages call malignant is here {called['M']}; what they call benign, "
+            f"{called['B']}."
+        )
+    return [Caveat("data", text) for text in found]
+
+
+def split_check(dataset: dict, split: dict) -> str:
+    """What the check of an honest split has shown, and what it cannot show."""
+    unit = split.get("unit", "group")
+    copies = "nor any image with a copy of it"
+    if dataset.get("of_unknown_unit") == dataset.get("images", 0):
+        return (
+            "Checked: no image lies in another part than its copies. Patients are not known, so "
+            "whether any crosses could not be checked."
+        )
+    if is_person(unit) and dataset.get("of_unknown_unit"):
+        return f"Checked: no {unit} that is known lies in more than one part, {copies}."
+    more = "" if is_person(unit) else " Whether a patient does is not known."
+    return f"Checked: no {unit} lies in more than one part, {copies}.{more}"
+
+
+def caveats_html(run: Run) -> str:
+    """The caveats as an HTML block for notebooks; empty when there is nothing to say."""
+    return "".join(_banner(caveat.kind, caveat.text) for caveat in caveats(run))
+
+
+def split_html(run: Run) -> str:
+    """The caveats, and of a split that does not leak what its check has shown."""
+    about = run.facts("split.json")
+    if _leak_caveats(about):
+        return caveats_html(run)
+    return f"{caveats_html(run)}<p>{escape(split_check(run.facts('dataset.json'), about))}</p>"
+
+
+def weights_html(kind: str, explanation: str) -> str:
+    """What weights a notebook trains with; a banner if they are random."""
+    return _banner("weights", explanation) if kind == "random" else f"<p>{escape(explanation)}</p>"
+
+
+def _banner(kind: str, text: str) -> str:
+    colour = COLOURS[kind]
+    return (
+        f'<p style="border-left:6px solid {colour};padding:.5em 1em;color:{colour};'
+        f'font-weight:bold">{escape(text)}</p>'
+    )

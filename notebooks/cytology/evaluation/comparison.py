@@ -1,0 +1,210 @@
+"""The networks of a run and what combines them, compared; what they cost.
+
+From the tables of predictions alone: no model is loaded.
+"""
+
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+
+from cytology.evaluation.baseline import shortcut_baseline
+from cytology.evaluation.judged import (
+    OUT_OF_FOLD,
+    TEST,
+    compared_on,
+    fine_tuned,
+    judged_networks,
+    judged_rows,
+)
+from cytology.evaluation.predictions import (
+    by_group,
+    mean_logits,
+    read_predictions,
+    surest_of_groups,
+)
+from cytology.evaluation.readable import title
+from cytology.evaluation.statistics.bootstrap import curve_bands
+from cytology.evaluation.statistics.intervals import metrics_with_intervals
+from cytology.evaluation.statistics.metrics import (
+    OF_PROBABILITIES,
+    THRESHOLD,
+    equal_groups_auc,
+    pooled_auc,
+)
+from cytology.evaluation.statistics.significance import (
+    compare_pairs,
+    fold_aucs,
+    fold_differences,
+    with_gate,
+)
+from cytology.run import BASELINE, ENSEMBLE, Run
+
+
+def combined(run: Run, on: str) -> dict[str, pd.DataFrame]:
+    """What more than one prediction makes of an image: mean logits of the same images.
+
+    Each network over the orientations it was judged in (test-time augmentation) and, on test,
+    over its fold models; the networks together (the ensemble), as taken and over orientations.
+    """
+    single, found, turned = judged_networks(run, on), {}, {}
+    for name in single:
+        table = read_predictions(run, name, turned=True)
+        rows = judged_rows(table, on)
+        # Under the original's protocol a turned picture is an image of its own.
+        orientations = rows.groupby("image_id")["orientation"].nunique().max()
+        if orientations > 1 and len(rows) > len(single[name]):
+            turned[name] = mean_logits(rows.assign(orientation=0))
+            found[f"{name}, {orientations} orientations"] = turned[name]
+        if on == TEST:
+            folds = read_predictions(run, name)
+            folds = folds[folds["model"].str.startswith("fold")]
+            if len(folds) and not fine_tuned(run, name):
+                found[f"{name}, mean of folds"] = mean_logits(folds)
+    if len(single) > 1:
+        found[ENSEMBLE] = mean_logits(pd.concat(single.values()))
+        if len(turned) == len(single):
+            found[f"{ENSEMBLE}, {orientations} orientations"] = mean_logits(
+                pd.concat(turned.values())
+            )
+    return found
+
+
+def comparison(run: Run) -> pd.DataFrame:
+    """One row an architecture, at image level: the table that a run is for.
+
+    `auc` is within folds; where the headline is out-of-fold, `test_auc` is the kept model's.
+    """
+    on = compared_on(run)
+    rows = []
+    for name, table in judged_networks(run, on).items():
+        about = run.about(name)
+        row = {"architecture": name, "weights": about["weights"]}
+        row |= metrics_with_intervals(table) | {"auc_pooled": pooled_auc(table)}
+        if on == OUT_OF_FOLD:
+            test = judged_rows(read_predictions(run, name), TEST)
+            found = metrics_with_intervals(test, names=("auc",))
+            row |= {f"test_{key}": value for key, value in found.items()}
+        rows.append(row | {"judged_on": on, "recipe": about["recipe"]})
+    return run.marked(pd.DataFrame(rows))
+
+
+def baseline_of(run: Run) -> pd.DataFrame:
+    """The `shortcut_baseline` of the run's images."""
+    return shortcut_baseline(
+        run.manifest, run.table("tables/appearance.csv"), run.table("split.csv")
+    )
+
+
+def comparison_all(run: Run, baseline: pd.DataFrame, rule: str = "mean_logit") -> pd.DataFrame:
+    """Every model at image level and at that of the group, out-of-fold and on test.
+
+    `level` is `image` or what a group is: patient, slide, field of view. `auc_pooled` takes pairs
+    of all folds together, `auc_groups_alike` gives each group the same weight, whatever its number
+    of images.
+    """
+    unit, rows = run.facts("split.json")["unit"], []
+    for on in (OUT_OF_FOLD, TEST):
+        models = judged_networks(run, on)
+        if not models:
+            continue
+        models |= combined(run, on) | {BASELINE: judged_rows(baseline, on)}
+        for name, table in models.items():
+            for level, part in (("image", table), (unit, by_group(table, rule))):
+                found = metrics_with_intervals(part)
+                if level == unit and rule == "vote":
+                    found |= dict.fromkeys(OF_PROBABILITIES, np.nan)  # votes are none
+                found |= {
+                    "auc_pooled": pooled_auc(part),
+                    "auc_groups_alike": equal_groups_auc(part),
+                }
+                rows.append({"model": name, "level": level, "judged_on": on} | found)
+    return run.marked(pd.DataFrame(rows))
+
+
+def pairs_of_models(run: Run, baseline: pd.DataFrame, rule: str = "mean_logit") -> pd.DataFrame:
+    """`significance.compare_pairs` of the run's models, by image and by group, `with_gate`.
+
+    `family` says which pairs are corrected together: `networks` (the question of the run), `more
+    than one` (each network against what combines it) and `baseline` (against size and colour).
+    """
+    on, unit, parts = compared_on(run), run.facts("split.json")["unit"], []
+    single, more = judged_networks(run, on), combined(run, on)
+    tables = single | more | {BASELINE: judged_rows(baseline, on)}
+    families = {
+        "networks": list(combinations(single, 2)),
+        "more than one": [
+            (name, other) for name in single for other in more
+            if other.startswith((f"{name},", ENSEMBLE))
+        ],
+        "baseline": [(BASELINE, name) for name in single],
+    }  # fmt: skip
+    grouped = {name: by_group(table, rule) for name, table in tables.items()}
+    for level, at_level in (("image", tables), (unit, grouped)):
+        for family, pairs in families.items():
+            if pairs:
+                found = compare_pairs(at_level, pairs)
+                parts.append(found.assign(family=family, level=level, judged_on=on))
+    table = pd.concat(parts, ignore_index=True)
+    first = ["family", "level", "judged_on"]
+    return with_gate(run.marked(table[[*first, *table.columns.drop(first)]]))
+
+
+def fold_pairs(run: Run) -> pd.DataFrame:
+    """`significance.fold_differences` of the networks; empty where none share folds."""
+    single = judged_networks(run, OUT_OF_FOLD)
+    if len(single) < 2:
+        return pd.DataFrame()
+    return fold_differences(fold_aucs(single), list(combinations(single, 2)))
+
+
+def bands(tables: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+    """The bands of each network's ROC and precision-recall curves."""
+    return {name: curve_bands(rows) for name, rows in tables.items()}
+
+
+def by_image_and_group(
+    tables: dict[str, pd.DataFrame], unit: str, rule: str
+) -> dict[str, pd.DataFrame]:
+    """The judged rows of all networks by image, then by group, each with its title."""
+    grouped = {name: by_group(rows, rule) for name, rows in tables.items()}
+    found = {f"{title(name)}, by image": rows for name, rows in tables.items()}
+    return found | {f"{title(name)}, by {unit}": rows for name, rows in grouped.items()}
+
+
+# From the README of BirajDas27/Breast_cancer_detection_system_training (MIT licence).
+PUBLISHED_RESULTS = pd.DataFrame(
+    [
+        ("densenet121", 0.96, 0.94, 0.93, 0.93, 0.12),
+        ("mobilenetv2", 0.92, 0.91, 0.89, 0.90, 0.18),
+        ("inceptionv3", 0.87, 0.88, 0.85, 0.86, 0.25),
+    ],
+    columns=["architecture", "accuracy", "precision", "recall", "f1", "loss"],
+)
+
+
+def beside_published(table: pd.DataFrame) -> pd.DataFrame:
+    """The published results of the original above those of `comparison`; `whose` tells them."""
+    columns = list(PUBLISHED_RESULTS)
+    original = PUBLISHED_RESULTS.assign(whose="original, published (the split leaks)")
+    ours = table[columns].assign(whose="this run, " + table["judged_on"])
+    return pd.concat([original, ours])[["whose", *columns]]
+
+
+def cost(run: Run) -> pd.DataFrame:
+    """Parameters, size, seconds and speed of each architecture, from `timing.json`."""
+    columns = ["parameters", "megabytes", "features_computed", "feature_seconds"]
+    columns += ["training_seconds", "images_per_second", "precision", "device"]
+    rows = [
+        {"architecture": name, "weights": run.about(name)["weights"]}
+        | {key: run.facts(f"{name}/timing.json")[key] for key in columns}
+        for name in run.networks
+    ]
+    return pd.DataFrame(rows)
+
+
+def worst_mistakes(tables: dict[str, pd.DataFrame], count: int) -> pd.DataFrame:
+    """The surest mistake of the networks' mean logit in each group, the surest groups first."""
+    rows = mean_logits(pd.concat(tables.values()))
+    rows["predicted"] = np.where(rows["probability"] >= THRESHOLD, "M", "B")
+    return surest_of_groups(rows[rows["predicted"] != rows["label"]], count)

@@ -1,0 +1,111 @@
+"""What is judged on what: the one rule of the comparison, and that of every later question.
+
+Out-of-fold, where heads were cross-validated and not fine-tuned afterwards: five times as many
+groups are judged there as on test, and nothing is chosen on these predictions. Else on test.
+"""
+
+import re
+
+import numpy as np
+import pandas as pd
+from sklearn import metrics as sk
+
+from cytology.evaluation.predictions import read_predictions
+from cytology.evaluation.statistics.intervals import auc_interval
+from cytology.evaluation.statistics.metrics import THRESHOLD, auc_within_folds
+from cytology.run import Run
+from cytology.settings import InputError
+
+OUT_OF_FOLD, TEST = "out-of-fold", "test"
+
+
+def compared_on(run: Run) -> str:
+    """What the comparison of this run rests on, the same for all its networks.
+
+    Out-of-fold only where every network was cross-validated and not fine-tuned.
+    """
+    if not run.networks:
+        raise InputError(f"{run} holds no predictions: run notebook 04, 05 or 06 first.")
+    each = (headline(read_predictions(run, name), fine_tuned(run, name)) for name in run.networks)
+    found = {on for on, _ in each}
+    return OUT_OF_FOLD if found == {OUT_OF_FOLD} else TEST
+
+
+def unseen_on(run: Run, names: list[str]) -> str:
+    """On which images the networks are asked something new: shifts, heatmaps.
+
+    Out-of-fold where every network has heads of the folds. One that was fine-tuned has none, and
+    those of the original's protocol have seen copies of what they judge.
+    """
+    tuned = any(fine_tuned(run, name) for name in names)
+    return TEST if tuned or run.is_original else OUT_OF_FOLD
+
+
+def headline(predictions: pd.DataFrame, tuned: bool) -> tuple[str, pd.DataFrame]:
+    """What one network is judged on, and those rows of its predictions."""
+    out_of_fold = judged_rows(predictions, OUT_OF_FOLD)
+    if len(out_of_fold) and not tuned:
+        return OUT_OF_FOLD, out_of_fold
+    return TEST, judged_rows(predictions, TEST)
+
+
+def fine_tuned(run: Run, architecture: str) -> bool:
+    """Whether more than the head of this network was trained."""
+    return run.about(architecture)["fine_tuned"]
+
+
+def judged_rows(table: pd.DataFrame, on: str) -> pd.DataFrame:
+    """The rows of a table of predictions that are judged out-of-fold, or on test."""
+    if on == OUT_OF_FOLD:
+        rows = table[table["model"] == "oof"]
+    else:
+        rows = table[(table["model"] == "final") & (table["split"] == "test")]
+    return rows.reset_index(drop=True)
+
+
+def judged_networks(run: Run, on: str) -> dict[str, pd.DataFrame]:
+    """The judged predictions of each network of the run that has any, images as taken.
+
+    What was fine-tuned afterwards is another network than its out-of-fold heads.
+    """
+    tables = {
+        name: judged_rows(read_predictions(run, name), on)
+        for name in run.networks
+        if on == TEST or not fine_tuned(run, name)
+    }
+    return {name: rows for name, rows in tables.items() if len(rows)}
+
+
+# ------------------------------------------------- what the training notebooks say of it
+
+
+def classification_report(rows: pd.DataFrame, judged_on: str) -> str:
+    """scikit-learn's classification report with what it was judged on, as text.
+
+    A dash stands for what does not exist, as the precision of a class that is never called.
+    """
+    table = sk.classification_report(
+        rows["label"] == "M",
+        rows["probability"] >= THRESHOLD,
+        labels=[False, True],
+        target_names=["benign (B)", "malignant (M)"],
+        digits=3,
+        zero_division=np.nan,
+    )
+    table = re.sub(r"\bnan\b", "  –", table)
+    return f"judged on {judged_on}: {len(rows)} images, {rows['group'].nunique()} groups\n{table}"
+
+
+def orientation_gain(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """AUC of the same folds trained with 1, 4 and 8 orientations, with intervals by group.
+
+    `tables` maps an architecture to rows `image_id, group, label, fold, orientations, logit`.
+    """
+    rows = [
+        (name, orientations, auc_within_folds(part), *auc_interval(part))
+        for name, table in tables.items()
+        for orientations, part in table.groupby("orientations")
+    ]
+    return pd.DataFrame(
+        rows, columns=["architecture", "orientations", "auc", "auc_low", "auc_high"]
+    )

@@ -1,0 +1,212 @@
+"""Names, numbers and tables as people read them: in notebooks, figures, the report and the card."""
+
+import numpy as np
+import pandas as pd
+from pandas.io.formats.style import Styler
+
+from cytology.architectures import NETWORK_TITLE
+from cytology.evaluation.statistics.intervals import FEWEST_GROUPS
+from cytology.evaluation.statistics.metrics import METRICS, OF_PROBABILITIES
+from cytology.run import BASELINE, ENSEMBLE
+from cytology.wording import TOO_FEW, UNDEFINED, counted, plural
+
+HEADINGS = {name: name.upper() for name in ("f1", "auc", "p", "mcc", "ece", "ace")}
+HEADINGS |= {f"auc_{name}": f"AUC {name}" for name in "first second lowest highest mixed".split()}
+HEADINGS |= {"auc_pooled": "AUC, folds pooled", "auc_groups_alike": "AUC, groups alike"}
+HEADINGS |= {"auc_change": "change of AUC (minus: worse)", "test_auc": "AUC on test"}
+HEADINGS |= {"p_holm": "P (Holm)", "p_mcnemar": "P (McNemar)", "p_delong": "P (DeLong)"}
+HEADINGS |= {"groups_malignant": "malignant groups", "groups_benign": "benign groups"}
+HEADINGS |= {"brier": "Brier score", "inflation": "inflation (points)"}
+HEADINGS |= {"latency": "ms an image", "megabytes": "MB"}
+# The ways to split of the leakage audit.
+PROTOCOL_TITLE = {
+    "images_random": "augment, then split at random",
+    "copies_together": "copies of an image together",
+    "patients_together": "whole groups together",
+}
+# Of numbers that are no shares.
+FORMATS = dict.fromkeys(("inflation", "megabytes", "latency", "images_per_second"), ",.1f")
+FORMATS |= dict.fromkeys(("feature_seconds", "training_seconds"), ",.1f")
+FORMATS["largest_difference"] = ".1e"
+DASH = "–"
+NOT_SHOWN = "not shown"
+# Columns that begin so are metrics, too.
+MORE_METRICS = ("auc_", "loss_", "calibration_", "difference")
+# Why a number of a table may be missing, by its column.
+WHY = UNDEFINED | dict.fromkeys(("p", "p_holm"), "one class only")
+WHY |= dict.fromkeys(("auc_first", "auc_second", "auc_change", "auc_mixed"), "one class only")
+WHY |= dict.fromkeys(("value", "chance", "difference"), "one class only, or the same everywhere")
+WHY |= dict.fromkeys(("p_mcnemar", "p_delong"), "only where each group has one row")
+WHY |= dict.fromkeys(OF_PROBABILITIES, "a share of votes has none")
+WHY |= dict.fromkeys(("slope", "intercept"), "steps have none")
+WHY |= {"loss_change": "nothing was changed"}
+WHY |= {"calibration_slope": "no mistake, or no difference, to tell it from"}
+WHY |= {"calibration_in_the_large": "one class only", "inflation": "of true labels only"}
+
+
+def title(model: str) -> str:
+    """A model's name for readers: `DenseNet121, 8 orientations`, `the ensemble`."""
+    first, *rest = model.split(", ")
+    name = "the ensemble" if first == ENSEMBLE else NETWORK_TITLE.get(first, first)
+    return ", ".join([name.replace(BASELINE, "size and colour"), *rest])
+
+
+def groups_in_words(row, unit: str) -> str:
+    """`20 patients: 12 malignant, 8 benign`, by the columns `groups` of a row."""
+    malignant, benign = (row.get(f"groups_{name}", np.nan) for name in ("malignant", "benign"))
+    said = counted(int(row["groups"]), unit, plural(unit))
+    if pd.isna(malignant):  # runs of earlier versions did not count them
+        return said
+    if malignant + benign > row["groups"]:
+        return f"{said}: {malignant:.0f} with malignant images, {benign:.0f} with benign ones"
+    return f"{said}: {malignant:.0f} malignant, {benign:.0f} benign"
+
+
+def too_few(row, name: str, unit: str = "group") -> str:
+    """Why a metric of a row is not shown: fewer than five groups are behind it; else empty.
+
+    Sensitivity rests on malignant groups, specificity on benign ones, all others on both.
+    """
+    of_test = "test_" if name.startswith("test_") else ""
+    metric = name.removeprefix("test_")
+    if metric not in METRICS and not metric.startswith(MORE_METRICS):
+        return ""
+    only = {"recall": ("malignant",), "specificity": ("benign",)}
+    for label in only.get(metric, ("malignant", "benign")):
+        groups = row.get(f"{of_test}groups_{label}", FEWEST_GROUPS)
+        if groups < FEWEST_GROUPS:
+            of_class = counted(int(groups), f"{label} {unit}", f"{label} {plural(unit)}")
+            return f"{NOT_SHOWN}: {of_class}"
+    return ""
+
+
+def capital(sentence: str) -> str:
+    """A sentence, or a name, with a capital first letter and no other changed."""
+    return sentence[:1].upper() + sentence[1:]
+
+
+def heading(column: str) -> str:
+    """A column's name for readers."""
+    return HEADINGS.get(column, column.replace("_", " "))
+
+
+def is_number(column: pd.Series) -> bool:
+    """Whether a column holds numbers; truth values are words."""
+    return pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
+
+
+def are_counts(column: pd.Series) -> bool:
+    """Whether a column holds whole numbers, and not only shares of 0 and 1."""
+    if pd.api.types.is_integer_dtype(column):
+        return True
+    known = column.dropna()
+    return len(known) > 0 and bool((known % 1 == 0).all()) and known.max() > 1
+
+
+def number(value: float, column: pd.Series) -> str:
+    """A number of a column: counts with thousands apart, shares with 3 decimals, P from 0.001."""
+    if pd.isna(value):
+        return DASH
+    if np.isinf(value):
+        return "∞" if value > 0 else "\N{MINUS SIGN}∞"
+    name = str(column.name)
+    if (name == "p" or name.startswith("p_")) and value < 0.001:
+        return "< 0.001"
+    if are_counts(column) and name not in FORMATS and value % 1 == 0:
+        return f"{value:,.0f}"
+    largest = column[np.isfinite(column)].abs().max()  # NaN where nothing is finite
+    shape = FORMATS.get(name, ",.1f" if largest >= 100 else ".3f")
+    mantissa, e, exponent = f"{value:{shape}}".partition("e")
+    if not set(mantissa) & set("123456789"):  # no minus before a zero
+        mantissa = mantissa.lstrip("-")
+    return mantissa.replace("-", "\N{MINUS SIGN}") + e + exponent
+
+
+def interval(row: pd.Series, name: str, column: pd.Series) -> str:
+    """The bounds `name_low` and `name_high` of a number, as `0.745 to 0.870`; empty without."""
+    low, high = row.get(f"{name}_low", np.nan), row.get(f"{name}_high", np.nan)
+    if pd.isna(low) or pd.isna(high) or too_few(row, name):
+        return ""
+    return f"{number(low, column)} to {number(high, column)}"
+
+
+def number_or_not_shown(row: pd.Series, name: str, column: pd.Series) -> str:
+    """A number of a column, or that a metric is not shown."""
+    if pd.notna(row[name]) and too_few(row, name):
+        return NOT_SHOWN
+    return number(row[name], column)
+
+
+def bounded(row: pd.Series, name: str, column: pd.Series, apart: str = " ") -> str:
+    """A number of a column with its interval, if it has one: `0.812 (0.745 to 0.870)`."""
+    bounds = interval(row, name, column)
+    return number_or_not_shown(row, name, column) + (f"{apart}({bounds})" if bounds else "")
+
+
+def is_empty(column: pd.Series) -> bool:
+    """Whether a column of a table with rows holds nothing at all."""
+    return len(column) > 0 and bool((column.isna() | (column == "")).all())
+
+
+def gaps(table: pd.DataFrame, columns) -> str:
+    """What numbers and intervals some columns of a table lack, and why; empty if none."""
+    numbers = [name for name in columns if is_number(table[name])]
+    lacking: dict[str, list[str]] = {}
+    for name in numbers:
+        if table[name].isna().any():
+            lacking.setdefault(WHY.get(name, "could not be computed"), []).append(heading(name))
+    said = [f"No {', no '.join(names)}: {why}." for why, names in lacking.items()]
+    rows = [row for _, row in table.iterrows()]
+    if any(pd.notna(row[name]) and too_few(row, name) for name in numbers for row in rows):
+        said.append(
+            f"Not shown: a metric of fewer than {FEWEST_GROUPS} malignant or benign groups; the "
+            "file has it."
+        )
+    alone = [
+        min(row.get("groups_malignant", 0), row.get("groups_benign", 0))
+        for name in numbers
+        for row in rows
+        if pd.notna(row[name]) and pd.isna(row.get(f"{name}_low", 0)) and not too_few(row, name)
+    ]
+    if alone:
+        enough = all(groups >= FEWEST_GROUPS for groups in alone)
+        why = "its groups are all alike" if enough else TOO_FEW
+        said.append(f"A number without an interval: {why}.")
+    return " ".join(said)
+
+
+def word(value, column: str) -> str:
+    """A value that is no number, in words; empty if there is none."""
+    if isinstance(value, bool | np.bool_):
+        return "yes" if value else "no"
+    if pd.isna(value):
+        return ""
+    if column in ("architecture", "model", "first", "second") and value:
+        return capital(title(str(value)))
+    return PROTOCOL_TITLE.get(value, str(value)) if column == "protocol" else str(value)
+
+
+def readable(table: pd.DataFrame, columns: str) -> Styler:
+    """Some columns of a table for a reader, styled: numbers with their intervals below.
+
+    `columns` are names with spaces between; those that the table lacks, and words that no row has,
+    are passed over. Networks have their titles. A note below says what could not be computed.
+    """
+    cells, aligned = {}, {}
+    table = table.infer_objects()
+    names = [name for name in columns.split() if name in table]
+    names = [name for name in names if is_number(table[name]) or not is_empty(table[name])]
+    for name in names:
+        column, side = table[name], "left"
+        if is_number(column):
+            side = "right"
+            cells[heading(name)] = [bounded(row, name, column, "\n") for _, row in table.iterrows()]
+        else:
+            cells[heading(name)] = [word(value, name) for value in column]
+        props = f"text-align: {side}; white-space: pre"
+        aligned[heading(name)] = [{"selector": "td, th", "props": props}]
+    style = pd.DataFrame(cells).style.format(escape="html").format_index(escape="html", axis=1)
+    style = style.hide(axis="index").set_table_styles(aligned)
+    below = [{"selector": "caption", "props": "caption-side: bottom; text-align: left"}]
+    note = gaps(table, names)
+    return style.set_caption(note).set_table_styles(below, overwrite=False) if note else style

@@ -1,0 +1,1 @@
+"""Metrics, intervals and tests that know patients and folds."""

@@ -1,0 +1,184 @@
+"""Metrics of binary predictions: each once by scikit-learn, and all at once for many draws.
+
+Functions take rows with `label` (B or M; M is the positive class) and `probability` (of M).
+"""
+
+import numpy as np
+import pandas as pd
+from sklearn import metrics as sk
+
+from cytology.evaluation.statistics.clusters import folds_of, pair_weights, placements, rows_by_fold
+
+THRESHOLD = 0.5
+BINS = 10  # of the calibration errors
+# Names in the tables, and in words. `loss` is the binary cross-entropy, in nats.
+METRICS = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "recall": "sensitivity (recall)",
+    "specificity": "specificity",
+    "precision": "precision",
+    "negative_predictive_value": "negative predictive value",
+    "f1": "F1",
+    "mcc": "Matthews correlation",
+    "auc": "AUC",
+    "average_precision": "average precision",
+    "loss": "log loss",
+    "brier": "Brier score",
+    "ece": "expected calibration error",
+    "ace": "adaptive calibration error",
+}
+OF_PROBABILITIES = ("loss", "brier", "ece", "ace")  # these ask for more than an order
+
+
+def _ratio(above, below):
+    """A ratio that is NaN where there is nothing to divide by."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(below > 0, above / below, np.nan)
+
+
+def _matthews(sensitivity, specificity, malignant):
+    """Matthews correlation from both shares and the share of malignant images."""
+    called = malignant * sensitivity + (1 - malignant) * (1 - specificity)
+    return (sensitivity + specificity - 1) * np.sqrt(
+        _ratio(malignant * (1 - malignant), called * (1 - called))
+    )
+
+
+# What else a threshold decides, by sensitivity, specificity and the share of malignant images.
+OF_TWO_SHARES = {
+    "accuracy": lambda s, p, m: m * s + (1 - m) * p,
+    "balanced_accuracy": lambda s, p, m: (s + p) / 2,
+    "precision": lambda s, p, m: _ratio(m * s, m * s + (1 - m) * (1 - p)),
+    "negative_predictive_value": lambda s, p, m: _ratio((1 - m) * p, (1 - m) * p + m * (1 - s)),
+    "f1": lambda s, p, m: 2 * m * s / (m * s + (1 - m) * (1 - p) + m),
+    "mcc": _matthews,
+}
+AT_A_THRESHOLD = ("recall", "specificity", *OF_TWO_SHARES)
+
+
+def truth_and_probability(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Whether each row is malignant (bool), and its probability of it (float64), shapes (n,)."""
+    return (rows["label"] == "M").to_numpy(), rows["probability"].to_numpy(float)
+
+
+def truth_and_score(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Whether each row is malignant, and its logit where there is one, else its probability.
+
+    Beyond a logit of 37 all probabilities are 1, and would tie.
+    """
+    score = rows["logit" if "logit" in rows else "probability"]
+    return (rows["label"] == "M").to_numpy(), score.to_numpy(float)
+
+
+def classification_metrics(rows: pd.DataFrame, threshold: float = THRESHOLD) -> dict[str, float]:
+    """Every metric of `METRICS`; a row with a probability of at least `threshold` is called M.
+
+    The AUC is that within folds. NaN where a metric does not exist: AUC and average precision need
+    both classes, precision a row that is called malignant, and so on.
+    """
+    truth, probability = truth_and_probability(rows)
+    called = probability >= threshold
+    both = 0 < truth.sum() < len(truth)
+    recall, specificity = sensitivity_and_specificity(truth, called)
+    return {
+        "accuracy": sk.accuracy_score(truth, called),
+        "balanced_accuracy": (recall + specificity) / 2,
+        "recall": recall,
+        "specificity": specificity,
+        "precision": sk.precision_score(truth, called, zero_division=np.nan),
+        "negative_predictive_value": sk.precision_score(~truth, ~called, zero_division=np.nan),
+        "f1": sk.f1_score(truth, called, zero_division=np.nan),
+        "mcc": sk.matthews_corrcoef(truth, called) if both else np.nan,
+        "auc": auc_within_folds(rows),
+        "average_precision": sk.average_precision_score(truth, probability) if both else np.nan,
+        "loss": sk.log_loss(truth, probability, labels=[False, True]),
+        "brier": sk.brier_score_loss(truth, probability, pos_label=True),
+        "ece": calibration_error(truth, probability),
+        "ace": calibration_error(truth, probability, adaptive=True),
+    }
+
+
+def sensitivity_and_specificity(truth: np.ndarray, called: np.ndarray) -> list[float]:
+    """The share of each class that is `called` what it is; NaN for a class without a row."""
+    return [
+        float((called == truth)[which].mean()) if which.any() else np.nan
+        for which in (truth, ~truth)
+    ]
+
+
+def auc_within_folds(rows: pd.DataFrame) -> float:
+    """The share of pairs of a malignant and a benign image of one fold that are in order.
+
+    Rows of one fold, or none, have the usual AUC; of several, all folds' pairs count together.
+    Heads of different folds learned from different shares of malignant images, so that one fold's
+    logits lie higher than another's, and lower where more of its own images are malignant: pairs
+    across folds push the pooled AUC down (Parker, Guenter & Bedo 2007, doi
+    10.1186/1471-2105-8-326). NaN where no fold has both classes.
+    """
+    truth, score = truth_and_score(rows)
+    fold = folds_of(rows)
+    weights = pair_weights(truth, fold)
+    return float(placements(truth, score, fold)[truth] @ weights[truth]) if truth.any() else np.nan
+
+
+def pooled_auc(rows: pd.DataFrame) -> float:
+    """The AUC of pairs of all folds together."""
+    return auc_within_folds(rows.drop(columns="fold", errors="ignore"))
+
+
+def equal_groups_auc(rows: pd.DataFrame) -> float:
+    """The AUC within folds, each image weighted by 1 / images of its group (and class).
+
+    By image, a patient with 60 images counts 60 times one with a single image (Hoffman, Sen &
+    Weinberg 2001, doi 10.1093/biomet/88.4.1121). NaN where no fold has both classes.
+    """
+    truth, score = truth_and_score(rows)
+    weight = 1 / rows.groupby(["group", "label"])["label"].transform("size").to_numpy()
+    total = right = 0.0
+    for part in rows_by_fold(truth, folds_of(rows)):
+        malignant = truth[part]
+        if 0 < malignant.sum() < len(part):
+            pairs = weight[part][malignant].sum() * weight[part][~malignant].sum()
+            auc = sk.roc_auc_score(malignant, score[part], sample_weight=weight[part])
+            total, right = total + pairs, right + pairs * auc
+    return right / total if total else np.nan
+
+
+# ----------------------------------------------------------------- calibration
+
+
+def calibration_bins(probability: np.ndarray, adaptive: bool = False) -> np.ndarray:
+    """The bin of each probability, 0 to `BINS` - 1, shape (n,).
+
+    Of equal width from 0 to 1; `adaptive`: of equal counts. Equal probabilities share a bin.
+    """
+    if adaptive:
+        edges = np.unique(np.quantile(probability, np.linspace(0, 1, BINS + 1)[1:-1]))
+    else:
+        edges = np.arange(1, BINS) / BINS
+    return np.searchsorted(edges, probability, side="right")
+
+
+def calibration_error(truth: np.ndarray, probability: np.ndarray, adaptive: bool = False) -> float:
+    """Mean distance between what was said and what came true, weighted by the count of each bin.
+
+    Expected calibration error with bins of equal width (Naeini et al. 2015, AAAI 29:2901), of the
+    probability of the positive class; `adaptive`: bins of equal counts (Nixon et al. 2019, arXiv
+    1904.01685).
+    """
+    bins = calibration_bins(probability, adaptive)
+    gap = np.bincount(bins, truth - probability)
+    return float(np.abs(gap).sum() / len(truth))
+
+
+# ------------------------------------------------------------------ many draws
+
+
+def cumulative_counts(truth, score, weights) -> tuple[np.ndarray, np.ndarray]:
+    """Weights of positives and of negatives at or above each score, shape (draws, scores)."""
+    order = np.argsort(-score, kind="stable")
+    weights, truth = weights[:, order], truth[order]
+    last = np.append(np.diff(score[order]) != 0, True)  # the last row of each score
+    found = np.cumsum(weights * truth, axis=1)[:, last]
+    return found, np.cumsum(weights, axis=1)[:, last] - found

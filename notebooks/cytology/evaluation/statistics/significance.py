@@ -1,0 +1,247 @@
+"""Is one model better than another? Tests that know that images of one group are alike.
+
+Tables of the two models are matched by image, never by row order.
+"""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.stats import norm, t
+from sklearn.metrics import confusion_matrix
+from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
+from statsmodels.stats.multitest import multipletests
+
+from cytology.evaluation.statistics.clusters import (
+    clustered_covariance,
+    effective_groups,
+    pair_weights,
+    placements,
+    variance_inflation,
+)
+from cytology.evaluation.statistics.intervals import (
+    NO_BOUNDS,
+    around,
+    counts,
+    gain_error,
+    mean_interval,
+    named_interval,
+    t_quantile,
+)
+from cytology.evaluation.statistics.metrics import THRESHOLD, auc_within_folds
+from cytology.settings import InputError
+from cytology.wording import p_in_figures, span
+
+FEW_DISCORDANT = 25  # below, McNemar's test is exact
+FIRST_SECOND = ("first", "second")
+# A page may call equal networks different in 5 of 100 runs, whatever it compares: 4 for the
+# networks and what averages them, 1 for the baseline.
+FAMILY_ALPHA = {"networks": 0.04, "more than one": 0.04, "baseline": 0.01}
+
+
+def matched(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
+    """The cases of both tables in sorted order, `label, group` and perhaps `fold`.
+
+    `first` and `second` are the two scores, `called_first` and `called_second` whether they are
+    called malignant. `InputError` unless both tables hold the same cases, each once, with the same
+    label and group.
+    """
+    keys = [key for key in ("image_id", "orientation") if key in first] or ["group", "label"]
+    left, right = (rows.set_index(keys).sort_index() for rows in (first, second))
+    if left.index.has_duplicates or not left.index.equals(right.index):
+        raise InputError("The two tables of predictions do not hold the same images, each once.")
+    known = [name for name in ("label", "group") if name not in keys]
+    if not left[known].equals(right[known]):
+        raise InputError("The two tables of predictions differ in the label or group of an image.")
+    score = "logit" if "logit" in left and "logit" in right else "probability"
+    table = left.reset_index()[["label", "group", *left.columns.intersection(["fold"])]]
+    for name, rows in zip(FIRST_SECOND, (left, right), strict=True):
+        table[name] = rows[score].to_numpy()
+        table[f"called_{name}"] = rows["probability"].to_numpy() >= THRESHOLD
+    return table
+
+
+def auc_difference(pairs: pd.DataFrame) -> dict[str, float]:
+    """AUC of the second less the first: `difference`, `_low`, `_high` and the P value `p`.
+
+    P and interval come from one standard error (`intervals.gain_error`) and so cannot disagree. P
+    is 1 where the scores put the images into the same order, NaN where a class lies in fewer than
+    two groups.
+    """
+    gain, error, freedom = gain_error(pairs, pairs["first"].to_numpy(), pairs["second"].to_numpy())
+    low, high = around(gain, error**2, freedom)
+    p = 2 * t.sf(abs(gain) / error, freedom) if error > 0 else 1.0 if error == 0 else np.nan
+    return named_interval("difference", gain, low, high) | {"p": float(p)}
+
+
+def delong_p(pairs: pd.DataFrame) -> float:
+    """P value of equal AUCs by DeLong et al. 1988 (doi 10.2307/2531595), for independent rows."""
+    truth = (pairs["label"] == "M").to_numpy()
+    first, second = (placements(truth, pairs[name].to_numpy()) for name in FIRST_SECOND)
+    contrast, alone = (second - first)[None], np.arange(len(pairs))
+    covariance, _ = clustered_covariance(truth, contrast, alone, pair_weights(truth))
+    gain, variance = contrast[0, truth].mean(), covariance[0, 0]
+    if variance > 0:
+        return float(2 * norm.sf(abs(gain) / np.sqrt(variance)))
+    return 1.0 if gain == variance == 0 else np.nan
+
+
+def mcnemar_p(pairs: pd.DataFrame) -> float:
+    """P value of equal accuracy by McNemar's test, for independent rows.
+
+    Exact where few differ, else with the continuity correction.
+    """
+    truth = pairs["label"] == "M"
+    first, second = (pairs[f"called_{name}"] == truth for name in FIRST_SECOND)
+    table = confusion_matrix(first, second, labels=[True, False])
+    discordant = table[0, 1] + table[1, 0]
+    return float(statsmodels_mcnemar(table, exact=discordant < FEW_DISCORDANT).pvalue)
+
+
+def p_of_interval(found: float, low: float, high: float, freedom: float) -> float:
+    """Two-sided P of Student's t for a truth of 0, from an estimate and its 95 % interval.
+
+    `freedom` are the degrees of freedom of the interval. NaN where it has no width.
+    """
+    if not high > low:
+        return np.nan
+    standard_error = (high - low) / 2 / t_quantile(freedom)
+    return float(2 * t.sf(abs(found) / standard_error, freedom))
+
+
+def mean_by_group(values: np.ndarray, rows: pd.DataFrame) -> tuple[float, float, float, float]:
+    """The mean of a number a row, its interval by the groups and folds of `rows`, and P of 0."""
+    if not len(values):
+        return (np.nan,) * 4
+    low, high = mean_interval(values, rows["group"].to_numpy(), variance_inflation(rows))
+    mean, freedom = np.mean(values), effective_groups(rows["group"].value_counts()) - 1
+    return mean, low, high, p_of_interval(mean, low, high, freedom)
+
+
+def holm(p_values) -> np.ndarray:
+    """P values corrected for their number (Holm 1979); NaN stays NaN."""
+    corrected = np.array(p_values, float)
+    known = ~np.isnan(corrected)
+    if known.any():
+        corrected[known] = multipletests(corrected[known], method="holm")[1]
+    return corrected
+
+
+# ----------------------------------------------------------------------- pairs
+
+
+def compare_pairs(tables: dict[str, pd.DataFrame], pairs: list[tuple[str, str]]) -> pd.DataFrame:
+    """A row a pair of models: both AUCs, their difference with interval, and P values.
+
+    `p_holm` is `p` corrected for the number of pairs. `p_mcnemar` and `p_delong` are given where
+    rows are independent: one a group, not cross-validated. The difference is second less first.
+    """
+    rows = []
+    for first, second in pairs:
+        both = matched(tables[first], tables[second])
+        independent = both["group"].is_unique and variance_inflation(both) == 1
+        row: dict[str, Any] = {"first": first, "second": second} | counts(both)
+        row |= {f"auc_{k}": auc_within_folds(both.assign(logit=both[k])) for k in FIRST_SECOND}
+        row |= auc_difference(both)
+        row["p_mcnemar"] = mcnemar_p(both) if independent else np.nan
+        row["p_delong"] = delong_p(both) if independent else np.nan
+        rows.append(row)
+    table = pd.DataFrame(rows)
+    if len(table):
+        table.insert(table.columns.get_loc("p") + 1, "p_holm", holm(table["p"]))
+    return table
+
+
+def with_gate(table: pd.DataFrame) -> pd.DataFrame:
+    """The pairs of a page with `separated`: whether a row may be called a difference.
+
+    `table` has `family` (of `FAMILY_ALPHA`), `level`, `weights` and the columns of
+    `compare_pairs`. It takes a corrected P below the family's share of the error, an interval
+    without 0, no random weights, and an open gate: pairs of networks by image come first, and only
+    if any of them is separated are the other families and levels of the networks asked at all. The
+    baseline by image is its own gate, and so is what averages the predictions of a single network.
+    """
+    shows = (table["difference_low"] > 0) | (table["difference_high"] < 0)
+    separated = shows & (table["p_holm"] < table["family"].map(FAMILY_ALPHA))
+    separated &= ~table["weights"].str.contains("random")
+    first = "networks" if (table["family"] == "networks").any() else "more than one"
+    for families, gate in ((("networks", "more than one"), first), (("baseline",), "baseline")):
+        here = table["family"].isin(families)
+        asked_first = (table["level"] == "image") & (table["family"] == gate)
+        if not separated[asked_first].any():
+            separated[here & ~asked_first] = False
+    return table.assign(separated=separated)
+
+
+def difference_sentence(row, first: str, second: str) -> str:
+    """What a row of `with_gate` allows to say about models called `first` and `second`."""
+    better, worse = (second, first) if row.difference > 0 else (first, second)
+    size, sign = abs(row.difference), 1 if row.difference > 0 else -1
+    low, high = sorted([sign * row.difference_low, sign * row.difference_high])
+    bounds = {"size_low": low, "size_high": high}
+    if np.isnan(size):
+        return f"Nothing can be said of {first} and {second}: one class only."
+    if size < 0.0005:
+        known = "" if np.isnan(row.difference_low) else f" ({span(bounds, 'size', '95 % ')})"
+        return (
+            f"The data do not separate {first} from {second}: their AUCs are equal to three "
+            f"decimals{known}."
+        )
+    interval = span(bounds, "size", "95 %, for this pair alone, ")
+    words = f"{interval}; P = {p_in_figures(row.p_holm)} after Holm"
+    if row.separated:
+        return (
+            f"{better} separates the classes better than {worse}: AUC higher by {size:.3f} "
+            f"({words})."
+        )
+    return (
+        f"The data do not separate {first} from {second}: the AUC of {better} is higher by "
+        f"{size:.3f} ({words})."
+    )
+
+
+# ----------------------------------------------------------------------- folds
+
+
+def fold_aucs(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """AUC of each model in each fold and seed: `model, seed, fold, auc`; NaN with one class only.
+
+    `tables` maps models to their out-of-fold predictions.
+    """
+    rows = []
+    for name, table in tables.items():
+        for (seed, fold), part in table.groupby(["seed", "fold"]):
+            rows.append((name, seed, fold, len(part), auc_within_folds(part)))
+    return pd.DataFrame(rows, columns=["model", "seed", "fold", "images", "auc"])
+
+
+def corrected_interval(differences, test_over_train: float) -> tuple[float, float, float]:
+    """Mean of paired differences over folds and seeds with its corrected interval.
+
+    The training parts of two folds overlap, so their differences are not independent: Nadeau &
+    Bengio 2003 (doi 10.1023/A:1024068626366) add the ratio of test to training size to 1/n.
+    Descriptive: it speaks of this data set, dealt again, not of new patients.
+    """
+    differences = np.asarray(differences, float)
+    differences = differences[~np.isnan(differences)]
+    count, mean = len(differences), differences.mean() if len(differences) else np.nan
+    if count < 2:
+        return mean, *NO_BOUNDS
+    error = np.sqrt((1 / count + test_over_train) * differences.var(ddof=1))
+    half = t_quantile(count - 1) * error
+    return mean, mean - half, mean + half
+
+
+def fold_differences(aucs: pd.DataFrame, pairs: list[tuple[str, str]]) -> pd.DataFrame:
+    """A row a pair, seed and fold, with the pair's mean difference and corrected interval.
+
+    Early stopping holds back a fifth of each training part; then the interval is a little short.
+    """
+    wide = aucs.pivot_table("auc", ["seed", "fold"], "model", dropna=False)
+    folds = aucs["fold"].nunique()
+    parts = []
+    for first, second in pairs:
+        each = (wide[second] - wide[first]).rename("difference").reset_index()
+        mean, low, high = corrected_interval(each["difference"], 1 / (folds - 1))
+        parts.append(each.assign(first=first, second=second, mean=mean, low=low, high=high))
+    return pd.concat(parts, ignore_index=True)

@@ -1,0 +1,279 @@
+"""The comparison in words: sentences that the tables allow, and no more."""
+
+import numpy as np
+import pandas as pd
+
+from cytology.architectures import NETWORK_TITLE
+from cytology.evaluation.judged import OUT_OF_FOLD
+from cytology.evaluation.readable import capital, groups_in_words, title, too_few
+from cytology.evaluation.seed_spread import turned_by
+from cytology.evaluation.statistics.intervals import FEWEST_GROUPS
+from cytology.evaluation.statistics.significance import difference_sentence
+from cytology.run import BASELINE
+from cytology.wording import joined, plural, with_span
+
+LEAKS = (
+    "Protocol original: the split leaks, so these numbers say how well copies are recognized. "
+    "No winner is named."
+)
+RANDOM = (
+    "No pretrained weights: this run shows the machinery and ranks nothing. No winner is named."
+)
+ABOUT_FOLDS = (
+    "These intervals are about heads that are trained on as many {units} of this kind as here, not "
+    "about one saved network; the variances behind them are doubled, since {units} of one fold "
+    "train the heads that judge the others."
+)
+
+
+def summary(
+    table: pd.DataFrame,
+    pairs: pd.DataFrame,
+    thresholds: pd.DataFrame,
+    calibrations: pd.DataFrame,
+    unit: str,
+    seeds: pd.DataFrame,
+    everything: pd.DataFrame,
+) -> list[str]:
+    """What the comparison of a run may say, from its tables; one sentence or two an entry.
+
+    `seeds` (`metrics_by_seed`) says whether another seed turns the order of the networks,
+    `everything` (`comparison_all`) whether the baseline is better than chance.
+    """
+    if (table["protocol"] == "original").any():
+        return [LEAKS]
+    random = table.loc[table["weights"] == "random", "architecture"]
+    if len(random) == len(table):
+        return [RANDOM]
+    said = _random_in_words(random)
+    table = table[table["weights"] != "random"]
+    if too_few(table.iloc[0], "auc"):
+        few = groups_in_words(table.iloc[0], unit)
+        return [
+            *said,
+            f"Nothing is said of the networks: judged {table['judged_on'].iloc[0]} were {few}, and "
+            f"fewer than {FEWEST_GROUPS} of a class allow no number.",
+        ]
+    pairs = pairs[~pairs["weights"].str.contains("random")]
+    by_image = pairs[pairs["level"] == "image"]
+    on, turned = table["judged_on"].iloc[0], turned_by(seeds, table)
+    each = _each_in_words(table, unit)
+    lead = answer(table, by_image[by_image["family"] == "networks"], unit, turned)
+    locked = []
+    for name in table["architecture"]:
+        locked.append(threshold_in_words(thresholds, name, on))
+        locked.append(calibration_in_words(calibrations, name, on))
+    return [
+        *(lead or [each]),  # the report begins with it
+        *said,
+        *([each] if lead else []),
+        *([ABOUT_FOLDS.format(units=plural(unit))] if on == OUT_OF_FOLD else []),
+        *pairs_in_words(pairs, unit, turned),
+        *baseline_in_words(by_image[by_image["family"] == "baseline"], everything),
+        worth_in_words(table.iloc[0], unit),
+        *locked,
+    ]
+
+
+def _random_in_words(random: pd.Series) -> list[str]:
+    """That the networks `random`, which are some of all, have random weights."""
+    if random.empty:
+        return []
+    one = len(random) == 1
+    shows = "it shows the machinery and is" if one else "they show the machinery and are"
+    return [
+        f"No pretrained weights for {joined(random.map(NETWORK_TITLE))}: {shows} not ranked. All "
+        "that is said here is about the others."
+    ]
+
+
+def pairs_in_words(pairs: pd.DataFrame, unit: str, turned: dict) -> list[str]:
+    """The pairs of networks, and of averages; where the gate is closed, the rest in a sentence."""
+
+    def by(row):
+        seed = turned.get(frozenset((row.first, row.second)))
+        luck = f" With seed {seed} their order turns round, so this is no finding."
+        found = difference_sentence(row, title(row.first), title(row.second))
+        said = f"By {row.level}: {capital(found)}"
+        return said + (luck if row.separated and seed is not None else "")
+
+    networks = pairs[pairs["family"] == "networks"]
+    by_image = networks[networks["level"] == "image"]
+    more = pairs[(pairs["family"] == "more than one") & (pairs["level"] == "image")]
+    said = [by(row) for row in by_image.itertuples()]
+    if by_image["separated"].any():
+        by_unit = networks[networks["level"] != "image"]
+        return said + [by(row) for row in by_unit.itertuples()] + more_in_words(more)
+    not_asked = [f"networks by {unit}"] if len(networks) > len(by_image) else []
+    not_asked += ["averages of predictions"] if len(more) else []
+    if len(by_image) and not_asked:
+        said.append(
+            f"Not asked: {joined(not_asked)}, since no two networks are separated by image."
+        )
+    return said
+
+
+def answer(table: pd.DataFrame, pairs: pd.DataFrame, unit: str, turned: dict) -> list[str]:
+    """The answer to "which is best?" in a sentence; none where there is nothing to choose from.
+
+    `table` has the networks, `pairs` their image-level rows of `compare_pairs`. `turned` maps a
+    pair of networks to a seed that turns their order (`turned_by`): then neither is better.
+    """
+    if len(table) < 2:
+        return []
+    best = table.sort_values("auc", ascending=False, kind="stable").iloc[0]
+    first = best["architecture"]
+    equal = table.loc[table["auc"].round(3) == round(best["auc"], 3), "architecture"]
+    if len(equal) > 1:
+        return [
+            f"No network is shown to be the best: {joined(equal.map(NETWORK_TITLE))} have the same "
+            f"AUC, {best['auc']:.3f} ({groups_in_words(best, unit)})."
+        ]
+    against = {
+        row.second if row.first == first else row.first: row.separated
+        for row in pairs.itertuples()
+        if first in (row.first, row.second)
+    }
+    seeds = {other: turned.get(frozenset((first, other))) for other in against}
+    name, auc = NETWORK_TITLE[first], with_span(best, "auc", "95 % interval ")
+    auc = f"{auc[:-1]}; {groups_in_words(best, unit)})"
+    shown = [other for other, separated in against.items() if separated and seeds[other] is None]
+    beaten = [NETWORK_TITLE[other] for other in shown]
+    open_ = [NETWORK_TITLE[other] for other in against if other not in shown]
+    luck = "".join(
+        f" With seed {seed}, {NETWORK_TITLE[other]} has the higher AUC of the two."
+        for other, seed in seeds.items()
+        if seed is not None
+    )
+    if not open_:
+        return [f"{name} separates the classes best: AUC {auc}, better than {joined(beaten)}."]
+    if not beaten:
+        return [
+            f"No network is shown to be the best: {name} has the highest AUC, {auc}, and is not "
+            f"shown to be better than {joined(open_)}.{luck}"
+        ]
+    return [
+        f"{name} has the highest AUC, {auc}. It is better than {joined(beaten)}, and not shown to "
+        f"be better than {joined(open_)}.{luck}"
+    ]
+
+
+def _each_in_words(table: pd.DataFrame, unit: str) -> str:
+    """Each network's AUC with its interval, the highest first."""
+    ordered = table.sort_values("auc", ascending=False, kind="stable")
+    first = ordered.iloc[0]
+    names, rows = ordered["architecture"].map(NETWORK_TITLE), ordered.to_dict("records")
+    each = [f"{name} {with_span(row, 'auc')}" for name, row in zip(names, rows, strict=True)]
+    return (
+        f"AUC {first['judged_on']} with 95 % intervals by {unit} ({first['images']} images of "
+        f"{groups_in_words(first, unit)}): {'; '.join(each)}."
+    )
+
+
+def baseline_in_words(pairs: pd.DataFrame, everything: pd.DataFrame) -> list[str]:
+    """Which networks are better than size and colour alone, by the same test.
+
+    Only a baseline that is shown to be better than chance explains what a network may have learned.
+    """
+    pairs = pairs.dropna(subset="auc_first")  # of one class only
+    if pairs.empty or too_few(pairs.iloc[0], "auc"):
+        return []
+    better = pairs["separated"] & (pairs["difference"] > 0)
+    names = pairs["second"].map(title)
+    keys = everything[["model", "level", "judged_on"]]
+    own = (keys == [BASELINE, "image", pairs["judged_on"].iloc[0]]).all(axis=1)
+    row = everything[own].iloc[0]
+    above = row["auc_low"] > 0.5
+    said = [f"Size and mean colour alone reach AUC {with_span(row, 'auc', '95 % ')}."]
+    if not above:
+        said.append("That is not shown to be more than chance: to beat it says little.")
+    if better.any():
+        said.append(f"Better than that: {joined(names[better])}.")
+    if not better.all():
+        said.append(f"Not shown to be better than that: {joined(names[~better])}.")
+        if above:
+            said.append("What such a network learned may be the size, the stain or the camera.")
+    return [" ".join(said)]
+
+
+def more_in_words(pairs: pd.DataFrame) -> list[str]:
+    """Whether more than one prediction an image helped, in a sentence."""
+    if pairs.empty:
+        return []
+    better = pairs[pairs["separated"] & (pairs["difference"] > 0)]
+    worse = pairs[pairs["separated"] & (pairs["difference"] < 0)]
+    said = [
+        f"{title(row.second)} is {word} than {title(row.first)} (AUC {row.auc_second:.3f} against "
+        f"{row.auc_first:.3f})"
+        for part, word in ((better, "better"), (worse, "worse"))
+        for row in part.itertuples()
+    ]
+    if not said:
+        return [
+            "Averaging the predictions of an image made no difference that these data can show "
+            "(after Holm)."
+        ]
+    return [f"Averaging: {'; '.join(said)} (after Holm)."]
+
+
+def worth_in_words(row: pd.Series, unit: str) -> str:
+    """What one patient is worth in points, so that nobody reads more out of a difference."""
+    return (
+        f"One {unit} of the {row['groups']} is worth {100 / row['groups']:.1f} points of accuracy "
+        f"on average ({row['images'] / row['groups']:.1f} images): a smaller difference can depend "
+        f"on a single {unit}."
+    )
+
+
+def threshold_in_words(thresholds: pd.DataFrame, name: str, on: str) -> str:
+    """What the threshold for the wanted sensitivity gave, on what the comparison rests on."""
+    keys = thresholds[["model", "rule", "judged_on"]]
+    row = thresholds[(keys == [name, "sensitivity", on]).all(axis=1)].iloc[0]
+    how = "cross-fitted" if on == OUT_OF_FOLD else "on test"
+    return (
+        f"{NETWORK_TITLE[name]}, at the threshold that was to find {row['wanted_sensitivity']:.0%} "
+        f"of the malignant images (chosen on {row['chosen_on']} predictions, judged {how}): "
+        f"sensitivity {with_span(row, 'recall')}, specificity {with_span(row, 'specificity')}."
+    ) + (f" Of this threshold: {row['note']}." if row["note"] else "")
+
+
+def calibration_in_words(calibrations: pd.DataFrame, name: str, on: str) -> str:
+    """How the network's own probabilities err, and what slope and intercept changed."""
+    rows = calibrations[calibrations["model"] == name].set_index(["method", "judged_on"])
+    raw, fitted = rows.loc[("none", on)], rows.loc[("platt", on)]
+    said = (
+        f"{NETWORK_TITLE[name]}'s own probabilities ({on}): {_slope_in_words(raw)}; calibration in "
+        f"the large {with_span(raw, 'calibration_in_the_large')}{_on_the_whole(raw)}."
+    )
+    if fitted["note"]:
+        return f"{said} They stay as they are: {fitted['note']}."
+    low, high = fitted["loss_change_low"].round(3), fitted["loss_change_high"].round(3)
+    verb = "lower" if high < 0 else "raise" if low > 0 else "are not shown to change"
+    return (
+        f"{said} Slope and intercept, fitted on {fitted['fitted_on']} predictions, {verb} the log "
+        f"loss: change {with_span(fitted, 'loss_change')}; minus: better."
+    )
+
+
+def _slope_in_words(row: pd.Series) -> str:
+    """The calibration slope, and what it says where its interval leaves out 1."""
+    name = "calibration_slope"
+    slope, low, high = row[name], row[f"{name}_low"], row[f"{name}_high"]
+    if np.isnan(slope):
+        return "no calibration slope, since their order is perfect, or there is none to judge"
+    if np.isnan(low):
+        return f"calibration slope {slope:z.2f} (no interval: too much of it rests on one group)"
+    said = f"calibration slope {slope:z.2f} ({low:z.2f} to {high:z.2f})"
+    if high.round(2) < 1:
+        return f"{said}, too sure"
+    return f"{said}, not sure enough" if low.round(2) > 1 else f"{said}, not shown to be off 1"
+
+
+def _on_the_whole(row: pd.Series) -> str:
+    """What calibration in the large says where its interval leaves out 0."""
+    low, high = row["calibration_in_the_large_low"], row["calibration_in_the_large_high"]
+    if np.isnan(low):
+        return ""
+    if low.round(3) > 0:
+        return ", too low on the whole"
+    return ", too high on the whole" if high.round(3) < 0 else ", not shown to be off 0"

@@ -1,0 +1,1 @@
+"""Heatmaps, and whether they deserve belief."""

@@ -1,0 +1,184 @@
+"""The explanations of a run: every check of one network, the images worth showing, neighbours."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from cytology.data.augmentation import fit_to_square
+from cytology.data.images.opening import open_rgb
+from cytology.evaluation.judged import OUT_OF_FOLD, judged_networks
+from cytology.evaluation.predictions import surest_of_groups
+from cytology.evaluation.statistics.metrics import THRESHOLD
+from cytology.explanation import checks
+from cytology.explanation.heatmaps import Explained, over_image, over_square, sign_of
+from cytology.inference.similarity import nearest, reference
+from cytology.networks.batches import decode
+from cytology.networks.building import CALIBRATION_BATCH
+from cytology.networks.linear_head import read_heads
+from cytology.networks.model_files import features_of_model, load_trained
+from cytology.run import Run
+
+SHUFFLES = 3
+COVERING_STEPS = 7  # of covering: the cells of a map, a seventh of them at a time
+PATH_STEPS = 16  # of integrated gradients
+
+
+def explained_network(run: Run, name: str, on: str, layer: str = "") -> Explained:
+    """The network `name` of a run, with the heads of its folds where it is judged out-of-fold."""
+    heads = read_heads(run, name) if on == OUT_OF_FOLD else None
+    return Explained(load_trained(run, name)[0], heads, layer)
+
+
+def _head_folds(explained: Explained, images: pd.DataFrame) -> np.ndarray | None:
+    """Whose heads judge `images`; None where the network has one head for all."""
+    return None if "" in explained.heads else images["fold"].astype(int).to_numpy()
+
+
+# ---------------------------------------------------------------------- checks
+
+
+def check_network(
+    run: Run, explained: Explained, images: pd.DataFrame, few: int, seed: int
+) -> tuple[pd.DataFrame, pd.DataFrame, float]:
+    """All checks of one network: (a row an image, check and map, curves, miss of completeness).
+
+    The column `map` says whose: the network's, or noise in its place. `images` has `image_id,
+    group, label, fold`, and `mask` where nuclei are known. The class that the network calls is
+    explained. The checks that need many passes take the first `few` images.
+    """
+    name, root = explained.model.name, run.images
+    size, fit = run.about(name)["image_size"], run.about(name)["fit"]
+    decoded = decode(root, run.manifest, size, fit)
+    pixels = decoded.batch(images["image_id"], np.zeros(len(images), int))
+    folds, rng = _head_folds(explained, images), np.random.default_rng(seed)
+    toward = np.where(explained.logits(pixels, folds) >= 0, "M", "B")
+    heat = explained.heat(pixels, toward, folds)
+    maps = {checks.NETWORK: heat, checks.NOISE: checks.noise_maps(heat.shape, rng)}
+    values = [*shuffled(explained, images, pixels, toward, maps, seed)]
+    if (images.get("mask", pd.Series("")) != "").all():
+        masks = [checks.nuclei_in_square(root / path, size, fit) for path in images["mask"]]
+        nuclei, inside = (np.stack(each) for each in zip(*masks, strict=True))
+        for of, each in maps.items():
+            squares = np.stack([over_square(one, size) for one in each])
+            values.append(checks.on_nuclei(images, squares, nuclei, inside).assign(map=of))
+    first, pixels, toward = images.head(few), pixels[:few], toward[:few]
+    maps = {of: each[:few] for of, each in maps.items()}
+    folds = _head_folds(explained, first)
+
+    def judge(pictures, which):
+        return explained.logits(pictures, None if folds is None else folds[which])
+
+    curves = checks.covering_curves(judge, pixels, maps, sign_of(toward), COVERING_STEPS, seed)
+    found, missed = explained.integrated_gradients(pixels, toward, folds, PATH_STEPS)
+    # Where it looked, for or against the class.
+    cells = checks.by_cell(np.abs(found), heat.shape[1:])
+    of_copies = {
+        checks.NETWORK: lambda pictures: explained.heat(pictures, toward, folds),
+        checks.NOISE: lambda pictures: checks.noise_maps(maps[checks.NOISE].shape, rng),
+    }
+    for of, each in maps.items():
+        turned = checks.correlation_of_turned_copies(of_copies[of], pixels, each)
+        second = checks.map_correlation(cells, each), checks.correlation_with_others(cells, each)
+        parts = [
+            checks.from_curves(first, curves, of),
+            checks.values_of(
+                "turned copies", first, turned, checks.correlation_with_others(each, each)
+            ),
+            checks.values_of("integrated gradients", first, *second),
+        ]
+        values += [part.assign(map=of) for part in parts]
+    table = pd.concat(values, ignore_index=True).assign(architecture=name)
+    return table, curves.assign(architecture=name), float(np.median(missed))
+
+
+def shuffled(explained, images, pixels, toward, maps: dict, seed: int) -> list[pd.DataFrame]:
+    """How alike maps are to heat from shuffled weights; it should be below one half."""
+    folds = _head_folds(explained, images)
+    batches = [pixels[k : k + CALIBRATION_BATCH] for k in range(0, len(pixels), CALIBRATION_BATCH)]
+    heads = [
+        explained.with_shuffled_heads(seed + k).heat(pixels, toward, folds) for k in range(SHUFFLES)
+    ]
+    network = explained.with_shuffled_weights(batches, seed).heat(pixels, toward, folds)
+    found = []
+    for name, each in maps.items():
+        alike = np.mean([checks.map_correlation(each, other) for other in heads], axis=0)
+        found.append(checks.values_of("shuffled head", images, alike, 0.5).assign(map=name))
+        alike = checks.map_correlation(each, network)
+        found.append(checks.values_of("shuffled network", images, alike, 0.5).assign(map=name))
+    return found
+
+
+# --------------------------------------------------------------------- to show
+
+
+def heat_over_files(
+    explained: Explained, rows: pd.DataFrame, root: Path, fit: str
+) -> list[np.ndarray]:
+    """Heat toward the `predicted` class over image files, shapes (height, width)."""
+    size, opened = explained.model.input_shape[1], [open_rgb(root / x) for x in rows["image_id"]]
+    pixels = np.stack([fit_to_square(image, size, fit) for image in opened])
+    maps = explained.heat(pixels, rows["predicted"], _head_folds(explained, rows))
+    return [over_image(h, *image.size, size, fit) for h, image in zip(maps, opened, strict=True)]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The judged predictions of a network, and its pooled features of their images, (n, width).
+
+    `rows` has `image_id, label, group, logit`, `predicted` and whether that is `wrong`.
+    """
+
+    rows: pd.DataFrame
+    features: np.ndarray
+
+    def telling(self, each: int = 3) -> pd.DataFrame:
+        """The surest right and wrong answers and the least sure: `kind` right, wrong or unsure.
+
+        Within a kind one image a group, both classes in turn.
+        """
+        sure = self.rows["logit"].abs()
+        kinds = {
+            "right": self.rows[~self.rows["wrong"]].assign(order=-sure),
+            "wrong": self.rows[self.rows["wrong"]].assign(order=-sure),
+            "unsure": self.rows.assign(order=sure),
+        }
+        found = []
+        for kind, part in kinds.items():
+            part = part.sort_values("order", kind="stable").drop_duplicates("group")
+            in_turn = part.groupby("predicted").cumcount()
+            part = part.iloc[np.argsort(in_turn, kind="stable")]
+            found.append(part.head(each).assign(kind=kind))
+        table = pd.concat(found, ignore_index=True)
+        return table.drop_duplicates("image_id", ignore_index=True).drop(columns="order")
+
+    def mistakes_and_neighbours(self, count: int, each: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """The surest mistakes, one a group, with a `title`; and what images of others lie nearest.
+
+        The second table has `image_id, rank, neighbour, label, group, distance`.
+        """
+        known, rows = reference(self.rows, self.features), self.rows.reset_index(drop=True)
+        wrong = surest_of_groups(rows[rows["wrong"]], count)
+        titles = [f"true {row.label}, called {row.predicted}" for row in wrong.itertuples()]
+        table = []
+        if len(wrong):
+            distances, order = nearest(known, self.features[wrong.index], each, wrong["group"])
+            for image_id, near, positions in zip(wrong["image_id"], distances, order, strict=True):
+                others = known.table.iloc[positions].rename(columns={"image_id": "neighbour"})
+                ranks = range(1, len(near) + 1)
+                others = others.assign(image_id=image_id, distance=near, rank=ranks)
+                table.append(others[np.isfinite(near)])
+        columns = ["image_id", "rank", "neighbour", "label", "group", "distance"]
+        found = pd.concat(table)[columns] if table else pd.DataFrame(columns=columns)
+        return wrong.assign(title=titles), found
+
+
+def answers_of(run: Run, explained: Explained, on: str) -> Answers:
+    """The answers of a network of the run, one an image; `stain` where the manifest has it."""
+    name, manifest = explained.model.name, run.manifest
+    known = manifest[["image_id", "sha256", *manifest.columns.intersection(["stain"])]]
+    rows = judged_networks(run, on)[name].drop_duplicates("image_id").merge(known, on="image_id")
+    predicted = np.where(rows["probability"] >= THRESHOLD, "M", "B")
+    rows = rows.assign(predicted=predicted, wrong=predicted != rows["label"])
+    return Answers(rows, features_of_model(run, explained.model, rows))

@@ -1,0 +1,1 @@
+"""Trained networks on new images, and as files for other programs."""

@@ -1,0 +1,216 @@
+"""A trained network as files for other programs: Keras, LiteRT (TFLite), TensorFlow Serving.
+
+Each takes squares of raw RGB and gives the logit, as the network does; what else a user must know
+stands in `export.json` beside them. `export_check` runs the files and compares them with the
+network.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from cytology.architectures import ARCHITECTURES
+from cytology.data.augmentation import fit_to_square
+from cytology.data.images.opening import open_rgb
+from cytology.data.splitting import read_split
+from cytology.evaluation.caveats import caveats
+from cytology.evaluation.statistics.decisions import RULES
+from cytology.files import file_hash, folder_written_whole
+from cytology.inference.locked import locked_decision
+from cytology.machine import versions
+from cytology.networks.backend import keras, quietly, tf
+from cytology.networks.building import build
+from cytology.networks.model_files import CLASSES
+from cytology.notebook import progress
+from cytology.run import Run
+from cytology.settings import InputError
+from cytology.tables import write_json
+
+# Names of the formats, as `export_formats` has them, and the file or folder of each.
+FILES = {
+    "keras": "model.keras",
+    "h5": "model.h5",
+    "tflite_float32": "model_float32.tflite",
+    "tflite_int8": "model_int8.tflite",
+    "saved_model": "saved_model",
+}
+VERSION = "1"  # TensorFlow Serving wants a numbered folder below the model's
+# How an image becomes the square that each file takes, in words for `export.json`, by `fit`.
+RESIZED = {
+    "pad": "resize so that the longer side is `size`, and put it in the middle of a square of the "
+    "median colour of its border",
+    "stretch": "resize to `size` x `size`, whatever the aspect ratio",
+}
+
+
+def formats_of(architecture: str, wanted: str) -> list[str]:
+    """The formats that `wanted` (all, or names with commas) means for an architecture.
+
+    Raises `InputError` for a name that is none.
+    """
+    names = list(FILES) if wanted == "all" else [name.strip() for name in wanted.split(",")]
+    unknown = [name for name in names if name not in FILES]
+    if unknown:
+        raise InputError(
+            f"Parameter `export_formats` names {unknown[0]!r}; there are: all, {', '.join(FILES)}."
+        )
+    possible = [name for name in FILES if name != "h5" or ARCHITECTURES[architecture].kept_as_h5]
+    return [name for name in possible if name in names]
+
+
+def images_of_part(run: Run, part: str, count: int, seed: int) -> list[str]:
+    """At most `count` images of the run's train or test part, drawn with `seed`."""
+    split = read_split(run)
+    names = split.loc[split["split"] == part, "image_id"].drop_duplicates()
+    return sorted(names.sample(min(count, len(names)), random_state=seed))
+
+
+def squares_of(run: Run, architecture: str, image_ids: list[str]) -> np.ndarray:
+    """Images of the run as the network takes them, shape (images, size, size, 3), uint8."""
+    root, about = run.images, run.about(architecture)
+    size, fit = about["image_size"], about["fit"]
+    return np.stack([fit_to_square(open_rgb(root / name), size, fit) for name in image_ids])
+
+
+def export(run: Run, model: keras.Model, formats: list[str], calibration: np.ndarray) -> Path:
+    """Write `exports/<architecture>/` in `formats`, whole or not at all; returns the folder.
+
+    `calibration` are squares of training images, uint8, whose activations set the ranges of int8.
+    """
+    name = model.name
+    beside = description(run, name)
+    whole, model = model, in_float32(model)
+    folder = run / "exports" / name
+    with folder_written_whole(folder) as new:
+        for each in progress(formats, f"exporting {name}", unit="format"):
+            path = new / FILES[each]
+            if each == "keras":
+                # No copy of the run's file: in a stranger's the layers may be others than ours.
+                whole.save(path)
+            elif each == "h5":
+                with quietly():
+                    model.save(path)
+            elif each == "saved_model":
+                save_for_serving(model, path / VERSION)
+            else:
+                path.write_bytes(lite(model, calibration if each == "tflite_int8" else None))
+        beside["calibration_images"] = len(calibration) if "tflite_int8" in formats else 0
+        files = sorted(path for path in new.rglob("*") if path.is_file())
+        beside["files"] = {path.relative_to(new).as_posix(): file_hash(path) for path in files}
+        write_json(new, "export.json", beside)
+    return folder
+
+
+def in_float32(model: keras.Model) -> keras.Model:
+    """The same network computing in float32: other runtimes may not know its half precision."""
+    if all(layer.compute_dtype == "float32" for layer in model.layers):
+        return model
+    twin = build(model.name, model.input_shape[1], None)
+    twin.set_weights(model.get_weights())
+    return twin
+
+
+def save_for_serving(model: keras.Model, folder: Path) -> None:
+    """Write a SavedModel: from `image`, (batch, size, size, 3) float32, to `logit`, (batch, 1)."""
+    size, archive = model.input_shape[1], keras.export.ExportArchive()
+    given = tf.TensorSpec((None, size, size, 3), tf.float32, name="image")
+    # Not `model.export`, which writes every weight twice (keras#23553).
+    archive.add_endpoint(
+        "serving_default", lambda image: {"logit": model(image, training=False)}, [given]
+    )
+    for name in ("assets", "variables"):  # TensorFlow would close its own folders to the group
+        (folder / name).mkdir(parents=True)
+    with quietly():
+        archive.write_out(str(folder), verbose=False)
+
+
+# ------------------------------------------------------------------------ LiteRT
+
+
+def lite(model: keras.Model, calibration: np.ndarray | None = None) -> bytes:
+    """The network as a TFLite file for one image at a time.
+
+    Without `calibration` all of it stays float32. With it (uint8 squares) everything is computed
+    in 8-bit integers: raw RGB comes in as uint8, and the logit goes out as int8, to be multiplied
+    by the scale that the file holds.
+    """
+    size = model.input_shape[1]
+
+    @tf.function(input_signature=[tf.TensorSpec((1, size, size, 3), tf.float32, name="image")])
+    def answer(image):
+        return {"logit": model(image, training=False)}
+
+    traced, owner = answer.get_concrete_function(), tf.Module()
+    owner.variables_in_use = traced.variables
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([traced], owner)
+    if calibration is not None:
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        watched = full_range(calibration)
+        converter.representative_dataset = lambda: ([each[None]] for each in watched)
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+        converter.inference_input_type = tf.uint8
+        converter.inference_output_type = tf.int8
+    with quietly():
+        return converter.convert()
+
+
+def full_range(squares: np.ndarray) -> np.ndarray:
+    """The squares as float32, with one black and one white pixel in the corners of the first.
+
+    So the input's range is 0 to 255 whatever the images show, its scale is 1, and a raw pixel
+    means itself.
+    """
+    found = squares.astype(np.float32)
+    found[0, 0, 0], found[0, -1, -1] = 0, 255
+    return found
+
+
+# ------------------------------------------------------------- what goes with it
+
+
+def description(run: Run, name: str) -> dict:
+    """What a user of the files must know, for `export.json`.
+
+    Raises `InputError` if notebook 07 locked no threshold for this training of the network.
+    """
+    locked = {rule: locked_decision(run, name, rule) for rule in RULES}
+    about, used = run.about(name), versions()
+    size = about["image_size"]
+    return {
+        "architecture": name,
+        "labels": CLASSES,
+        "positive": "M",
+        "output": "one logit an image; malignant (M) where it is at least the threshold's",
+        "thresholds": {
+            rule: {
+                "logit": each.threshold_logit,
+                "calibrated_probability": each.threshold,
+                "chosen_on": each.chosen_on,
+                "note": each.threshold_note,
+            }
+            for rule, each in locked.items()
+        },
+        "slope": locked["half"].slope,
+        "intercept": locked["half"].intercept,
+        "calibration_note": locked["half"].note,
+        "calibrated_probability": "1 / (1 + exp(-(intercept + slope * logit)))",
+        "preprocessing": {
+            "shape": f"(images, {size}, {size}, 3), RGB",
+            "pixels": "raw, 0 to 255; scaling is inside the files",
+            "size": size,
+            "fit": about["fit"],
+            "how": "open the image upright, as 8-bit RGB, transparency laid on white; "
+            f"{RESIZED[about['fit']]}. Resize with Pillow: bilinear, reducing_gap=3",
+            "in_python": f"{fit_to_square.__module__}.fit_to_square("
+            f"{open_rgb.__module__}.open_rgb(path), {size}, {about['fit']!r})",
+        },
+        "weights": about["weights"],
+        "weights_hash": about["weights_hash"],
+        "recipe": about["recipe"],
+        "trained_in": about["precision"],
+        "seed": about["seed"],
+        "protocol": about["protocol"],
+        "caveats": [caveat.text for caveat in caveats(run)],
+        "model_sha256": file_hash(run / name / "model.keras"),
+        "versions": {key: used[key] for key in ("python", "tensorflow", "keras", "numpy")},
+    }

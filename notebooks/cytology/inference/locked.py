@@ -1,0 +1,70 @@
+"""What was decided before test was looked at: a network's threshold and calibration."""
+
+from dataclasses import dataclass
+
+from scipy.special import expit
+
+from cytology.evaluation.predictions import predictions_fingerprint
+from cytology.run import Run
+from cytology.settings import InputError
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What was chosen before test was looked at, by `rule`; all apply to the network's logit.
+
+    `note` says why no slope could be fitted; it is then 1, and the intercept 0. `threshold_note`
+    says what the threshold cannot promise.
+    """
+
+    rule: str
+    chosen_on: str
+    threshold_logit: float
+    slope: float
+    intercept: float
+    note: str = ""
+    threshold_note: str = ""
+
+    @property
+    def threshold(self) -> float:
+        """The calibrated probability from which on an image is called malignant."""
+        return float(expit(self.calibrated(self.threshold_logit)))
+
+    def calibrated(self, logit):
+        """The calibrated logit of a logit, or of many."""
+        return self.intercept + self.slope * logit
+
+    def margin(self, logit):
+        """How far logits lie from the threshold, in calibrated logits."""
+        return self.slope * abs(logit - self.threshold_logit)
+
+    def in_words(self) -> str:
+        """The decision in a sentence."""
+        kind = "an uncalibrated" if self.note else "a calibrated"
+        return (
+            f"rule {self.rule}, chosen on {self.chosen_on} predictions: malignant from {kind} "
+            f"probability of {self.threshold:.3f} on; calibrated logit: {self.intercept:.2f} + "
+            f"{self.slope:.2f} x logit"
+            + (f" ({self.note})" if self.note else "")
+            + (f"; {self.threshold_note}" if self.threshold_note else "")
+        )
+
+
+def locked_decision(run: Run, architecture: str, rule: str) -> Decision:
+    """The threshold and calibration that notebook 07 chose for a network."""
+    thresholds = run.table("tables/thresholds.csv")
+    row = thresholds[(thresholds["model"] == architecture) & (thresholds["rule"] == rule)]
+    slopes = run.table("tables/calibration.csv")
+    fitted = slopes[(slopes["model"] == architecture) & (slopes["method"] == "platt")]
+    if row.empty or fitted.empty:
+        raise InputError(
+            f"tables/thresholds.csv and tables/calibration.csv know no {architecture}: run "
+            "notebook 07 again."
+        )
+    row, fitted = row.iloc[0], fitted.iloc[0]
+    if row["predictions"] != predictions_fingerprint(run, architecture):
+        raise InputError(
+            f"{architecture} was trained again after its threshold was chosen: run notebook 07."
+        )
+    locked = row["chosen_on"], row["threshold_logit"], fitted["slope"], fitted["intercept"]
+    return Decision(rule, *locked, fitted["note"], row["note"])

@@ -1,0 +1,201 @@
+"""A trained model on new images: files in, a table of predictions out.
+
+With labels it is an external validation: train here, test there, at what was locked before.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.special import expit
+
+from cytology.data.augmentation import fit_to_square
+from cytology.data.images.opening import UnreadableImage, read_image
+from cytology.data.splitting import read_split
+from cytology.evaluation.predictions import by_group
+from cytology.evaluation.statistics import decisions
+from cytology.evaluation.statistics.intervals import metrics_with_intervals
+from cytology.evaluation.statistics.metrics import AT_A_THRESHOLD, OF_PROBABILITIES
+from cytology.evaluation.statistics.recalibration import recalibration
+from cytology.files import file_hash
+from cytology.inference import similarity
+from cytology.inference.locked import Decision
+from cytology.inference.new_images import Images
+from cytology.inference.similarity import Reference, nearest
+from cytology.networks.backend import enough_memory, keras
+from cytology.networks.model_files import features_of_model
+from cytology.notebook import progress
+from cytology.run import Run
+
+
+def reference_of_run(run: Run, model: keras.Model, batch_size: int = 32) -> tuple[Reference, float]:
+    """The training images that new ones are compared with, and the share of test images flagged.
+
+    No test image should be: they come from the same place. Both are kept in
+    `<architecture>/reference.npz`, so that the training images are needed only once.
+    """
+    path, used = run / model.name / "reference.npz", file_hash(run / model.name / "model.keras")
+    kept = similarity.read_reference(path, used)
+    if kept is not None:
+        return kept
+    images = read_split(run).drop_duplicates("image_id")
+    images = images.merge(run.manifest[["image_id", "sha256"]], on="image_id")
+    train, test = (images[images["split"] == part] for part in ("train", "test"))
+    known = similarity.reference(train, features_of_model(run, model, train, batch_size))
+    distances, _ = nearest(known, features_of_model(run, model, test, batch_size), 1)
+    falsely = float((distances[:, 0] > known.limit).mean())
+    similarity.write_reference(path, known, used, falsely)
+    return known, falsely
+
+
+def predict_files(
+    model: keras.Model, root: Path, image_ids: list[str], fit: str, batch_size: int = 32
+) -> tuple[pd.DataFrame, np.ndarray]:
+    """Predict image files: (`image_id, logit, reason, converted`, features of those with a logit).
+
+    A file that cannot be read gets a row with its `reason` and no logit; the batch goes on.
+    `converted` is what was changed to read it (`opening.read_image`). Rows lie in the order of
+    `image_ids`; the features have shape (rows with a logit, width).
+    """
+    size = model.input_shape[1]
+    both = keras.Model(model.input, [model.get_layer("features").output, model.output])
+    rows, features = [], []
+    batches = [image_ids[k : k + batch_size] for k in range(0, len(image_ids), batch_size)]
+    for batch in progress(batches, "predicting", unit="batch"):
+        pixels, found = [], []
+        for image_id in batch:
+            rows.append({"image_id": image_id, "logit": np.nan, "reason": "", "converted": ""})
+            try:
+                image, rows[-1]["converted"] = read_image(root / image_id)
+                pixels.append(fit_to_square(image, size, fit))
+                found.append(rows[-1])
+            except UnreadableImage as error:
+                rows[-1]["reason"] = str(error)
+        if pixels:
+            with enough_memory(batch_size):
+                values, logits = both.predict_on_batch(np.stack(pixels))
+            features.append(values)
+            for row, logit in zip(found, logits.ravel(), strict=True):
+                row["logit"] = float(logit)
+    width = both.output_shape[0][1]
+    values = np.concatenate(features) if features else np.empty((0, width), np.float32)
+    return pd.DataFrame(rows, columns=["image_id", "logit", "reason", "converted"]), values
+
+
+# -------------------------------------------------------------------- answers
+
+
+def decide(table: pd.DataFrame, decision: Decision) -> pd.DataFrame:
+    """The table of `predict_files` with raw and calibrated probability and `predicted` class."""
+    logit = table["logit"].astype(float)
+    called = np.where(logit >= decision.threshold_logit, "M", "B")
+    return table.assign(
+        probability=expit(logit),
+        calibrated_probability=expit(decision.calibrated(logit)),
+        predicted=np.where(logit.isna(), "", called),
+    )
+
+
+def with_neighbours(table: pd.DataFrame, features: np.ndarray, known: Reference) -> pd.DataFrame:
+    """The table with the nearest training image of each readable one.
+
+    `nearest`, `nearest_label`, `distance`, and whether that is `unlike_training`: beyond the
+    reference's limit. `features` belong to the rows with a logit, in their order.
+    """
+    readable = table["logit"].notna().to_numpy()
+    found = table.assign(nearest="", nearest_label="", distance=np.nan, unlike_training=False)
+    if readable.any():
+        distances, order = nearest(known, features, 1)
+        other = known.table.iloc[order[:, 0]]
+        found.loc[readable, "nearest"] = other["image_id"].to_numpy()
+        found.loc[readable, "nearest_label"] = other["label"].to_numpy()
+        found.loc[readable, "distance"] = distances[:, 0]
+        found.loc[readable, "unlike_training"] = distances[:, 0] > known.limit
+    return found
+
+
+def refer(
+    table: pd.DataFrame, decision: Decision, least_margin: float, every: bool = False
+) -> pd.DataFrame:
+    """The table with `refer`, whether a pathologist must see the image, and `refer_why`.
+
+    Because it has no prediction, is unlike all training images, or lies nearer to the threshold
+    than `least_margin`, in calibrated logits (`operating_points.least_margin`); `every`: because
+    the run knows no class for images like these.
+    """
+    margin = decision.margin(table["logit"].astype(float))
+    reasons = [
+        ("no prediction", table["logit"].isna()),
+        ("of neither class", pd.Series(every, index=table.index)),
+        ("unlike all training images", table["unlike_training"].astype(bool)),
+        ("too near the threshold", margin < least_margin),
+    ]
+    why = ["; ".join(reason for reason, applies in reasons if applies[row]) for row in table.index]
+    return table.assign(refer=[bool(words) for words in why], refer_why=why)
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A model with all that its answers depend on: kept together, since none makes sense alone.
+
+    `about` is the network's `metrics.json`.
+    """
+
+    model: keras.Model
+    about: dict[str, Any]
+    decision: Decision
+    known: Reference
+    least_margin: float
+    batch_size: int = 32
+
+    def answer(self, images: Images) -> pd.DataFrame:
+        """A row an image: what `predict_files`, `decide`, `compare` and `refer` say of it.
+
+        With `label` and `group` where they are known, and what the answers rest on.
+        """
+        ids, fit = list(images.table["image_id"]), self.about["fit"]
+        table, features = predict_files(self.model, images.root, ids, fit, self.batch_size)
+        refused = images.refused.assign(logit=np.nan, converted="")
+        table = pd.concat([table, refused], ignore_index=True) if len(refused) else table
+        table = with_neighbours(decide(table, self.decision), features, self.known)
+        table = refer(table, self.decision, self.least_margin, images.of_neither_class)
+        table = table.merge(images.table, on="image_id", how="left")
+        return table.fillna({"label": "", "group": ""}).assign(
+            weights=self.about["weights"],
+            protocol=self.about["protocol"],
+            calibrated_threshold=self.decision.threshold,
+            unlike_rate=self.known.rate,
+            slope=self.decision.slope,
+            intercept=self.decision.intercept,
+        )
+
+
+def judge_answers(
+    table: pd.DataFrame, decision: Decision, unit: str, rule: str = "mean_logit"
+) -> pd.DataFrame:
+    """Every metric with intervals at the locked threshold and calibration: train here, test there.
+
+    A row at image level and, where groups are known, one at the level of `unit`, by `rule`
+    (`predictions.by_group`). `table` has `label` and `group`; an image without a group counts as
+    one of its own.
+    """
+    rows = table[(table["label"] != "") & (table["reason"] == "")]
+    alone = "image " + rows["image_id"]
+    logit = decision.calibrated(rows["logit"].astype(float))
+    rows = rows.assign(
+        group=rows["group"].where(rows["group"] != "", alone), logit=logit, probability=expit(logit)
+    )
+    found = [{"level": "image"} | metrics_with_intervals(rows, decision.threshold)]
+    # Of probabilities that are all 1 the logit still knows which reach the threshold.
+    called = decisions.counted_from(rows, decision.calibrated(decision.threshold_logit))
+    found[0] |= metrics_with_intervals(called, names=AT_A_THRESHOLD) | recalibration(rows)
+    if unit:
+        voted, grouped = rule == "vote", by_group(rows, rule, decision.threshold)
+        at_unit = metrics_with_intervals(grouped, 0.5 if voted else decision.threshold)
+        at_unit |= dict.fromkeys(OF_PROBABILITIES, np.nan) if voted else {}
+        found.append({"level": unit} | at_unit)
+    about = {"rule": decision.rule, "calibrated_threshold": decision.threshold}
+    about |= {"slope": decision.slope, "intercept": decision.intercept}
+    return pd.DataFrame(found).assign(**about, malignant_share=(rows["label"] == "M").mean())

@@ -1,0 +1,1 @@
+"""TensorFlow, weights, building, frozen features, and the caches of arrays."""

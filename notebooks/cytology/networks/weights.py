@@ -1,0 +1,145 @@
+"""Where the weights of a backbone come from, and what to say when there are none.
+
+`auto` takes ImageNet weights from Keras' cache or downloads them; where neither can be had the
+run goes on with random weights, and every table, notebook and report says so.
+"""
+
+import hashlib
+import os
+import urllib.request
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from cytology.architectures import ARCHITECTURES
+from cytology.files import file_hash
+from cytology.settings import InputError, resolve
+
+DOWNLOADS = "https://storage.googleapis.com/tensorflow/keras-applications/"
+
+
+@dataclass(frozen=True)
+class Weights:
+    """`kind` is `imagenet`, `file` or `random`; `path` is the file (None for random weights).
+
+    `explanation` is the sentence that a reader must see.
+    """
+
+    kind: str
+    path: Path | None
+    explanation: str
+
+
+def find_weights(architecture: str, weights: str) -> Weights:
+    """Resolve the parameter `weights` for one architecture; downloads at most once.
+
+    Raises `InputError` if `imagenet` or a given path cannot be had.
+    """
+    if weights == "random":
+        return Weights("random", None, "Random weights, as asked for: this ranks nothing.")
+    if weights in ("auto", "imagenet"):
+        return _imagenet(architecture, may_be_random=weights == "auto")
+    path, file = resolve(weights), given_file(architecture, weights)
+    if file:
+        return Weights("file", file, f"Weights from {file.name}.")
+    if not path.exists():
+        raise InputError(f"There is no file or folder {path}: check the parameter `weights`.")
+    # One file cannot serve three architectures; the other two follow `auto`.
+    fallback = _imagenet(architecture, may_be_random=True)
+    why = f"{path.name} is not for {architecture} by its name."
+    if path.is_dir():
+        why = f"No {architecture}*.weights.h5 in {path}."
+    return replace(fallback, explanation=f"{why} {fallback.explanation}")
+
+
+def given_file(architecture: str, weights: str) -> Path | None:
+    """The file for an architecture that `weights`, a file or a folder, names; None without one."""
+    path = resolve(weights)
+    files = sorted(path.glob("*.h5")) if path.is_dir() else [path]
+    return next((file for file in files if file.is_file() and is_for(architecture, file)), None)
+
+
+def weights_mark(architecture: str, weights: str) -> str:
+    """What changes when `find_weights` would find something else: a hash, or why there is none.
+
+    Nothing is downloaded. Where ImageNet weights were out of reach and no longer are, that counts
+    as a change.
+    """
+    if weights == "random":
+        return "random"
+    if weights not in ("auto", "imagenet") and (file := given_file(architecture, weights)):
+        return file_hash(file)
+    address = DOWNLOADS + ARCHITECTURES[architecture].weights
+    cached = keras_models() / Path(address).name
+    if cached.is_file():
+        return file_hash(cached)
+    return "out of reach" if unreachable(address) else "can be downloaded"
+
+
+def is_for(architecture: str, path: Path) -> bool:
+    """Whether a file is named for an architecture; Keras itself writes `mobilenet_v2_...`."""
+    return path.name.lower().replace("_", "").replace("-", "").startswith(architecture)
+
+
+def _imagenet(architecture: str, may_be_random: bool) -> Weights:
+    network = ARCHITECTURES[architecture]
+    address, md5 = DOWNLOADS + network.weights, network.md5 or None
+    cached = keras_models() / Path(address).name
+    trouble = "" if is_official(cached, md5) else download_weights(address, cached, md5)
+    if trouble and may_be_random:
+        return Weights(
+            "random",
+            None,
+            f"NO PRETRAINED WEIGHTS for {network.title}: none in {cached.parent}, and they cannot "
+            f"be downloaded ({trouble}). The run goes on with random weights: it shows the "
+            "machinery and ranks nothing. To change that, connect once, or pass a file with the "
+            "parameter `weights`.",
+        )
+    if trouble:
+        raise InputError(
+            f"ImageNet weights of {network.title} are not in {cached.parent} and cannot be "
+            f"downloaded ({trouble}): connect, or set `weights` to a file or to auto."
+        )
+    return Weights("imagenet", cached, "ImageNet weights.")
+
+
+def is_official(path: Path, md5: str | None) -> bool:
+    """Whether a file of weights is there and, where its `md5` is known, has that hash."""
+    if not path.is_file() or md5 is None:
+        return path.is_file()
+    # Against damage, as Keras itself compares it; https speaks for where the file came from.
+    found = hashlib.md5(path.read_bytes(), usedforsecurity=False)
+    return found.hexdigest() == md5
+
+
+def download_weights(address: str, path: Path, md5: str | None = None) -> str:
+    """Fetch `address` to `path` through Keras, which compares the hash if there is one.
+
+    Returns what went wrong, empty if nothing did.
+    """
+    trouble = unreachable(address)
+    if trouble:
+        return trouble + (f", and {path} is damaged" if path.is_file() else "")
+    from cytology.networks.backend import keras
+
+    try:
+        keras.utils.get_file(
+            path.name, address, cache_dir=path.parents[1], cache_subdir="models", file_hash=md5
+        )
+    except Exception as error:  # Keras raises a bare Exception when the connection breaks
+        return str(error)
+    return ""
+
+
+def keras_models() -> Path:
+    """The folder in which Keras keeps the weights that it downloaded."""
+    return Path(os.environ.get("KERAS_HOME", Path.home() / ".keras")) / "models"
+
+
+def unreachable(address: str, seconds: float = 3.0) -> str:
+    """Why `address` cannot be reached; empty if it can. Keras' own download never times out."""
+    try:
+        request = urllib.request.Request(address, method="HEAD")  # noqa: S310 (DOWNLOADS: https)
+        with urllib.request.urlopen(request, timeout=seconds):  # noqa: S310
+            return ""
+    except OSError as error:
+        return str(getattr(error, "reason", error)) or type(error).__name__

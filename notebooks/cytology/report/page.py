@@ -1,0 +1,207 @@
+"""The HTML page of a run: one file that needs no network, no script and no other file.
+
+It is written from what lies in the run folder; of what is missing it says which notebook writes
+it, so that a run which stopped half-way has a report too.
+"""
+
+import shlex
+from functools import partial
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from cytology.architectures import NETWORK_TITLE
+from cytology.catalogue import VERIFICATION, WRITTEN_BY
+from cytology.evaluation.caveats import caveats, split_check
+from cytology.evaluation.summary import LEAKS, RANDOM
+from cytology.parameters import meaning
+from cytology.report.discreet import facts, folder_name
+from cytology.report.model_card import card_html
+from cytology.report.page_parts import POLICY, Figure, by_number, embedded_figures, link_to
+from cytology.report.page_tables import result_table
+from cytology.run import Run
+from cytology.wording import joined
+
+# Columns of the longer tables that fit a page; the files have them all.
+MAIN_SHOWN = (
+    "architecture weights auc accuracy recall specificity precision f1 mcc loss ece images groups "
+    "groups_malignant groups_benign judged_on test_auc test_groups recipe protocol"
+)
+PAIRS_SHOWN = (
+    "level first second images groups auc_first auc_second difference p p_holm separated "
+    "p_mcnemar p_delong weights protocol"
+)
+THRESHOLDS_SHOWN = (
+    "model rule chosen_on threshold judged_on groups recall specificity precision "
+    "negative_predictive_value malignant_share note weights protocol"
+)
+CALIBRATION_SHOWN = (
+    "model method fitted_on judged_on calibration_in_the_large calibration_slope loss loss_change "
+    "brier ece ace slope intercept note weights protocol"
+)
+ALL_SHOWN = (
+    "model level judged_on images groups groups_malignant groups_benign auc auc_pooled "
+    "auc_groups_alike accuracy recall specificity loss weights protocol"
+)
+EXPLANATION_SHOWN = (
+    "architecture check value chance chance_of difference passed images groups judged_on weights "
+    "protocol"
+)
+# Where a figure stands in the report, by its notebook; some of 07 and 11 by their own names.
+SECTION_OF = {
+    **dict.fromkeys(("01", "02", "03"), "more_data"),
+    **dict.fromkeys(("01_gallery", "03_who_is_where"), "data"),
+    **dict.fromkeys(("08", "12"), "use"),
+    "07": "comparison",
+    "07_1_auc": "answer",
+    **dict.fromkeys(("07_5_thresholds", "07_6_calibration"), "decisions"),
+    **dict.fromkeys(("07_7_decision_curve", "07_8_abstention"), "decisions"),
+    **dict.fromkeys(("07_12_mistakes", "11_4_neighbours"), "mistakes"),
+    "09": "audit",
+    "10": "robustness",
+    "11": "explanation",
+}
+SECTIONS = (*sorted(set(SECTION_OF.values())), "training")
+
+
+def write_report(run: Run, name: str = "") -> Path:
+    """Write `report.html` of a run from whatever is there; returns its path.
+
+    `name` is what the page calls the folder, if that is not its own name. The page names no
+    patient and no file of images, and no path of this machine.
+    """
+    from jinja2 import Environment, FileSystemLoader
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"duration": duration, "when": when}
+    page = environment.get_template("page.html.jinja").render(
+        page_contents(run, name or folder_name(run))
+    )
+    run.write("report.html", page)
+    return run / "report.html"
+
+
+def page_contents(run: Run, name: str) -> dict[str, Any]:
+    """Everything that the page shows, read from the run."""
+    record, dataset = facts(run)
+    said = paragraphs(run, "tables/summary.md")
+    # A leak or random weights stand above as a caveat: twice would not be more.
+    said = [] if said in ([LEAKS], [RANDOM]) else said
+    split, warnings = run.facts_if_there("split.json"), caveats(run)
+    unit = split.get("unit", "group")
+    if "notes" in dataset:
+        texts = [caveat.text for caveat in warnings]
+        dataset["notes"] = [note for note in dataset["notes"] if note not in texts]
+    return {
+        "run": name,
+        "quoted": shlex.quote(name),
+        "policy": POLICY,
+        "networks": title_of(run.networks),
+        "record": record,
+        "caveats": warnings,
+        "answer": said[0] if said else "",
+        "summary": said[1:],
+        "figures": by_section(embedded_figures(run)),
+        "link_to": partial(link_to, run),
+        "dataset": dataset,
+        "split": split,
+        "checked": split_check(dataset, split),
+        "unit": unit,
+        "comparison": result_table(run, "tables/comparison.csv", MAIN_SHOWN),
+        "pairs": result_table(run, "tables/pairwise.csv", PAIRS_SHOWN, family="networks"),
+        "comparison_all": result_table(run, "tables/comparison_all.csv", ALL_SHOWN),
+        "thresholds": result_table(run, "tables/thresholds.csv", THRESHOLDS_SHOWN),
+        "calibration": result_table(run, "tables/calibration.csv", CALIBRATION_SHOWN),
+        "audit": result_table(run, "tables/leakage_summary.csv"),
+        "audit_words": paragraphs(run, "tables/leakage.md"),
+        "robustness_words": paragraphs(run, "tables/robustness.md"),
+        "explanation": result_table(run, "tables/explanation_checks.csv", EXPLANATION_SHOWN),
+        "explanation_words": paragraphs(run, "tables/explanation.md"),
+        "notebooks": notebooks(run, record),
+        "verification": run.facts_if_there(VERIFICATION),
+        "parameters": parameters(record),
+        "model_card": card_html(run),
+        "written_by": WRITTEN_BY,
+    }
+
+
+def title_of(names: list[str]) -> str:
+    """The networks `names` as the title of the page has them; empty if there are none."""
+    if not names:
+        return ""
+    return joined(NETWORK_TITLE[name] for name in names) + (" compared" if len(names) > 1 else "")
+
+
+def by_section(figures: list[Figure]) -> dict[str, list[Figure]]:
+    """The figures of each section of the page, in the order of the series."""
+    found: dict[str, list[Figure]] = {section: [] for section in SECTIONS}
+    for figure in sorted(figures, key=lambda each: (each.number, by_number(each.name))):
+        section = SECTION_OF.get(figure.name) or SECTION_OF.get(figure.number, "training")
+        found[section].append(figure)
+    return found
+
+
+def paragraphs(run: Run, name: str) -> list[str]:
+    """What a notebook wrote as plain text, a paragraph a line; empty when it is missing."""
+    path = run / name
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    return [line.strip() for line in lines if line.strip()]
+
+
+# ------------------------------------------------------- notebooks, parameters
+
+
+def notebooks(run: Run, record: dict) -> list[dict[str, Any]]:
+    """A row a notebook, executed by `run_all.py` or found: link, status, seconds, memory."""
+    entries = record.get("notebooks", {})
+    folder = run / "notebooks"
+    found = {path.stem for kind in ("*.html", "*.ipynb") for path in folder.glob(kind)}
+    return [
+        entries.get(name, {}) | {"name": name, "link": link(folder, name)}
+        for name in sorted(found | entries.keys())
+    ]
+
+
+def link(folder: Path, name: str) -> str:
+    """A relative address of the executed notebook: its page, else the notebook, else nothing."""
+    for kind in ("html", "ipynb"):
+        if (folder / f"{name}.{kind}").is_file():
+            return quote(f"{folder.name}/{name}.{kind}")
+    return ""
+
+
+def parameters(record: dict) -> list[dict[str, Any]]:
+    """A row a parameter: its value, its meaning, and the notebooks made with another value."""
+    values = record.get("parameters", {})
+    rows = []
+    for name, value in values.items():
+        others = [
+            f"{notebook[:2]}: {entry['parameters'][name]}"
+            for notebook, entry in record.get("notebooks", {}).items()
+            if name in entry.get("parameters", {})
+            and entry["parameters"][name] != value
+            and name != "run_dir"
+        ]
+        shown = str(value).lower() if isinstance(value, bool | None) else value
+        rows.append({"name": name, "value": shown, "meaning": meaning(name), "others": others})
+    return rows
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds in words: `8.4 s`, `3 min 05 s`, `1 h 12 min`."""
+    if seconds is None:
+        return "–"
+    if round(seconds, 1) < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def when(time: str | None) -> str:
+    """A time of `run.json` as date and minutes."""
+    return time[:16].replace("T", " ") if time else "–"

@@ -1,0 +1,67 @@
+"""Tables of results as the report shows them: a chip where a reader must be warned."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from cytology.evaluation import readable
+from cytology.evaluation.readable import gaps, heading, is_empty, is_number
+from cytology.run import Run
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell of a table as it is shown; `interval` stands small below a number."""
+
+    text: str
+    interval: str = ""
+    number: bool = False
+    warn: bool = False
+
+
+def result_table(run: Run, name: str, wanted: str = "", family: str = "") -> dict[str, Any]:
+    """A table of results as headings and rows of cells; empty when it is missing.
+
+    Columns `x_low` and `x_high` become the interval of `x`. Of `wanted` columns, if any are named,
+    and of rows of one `family`. What is the same in every row is in `same`, by its heading, and
+    no column; nor is what is nowhere known. `gaps` says what is missing, and why.
+    """
+    if not run.has(name):
+        return {}
+    table = run.table(name)
+    if family:
+        table = table[table["family"] == family]
+    bounds = {f"{column}{end}" for column in table for end in ("_low", "_high")}
+    columns = [column for column in wanted.split() or table.columns if column in table]
+    columns = [column for column in columns if column not in bounds]
+    missing = gaps(table, columns)
+    columns = [column for column in columns if not is_empty(table[column])]
+    same = [column for column in columns[1:] if is_same(table[column])]
+    columns = [name for name in columns if name not in same]
+    rows = [[table_cell(row, column, table) for column in columns] for _, row in table.iterrows()]
+    return {
+        "headings": [
+            {"text": heading(column), "number": is_number(table[column])} for column in columns
+        ],
+        "rows": rows,
+        "same": {heading(column): table_cell(table.iloc[0], column, table) for column in same},
+        "intervals": any(table_cell.interval for row in rows for table_cell in row),
+        "gaps": missing,
+    }
+
+
+def is_same(column: pd.Series) -> bool:
+    """Whether a column of words or counts says the same in every row."""
+    no_result = not is_number(column) or readable.are_counts(column)
+    return no_result and column.nunique(dropna=False) == 1
+
+
+def table_cell(row: pd.Series, column: str, table: pd.DataFrame) -> Cell:
+    """One value of a table of results, ready to be shown."""
+    value = row[column]
+    if is_number(table[column]):
+        shown = readable.number_or_not_shown(row, column, table[column])
+        return Cell(shown, readable.interval(row, column, table[column]), number=True)
+    warn = (column, value) in (("weights", "random"), ("protocol", "original"))
+    return Cell(readable.word(value, column) or readable.DASH, warn=warn)

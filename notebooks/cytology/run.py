@@ -1,0 +1,220 @@
+"""A run: its folder, and what lies in it, read once and checked."""
+
+import random
+from collections.abc import Callable
+from copy import deepcopy
+from functools import cache, partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import pandas as pd
+
+from cytology import tables
+from cytology.architectures import ARCHITECTURE_NAMES, TRAINING_NOTEBOOKS
+from cytology.catalogue import entry_of
+from cytology.files import refuse_links_out
+from cytology.notebook import own_parameters
+from cytology.parameters import FIXED_PARAMETERS, check_parameters, named
+from cytology.settings import PROJECT_ROOT, InputError, resolve, short
+from cytology.wording import composed, plural
+
+ENSEMBLE = "ensemble"  # what a name begins with that stands for the mean of several networks
+BASELINE = "baseline (size and colour)"
+Made = TypeVar("Made")
+
+
+class Run:
+    """The folder of a run; `run / name` is a path in it, `parameters` those of the open notebook.
+
+    A table or a JSON file is read once, and again when it has changed. Reading raises `InputError`
+    for one that is missing (with the notebook that writes it), damaged, or without a column that
+    the catalogue asks for.
+    """
+
+    def __init__(self, folder: Path, parameters: dict[str, Any] | None = None):
+        self.folder = Path(folder)
+        self.parameters = parameters or {}
+        self._kept: dict[tuple, tuple[tuple, Any]] = {}
+
+    def __truediv__(self, name: str | Path) -> Path:
+        return self.folder / name
+
+    def __fspath__(self) -> str:
+        return str(self.folder)
+
+    def __str__(self) -> str:
+        return short(self.folder)
+
+    # ------------------------------------------------------------- reading
+
+    def has(self, name: str) -> bool:
+        """Whether the run holds the file `name`."""
+        return (self / name).is_file()
+
+    def once(self, key: tuple, names: tuple[str, ...], make: Callable[[], Made]) -> Made:
+        """What `make` returns, kept under `key` until one of the files `names` changes."""
+        state = tuple(_state(self / name) for name in names)
+        if key not in self._kept or self._kept[key][0] != state:
+            self._kept[key] = (state, make())
+        return self._kept[key][1]
+
+    def table(self, name: str) -> pd.DataFrame:
+        """A table of the run; the caller may change it."""
+
+        def read() -> pd.DataFrame:
+            table, entry = tables.read_table(self.folder, name), entry_of(name)
+            if entry:
+                tables.check_columns(table, self.folder, name, entry.numbers, entry.texts)
+            return table
+
+        return self.once(("table", name), (name,), read).copy()
+
+    def rows(self, name: str, **keys: Any) -> pd.DataFrame:
+        """Rows of a table whose columns have the given values; none if there is no such table."""
+        if not self.has(name):
+            return pd.DataFrame()
+        rows = self.table(name)
+        for column, value in keys.items():
+            rows = rows[rows[column] == value]
+        return rows
+
+    def facts(self, name: str) -> tables.Facts:
+        """A JSON file of the run; the caller may change it."""
+        read = partial(tables.read_json, self.folder, name)
+        return deepcopy(self.once(("facts", name), (name,), read))
+
+    def facts_if_there(self, name: str) -> dict[str, Any]:
+        """A JSON file of the run; empty if it is missing."""
+        return dict(self.facts(name)) if self.has(name) else {}
+
+    def damaged(self, name: str, why: str) -> InputError:
+        """The error about a file that can be read, and whose content cannot be true."""
+        return InputError(tables.damaged(self.folder, name, why))
+
+    # ------------------------------------------------------ what is in it
+
+    @property
+    def manifest(self) -> pd.DataFrame:
+        """A row an image: `image_id`, `label`, `group`, patient, slide, size, hash."""
+        return self.table("manifest.csv")
+
+    @property
+    def unit(self) -> str:
+        """What is kept together, in a word: `patient`, `slide`, `group`."""
+        return self.facts("dataset.json")["unit"]
+
+    @property
+    def units(self) -> str:
+        """Several of them: `patients`, `slides`, `groups`."""
+        return plural(self.unit)
+
+    @property
+    def protocol(self) -> str:
+        """`grouped`, or `original`, which leaks."""
+        return self.facts("split.json")["protocol"]
+
+    @property
+    def is_original(self) -> bool:
+        """Whether the split was made by the original's protocol; not where there is none yet."""
+        return self.has("split.json") and self.protocol == "original"
+
+    @property
+    def images(self) -> Path:
+        """The folder of the run's images.
+
+        Raises `InputError` if they are gone, or if the open notebook has a parameter `data` that
+        is not what notebook 01 read.
+        """
+        made_with, data = self.facts("dataset.json"), self.parameters.get("data")
+        root = Path(made_with["root"])
+        if not made_with["root"]:
+            raise InputError(
+                f"{self} was shared without its images: name new ones with the parameter "
+                "`images` of notebook 08."
+            )
+        wanted = named(data) if data else made_with["data"]
+        if composed(made_with["data"]) != composed(wanted):
+            raise InputError(
+                f"{self} holds {made_with['data']}, but `data` is {wanted}: "
+                "run notebook 01 first, or name another `run_dir`."
+            )
+        if not root.is_dir():
+            raise InputError(f"The images of this run are gone from {root}: run notebook 01 again.")
+        return root
+
+    @property
+    def networks(self) -> list[str]:
+        """The architectures whose predictions the run holds, in the usual order."""
+        return [name for name in ARCHITECTURE_NAMES if self.has(f"{name}/predictions.csv")]
+
+    def of_networks(self, name: str) -> dict[str, pd.DataFrame]:
+        """The table `<architecture>/<name>` of each trained network that has one."""
+        paths = {each: f"{each}/{name}" for each in self.networks}
+        return {each: self.table(path) for each, path in paths.items() if self.has(path)}
+
+    def about(self, architecture: str) -> tables.Facts:
+        """How a network was trained: its `metrics.json`."""
+        return self.facts(f"{architecture}/metrics.json")
+
+    # ------------------------------------------------------------- writing
+
+    def write(self, name: str, content: pd.DataFrame | dict | str) -> None:
+        """Write a table, facts or text as `name`, whole or not at all; results are `marked`."""
+        if isinstance(content, pd.DataFrame):
+            entry = entry_of(name)
+            is_result = entry and entry.is_result
+            tables.write_table(self.folder, name, self.marked(content) if is_result else content)
+        elif isinstance(content, dict):
+            tables.write_json(self.folder, name, content)
+        else:
+            tables.write_text(self.folder, name, content)
+
+    def marked(self, table: pd.DataFrame) -> pd.DataFrame:
+        """A table of results with the weights behind each row and the protocol of the split.
+
+        So no table travels without the warning that its numbers rank nothing, or leak. Columns
+        that are there already stay.
+        """
+        named = (["model"], ["architecture"], ["first", "second"])
+        columns = next((each for each in named if set(each) <= set(table)), [])
+        if columns and "weights" not in table:
+            behind = table[columns].map(cache(self.weights_behind))
+            joined = behind.agg(lambda row: " and ".join(filter(None, dict.fromkeys(row))), axis=1)
+            table = table.assign(weights=joined.astype(str) if len(table) else "")
+        return table if "protocol" in table else table.assign(protocol=self.protocol)
+
+    def weights_behind(self, model: str) -> str:
+        """The weights of a network or of what combines several; empty for the baseline."""
+        weights = {name: self.about(name)["weights"] for name in self.networks}
+        if model.startswith(ENSEMBLE):
+            return "random" if "random" in weights.values() else "pretrained"
+        return weights.get(model.split(",")[0], "")
+
+
+def _state(path: Path) -> tuple:
+    """What changes when a file is written again; empty if it is not there."""
+    if not path.is_file():
+        return ()
+    found = path.stat()
+    return found.st_mtime_ns, found.st_size, found.st_ino
+
+
+def open_run(notebook: str, values: dict[str, Any]) -> Run:
+    """Check a notebook's parameters, make the run folder, fix the seeds.
+
+    `notebook` is the name of its file, or the network that it trains; `values` is `globals()`, of
+    which its own parameters are taken. Keras is seeded where it is first used, so that notebooks
+    without a network start quickly. Raises `InputError`.
+    """
+    name = TRAINING_NOTEBOOKS.get(notebook, notebook)
+    names = own_parameters(PROJECT_ROOT / "notebooks" / f"{name}.ipynb")
+    own = {each: values[each] for each in names if each not in FIXED_PARAMETERS}
+    check_parameters(own)
+    run = Run(resolve(own["run_dir"]), own)
+    refuse_links_out(run.folder)
+    for folder in ("tables", "figures"):
+        (run / folder).mkdir(parents=True, exist_ok=True)
+    random.seed(own["seed"])
+    np.random.seed(own["seed"])
+    return run

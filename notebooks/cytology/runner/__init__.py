@@ -1,0 +1,1 @@
+"""Running notebooks: the plan, what has changed, the record, the terminal."""

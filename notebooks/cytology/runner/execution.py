@@ -1,0 +1,240 @@
+"""Executing a plan: what is done with each task, one after the other or several at once."""
+
+import contextlib
+import json
+import logging
+import os
+import shutil
+import warnings
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+from cytology.evaluation.caveats import caveats
+from cytology.evaluation.repeats import make_run
+from cytology.report.notebook_pages import to_html
+from cytology.report.page import write_report
+from cytology.run import Run
+from cytology.runner import changes, headless, terminal
+from cytology.runner.headless import Failure, Result
+from cytology.runner.notebooks import Project
+from cytology.runner.parallel import Send, on_cluster, on_this_machine, run_together
+from cytology.runner.plan import Plan, Task, plan_again, tasks_of
+from cytology.runner.record import Record, now, read_run, sole_run
+from cytology.runner.verification import check_finished, compare_runs, scratch, write_verification
+from cytology.settings import InputError, short
+from cytology.tables import write_json
+from cytology.wording import some
+
+
+class Execution:
+    """A plan that is carried out: decides what is done with each task, and records it.
+
+    `reasons` say why a notebook that ran before runs again; `notices` what a reader must know of
+    those that are kept.
+    """
+
+    def __init__(self, plan: Plan, record: Record):
+        self.plan = plan
+        self.record = record
+        self.reasons: dict[str, str] = {}
+        self.notices: list[str] = []
+
+    def begin(self, task: Task) -> Result | None:
+        """Decide on a task: keep it, refuse it, or (None) let it be executed.
+
+        What is finished and unchanged is kept. A point of the grid gets its run folder first, and
+        is refused where that cannot be made.
+        """
+        run, earlier = Path(task.parameters["run_dir"]), self.record.entry(task.name)
+        if task.point is not None:
+            try:
+                make_run(Run(self.plan.run), task.point)
+            except InputError as error:
+                self.record.begin(task.name, task.parameters, {})
+                return Result("failed", 0.0, 0, Failure("InputError", str(error), ""))
+        made_from = changes.state(task.notebook, run, task.parameters)
+        why = changes.changes(earlier, made_from, task.parameters, run)
+        if earlier and not why and not self.plan.again:
+            self.notices += self.about_kept(task.name, earlier, run)
+            return Result("kept", 0.0, 0)
+        self.reasons[task.name] = "; ".join(why)
+        self.record.begin(task.name, task.parameters, made_from)
+        return None
+
+    def end(self, task: Task, result: Result) -> None:
+        """Record how a task ended and what it made; what is kept keeps its entry."""
+        if result.status == "kept":
+            return
+        facts = {"status": result.status, "seconds": result.seconds}
+        facts["peak_memory_mib"] = result.peak_memory_mib
+        if result.status == "ok":
+            notebook, run = task.notebook.stem, Path(task.parameters["run_dir"])
+            # Again, since the notebook may have drawn or downloaded what it needs.
+            facts["outside"] = changes.outside(notebook, run, task.parameters)
+            facts["outputs"] = changes.outputs(notebook, run)
+            facts["versions"] = self.versions()
+        if result.failure:
+            facts["error"] = str(result.failure)
+        self.record.end(task.name, facts)
+
+    def versions(self) -> dict[str, str]:
+        """The versions that the numbers of this run may depend on."""
+        return {name: self.record.content["versions"][name] for name in changes.COMPUTED_WITH}
+
+    def about_kept(self, name: str, entry: dict, run: Path) -> Iterator[str]:
+        """What was altered by hand, and what other versions computed."""
+        if files := changes.altered(entry, run):
+            yield (
+                f"{some(files)} of {short(run)} changed after {name} had ended, and is used as it "
+                f"is now; --from {name[:2]} runs it again."
+            )
+        present, before = self.versions(), entry["versions"].items()
+        old = [f"{what} {version}" for what, version in before if version != present[what]]
+        if old:
+            yield f"{name} is kept as computed with {', '.join(old)}."
+
+    def one_by_one(self, tasks: list[Task]) -> dict[str, Result]:
+        """Execute tasks in their order until one fails; returns the results by name."""
+        results, width = {}, max(len(task.name) for task in tasks)
+        for task in tasks:
+            result = self.begin(task)
+            progress = terminal.Progress(task.name, width, self.reasons.get(task.name, ""))
+            if result is None:
+                what = (task.notebook, task.output, task.parameters)
+                result = headless.execute(*what, progress.show)
+            progress.end(result)
+            self.end(task, result)
+            results[task.name] = result
+            if not result.is_good:
+                break
+        return results
+
+    def together(self, tasks: list[Task], send: Send) -> dict[str, Result]:
+        """Execute tasks as soon as what they need is done; returns the results by name."""
+        board = terminal.Board(max(len(task.name) for task in tasks))
+
+        def end(task: Task, result: Result) -> None:
+            board.end(task.name, result, self.reasons.get(task.name, ""))
+            self.end(task, result)
+
+        return run_together(tasks, send, self.begin, end, board.show)
+
+
+def run(plan: Plan, jobs: int = 1, dask: str | None = None) -> int:
+    """Run the notebooks of `plan`, print how it went, write the report; returns the exit code.
+
+    One after the other, or `jobs` at once, or on the cluster at `dask`. Raises `InputError` if
+    that does not answer, or another run is at work in the folder, `MachineError` if the folder
+    cannot be written to.
+    """
+    tasks = tasks_of(plan)
+    with sole_run(plan.run), quiet():
+        if plan.taken:
+            print(plan.taken, flush=True)
+        about = {"profile": plan.profile, "command": plan.command, "parameters": plan.parameters}
+        record = Record(plan.run, about | {"notebooks_at_once": jobs})
+        execution = Execution(plan, record)
+        found = execute_all(execution, tasks, jobs, dask)
+        results = {task.name: found[task.name] for task in tasks if task.name in found}
+        code = exit_code(results)
+        record.note(ended=now())
+        made = Run(plan.run)
+        if code == 130:
+            name = next(name for name, each in results.items() if each.status == "interrupted")
+            print(f"Interrupted in {name}; what is done is kept in {short(plan.run)}.")
+        else:
+            write_pages(tasks, results)
+            terminal.print_end(made, tasks, results, execution.notices)
+            print(f"\nReport: {short(write_report(made))}")
+        record.note(exit_code=code, **conclusions(made))
+    return code
+
+
+def execute_all(
+    execution: Execution, tasks: list[Task], jobs: int, dask: str | None
+) -> dict[str, Result]:
+    """Execute `tasks` where the options say; returns the results by name."""
+    plan, how = execution.plan, ""
+    where: contextlib.AbstractContextManager[Send | None] = contextlib.nullcontext()
+    if dask:
+        where, how = on_cluster(dask), f", on {dask}"
+    elif jobs > 1:
+        where, how = on_this_machine(jobs), f", {jobs} at once"
+    with where as send:
+        many = f"{len(tasks)} notebook{'s' if len(tasks) > 1 else ''}"
+        print(f"Profile {plan.profile}, {many}{how}, run folder {short(plan.run)}", flush=True)
+        return execution.together(tasks, send) if send else execution.one_by_one(tasks)
+
+
+def write_pages(tasks: list[Task], results: dict[str, Result]) -> None:
+    """Write an HTML page of each notebook that was executed."""
+    for task in tasks:
+        result = results.get(task.name)
+        if result and result.status != "kept" and task.output.is_file():
+            to_html(task.output)
+
+
+def exit_code(results: dict[str, Result]) -> int:
+    """What the command exits with: 0 all went well, 1 a notebook failed, 130 interrupted."""
+    if any(result.status == "interrupted" for result in results.values()):
+        return 130
+    return 0 if all(result.is_good for result in results.values()) else 1
+
+
+def conclusions(run: Run) -> dict[str, list[dict]]:
+    """What machines want to know of a run besides: its caveats, and the comparison as records."""
+    table = run.rows("tables/comparison.csv")
+    return {
+        "caveats": [asdict(caveat) for caveat in caveats(run)],
+        "comparison": json.loads(table.to_json(orient="records")),
+    }
+
+
+def verify(project: Project, folder: Path, jobs: int | None) -> int:
+    """Run a finished run again from its images and compare every table; returns the exit code.
+
+    As many notebooks at once as the run had, unless `jobs` says otherwise: how the last bits round
+    depends on the cores that each of them has.
+    """
+    record = check_finished(folder)
+    with sole_run(folder):
+        again = scratch(folder)
+        # A cache of its own: what was computed before proves nothing.
+        with variable("CYTOLOGY_CACHE", str(again / "cache")):
+            at_once = jobs or record.get("notebooks_at_once") or 1
+            code = run(plan_again(project, record, again), at_once)
+        if code:
+            return code
+        files, found = compare_runs(folder, again)
+        verdict = write_verification(folder, files, found)
+        write_json(folder, "run.json", read_run(folder) | {"verification": verdict})
+    terminal.print_verification(folder, again, files, found)
+    if len(found) == 0:
+        shutil.rmtree(again)
+    return int(len(found) > 0)
+
+
+@contextlib.contextmanager
+def variable(name: str, value: str) -> Iterator[None]:
+    """Set a variable of the environment for the processes that are started meanwhile."""
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        del os.environ[name]
+        if before is not None:
+            os.environ[name] = before
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Silence what papermill and its helpers log; of a failure a sentence is printed."""
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(logging.NOTSET)

@@ -1,0 +1,268 @@
+"""What to run: the notebooks, their parameters, the run folder, the grid.
+
+Everything that can be refused is refused here, before the first notebook starts.
+"""
+
+import os
+import shlex
+import subprocess
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from cytology.architectures import TRAINING_NOTEBOOKS
+from cytology.catalogue import READS, needs
+from cytology.evaluation.repeats import GRID, GridPoint, grid_points, points_named
+from cytology.files import fitting
+from cytology.parameters import (
+    FIELDS,
+    PLACES,
+    QUESTIONS,
+    absolute_paths,
+    check_parameters,
+    check_places,
+    typed,
+)
+from cytology.runner.notebooks import (
+    Notebook,
+    Project,
+    check_parameter_names,
+    choose,
+    find_notebooks,
+    read_profile,
+)
+from cytology.runner.record import read_run
+from cytology.settings import InputError, short
+
+DEFAULT_PROFILE = "quick"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to run: every parameter of the series by name, and the notebooks in their order."""
+
+    profile: str
+    parameters: dict
+    notebooks: list[Notebook]
+    command: str
+    points: tuple[GridPoint, ...] = ()  # the grid: trainings with other seeds, or a fold held out
+    again: bool = False  # also what is finished and unchanged
+    taken: str = ""  # the paths and addresses that `run.json` brought along, in a sentence
+
+    @property
+    def run(self) -> Path:
+        return Path(self.parameters["run_dir"])
+
+
+@dataclass(frozen=True)
+class Task:
+    """A notebook to execute: with what, to which file, after which others."""
+
+    name: str
+    notebook: Path
+    output: Path
+    parameters: dict
+    needs: tuple[str, ...]
+    point: GridPoint | None = None  # of the grid
+
+
+def tasks_of(plan: Plan) -> list[Task]:
+    """What is to be executed, in an order that serves all needs.
+
+    The training notebooks stand again for each point of the grid, in a run folder of its own
+    below the run's.
+    """
+    found: list[Task] = []
+    chosen = [notebook.name for notebook in plan.notebooks]
+    for place, notebook in enumerate(plan.notebooks):
+        name = notebook.name
+        parameters = {each: plan.parameters[each] for each in notebook.parameters}
+        reads = needs(name) if name in READS else chosen[:place]
+        if any(file.startswith(f"{GRID}/") for file in READS.get(name, ())):
+            reads += [task.name for task in found if task.point]
+        after = tuple(name for name in reads if name in {task.name for task in found})
+        output = Path("notebooks", notebook.path.name)
+        found.append(Task(name, notebook.path, plan.run / output, parameters, after))
+        if name in TRAINING_NOTEBOOKS.values():
+            for point in plan.points:
+                below = point.folder(plan.run)
+                own = parameters | {"run_dir": str(below), "seed": point.seed}
+                file = below / output
+                found.append(Task(f"{point.name}/{name}", notebook.path, file, own, after, point))
+    return found
+
+
+def make_plan(
+    project: Project,
+    given: dict,
+    *,
+    profile: str | None = None,
+    only: Iterable[str] = (),
+    start: str | None = None,
+    force: bool = False,
+    seeds: int = 1,
+    folds: int | None = None,
+) -> Plan:
+    """Plan a run, or raise `InputError` before anything is started or written.
+
+    `given` are parameters from the command line, texts not yet typed; their relative paths start
+    at the working folder, those of a profile at the project's root. Without `profile` the
+    parameters of the run folder's `run.json` are the base, if it has one. `seeds` and `folds` make
+    the grid: how many seeds, and whether each of so many folds is held out.
+    """
+    if folds is not None:
+        given = given | with_folds(given, folds)
+    notebooks = find_notebooks(project.notebooks)
+    check_parameter_names(given, defaults_of(notebooks), "")
+    given = {name: typed(name, text) for name, text in given.items()}
+    given = absolute_paths(given, Path.cwd())
+    chosen = choose(notebooks, only, start)
+
+    name = profile or DEFAULT_PROFILE
+    base = profile_parameters(project, name)
+    run = Path(given.get("run_dir") or default_run(project, name, base, given))
+    earlier, taken = read_run(run), ""
+    if profile is None and earlier:
+        name = earlier.get("profile") or DEFAULT_PROFILE
+        if name != DEFAULT_PROFILE:
+            base = profile_parameters(project, name, may_be_gone=True)
+        stored = earlier.get("parameters", {})
+        base = base | {key: stored[key] for key in base if key in stored}
+        taken = taken_over(project, name, stored, given)
+    parameters = base | given | {"run_dir": str(run)}
+    check_parameters(parameters)
+    if not parameters["data"]:
+        raise InputError(
+            "Parameter `data` is empty: name a folder of images in two classes, or `sample`."
+        )
+    check_places(parameters)
+    if run.exists() and not run.is_dir():
+        raise InputError(f"The run folder {run} is a file.")
+    other = other_parameters(earlier, parameters)
+    if other and not force:
+        raise InputError(
+            f"{short(run)} was made with {'; '.join(other)}: choose another folder with --run-dir, "
+            "or --force to redo here what depends on it."
+        )
+    points = points_of(parameters, chosen, seeds, folds)
+    noted = points_named(name.split("/")[0] for name in earlier.get("grid", {}))
+    command = command_line(project, name, parameters, grid_options(parameters, {*points, *noted}))
+    # With other parameters, --force redoes what depends on them; else everything.
+    again = bool(start) or (force and not other)
+    return Plan(name, parameters, chosen, command, points, again, taken)
+
+
+def plan_again(project: Project, record: dict, run: Path) -> Plan:
+    """The plan that does again, in the folder `run`, what the `run.json` of a run records."""
+    notebooks = [
+        notebook
+        for notebook in find_notebooks(project.notebooks)
+        if notebook.name in record["notebooks"]
+    ]
+    parameters = record["parameters"] | {"run_dir": str(run)}
+    points = points_named(dict.fromkeys(name.split("/")[0] for name in record["grid"]))
+    command = command_line(project, record["profile"], parameters, grid_options(parameters, points))
+    taken = taken_over(project, record["profile"], record["parameters"], {})
+    return Plan(record["profile"], parameters, notebooks, command, tuple(points), taken=taken)
+
+
+def taken_over(project: Project, profile: str, stored: dict, given: dict) -> str:
+    """A sentence with the paths and addresses that a run takes from its `run.json`; may be empty.
+
+    The run folder may come from somebody else: one should see what is read, and from where it is
+    downloaded. What is `given` now, or what the profile says too, is left out.
+    """
+    base = profile_parameters(project, profile, may_be_gone=True)
+    names = {*PLACES, "address"} - {"run_dir", *given}
+    found = {name: stored[name] for name in sorted(names) if stored.get(name)}
+    other = [f"{name}={value!r}" for name, value in found.items() if value != base.get(name)]
+    return f"NOTE: taken from run.json: {', '.join(other)}" if other else ""
+
+
+def with_folds(given: dict, folds: int) -> dict:
+    """The parameter `folds` as `--folds` sets it; `InputError` if `-p folds` says otherwise."""
+    if given.get("folds", str(folds)) != str(folds):
+        raise InputError(f"--folds {folds} and -p folds {given['folds']} differ: give one of them.")
+    return {"folds": str(folds)}
+
+
+def points_of(parameters: dict, chosen: list[Notebook], seeds: int, folds: int | None) -> tuple:
+    """The grid's points; `InputError` where there can be none."""
+    if seeds < 1:
+        raise InputError(f"--seeds is {seeds}; it must be a whole number of at least 1.")
+    found = grid_points(parameters.get("seed", 0), seeds, folds)
+    if found and not {notebook.name for notebook in chosen} & {*TRAINING_NOTEBOOKS.values()}:
+        raise InputError("--seeds and --folds are for notebooks 04 to 06, and none is to be run.")
+    if folds is not None and parameters.get("protocol") == "original":
+        raise InputError(
+            "--folds keeps groups apart, which the protocol `original` does not: leave it out."
+        )
+    return found
+
+
+def grid_options(parameters: dict, points: Collection[GridPoint]) -> list[str]:
+    """The options that make `points`, of this call and of earlier ones, as words of a command."""
+    first = parameters.get("seed", 0)
+    seeds = max((point.seed - first + 1 for point in points), default=1)
+    words = ["--seeds", str(seeds)] if seeds > 1 else []
+    if any(point.fold is not None for point in points):
+        words += ["--folds", str(parameters["folds"])]
+    return words
+
+
+def defaults_of(notebooks: list[Notebook]) -> dict:
+    """Every parameter of the series with its default, from the first notebook that has it."""
+    defaults: dict = {}
+    for notebook in notebooks:
+        defaults = notebook.parameters | defaults
+    return defaults
+
+
+def profile_parameters(project: Project, profile: str, may_be_gone: bool = False) -> dict:
+    """Every parameter of the series: the notebooks' defaults, changed by the profile.
+
+    The file of a profile `may_be_gone` since a run was made with it.
+    """
+    defaults = defaults_of(find_notebooks(project.notebooks))
+    gone = may_be_gone and not (project.profiles / f"{profile}.yaml").is_file()
+    content = {} if gone else read_profile(project, profile)
+    check_parameter_names(
+        content, defaults.keys() | FIELDS.keys(), f", but profile `{profile}` sets it"
+    )
+    content = {key: value for key, value in content.items() if key in defaults}
+    return absolute_paths(defaults | {"run_dir": f"outputs/{profile}"} | content, project.home)
+
+
+def default_run(project: Project, profile: str, base: dict, given: dict) -> str:
+    """The run folder when none is given: the profile's, or one that also names the data."""
+    data = given.get("data")
+    if data is None or data == base.get("data"):
+        return base["run_dir"]
+    return str(project.home / "outputs" / fitting(f"{profile}-{Path(data).name or 'data'}"))
+
+
+def other_parameters(earlier: dict, parameters: dict) -> list[str]:
+    """Parameters that a finished notebook of the run had another value of, in words.
+
+    Notebooks that failed protect nothing: whoever corrects a parameter goes on in the same folder.
+    """
+    found = {}
+    for entry in earlier.get("notebooks", {}).values():
+        if entry.get("status") != "ok":
+            continue
+        for name, old in entry.get("parameters", {}).items():
+            if name not in (*QUESTIONS, "run_dir") and parameters.get(name, old) != old:
+                found[name] = f"{name}={old!r}, now {name}={parameters[name]!r}"
+    return list(found.values())
+
+
+def command_line(project: Project, profile: str, parameters: dict, more: list[str]) -> str:
+    """The shell command that gives this run again, with what differs from the profile."""
+    base = profile_parameters(project, profile, may_be_gone=True)
+    words = ["python", "run_all.py", "--profile", profile]
+    for name, value in parameters.items():
+        if name in base and base[name] != value:
+            options = {"data": ["--data"], "run_dir": ["--run-dir"]}
+            words += [*options.get(name, ["-p", name]), str(value)]
+    words += more
+    return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)

@@ -1,0 +1,125 @@
+"""The record of a run, `run.json`: what began, how it ended. And the lock of its folder."""
+
+import contextlib
+import datetime
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from filelock import Timeout
+
+from cytology import files
+from cytology.architectures import ARCHITECTURE_NAMES
+from cytology.catalogue import VERIFICATION
+from cytology.machine import cores, git_state, versions
+from cytology.settings import CACHE, InputError, short
+from cytology.tables import write_json, wrong
+
+LOCK = ".lock"
+
+
+@contextlib.contextmanager
+def sole_run(run: Path) -> Iterator[None]:
+    """Keep other runs out of a run folder, and clear away what a killed one left half written.
+
+    The system itself frees the lock when the process ends, however it ends. Raises `InputError`
+    if another run is at work there, or a link leads out of the folder.
+    """
+    with files.disk_errors_told(run / LOCK):
+        run.mkdir(parents=True, exist_ok=True)
+        files.refuse_links_out(run)
+        lock = files.lock_file(run / LOCK)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise InputError(
+                f"Another run is at work in {short(run)}: wait until it has ended, or choose "
+                "another folder with --run-dir."
+            ) from None
+    try:
+        files.remove_unfinished(run)
+        files.remove_unfinished(CACHE, files.FORGOTTEN_SECONDS)  # other runs may be at work there
+        yield
+    finally:
+        lock.release()
+
+
+class Record:
+    """The `run.json` of a run that is at work, written after each note; by this process only.
+
+    Begins with facts `about` the run; notebooks not run this time keep their earlier entry.
+    """
+
+    def __init__(self, run: Path, about: dict):
+        earlier = read_run(run)
+        self.run = run
+        self.content = about | {
+            "started": now(),
+            "ended": None,
+            "exit_code": None,
+            "cores": cores(),
+            "versions": versions(),
+            "git": git_state(),
+            "notebooks": dict(earlier.get("notebooks", {})),
+            "grid": dict(earlier.get("grid", {})),
+        }
+        if "verification" in earlier:
+            self.content["verification"] = earlier["verification"]
+
+    def entry(self, name: str) -> dict:
+        """What is noted of a notebook, here or of the grid; empty if it never began."""
+        return self._entries(name).get(name, {})
+
+    def begin(self, name: str, parameters: dict, made_from: dict) -> None:
+        """Note that a notebook begins, with these parameters and made from this."""
+        (self.run / VERIFICATION).unlink(missing_ok=True)  # of what stood before
+        self.content.pop("verification", None)
+        entry = {"status": "running", "started": now(), "parameters": parameters}
+        self._entries(name)[name] = entry | made_from
+        self.write()
+
+    def end(self, name: str, facts: dict) -> None:
+        """Note that a notebook ended, and how."""
+        self._entries(name)[name] |= {"ended": now()} | facts
+        self.write()
+
+    def note(self, **facts) -> None:
+        """Note facts of the whole run."""
+        self.content |= facts
+        self.write()
+
+    def write(self) -> None:
+        """Write `run.json`, with the data's fingerprint and the device as far as they are known."""
+        devices = [_key(self.run / name / "timing.json", "device") for name in ARCHITECTURE_NAMES]
+        self.content["fingerprint"] = _key(self.run / "dataset.json", "fingerprint")
+        self.content["device"] = ", ".join(dict.fromkeys(filter(None, devices))) or None
+        for part in ("notebooks", "grid"):
+            self.content[part] = dict(sorted(self.content[part].items()))
+        write_json(self.run, "run.json", self.content)
+
+    def _entries(self, name: str) -> dict:
+        return self.content["grid" if "/" in name else "notebooks"]  # seed1/04_train_mobilenetv2
+
+
+def read_run(run: Path) -> dict:
+    """The `run.json` of a run folder; empty if there is none. `InputError` if it is damaged."""
+    path = run / "run.json"
+    if not path.is_file():
+        return {}
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        record = None
+    if problem := wrong("run.json", record):
+        why = f" ({problem})" if record is not None else ""
+        raise InputError(f"{short(path)} is damaged{why}: remove it, or choose another folder.")
+    return record
+
+
+def _key(path: Path, key: str):
+    return json.loads(path.read_text(encoding="utf-8")).get(key) if path.is_file() else None
+
+
+def now() -> str:
+    """The time in the local zone, to the second."""
+    return datetime.datetime.now().astimezone().isoformat(timespec="seconds")

@@ -1,0 +1,100 @@
+"""A network with the weights that its training starts from: ImageNet's, a file's or random ones."""
+
+import hashlib
+from pathlib import Path
+
+import pandas as pd
+
+from cytology.data.augmentation import pictures_of
+from cytology.data.splitting import read_split
+from cytology.files import digest, file_hash, is_sound, keep_checksum, written_whole
+from cytology.networks.backend import distribution, keras
+from cytology.networks.batches import DecodedImages, batches, decode
+from cytology.networks.building import (
+    CALIBRATION_BATCH,
+    build,
+    calibrate_normalization,
+    feature_extractor,
+)
+from cytology.networks.weights import Weights, find_weights
+from cytology.notebook import progress
+from cytology.run import Run
+from cytology.settings import CACHE, InputError
+
+CALIBRATION_IMAGES = 128
+
+
+def with_weights(
+    architecture: str,
+    weights: Weights,
+    images: DecodedImages,
+    split: pd.DataFrame,
+    seed: int,
+    precision: str = "float32",
+    strategy: str = "one",
+) -> tuple[keras.Model, str]:
+    """Build a network with its weights: (model, hash that names the weights).
+
+    A random backbone gets batch-normalization statistics from unlabelled images of train and
+    val, never of test, and is then kept in the cache, so that later runs meet the very same one.
+    Its name comes from what it was made from and not from its file, whose last digits differ
+    between processors. With several GPUs and `strategy` auto its variables lie on all of them.
+    """
+    given = str(weights.path) if weights.path else None
+    with distribution(strategy).scope():
+        model = build(architecture, images.size, given, seed, precision)
+    if weights.path:
+        return model, file_hash(weights.path)
+    path = random_weights(model, images, split, seed)
+    model.load_weights(path)
+    return model, digest(path.name)
+
+
+def random_weights(
+    model: keras.Model, images: DecodedImages, split: pd.DataFrame, seed: int
+) -> Path:
+    """The file of weights for a random network like `model`, made where it is missing.
+
+    Its normalizations know these images. The name depends on the shape of every weight: what a
+    network of other shapes left in the cache is not used.
+    """
+    architecture = model.name
+    held = split[split["split"] != "test"]
+    # The original's protocol has test copies of training images; then nothing can be kept apart.
+    names = held["image_id"].drop_duplicates().sample(frac=1, random_state=seed)
+    pictures = pictures_of(names.iloc[:CALIBRATION_IMAGES].to_frame(), 1)
+    pixels = images.batch(pictures["image_id"], pictures["orientation"])
+    seen = hashlib.sha256(pixels.tobytes()).hexdigest()
+    shapes = [list(weight.shape) for weight in model.weights]
+    name = digest(architecture, images.size, seed, seen, keras.version(), shapes)
+    path = CACHE / "weights" / f"{architecture}-random-{name}.weights.h5"
+    if not is_sound(path):
+        single = build(architecture, images.size, None, seed)
+        steps = -(-len(pictures) // CALIBRATION_BATCH)
+        feed = batches(images, pictures, CALIBRATION_BATCH)
+        calibrate_normalization(single, progress(feed, "calibrating", steps, "batch"))
+        with written_whole(path) as temporary:
+            single.save_weights(temporary)
+        keep_checksum(path)
+    return path
+
+
+def backbone_of_run(
+    run: Run, architecture: str, root: Path, weights: str
+) -> tuple[keras.Model, DecodedImages]:
+    """What made the frozen features of a run: the feature extractor, and the decoded images.
+
+    Raises `InputError` if `weights` are not those that the run started from.
+    """
+    about = run.about(architecture)
+    images = decode(root, run.manifest, about["image_size"], about["fit"])
+    found, split = find_weights(architecture, weights), read_split(run)
+    model, weights_hash = with_weights(
+        architecture, found, images, split, about["seed"], about["precision"]
+    )
+    if weights_hash != about["weights_hash"]:
+        raise InputError(
+            f"Parameter `weights` is {weights!r}, but {architecture} was trained with other "
+            f"weights ({about['weights']}): give those of the run."
+        )
+    return feature_extractor(model), images

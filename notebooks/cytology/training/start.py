@@ -1,0 +1,122 @@
+"""What a training starts from: the split, the images, and the network that is to be trained."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from html import escape
+
+import numpy as np
+import pandas as pd
+
+from cytology.architectures import NETWORK_TITLE
+from cytology.data.splitting import check_batch_size, read_split, training_pictures
+from cytology.evaluation.caveats import weights_html
+from cytology.networks.backend import be_deterministic, device, keras
+from cytology.networks.batches import DecodedImages, augmentation_of, decode_images, frozen_features
+from cytology.networks.building import feature_extractor, precision_for
+from cytology.networks.features import Features
+from cytology.networks.weights import Weights, find_weights
+from cytology.run import Run
+from cytology.training.backbone import with_weights
+from cytology.training.cuts import cut_before
+
+
+def split_and_images(run: Run) -> tuple[pd.DataFrame, DecodedImages]:
+    """The split, checked again before anything is trained on it, and the decoded images."""
+    split = read_split(run)
+    check_batch_size(run.parameters["batch_size"], split, augmentation_of(run).orientations)
+    return split, decode_images(run)
+
+
+@dataclass(frozen=True, repr=False)
+class Network:
+    """A network of a run, and the weights that its training starts from.
+
+    `precision` is what it computes in, `fit` how images became squares, `orientations` how many of
+    each image it sees, `start` its weights before training.
+    """
+
+    run: Run
+    model: keras.Model
+    weights: Weights
+    weights_hash: str
+    precision: str
+    fit: str
+    orientations: int
+    start: list[np.ndarray]
+
+    @property
+    def architecture(self) -> str:
+        """Its name in the run."""
+        return self.model.name
+
+    @property
+    def title(self) -> str:
+        """Its name in figures."""
+        return NETWORK_TITLE[self.architecture]
+
+    @property
+    def size(self) -> int:
+        """Side of the square input in pixels."""
+        return self.model.input_shape[1]
+
+    @property
+    def key(self) -> list:
+        """What its features depend on, as `features.KEY` names it."""
+        return [self.architecture, self.weights_hash, self.size, self.fit, self.precision]
+
+    @cached_property
+    def extractor(self) -> keras.Model:
+        """The part that ends in the pooled features; shares weights."""
+        return feature_extractor(self.model)
+
+    def start_again(self) -> None:
+        """Put back the weights of the start: a cell that is run twice must not train on."""
+        self.model.set_weights(self.start)
+
+    def features(self, images: DecodedImages, split: pd.DataFrame) -> Features | None:
+        """What the frozen network makes of each picture; None if no head is to be trained."""
+        if not self.run.parameters["train_head"]:
+            print("train_head is False: what is trained changes the features, so none can be kept.")
+            return None
+        pictures = training_pictures(split, self.orientations)
+        batch_size, present = self.run.parameters["batch_size"], self.model.get_weights()
+        self.start_again()  # frozen features are not those of a tuned network
+        try:
+            found = frozen_features(self.extractor, images, pictures, self.key, batch_size)
+        finally:
+            self.model.set_weights(present)
+        print(
+            f"{len(found.values):,} pictures x {found.width:,} features; "
+            f"{found.computed:,} computed now, in {found.seconds:.1f} s"
+        )
+        return found
+
+    def __repr__(self) -> str:
+        return (
+            f"{self.title}: {self.model.count_params():,} parameters, {len(self.model.layers)} "
+            f"layers, computed in {self.precision} on {device()}"
+        )
+
+    def _repr_html_(self) -> str:
+        banner = weights_html(self.weights.kind, self.weights.explanation)
+        return f"{banner}<p>{escape(repr(self))}</p>"
+
+
+def build_network(
+    run: Run, architecture: str, images: DecodedImages, split: pd.DataFrame
+) -> Network:
+    """Build a network as the parameters of its notebook ask; see `backbone.with_weights`.
+
+    Raises `InputError` if they name weights that cannot be had, or a block that it does not have.
+    """
+    asked, augmentation = run.parameters, augmentation_of(run)
+    be_deterministic(asked["deterministic"], asked["seed"])
+    weights = find_weights(architecture, asked["weights"])
+    precision = precision_for(asked["precision"])
+    model, weights_hash = with_weights(
+        architecture, weights, images, split, asked["seed"], precision, asked["strategy"]
+    )
+    if asked["fine_tune"] and asked["fine_tune_from"]:
+        cut_before(model, asked["fine_tune_from"])  # an unknown block is refused before the work
+    noted = weights, weights_hash, precision, augmentation.fit, augmentation.orientations
+    return Network(run, model, *noted, model.get_weights())

@@ -1,0 +1,117 @@
+"""What must be said aloud is said, and nothing is said when there is nothing."""
+
+import pytest
+
+from cytology.evaluation.caveats import (
+    caveats,
+    caveats_html,
+    data_caveats,
+    split_check,
+    split_html,
+    weights_caveats,
+    weights_html,
+)
+from cytology.run import Run
+
+LEAK = {
+    "test_images_with_copy_in_training": 1200,
+    "test_images": 1300,
+    "groups_in_several_splits": 24,
+    "groups": 25,
+}
+
+
+def change(run, name, **values):
+    run.write(name, run.facts(name) | values)
+
+
+def test_an_honest_run_with_pretrained_weights_has_none(run):
+    assert caveats(run) == [] and caveats_html(run) == ""
+
+
+def test_a_folder_without_results_has_none(tmp_path):
+    assert caveats(Run(tmp_path)) == []
+
+
+def test_a_leak_comes_first_with_its_counts_and_in_red(run):
+    change(run, "split.json", leak=LEAK)
+    change(run, "densenet121/metrics.json", weights="random")
+    leak, weights = caveats(run)
+    assert (leak.kind, weights.kind) == ("leak", "weights")
+    assert "THIS SPLIT LEAKS: 1,200 of 1,300 test images" in leak.text
+    assert "24 of 25 groups" in leak.text
+    assert "for DenseNet121:" in weights.text and "It shows the machinery" in weights.text
+    assert caveats_html(run).index("#b00020") < caveats_html(run).index("#8a5a00")
+
+
+@pytest.mark.parametrize(
+    "crossing", ["test_images_with_copy_in_training", "groups_in_several_splits"]
+)
+def test_either_kind_of_crossing_is_a_leak(run, crossing):
+    change(run, "split.json", leak=dict.fromkeys(LEAK, 0) | {crossing: 1})
+    assert [caveat.kind for caveat in caveats(run)] == ["leak"]
+
+
+def test_networks_beside_random_ones_are_ranked_and_a_run_of_random_ones_is_not():
+    kinds = dict.fromkeys(("MobileNetV2", "DenseNet121"), "random")
+    (nothing,) = weights_caveats(kinds)
+    assert nothing.text.endswith("ranks nothing; no winner is named.")
+    (some,) = weights_caveats(kinds | {"InceptionV3": "file"})
+    assert some.text.startswith("No pretrained weights for MobileNetV2, DenseNet121:")
+    assert some.text.endswith("They show the machinery, and are not ranked.")
+    assert weights_caveats({"InceptionV3": "file"}) == []
+
+
+KNOWN = {"images": 58, "of_unknown_unit": 0, "unit": "patient"}
+
+
+@pytest.mark.parametrize(
+    "changed, said, check",
+    [
+        ({}, "", "no patient lies in more than one part, nor any image with a copy of it."),
+        (
+            {"unit": "field of view"},
+            "Patients are not known: fields of view were kept together. If several are of one",
+            "with a copy of it. Whether a patient does is not known.",
+        ),
+        (
+            {"unit": "group", "of_unknown_unit": 58},
+            "Whose the images are is not known: nothing but the copies of an image was kept",
+            "whether any crosses could not be checked.",
+        ),
+        (
+            {"of_unknown_unit": 6},
+            "6 of 58 images have no patient, and each, with its copies, counts as a group of",
+            "no patient that is known lies in more than one part",
+        ),
+    ],
+)
+def test_nothing_is_said_of_patients_but_what_is_known(changed, said, check):
+    dataset = KNOWN | changed
+    texts = [caveat.text for caveat in data_caveats(dataset)]
+    assert (texts == []) if not said else (len(texts) == 1 and texts[0].startswith(said))
+    assert all("too good" in text and "too narrow" in text for text in texts)
+    assert check in split_check(dataset, {"unit": dataset["unit"]})
+
+
+def test_a_class_of_another_name_is_said():
+    dysplasia = {"B": "normal cells of the cervix", "M": "dysplasia"}
+    (caveat,) = data_caveats(KNOWN | {"classes": dysplasia})
+    assert caveat.text == (
+        "What these pages call malignant is here dysplasia; what they call benign, normal cells of "
+        "the cervix."
+    )
+    assert data_caveats(KNOWN | {"classes": {"B": "benign", "M": "malignant"}}) == []
+
+
+def test_random_weights_get_a_banner_and_names_are_escaped():
+    assert "font-weight:bold" in weights_html("random", "NO PRETRAINED WEIGHTS")
+    assert weights_html("file", "Weights from <x>.h5.") == "<p>Weights from &lt;x&gt;.h5.</p>"
+
+
+def test_what_the_check_has_shown_stands_below_a_split_that_does_not_leak(run):
+    dataset = {"images": 90, "of_unknown_unit": 0, "unit": "patient"}
+    run.write("dataset.json", dataset)
+    assert split_html(run).endswith(f"<p>{split_check(dataset, run.facts('split.json'))}</p>")
+    change(run, "split.json", leak=LEAK)
+    assert split_html(run) == caveats_html(run) != ""

@@ -1,0 +1,317 @@
+"""The summary says what the tables say, and of better only what the test allows."""
+
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from cytology.evaluation import comparison, operating_points
+from cytology.evaluation.seed_spread import turned_by
+from cytology.evaluation.summary import (
+    LEAKS,
+    RANDOM,
+    answer,
+    baseline_in_words,
+    calibration_in_words,
+    more_in_words,
+    pairs_in_words,
+    summary,
+    threshold_in_words,
+    worth_in_words,
+)
+from cytology.run import BASELINE
+
+PAIR = {"first": "mobilenetv2", "second": "densenet121", "auc_first": 0.8, "auc_second": 0.9}
+PAIR |= {"difference": 0.1, "difference_low": 0.02, "difference_high": 0.18, "p_holm": 0.01}
+PAIR |= {"separated": True, "family": "networks", "level": "image", "judged_on": "out-of-fold"}
+PAIR |= {"groups": 20, "groups_malignant": 12, "groups_benign": 8}
+
+
+def pair(**changed):
+    return pd.DataFrame([PAIR | changed])
+
+
+@pytest.fixture(scope="module")
+def tables(run_once):
+    baseline = comparison.baseline_of(run_once)
+    return {
+        "table": comparison.comparison(run_once),
+        "pairs": comparison.pairs_of_models(run_once, baseline),
+        "thresholds": operating_points.locked_thresholds(run_once, 0.9),
+        "calibrations": operating_points.locked_calibrations(run_once),
+        "unit": "patient",
+        "seeds": pd.DataFrame(),
+        "everything": comparison.comparison_all(run_once, baseline),
+    }
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({}, "DenseNet121 separates the classes better than MobileNetV2: AUC higher by 0.100"),
+        (
+            {"difference": -0.1, "difference_low": -0.18, "difference_high": -0.02},
+            "MobileNetV2 separates the classes better than DenseNet121: AUC higher by 0.100 "
+            "(95 %, for this pair alone, 0.020 to 0.180; P = 0.01 after Holm)",
+        ),
+        ({"separated": False}, "The data do not separate MobileNetV2 from DenseNet121"),
+    ],
+)
+def test_better_is_said_only_of_what_is_separated(changed, words):
+    assert pairs_in_words(pair(**changed), "patient", {})[0].startswith(f"By image: {words}")
+
+
+BASELINE_ROW = {"model": BASELINE, "level": "image", "judged_on": "out-of-fold", "auc": 0.8}
+
+
+def test_the_baseline_is_beaten_by_test_not_by_eye():
+    better = pair(first=BASELINE)
+    both = pd.concat([better, pair(first=BASELINE, second="inceptionv3", separated=False)])
+    above = pd.DataFrame([BASELINE_ROW | {"auc_low": 0.7, "auc_high": 0.9}])
+    assert baseline_in_words(better, above) == [
+        "Size and mean colour alone reach AUC 0.800 (95 % 0.700 to 0.900). Better than that: "
+        "DenseNet121."
+    ]
+    (said,) = baseline_in_words(both, above)
+    assert "Not shown to be better than that: InceptionV3. What such a network" in said
+
+
+def test_a_baseline_that_may_be_chance_explains_nothing():
+    """A baseline of 0.505 beside a network of 0.56 is no sign of a stain."""
+    rows = pd.DataFrame([BASELINE_ROW | {"auc": 0.505, "auc_low": 0.45, "auc_high": 0.6}])
+    not_shown = pair(first=BASELINE, auc_first=0.505, separated=False)
+    (said,) = baseline_in_words(not_shown, rows)
+    assert "not shown to be more than chance: to beat it says little" in said
+    assert "Not shown to be better than that: DenseNet121." in said and "stain" not in said
+
+
+def test_averaging_is_praised_only_where_it_helped():
+    better = pair(second="ensemble")
+    none = pair(second="ensemble", separated=False)
+    worse = pair(second="ensemble", difference=-0.2, difference_low=-0.3, difference_high=-0.1)
+    assert (
+        "the ensemble is better than MobileNetV2 (AUC 0.900 against 0.800)"
+        in more_in_words(better)[0]
+    )
+    assert "made no difference that these data can show (after Holm)" in more_in_words(none)[0]
+    assert "the ensemble is worse than MobileNetV2" in more_in_words(worse)[0]
+    assert more_in_words(pair().iloc[:0]) == []
+
+
+def test_behind_a_closed_gate_nothing_is_said_but_that_it_was_not_asked():
+    more = pair(second="ensemble", family="more than one", separated=False)
+    rows = pd.concat([pair(separated=False), pair(level="patient", separated=False), more])
+    first, closed = pairs_in_words(rows, "patient", {})
+    assert first.startswith("By image: The data do not separate")
+    assert closed == (
+        "Not asked: networks by patient and averages of predictions, since no two networks are "
+        "separated by image."
+    )
+    opened = pairs_in_words(rows.assign(separated=True), "patient", {})
+    assert [said.split(":")[0] for said in opened] == ["By image", "By patient", "Averaging"]
+
+
+def test_every_figure_of_the_summary_stands_in_a_table(tables):
+    sentences = summary(**tables)
+    numbers = {
+        f"{value:.3f}"
+        for table in tables.values()
+        if isinstance(table, pd.DataFrame)
+        for value in table.select_dtypes("number").abs().to_numpy().ravel()
+    }
+    said = set(re.findall(r"\d\.\d{3}\b", " ".join(sentences))) - {"0.001"}
+    assert len(said) > 20 and said <= numbers
+
+
+def test_who_leads_is_the_highest_auc_of_the_table(tables):
+    best = tables["table"].sort_values("auc").iloc[-1]
+    answered, each, about, *_ = summary(**tables)
+    assert evaluation_title(best["architecture"]) in answered and f"{best['auc']:.3f}" in answered
+    counts = f"{best['images']} images of {best['groups']} patients: 12 malignant, 12 benign"
+    assert each.startswith(f"AUC out-of-fold with 95 % intervals by patient ({counts}): ")
+    assert f"{evaluation_title(best['architecture'])} {best['auc']:.3f} (" in each
+    assert "heads that are trained on as many patients of this kind" in about
+
+
+def three(**changed):
+    table = {
+        "architecture": ["mobilenetv2", "inceptionv3", "densenet121"],
+        "auc": [0.8, 0.7, 0.9],
+        "auc_low": [0.7, 0.6, 0.85],
+        "auc_high": [0.9, 0.8, 0.95],
+        "judged_on": "out-of-fold",
+        "groups": 20,
+        "groups_malignant": 12,
+        "groups_benign": 8,
+    }
+    return pd.DataFrame(table | changed)
+
+
+def three_pairs(*separated):
+    """The pairs of DenseNet121 with the others, and that of the others."""
+    second = pair(first="densenet121", second="inceptionv3", separated=separated[1])
+    return pd.concat(
+        [
+            pair(separated=separated[0]),
+            second.assign(difference=-0.2, difference_low=-0.3, difference_high=-0.1),
+            pair(second="inceptionv3", difference=-0.1),
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    ("separated", "words"),
+    [
+        (
+            (True, True),
+            "DenseNet121 separates the classes best: AUC 0.900 (95 % interval 0.850 to 0.950; 20 "
+            "slides: 12 malignant, 8 benign), better than MobileNetV2 and InceptionV3.",
+        ),
+        (
+            (False, False),
+            "No network is shown to be the best: DenseNet121 has the highest AUC, 0.900 (95 % ",
+        ),
+        (
+            (False, True),
+            "It is better than InceptionV3, and not shown to be better than MobileNetV2.",
+        ),
+    ],
+)
+def test_the_answer_names_a_best_network_only_where_it_beats_all_others(separated, words):
+    (said,) = answer(three(), three_pairs(*separated), "slide", {})
+    assert words in said
+    assert answer(three().iloc[:1], pair().iloc[:0], "slide", {}) == []
+
+
+def test_a_tie_has_no_first():
+    """Of two perfect networks none has the highest AUC."""
+    (said,) = answer(three(auc=[1.0, 0.7, 0.99996]), three_pairs(True, True), "patient", {})
+    assert said == (
+        "No network is shown to be the best: MobileNetV2 and DenseNet121 have the same AUC, 1.000 "
+        "(20 patients: 12 malignant, 8 benign)."
+    )
+
+
+def test_the_first_sentence_knows_the_other_seeds():
+    seeds = pd.DataFrame(
+        {
+            "architecture": ["mobilenetv2", "inceptionv3", "densenet121"] * 3,
+            "seed": np.repeat([0, 1, 2], 3),
+            "auc": [0.8, 0.7, 0.9, 0.8, 0.7, 0.8004, 0.85, 0.7, 0.8],
+            "judged_on": "out-of-fold",
+        }
+    )
+    turned = turned_by(seeds, three())
+    assert turned == {frozenset(("mobilenetv2", "densenet121")): 2}
+    (said,) = answer(three(), three_pairs(True, True), "patient", turned)
+    assert "better than InceptionV3, and not shown to be better than MobileNetV2." in said
+    assert said.endswith("With seed 2, MobileNetV2 has the higher AUC of the two.")
+    by_image, *_ = pairs_in_words(three_pairs(True, True), "patient", turned)
+    assert by_image.endswith("With seed 2 their order turns round, so this is no finding.")
+    assert (
+        turned_by(seeds.assign(judged_on="test"), three())
+        == {}
+        == turned_by(pd.DataFrame(), three())
+    )
+
+
+def test_of_fewer_than_five_patients_of_a_class_nothing_is_said(tables):
+    few = tables["table"].assign(groups=14, groups_malignant=4, groups_benign=10)
+    assert summary(**tables | {"table": few}) == [
+        "Nothing is said of the networks: judged out-of-fold were 14 patients: 4 malignant, 10 "
+        "benign, and fewer than 5 of a class allow no number."
+    ]
+
+
+def evaluation_title(name):
+    return {"mobilenetv2": "MobileNetV2", "inceptionv3": "InceptionV3"}.get(name, "DenseNet121")
+
+
+def test_a_leak_or_random_weights_name_no_winner(tables):
+    leaking = tables | {"table": tables["table"].assign(protocol="original")}
+    random = tables["table"].copy()
+    random.loc[1, "weights"] = "random"
+    assert summary(**leaking) == [LEAKS]
+    pairs = tables["pairs"].copy()
+    of_random = (pairs[["first", "second"]] == random.loc[1, "architecture"]).any(axis=1)
+    pairs.loc[of_random | pairs["second"].str.contains("inception|ensemble"), "weights"] = "random"
+    some = summary(**tables | {"table": random, "pairs": pairs})
+    assert some[0].startswith("No network is shown to be the best")  # the report begins with it
+    assert some[1].startswith("No pretrained weights for InceptionV3: it shows the machinery and ")
+    assert "winner" not in " ".join(some) and "InceptionV3" not in " ".join([some[0], *some[2:]])
+    everything = tables["table"].assign(weights="random")
+    assert summary(**tables | {"table": everything}) == [RANDOM]
+
+
+def test_one_patient_is_worth_what_a_patient_is_worth():
+    row = pd.Series({"groups": 20, "images": 270})
+    assert worth_in_words(row, "slide") == (
+        "One slide of the 20 is worth 5.0 points of accuracy on average (13.5 images): a smaller "
+        "difference can depend on a single slide."
+    )
+
+
+def calibrated_words(tables, method, **numbers):
+    """The sentence on a network's calibration, with other numbers in one of its rows."""
+    calibrations = tables["calibrations"].copy()
+    name = calibrations["model"].iloc[0]
+    row = (calibrations["model"] == name) & (calibrations["method"] == method)
+    for column, number in numbers.items():
+        calibrations.loc[row, column] = number
+    return calibration_in_words(calibrations, name, "out-of-fold")
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "words"),
+    [
+        (0.3, 0.9, "slope 0.60 (0.30 to 0.90), too sure;"),
+        (0.3, 1.1, "slope 0.60 (0.30 to 1.10), not shown to be off 1;"),
+        (0.3, 0.999, "slope 0.60 (0.30 to 1.00), not shown to be off 1;"),
+        (1.2, 1.9, "slope 0.60 (1.20 to 1.90), not sure enough;"),
+        (np.nan, np.nan, "slope 0.60 (no interval: too much of it rests on one group);"),
+    ],
+)
+def test_too_sure_is_said_where_the_interval_shows_it(tables, low, high, words):
+    bounds = {"calibration_slope_low": low, "calibration_slope_high": high}
+    assert words in calibrated_words(tables, "none", calibration_slope=0.6, **bounds)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "words"),
+    [
+        (-0.03, -0.01, "lower the log loss: change -0.020 (-0.030 to -0.010); minus: better"),
+        (-0.03, 0.01, "are not shown to change the log loss: change -0.020 (-0.030 to 0.010)"),
+        (-0.03, -0.0001, "are not shown to change the log loss"),
+        (0.01, 0.03, "raise the log loss"),
+        (np.nan, np.nan, "are not shown to change the log loss: change -0.020 (no interval"),
+    ],
+)
+def test_a_change_of_the_log_loss_is_claimed_where_the_interval_shows_it(tables, low, high, words):
+    bounds = {"loss_change_low": low, "loss_change_high": high}
+    assert words in calibrated_words(tables, "platt", loss_change=-0.02, **bounds)
+
+
+def test_probabilities_that_are_off_on_the_whole(tables):
+    name = "calibration_in_the_large"
+    for low, high, words in (
+        (0.1, 0.5, "too low on the whole."),
+        (-0.5, -0.1, "too high on the whole."),
+        (-0.5, 0.1, "not shown to be off 0."),
+    ):
+        assert words in calibrated_words(
+            tables, "none", **{f"{name}_low": low, f"{name}_high": high}
+        )
+    assert "no calibration slope" in calibrated_words(tables, "none", calibration_slope=np.nan)
+    assert calibrated_words(tables, "platt", note="why").endswith("They stay as they are: why.")
+
+
+def test_the_threshold_sentence_judges_where_it_was_not_chosen(tables):
+    thresholds = tables["thresholds"]
+    name = thresholds["model"].iloc[0]
+    assert "judged cross-fitted" in threshold_in_words(thresholds, name, "out-of-fold")
+    on_val = thresholds[thresholds["judged_on"] == "test"].assign(chosen_on="val")
+    row = on_val[(on_val["model"] == name) & (on_val["rule"] == "sensitivity")].iloc[0]
+    sentence = threshold_in_words(on_val, name, "test")
+    assert "was to find 90% of" in sentence and "judged on test" in sentence
+    assert f"sensitivity {row['recall']:.3f}" in sentence

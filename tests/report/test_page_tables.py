@@ -1,0 +1,79 @@
+"""Tables of results as the report shows them."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from cytology.report.page_tables import Cell, result_table
+from cytology.run import Run
+from cytology.tables import write_table
+
+
+@pytest.fixture
+def shown(tmp_path):
+    """What `results` makes of a table."""
+
+    def make(columns, *names, **options):
+        write_table(tmp_path, "t.csv", pd.DataFrame(columns))
+        return result_table(Run(tmp_path), "t.csv", " ".join(names), **options)
+
+    return make
+
+
+def headings(table):
+    return [heading["text"] for heading in table["headings"]]
+
+
+def test_a_missing_table_is_empty(tmp_path):
+    assert result_table(Run(tmp_path), "t.csv") == {}
+
+
+def test_bounds_stand_below_their_number(shown):
+    auc = {"auc": [-0.04, 0.9], "auc_low": [-0.284, np.nan], "auc_high": [0.207, np.nan]}
+    table = shown({"architecture": ["mobilenetv2", "own"]} | auc)
+    assert headings(table) == ["architecture", "AUC"] and table["intervals"]
+    minus = "\N{MINUS SIGN}"
+    first = [Cell("MobileNetV2"), Cell(f"{minus}0.040", f"{minus}0.284 to 0.207", number=True)]
+    assert table["rows"][0] == first
+    assert table["rows"][1][1] == Cell("0.900", number=True)
+
+
+def test_what_is_the_same_in_every_row_stands_once(shown):
+    columns = {"architecture": ["a", "b"], "weights": ["random"] * 2, "images": [1210] * 2}
+    columns |= {"auc": [0.7, 0.7], "protocol": ["original"] * 2, "groups": [20, 4]}
+    table = shown(columns)
+    assert headings(table) == ["architecture", "AUC", "groups"], "equal metrics are results"
+    assert table["same"] == {
+        "weights": Cell("random", warn=True),
+        "images": Cell("1,210", number=True),
+        "protocol": Cell("original", warn=True),
+    }
+
+
+def test_of_one_row_the_metrics_and_the_name_remain(shown):
+    table = shown({"architecture": ["a"], "recipe": ["head"], "images": [121], "auc": [0.7]})
+    assert headings(table) == ["architecture", "AUC"] and list(table["same"]) == [
+        "recipe",
+        "images",
+    ]
+
+
+def test_what_is_nowhere_known_is_not_shown(shown):
+    columns = {"architecture": ["a", "b"], "auc": [0.7, 0.8], "auc_low": [np.nan] * 2}
+    table = shown(columns | {"auc_high": [np.nan] * 2, "p_mcnemar": [np.nan] * 2})
+    assert headings(table) == ["architecture", "AUC"] and not table["intervals"]
+
+
+def test_a_table_without_rows(shown):
+    table = shown({"architecture": [], "auc": []})
+    assert headings(table) == ["architecture", "AUC"] and table["rows"] == []
+
+
+def test_columns_are_those_asked_for_in_their_order_and_rows_of_one_family(shown):
+    columns = {"family": ["x", "y", "y"], "p": [0.1, 0.2, 0.3], "auc": [0.5, 0.6, 0.7]}
+    table = shown(columns, "auc", "p", "nowhere", family="y")
+    assert headings(table) == ["AUC", "P"]
+    assert [[each.text for each in row] for row in table["rows"]] == [
+        ["0.600", "0.200"],
+        ["0.700", "0.300"],
+    ]

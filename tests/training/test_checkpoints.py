@@ -1,0 +1,231 @@
+"""A training that is broken off after any epoch ends as one that never was."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from cytology.networks.backend import keras
+from cytology.networks.batches import DecodedImages, Epochs
+from cytology.settings import PROJECT_ROOT, MachineError
+from cytology.training import checkpoints, fine_tuning
+from cytology.training.checkpoints import Checkpoint, folder_of, remove_checkpoint
+from cytology.training.fine_tuning import fine_tune
+from cytology.training.recipes import Recipe
+
+pytestmark = pytest.mark.numeric
+
+EPOCHS = 5
+RECIPE = Recipe(1e-2, EPOCHS, 8, "balanced", None, 0, orientations=1)
+
+
+class BrokenOff(Exception):
+    """Stands for whatever ends a process."""
+
+
+class Broken(Epochs):
+    """Ends the training with the second step of the epoch `at`."""
+
+    at = 0
+
+    def on_train_batch_end(self, batch, logs=None):
+        if (self.now, batch) == (self.at, 1):
+            raise BrokenOff
+
+
+def pictures():
+    """48 tiny pictures, malignant ones brighter, and their split."""
+    rng = np.random.default_rng(0)
+    labels = np.array(["B", "M"] * 24)
+    pixels = rng.integers(0, 200, (48, 8, 8, 3)) + 40 * (labels == "M")[:, None, None, None]
+    names = [f"{number}.png" for number in range(48)]
+    row = pd.Series(range(48), index=names)
+    images = DecodedImages(pixels.astype(np.uint8), row, row.astype(str))
+    split = pd.DataFrame({"image_id": names, "group": names, "label": labels})
+    split["split"] = ["train"] * 28 + ["val"] * 10 + ["test"] * 10
+    split["fold"] = pd.array([0] * 38 + [pd.NA] * 10, dtype="Int64")
+    return images, split
+
+
+def small_network(name="mobilenetv2"):
+    """A network with dropout and normalization, named for its optimizer."""
+    keras.utils.set_random_seed(0)
+    image = keras.Input((8, 8, 3))
+    maps = keras.layers.Conv2D(4, 3)(keras.layers.Rescaling(1 / 255)(image))
+    maps = keras.layers.BatchNormalization()(maps)
+    flat = keras.layers.Dropout(0.4)(keras.layers.Flatten()(maps))
+    return keras.Model(image, keras.layers.Dense(1)(flat), name=name)
+
+
+def train(folder=None, key="key", recipe=RECIPE, name="mobilenetv2"):
+    """Logits and history of a training of the small network."""
+    images, split = pictures()
+    stage = fine_tune(small_network(name), images, split, recipe, folder, key)
+    return SimpleNamespace(logits=stage.predictions["logit"].to_numpy(), history=stage.history)
+
+
+def break_off(monkeypatch, epoch, *arguments, **options):
+    """Train until the second step of `epoch` (from 0)."""
+    with monkeypatch.context() as patch:
+        patch.setattr(Broken, "at", epoch)
+        patch.setattr(fine_tuning, "Epochs", Broken)
+        with pytest.raises(BrokenOff):
+            train(*arguments, **options)
+
+
+def same(one, other):
+    np.testing.assert_array_equal(one.logits, other.logits)
+    pd.testing.assert_frame_equal(one.history, other.history)
+
+
+RECIPES = {
+    "mobilenetv2": RECIPE,
+    "inceptionv3": RECIPE,  # RMSprop
+    "several batches a step": replace(RECIPE, accumulate=3),
+    "early stopping": replace(RECIPE, epochs=12, patience=2, learning_rate=0.3),
+}
+
+
+@pytest.fixture(scope="module")
+def whole():
+    """Each recipe, never interrupted and without a checkpoint."""
+    return {what: train(recipe=recipe, name=named(what)) for what, recipe in RECIPES.items()}
+
+
+def named(what):
+    return "inceptionv3" if what == "inceptionv3" else "mobilenetv2"
+
+
+# ---------------------------------------------------------------------- goes on
+
+
+@pytest.mark.parametrize("what", RECIPES)
+@pytest.mark.parametrize("epoch", [pytest.param(0, marks=pytest.mark.slow), 2])
+def test_broken_off_it_ends_with_the_same_bits(monkeypatch, tmp_path, capsys, whole, what, epoch):
+    options = {"recipe": RECIPES[what], "name": named(what)}
+    break_off(monkeypatch, epoch, tmp_path, **options)
+    same(train(tmp_path, **options), whole[what])
+    going_on = f"Going on after epoch {epoch} of {RECIPES[what].epochs}"
+    assert (going_on in capsys.readouterr().out) == (epoch > 0)
+
+
+def test_broken_off_again_and_again(monkeypatch, tmp_path, whole):
+    for epoch in (1, 2, 4):
+        break_off(monkeypatch, epoch, tmp_path)
+    same(train(tmp_path), whole["mobilenetv2"])
+
+
+def test_keeping_states_changes_nothing_and_few_are_kept(tmp_path, whole):
+    same(train(tmp_path), whole["mobilenetv2"])
+    assert [path.name for path in sorted(tmp_path.iterdir())] == [
+        "epoch-00004.npz",
+        "epoch-00005.npz",
+    ]
+
+
+@pytest.mark.parametrize("what", ["mobilenetv2", "early stopping"])
+def test_what_had_ended_is_not_trained_on(tmp_path, monkeypatch, whole, what):
+    recipe = RECIPES[what]
+    same(train(tmp_path, recipe=recipe), whole[what])
+    done = len(whole[what].history)
+    assert (done < recipe.epochs) == (what == "early stopping")
+    monkeypatch.setattr(Checkpoint, "on_epoch_end", None)  # no epoch may follow
+    same(train(tmp_path, recipe=recipe), whole[what])
+
+
+@pytest.mark.slow
+def test_a_killed_process_leaves_a_state_to_go_on_from(tmp_path, whole):
+    code = (
+        "import os, sys; from pathlib import Path; import test_checkpoints as t\n"
+        "from cytology.training.checkpoints import Checkpoint\n"
+        "kept = Checkpoint.on_epoch_end\n"
+        "def end(self, epoch, logs=None):\n"
+        "    kept(self, epoch, logs)\n"
+        "    if epoch == 2: os._exit(9)\n"
+        "Checkpoint.on_epoch_end = end\n"
+        "t.train(Path(sys.argv[1]))"
+    )
+    path = os.pathsep.join([str(Path(__file__).parent), str(PROJECT_ROOT / "notebooks")])
+    done = subprocess.run(
+        [sys.executable, "-c", code, tmp_path], env=os.environ | {"PYTHONPATH": path}
+    )
+    assert done.returncode == 9 and (tmp_path / "epoch-00003.npz").is_file()
+    same(train(tmp_path), whole["mobilenetv2"])
+
+
+# ----------------------------------------------------------------- what is not used
+
+
+def damage(path):
+    """Turn bits all over the file: single ones may hit what nobody reads."""
+    content = bytearray(path.read_bytes())
+    for place in range(50, len(content), 50):
+        content[place] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("harm", [damage, lambda path: path.write_bytes(path.read_bytes()[:500])])
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_damaged_state_is_told_and_the_one_before_is_taken(
+    monkeypatch, tmp_path, capsys, whole, harm, number
+):
+    break_off(monkeypatch, 3, tmp_path)
+    for path in sorted(tmp_path.iterdir())[-number:]:
+        harm(path)
+    same(train(tmp_path), whole["mobilenetv2"])
+    said = capsys.readouterr().out
+    assert said.count("is damaged") == number and ("Going on after epoch 2" in said) == (
+        number == 1
+    )
+
+
+def test_a_bit_turned_anywhere_in_the_file_is_told_or_harmless(tmp_path, capsys):
+    path = tmp_path / "epoch-00001.npz"
+    about = {"key": "key", "rows": [{}], "stopping": {}, "variables": 1, "best": 0}
+    np.savez(path, about=json.dumps(about), variable0=np.arange(3.0))
+    whole = path.read_bytes()
+    for place in range(len(whole)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 16]) + whole[place + 1 :])
+        found = Checkpoint(tmp_path, "key", 5, []).found
+        if found:
+            np.testing.assert_array_equal(found["variables"], [np.arange(3.0)])
+    assert "is damaged" in capsys.readouterr().out
+
+
+def test_the_state_of_another_training_is_removed(monkeypatch, tmp_path, capsys, whole):
+    break_off(monkeypatch, 2, tmp_path, key="another")
+    same(train(tmp_path), whole["mobilenetv2"])
+    assert "belongs to another training and is removed" in capsys.readouterr().out
+
+
+def test_a_training_has_a_name_of_its_own(monkeypatch):
+    name = fine_tuning.training_key("a", 1)
+    assert fine_tuning.training_key("a", 1) == name != fine_tuning.training_key("a", 2)
+    monkeypatch.setattr(keras, "version", lambda: "3.0.0")
+    assert fine_tuning.training_key("a", 1) != name
+
+
+def test_a_full_disk_is_one_sentence(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoints.np, "savez", full)
+    with pytest.raises(MachineError, match="epoch-00001.npz cannot be written: the disk is full"):
+        train(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_states_are_removed_when_the_results_are_written(tmp_path):
+    folder = folder_of(tmp_path, "densenet121")
+    folder.mkdir(parents=True)
+    (folder / "epoch-00001.npz").write_bytes(b"state")
+    remove_checkpoint(tmp_path, "densenet121")
+    remove_checkpoint(tmp_path, "densenet121")
+    assert not folder.exists() and folder.parent.is_dir()
