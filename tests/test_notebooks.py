@@ -16,8 +16,6 @@ NOTEBOOKS = {path.stem: nbformat.read(path, as_version=4) for path in FILES}
 TRAINING = [name for name in NOTEBOOKS if "_train_" in name]
 PROFILES = sorted((PROJECT_ROOT / "notebooks" / "profiles").glob("*.yaml"))
 every_notebook = pytest.mark.parametrize("name", NOTEBOOKS)
-# Those whose imports or parameters are still longer than a reader should have to pass over.
-STILL_LONG = ("01", "02", "03", "07", "08", "09", "10", "11", "12")
 
 
 def code_cells(name):
@@ -66,7 +64,7 @@ def test_cells_are_short(name):
         assert len(re.findall(r"^\s*(?:def|class) ", cell.source, re.MULTILINE)) <= 2
 
 
-@pytest.mark.parametrize("name", [name for name in NOTEBOOKS if name[:2] not in STILL_LONG])
+@every_notebook
 def test_imports_and_parameters_are_few(name):
     assert len(parameters(name)) <= 20
     code = "\n".join(cell.source for cell in code_cells(name) if not cell.metadata.get("tags"))
