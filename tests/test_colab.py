@@ -24,7 +24,8 @@ sys.path.insert(0, str(PROJECT_ROOT))
 from tools.set_repository_address import published_at
 
 NOTEBOOKS = sorted((PROJECT_ROOT / "notebooks").glob("0[1-7]_*.ipynb"))
-SMOKE = yaml.safe_load((PROJECT_ROOT / "notebooks/profiles/smoke.yaml").read_text("utf-8"))
+SMOKE = {"run_dir": "outputs/smoke"}
+SMOKE |= yaml.safe_load((PROJECT_ROOT / "notebooks/profiles/smoke.yaml").read_text("utf-8"))
 COLABS_PYTHON = "3.13"  # since August 2026
 HAS = PROJECT_ROOT / "tests" / "colab.txt"
 STAND_IN = {

@@ -65,6 +65,25 @@ def test_cells_are_short(name):
 
 
 @every_notebook
+def test_no_cell_gives_an_imported_name_to_something_else(name):
+    """Run again, an earlier cell would find a table where it looks for a module."""
+    code = "\n".join(cell.source for cell in code_cells(name) if not cell.metadata.get("tags"))
+    nodes = list(ast.walk(ast.parse(code)))
+    imported = {
+        (each.asname or each.name).split(".")[0]
+        for node in nodes
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for each in node.names
+    }
+    assigned = {
+        node.id
+        for node in nodes
+        if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load)
+    }
+    assert not imported & assigned
+
+
+@every_notebook
 def test_imports_and_parameters_are_few(name):
     assert len(parameters(name)) <= 20
     code = "\n".join(cell.source for cell in code_cells(name) if not cell.metadata.get("tags"))
