@@ -263,7 +263,7 @@ def test_nothing_is_loaded_from_elsewhere(page):
 
 
 def test_big_figures_are_made_smaller(tmp_path, monkeypatch):
-    monkeypatch.setattr(page_parts, "MOST_BYTES", 300_000)
+    monkeypatch.setattr(page_parts, "MOST_FIGURE_BYTES", 300_000)
     for number in range(3):
         save_png(tmp_path / "figures" / f"0{number}_big.png", "big", (1600, 800), noise=True)
     path = write_report(Run(tmp_path))

@@ -11,7 +11,7 @@ from cytology.data.images.opening import UnreadableImage, opened
 from cytology.run import Run
 from cytology.tables import naming_columns
 
-# Widths tried in turn until all figures together stay below MOST_BYTES of the page.
+# Widths tried in turn until all figures together stay below MOST_FIGURE_BYTES of the page.
 FIGURE_WIDTHS = (1400, 1000, 700, 450)
 MOST_FIGURE_BYTES = 6_500_000  # base64 makes it 8.7 MB
 MOST_TABLE_BYTES = 100_000  # a longer table is a link to its file beside the page

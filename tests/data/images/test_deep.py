@@ -126,7 +126,7 @@ def test_the_scale_of_a_value_is_the_smallest_depth_that_holds_it():
 
 
 def test_large_pictures_are_scaled_in_blocks(monkeypatch, smear):
-    monkeypatch.setattr("cytology.data.images.deep.BLOCK", 100)
+    monkeypatch.setattr("cytology.data.images.deep._BLOCK", 100)
     monkeypatch.setattr("cytology.data.images.deep.SAMPLE", 500)
     assert difference(eight_bits(pixels(smear(1), 12), 16, False)[0], smear(1)) <= 1
 
@@ -203,7 +203,7 @@ def test_images_are_turned_as_pillow_does_it(smear, orientation):
 
 def test_scaling_a_picture_takes_less_memory_than_the_picture(monkeypatch):
     """In blocks: a picture of 89 million pixels must not become one of as many float64."""
-    monkeypatch.setattr(deep, "BLOCK", 10_000)
+    monkeypatch.setattr(deep, "_BLOCK", 10_000)
     monkeypatch.setattr(deep, "SAMPLE", 10_000)
     pixels = np.full((3000, 3000, 1), 40_000, np.uint16)
     tracemalloc.start()

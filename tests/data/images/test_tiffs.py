@@ -380,8 +380,8 @@ def test_a_tiff_of_very_many_frames_is_refused_and_not_counted(smear, monkeypatc
 def test_raw_pixels_of_many_bytes_are_refused_before_they_are_decoded(smear, monkeypatch):
     content = tiff(deep(smear(1)).astype(np.float64), photometric="rgb")
     raw = 64 * 48 * 3 * 8
-    monkeypatch.setattr(tiffs, "MOST_BYTES", raw)
+    monkeypatch.setattr(tiffs, "MOST_PIXEL_BYTES", raw)
     read_image(content)
-    monkeypatch.setattr(tiffs, "MOST_BYTES", raw - 1)
+    monkeypatch.setattr(tiffs, "MOST_PIXEL_BYTES", raw - 1)
     with pytest.raises(UnreadableImage, match=f"^{raw:,} bytes of pixels: at most {raw - 1:,}"):
         read_image(content)

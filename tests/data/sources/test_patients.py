@@ -233,7 +233,7 @@ def test_a_workbook_without_sheets_or_too_large_is_refused(workbook, monkeypatch
         packed.writestr("a.txt", "no workbook")
     sentence = refused(add_patients_from_csv, listed("B/a.png"), path.with_name("none.xlsx"))
     assert "is no readable .xlsx file: " in sentence
-    monkeypatch.setattr(spreadsheets, "MOST_BYTES", 1000)
+    monkeypatch.setattr(spreadsheets, "MOST_WORKBOOK_BYTES", 1000)
     sentence = refused(add_patients_from_csv, listed("B/a.png"), path)
     assert sentence.endswith("is no readable .xlsx file: it unpacks to more than 1,000 bytes.")
 
