@@ -238,8 +238,9 @@ def check_parameters(values: dict[str, Any]) -> None:
 
     Names that are no parameter of this series are left alone.
     """
-    for name in values.keys() & FIELDS.keys():
-        check_parameter(name, values[name])
+    for name, value in values.items():
+        if name in FIELDS:
+            check_parameter(name, value)
     if values.get("val_share", 0) + values.get("test_share", 0) > 0.6:
         raise InputError("`val_share` and `test_share` together must leave 0.4 for training.")
     if values.get("train_head") is False and values.get("fine_tune") is False:

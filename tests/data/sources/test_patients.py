@@ -78,6 +78,14 @@ def test_a_csv_as_any_spreadsheet_writes_it(tmp_path, encoding, separator, end):
     assert notes == (said,)
 
 
+@pytest.mark.parametrize("declared", ["", "sep=;\n"])
+def test_empty_cells_behind_the_last_column_are_no_cells(tmp_path, declared):
+    path = tmp_path / "patients.csv"
+    path.write_text(f"{declared}image;patient\nB/a.png;1;\n;;;\nB/b.png;2;; \n", "utf-8")
+    found, _ = add_patients_from_csv(listed("B/a.png", "B/b.png"), path)
+    assert found["patient"].tolist() == ["1", "2"]
+
+
 @pytest.mark.parametrize(
     ("text", "part"),
     [
@@ -90,7 +98,10 @@ def test_a_csv_as_any_spreadsheet_writes_it(tmp_path, encoding, separator, end):
         ("image,patient\nz.png,1\n", "names none of the images; an image is named like 'B/a.png'"),
         ("", "has no names of columns in its first line"),
         ('image,patient\n"a.png,1\n', "is no readable CSV: unexpected end of data"),
-        ("image,patient\na.png,1,2\n", "is no readable CSV: Expected 2 fields in line 2, saw 3."),
+        (
+            "image,patient\na.png,1,2\n",
+            "has a cell in row 2 behind the last of its 2 names",
+        ),
         ("image,patient,patient\na.png,1,2\n", "each once; it has image, patient, patient."),
         ("image,patient\na.png,1\0\n", "holds bytes that are no text"),
     ],

@@ -10,6 +10,7 @@ import re
 import warnings
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import openpyxl
 import pandas as pd
@@ -47,16 +48,27 @@ def rows_of_csv(path: Path, parameter: str) -> pd.DataFrame:
     declared = DECLARED.fullmatch(first.strip())  # Excel's own line about those that follow
     start = 1 if declared else 0
     separator = declared[1] if declared else max(SEPARATORS, key=first.count)
-    as_text = {"header": None, "dtype": str, "keep_default_na": False, "skip_blank_lines": False}
+    # As wide as the longest row: spreadsheets often end some rows in empty cells.
+    width = min(MOST_COLUMNS, 1 + max(line.count(separator) for line in text.split("\n")))
+    reading: dict[str, Any] = {"header": None, "dtype": str, "keep_default_na": False}
+    reading |= {"skip_blank_lines": False, "skiprows": start, "index_col": False}
     try:
         rows = pd.read_csv(
-            io.StringIO(text), sep=separator, engine="python", skiprows=start, **as_text
+            io.StringIO(text), sep=separator, engine="python", names=range(width), **reading
         )
     except pd.errors.EmptyDataError:
         return pd.DataFrame()
     except (pd.errors.ParserError, ValueError) as error:
         raise InputError(f"`{parameter}`: {path} is no readable CSV: {error}.") from None
-    return rows.set_axis(rows.index + start + 1)
+    rows = rows.set_axis(rows.index + start + 1)
+    names = int(rows.iloc[:1].notna().sum(axis=1).sum())  # what is not in the file is missing
+    beyond = rows.iloc[:, names:].fillna("").map(str.strip).ne("").any(axis=1)
+    if beyond.any():
+        raise InputError(
+            f"`{parameter}`: {path} has a cell in row {beyond.idxmax()} behind the last of its "
+            f"{names} names of columns in its first line."
+        )
+    return rows
 
 
 def rows_of_workbook(path: Path, parameter: str) -> pd.DataFrame:
