@@ -267,6 +267,7 @@ SHAPES = {
     },
     "*/metrics.json": {
         **dict.fromkeys(("explanation", "recipe", "fit", "precision", "weights"), str),
+        **dict.fromkeys(("engine!", "engine_why"), str),
         "image_size": int,
         "seed": int,
     },

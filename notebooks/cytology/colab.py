@@ -15,8 +15,9 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 PROJECT = Path(__file__).resolve().parents[2]
-# Colab's own, of which it has its GPU's build; and what a person without Colab reads notebooks in.
-NEVER_INSTALLED = ("tensorflow", "keras", "jupyterlab", "jupyter-server")
+# Colab's own, of which it has its GPU's build; what a person without Colab reads notebooks in; and
+# what serves processors only.
+NEVER_INSTALLED = ("tensorflow", "keras", "jupyterlab", "jupyter-server", "openvino")
 DRIVE = PROJECT.parent / "drive"  # /content/drive, where Colab shows Google Drive
 KEPT_IN = "breast-cytology"  # folder on the Drive
 NO_GPU = (

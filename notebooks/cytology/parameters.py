@@ -118,7 +118,10 @@ class Parameters(BaseModel):
     accumulate: int = says("batches whose gradients make one step", 1, 1024)
     steps_per_execution: int = says("steps that the device takes on its own", 1, 1000)
     precision: Literal["auto", "float32", "float16", "bfloat16"] = says(
-        "what the network computes in"
+        "what the network computes in where TensorFlow does it"
+    )
+    engine: Literal["auto", "tensorflow", "openvino", "openvino_bfloat16"] = says(
+        "what passes pictures through the frozen network; auto: the fastest that is exact enough"
     )
     strategy: Literal["auto", "one"] = says("all GPUs of this machine, or one")
     train_head: bool = says("train the head on frozen features, cross-validated")

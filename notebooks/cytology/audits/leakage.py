@@ -23,6 +23,7 @@ from cytology.evaluation.statistics.intervals import NO_BOUNDS, t_quantile
 from cytology.evaluation.statistics.mean_auc import MeanAuc
 from cytology.evaluation.statistics.metrics import auc_within_folds
 from cytology.machine import cores
+from cytology.networks.engines import engine_here
 from cytology.networks.features import Features, features_in_cache, key_of_run
 from cytology.networks.linear_head import STRENGTH, STRENGTHS, fitted_head
 from cytology.notebook import progress
@@ -183,18 +184,19 @@ def features_of_run(
     From the cache, without TensorFlow, where its training notebook left them; else computed here.
     Raises `InputError` if the notebook's `weights` are not those of the run.
     """
-    root = run.images  # also where none is opened: `data` must be what notebook 01 read
+    _ = run.images  # also where none is opened: `data` must be what notebook 01 read
     found = features_in_cache(run, architecture, images, orientations)
     if found is not None:
         return found
     # Late, since only a run without cached features needs TensorFlow, which takes seconds.
     from cytology.networks.batches import frozen_features
-    from cytology.training.backbone import backbone_of_run
+    from cytology.training.backbone import frozen_network
 
-    extractor, decoded = backbone_of_run(run, architecture, root, run.parameters["weights"])
+    engine = engine_here(run.about(architecture))
+    passes, decoded = frozen_network(run, architecture, run.parameters["weights"], engine)
     pictures = pictures_of(images[["image_id"]], orientations)
-    key = key_of_run(run, architecture)
-    return frozen_features(extractor, decoded, pictures, key, run.parameters["batch_size"])
+    key = key_of_run(run, architecture, engine)
+    return frozen_features(passes, decoded, pictures, key, run.parameters["batch_size"])
 
 
 # -------------------------------------------------------------------- summary

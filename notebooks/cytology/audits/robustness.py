@@ -30,6 +30,7 @@ from cytology.evaluation.statistics.intervals import (
 )
 from cytology.evaluation.statistics.significance import holm, mean_by_group, p_of_interval
 from cytology.files import file_hash
+from cytology.networks.engines import TENSORFLOW, Passes, engine_here, kept_passes
 from cytology.networks.features import FeatureStore, key_of_run
 from cytology.networks.linear_head import LinearHead, logits_by_fold, read_heads
 from cytology.notebook import progress
@@ -44,7 +45,7 @@ from cytology.tables import require
 class RunNetwork:
     """A trained network of a run: what its features depend on, its heads, and how it is loaded.
 
-    `load` returns a Keras model that gives features; without `heads` it gives logits itself.
+    `load` returns what makes its features; without `heads` they are the logits themselves.
     """
 
     name: str
@@ -52,7 +53,7 @@ class RunNetwork:
     size: int
     fit: str
     heads: dict[str, LinearHead] | None
-    load: Callable
+    load: Callable[[], Passes]
 
     def smears(self, root: Path, images: pd.DataFrame) -> list[shifts.FramedSmear]:
         """The images below `root` as they lie in this network's square."""
@@ -71,20 +72,25 @@ def network_of_run(run: Run, name: str, on: str) -> RunNetwork:
     Out of fold the heads judge what the backbone gives, which begins with the notebook's
     `weights`; `InputError` if they are not those of the run.
     """
-    about, key = run.about(name), list(key_of_run(run, name))
+    about = run.about(name)
     heads = None if on == "test" else read_heads(run, name)
+    engine = engine_here(about) if heads else TENSORFLOW
+    key = key_of_run(run, name, engine)
     if heads is None:
         key += ["whole network", file_hash(require(run.folder, f"{name}/model.keras"))]
 
     @functools.cache
-    def load() -> Any:
-        # Imported late: both start TensorFlow.
+    def load() -> Passes:
+        if heads and (kept := kept_passes(about, engine)):
+            return kept
+        # Imported late: they start TensorFlow.
         from cytology.networks.model_files import load_trained
-        from cytology.training.backbone import backbone_of_run
+        from cytology.networks.passes import KerasPasses
+        from cytology.training.backbone import frozen_network
 
         if heads is None:
-            return load_trained(run, name)[0]
-        return backbone_of_run(run, name, run.images, run.parameters["weights"])[0]
+            return KerasPasses(load_trained(run, name)[0])
+        return frozen_network(run, name, run.parameters["weights"], engine)[0]
 
     key.append(PIL.__version__)
     return RunNetwork(name, key, about["image_size"], about["fit"], heads, load)
@@ -131,7 +137,7 @@ def shifted_features(
         )
         for network, lacking, values in zip(networks, missing, computed, strict=True):
             if (mine := np.isin(batch, lacking)).any():
-                values.append(network.load().predict_on_batch(squares[mine]))
+                values.append(network.load()(squares[mine]))
     for store, lacking, values in zip(stores, missing, computed, strict=True):
         if values:
             store.add(names[lacking], np.concatenate(values))

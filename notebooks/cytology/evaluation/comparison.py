@@ -194,7 +194,7 @@ def beside_published(table: pd.DataFrame) -> pd.DataFrame:
 def cost(run: Run) -> pd.DataFrame:
     """Parameters, size, seconds and speed of each architecture, from `timing.json`."""
     columns = ["parameters", "megabytes", "features_computed", "feature_seconds"]
-    columns += ["training_seconds", "images_per_second", "precision", "device"]
+    columns += ["training_seconds", "images_per_second", "engine", "precision", "device"]
     rows = [
         {"architecture": name, "weights": run.about(name)["weights"]}
         | {key: run.facts(f"{name}/timing.json")[key] for key in columns}

@@ -15,8 +15,10 @@ from PIL import Image
 
 from cytology.data.augmentation import border_colour, place_in_square
 from cytology.networks.backend import enough_memory, keras, tf
-from cytology.networks.building import linear_head, shuffle_weights
+from cytology.networks.building import feature_extractor, linear_head, shuffle_weights
+from cytology.networks.engines import Passes
 from cytology.networks.linear_head import LinearHead
+from cytology.networks.passes import KerasPasses
 from cytology.notebook import progress
 from cytology.settings import InputError
 
@@ -56,16 +58,22 @@ class Explained:
     """A network whose logits are explained, at `layer` ("": the last map).
 
     With `heads`, by fold, each image is judged and explained by the head that never saw its
-    patient; without, by the network's own.
+    patient; without, by the network's own. `passes` makes the features that are judged; what needs
+    a gradient is TensorFlow's in any case.
     """
 
     def __init__(
-        self, model: keras.Model, heads: dict[str, LinearHead] | None = None, layer: str = ""
+        self,
+        model: keras.Model,
+        heads: dict[str, LinearHead] | None = None,
+        layer: str = "",
+        passes: Passes | None = None,
     ):
         self.model, self.layer = model, layer
         self.heads = heads or {"": linear_head(model)}
         at, features = map_of(model, layer), model.get_layer("features").output
         self._both = keras.Model(model.input, [at, features])
+        self.passes = passes or KerasPasses(feature_extractor(model))
         size, width = model.input_shape[1:], features.shape[-1]
         slopes = tf.TensorSpec((None, width), tf.float32)
         self._heat = tf.function(self._heat_of, [tf.TensorSpec((None, *size), tf.uint8), slopes])
@@ -93,8 +101,7 @@ class Explained:
         """Logits of uint8 pictures, shape (n,)."""
         with enough_memory(batch_size):
             features = [
-                self._both.predict_on_batch(pixels[k : k + batch_size])[1]
-                for k in range(0, len(pixels), batch_size)
+                self.passes(pixels[k : k + batch_size]) for k in range(0, len(pixels), batch_size)
             ]
         slopes, offsets = self._lines(folds, len(pixels))
         return (np.concatenate(features) * slopes).sum(axis=1) + offsets
@@ -116,12 +123,12 @@ class Explained:
         for picture, slope in progress(each, "integrated gradients"):
             empty = empty_field(picture)
             path = empty + middles * (picture - empty)
-            along = np.repeat(slope[None], steps, axis=0)
+            path = np.concatenate([path, [picture, empty]])
+            along = np.repeat(slope[None], len(path), axis=0)
             with enough_memory(steps):
-                gradients = np.asarray(self._gradient(path, along))
-                ends = self._both.predict_on_batch(np.stack([picture, empty]))[1] @ slope
-            attribution = (picture - empty) * gradients.mean(axis=0)
-            difference = float(ends[0] - ends[1])
+                gradients, logits = (np.asarray(each) for each in self._gradient(path, along))
+            attribution = (picture - empty) * gradients[:steps].mean(axis=0)
+            difference = float(logits[-2] - logits[-1])
             found.append(attribution.sum(axis=-1))
             missed.append(abs(attribution.sum() - difference) / max(abs(difference), 1e-6))
         return np.stack(found), np.array(missed)
@@ -165,7 +172,7 @@ class Explained:
             tape.watch(pictures)
             features = self._both(pictures, training=False)[1]
             logit = tf.reduce_sum(features * slopes, axis=-1)
-        return tape.gradient(logit, pictures)
+        return tape.gradient(logit, pictures), logit
 
 
 # ---------------------------------------------------------------- over the picture

@@ -17,7 +17,7 @@ from cytology.inference.similarity import nearest, reference
 from cytology.networks.batches import decode
 from cytology.networks.building import CALIBRATION_BATCH
 from cytology.networks.linear_head import read_heads
-from cytology.networks.model_files import features_of_model, load_trained
+from cytology.networks.model_files import features_of_model, load_trained, passes_of_model
 from cytology.run import Run
 
 SHUFFLES = 3
@@ -28,7 +28,8 @@ PATH_STEPS = 16  # of integrated gradients
 def explained_network(run: Run, name: str, on: str, layer: str = "") -> Explained:
     """The network `name` of a run, with the heads of its folds where it is judged out-of-fold."""
     heads = read_heads(run, name) if on == OUT_OF_FOLD else None
-    return Explained(load_trained(run, name)[0], heads, layer)
+    model, _ = load_trained(run, name)
+    return Explained(model, heads, layer, passes_of_model(run, model))
 
 
 def _head_folds(explained: Explained, images: pd.DataFrame) -> np.ndarray | None:
@@ -181,4 +182,4 @@ def answers_of(run: Run, explained: Explained, on: str) -> Answers:
     rows = judged_networks(run, on)[name].drop_duplicates("image_id").merge(known, on="image_id")
     predicted = np.where(rows["probability"] >= THRESHOLD, "M", "B")
     rows = rows.assign(predicted=predicted, wrong=predicted != rows["label"])
-    return Answers(rows, features_of_model(run, explained.model, rows))
+    return Answers(rows, features_of_model(run, explained.model, explained.passes, rows))

@@ -25,42 +25,55 @@ from cytology.inference.locked import Decision
 from cytology.inference.new_images import Images
 from cytology.inference.similarity import Reference, nearest
 from cytology.networks.backend import enough_memory, keras
+from cytology.networks.building import linear_head
+from cytology.networks.engines import Passes
 from cytology.networks.model_files import features_of_model
 from cytology.notebook import progress
 from cytology.run import Run
 
 
-def reference_of_run(run: Run, model: keras.Model, batch_size: int = 32) -> tuple[Reference, float]:
+def reference_of_run(
+    run: Run, model: keras.Model, passes: Passes, batch_size: int = 32
+) -> tuple[Reference, float]:
     """The training images that new ones are compared with, and the share of test images flagged.
 
     No test image should be: they come from the same place. Both are kept in
     `<architecture>/reference.npz`, so that the training images are needed only once.
     """
     path, used = run / model.name / "reference.npz", file_hash(run / model.name / "model.keras")
+    used += passes.engine
     kept = similarity.read_reference(path, used)
     if kept is not None:
         return kept
     images = read_split(run).drop_duplicates("image_id")
     images = images.merge(run.manifest[["image_id", "sha256"]], on="image_id")
     train, test = (images[images["split"] == part] for part in ("train", "test"))
-    known = similarity.reference(train, features_of_model(run, model, train, batch_size))
-    distances, _ = nearest(known, features_of_model(run, model, test, batch_size), 1)
+    values, of_test = (
+        features_of_model(run, model, passes, part, batch_size) for part in (train, test)
+    )
+    known = similarity.reference(train, values)
+    distances, _ = nearest(known, of_test, 1)
     falsely = float((distances[:, 0] > known.limit).mean())
     similarity.write_reference(path, known, used, falsely)
     return known, falsely
 
 
 def predict_files(
-    model: keras.Model, root: Path, image_ids: list[str], fit: str, batch_size: int = 32
+    model: keras.Model,
+    passes: Passes,
+    root: Path,
+    image_ids: list[str],
+    fit: str,
+    batch_size: int = 32,
 ) -> tuple[pd.DataFrame, np.ndarray]:
     """Predict image files: (`image_id, logit, reason, converted`, features of those with a logit).
 
+    `passes` makes the features, the head of `model` the logits.
     A file that cannot be read gets a row with its `reason` and no logit; the batch goes on.
     `converted` is what was changed to read it (`opening.read_image`). Rows lie in the order of
     `image_ids`; the features have shape (rows with a logit, width).
     """
-    size = model.input_shape[1]
-    both = keras.Model(model.input, [model.get_layer("features").output, model.output])
+    size, head = model.input_shape[1], linear_head(model)
     rows, features = [], []
     batches = [image_ids[k : k + batch_size] for k in range(0, len(image_ids), batch_size)]
     for batch in progress(batches, "predicting", unit="batch"):
@@ -75,12 +88,11 @@ def predict_files(
                 rows[-1]["reason"] = str(error)
         if pixels:
             with enough_memory(batch_size):
-                values, logits = both.predict_on_batch(np.stack(pixels))
+                values = passes(np.stack(pixels))
             features.append(values)
-            for row, logit in zip(found, logits.ravel(), strict=True):
+            for row, logit in zip(found, head.logits(values), strict=True):
                 row["logit"] = float(logit)
-    width = both.output_shape[0][1]
-    values = np.concatenate(features) if features else np.empty((0, width), np.float32)
+    values = np.concatenate(features) if features else np.empty((0, *passes.shape), np.float32)
     return pd.DataFrame(rows, columns=["image_id", "logit", "reason", "converted"]), values
 
 
@@ -144,6 +156,7 @@ class Predictor:
     """
 
     model: keras.Model
+    passes: Passes
     about: dict[str, Any]
     decision: Decision
     known: Reference
@@ -156,7 +169,8 @@ class Predictor:
         With `label` and `group` where they are known, and what the answers rest on.
         """
         ids, fit = list(images.table["image_id"]), self.about["fit"]
-        table, features = predict_files(self.model, images.root, ids, fit, self.batch_size)
+        what = (self.model, self.passes, images.root, ids, fit)
+        table, features = predict_files(*what, self.batch_size)
         refused = images.refused.assign(logit=np.nan, converted="")
         table = pd.concat([table, refused], ignore_index=True) if len(refused) else table
         table = with_neighbours(decide(table, self.decision), features, self.known)
@@ -164,6 +178,7 @@ class Predictor:
         table = table.merge(images.table, on="image_id", how="left")
         return table.fillna({"label": "", "group": ""}).assign(
             weights=self.about["weights"],
+            engine=self.passes.engine,
             protocol=self.about["protocol"],
             calibrated_threshold=self.decision.threshold,
             unlike_rate=self.known.rate,

@@ -23,6 +23,7 @@ from cytology.files import digest
 from cytology.machine import cores
 from cytology.networks.array_store import ArrayStore, Rows, rows_of_a_pack
 from cytology.networks.backend import enough_memory, keras, tf
+from cytology.networks.engines import Passes
 from cytology.networks.features import Features, FeatureStore, named_by_content
 from cytology.notebook import progress
 from cytology.parameters import check_parameters
@@ -241,7 +242,7 @@ class Epochs(keras.callbacks.Callback):
 
 
 def frozen_features(
-    extractor: keras.Model,
+    passes: Passes,
     images: DecodedImages,
     pictures: pd.DataFrame,
     key: list,
@@ -250,18 +251,18 @@ def frozen_features(
     kind: str = "features",
     dtype: str = "float32",
 ) -> Features:
-    """What `extractor` makes of each picture, from the cache if another run made it already.
+    """What a frozen network makes of each picture, from the cache if another run made it already.
 
     `key` is that of `features.FeatureStore`, `kind` the folder of the cache. The values are kept
     as `dtype`; they are written every few batches, so that an interruption loses little.
     """
-    store = FeatureStore(key, cache, kind, tuple(extractor.output.shape[1:]))
+    store = FeatureStore(key, cache, kind, passes.shape)
     missing = store.missing(named_by_content(pictures, images.sha256))
     started = time.perf_counter()
     if len(missing):
         new = pictures[["image_id", "orientation"]].iloc[missing]
         with enough_memory(batch_size):
-            compute_missing(store, extractor, images, new, batch_size, kind, dtype)
+            compute_missing(store, passes, images, new, batch_size, kind, dtype)
     seconds = time.perf_counter() - started if len(missing) else 0.0
     found = store.features(pictures, images.sha256)
     assert found is not None  # all were computed
@@ -270,21 +271,21 @@ def frozen_features(
 
 def compute_missing(
     store: FeatureStore,
-    extractor: keras.Model,
+    passes: Passes,
     images: DecodedImages,
     pictures: pd.DataFrame,
     batch_size: int,
     kind: str,
     dtype: str,
 ) -> None:
-    """Compute what `extractor` makes of pictures that `store` lacks, one pack after the other."""
-    rows = rows_of_a_pack(tuple(extractor.output.shape[1:]), dtype)
+    """Compute what `passes` makes of pictures that `store` lacks, one pack after the other."""
+    rows = rows_of_a_pack(passes.shape, dtype)
     batches_a_pack = min(BATCHES_A_PACK, max(1, rows // batch_size))
     steps = -(-len(pictures) // batch_size)
     computed: list[Any] = []
     feed = progress(batches(images, pictures, batch_size), kind, steps, "batch")
     for step, batch in enumerate(feed, start=1):
-        computed.append(extractor.predict_on_batch(batch).astype(dtype))
+        computed.append(passes(batch).astype(dtype))
         if len(computed) == batches_a_pack or step == steps:
             values, computed = np.concatenate(computed), []
             end = min(step * batch_size, len(pictures))

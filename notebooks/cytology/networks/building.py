@@ -101,7 +101,7 @@ def freeze_normalization(model: keras.Model) -> None:
 
 def feature_extractor(model: keras.Model) -> keras.Model:
     """The part of `model` that ends in the pooled features, (batch, width); shares weights."""
-    return keras.Model(model.input, model.get_layer("features").output, name="features_of_model")
+    return keras.Model(model.input, model.get_layer("features").output, name=model.name)
 
 
 def put_head(model: keras.Model, head: LinearHead) -> None:

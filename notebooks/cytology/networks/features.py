@@ -17,7 +17,7 @@ from cytology.run import Run
 from cytology.settings import CACHE
 
 # What features depend on besides the picture, as `metrics.json` of a trained network names it.
-KEY = ("architecture", "weights_hash", "image_size", "fit", "precision")
+KEY = ("architecture", "weights_hash", "image_size", "fit", "precision", "engine")
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,8 @@ class FeatureStore(ArrayStore):
     """The features of one network in the cache, found by file hash and orientation.
 
     `key` names what they depend on besides the picture: see `KEY`. A changed image, weight file,
-    size or precision, or another way to read images, never meets a stale entry, nor does a network
-    whose output for a picture has another `shape`.
+    size, precision or engine, or another way to read images, never meets a stale entry, nor does
+    a network whose output for a picture has another `shape`.
     """
 
     def __init__(
@@ -101,9 +101,12 @@ def named_by_content(pictures: pd.DataFrame, sha256: pd.Series) -> pd.Index:
     return pd.Index([f"{content} {orientation}" for content, orientation in pairs], dtype=object)
 
 
-def key_of_run(run: Run, architecture: str) -> list:
-    """What the features of a run's network depend on, as its training notebook noted it."""
-    about = run.about(architecture)
+def key_of_run(run: Run, architecture: str, engine: str = "") -> list:
+    """What the features of a run's network depend on, as its training notebook noted it.
+
+    Features that another `engine` makes have another key.
+    """
+    about = run.about(architecture) | ({"engine": engine} if engine else {})
     return [about[name] for name in KEY]
 
 

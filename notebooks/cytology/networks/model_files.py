@@ -23,7 +23,9 @@ from cytology.files import file_hash, written_whole
 from cytology.networks.backend import keras, quietly
 from cytology.networks.batches import DecodedImages, decode, frozen_features
 from cytology.networks.building import POLICIES, build, feature_extractor
+from cytology.networks.engines import TENSORFLOW, Passes, engine_here
 from cytology.networks.features import key_of_run
+from cytology.networks.passes import passes_of_copy
 from cytology.parameters import Line, OneOf, allowed, check_parameter
 from cytology.run import Run
 from cytology.settings import InputError, short
@@ -70,18 +72,17 @@ def save_model(model: keras.Model, run: Run) -> list[Path]:
     return [run / model.name / name for name in names]
 
 
-def largest_difference(path: Path, model: keras.Model, pictures: np.ndarray) -> float:
-    """Load a saved model and compare its logits with the live model's on uint8 pictures.
+def differences(path: Path, pictures: np.ndarray, logits: np.ndarray) -> np.ndarray:
+    """How far a saved model's logits lie from `logits`, of uint8 pictures; shape (pictures,).
 
-    Returns the largest difference as a share of the largest logit (of 1, where all are smaller).
-    The layers are called one by one: for so few pictures, building two graphs would take longer.
+    The layers are called one by one: for so few pictures, building a graph would take longer.
     """
     loaded = keras.saving.load_model(path, compile=False)
-    logits = [np.asarray(each(pictures, training=False)) for each in (loaded, model)]
-    return float(np.abs(logits[0] - logits[1]).max() / max(1.0, np.abs(logits[1]).max()))
+    found = [np.asarray(loaded(part, training=False)) for part in np.array_split(pictures, 4)]
+    return np.abs(np.concatenate(found).ravel() - logits)
 
 
-def images_per_second(extractor: keras.Model, images: DecodedImages, batch_size: int = 32) -> float:
+def images_per_second(passes: Passes, images: DecodedImages, batch_size: int = 32) -> float:
     """Forward passes up to the pooled features, from memory: the best of three batches.
 
     The best, since the first may have to build the graph, and other work can only slow them.
@@ -90,7 +91,7 @@ def images_per_second(extractor: keras.Model, images: DecodedImages, batch_size:
     seconds = []
     for _ in range(3):
         started = time.perf_counter()
-        extractor.predict_on_batch(batch)
+        passes(batch)
         seconds.append(time.perf_counter() - started)
     return len(batch) / min(seconds)
 
@@ -110,20 +111,31 @@ def load_trained(run: Run, architecture: str) -> tuple[keras.Model, dict[str, An
     return load_safely(path, architecture, about), about
 
 
+def passes_of_model(run: Run, model: keras.Model) -> Passes:
+    """The saved model of a run up to its pooled features, by the engine that made them there.
+
+    A network that was trained further is TensorFlow's, as its predictions are.
+    """
+    about = run.about(model.name)
+    engine = TENSORFLOW if about["fine_tuned"] else engine_here(about)
+    return passes_of_copy(feature_extractor(model), engine)
+
+
 def features_of_model(
-    run: Run, model: keras.Model, images: pd.DataFrame, batch_size: int = 32
+    run: Run, model: keras.Model, passes: Passes, images: pd.DataFrame, batch_size: int = 32
 ) -> np.ndarray:
     """What the saved model's pooled features say of the run's `images`, shape (n, width).
 
-    `images` has `image_id` and `sha256`. From the cache where they were computed before: those of
-    a network of which only the head was trained are the frozen ones.
+    `passes` is what `passes_of_model` gives, `images` has `image_id` and `sha256`. From the cache
+    where they were computed before: those of a network of which only the head was trained are the
+    frozen ones.
     """
-    about, key = run.about(model.name), key_of_run(run, model.name)
+    about, key = run.about(model.name), key_of_run(run, model.name, passes.engine)
     if about["fine_tuned"]:
         key = [model.name, file_hash(run / model.name / "model.keras"), *key[2:]]
     decoded = decode(run.images, images, about["image_size"], about["fit"])
     pictures = images[["image_id"]].assign(orientation=0)
-    found = frozen_features(feature_extractor(model), decoded, pictures, key, batch_size)
+    found = frozen_features(passes, decoded, pictures, key, batch_size)
     return found.of(pictures)
 
 

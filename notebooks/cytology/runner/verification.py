@@ -30,7 +30,7 @@ MEASURED = {
     "*/timing.json": MEASURES,
     "tables/cost.csv": MEASURES,
     "tables/exports.csv": ("latency", "megabytes"),
-    "*/metrics.json": ("model_sha256",),
+    "*/metrics.json": ("model_sha256", "engine_why"),
     "exports/*/export.json": ("model_sha256", "files.model.keras", "files.model.h5")
     + ("files.saved_model*",),
 }

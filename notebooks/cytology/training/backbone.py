@@ -16,12 +16,14 @@ from cytology.networks.building import (
     calibrate_normalization,
     feature_extractor,
 )
+from cytology.networks.engines import Passes
+from cytology.networks.passes import Engine
 from cytology.networks.weights import Weights, find_weights
 from cytology.notebook import progress
 from cytology.run import Run
 from cytology.settings import CACHE, InputError
 
-CALIBRATION_IMAGES = 128
+CALIBRATION_IMAGES = 32
 
 
 def with_weights(
@@ -79,15 +81,15 @@ def random_weights(
     return path
 
 
-def backbone_of_run(
-    run: Run, architecture: str, root: Path, weights: str
-) -> tuple[keras.Model, DecodedImages]:
-    """What made the frozen features of a run: the feature extractor, and the decoded images.
+def frozen_network(
+    run: Run, architecture: str, weights: str, engine: str
+) -> tuple[Passes, DecodedImages]:
+    """The network that made the frozen features of a run, by `engine`, and the decoded images.
 
     Raises `InputError` if `weights` are not those that the run started from.
     """
     about = run.about(architecture)
-    images = decode(root, run.manifest, about["image_size"], about["fit"])
+    images = decode(run.images, run.manifest, about["image_size"], about["fit"])
     found, split = find_weights(architecture, weights), read_split(run)
     model, weights_hash = with_weights(
         architecture, found, images, split, about["seed"], about["precision"]
@@ -97,4 +99,5 @@ def backbone_of_run(
             f"Parameter `weights` is {weights!r}, but {architecture} was trained with other "
             f"weights ({about['weights']}): give those of the run."
         )
-    return feature_extractor(model), images
+    made_by = Engine(engine, "as in the run.")
+    return made_by.passes(feature_extractor(model), weights_hash), images

@@ -18,6 +18,7 @@ from cytology.data.splitting import training_pictures
 from cytology.networks.backend import keras
 from cytology.networks.batches import DecodedImages, frozen_features
 from cytology.networks.features import Features, FeatureStore, named_by_content
+from cytology.networks.passes import KerasPasses
 from cytology.settings import CACHE, InputError
 
 KIND = "activations"  # folder of the cache
@@ -125,9 +126,8 @@ def activations(
         if need <= room:
             exact = "" if dtype == "float32" else ", rounded to float16 since float32 does not fit"
             print(f"Activations after {parts.layer}: {need / 1e9:.2f} GB of disk{exact}.")
-            return frozen_features(
-                parts.before, images, pictures, kept, batch_size, cache, KIND, dtype
-            )
+            passes = KerasPasses(parts.before)  # what is trained on them is in TensorFlow too
+            return frozen_features(passes, images, pictures, kept, batch_size, cache, KIND, dtype)
     raise InputError(
         f"Activations after {parts.layer} take {need / 1e9:.1f} GB even as float16, and only half "
         f"of the free disk, {room / 1e9:.1f} GB, may be used: free some in {cache}, choose a "

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 
 from cytology.evaluation.judged import TEST, headline, judged_rows
@@ -10,12 +11,16 @@ from cytology.evaluation.statistics.intervals import metrics_with_intervals
 from cytology.networks import model_files
 from cytology.networks.backend import device
 from cytology.networks.batches import DecodedImages
+from cytology.networks.building import linear_head
+from cytology.networks.engines import BFLOAT16, TITLES
 from cytology.networks.features import Features
 from cytology.training.fine_tuning import recipe_in_words
 from cytology.training.recipes import Stage
 from cytology.training.start import Network
 
+COMPARED = 32  # pictures that the saved model must answer as before
 MOST_DIFFERENCE = 1e-3  # of a logit after loading, as a share of the largest
+MOST_IN_BFLOAT16 = 0.25  # where its features are bfloat16's; the file computes in float32
 
 
 def write_tables(network: Network, stages: list[Stage]) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -49,12 +54,31 @@ def judge(predictions: pd.DataFrame, split: pd.DataFrame, fine_tuned: bool) -> J
     return Judged(on, rows, judged_rows(taken, TEST))
 
 
-def save(network: Network, images: DecodedImages) -> None:
-    """Save the model, load it again and compare: `RuntimeError` if its logits differ."""
+def save(network: Network, features: Features | None, images: DecodedImages) -> None:
+    """Save the model, load it again and compare: `RuntimeError` if its logits differ.
+
+    They are compared with what the head makes of its frozen `features`; with the live model's
+    where more than the head was trained.
+    """
+    if features is None or network.run.parameters["fine_tune"]:
+        pixels = images.pixels[:COMPARED]
+        of, most = "the model before", MOST_DIFFERENCE
+        logits = np.asarray(network.model(pixels, training=False)).ravel()
+    else:
+        of, most = f"features by {TITLES[network.engine.name]}", MOST_DIFFERENCE
+        pictures = pd.DataFrame({"image_id": images.row.index, "orientation": 0})
+        pictures = pictures[pd.MultiIndex.from_frame(pictures).isin(features.index)][:COMPARED]
+        pixels = images.batch(pictures["image_id"], pictures["orientation"])
+        logits = linear_head(network.model).logits(features.of(pictures))
+        if network.engine.name == BFLOAT16:
+            most = MOST_IN_BFLOAT16
     for path in model_files.save_model(network.model, network.run):
-        difference = model_files.largest_difference(path, network.model, images.pixels[:8])
-        print(f"{path.name}: {path.stat().st_size / 1e6:.1f} MB, logits differ by {difference:.1e}")
-        if not difference < MOST_DIFFERENCE:
+        difference = model_files.differences(path, pixels, logits).max()
+        print(
+            f"{path.name}: {path.stat().st_size / 1e6:.1f} MB, its logits of {len(pixels)} "
+            f"pictures differ by at most {difference:.1e} from those of {of}"
+        )
+        if not difference < most * max(1.0, np.abs(logits).max()):
             raise RuntimeError(f"{path} does not give the same logits after loading")
 
 
@@ -76,6 +100,8 @@ def write_metrics(network: Network, stages: list[Stage], judged: Judged) -> None
         "fit": network.fit,
         "image_size": network.size,
         "precision": network.precision,
+        "engine": network.engine.name,
+        "engine_why": network.engine.why,
         "weights_hash": network.weights_hash,
         "seed": asked["seed"],
         "split": split["fingerprint"],
@@ -95,12 +121,13 @@ def write_timing(
     timing = {
         "device": device(),
         "precision": network.precision,
+        "engine": network.engine.name,
         "parameters": network.model.count_params(),
         "megabytes": (run / name / "model.keras").stat().st_size / 1e6,
         "feature_seconds": features.seconds if features else 0.0,
         "features_computed": features.computed if features else 0,
         "training_seconds": sum(stage.seconds for stage in stages),
-        "images_per_second": model_files.images_per_second(network.extractor, images),
+        "images_per_second": model_files.images_per_second(network.passes, images),
     }
     run.write(f"{name}/timing.json", timing)
     return pd.DataFrame([timing])

@@ -13,7 +13,9 @@ from cytology.evaluation.caveats import weights_html
 from cytology.networks.backend import be_deterministic, device, keras
 from cytology.networks.batches import DecodedImages, augmentation_of, decode_images, frozen_features
 from cytology.networks.building import feature_extractor, precision_for
+from cytology.networks.engines import TENSORFLOW, TITLES, Passes
 from cytology.networks.features import Features
+from cytology.networks.passes import Engine, choose_engine
 from cytology.networks.weights import Weights, find_weights
 from cytology.run import Run
 from cytology.training.backbone import with_weights
@@ -31,8 +33,9 @@ def split_and_images(run: Run) -> tuple[pd.DataFrame, DecodedImages]:
 class Network:
     """A network of a run, and the weights that its training starts from.
 
-    `precision` is what it computes in, `fit` how images became squares, `orientations` how many of
-    each image it sees, `start` its weights before training.
+    `precision` is what it is trained in, `engine` what computes its frozen features, `fit` how
+    images became squares, `orientations` how many of each image it sees, `start` its weights before
+    training.
     """
 
     run: Run
@@ -40,6 +43,7 @@ class Network:
     weights: Weights
     weights_hash: str
     precision: str
+    engine: Engine
     fit: str
     orientations: int
     start: list[np.ndarray]
@@ -62,12 +66,13 @@ class Network:
     @property
     def key(self) -> list:
         """What its features depend on, as `features.KEY` names it."""
-        return [self.architecture, self.weights_hash, self.size, self.fit, self.precision]
+        made_by = [self.precision, self.engine.name]
+        return [self.architecture, self.weights_hash, self.size, self.fit, *made_by]
 
     @cached_property
-    def extractor(self) -> keras.Model:
-        """The part that ends in the pooled features; shares weights."""
-        return feature_extractor(self.model)
+    def passes(self) -> Passes:
+        """What makes its pooled features; in TensorFlow with the weights that it has by then."""
+        return self.engine.passes(feature_extractor(self.model), self.weights_hash)
 
     def start_again(self) -> None:
         """Put back the weights of the start: a cell that is run twice must not train on."""
@@ -82,7 +87,7 @@ class Network:
         batch_size, present = self.run.parameters["batch_size"], self.model.get_weights()
         self.start_again()  # frozen features are not those of a tuned network
         try:
-            found = frozen_features(self.extractor, images, pictures, self.key, batch_size)
+            found = frozen_features(self.passes, images, pictures, self.key, batch_size)
         finally:
             self.model.set_weights(present)
         print(
@@ -94,12 +99,14 @@ class Network:
     def __repr__(self) -> str:
         return (
             f"{self.title}: {self.model.count_params():,} parameters, {len(self.model.layers)} "
-            f"layers, computed in {self.precision} on {device()}"
+            f"layers, on {device()}, trained in {self.precision}, frozen features by "
+            f"{TITLES[self.engine.name]}"
         )
 
     def _repr_html_(self) -> str:
         banner = weights_html(self.weights.kind, self.weights.explanation)
-        return f"{banner}<p>{escape(repr(self))}</p>"
+        why = f"{TITLES[self.engine.name]}: {self.engine.why}"
+        return f"{banner}<p>{escape(repr(self))}</p><p>{escape(why)}</p>"
 
 
 def build_network(
@@ -118,5 +125,10 @@ def build_network(
     )
     if asked["fine_tune"] and asked["fine_tune_from"]:
         cut_before(model, asked["fine_tune_from"])  # an unknown block is refused before the work
-    noted = weights, weights_hash, precision, augmentation.fit, augmentation.orientations
+    extractor = feature_extractor(model)
+    if asked["train_head"]:
+        engine = choose_engine(asked["engine"], extractor, weights_hash, images, precision)
+    else:
+        engine = Engine(TENSORFLOW, "all that is trained is in TensorFlow.")
+    noted = weights, weights_hash, precision, engine, augmentation.fit, augmentation.orientations
     return Network(run, model, *noted, model.get_weights())

@@ -1,0 +1,124 @@
+"""OpenVINO passes pictures through a frozen network, where a processor is faster so.
+
+A network comes here as the file of its graph, which `passes.write_graph` makes of a Keras model.
+Nothing here starts TensorFlow: a notebook that finds such a file in the cache does without it.
+"""
+
+import functools
+import os
+import platform
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from cytology.files import digest, is_sound
+from cytology.machine import cores
+from cytology.settings import CACHE
+
+TENSORFLOW, OPENVINO, BFLOAT16 = "tensorflow", "openvino", "openvino_bfloat16"
+# What OpenVINO is asked to compute in; weights and features are float32 in either.
+HINTS = {OPENVINO: "f32", BFLOAT16: "bf16"}
+ENGINES = (TENSORFLOW, *HINTS)
+TITLES = {
+    TENSORFLOW: "TensorFlow",
+    OPENVINO: "OpenVINO in float32",
+    BFLOAT16: "OpenVINO in bfloat16",
+}
+
+
+class Passes(Protocol):
+    """A frozen network as a function.
+
+    It takes uint8 pictures, shape (batch, size, size, 3), and gives float32 values, shape
+    (batch, *shape).
+    """
+
+    @property
+    def engine(self) -> str:
+        """Which of `ENGINES` computes them."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of what is made of one picture."""
+
+    def __call__(self, pixels: np.ndarray) -> np.ndarray: ...
+
+
+@functools.cache
+def core() -> Any:
+    """OpenVINO's own `Core`; None where the package is not installed."""
+    try:
+        import openvino
+    except ModuleNotFoundError:
+        return None
+    return openvino.Core()
+
+
+def offered() -> tuple[str, ...]:
+    """OpenVINO's engines on this machine; none where it is not installed."""
+    if core() is None:
+        return ()
+    computes_in = core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return tuple(HINTS) if "BF16" in computes_in else (OPENVINO,)
+
+
+def processor() -> list[str]:
+    """What the speed of an engine depends on: the processor, and what is kept from it."""
+    if core() is None:
+        return [platform.processor()]
+    names = ("FULL_DEVICE_NAME", "OPTIMIZATION_CAPABILITIES")
+    limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "")
+    return [str(core().get_property("CPU", name)) for name in names] + [limit]
+
+
+class OpenVinoPasses:
+    """A network in OpenVINO, read from the `graph` that `passes.write_graph` wrote."""
+
+    def __init__(self, graph: Path, engine: str):
+        self.engine = engine
+        settings = {
+            "INFERENCE_PRECISION_HINT": HINTS[engine],
+            "PERFORMANCE_HINT": "LATENCY",  # all cores for one batch
+            "INFERENCE_NUM_THREADS": cores(),
+            # Notebooks that run at the same time would all be tied to the first core.
+            "ENABLE_CPU_PINNING": False,
+        }
+        self._compiled = core().compile_model(core().read_model(graph), "CPU", settings)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of what is made of one picture."""
+        return tuple(self._compiled.output(0).get_partial_shape().get_max_shape())[1:]
+
+    def __call__(self, pixels: np.ndarray) -> np.ndarray:
+        return self._compiled(np.ascontiguousarray(pixels))[0]
+
+
+def graph_path(architecture: str, weights_hash: str, size: int) -> Path:
+    """Where the cache keeps the graph of a network with the weights that a training starts from."""
+    return CACHE / "graphs" / f"{architecture}-{digest(weights_hash, size)}.pb"
+
+
+def kept_passes(about: dict[str, Any], engine: str) -> Passes | None:
+    """The frozen network of a run without TensorFlow; None if that is not to be had.
+
+    `about` is its `metrics.json`; its graph must be in the cache.
+    """
+    graph = graph_path(about["architecture"], about["weights_hash"], about["image_size"])
+    return OpenVinoPasses(graph, engine) if engine in HINTS and is_sound(graph) else None
+
+
+def engine_here(about: dict[str, Any]) -> str:
+    """The engine that a run used, or TensorFlow where this machine does not have that one.
+
+    Then a line says so: the last digits of the features differ, in bfloat16 more than these.
+    """
+    engine = about["engine"]
+    if engine == TENSORFLOW or engine in offered():
+        return engine
+    print(
+        f"NOTE: this run used {TITLES[engine]} for {about['architecture']}, which this machine "
+        "does not offer. TensorFlow is used instead; its logits differ a little."
+    )
+    return TENSORFLOW

@@ -1,0 +1,207 @@
+"""A Keras network as a function from pictures to features, and by which engine it is computed.
+
+On a processor OpenVINO is often faster than TensorFlow, but not on each, and bfloat16 is exact
+enough for some networks and too coarse for others. So both are measured where they are used.
+"""
+
+import json
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from cytology.files import digest, is_sound, keep_checksum, written_whole
+from cytology.networks.backend import GPUS, keras, tf
+from cytology.networks.batches import DecodedImages
+from cytology.networks.engines import (
+    HINTS,
+    TENSORFLOW,
+    TITLES,
+    OpenVinoPasses,
+    Passes,
+    graph_path,
+    offered,
+    processor,
+)
+from cytology.settings import CACHE, InputError
+from cytology.tables import write_json
+
+TRIED = 16  # pictures that engines are compared on
+LOST = 0.005  # of the differences between pictures: the most that an engine may lose
+FASTER = 1.1  # times: by less, TensorFlow stays
+
+
+@dataclass(frozen=True)
+class KerasPasses:
+    """A Keras model as it is."""
+
+    model: keras.Model
+    engine: str = TENSORFLOW
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of what is made of one picture."""
+        return tuple(self.model.output.shape[1:])
+
+    def __call__(self, pixels: np.ndarray) -> np.ndarray:
+        return self.model.predict_on_batch(pixels)
+
+
+@dataclass(frozen=True)
+class Engine:
+    """What computes the features of a network, and a sentence that says `why`."""
+
+    name: str
+    why: str
+
+    def passes(self, extractor: keras.Model, weights_hash: str) -> Passes:
+        """The extractor as a function; its graph is kept in the cache under the hash."""
+        if self.name == TENSORFLOW:
+            return KerasPasses(extractor)
+        return OpenVinoPasses(kept_graph(extractor, weights_hash), self.name)
+
+
+def passes_of_copy(extractor: keras.Model, engine: str) -> Passes:
+    """A network with weights of its own as a function; nothing of it is kept."""
+    if engine == TENSORFLOW:
+        return KerasPasses(extractor)
+    with tempfile.TemporaryDirectory() as folder:
+        return OpenVinoPasses(write_graph(with_constants(extractor), Path(folder, "x.pb")), engine)
+
+
+# ---------------------------------------------------------------------- graphs
+
+
+def with_constants(extractor: keras.Model) -> tf.types.experimental.ConcreteFunction:
+    """The network as one TensorFlow function, float32 throughout, its weights constants in it.
+
+    It takes uint8 pictures. TensorFlow's own way to freeze a traced function takes twice as long.
+    """
+    size = extractor.input_shape[1]
+    variables = (extractor.trainable_variables, extractor.non_trainable_variables)
+    weights = [[np.asarray(each) for each in part] for part in variables]
+
+    def features(pixels):
+        constants = ([tf.constant(each) for each in part] for part in weights)
+        found, _ = extractor.stateless_call(*constants, tf.cast(pixels, tf.float32), training=False)
+        return found
+
+    pixels = tf.TensorSpec((None, size, size, 3), tf.uint8)
+    return tf.function(features, autograph=False).get_concrete_function(pixels)
+
+
+def write_graph(traced: tf.types.experimental.ConcreteFunction, path: Path) -> Path:
+    """Write the graph of `with_constants` to a file that OpenVINO reads."""
+    with written_whole(path) as temporary:
+        temporary.write_bytes(traced.graph.as_graph_def().SerializeToString())
+    return path
+
+
+def kept_graph(extractor: keras.Model, weights_hash: str, traced=None) -> Path:
+    """The file of a network's graph in the cache, made where it is missing."""
+    path = graph_path(extractor.name, weights_hash, extractor.input_shape[1])
+    if not is_sound(path):
+        write_graph(traced or with_constants(extractor), path)
+        keep_checksum(path)
+    return path
+
+
+# ---------------------------------------------------------------------- choice
+
+
+def choose_engine(
+    asked: str,
+    extractor: keras.Model,
+    weights_hash: str,
+    images: DecodedImages,
+    precision: str = "float32",
+) -> Engine:
+    """What the parameter `engine` means for a network here; `auto` is the fastest exact enough.
+
+    On a GPU that is TensorFlow. Else the engines are tried on some of the `images`, and what was
+    found is kept in the cache. Raises `InputError` for one that this machine does not offer.
+    """
+    if asked != "auto":
+        if asked in HINTS and asked not in offered():
+            lacking = (
+                f"this machine does not compute {TITLES[asked]}"
+                if offered()
+                else ("OpenVINO is not installed here (pip install openvino)")
+            )
+            raise InputError(f"Parameter `engine` is {asked}, but {lacking}: set it to auto.")
+        return Engine(asked, "as asked for.")
+    if GPUS:
+        return Engine(TENSORFLOW, "this machine has a GPU.")
+    if precision != "float32":
+        return Engine(TENSORFLOW, f"`precision` is {precision}.")
+    if not offered():
+        return Engine(
+            TENSORFLOW, "OpenVINO, which may be faster, is not installed (pip install openvino)."
+        )
+    # Chosen by their hashes, so that another image in the folder seldom changes which these are.
+    sha256 = images.sha256.drop_duplicates().sort_values().iloc[:TRIED]
+    versions = [tf.__version__, *map(str, processor())]
+    name = digest(weights_hash, images.size, list(sha256), TRIED, *versions)
+    path = CACHE / "engines" / f"{extractor.name}-{name}.json"
+    if not is_sound(path):
+        found = try_engines(extractor, weights_hash, images.batch(sha256.index, [0] * len(sha256)))
+        write_json(path.parent, path.name, found)
+        keep_checksum(path)
+    return fastest(json.loads(path.read_text(encoding="utf-8")))
+
+
+def try_engines(
+    extractor: keras.Model, weights_hash: str, pixels: np.ndarray
+) -> dict[str, dict[str, float]]:
+    """Each engine's pictures `a_second`, and what share of their differences it has `lost`."""
+    traced = with_constants(extractor)
+    graph = kept_graph(extractor, weights_hash, traced)
+    ways: dict[str, Callable[[np.ndarray], np.ndarray]]
+    ways = {TENSORFLOW: lambda pixels: traced(tf.constant(pixels)).numpy()}
+    ways |= {name: OpenVinoPasses(graph, name) for name in offered()}
+    exact, found = ways[TENSORFLOW](pixels), {}
+    for name, way in ways.items():
+        lost = lost_differences(way(pixels), exact)
+        found[name] = {"a_second": len(pixels) / min(seconds(way, pixels) for _ in range(2))}
+        found[name] |= {"lost": lost}
+    return found
+
+
+def seconds(way: Callable[[np.ndarray], np.ndarray], pixels: np.ndarray) -> float:
+    """How long one call takes."""
+    started = time.perf_counter()
+    way(pixels)
+    return time.perf_counter() - started
+
+
+def lost_differences(features: np.ndarray, exact: np.ndarray) -> float:
+    """What share of the differences between pictures is lost in features of shape (n, width).
+
+    The squared error, as a share of the squared distances of the `exact` features from their mean:
+    what is common to all pictures tells nothing, however large.
+    """
+    spread = np.square(exact - exact.mean(axis=0), dtype=float).sum()
+    lost = np.square(features - exact, dtype=float).sum() / max(spread, 1e-30)
+    return float(lost) if np.isfinite(lost) else 1.0
+
+
+def fastest(tried: dict[str, dict[str, float]]) -> Engine:
+    """The fastest engine of `try_engines` that loses at most `LOST`, and why it is that one."""
+    rates = {name: of["a_second"] for name, of in tried.items() if of["lost"] <= LOST}
+    best = max(rates, key=lambda name: rates[name])
+    if rates[best] < FASTER * rates[TENSORFLOW]:
+        best = TENSORFLOW
+    speeds = ", ".join(f"{TITLES[name]} {rate:.0f}" for name, rate in rates.items())
+    why = f"pictures a second on trial: {speeds}."
+    if tried[best]["lost"] > 1e-6:
+        why += f" It loses {tried[best]['lost']:.2%} of the differences between pictures."
+    why += "".join(
+        f" {TITLES[name]} ({of['a_second']:.0f}) would lose {of['lost']:.1%} of the differences "
+        f"between pictures; accepted is {LOST:.1%}."
+        for name, of in tried.items()
+        if name not in rates
+    )
+    return Engine(best, why)
