@@ -203,7 +203,7 @@ def verify(project: Project, folder: Path, jobs: int | None) -> int:
         # A cache of its own: what was computed before proves nothing.
         with variable("CYTOLOGY_CACHE", str(again / "cache")):
             at_once = jobs or record.get("notebooks_at_once") or 1
-            code = run(plan_again(project, record, again), at_once)
+            code = run(plan_again(project, record, folder, again), at_once)
         if code:
             return code
         files, found = compare_runs(folder, again)

@@ -6,8 +6,8 @@ Everything that can be refused is refused here, before the first notebook starts
 import os
 import shlex
 import subprocess
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from cytology.architectures import TRAINING_NOTEBOOKS
@@ -23,6 +23,7 @@ from cytology.parameters import (
     check_places,
     typed,
 )
+from cytology.run import Run
 from cytology.runner.notebooks import (
     Notebook,
     Project,
@@ -48,10 +49,17 @@ class Plan:
     points: tuple[GridPoint, ...] = ()  # the grid: trainings with other seeds, or a fold held out
     again: bool = False  # also what is finished and unchanged
     taken: str = ""  # the paths and addresses that `run.json` brought along, in a sentence
+    # By run folder and notebook: the engine of a training that is done again.
+    engines: Mapping[tuple[str, str], str] = field(default_factory=dict)
 
     @property
     def run(self) -> Path:
         return Path(self.parameters["run_dir"])
+
+    def engine_again(self, point: str, notebook: str) -> dict[str, str]:
+        """The parameter `engine` of a notebook, also of a `point` of the grid, that had one."""
+        found = self.engines.get((point, notebook))
+        return {"engine": found} if found else {}
 
 
 @dataclass(frozen=True)
@@ -77,6 +85,7 @@ def tasks_of(plan: Plan) -> list[Task]:
     for place, notebook in enumerate(plan.notebooks):
         name = notebook.name
         parameters = {each: plan.parameters[each] for each in notebook.parameters}
+        parameters |= plan.engine_again("", name)
         reads = needs(name) if name in READS else chosen[:place]
         if any(file.startswith(f"{GRID}/") for file in READS.get(name, ())):
             reads += [task.name for task in found if task.point]
@@ -87,6 +96,7 @@ def tasks_of(plan: Plan) -> list[Task]:
             for point in plan.points:
                 below = point.folder(plan.run)
                 own = parameters | {"run_dir": str(below), "seed": point.seed}
+                own |= plan.engine_again(point.name, name)
                 file = below / output
                 found.append(Task(f"{point.name}/{name}", notebook.path, file, own, after, point))
     return found
@@ -152,8 +162,11 @@ def make_plan(
     return Plan(name, parameters, chosen, command, points, again, taken)
 
 
-def plan_again(project: Project, record: dict, run: Path) -> Plan:
-    """The plan that does again, in the folder `run`, what the `run.json` of a run records."""
+def plan_again(project: Project, record: dict, first: Path, run: Path) -> Plan:
+    """The plan that does again, in the folder `run`, what the `run.json` of the run `first` records.
+
+    With the engines that were used there: on another machine `auto` might choose others.
+    """
     notebooks = [
         notebook
         for notebook in find_notebooks(project.notebooks)
@@ -163,7 +176,20 @@ def plan_again(project: Project, record: dict, run: Path) -> Plan:
     points = points_named(dict.fromkeys(name.split("/")[0] for name in record["grid"]))
     command = command_line(project, record["profile"], parameters, grid_options(parameters, points))
     taken = taken_over(project, record["profile"], record["parameters"], {})
-    return Plan(record["profile"], parameters, notebooks, command, tuple(points), taken=taken)
+    engines = {}
+    for point, folder in [("", first), *((point.name, point.folder(first)) for point in points)]:
+        for architecture, notebook in TRAINING_NOTEBOOKS.items():
+            about = Run(folder).facts_if_there(f"{architecture}/metrics.json")
+            engines[point, notebook] = about.get("engine", "")
+    return Plan(
+        record["profile"],
+        parameters,
+        notebooks,
+        command,
+        tuple(points),
+        taken=taken,
+        engines=engines,
+    )
 
 
 def taken_over(project: Project, profile: str, stored: dict, given: dict) -> str:

@@ -89,8 +89,13 @@ class Record:
         self.write()
 
     def write(self) -> None:
-        """Write `run.json`, with the data's fingerprint and the device as far as they are known."""
+        """Write `run.json`, with fingerprint, device and engines as far as they are known."""
         devices = [_key(self.run / name / "timing.json", "device") for name in ARCHITECTURE_NAMES]
+        self.content["engines"] = {
+            name: {key: _key(about, key) for key in ("engine", "engine_why")}
+            for name in ARCHITECTURE_NAMES
+            if (about := self.run / name / "metrics.json").is_file()
+        }
         self.content["fingerprint"] = _key(self.run / "dataset.json", "fingerprint")
         self.content["device"] = ", ".join(dict.fromkeys(filter(None, devices))) or None
         for part in ("notebooks", "grid"):
