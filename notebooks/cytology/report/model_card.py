@@ -18,6 +18,7 @@ from cytology.files import file_hash
 from cytology.machine import versions
 from cytology.report.discreet import facts, folder_name, without_paths
 from cytology.report.known_failures import known_failures
+from cytology.networks.engines import TITLES
 from cytology.run import Run
 from cytology.wording import plural
 
@@ -115,6 +116,7 @@ def card_contents(run: Run, shown: Run, name: str) -> dict[str, Any]:
         "units": plural(unit),
         "domains": domains(run),
         "networks": [network(run, name, record, unit) for name in names],
+        "engines": TITLES,
         "others": others(run, names, unit),
         "failures": known_failures(run, names, unit),
         "missing": missing(run, names),

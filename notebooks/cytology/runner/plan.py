@@ -163,7 +163,7 @@ def make_plan(
 
 
 def plan_again(project: Project, record: dict, first: Path, run: Path) -> Plan:
-    """The plan that does again, in the folder `run`, what the `run.json` of the run `first` records.
+    """The plan that does again, in the folder `run`, what the `record` of the run `first` says.
 
     With the engines that were used there: on another machine `auto` might choose others.
     """
@@ -181,15 +181,8 @@ def plan_again(project: Project, record: dict, first: Path, run: Path) -> Plan:
         for architecture, notebook in TRAINING_NOTEBOOKS.items():
             about = Run(folder).facts_if_there(f"{architecture}/metrics.json")
             engines[point, notebook] = about.get("engine", "")
-    return Plan(
-        record["profile"],
-        parameters,
-        notebooks,
-        command,
-        tuple(points),
-        taken=taken,
-        engines=engines,
-    )
+    what = (record["profile"], parameters, notebooks, command, tuple(points))
+    return Plan(*what, taken=taken, engines=engines)
 
 
 def taken_over(project: Project, profile: str, stored: dict, given: dict) -> str:
