@@ -16,9 +16,9 @@ from cytology.evaluation.caveats import caveats, split_check
 from cytology.evaluation.readable import DASH, bounded, capital, gaps, is_empty, is_number, title
 from cytology.files import file_hash
 from cytology.machine import versions
+from cytology.networks.engines import TITLES
 from cytology.report.discreet import facts, folder_name, without_paths
 from cytology.report.known_failures import known_failures
-from cytology.networks.engines import TITLES
 from cytology.run import Run
 from cytology.wording import plural
 

@@ -21,7 +21,7 @@ from cytology.wording import some
 
 PACKAGE = Path(cytology.__file__).parent
 # Other versions of these may give other numbers: what is kept from them is said to be.
-COMPUTED_WITH = ("python", "tensorflow", "keras", "numpy", "scikit-learn")
+COMPUTED_WITH = ("python", "tensorflow", "openvino", "keras", "numpy", "scikit-learn")
 
 
 # -------------------------------------------------------------------- now
