@@ -187,7 +187,7 @@ def out_of_fold_logits(
     for number in np.unique(fold):
         held_out = fold == number
         if len(np.unique(malignant[~held_out])) == 2:
-            scale = untrained and untrained[number]
+            scale = untrained[number] if untrained else None
             head = fitted_head(values[~held_out], malignant[~held_out], strength, untrained=scale)
             logits[held_out] = head.logits(values[held_out])
     return logits

@@ -64,7 +64,8 @@ def png(figure, caption: str) -> bytes:
     # As `bbox_inches="tight"` would, which draws everything twice to learn what it takes.
     figure.set_dpi(DPI)
     figure.get_layout_engine().execute(figure)
-    figure.set_layout_engine("none")
+    with plt.rc_context({"figure.constrained_layout.use": False}):
+        figure.set_layout_engine(None)  # "none" would keep one that asks for the second drawing
     everything = figure.get_tightbbox().padded(plt.rcParams["savefig.pad_inches"])
     figure.savefig(
         stream,
