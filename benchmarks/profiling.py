@@ -76,7 +76,9 @@ def seconds_by_kind(processes: list[dict], notebooks: list[str]) -> pd.DataFrame
         mine = [
             pd.Series(each["seconds"], dtype=float)
             for each in processes
-            if each["parent"] == process["process"] and each not in kernels
+            if each["parent"] == process["process"]
+            and each not in kernels
+            and "resource_tracker" not in " ".join(each["command"])  # always there, does nothing
         ]
         done = pd.concat(mine).groupby(level=0).sum() if mine else pd.Series(dtype=float)
         done = done.drop([WAITING, WORKERS], errors="ignore")

@@ -331,6 +331,7 @@ def test_seconds_of_workers_are_divided_as_theirs():
         process(3, 1, "python -m ipykernel_launcher", workers=8.0, heads=1.0, libraries=1.0),
         process(4, 3, "python -m joblib", heads=6.0, libraries=2.0, waiting=5.0),
         process(5, 3, "python -m joblib", heads=6.0, libraries=2.0),
+        process(6, 3, "python -c resource_tracker", other=9.0),
     ]
     table = profiling.with_sums(profiling.seconds_by_kind(processes, ["01_a", "02_b"]))
     assert table.loc["02_b", ["heads", "libraries", "sum"]].tolist() == [7, 3, 10]
