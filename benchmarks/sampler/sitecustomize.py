@@ -99,7 +99,9 @@ def write(path: Path, sums: Counter, unknown: Counter) -> None:
     """Write the seconds by kind, and where what is of no kind was seen most often."""
     about = {"command": sys.orig_argv, "process": os.getpid(), "parent": os.getppid()}
     about |= {"seconds": sums, "unknown": dict(unknown.most_common(8))}
-    path.write_text(json.dumps(about))
+    unfinished = path.with_suffix(".part")
+    unfinished.write_text(json.dumps(about))
+    unfinished.replace(path)  # whole, however the process ends
 
 
 if "CYTOLOGY_SECONDS" in os.environ:
