@@ -2,8 +2,11 @@
 
 import ast
 import json
+import os
 import subprocess
 import sys
+import threading
+import time
 
 import pandas as pd
 import pytest
@@ -13,10 +16,11 @@ from cytology.settings import PROJECT_ROOT, InputError
 sys.path.insert(0, str(PROJECT_ROOT))
 
 from benchmarks import __main__ as command
-from benchmarks import coverage, images, promises, scale
+from benchmarks import coverage, images, profiling, promises, scale
 from benchmarks.comparison import Result, compare, growth, in_turn, table_of
 from benchmarks.figures import ratios
 from benchmarks.registry import BENCHMARKS, Options, chosen
+from benchmarks.sampler import sitecustomize as sampler
 
 EQUAL = "nothing but the name"
 
@@ -276,3 +280,60 @@ def test_what_is_kept_is_counted_by_patient():
     """A threshold below all finds all; above two of three images of one of two patients, 2/3."""
     rows = pd.DataFrame({"group": [0, 0, 0, 1], "logit": [1.0, 1.0, 5.0, 5.0]})
     assert promises.found(rows, 0.0) == 1 and promises.found(rows, 3.0) == pytest.approx(2 / 3)
+
+
+# ---------------------------------------------------------------------- profile
+
+PACKAGE, LIBRARIES = "/project/notebooks/cytology", "/lib/site-packages"
+
+
+@pytest.mark.parametrize(
+    ("kind", "stack"),
+    [
+        ("heads", [f"{LIBRARIES}/scipy/optimize/x.py/f", f"{PACKAGE}/networks/linear_head.py/g"]),
+        ("figures", [f"{LIBRARIES}/numpy/x.py/mean", f"{LIBRARIES}/matplotlib/axes.py/draw"]),
+        ("statistics", [f"{LIBRARIES}/sklearn/x.py/f", f"{PACKAGE}/audits/robustness.py/g"]),
+        (
+            "libraries",
+            ["<frozen importlib._bootstrap>/_load", f"{PACKAGE}/plots/style.py/<module>"],
+        ),
+        ("TensorFlow", ["<frozen importlib._bootstrap>/_load", f"{LIBRARIES}/tensorflow/a.py/f"]),
+        ("waiting", ["/lib/python3.11/selectors.py/select", f"{LIBRARIES}/nbclient/client.py/f"]),
+        ("workers", [f"{LIBRARIES}/joblib/parallel.py/_retrieve", f"{PACKAGE}/audits/x.py/audit"]),
+        ("other", ["/lib/python3.11/json/decoder.py/decode", "/somewhere.py/<module>"]),
+    ],
+)
+def test_a_stack_says_what_is_done(kind, stack):
+    assert sampler.kind_of(stack) == kind
+
+
+def test_a_process_leaves_its_seconds(tmp_path):
+    """Half a second of sleep is of no kind, and seen from the first to the last."""
+    over = threading.Event()
+    looks = threading.Thread(target=sampler.watch, args=(tmp_path / "1.json", over))
+    looks.start()
+    time.sleep(0.5)
+    over.set()
+    looks.join()
+    left = json.loads((tmp_path / "1.json").read_text("utf-8"))
+    assert sum(left["seconds"].values()) > 0 and left["process"] == os.getpid()
+
+
+def process(number, parent, command, **seconds):
+    return {"process": number, "parent": parent, "command": command.split(), "seconds": seconds}
+
+
+def test_seconds_of_workers_are_divided_as_theirs():
+    """The kernel waited 8 s for two processes of which three quarters were heads."""
+    processes = [
+        process(1, 0, "python run_all.py", waiting=20.0, HTML=1.0),
+        process(2, 1, "python -m ipykernel_launcher", figures=3.0),
+        process(3, 1, "python -m ipykernel_launcher", workers=8.0, heads=1.0, libraries=1.0),
+        process(4, 3, "python -m joblib", heads=6.0, libraries=2.0, waiting=5.0),
+        process(5, 3, "python -m joblib", heads=6.0, libraries=2.0),
+        process(6, 3, "python -c resource_tracker", other=9.0),
+    ]
+    table = profiling.with_sums(profiling.seconds_by_kind(processes, ["01_a", "02_b"]))
+    assert table.loc["02_b", ["heads", "libraries", "sum"]].tolist() == [7, 3, 10]
+    assert table.loc["all", ["waiting", "HTML", "figures", "sum"]].tolist() == [0, 1, 3, 14]
+    assert table.loc["percent", "heads"] == 50

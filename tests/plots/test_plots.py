@@ -1,5 +1,7 @@
 """Figures show what the tables hold."""
 
+import io
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -37,6 +39,30 @@ def baseline(run):
 
 def texts(axis):
     return [text.get_text() for text in axis.texts]
+
+
+def test_a_saved_figure_is_drawn_once_and_looks_as_if_drawn_twice():
+    """Matplotlib draws all to learn what "tight" takes, and draws again; pixels are the same."""
+
+    def drawn():
+        figure, axis = plt.subplots(figsize=(4, 3))
+        axis.plot([0, 1], [0, 1e6], label="a line")
+        axis.set(title="a title", ylabel="so many")
+        figure.text(0, 1, "above the figure, and wider than it is by quite a piece", va="bottom")
+        figure.legend(loc="outside lower center")
+        return figure
+
+    expected = io.BytesIO()
+    drawn().savefig(expected, format="png", dpi=style_plots.DPI, bbox_inches="tight")
+    found, draws = drawn(), []
+    found.axes[0].lines[0].draw = lambda renderer, draw=found.axes[0].lines[0].draw: (
+        draws.append(1),
+        draw(renderer),
+    )
+    data = io.BytesIO(style_plots.png(found, "a caption"))
+    expected.seek(0)
+    np.testing.assert_array_equal(plt.imread(data), plt.imread(expected))
+    assert len(draws) == 1
 
 
 def test_a_confusion_matrix_has_the_true_class_in_rows():

@@ -33,7 +33,7 @@ def test_the_slider_begins_at_the_threshold_and_draws_anew(shown):
 
     def draw(threshold):
         drawn.append(threshold)
-        return plt.figure()
+        return plt.subplots()[0]
 
     threshold_slider(draw, 0.37)
     slider = shown[-1].children[0]

@@ -588,3 +588,15 @@ def test_a_notebook_runs_after_those_whose_files_it_reads(tmp_path, monkeypatch)
     monkeypatch.setattr(notebooks, "needs", lambda name: owners if name == "07_comparison" else [])
     found = [notebook.name for notebook in notebooks.find_notebooks(tmp_path)]
     assert found == ["04_train_mobilenetv2", "13_train_other", "07_comparison", "99_unknown"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows keeps no process that has ended")
+def test_a_process_that_has_ended_is_not_waited_for():
+    """Its parent, this test, does not ask for its exit code."""
+    ended = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    watch = headless.Watch(lambda: None)
+    watch.follow(ended.pid)
+    assert [process.pid for process in watch.at_work()] == [ended.pid]
+    watch.end_processes()
+    assert psutil.Process(ended.pid).status() == psutil.STATUS_ZOMBIE and watch.at_work() == []
+    ended.communicate()

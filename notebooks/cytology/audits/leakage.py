@@ -14,7 +14,6 @@ import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
 from sklearn.model_selection import StratifiedKFold
-from threadpoolctl import threadpool_limits
 
 from cytology.architectures import NETWORK_TITLE
 from cytology.data.augmentation import pictures_of
@@ -25,7 +24,14 @@ from cytology.evaluation.statistics.metrics import auc_within_folds
 from cytology.machine import cores
 from cytology.networks.engines import engine_here
 from cytology.networks.features import Features, features_in_cache, key_of_run
-from cytology.networks.linear_head import STRENGTH, STRENGTHS, fitted_head
+from cytology.networks.linear_head import (
+    STRENGTH,
+    STRENGTHS,
+    LinearHead,
+    fitted_head,
+    is_malignant,
+    standardizing,
+)
 from cytology.notebook import progress
 from cytology.run import Run
 from cytology.settings import InputError
@@ -78,33 +84,40 @@ def audit(
     work = [(p, labels, s, STRENGTH) for s in range(seeds) for labels in LABELS for p in PROTOCOLS]
     grid = [(*which, 0, strength) for which in OF_STRENGTH for strength in STRENGTHS]
 
-    def score(protocol, labels, seed, strength):
-        shown = shuffle_labels(pictures, seed, SHUFFLED[labels]) if labels in SHUFFLED else pictures
-        malignant = (shown["label"] == "M").to_numpy()
+    def score(protocol, seed):
+        """All heads of a split: they share its folds and what standardizes their pictures."""
         fold = assign_folds(pictures, protocol, folds, seed)
-        found = out_of_fold_logits(values, malignant, fold, strength)
-        about = {"protocol": protocol, "labels": labels, "seed": seed, "strength": strength}
-        about["auc"] = auc_within_folds(shown.assign(fold=fold, logit=found))
-        about["accuracy"] = float(((found >= 0) == malignant).mean())
-        return about, fold, found
+        untrained = {number: standardizing(values[fold != number]) for number in np.unique(fold)}
+        of_head, logits = {}, {}
+        for head in dict.fromkeys(work + grid):
+            _, labels, _, strength = head
+            if (head[0], head[2]) != (protocol, seed):
+                continue
+            by = SHUFFLED.get(labels)
+            shown = shuffle_labels(pictures, seed, by) if by else pictures
+            malignant = is_malignant(shown["label"])
+            found = out_of_fold_logits(values, malignant, fold, strength, untrained)
+            auc = auc_within_folds(shown.assign(fold=fold, logit=found))
+            of_head[head] = {"auc": auc, "accuracy": float(((found >= 0) == malignant).mean())}
+            logits[labels, strength] = found
+        return of_head, fold, logits["true", STRENGTH]
 
-    # One thread for each solver here, since each that sets and resets it would disturb the others.
-    with threadpool_limits(1):
-        jobs = (delayed(score)(*item) for item in work + grid)
-        results = Parallel(cores(), prefer="threads", return_as="generator")(jobs)
-        results = list(progress(results, "audit", len(work + grid), "split"))
-    scores = pd.DataFrame([about for about, *_ in results])
-    logits, folds_of = {}, {}
-    for about, fold, found in results[: len(work)]:
-        if about["labels"] == "true":
-            key = about["protocol"], about["seed"]
-            logits[key], folds_of[key] = found, fold
+    splits = [(protocol, seed) for seed in range(seeds) for protocol in PROTOCOLS]
+    # Processes: a solver's steps are so short that threads would wait for the interpreter's lock.
+    results = Parallel(cores(), return_as="generator")(delayed(score)(*split) for split in splits)
+    results = list(progress(results, "audit", len(splits), "split"))
+    every = {head: found for of_head, _, _ in results for head, found in of_head.items()}
+    names = ("protocol", "labels", "seed", "strength")
+    scores, strengths = (
+        pd.DataFrame([dict(zip(names, head, strict=True)) | every[head] for head in heads])
+        for heads in (work, grid)
+    )
     return Audit(
-        scores[: len(work)].drop(columns="strength"),
+        scores.drop(columns="strength"),
         pictures,
-        logits,
-        folds_of,
-        scores.loc[len(work) :, ["protocol", "labels", "strength", "auc"]],
+        {split: logits for split, (_, _, logits) in zip(splits, results, strict=True)},
+        {split: fold for split, (_, fold, _) in zip(splits, results, strict=True)},
+        strengths[["protocol", "labels", "strength", "auc"]],
     )
 
 
@@ -160,18 +173,23 @@ def assign_folds(pictures: pd.DataFrame, protocol: str, folds: int, seed: int) -
 
 
 def out_of_fold_logits(
-    values: np.ndarray, malignant: np.ndarray, fold: np.ndarray, strength: float = STRENGTH
+    values: np.ndarray,
+    malignant: np.ndarray,
+    fold: np.ndarray,
+    strength: float = STRENGTH,
+    untrained: dict[int, LinearHead] | None = None,
 ) -> np.ndarray:
     """Logits of each picture by a head trained on the other folds, shape (pictures,).
 
-    `strength` is that of `fitted_head`. Where the other folds have one class only, as shuffled
-    labels may, nothing can be learned, and the logits are 0.
+    `strength` is that of `fitted_head`, and so is `untrained`, by fold. Where the other folds have
+    one class only, as shuffled labels may, nothing can be learned, and the logits are 0.
     """
     logits = np.zeros(len(values))
     for number in np.unique(fold):
         held_out = fold == number
         if len(np.unique(malignant[~held_out])) == 2:
-            head = fitted_head(values[~held_out], malignant[~held_out], strength)
+            scale = untrained[number] if untrained else None
+            head = fitted_head(values[~held_out], malignant[~held_out], strength, untrained=scale)
             logits[held_out] = head.logits(values[held_out])
     return logits
 

@@ -142,7 +142,7 @@ def locked_calibrations(run: Run) -> pd.DataFrame:
 def _of_probabilities(rows: pd.DataFrame, before: pd.DataFrame) -> dict[str, float]:
     """How good calibrated probabilities are, and what changed against those `before`."""
     found, losses = recalibration(rows, variance_inflation(rows)), calibration.log_losses(rows)
-    found |= {name: classification_metrics(rows)[name] for name in OF_PROBABILITIES}
+    found |= classification_metrics(rows, names=OF_PROBABILITIES)
     change = losses - calibration.log_losses(before)
     mean, low, high, _ = mean_by_group(change, rows)
     found["loss"] = losses.mean()

@@ -18,7 +18,6 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import minimize
 from scipy.special import expit
-from sklearn.utils.class_weight import compute_class_weight
 from threadpoolctl import ThreadpoolController
 
 from cytology.files import written_whole
@@ -102,7 +101,10 @@ def class_weights(malignant: np.ndarray, class_weight: str) -> np.ndarray:
     """
     if class_weight == "none":
         return np.ones(2)
-    return compute_class_weight("balanced", classes=np.array([False, True]), y=malignant)
+    counts = np.bincount(malignant, minlength=2)
+    if not counts.all():
+        raise ValueError("Only one class is there: nothing tells it from the other.")
+    return len(malignant) / (2 * counts)
 
 
 def scores(logits: np.ndarray, malignant: np.ndarray, of_class: np.ndarray) -> tuple[float, float]:
@@ -115,9 +117,12 @@ def scores(logits: np.ndarray, malignant: np.ndarray, of_class: np.ndarray) -> t
 def standardizing(values: np.ndarray) -> LinearHead:
     """A head that has seen the features and no label: its logits are 0."""
     mean = values.mean(axis=0, dtype=np.float64)
-    blocks = np.array_split(values, -(-len(mean) // COLUMNS_AT_ONCE), axis=1)
-    variance = np.concatenate([block.var(axis=0, dtype=np.float64) for block in blocks])
-    return LinearHead(mean, variance, np.zeros(len(mean)), 0.0)
+    squares = np.empty(len(mean))
+    for start in range(0, len(mean), COLUMNS_AT_ONCE):
+        block = slice(start, start + COLUMNS_AT_ONCE)
+        distance = values[:, block] - mean[block]
+        squares[block] = np.einsum("ij,ij->j", distance, distance)
+    return LinearHead(mean, squares / len(values), np.zeros(len(mean)), 0.0)
 
 
 def fitted_head(
@@ -127,14 +132,16 @@ def fitted_head(
     class_weight: str = "balanced",
     epochs: int = EPOCHS,
     after_epoch: Callable[[LinearHead], None] | None = None,
+    untrained: LinearHead | None = None,
 ) -> LinearHead:
     """The head of least loss and penalty: no learning rate, no order of pictures and no luck.
 
     `values` has shape (pictures, width), `malignant` (pictures,). L-BFGS (Liu & Nocedal 1989,
     doi 10.1007/BF01589116) sees all pictures in each epoch. `after_epoch` gets the head as it
-    stands, and ends the training with `StopIteration`.
+    stands, and ends the training with `StopIteration`. `untrained` is `standardizing(values)`,
+    where it is known.
     """
-    untrained = standardizing(values)
+    untrained = untrained or standardizing(values)
     share = class_weights(malignant, class_weight)[malignant.astype(int)] / len(values)
 
     def tell(parameters: np.ndarray) -> None:

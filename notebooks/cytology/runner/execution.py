@@ -7,6 +7,7 @@ import os
 import shutil
 import warnings
 from collections.abc import Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 
@@ -31,12 +32,15 @@ class Execution:
     """A plan that is carried out: decides what is done with each task, and records it.
 
     `reasons` say why a notebook that ran before runs again; `notices` what a reader must know of
-    those that are kept.
+    those that are kept; `pages` are the HTML pages that `writer` writes of what was executed, while
+    the next notebook runs.
     """
 
-    def __init__(self, plan: Plan, record: Record):
+    def __init__(self, plan: Plan, record: Record, writer: Executor):
         self.plan = plan
         self.record = record
+        self.writer = writer
+        self.pages: list[Future] = []
         self.reasons: dict[str, str] = {}
         self.notices: list[str] = []
 
@@ -77,6 +81,8 @@ class Execution:
         if result.failure:
             facts["error"] = str(result.failure)
         self.record.end(task.name, facts)
+        if result.status != "interrupted" and task.output.is_file():
+            self.pages.append(self.writer.submit(to_html, task.output))
 
     def versions(self) -> dict[str, str]:
         """The versions that the numbers of this run may depend on."""
@@ -129,12 +135,12 @@ def run(plan: Plan, jobs: int = 1, dask: str | None = None) -> int:
     cannot be written to.
     """
     tasks = tasks_of(plan)
-    with sole_run(plan.run), quiet():
+    with sole_run(plan.run), quiet(), ThreadPoolExecutor(1) as writer:
         if plan.taken:
             print(plan.taken, flush=True)
         about = {"profile": plan.profile, "command": plan.command, "parameters": plan.parameters}
         record = Record(plan.run, about | {"notebooks_at_once": jobs})
-        execution = Execution(plan, record)
+        execution = Execution(plan, record, writer)
         found = execute_all(execution, tasks, jobs, dask)
         results = {task.name: found[task.name] for task in tasks if task.name in found}
         code = exit_code(results)
@@ -144,7 +150,8 @@ def run(plan: Plan, jobs: int = 1, dask: str | None = None) -> int:
             name = next(name for name, each in results.items() if each.status == "interrupted")
             print(f"Interrupted in {name}; what is done is kept in {short(plan.run)}.")
         else:
-            write_pages(tasks, results)
+            for page in execution.pages:
+                page.result()
             terminal.print_end(made, tasks, results, execution.notices)
             print(f"\nReport: {short(write_report(made))}")
         record.note(exit_code=code, **conclusions(made))
@@ -165,14 +172,6 @@ def execute_all(
         many = f"{len(tasks)} notebook{'s' if len(tasks) > 1 else ''}"
         print(f"Profile {plan.profile}, {many}{how}, run folder {short(plan.run)}", flush=True)
         return execution.together(tasks, send) if send else execution.one_by_one(tasks)
-
-
-def write_pages(tasks: list[Task], results: dict[str, Result]) -> None:
-    """Write an HTML page of each notebook that was executed."""
-    for task in tasks:
-        result = results.get(task.name)
-        if result and result.status != "kept" and task.output.is_file():
-            to_html(task.output)
 
 
 def exit_code(results: dict[str, Result]) -> int:

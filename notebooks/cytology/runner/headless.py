@@ -15,6 +15,7 @@ import psutil
 from cytology.files import written_whole
 
 SAMPLE_SECONDS = 0.2
+END_SECONDS = 5  # that a process has to end when it is asked to
 # Kernels see in it that nobody looks on. Debuggers warn of Python's frozen modules at every start.
 HEADLESS = {"CYTOLOGY_HEADLESS": "1", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
 # What the machine may lack, by words in the error of any library.
@@ -106,14 +107,29 @@ class Watch(threading.Thread):
 
     def end_processes(self) -> None:
         """Ask each process that was seen and still runs to end, and end after 5 s what has not."""
-        # psutil compares start times, so a number that was given away again is never hit.
-        left = [process for process in list(self.seen.values()) if process.is_running()]
-        for process in left:
+        for process in self.at_work():
             with contextlib.suppress(psutil.Error):
                 process.terminate()
-        for process in psutil.wait_procs(left, timeout=5)[1]:
+        latest = time.monotonic() + END_SECONDS
+        while (left := self.at_work()) and time.monotonic() < latest:
+            time.sleep(0.02)
+        for process in left:
             with contextlib.suppress(psutil.Error):
                 process.kill()
+
+    def at_work(self) -> list[psutil.Process]:
+        """The processes that were seen and have not ended.
+
+        One that has ended but was not asked for its exit code yet is not waited for, as psutil
+        would: who took over the orphans of a kernel may be slow to ask.
+        """
+        left = []
+        # psutil compares start times, so a number that was given away again is never hit.
+        for process in list(self.seen.values()):
+            with contextlib.suppress(psutil.Error):
+                if process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+                    left.append(process)
+        return left
 
 
 def execute(

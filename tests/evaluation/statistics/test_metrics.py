@@ -106,6 +106,15 @@ def test_every_metric_is_scikit_learns(threshold, ties):
     assert set(found) - set(expected) == {"ece", "ace"}
 
 
+def test_only_the_metrics_asked_for_are_computed(monkeypatch):
+    rows = rows_with_skill(3)
+    every = classification_metrics(rows)
+    monkeypatch.setattr(sk, "log_loss", None)  # fails where it is called
+    assert classification_metrics(rows, names=("ece", "f1")) == {k: every[k] for k in ("ece", "f1")}
+    with pytest.raises(TypeError):
+        classification_metrics(rows, names=("loss",))
+
+
 def test_a_probability_at_the_threshold_is_called_malignant():
     found = classification_metrics(rows_of("BM", [0.5, 0.5]))
     assert (found["recall"], found["specificity"]) == (1, 0)

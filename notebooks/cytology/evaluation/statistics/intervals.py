@@ -31,6 +31,7 @@ from cytology.evaluation.statistics.clusters import (
     variance_inflation,
 )
 from cytology.evaluation.statistics.metrics import (
+    AT_A_THRESHOLD,
     METRICS,
     OF_TWO_SHARES,
     THRESHOLD,
@@ -221,9 +222,10 @@ def metrics_with_intervals(
     A column `images` may say how many images are behind a row. Of average precision, log loss,
     Brier score and calibration errors no interval is known that holds with few patients.
     """
-    found = classification_metrics(rows, threshold)
+    found = classification_metrics(rows, threshold, {*names, "recall", "specificity"})
     bounds = {"auc": auc_interval(rows)} if "auc" in names else {}
-    bounds |= threshold_intervals(rows, threshold, found)
+    if any(name in AT_A_THRESHOLD for name in names):
+        bounds |= threshold_intervals(rows, threshold, found)
     table: dict[str, float] = {}
     for name in names:
         table[name] = float(found[name])
@@ -264,12 +266,14 @@ def called_intervals(
 def threshold_intervals(
     rows: pd.DataFrame, threshold: float, found: dict[str, float]
 ) -> dict[str, tuple[float, float]]:
-    """Intervals of all metrics that a threshold decides, at this share of malignant images."""
+    """Intervals of those `found` that a threshold decides, at this share of malignant images."""
     truth, probability = truth_and_probability(rows)
     bounds = called_intervals(rows, probability >= threshold)
     shares = [found["recall"], found["specificity"]]
     intervals = dict(zip(("recall", "specificity"), bounds, strict=True))
     for name, metric in OF_TWO_SHARES.items():
+        if name not in found:
+            continue
         known = np.isfinite([found[name], *shares, *np.ravel(bounds)]).all()
         args = metric, truth.mean(), shares, bounds
         intervals[name] = of_two_shares(*args) if known else NO_BOUNDS

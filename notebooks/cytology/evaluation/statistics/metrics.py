@@ -3,6 +3,8 @@
 Functions take rows with `label` (B or M; M is the positive class) and `probability` (of M).
 """
 
+from collections.abc import Callable, Iterable
+
 import numpy as np
 import pandas as pd
 from sklearn import metrics as sk
@@ -71,8 +73,10 @@ def truth_and_score(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     return (rows["label"] == "M").to_numpy(), score.to_numpy(float)
 
 
-def classification_metrics(rows: pd.DataFrame, threshold: float = THRESHOLD) -> dict[str, float]:
-    """Every metric of `METRICS`; a row with a probability of at least `threshold` is called M.
+def classification_metrics(
+    rows: pd.DataFrame, threshold: float = THRESHOLD, names: Iterable[str] = tuple(METRICS)
+) -> dict[str, float]:
+    """The metrics `names`; a row with a probability of at least `threshold` is called M.
 
     The AUC is that within folds. NaN where a metric does not exist: AUC and average precision need
     both classes, precision a row that is called malignant, and so on.
@@ -81,22 +85,28 @@ def classification_metrics(rows: pd.DataFrame, threshold: float = THRESHOLD) -> 
     called = probability >= threshold
     both = 0 < truth.sum() < len(truth)
     recall, specificity = sensitivity_and_specificity(truth, called)
-    return {
-        "accuracy": sk.accuracy_score(truth, called),
-        "balanced_accuracy": (recall + specificity) / 2,
-        "recall": recall,
-        "specificity": specificity,
-        "precision": sk.precision_score(truth, called, zero_division=np.nan),
-        "negative_predictive_value": sk.precision_score(~truth, ~called, zero_division=np.nan),
-        "f1": sk.f1_score(truth, called, zero_division=np.nan),
-        "mcc": sk.matthews_corrcoef(truth, called) if both else np.nan,
-        "auc": auc_within_folds(rows),
-        "average_precision": sk.average_precision_score(truth, probability) if both else np.nan,
-        "loss": sk.log_loss(truth, probability, labels=[False, True]),
-        "brier": sk.brier_score_loss(truth, probability, pos_label=True),
-        "ece": calibration_error(truth, probability),
-        "ace": calibration_error(truth, probability, adaptive=True),
+    # Functions, since scikit-learn takes milliseconds for each, and few are asked for most often.
+    found: dict[str, Callable[[], float]] = {
+        "accuracy": lambda: sk.accuracy_score(truth, called),
+        "balanced_accuracy": lambda: (recall + specificity) / 2,
+        "recall": lambda: recall,
+        "specificity": lambda: specificity,
+        "precision": lambda: sk.precision_score(truth, called, zero_division=np.nan),
+        "negative_predictive_value": lambda: sk.precision_score(
+            ~truth, ~called, zero_division=np.nan
+        ),
+        "f1": lambda: sk.f1_score(truth, called, zero_division=np.nan),
+        "mcc": lambda: sk.matthews_corrcoef(truth, called) if both else np.nan,
+        "auc": lambda: auc_within_folds(rows),
+        "average_precision": lambda: (
+            sk.average_precision_score(truth, probability) if both else np.nan
+        ),
+        "loss": lambda: sk.log_loss(truth, probability, labels=[False, True]),
+        "brier": lambda: sk.brier_score_loss(truth, probability, pos_label=True),
+        "ece": lambda: calibration_error(truth, probability),
+        "ace": lambda: calibration_error(truth, probability, adaptive=True),
     }
+    return {name: found[name]() for name in names}
 
 
 def sensitivity_and_specificity(truth: np.ndarray, called: np.ndarray) -> list[float]:

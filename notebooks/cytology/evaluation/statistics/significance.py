@@ -10,7 +10,6 @@ import pandas as pd
 from scipy.stats import norm, t
 from sklearn.metrics import confusion_matrix
 from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
-from statsmodels.stats.multitest import multipletests
 
 from cytology.evaluation.statistics.clusters import (
     clustered_covariance,
@@ -121,9 +120,10 @@ def mean_by_group(values: np.ndarray, rows: pd.DataFrame) -> tuple[float, float,
 def holm(p_values) -> np.ndarray:
     """P values corrected for their number (Holm 1979); NaN stays NaN."""
     corrected = np.array(p_values, float)
-    known = ~np.isnan(corrected)
-    if known.any():
-        corrected[known] = multipletests(corrected[known], method="holm")[1]
+    order = np.argsort(corrected)[: np.count_nonzero(~np.isnan(corrected))]  # NaN sort last
+    # By hand, since statsmodels collects garbage at each call: a fifth of notebook 10.
+    stepped = corrected[order] * np.arange(len(order), 0, -1)
+    corrected[order] = np.minimum(np.maximum.accumulate(stepped), 1)
     return corrected
 
 
