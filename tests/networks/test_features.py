@@ -7,7 +7,7 @@ import pytest
 from cytology.data.augmentation import pictures_of
 from cytology.networks.features import Features, FeatureStore, named_by_content
 
-KEY = ["network", "hash of the weights", 224, "pad", "float32"]
+KEY = ["network", "hash of the weights", 224, "pad", "float32", "tensorflow"]
 IMAGES = pd.Series({"a.png": "sha a", "b.png": "sha b", "c.png": "sha c"})
 
 
@@ -31,7 +31,14 @@ def cache(tmp_path):
 
 @pytest.mark.parametrize(
     ("place", "value"),
-    [(0, "other network"), (1, "other weights"), (2, 96), (3, "stretch"), (4, "float16")],
+    [
+        (0, "other network"),
+        (1, "other weights"),
+        (2, 96),
+        (3, "stretch"),
+        (4, "float16"),
+        (5, "openvino"),
+    ],
 )
 def test_with_another_key_nothing_is_found(cache, place, value):
     key = [*KEY[:place], value, *KEY[place + 1 :]]
