@@ -180,7 +180,12 @@ def test_an_answer_has_a_row_for_every_file_also_the_refused(known, monkeypatch,
     """The network's part is replaced: what is asked here is how the rest is put together."""
 
     def predicted(model, passes, root, ids, fit, batch_size):
-        assert passes is made_by and (root, ids, fit, batch_size) == (tmp_path, ["b", "a", "c"], "pad", 8)
+        assert passes is made_by and (root, ids, fit, batch_size) == (
+            tmp_path,
+            ["b", "a", "c"],
+            "pad",
+            8,
+        )
         logits = pd.DataFrame({"image_id": ids, "logit": [3.0, np.nan, -4.0], "converted": ""})
         return logits.assign(reason=["", "not an image", ""]), known.values[[4, 9]] + 0.01
 
