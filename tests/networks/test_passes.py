@@ -197,10 +197,9 @@ def test_a_graph_is_made_once(cache, monkeypatch):
     extractor = feature_extractor(small())
     path = passes.kept_graph(extractor, HASH)
     whole = path.read_bytes()
-    monkeypatch.setattr(passes, "with_constants", None)
-    assert passes.kept_graph(extractor, HASH).read_bytes() == whole
-    monkeypatch.undo()
-    monkeypatch.setattr(engines, "CACHE", cache)
+    with monkeypatch.context() as patch:
+        patch.setattr(passes, "with_constants", None)
+        assert passes.kept_graph(extractor, HASH).read_bytes() == whole
     path.write_bytes(b"")
     assert len(passes.kept_graph(extractor, HASH).read_bytes()) == len(whole)
 

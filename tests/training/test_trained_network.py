@@ -119,12 +119,15 @@ def normalizations(model):
     return [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
 
 
+@pytest.mark.parametrize("engine", ["tensorflow", "openvino"])
 def test_the_audit_computes_the_features_of_the_run_and_refuses_other_weights(
-    data, trained, cache, tmp_path, monkeypatch
+    data, trained, cache, tmp_path, monkeypatch, engine
 ):
+    if engine == "openvino":
+        pytest.importorskip("openvino")
     model, weights_hash = with_weights("mobilenetv2", RANDOM, data.images, data.split, seed=0)
     about = dict(zip(feature_cache.KEY, KEY, strict=True)) | {"weights": "random", "seed": 0}
-    about |= {"weights_hash": weights_hash}
+    about |= {"weights_hash": weights_hash, "engine": engine}
     write_json(tmp_path, "mobilenetv2/metrics.json", about)
     write_table(tmp_path, "manifest.csv", data.manifest)
     write_table(tmp_path, "split.csv", data.split)
