@@ -93,11 +93,13 @@ def each_network(request):
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory):
     """A cache of the module's own: tests neither use nor fill `outputs/cache`."""
-    from cytology.training import backbone, fine_tuning  # late: they start TensorFlow
+    from cytology.networks import engines, passes  # late: they start TensorFlow
+    from cytology.training import backbone, fine_tuning
 
     folder = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(backbone, "CACHE", folder)
+        for module in (backbone, engines, passes):
+            patch.setattr(module, "CACHE", folder)
         kept = partial(fine_tuning.activations, cache=folder)
         patch.setattr(fine_tuning, "activations", kept)
         yield folder
@@ -143,6 +145,7 @@ def run_once(tmp_path_factory):
         metrics = {"weights": "imagenet", "fine_tuned": False, "recipe": "head"}
         metrics |= {"split": about["fingerprint"], "seed": 0, "weights_hash": "0" * 64}
         metrics |= {"architecture": name, "image_size": 224, "fit": "pad", "precision": "float32"}
+        metrics |= {"engine": "tensorflow"}
         run.write(f"{name}/metrics.json", metrics)
     return run
 

@@ -50,6 +50,7 @@ def test_only_what_is_lacking_is_installed(wanted):
         "# a list",
         "tensorflow>=99        # never",
         "jupyterlab>=99",
+        "openvino>=99         # serves processors only",
         "numpy>=1",
         "pandas>=99            # too old here",
         "no-such-package>=1",

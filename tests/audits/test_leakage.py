@@ -521,7 +521,7 @@ def test_features_that_a_training_notebook_left_are_read_without_a_network(
     tmp_path, made, monkeypatch
 ):
     """No TensorFlow: there is no image, so that anything but reading would fail."""
-    key = ["mobilenetv2", "abc", 224, "pad", "float32"]
+    key = ["mobilenetv2", "abc", 224, "pad", "float32", "openvino"]
     write_json(tmp_path, "mobilenetv2/metrics.json", dict(zip(cache.KEY, key, strict=True)))
     sha256 = made.images.set_index("image_id")["sha256"]
     pictures = made.audit.pictures

@@ -31,7 +31,9 @@ from cytology.audits.shifts import (
 from cytology.data.augmentation import fit_to_square
 from cytology.data.splitting import split_facts
 from cytology.evaluation.statistics.calibration import reliability
-from cytology.networks.linear_head import LinearHead
+from cytology.networks import engines
+from cytology.networks.features import key_of_run
+from cytology.networks.linear_head import LinearHead, write_heads
 from cytology.plots import robustness as plots
 from cytology.report import known_failures
 from cytology.run import Run
@@ -240,12 +242,12 @@ def test_untouched_pictures_are_pixel_by_pixel_those_of_the_training(tmp_path, s
 
 
 class MeanColour:
-    """Stands for a Keras model: features are the picture's mean colour; counts what it is asked."""
+    """Stands for a network: features are the picture's mean colour; counts what it is asked."""
 
     def __init__(self):
         self.pictures = 0
 
-    def predict_on_batch(self, batch):
+    def __call__(self, batch):
         assert batch.dtype == np.uint8 and batch.shape[1:] == (32, 32, 3)
         self.pictures += len(batch)
         return batch.mean(axis=(1, 2), dtype=np.float64).astype(np.float32)
@@ -253,6 +255,32 @@ class MeanColour:
 
 def network_of(heads, model=None, key=("weights",)):
     return robustness.RunNetwork("mobilenetv2", list(key), 32, "pad", heads, lambda: model)
+
+
+@pytest.mark.parametrize(
+    ("on", "offered", "expected"),
+    [
+        ("out-of-fold", ("openvino",), "openvino"),
+        ("out-of-fold", (), "tensorflow"),
+        ("test", ("openvino",), "tensorflow"),  # the whole network gives the logits
+    ],
+)
+def test_the_network_of_a_run_is_passed_as_there_and_where_it_can_without_tensorflow(
+    run, monkeypatch, on, offered, expected
+):
+    about = run.about("mobilenetv2") | {"engine": "openvino"}
+    run.write("mobilenetv2/metrics.json", about)
+    head = LinearHead(np.zeros(3), np.ones(3), np.ones(3), 0.0)
+    write_heads(run, "mobilenetv2", {"fold0": head})
+    (run / "mobilenetv2" / "model.keras").write_bytes(b"a model")
+    monkeypatch.setattr(engines, "offered", lambda: offered)
+    network = robustness.network_of_run(run, "mobilenetv2", on)
+    assert network.key[:6] == key_of_run(run, "mobilenetv2", expected)
+    assert ("whole network" in network.key) == (on == "test") == (network.heads is None)
+    if expected == "openvino":
+        kept = MeanColour()
+        monkeypatch.setattr(robustness, "kept_passes", lambda *asked: kept)
+        assert network.load() is network.load() is kept
 
 
 @pytest.fixture

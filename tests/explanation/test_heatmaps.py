@@ -218,7 +218,8 @@ def smears_with_masks(tmp_path_factory):
     run = Run(tmp_path_factory.mktemp("run"))
     run.write("dataset.json", {"data": str(root), "root": str(root)})
     run.write("manifest.csv", table.assign(sha256=[f"{k:064x}" for k in range(12)]))
-    run.write("mobilenetv2/metrics.json", {"image_size": SIZE, "fit": "pad"})
+    about = {"image_size": SIZE, "fit": "pad", "engine": "tensorflow"}
+    run.write("mobilenetv2/metrics.json", about)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(of_run, "decode", partial(decode, cache=run / "cache"))
         yield run, table

@@ -49,6 +49,7 @@ def run_with(folder, model, data):
     model.save(run / name / "model.keras")
     about = {"architecture": name, "weights": "random", "weights_hash": "0", "recipe": "head"}
     about |= {"image_size": SIZE, "fit": "pad", "precision": "float32", "seed": 0}
+    about |= {"engine": "tensorflow"}
     about |= {"protocol": "grouped", "split": split["fingerprint"]}
     about |= {"fine_tuned": False, **about_file(run / name / "model.keras")}
     run.write(f"{name}/metrics.json", about)

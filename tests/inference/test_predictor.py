@@ -1,5 +1,7 @@
 """New images: whose they are, what was locked before, and how they are judged."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -177,8 +179,13 @@ def test_who_is_referred_and_why():
 def test_an_answer_has_a_row_for_every_file_also_the_refused(known, monkeypatch, tmp_path):
     """The network's part is replaced: what is asked here is how the rest is put together."""
 
-    def predicted(model, root, ids, fit, batch_size):
-        assert (root, ids, fit, batch_size) == (tmp_path, ["b", "a", "c"], "pad", 8)
+    def predicted(model, passes, root, ids, fit, batch_size):
+        assert passes is made_by and (root, ids, fit, batch_size) == (
+            tmp_path,
+            ["b", "a", "c"],
+            "pad",
+            8,
+        )
         logits = pd.DataFrame({"image_id": ids, "logit": [3.0, np.nan, -4.0], "converted": ""})
         return logits.assign(reason=["", "not an image", ""]), known.values[[4, 9]] + 0.01
 
@@ -186,12 +193,14 @@ def test_an_answer_has_a_row_for_every_file_also_the_refused(known, monkeypatch,
     asked = pd.DataFrame({"image_id": ["b", "a", "c"], "label": ["M", "", "B"], "group": "p"})
     refused = pd.DataFrame({"image_id": ["d.png"], "reason": ["a folder"]})
     about = {"fit": "pad", "weights": "random", "protocol": "grouped"}
-    predictor = Predictor(None, about, LOCKED, known, least_margin=0.1, batch_size=8)
+    made_by = SimpleNamespace(engine="openvino")
+    predictor = Predictor(None, made_by, about, LOCKED, known, least_margin=0.1, batch_size=8)
     found = predictor.answer(Images(tmp_path, asked, "patient", refused)).set_index("image_id")
     assert found["predicted"].to_dict() == {"b": "M", "a": "", "c": "B", "d.png": ""}
     assert found["nearest"].to_dict() == {"b": "t04", "a": "", "c": "t09", "d.png": ""}
     assert found["label"].to_dict() == {"b": "M", "a": "", "c": "B", "d.png": ""}
     assert found["refer"].to_dict() == {"b": False, "a": True, "c": False, "d.png": True}
+    assert set(found["engine"]) == {"openvino"}
     assert found.loc[["a", "d.png"], "reason"].tolist() == ["not an image", "a folder"]
     alone = predictor.answer(Images(tmp_path, asked, "", of_neither_class=True))
     assert alone["refer"].all() and len(alone) == 3

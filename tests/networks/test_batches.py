@@ -1,6 +1,7 @@
 """Images decoded once, pictures in batches, features computed once."""
 
 import shutil
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -102,21 +103,26 @@ def test_a_picture_of_the_batch_is_the_turned_image(data):
     np.testing.assert_array_equal(found, [orient(upright, o) for o in range(8)])
 
 
+KEY = ("mean", "hash", SIZE, "pad", "float32", "tensorflow")
+
+
+@dataclass
 class MeanColour:
     """Stands for a network: its features are the colours of the corner; counts its pictures."""
 
-    def __init__(self, width=3):
-        self.output, self.seen = np.empty((1, width)), 0
+    shape: tuple = (3,)
+    engine: str = "tensorflow"
+    seen: int = 0
 
-    def predict_on_batch(self, batch):
+    def __call__(self, batch):
         self.seen += len(batch)
-        return np.asarray(batch)[:, 0, 20, : self.output.shape[1]].astype(np.float32)
+        return np.asarray(batch)[:, 0, 20, : self.shape[0]].astype(np.float32)
 
 
-def features_from(data, pictures, cache, key=("mean", "hash", SIZE, "pad", "float32"), images=None):
-    extractor, images = MeanColour(), images or data.images
-    found = frozen_features(extractor, images, pictures, list(key), 5, cache)
-    assert extractor.seen == found.computed
+def features_from(data, pictures, cache, key=KEY, images=None):
+    passes, images = MeanColour(), images or data.images
+    found = frozen_features(passes, images, pictures, list(key), 5, cache)
+    assert passes.seen == found.computed
     expected = images.batch(pictures["image_id"], pictures["orientation"])[:, 0, 20]
     np.testing.assert_array_equal(found.of(pictures), expected)
     np.testing.assert_array_equal(found.of(pictures[::-1]), expected[::-1])
@@ -129,7 +135,8 @@ def test_features_are_computed_once_and_only_where_missing(data, tmp_path):
     assert features_from(data, some.sample(frac=1, random_state=0), tmp_path) == 0
     assert features_from(data, everything, tmp_path) == 8 * 24 - 24
     assert features_from(data, everything, tmp_path) == 0
-    assert features_from(data, some, tmp_path, ("mean", "other", SIZE, "pad", "float32")) == 24
+    assert features_from(data, some, tmp_path, ("mean", "other", *KEY[2:])) == 24
+    assert features_from(data, some, tmp_path, (*KEY[:5], "openvino")) == 24
     assert features_from(data, some, tmp_path) == 0
 
 
@@ -137,9 +144,8 @@ def test_features_of_another_width_are_computed_anew(data, tmp_path):
     pictures = pictures_of(data.manifest, 1)
     features_from(data, pictures, tmp_path)
 
-    narrower = MeanColour(width=2)
-    key = ["mean", "hash", SIZE, "pad", "float32"]
-    found = frozen_features(narrower, data.images, pictures, key, 5, tmp_path)
+    narrower = MeanColour(shape=(2,))
+    found = frozen_features(narrower, data.images, pictures, list(KEY), 5, tmp_path)
     assert found.computed == narrower.seen == 24 and found.width == 2
 
 

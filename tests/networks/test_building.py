@@ -44,7 +44,9 @@ def test_a_network_has_its_own_preprocessing_and_loads_again(each_network, tmp_p
     assert [path.name for path in saved] == names
     for path in saved:
         assert path.parent == tmp_path / name
-        assert model_files.largest_difference(path, model, pixels) < 1e-4
+        differences = model_files.differences(path, pixels, logits.ravel())
+        assert differences.shape == (3,) and differences.max() < 1e-4 * max(1, abs(logits).max())
+        assert_close(model_files.differences(path, pixels, logits.ravel() - 5), [5, 5, 5])
 
 
 def test_too_small_a_picture_is_refused():

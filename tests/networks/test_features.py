@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 
 from cytology.data.augmentation import pictures_of
-from cytology.networks.features import Features, FeatureStore, named_by_content
+from cytology.networks.features import Features, FeatureStore, key_of_run, named_by_content
 
-KEY = ["network", "hash of the weights", 224, "pad", "float32"]
+KEY = ["network", "hash of the weights", 224, "pad", "float32", "tensorflow"]
 IMAGES = pd.Series({"a.png": "sha a", "b.png": "sha b", "c.png": "sha c"})
 
 
@@ -31,11 +31,24 @@ def cache(tmp_path):
 
 @pytest.mark.parametrize(
     ("place", "value"),
-    [(0, "other network"), (1, "other weights"), (2, 96), (3, "stretch"), (4, "float16")],
+    [
+        (0, "other network"),
+        (1, "other weights"),
+        (2, 96),
+        (3, "stretch"),
+        (4, "float16"),
+        (5, "openvino"),
+    ],
 )
 def test_with_another_key_nothing_is_found(cache, place, value):
     key = [*KEY[:place], value, *KEY[place + 1 :]]
     assert FeatureStore(key, cache).features(pictures("a.png"), IMAGES) is None
+
+
+def test_the_key_of_a_run_names_its_engine_or_the_one_used_instead(run):
+    own, instead = key_of_run(run, "mobilenetv2"), key_of_run(run, "mobilenetv2", "openvino")
+    assert own == ["mobilenetv2", "0" * 64, 224, "pad", "float32", "tensorflow"]
+    assert instead == [*own[:5], "openvino"]
 
 
 def test_features_of_pictures_that_other_code_read_are_not_found(cache, monkeypatch):

@@ -31,7 +31,8 @@ def write_run(run, model, **about):
     path = run / model.name / "model.keras"
     path.parent.mkdir(parents=True)
     model.save(path)
-    noted = {"fit": "pad", "image_size": SIZE, "precision": "float32", **about_file(path), **about}
+    noted = {"fit": "pad", "image_size": SIZE, "precision": "float32", "engine": "tensorflow"}
+    noted |= about_file(path) | about
     write_json(run, f"{model.name}/metrics.json", noted)
     return path
 

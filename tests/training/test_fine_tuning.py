@@ -18,6 +18,7 @@ from cytology.data.splitting import training_pictures
 from cytology.networks.backend import enough_memory, keras, tf
 from cytology.networks.batches import batches, decode, frozen_features
 from cytology.networks.building import build, feature_extractor
+from cytology.networks.passes import KerasPasses
 from cytology.networks.weights import Weights
 from cytology.plots.training import BLOCKS
 from cytology.settings import InputError
@@ -38,7 +39,7 @@ from cytology.training.recipes import HeadRecipe, Recipe
 pytestmark = [pytest.mark.numeric, pytest.mark.usefixtures("cache")]
 SIZE = 75
 RECIPE = Recipe(1e-3, 2, 8, "balanced", None, 0, orientations=1)
-KEY = ["mobilenetv2", "hash of the weights", SIZE, "pad", "float32"]
+KEY = ["mobilenetv2", "hash of the weights", SIZE, "pad", "float32", "tensorflow"]
 RANDOM = Weights("random", None, "Random weights.")
 
 
@@ -185,8 +186,8 @@ def with_a_trained_head(name, images, split):
     """A random network with a trained head: where fine-tuning begins."""
     model, weights_hash = with_weights(name, RANDOM, images, split, seed=0)
     key = [name, weights_hash, images.size, *KEY[3:]]
-    extractor, pictures = feature_extractor(model), training_pictures(split, 4)
-    features = frozen_features(extractor, images, pictures, key, 8, cache=backbone.CACHE)
+    passes, pictures = KerasPasses(feature_extractor(model)), training_pictures(split, 4)
+    features = frozen_features(passes, images, pictures, key, 8, cache=backbone.CACHE)
     head = HeadRecipe(200, "balanced", None, 0, orientations=4, strengths={"final": 1e-3})
     head_training.train_final_head(model, features, split, head)
     return model

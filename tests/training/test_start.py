@@ -9,8 +9,9 @@ import pytest
 
 from cytology.data.splitting import judged_pictures, split_facts
 from cytology.evaluation.predictions import prediction_rows
-from cytology.networks import batches, model_files
+from cytology.networks import batches
 from cytology.networks.batches import augmentation_of, decode, frozen_features
+from cytology.networks.engines import TITLES
 from cytology.run import Run
 from cytology.settings import InputError
 from cytology.training import results, start
@@ -19,6 +20,7 @@ from cytology.training.recipes import HeadRecipe, Recipe, Stage
 pytestmark = [pytest.mark.numeric, pytest.mark.usefixtures("cache")]
 ASKED = {"seed": 0, "data": "", "weights": "random", "batch_size": 8, "accumulate": 1}
 ASKED |= {"steps_per_execution": 1, "precision": "float32", "strategy": "one"}
+ASKED |= {"engine": "tensorflow"}
 ASKED |= {"train_head": True, "head_epochs": 5, "fine_tune": False, "fine_tune_from": ""}
 ASKED |= {"epochs": 3, "learning_rate": None, "patience": 0, "deterministic": False}
 ASKED |= {"class_weight": "balanced"}
@@ -58,21 +60,35 @@ def test_an_augmentation_that_cannot_be_is_refused(run, name, value):
         augmentation_of(run)
 
 
-def test_a_network_knows_what_its_results_depend_on(run, data, cache, monkeypatch, capsys):
+@pytest.mark.parametrize("engine", ["tensorflow", "openvino"])
+def test_a_network_knows_what_its_results_depend_on(run, data, cache, engine, monkeypatch, capsys):
+    if engine == "openvino":
+        pytest.importorskip("openvino")
+    run.parameters["engine"] = engine
     network = start.build_network(run, "mobilenetv2", data.images, data.split)
-    assert network.key == ["mobilenetv2", network.weights_hash, 75, "pad", "float32"]
-    assert repr(network).startswith("MobileNetV2: 2,261,825 parameters, 159 layers, computed in fl")
+    assert network.key == ["mobilenetv2", network.weights_hash, 75, "pad", "float32", engine]
+    assert repr(network).startswith("MobileNetV2: 2,261,825 parameters, 159 layers, on ")
+    assert repr(network).endswith(f"trained in float32, frozen features by {TITLES[engine]}")
     assert "Random weights, as asked for" in network._repr_html_()
+    assert f"{TITLES[engine]}: as asked for." in network._repr_html_()
     network.model.set_weights([weight * 0 for weight in network.start])
     monkeypatch.setattr(start, "frozen_features", partial(frozen_features, cache=cache))
     features = network.features(data.images, data.split)  # of the start, whatever is in it now
     assert features.width == 1280 and np.ptp(features.values[:]) > 0
+    assert network.passes.engine == engine and features.computed == 96
     assert "96 pictures x 1,280 features" in capsys.readouterr().out
     network.start_again()
     assert all(map(np.array_equal, network.model.get_weights(), network.start))
     run.parameters["train_head"] = False
     assert network.features(data.images, data.split) is None
     assert "train_head is False" in capsys.readouterr().out
+
+
+def test_without_a_head_on_frozen_features_no_engine_is_tried(run, data, monkeypatch):
+    monkeypatch.setattr(start, "choose_engine", None)
+    run.parameters["train_head"] = False
+    network = start.build_network(run, "mobilenetv2", data.images, data.split)
+    assert network.engine.name == network.passes.engine == "tensorflow"
 
 
 def test_an_unknown_block_is_refused_before_the_work(run, data):
@@ -116,12 +132,3 @@ def test_the_last_stage_says_what_the_final_model_predicts(run, data, tuned, on)
     judged = results.judge(predictions, data.split, tuned)
     assert judged.on == on and set(judged.test["split"]) == {"test"}
     assert set(judged.rows["model"]) == {"final" if tuned else "oof"}
-
-
-def test_a_file_that_gives_other_logits_is_no_model(run, data, monkeypatch):
-    path = run / "model.keras"
-    path.write_bytes(b"model")
-    monkeypatch.setattr(model_files, "save_model", lambda model, run: [path])
-    monkeypatch.setattr(model_files, "largest_difference", lambda *_: float("nan"))
-    with pytest.raises(RuntimeError, match="model.keras does not give the same logits"):
-        results.save(SimpleNamespace(model=None, run=run), data.images)

@@ -25,6 +25,7 @@ from cytology.networks.backend import keras
 from cytology.networks.batches import DecodedImages, decode, frozen_features
 from cytology.networks.building import build, feature_extractor
 from cytology.networks.features import FeatureStore
+from cytology.networks.passes import KerasPasses
 from cytology.networks.weights import Weights
 from cytology.run import Run
 from cytology.settings import InputError
@@ -37,7 +38,7 @@ from cytology.training.recipes import HeadRecipe
 
 pytestmark = [pytest.mark.numeric, pytest.mark.usefixtures("cache")]
 SIZE = 75
-KEY = ["mobilenetv2", "hash of the weights", SIZE, "pad", "float32"]
+KEY = ["mobilenetv2", "hash of the weights", SIZE, "pad", "float32", "tensorflow"]
 RANDOM = Weights("random", None, "Random weights.")
 STRENGTHS = dict(zip(["fold0", "fold1", "fold2", "final"], [3e-3, 1e-3, 1e-2, 1e-3], strict=True))
 RECIPE = HeadRecipe(200, "balanced", patience=None, seed=0, orientations=4, strengths=STRENGTHS)
@@ -47,12 +48,13 @@ RECIPE = HeadRecipe(200, "balanced", patience=None, seed=0, orientations=4, stre
 def trained(data, cache):
     """A MobileNetV2 with a trained head: model, features, predictions and history."""
     model, weights_hash = with_weights("mobilenetv2", RANDOM, data.images, data.split, seed=0)
-    extractor, key = feature_extractor(model), [*KEY[:1], weights_hash, *KEY[2:]]
+    passes, key = KerasPasses(feature_extractor(model)), [*KEY[:1], weights_hash, *KEY[2:]]
     pictures = training_pictures(data.split, 4)
-    features = frozen_features(extractor, data.images, pictures, key, 16, cache=cache)
+    features = frozen_features(passes, data.images, pictures, key, 16, cache=cache)
     stage = train_final_head(model, features, data.split, RECIPE)
     return SimpleNamespace(
         model=model,
+        passes=passes,
         name=weights_hash,
         features=features,
         rows=stage.predictions,
@@ -117,12 +119,15 @@ def normalizations(model):
     return [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
 
 
+@pytest.mark.parametrize("engine", ["tensorflow", "openvino"])
 def test_the_audit_computes_the_features_of_the_run_and_refuses_other_weights(
-    data, trained, cache, tmp_path, monkeypatch
+    data, trained, cache, tmp_path, monkeypatch, engine
 ):
+    if engine == "openvino":
+        pytest.importorskip("openvino")
     model, weights_hash = with_weights("mobilenetv2", RANDOM, data.images, data.split, seed=0)
     about = dict(zip(feature_cache.KEY, KEY, strict=True)) | {"weights": "random", "seed": 0}
-    about |= {"weights_hash": weights_hash}
+    about |= {"weights_hash": weights_hash, "engine": engine}
     write_json(tmp_path, "mobilenetv2/metrics.json", about)
     write_table(tmp_path, "manifest.csv", data.manifest)
     write_table(tmp_path, "split.csv", data.split)
@@ -156,7 +161,7 @@ def test_the_head_on_the_network_gives_the_same_logits_picture_by_picture(data, 
 
 
 def test_the_speed_is_measured(data, trained):
-    assert model_files.images_per_second(feature_extractor(trained.model), data.images, 4) > 0
+    assert model_files.images_per_second(trained.passes, data.images, 4) > 0
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +169,8 @@ def finished(tmp_path_factory, trained):
     """A run folder that holds the trained model."""
     run = Run(tmp_path_factory.mktemp("run"))
     (path,) = model_files.save_model(trained.model, run)
-    about = {"fit": "pad", "image_size": SIZE, "precision": "float32"}
+    about = {"fit": "pad", "image_size": SIZE, "precision": "float32", "engine": "tensorflow"}
+    about |= {"fine_tuned": False}
     write_json(run, "mobilenetv2/metrics.json", about | model_files.about_file(path))
     return run
 
@@ -180,7 +186,9 @@ def test_files_are_predicted_as_in_training_and_a_broken_one_has_its_reason(
     model, about = model_files.load_trained(finished, "mobilenetv2")
     Image.fromarray(np.arange(4800, dtype=np.uint16).reshape(60, 80)).save(tmp_path / "new/16.png")
     names, _ = images_in(tmp_path / "new", tmp_path / "new")
-    table, features = predictor.predict_files(model, tmp_path / "new", names, about["fit"], 5)
+    passes = model_files.passes_of_model(finished, model)
+    asked = (model, passes, tmp_path / "new", names, about["fit"])
+    table, features = predictor.predict_files(*asked, 5)
     assert table["image_id"].tolist() == names and len(names) == 27
     converted = table.set_index("image_id")["converted"]
     assert converted["16.png"].startswith("16-bit grey: scaled by its own range")
@@ -204,7 +212,8 @@ def test_files_are_predicted_as_in_training_and_a_broken_one_has_its_reason(
 
 def test_a_folder_of_broken_files_only_is_a_table_of_reasons(trained, tmp_path):
     (tmp_path / "a.png").write_text("no image")
-    table, features = predictor.predict_files(trained.model, tmp_path, ["a.png"], "pad")
+    asked = (trained.model, trained.passes, tmp_path, ["a.png"], "pad")
+    table, features = predictor.predict_files(*asked)
     assert features.shape == (0, 1280)
     assert (
         table["reason"].tolist() == ["not a JPEG, PNG, BMP or TIFF image"]

@@ -78,7 +78,8 @@ def differences(path: Path, pictures: np.ndarray, logits: np.ndarray) -> np.ndar
     The layers are called one by one: for so few pictures, building a graph would take longer.
     """
     loaded = keras.saving.load_model(path, compile=False)
-    found = [np.asarray(loaded(part, training=False)) for part in np.array_split(pictures, 4)]
+    parts = np.array_split(pictures, min(4, len(pictures)))
+    found = [np.asarray(loaded(part, training=False)) for part in parts]
     return np.abs(np.concatenate(found).ravel() - logits)
 
 

@@ -1,0 +1,63 @@
+"""OpenVINO on this machine: what it offers, and frozen networks without TensorFlow."""
+
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from cytology.networks import engines
+from cytology.networks.engines import BFLOAT16, OPENVINO, TENSORFLOW, TITLES
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """Makes this machine one whose processor computes in the given types; none: no OpenVINO."""
+
+    def has(*types):
+        core = SimpleNamespace(get_property=lambda device, name: list(types)) if types else None
+        monkeypatch.setattr(engines, "core", lambda: core)
+
+    return has
+
+
+@pytest.mark.parametrize(
+    ("types", "expected"),
+    [((), ()), (("FP32", "INT8"), (OPENVINO,)), (("FP32", "BF16"), (OPENVINO, BFLOAT16))],
+)
+def test_bfloat16_is_offered_where_the_processor_computes_in_it(machine, types, expected):
+    machine(*types)
+    assert engines.offered() == expected
+    assert engines.processor()  # names the trial's file, also without OpenVINO
+
+
+def test_without_the_package_nothing_is_offered(monkeypatch):
+    monkeypatch.setitem(sys.modules, "openvino", None)  # as if it were not installed
+    monkeypatch.setattr(engines, "core", engines.core.__wrapped__)
+    assert engines.core() is None and engines.offered() == ()
+
+
+@pytest.mark.parametrize(
+    ("used", "types", "expected"),
+    [
+        (TENSORFLOW, (), TENSORFLOW),
+        (OPENVINO, ("FP32",), OPENVINO),
+        (OPENVINO, (), TENSORFLOW),
+        (BFLOAT16, ("FP32", "BF16"), BFLOAT16),
+        (BFLOAT16, ("FP32",), TENSORFLOW),
+    ],
+)
+def test_the_engine_of_a_run_or_tensorflow_and_a_line(machine, capsys, used, types, expected):
+    machine(*types)
+    assert engines.engine_here({"engine": used, "architecture": "inceptionv3"}) == expected
+    told = capsys.readouterr().out
+    if used == expected:
+        assert told == ""
+    else:
+        assert told.count("\n") == 1
+        assert f"this run used {TITLES[used]} for inceptionv3" in told
+        assert "TensorFlow is used instead" in told
+
+
+def test_a_run_of_tensorflow_does_not_even_look_for_openvino(monkeypatch):
+    monkeypatch.setattr(engines, "core", None)
+    assert engines.engine_here({"engine": TENSORFLOW}) == TENSORFLOW
