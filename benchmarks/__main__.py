@@ -1,6 +1,6 @@
 """Run the benchmarks: each prints a table and writes benchmarks/results/NAME.json and .png.
 
-    python -m benchmarks                     # all of them; takes about an hour on two cores
+    python -m benchmarks                     # all of them; takes about two hours on two cores
     python -m benchmarks B1 B4               # some
     python -m benchmarks --list              # what each asks
     python -m benchmarks coverage            # do the intervals hold the truth?
@@ -39,13 +39,13 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--list", action="store_true", help="say what each asks, run nothing")
     parser.add_argument("--repeats", type=int, help="how often each way is measured")
     parser.add_argument("--images", type=int, help="the most images to use")
-    parser.add_argument("--image-size", type=int, default=224, help="pixels a side (B1 to B3)")
+    parser.add_argument("--image-size", type=int, default=224, help="pixels a side (not B4)")
     parser.add_argument(
         "--architecture", nargs="+", choices=ARCHITECTURE_NAMES, default=ARCHITECTURE_NAMES
     )
-    parser.add_argument("--data", type=Path, help="a folder of images in two classes (B1 to B3)")
-    parser.add_argument("--patient-pattern", default="", help="as the notebooks' parameter (B2)")
-    parser.add_argument("--weights", default="random", help="as the notebooks' parameter (B2)")
+    parser.add_argument("--data", type=Path, help="a folder of images in two classes (not B4)")
+    parser.add_argument("--patient-pattern", default="", help="as the notebooks' parameter")
+    parser.add_argument("--weights", default="random", help="as the notebooks' parameter")
     return parser.parse_args(arguments)
 
 

@@ -1,10 +1,13 @@
 """Networks for the benchmarks, with weights that were given or random ones."""
 
 import time
+from pathlib import Path
+from unittest.mock import patch
 
 import pandas as pd
 
 from cytology.architectures import ARCHITECTURES
+from cytology.networks import engines, passes
 from cytology.networks.backend import keras, tf
 from cytology.networks.batches import DecodedImages, batches
 from cytology.networks.building import build, calibrate_normalization
@@ -27,6 +30,18 @@ def network(
         few = pictures[["image_id", "orientation"]].iloc[:16]
         calibrate_normalization(model, batches(images, few, 8))
     return model, f"{architecture}: {found.explanation}"
+
+
+def chosen_passes(
+    extractor: keras.Model, images: DecodedImages, cache: Path
+) -> tuple[passes.Passes, passes.Engine]:
+    """The extractor as the series takes it on this machine, and by which engine.
+
+    Tried anew: what earlier runs found, or left in the cache of the project, plays no part.
+    """
+    with patch.object(passes, "CACHE", cache), patch.object(engines, "CACHE", cache):
+        engine = passes.choose_engine("auto", extractor, "of a benchmark", images)
+        return engine.passes(extractor, "of a benchmark"), engine
 
 
 def ready_to_train(model: keras.Model) -> None:

@@ -68,6 +68,19 @@ BENCHMARKS = {
             "Scale",
             "Do memory and time a picture stay the same from 4,000 to 35,000 images?",
         ),
+        Benchmark(
+            "B8",
+            "engines",
+            "Frozen passes",
+            "How fast is each way through a frozen network, and is it exact enough?",
+        ),
+        Benchmark(
+            "B9",
+            "alternatives",
+            "What a user would pick instead",
+            "How long do features and cross-validated heads take by other common ways?",
+            repeats=1,
+        ),
     )
 }
 

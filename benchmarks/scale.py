@@ -171,6 +171,7 @@ def main(root: Path, manifest: Path, images: int, cache: Path) -> dict:
     """Seconds and peak memory of each part for the first `images` of the manifest."""
     started = time.perf_counter()
     from cytology.networks.batches import batches, decode, frozen_features
+    from cytology.networks.passes import KerasPasses
 
     extractor, table = traced_extractor(), pd.read_csv(manifest, nrows=images)
     found = {"start_s": time.perf_counter() - started, "memory": MEMORY}
@@ -181,7 +182,8 @@ def main(root: Path, manifest: Path, images: int, cache: Path) -> dict:
             pass
     with measured(found, "features"):
         pictures = pictures_of(table[["image_id"]], 1)
-        frozen_features(extractor, decoded, pictures, ["mobilenetv2"], BATCH, cache)
+        passes = KerasPasses(extractor)  # every size by the same engine
+        frozen_features(passes, decoded, pictures, ["mobilenetv2"], BATCH, cache)
     for unit in ("s", "cpu"):
         found[f"all_{unit}"] = sum(found[f"{part}_{unit}"] for part in PARTS)
     return found | {"peak_mib": max(found[f"{part}_mib"] for part in PARTS)}
