@@ -188,13 +188,13 @@ def fastest(tried: dict[str, dict[str, float]]) -> Engine:
     best = max(rates, key=lambda name: rates[name])
     if rates[best] < FASTER * rates[TENSORFLOW]:
         best = TENSORFLOW
-    speeds = ", ".join(f"{TITLES[name]} {rate:.0f}" for name, rate in rates.items())
-    why = f"pictures a second on trial: {speeds}."
+    others = ", ".join(f"{TITLES[name]} {rate:.0f}" for name, rate in rates.items() if name != best)
+    why = f"{rates[best]:.0f} pictures a second on trial" + (f" ({others})." if others else ".")
     if tried[best]["lost"] > 1e-6:
-        why += f" It loses {tried[best]['lost']:.2%} of the differences between pictures."
+        why += f" It loses {tried[best]['lost']:.2%} of what differs between pictures."
     why += "".join(
-        f" {TITLES[name]} ({of['a_second']:.0f}) would lose {of['lost']:.1%} of the differences "
-        f"between pictures; accepted is {LOST:.1%}."
+        f" {TITLES[name]} ({of['a_second']:.0f}) would lose {of['lost']:.1%} of what differs "
+        f"between pictures; {LOST:.0%} is accepted."
         for name, of in tried.items()
         if name not in rates
     )

@@ -99,13 +99,12 @@ class Network:
     def __repr__(self) -> str:
         return (
             f"{self.title}: {self.model.count_params():,} parameters, {len(self.model.layers)} "
-            f"layers, on {device()}, trained in {self.precision}, frozen features by "
-            f"{TITLES[self.engine.name]}"
+            f"layers, trained in {self.precision} on {device()}"
         )
 
     def _repr_html_(self) -> str:
         banner = weights_html(self.weights.kind, self.weights.explanation)
-        why = f"{TITLES[self.engine.name]}: {self.engine.why}"
+        why = f"Frozen features by {TITLES[self.engine.name]}: {self.engine.why}"
         return f"{banner}<p>{escape(repr(self))}</p><p>{escape(why)}</p>"
 
 
