@@ -128,6 +128,7 @@ def write_run(run: Run, split: pd.DataFrame, logits: dict[str, np.ndarray]) -> N
         ]
         write_table(run.folder, f"{name}/predictions.csv", pd.concat(parts))
         facts = {"weights": "file", "fine_tuned": False, "recipe": "head", "seed": 0, "fit": "pad"}
+        facts["engine"] = "tensorflow"
         facts |= {"split": about["fingerprint"], "image_size": 224, "explanation": "Weights."}
         write_json(run.folder, f"{name}/metrics.json", facts)
 
