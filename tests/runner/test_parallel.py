@@ -246,8 +246,9 @@ run = pathlib.Path(run_dir)
 (run / "mobilenetv2").mkdir(exist_ok=True)
 assert "grid" in run.parts or (run / "mobilenetv2" / "predictions.csv").is_file()
 split = json.loads((run / "split.json").read_text())["fingerprint"]
+about = {"split": split, "seed": seed, "engine": "tensorflow"}
 for name in ("predictions.csv", "timing.json", "metrics.json") if "grid" in run.parts else ():
-    (run / "mobilenetv2" / name).write_text(json.dumps({"split": split, "seed": seed}))
+    (run / "mobilenetv2" / name).write_text(json.dumps(about))
 """
 
 
