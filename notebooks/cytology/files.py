@@ -197,10 +197,21 @@ def _beside(path: Path) -> Path:
     return path.with_name(path.name + ".crc32")
 
 
-def keep_checksum(path: Path) -> None:
-    """Write the checksum of a file or folder of the cache beside it."""
+def keep_checksum(path: Path, written: Path | None = None) -> None:
+    """Write the checksum of a file or folder of the cache beside it, also while it has no name yet.
+
+    Then `written` is where it lies.
+    """
     with written_whole(_beside(path)) as temporary:
-        temporary.write_text(checksum(path), encoding="ascii")
+        temporary.write_text(checksum(written or path), encoding="ascii")
+
+
+@contextlib.contextmanager
+def written_with_checksum(path: Path):
+    """`written_whole` for a file of the cache, with its checksum, which is there first."""
+    with written_whole(path) as temporary:
+        yield temporary
+        keep_checksum(path, temporary)
 
 
 def is_sound(path: Path) -> bool:

@@ -69,8 +69,8 @@ class RunNetwork:
 def network_of_run(run: Run, name: str, on: str) -> RunNetwork:
     """The network `name` of a run as it judges `out-of-fold` or `test`; loaded when needed.
 
-    Out of fold the heads judge what the backbone gives, which begins with the notebook's
-    `weights`; `InputError` if they are not those of the run.
+    Out of fold the heads judge what the backbone gives. Where the cache does not hold it, it is
+    built from the notebook's `weights`; `InputError` if they are not those of the run.
     """
     about = run.about(name)
     heads = None if on == "test" else read_heads(run, name)

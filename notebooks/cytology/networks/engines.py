@@ -1,6 +1,6 @@
 """OpenVINO passes pictures through a frozen network, where a processor is faster so.
 
-A network comes here as the file of its graph, which `passes.write_graph` makes of a Keras model.
+A network comes here as the file of its graph, which `passes.kept_graph` makes of a Keras model.
 Nothing here starts TensorFlow: a notebook that finds such a file in the cache does without it.
 """
 
@@ -73,7 +73,7 @@ def processor() -> list[str]:
 
 
 class OpenVinoPasses:
-    """A network in OpenVINO, read from the `graph` that `passes.write_graph` wrote."""
+    """A network in OpenVINO, read from the `graph` that `passes.kept_graph` wrote."""
 
     def __init__(self, graph: Path, engine: str):
         self.engine = engine

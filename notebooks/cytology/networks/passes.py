@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cytology.files import digest, is_sound, keep_checksum, written_whole
+from cytology.files import digest, is_sound, written_with_checksum
 from cytology.networks.backend import GPUS, keras, tf
 from cytology.networks.batches import DecodedImages
 from cytology.networks.engines import (
@@ -27,7 +27,6 @@ from cytology.networks.engines import (
     processor,
 )
 from cytology.settings import CACHE, InputError
-from cytology.tables import write_json
 
 TRIED, TIMED = 16, 8  # pictures that engines are compared on, and timed with
 LOST = 0.01  # of the differences between pictures: the most that an engine may lose
@@ -69,7 +68,9 @@ def passes_of_copy(extractor: keras.Model, engine: str) -> Passes:
     if engine == TENSORFLOW:
         return KerasPasses(extractor)
     with tempfile.TemporaryDirectory() as folder:
-        return OpenVinoPasses(write_graph(with_constants(extractor), Path(folder, "x.pb")), engine)
+        path = Path(folder, "graph.pb")
+        path.write_bytes(graph_of(with_constants(extractor)))
+        return OpenVinoPasses(path, engine)
 
 
 # ---------------------------------------------------------------------- graphs
@@ -93,19 +94,17 @@ def with_constants(extractor: keras.Model) -> tf.types.experimental.ConcreteFunc
     return tf.function(features, autograph=False).get_concrete_function(pixels)
 
 
-def write_graph(traced: tf.types.experimental.ConcreteFunction, path: Path) -> Path:
-    """Write the graph of `with_constants` to a file that OpenVINO reads."""
-    with written_whole(path) as temporary:
-        temporary.write_bytes(traced.graph.as_graph_def().SerializeToString())
-    return path
+def graph_of(traced: tf.types.experimental.ConcreteFunction) -> bytes:
+    """What `with_constants` traced, as a file that OpenVINO reads."""
+    return traced.graph.as_graph_def().SerializeToString()
 
 
 def kept_graph(extractor: keras.Model, weights_hash: str, traced=None) -> Path:
     """The file of a network's graph in the cache, made where it is missing."""
     path = graph_path(extractor.name, weights_hash, extractor.input_shape[1])
     if not is_sound(path):
-        write_graph(traced or with_constants(extractor), path)
-        keep_checksum(path)
+        with written_with_checksum(path) as temporary:
+            temporary.write_bytes(graph_of(traced or with_constants(extractor)))
     return path
 
 
@@ -122,7 +121,8 @@ def choose_engine(
     """What the parameter `engine` means for a network here; `auto` is the fastest exact enough.
 
     On a GPU that is TensorFlow. Else the engines are tried on some of the `images`, and what was
-    found is kept in the cache. Raises `InputError` for one that this machine does not offer.
+    found is kept in the cache. Raises `InputError` for one that this machine does not offer, and
+    for OpenVINO where TensorFlow is to compute in another `precision` than float32.
     """
     if asked != "auto":
         if asked in HINTS and asked not in offered():
@@ -132,6 +132,11 @@ def choose_engine(
                 else ("OpenVINO is not installed here (pip install openvino)")
             )
             raise InputError(f"Parameter `engine` is {asked}, but {lacking}: set it to auto.")
+        if asked in HINTS and precision != "float32":
+            raise InputError(
+                f"Parameter `engine` is {asked}, which takes a network in float32, but "
+                f"`precision` is {precision}: set that to float32, or `engine` to tensorflow."
+            )
         return Engine(asked, "as asked for.")
     if GPUS:
         return Engine(TENSORFLOW, "this machine has a GPU.")
@@ -148,8 +153,8 @@ def choose_engine(
     path = CACHE / "engines" / f"{extractor.name}-{name}.json"
     if not is_sound(path):
         found = try_engines(extractor, weights_hash, images.batch(sha256.index, [0] * len(sha256)))
-        write_json(path.parent, path.name, found)
-        keep_checksum(path)
+        with written_with_checksum(path) as temporary:
+            temporary.write_text(json.dumps(found), encoding="utf-8")
     return fastest(json.loads(path.read_text(encoding="utf-8")))
 
 

@@ -7,7 +7,7 @@ import pandas as pd
 
 from cytology.data.augmentation import pictures_of
 from cytology.data.splitting import read_split
-from cytology.files import digest, file_hash, is_sound, keep_checksum, written_whole
+from cytology.files import digest, file_hash, is_sound, written_with_checksum
 from cytology.networks.backend import distribution, keras
 from cytology.networks.batches import DecodedImages, batches, decode
 from cytology.networks.building import (
@@ -75,9 +75,8 @@ def random_weights(
         steps = -(-len(pictures) // CALIBRATION_BATCH)
         feed = batches(images, pictures, CALIBRATION_BATCH)
         calibrate_normalization(single, progress(feed, "calibrating", steps, "batch"))
-        with written_whole(path) as temporary:
+        with written_with_checksum(path) as temporary:
             single.save_weights(temporary)
-        keep_checksum(path)
     return path
 
 
