@@ -1,5 +1,7 @@
 """OpenVINO on this machine: what it offers, and frozen networks without TensorFlow."""
 
+import os
+import subprocess
 import sys
 from types import SimpleNamespace
 
@@ -61,3 +63,22 @@ def test_the_engine_of_a_run_or_tensorflow_and_a_line(machine, capsys, used, typ
 def test_a_run_of_tensorflow_does_not_even_look_for_openvino(monkeypatch):
     monkeypatch.setattr(engines, "core", None)
     assert engines.engine_here({"engine": TENSORFLOW}) == TENSORFLOW
+
+
+def test_openvino_tells_its_maker_nothing(tmp_path):
+    """Its package for that leaves a folder with a number for the user, at the first import."""
+    pytest.importorskip("openvino")
+    code = """
+from cytology.networks import engines
+assert engines.core() is not None
+from openvino.tools.ovc import telemetry_utils
+print(telemetry_utils.tm.__name__)
+"""
+    homes = {name: str(tmp_path) for name in ("HOME", "USERPROFILE", "APPDATA", "LOCALAPPDATA")}
+    environment = {key: value for key, value in os.environ.items() if key != "CI"} | homes
+    environment["PYTHONPATH"] = os.pathsep.join(sys.path)
+    told = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert told.stdout.strip() == "openvino.tools.ovc.telemetry_stub"
+    assert not list(tmp_path.iterdir())

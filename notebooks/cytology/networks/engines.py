@@ -7,6 +7,7 @@ Nothing here starts TensorFlow: a notebook that finds such a file in the cache d
 import functools
 import os
 import platform
+import sys
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -48,6 +49,9 @@ class Passes(Protocol):
 @functools.cache
 def core() -> Any:
     """OpenVINO's own `Core`; None where the package is not installed."""
+    # OpenVINO brings a package that tells its maker of every import, with a number for this user.
+    # It does without, if there is none.
+    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
     try:
         import openvino
     except ModuleNotFoundError:
