@@ -26,10 +26,25 @@ def machine(monkeypatch):
     ("types", "expected"),
     [((), ()), (("FP32", "INT8"), (OPENVINO,)), (("FP32", "BF16"), (OPENVINO, BFLOAT16))],
 )
-def test_bfloat16_is_offered_where_the_processor_computes_in_it(machine, types, expected):
+def test_bfloat16_is_offered_where_the_processor_computes_in_it(
+    machine, monkeypatch, types, expected
+):
     machine(*types)
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
     assert engines.offered() == expected
     assert engines.processor()  # names the trial's file, also without OpenVINO
+
+
+@pytest.mark.parametrize(
+    ("limit", "expected"),
+    [("AVX2", (OPENVINO,)), ("sse41", (OPENVINO,)), ("AVX512_CORE", (OPENVINO, BFLOAT16))],
+)
+def test_a_processor_that_is_kept_from_avx512_offers_no_bfloat16(
+    machine, monkeypatch, limit, expected
+):
+    machine("FP32", "BF16")
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
+    assert engines.offered() == expected
 
 
 def test_without_the_package_nothing_is_offered(monkeypatch):
@@ -48,8 +63,11 @@ def test_without_the_package_nothing_is_offered(monkeypatch):
         (BFLOAT16, ("FP32",), TENSORFLOW),
     ],
 )
-def test_the_engine_of_a_run_or_tensorflow_and_a_line(machine, capsys, used, types, expected):
+def test_the_engine_of_a_run_or_tensorflow_and_a_line(
+    machine, monkeypatch, capsys, used, types, expected
+):
     machine(*types)
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
     assert engines.engine_here({"engine": used, "architecture": "inceptionv3"}) == expected
     told = capsys.readouterr().out
     if used == expected:

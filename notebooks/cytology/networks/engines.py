@@ -64,7 +64,10 @@ def offered() -> tuple[str, ...]:
     if core() is None:
         return ()
     computes_in = core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    return tuple(HINTS) if "BF16" in computes_in else (OPENVINO,)
+    # The property knows nothing of this limit, and below AVX-512 bfloat16 ends the process.
+    limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper()
+    limited = limit not in ("", "ALL", "DEFAULT") and not limit.startswith(("AVX512", "AVX10"))
+    return (OPENVINO,) if limited or "BF16" not in computes_in else tuple(HINTS)
 
 
 def processor() -> list[str]:
