@@ -41,7 +41,6 @@ def reference_of_run(
     `<architecture>/reference.npz`, so that the training images are needed only once.
     """
     path, used = run / model.name / "reference.npz", file_hash(run / model.name / "model.keras")
-    used += passes.engine
     kept = similarity.read_reference(path, used)
     if kept is not None:
         return kept
