@@ -401,7 +401,7 @@ def trained(tmp_path):
     values = KerasPasses(feature_extractor(model))(images.pixels[4:])
     features = Features(np.repeat(values, 2, axis=0), index, 0)
     run = Run(tmp_path, {"fine_tune": False})
-    return SimpleNamespace(model=model, run=run), features, images
+    return SimpleNamespace(model=model, run=run, precision="float32"), features, images
 
 
 def logits_moved(features, model, share):
@@ -435,9 +435,21 @@ def test_a_saved_model_answers_as_its_features_did(trained, engine, share, accep
         return
     results.save(network, moved, images)
     told = capsys.readouterr().out
-    assert "its logits of 16 pictures differ by at most" in told
+    assert f"differ by {0:.1e}" in told.splitlines()[0]
+    assert "of 16 pictures they differ by" in told
     assert f"from those of features by {engines.TITLES[engine]}" in told
     assert ("e-02" in told) == (share == 0.01)
+
+
+@pytest.mark.parametrize("shortened", ["precision", "GPUS"])
+def test_what_shortens_numbers_may_differ_more(trained, monkeypatch, shortened):
+    network, features, images = trained
+    network.engine = Engine(TENSORFLOW, "")
+    if shortened == "precision":
+        network.precision = "float16"
+    else:
+        monkeypatch.setattr(results, "GPUS", ["GPU:0"])
+    results.save(network, logits_moved(features, network.model, 0.01), images)
 
 
 def test_a_network_that_was_trained_further_answers_as_before(trained, capsys):
@@ -448,4 +460,15 @@ def test_a_network_that_was_trained_further_answers_as_before(trained, capsys):
     results.save(network, spoiled, images)
     results.save(network, None, images)
     told = capsys.readouterr().out
-    assert told.count("of 20 pictures") == told.count("those of the model before") == 2
+    assert told.count("logits differ by") == 2 and "features" not in told
+
+
+@pytest.mark.parametrize("engine", [TENSORFLOW, BFLOAT16])
+def test_a_file_that_gives_other_logits_is_no_model(trained, monkeypatch, engine):
+    network, features, images = trained
+    network.engine = Engine(engine, "")
+    whole = results.model_files.saved_logits
+    off = 2e-3 * max(1.0, np.abs(results.linear_head(network.model).logits(features.values)).max())
+    monkeypatch.setattr(results.model_files, "saved_logits", lambda *what: whole(*what) + off)
+    with pytest.raises(RuntimeError, match="model.keras does not give the same logits"):
+        results.save(network, features, images)

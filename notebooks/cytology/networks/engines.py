@@ -5,6 +5,7 @@ Nothing here starts TensorFlow: a notebook that finds such a file in the cache d
 """
 
 import functools
+import importlib.metadata
 import os
 import platform
 import sys
@@ -71,12 +72,13 @@ def offered() -> tuple[str, ...]:
 
 
 def processor() -> list[str]:
-    """What the speed of an engine depends on: the processor, and what is kept from it."""
+    """What the speed of an engine depends on: the processor, what is kept from it, the version."""
     if core() is None:
         return [platform.processor()]
     names = ("FULL_DEVICE_NAME", "OPTIMIZATION_CAPABILITIES")
-    limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "")
-    return [str(core().get_property("CPU", name)) for name in names] + [limit]
+    of_machine = [str(core().get_property("CPU", name)) for name in names]
+    version = importlib.metadata.version("openvino")
+    return [*of_machine, os.environ.get("ONEDNN_MAX_CPU_ISA", ""), version]
 
 
 class OpenVinoPasses:

@@ -33,6 +33,7 @@ from cytology.tables import require
 
 CLASSES = ["B", "M"]  # a logit above 0 speaks for the second
 WEIGHTS = "model.weights.h5"  # inside a `.keras` file
+AT_ONCE = 8  # pictures, where no graph is built
 
 
 def possible_size(value: int) -> int:
@@ -72,15 +73,18 @@ def save_model(model: keras.Model, run: Run) -> list[Path]:
     return [run / model.name / name for name in names]
 
 
-def differences(path: Path, pictures: np.ndarray, logits: np.ndarray) -> np.ndarray:
-    """How far a saved model's logits lie from `logits`, of uint8 pictures; shape (pictures,).
+def saved_logits(path: Path, pictures: np.ndarray) -> np.ndarray:
+    """The logits of uint8 pictures by a saved model, shape (pictures,)."""
+    return logits_by_layers(keras.saving.load_model(path, compile=False), pictures)
 
-    The layers are called one by one: for so few pictures, building a graph would take longer.
+
+def logits_by_layers(model: keras.Model, pictures: np.ndarray) -> np.ndarray:
+    """Logits of uint8 pictures, shape (pictures,), each layer called on its own.
+
+    For so few pictures, building a graph would take longer. `AT_ONCE` of them bound the memory.
     """
-    loaded = keras.saving.load_model(path, compile=False)
-    parts = np.array_split(pictures, min(4, len(pictures)))
-    found = [np.asarray(loaded(part, training=False)) for part in parts]
-    return np.abs(np.concatenate(found).ravel() - logits)
+    parts = [pictures[k : k + AT_ONCE] for k in range(0, len(pictures), AT_ONCE)]
+    return np.concatenate([np.asarray(model(part, training=False)).ravel() for part in parts])
 
 
 def images_per_second(passes: Passes, images: DecodedImages, batch_size: int = 32) -> float:

@@ -126,11 +126,9 @@ def choose_engine(
     """
     if asked != "auto":
         if asked in HINTS and asked not in offered():
-            lacking = (
-                f"this machine does not compute {TITLES[asked]}"
-                if offered()
-                else ("OpenVINO is not installed here (pip install openvino)")
-            )
+            lacking = "OpenVINO is not installed here (pip install openvino)"
+            if offered():
+                lacking = f"this machine does not compute {TITLES[asked]}"
             raise InputError(f"Parameter `engine` is {asked}, but {lacking}: set it to auto.")
         if asked in HINTS and precision != "float32":
             raise InputError(
@@ -148,8 +146,7 @@ def choose_engine(
         )
     # Chosen by their hashes, so that another image in the folder seldom changes which these are.
     sha256 = images.sha256.drop_duplicates().sort_values().iloc[:TRIED]
-    versions = [tf.__version__, *map(str, processor())]
-    name = digest(weights_hash, images.size, list(sha256), TRIED, *versions)
+    name = digest(weights_hash, images.size, list(sha256), tf.__version__, *processor())
     path = CACHE / "engines" / f"{extractor.name}-{name}.json"
     if not is_sound(path):
         found = try_engines(extractor, weights_hash, images.batch(sha256.index, [0] * len(sha256)))
