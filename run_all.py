@@ -28,6 +28,7 @@ if not (3, 11) <= sys.version_info[:2] <= (3, 13):
     )
     sys.exit(2)
 
+OPTIONS = ("data", "outside", "run_dir")  # parameters that have an option of their own
 ROOT = Path(__file__).resolve().parent
 # The package of this checkout, wherever the command is started and whatever else is installed.
 sys.path.insert(0, str(ROOT / "notebooks"))
@@ -70,7 +71,9 @@ def answer(arguments: argparse.Namespace, root: Path) -> int:
     from cytology.runner.plan import make_plan
 
     if arguments.verify is not None:
-        if has_any(arguments, "profile data run_dir only start parameters dask folds force share"):
+        if has_any(
+            arguments, "profile data outside run_dir only start parameters dask folds force share"
+        ):
             raise InputError("--verify runs RUN again as it was: beside it only --jobs may stand.")
         return execution.verify(project, Path(arguments.verify).resolve(), arguments.jobs)
     plan = make_plan(
@@ -108,6 +111,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     add = parser.add_argument
     add("--profile", metavar="NAME", help="a file of notebooks/profiles/ (default: quick)")
     add("--data", metavar="FOLDER", help="`sample`, or a folder of images in two classes")
+    add("--outside", metavar="FOLDER", help="models from outside, compared in notebook 07")
     add("--run-dir", metavar="FOLDER", help="folder for everything of this run")
     some = parser.add_mutually_exclusive_group()
     some.add_argument(
@@ -162,8 +166,8 @@ def split_parameters(argv: list[str]) -> tuple[dict[str, str], list[str]]:
 
 
 def given_parameters(arguments: argparse.Namespace) -> dict[str, str]:
-    """Parameters named on the command line, as text; `--data` and `--run-dir` are two of them."""
-    options = {"data": arguments.data, "run_dir": arguments.run_dir}
+    """Parameters named on the command line, as text; some have an option of their own."""
+    options = {name: getattr(arguments, name) for name in OPTIONS}
     given = {name: value for name, value in options.items() if value is not None}
     return arguments.parameters | given
 
@@ -188,7 +192,7 @@ def share(project, arguments: argparse.Namespace) -> int:
     from cytology.runner.plan import DEFAULT_PROFILE
     from cytology.settings import InputError, short
 
-    if has_any(arguments, "profile data only start parameters dask folds force jobs"):
+    if has_any(arguments, "profile data outside only start parameters dask folds force jobs"):
         raise InputError("--share copies a run as it is: beside it only --run-dir may stand.")
     run = Path(arguments.run_dir or project.home / "outputs" / DEFAULT_PROFILE).resolve()
     folder = Path(arguments.share).resolve()

@@ -145,7 +145,8 @@ def run_once(tmp_path_factory):
         metrics = {"weights": "imagenet", "fine_tuned": False, "recipe": "head"}
         metrics |= {"split": about["fingerprint"], "seed": 0, "weights_hash": "0" * 64}
         metrics |= {"architecture": name, "image_size": 224, "fit": "pad", "precision": "float32"}
-        metrics |= {"engine": "tensorflow"}
+        metrics |= {"engine": "tensorflow", "protocol": "grouped", "class_weight": "balanced"}
+        metrics |= {"head_epochs": 200, "patience": 0}
         run.write(f"{name}/metrics.json", metrics)
     return run
 

@@ -75,6 +75,11 @@ RUN_FILES = (
             "07"),
     RunFile("NETWORK/reference.npz", "08",
             "features of the training images, with which new ones are compared"),
+    RunFile("outside/*/predictions.csv", "07", "of each model from outside: its predictions, or "
+            "those of heads on its features", "09 12", numbers="logit fold seed orientation",
+            texts="image_id group label split model"),
+    RunFile("outside/*/metrics.json", "07", "what is known of it", "09 12"),
+    RunFile("outside/*/strengths.csv", "07", "what each strength of its heads' penalty gives"),
     _result("comparison", "07", "a row an architecture, at image level: every metric `x` with "
             "`x_low` and `x_high`, its 95 % interval", "12"),
     _result("comparison_all", "07", "also the ensemble, averages over orientations and folds, the "

@@ -136,6 +136,9 @@ class Parameters(BaseModel):
     deterministic: bool = says("the same bits each time, also on a GPU, where that takes time")
     class_weight: Literal["balanced", "none"] = says("weight of the classes in the loss")
     # 07
+    outside: Annotated[Line, Place("folder", (), "07"), QUESTION] = says(
+        "folder with models from outside: NAME.predictions.csv, NAME.features.npz, .h5 or .csv"
+    )
     wanted_sensitivity: float = says("sensitivity that a threshold is to reach", 0.5, 1.0)
     group_rule: Literal["mean_logit", "mean_probability", "highest", "vote"] = says(
         "what the predictions of a group's images become"

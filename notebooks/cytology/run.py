@@ -21,6 +21,7 @@ from cytology.wording import composed, plural
 
 ENSEMBLE = "ensemble"  # what a name begins with that stands for the mean of several networks
 BASELINE = "baseline (size and colour)"
+OUTSIDE = "outside/"  # what the name of a model from outside begins with: its folder in the run
 Made = TypeVar("Made")
 
 
@@ -148,14 +149,20 @@ class Run:
         """The architectures whose predictions the run holds, in the usual order."""
         return [name for name in ARCHITECTURE_NAMES if self.has(f"{name}/predictions.csv")]
 
-    def of_networks(self, name: str) -> dict[str, pd.DataFrame]:
-        """The table `<architecture>/<name>` of each trained network that has one."""
-        paths = {each: f"{each}/{name}" for each in self.networks}
+    @property
+    def outside(self) -> list[str]:
+        """The models from outside whose predictions the run holds, as `outside/NAME`, sorted."""
+        found = (self / OUTSIDE).glob("*/predictions.csv")
+        return sorted(f"{OUTSIDE}{path.parent.name}" for path in found)
+
+    def of_models(self, name: str) -> dict[str, pd.DataFrame]:
+        """The table `<model>/<name>` of each network and model from outside that has one."""
+        paths = {each: f"{each}/{name}" for each in (*self.networks, *self.outside)}
         return {each: self.table(path) for each, path in paths.items() if self.has(path)}
 
-    def about(self, architecture: str) -> tables.Facts:
-        """How a network was trained: its `metrics.json`."""
-        return self.facts(f"{architecture}/metrics.json")
+    def about(self, model: str) -> tables.Facts:
+        """How a network, or a model from outside, was trained: its `metrics.json`."""
+        return self.facts(f"{model}/metrics.json")
 
     # ------------------------------------------------------------- writing
 
@@ -186,10 +193,17 @@ class Run:
 
     def weights_behind(self, model: str) -> str:
         """The weights of a network or of what combines several; empty for the baseline."""
+        if model.startswith(OUTSIDE):
+            return self.about(model)["weights"]
         weights = {name: self.about(name)["weights"] for name in self.networks}
         if model.startswith(ENSEMBLE):
             return "random" if "random" in weights.values() else "pretrained"
         return weights.get(model.split(",")[0], "")
+
+
+def outside_title(model: str) -> str:
+    """`x (from outside)` of the model `outside/x`."""
+    return f"{model.removeprefix(OUTSIDE)} (from outside)"
 
 
 def _state(path: Path) -> tuple:

@@ -55,7 +55,7 @@ def made():
     """30 groups of 3 images in 4 orientations: images, features and their audit."""
     images = make_images()
     features = make_features(images)
-    found = leakage.audit(features, images, ORIENTATIONS, FOLDS, SEEDS)
+    found = leakage.audit(features, images, FOLDS, SEEDS)
     return SimpleNamespace(images=images, features=features, audit=found)
 
 
@@ -174,7 +174,7 @@ def test_audits_of_20_shuffles_catch_patients_that_cross_and_rarely_cry_wolf():
 def test_without_traces_of_image_and_group_no_protocol_is_better():
     images = make_images(groups=20)
     features = make_features(images, signal=0.1, group=0, image=0, noise=1)
-    found = leakage.audit(features, images, ORIENTATIONS, FOLDS, seeds=2)
+    found = leakage.audit(features, images, FOLDS, seeds=2)
     a, b, c = (mean_auc(found, protocol, "true") for protocol in leakage.PROTOCOLS)
     assert a == pytest.approx(c, abs=0.05) and b == pytest.approx(c, abs=0.05)
     assert mean_auc(found, A, "shuffled") < 0.6
@@ -463,7 +463,7 @@ def test_intervals_shrink_with_more_groups_and_not_with_more_copies():
 
 def test_the_same_seed_gives_the_same_audit(made):
     images = made.images.iloc[:60]
-    first, again = (leakage.audit(made.features, images, 2, 3, 2) for _ in range(2))
+    first, again = (leakage.audit(made.features, images, 3, 2) for _ in range(2))
     pd.testing.assert_frame_equal(first.scores, again.scores)
     pd.testing.assert_frame_equal(leakage.audit_summary(first), leakage.audit_summary(again))
     per_seed = first.scores.query("protocol == @C").groupby("labels")["auc"].nunique()

@@ -165,6 +165,14 @@ def test_what_is_kept_from_before_is_not_sent():
     assert [result.status for result in results.values()] == ["kept", "ok"]
 
 
+def test_what_others_wait_for_goes_first_then_what_comes_later():
+    needs = {"train": (), "compare": ("train",), "audit": ("train",), "explain": ("train",)}
+    needs |= {"answer": ("compare",), "export": ("compare", "explain")}
+    sent = []
+    run_tasks(needs, send=lambda task: sent.append(task.name) or at_once(task))
+    assert sent == ["train", "compare", "explain", "audit", "export", "answer"]
+
+
 def test_without_a_scheduler_nothing_more_is_sent():
     results = run_tasks({"a": (), "b": ("a",)}, send=lost)
     assert [*results] == ["a"] and results["a"].status == "failed"

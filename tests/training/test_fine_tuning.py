@@ -17,7 +17,7 @@ from cytology.architectures import ARCHITECTURE_NAMES, ARCHITECTURES
 from cytology.data.splitting import training_pictures
 from cytology.networks.backend import enough_memory, keras, tf
 from cytology.networks.batches import batches, decode, frozen_features
-from cytology.networks.building import build, feature_extractor
+from cytology.networks.building import build, feature_extractor, put_head
 from cytology.networks.passes import KerasPasses
 from cytology.networks.weights import Weights
 from cytology.plots.training import BLOCKS
@@ -189,7 +189,8 @@ def with_a_trained_head(name, images, split):
     passes, pictures = KerasPasses(feature_extractor(model)), training_pictures(split, 4)
     features = frozen_features(passes, images, pictures, key, 8, cache=backbone.CACHE)
     head = HeadRecipe(200, "balanced", None, 0, orientations=4, strengths={"final": 1e-3})
-    head_training.train_final_head(model, features, split, head)
+    final = head_training.train_final_head(features, split, head)
+    put_head(model, final.heads["final"])
     return model
 
 

@@ -7,10 +7,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from cytology.data.augmentation import augmentation_of
 from cytology.data.splitting import judged_pictures, split_facts
 from cytology.evaluation.predictions import prediction_rows
 from cytology.networks import batches
-from cytology.networks.batches import augmentation_of, decode, frozen_features
+from cytology.networks.batches import decode, frozen_features
 from cytology.networks.engines import TITLES
 from cytology.run import Run
 from cytology.settings import InputError

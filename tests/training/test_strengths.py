@@ -157,7 +157,7 @@ def test_the_rows_come_back_from_the_run(tmp_path):
     run.write("mobilenetv2/strengths.csv", rows)
     for name in ("mobilenetv2", "densenet121"):
         run.write(f"{name}/predictions.csv", rows)
-    found = run.of_networks("strengths.csv")
+    found = run.of_models("strengths.csv")
     assert list(found) == ["mobilenetv2"]
     pd.testing.assert_frame_equal(found["mobilenetv2"], rows, check_dtype=False)
 

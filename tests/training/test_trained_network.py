@@ -23,7 +23,7 @@ from cytology.networks import features as feature_cache
 from cytology.networks import model_files
 from cytology.networks.backend import keras
 from cytology.networks.batches import DecodedImages, decode, frozen_features
-from cytology.networks.building import build, feature_extractor
+from cytology.networks.building import build, feature_extractor, put_head
 from cytology.networks.features import FeatureStore
 from cytology.networks.passes import KerasPasses
 from cytology.networks.weights import Weights
@@ -51,7 +51,8 @@ def trained(data, cache):
     passes, key = KerasPasses(feature_extractor(model)), [*KEY[:1], weights_hash, *KEY[2:]]
     pictures = training_pictures(data.split, 4)
     features = frozen_features(passes, data.images, pictures, key, 16, cache=cache)
-    stage = train_final_head(model, features, data.split, RECIPE)
+    stage = train_final_head(features, data.split, RECIPE)
+    put_head(model, stage.heads["final"])
     return SimpleNamespace(
         model=model,
         passes=passes,
@@ -226,7 +227,7 @@ def test_the_labels_of_test_change_no_final_head(trained, data):
     changed = data.split.assign(
         label=data.split["label"].mask(data.split["split"] == "test", other)
     )
-    found = train_final_head(trained.model, trained.features, changed, RECIPE).predictions
+    found = train_final_head(trained.features, changed, RECIPE).predictions
     keys = ["image_id", "orientation"]
     logits = [rows.set_index(keys)["logit"].sort_index() for rows in (found, trained.rows)]
     assert_close(*logits)

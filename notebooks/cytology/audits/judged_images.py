@@ -17,6 +17,12 @@ def networks_to_judge(run: Run, wanted: str = "all") -> list[str]:
     return names
 
 
+def models_to_audit(run: Run) -> list[str]:
+    """The networks of a run, and the models from outside whose features it was given."""
+    elsewhere = [name for name in run.outside if "orientations" in run.about(name)]
+    return [*networks_to_judge(run), *elsewhere]
+
+
 def choose_judged_images(run: Run, on: str, most: int, seed: int) -> pd.DataFrame:
     """At most `most` images to judge: `image_id, group, label, fold, sha256`.
 

@@ -15,9 +15,9 @@ import pandas as pd
 from joblib import Parallel, delayed
 from sklearn.model_selection import StratifiedKFold
 
-from cytology.architectures import NETWORK_TITLE
 from cytology.data.augmentation import pictures_of
 from cytology.data.splitting import group_folds
+from cytology.evaluation.readable import title
 from cytology.evaluation.statistics.intervals import NO_BOUNDS, t_quantile
 from cytology.evaluation.statistics.mean_auc import MeanAuc
 from cytology.evaluation.statistics.metrics import auc_within_folds
@@ -33,7 +33,7 @@ from cytology.networks.linear_head import (
     standardizing,
 )
 from cytology.notebook import progress
-from cytology.run import Run
+from cytology.run import OUTSIDE, Run
 from cytology.settings import InputError
 from cytology.wording import plural, span, with_span
 
@@ -65,13 +65,11 @@ class Audit:
     strengths: pd.DataFrame
 
 
-def audit(
-    features: Features, images: pd.DataFrame, orientations: int, folds: int, seeds: int
-) -> Audit:
+def audit(features: Features, images: pd.DataFrame, folds: int, seeds: int) -> Audit:
     """Score the three protocols on true and on both kinds of shuffled labels, once a seed.
 
     `images` are rows of the manifest. Every protocol judges the same pictures, all orientations
-    of all images, each by a head that was trained on the other folds.
+    that the features have of all images, each by a head that was trained on the other folds.
 
     The folds are those of the true labels, also for shuffled ones: stratified by shuffled labels
     they would depend on them, and where groups differ in size the mean over shuffles would lie off
@@ -79,6 +77,7 @@ def audit(
     what they give on average.
     """
     columns = ["image_id", "label", "group", "family"]
+    orientations = 1 + int(features.index.get_level_values("orientation").max())
     pictures = pictures_of(images[columns], orientations).reset_index(drop=True)
     values = features.of(pictures)
     work = [(p, labels, s, STRENGTH) for s in range(seeds) for labels in LABELS for p in PROTOCOLS]
@@ -200,12 +199,19 @@ def features_of_run(
     """Frozen features of all orientations of `images`, with the weights that the run began with.
 
     From the cache, without TensorFlow, where its training notebook left them; else computed here.
+    Those of a model from outside have the orientations of its file, and only lie in the cache.
     Raises `InputError` if the notebook's `weights` are not those of the run.
     """
     _ = run.images  # also where none is opened: `data` must be what notebook 01 read
+    orientations = run.about(architecture).get("orientations", orientations)
     found = features_in_cache(run, architecture, images, orientations)
     if found is not None:
         return found
+    if architecture.startswith(OUTSIDE):
+        raise InputError(
+            f"The features of {title(architecture)} are no longer in the cache: run notebook 07 "
+            "again."
+        )
     # Late, since only a run without cached features needs TensorFlow, which takes seconds.
     from cytology.networks.batches import frozen_features
     from cytology.training.backbone import frozen_network
@@ -320,16 +326,17 @@ def leakage_sentences(summary: pd.DataFrame, unit: str, seeds: int) -> list[str]
         at = rows.set_index(["protocol", "labels"])
         leaky, honest = at.loc[("images_random", "true")], at.loc[(HONEST, "true")]
         image = at.loc[("images_random", "shuffled")]
+        whose = title(name)
+        if not name.startswith(OUTSIDE):
+            whose += f" ({leaky['weights']} weights)"
         groups = plural(unit)
         if np.isnan(leaky["auc"]) or np.isnan(honest["auc"]):
-            sentences.append(
-                f"{NETWORK_TITLE[name]}: no fold holds both classes, so no AUC exists."
-            )
+            sentences.append(f"{title(name)}: no fold holds both classes, so no AUC exists.")
             continue
         points = f"{leaky['inflation']:+z.1f} points ({span(leaky, 'inflation', '95 % ', '+z.1f')})"
         adds = "adds" if leaky["inflation_low"] > 0 else "is not shown to add anything:"
         sentences.append(
-            f"{NETWORK_TITLE[name]} ({leaky['weights']} weights), mean of {seeds} repetitions, "
+            f"{whose}, mean of {seeds} repetitions, "
             "AUC within folds: "
             f"splitting augmented pictures at random gives {leaky['auc']:.3f}, keeping "
             f"{groups} together {honest['auc']:.3f}. The split alone {adds} {points}. "

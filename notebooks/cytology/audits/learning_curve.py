@@ -85,7 +85,7 @@ def curve_table(logits: pd.DataFrame) -> pd.DataFrame:
 
 
 def learning_curves_of_run(run: Run, most: int, seed: int) -> pd.DataFrame:
-    """`curve_table` of each network of a run whose features are cached, with its `weights`.
+    """`curve_table` of each model of a run whose features are cached, with its `weights`.
 
     Of at most `most` images of train and val. Empty under the original's protocol, which keeps no
     groups apart, and for networks that were trained whole at once.
@@ -96,7 +96,7 @@ def learning_curves_of_run(run: Run, most: int, seed: int) -> pd.DataFrame:
     sha256 = run.manifest[["image_id", "sha256"]]
     rows = draw_images(split[split["split"] != "test"], most, seed, "curve_images")
     rows = rows.merge(sha256, on="image_id")
-    for name in run.networks:
+    for name in [*run.networks, *run.outside]:
         features = features_in_cache(run, name, rows, 1)
         if features is not None:
             table = curve_table(learning_curve(features, rows, CURVE_REPEATS, seed))

@@ -4,14 +4,35 @@ A quarter turn or a flip only moves pixels. Any other angle interpolates and lea
 fill; a network can learn those corners.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 import pandas as pd
 from PIL import Image
+
+from cytology.parameters import check_parameters
+from cytology.run import Run
 
 # The order matters: the first 1, 4 or 8 are what `orientations` asks for.
 ORIENTATIONS: tuple[str, ...] = ("as taken", "quarter turn", "half turn", "three-quarter turn")
 ORIENTATIONS += ("flipped left-right", "flipped, quarter turn")
 ORIENTATIONS += ("flipped top-bottom", "flipped, three-quarter turn")
+
+
+class Augmentation(NamedTuple):
+    """The pictures of a run, as notebook 02 described them."""
+
+    image_size: int
+    fit: str
+    orientations: int
+
+
+def augmentation_of(run: Run) -> Augmentation:
+    """Size, fit and orientations from `augmentation.json`; `InputError` for what cannot be."""
+    noted = run.facts("augmentation.json")
+    found = Augmentation(*(noted[name] for name in Augmentation._fields))
+    check_parameters(found._asdict())
+    return found
 
 
 def orient(image: np.ndarray, orientation: int) -> np.ndarray:

@@ -9,7 +9,7 @@ from html import escape
 
 from cytology.architectures import NETWORK_TITLE
 from cytology.data.augmentation import looks_augmented
-from cytology.run import Run
+from cytology.run import Run, outside_title
 from cytology.wording import COLOURS, about_patients, is_person
 
 
@@ -33,7 +33,11 @@ def caveats(run: Run) -> list[Caveat]:
         for name, title in NETWORK_TITLE.items()
         if run.has(f"{name}/metrics.json")
     }
-    return found + weights_caveats(weights)
+    elsewhere = [
+        Caveat("data", f"{outside_title(name)}: {run.about(name)['explanation']}")
+        for name in run.outside
+    ]
+    return found + weights_caveats(weights) + elsewhere
 
 
 def weights_caveats(weights: dict[str, str]) -> list[Caveat]:

@@ -3,7 +3,7 @@
 From the tables of predictions alone: no model is loaded.
 """
 
-from itertools import combinations
+from itertools import combinations, product
 
 import numpy as np
 import pandas as pd
@@ -15,6 +15,7 @@ from cytology.evaluation.judged import (
     compared_on,
     fine_tuned,
     judged_networks,
+    judged_outside,
     judged_rows,
 )
 from cytology.evaluation.predictions import (
@@ -33,9 +34,11 @@ from cytology.evaluation.statistics.metrics import (
     pooled_auc,
 )
 from cytology.evaluation.statistics.significance import (
+    UNRANKED,
     compare_pairs,
     fold_aucs,
     fold_differences,
+    holm,
     with_gate,
 )
 from cytology.run import BASELINE, ENSEMBLE, Run
@@ -101,14 +104,15 @@ def comparison_all(run: Run, baseline: pd.DataFrame, rule: str = "mean_logit") -
 
     `level` is `image` or what a group is: patient, slide, field of view. `auc_pooled` takes pairs
     of all folds together, `auc_groups_alike` gives each group the same weight, whatever its number
-    of images.
+    of images. Models from outside are judged on the part that their file has.
     """
     unit, rows = run.facts("split.json")["unit"], []
     for on in (OUT_OF_FOLD, TEST):
         models = judged_networks(run, on)
         if not models:
             continue
-        models |= combined(run, on) | {BASELINE: judged_rows(baseline, on)}
+        models |= combined(run, on) | judged_outside(run, on)
+        models |= {BASELINE: judged_rows(baseline, on)}
         for name, table in models.items():
             for level, part in (("image", table), (unit, by_group(table, rule))):
                 found = metrics_with_intervals(part)
@@ -126,28 +130,54 @@ def pairs_of_models(run: Run, baseline: pd.DataFrame, rule: str = "mean_logit") 
     """`significance.compare_pairs` of the run's models, by image and by group, `with_gate`.
 
     `family` says which pairs are corrected together: `networks` (the question of the run), `more
-    than one` (each network against what combines it) and `baseline` (against size and colour).
+    than one` (each network against what combines it), `outside` (each model from outside against
+    the networks and the others from outside) and `baseline` (against size and colour). A model
+    from outside that has only predictions of test is compared there, the others where the run is.
     """
-    on, unit, parts = compared_on(run), run.facts("split.json")["unit"], []
-    single, more = judged_networks(run, on), combined(run, on)
-    tables = single | more | {BASELINE: judged_rows(baseline, on)}
+    on, unit = compared_on(run), run.facts("split.json")["unit"]
+    single, more, elsewhere = judged_networks(run, on), combined(run, on), judged_outside(run, on)
     families = {
         "networks": list(combinations(single, 2)),
         "more than one": [
             (name, other) for name in single for other in more
             if other.startswith((f"{name},", ENSEMBLE))
         ],
-        "baseline": [(BASELINE, name) for name in single],
+        "outside": _pairs_of_outside(single, elsewhere),
+        "baseline": [(BASELINE, name) for name in (*single, *elsewhere)],
     }  # fmt: skip
-    grouped = {name: by_group(table, rule) for name, table in tables.items()}
-    for level, at_level in (("image", tables), (unit, grouped)):
-        for family, pairs in families.items():
-            if pairs:
-                found = compare_pairs(at_level, pairs)
-                parts.append(found.assign(family=family, level=level, judged_on=on))
-    table = pd.concat(parts, ignore_index=True)
+    tables = single | more | elsewhere | {BASELINE: judged_rows(baseline, on)}
+    parts = _compared(tables, families, unit, rule, on)
+    of_test = judged_outside(run, TEST)
+    if on != TEST and (only := {name: of_test[name] for name in of_test if name not in elsewhere}):
+        networks = judged_networks(run, TEST)
+        tables = networks | only
+        parts += _compared(tables, {"outside": _pairs_of_outside(networks, only)}, unit, rule, TEST)
+    table = run.marked(pd.concat(parts, ignore_index=True))
+    outside = table[table["family"] == "outside"]
+    # One question, wherever it is judged; what cannot be answered is not asked.
+    asked = outside["p"].where(~outside["weights"].str.contains(UNRANKED))
+    for _, of_level in asked.groupby(outside["level"]):
+        table.loc[of_level.index, "p_holm"] = holm(of_level)
     first = ["family", "level", "judged_on"]
-    return with_gate(run.marked(table[[*first, *table.columns.drop(first)]]))
+    return with_gate(table[[*first, *table.columns.drop(first)]])
+
+
+def _pairs_of_outside(networks, outside) -> list[tuple[str, str]]:
+    """Each network with each model from outside, and these among themselves."""
+    return [*product(networks, outside), *combinations(outside, 2)]
+
+
+def _compared(
+    tables: dict[str, pd.DataFrame], families: dict[str, list], unit: str, rule: str, on: str
+) -> list[pd.DataFrame]:
+    """`compare_pairs` of each family, by image and by group."""
+    grouped = {name: by_group(table, rule) for name, table in tables.items()}
+    return [
+        compare_pairs(at_level, pairs).assign(family=family, level=level, judged_on=on)
+        for level, at_level in (("image", tables), (unit, grouped))
+        for family, pairs in families.items()
+        if pairs
+    ]
 
 
 def fold_pairs(run: Run) -> pd.DataFrame:

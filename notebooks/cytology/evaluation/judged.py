@@ -68,11 +68,17 @@ def judged_networks(run: Run, on: str) -> dict[str, pd.DataFrame]:
 
     What was fine-tuned afterwards is another network than its out-of-fold heads.
     """
-    tables = {
-        name: judged_rows(read_predictions(run, name), on)
-        for name in run.networks
-        if on == TEST or not fine_tuned(run, name)
-    }
+    names = [name for name in run.networks if on == TEST or not fine_tuned(run, name)]
+    return _those_judged(run, names, on)
+
+
+def judged_outside(run: Run, on: str) -> dict[str, pd.DataFrame]:
+    """The judged predictions of each model from outside that has any."""
+    return _those_judged(run, run.outside, on)
+
+
+def _those_judged(run: Run, names: list[str], on: str) -> dict[str, pd.DataFrame]:
+    tables = {name: judged_rows(read_predictions(run, name), on) for name in names}
     return {name: rows for name, rows in tables.items() if len(rows)}
 
 

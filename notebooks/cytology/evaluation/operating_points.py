@@ -9,16 +9,17 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit
 
-from cytology.architectures import NETWORK_TITLE
 from cytology.evaluation.judged import (
     OUT_OF_FOLD,
     TEST,
     compared_on,
     fine_tuned,
     judged_networks,
+    judged_outside,
     judged_rows,
 )
 from cytology.evaluation.predictions import mean_logits, predictions_fingerprint, read_predictions
+from cytology.evaluation.readable import title
 from cytology.evaluation.statistics import calibration, decisions
 from cytology.evaluation.statistics.clusters import variance_inflation
 from cytology.evaluation.statistics.intervals import counts, metrics_with_intervals, named_interval
@@ -30,6 +31,17 @@ from cytology.evaluation.statistics.metrics import (
 from cytology.evaluation.statistics.recalibration import recalibration
 from cytology.evaluation.statistics.significance import mean_by_group
 from cytology.run import ENSEMBLE, Run
+
+
+def deciding(run: Run) -> list[str]:
+    """The networks, and the models from outside that have something to choose a threshold on."""
+    return [*run.networks, *judged_outside(run, OUT_OF_FOLD)]
+
+
+def judged_and_deciding(run: Run, on: str) -> list[str]:
+    """Those of `deciding` that are judged on a part."""
+    judged = judged_networks(run, on) | judged_outside(run, on)
+    return [name for name in deciding(run) if name in judged]
 
 
 def learned_from(run: Run, architecture: str) -> tuple[str, pd.DataFrame]:
@@ -83,7 +95,7 @@ def locked_thresholds(run: Run, wanted_sensitivity: float) -> pd.DataFrame:
     images that it was chosen on alike.
     """
     unit, rows = run.facts("split.json")["unit"], []
-    for name in run.networks:
+    for name in deciding(run):
         source, chosen_on = learned_from(run, name)
         test = on_test(run, name)
         for rule in decisions.RULES:
@@ -96,7 +108,7 @@ def locked_thresholds(run: Run, wanted_sensitivity: float) -> pd.DataFrame:
             about["wanted_sensitivity"] = wanted_sensitivity
             about["note"] = "; ".join(filter(None, notes))
             about["predictions"] = predictions_fingerprint(run, name)
-            parts = {TEST: decisions.counted_from(test, threshold)}
+            parts = {TEST: decisions.counted_from(test, threshold)} if len(test) else {}
             if source == OUT_OF_FOLD:
                 crossed = decisions.cross_fitted_calls(chosen_on, rule, wanted_sensitivity)
                 parts = {OUT_OF_FOLD: crossed} | parts
@@ -117,12 +129,13 @@ def locked_calibrations(run: Run) -> pd.DataFrame:
     better. `note` says why there is no slope, which is then 1.
     """
     rows = []
-    for name in run.networks:
+    for name in deciding(run):
         source, fitted_on = learned_from(run, name)
-        raw = {TEST: on_test(run, name)}
-        if source == OUT_OF_FOLD:
-            raw = {OUT_OF_FOLD: fitted_on} | raw
-        shift = raw[TEST]["class_shift"].iloc[0]
+        test = on_test(run, name)
+        raw = {OUT_OF_FOLD: fitted_on} if source == OUT_OF_FOLD else {}
+        if len(test):
+            raw |= {TEST: test}
+        shift = next(reversed(raw.values()))["class_shift"].iloc[0]
         for method in calibration.CALIBRATION_METHODS:
             calibrator = calibration.fit_calibrator(fitted_on, method)
             at_zero = calibrator.logit(np.zeros(1), shift)[0]
@@ -154,7 +167,7 @@ def _of_probabilities(rows: pd.DataFrame, before: pd.DataFrame) -> dict[str, flo
 def without_slope(calibrations: pd.DataFrame) -> str:
     """A clause for a caption: for which networks no slope fits; empty if for none."""
     rows = calibrations[(calibrations["method"] == "platt") & (calibrations["note"] != "")]
-    names = ", ".join(rows["model"].drop_duplicates().map(NETWORK_TITLE))
+    names = ", ".join(rows["model"].drop_duplicates().map(title))
     return f"; no slope fits those of {names}" if names else ""
 
 
@@ -213,9 +226,10 @@ def _referred_by(run: Run, on: str, rule: str, wanted_sensitivity: float):
         return pd.DataFrame({"model": model, "certainty": by} | dict(curve))
 
     margins = []
-    for name in judged_networks(run, on):
+    for name in judged_and_deciding(run, on):
         rows = above_threshold(run, name, on, rule, wanted_sensitivity)
-        margins.append(rows)
+        if name in run.networks:
+            margins.append(rows)
         yield referred(rows, rows["logit"].abs(), name, "margin")
         turned = judged_rows(read_predictions(run, name, turned=True), on)
         if len(turned) > len(rows):
@@ -251,7 +265,7 @@ def net_benefits(run: Run) -> pd.DataFrame:
     """
     on, at = compared_on(run), np.round(np.arange(0.01, 1.0, 0.01), 2)
     found = {"threshold": at}
-    for name in judged_networks(run, on):
+    for name in judged_and_deciding(run, on):
         rows = calibrated(run, name, on)
         found["all"] = decisions.net_benefit(rows.assign(probability=1.0), at)
         found["malignant_share"] = (rows["label"] == "M").mean()
@@ -265,5 +279,5 @@ def reliabilities(run: Run, method: str) -> dict[str, pd.DataFrame]:
     on = compared_on(run)
     return {
         name: calibration.reliability(calibrated(run, name, on, method))
-        for name in judged_networks(run, on)
+        for name in judged_and_deciding(run, on)
     }

@@ -46,7 +46,7 @@ def read_predictions(run: Run, architecture: str, turned: bool = False) -> pd.Da
     if run.about(architecture)["split"] != run.facts("split.json")["fingerprint"]:
         raise InputError(
             f"{name} was made with another split than split.csv: run notebook "
-            f"{TRAINING_NOTEBOOKS[architecture]} again."
+            f"{TRAINING_NOTEBOOKS.get(architecture, '07_comparison')} again."
         )
 
     def read() -> tuple[pd.DataFrame, pd.DataFrame]:

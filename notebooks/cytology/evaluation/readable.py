@@ -7,7 +7,7 @@ from pandas.io.formats.style import Styler
 from cytology.architectures import NETWORK_TITLE
 from cytology.evaluation.statistics.intervals import FEWEST_GROUPS
 from cytology.evaluation.statistics.metrics import METRICS, OF_PROBABILITIES
-from cytology.run import BASELINE, ENSEMBLE
+from cytology.run import BASELINE, ENSEMBLE, OUTSIDE, outside_title
 from cytology.wording import TOO_FEW, UNDEFINED, counted, plural
 
 HEADINGS = {name: name.upper() for name in ("f1", "auc", "p", "mcc", "ece", "ace")}
@@ -45,8 +45,10 @@ WHY |= {"calibration_in_the_large": "one class only", "inflation": "of true labe
 
 
 def title(model: str) -> str:
-    """A model's name for readers: `DenseNet121, 8 orientations`, `the ensemble`."""
+    """A model's name for readers, as `DenseNet121, 8 orientations` or `the ensemble`."""
     first, *rest = model.split(", ")
+    if first.startswith(OUTSIDE):
+        return ", ".join([outside_title(first), *rest])
     name = "the ensemble" if first == ENSEMBLE else NETWORK_TITLE.get(first, first)
     return ", ".join([name.replace(BASELINE, "size and colour"), *rest])
 

@@ -69,6 +69,7 @@ def summary(
         *([each] if lead else []),
         *([ABOUT_FOLDS.format(units=plural(unit))] if on == OUT_OF_FOLD else []),
         *pairs_in_words(pairs, unit, turned),
+        *outside_in_words(by_image[by_image["family"] == "outside"], everything),
         *baseline_in_words(by_image[by_image["family"] == "baseline"], everything),
         worth_in_words(table.iloc[0], unit),
         *locked,
@@ -109,6 +110,23 @@ def pairs_in_words(pairs: pd.DataFrame, unit: str, turned: dict) -> list[str]:
     if len(by_image) and not_asked:
         said.append(
             f"Not asked: {joined(not_asked)}, since no two networks are separated by image."
+        )
+    return said
+
+
+def outside_in_words(pairs: pd.DataFrame, everything: pd.DataFrame) -> list[str]:
+    """How models from outside compare; of one whose training is unknown its AUC and no more."""
+    unknown = pairs["weights"].str.contains("unknown")
+    said = [
+        capital(difference_sentence(row, title(row.first), title(row.second)))
+        for row in pairs[~unknown].itertuples()
+    ]
+    by_image = everything[everything["level"] == "image"]
+    for _, row in by_image[by_image["weights"].str.contains("unknown")].iterrows():
+        said.append(
+            f"{title(row['model'])}: AUC {with_span(row, 'auc', '95 % ')}, judged "
+            f"{row['judged_on']}. What it was trained on is not known, so nothing is said of "
+            "whether it is better."
         )
     return said
 
@@ -231,7 +249,7 @@ def threshold_in_words(thresholds: pd.DataFrame, name: str, on: str) -> str:
     row = thresholds[(keys == [name, "sensitivity", on]).all(axis=1)].iloc[0]
     how = "cross-fitted" if on == OUT_OF_FOLD else "on test"
     return (
-        f"{NETWORK_TITLE[name]}, at the threshold that was to find {row['wanted_sensitivity']:.0%} "
+        f"{title(name)}, at the threshold that was to find {row['wanted_sensitivity']:.0%} "
         f"of the malignant images (chosen on {row['chosen_on']} predictions, judged {how}): "
         f"sensitivity {with_span(row, 'recall')}, specificity {with_span(row, 'specificity')}."
     ) + (f" Of this threshold: {row['note']}." if row["note"] else "")
@@ -242,7 +260,7 @@ def calibration_in_words(calibrations: pd.DataFrame, name: str, on: str) -> str:
     rows = calibrations[calibrations["model"] == name].set_index(["method", "judged_on"])
     raw, fitted = rows.loc[("none", on)], rows.loc[("platt", on)]
     said = (
-        f"{NETWORK_TITLE[name]}'s own probabilities ({on}): {_slope_in_words(raw)}; calibration in "
+        f"{title(name)}'s own probabilities ({on}): {_slope_in_words(raw)}; calibration in "
         f"the large {with_span(raw, 'calibration_in_the_large')}{_on_the_whole(raw)}."
     )
     if fitted["note"]:

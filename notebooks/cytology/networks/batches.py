@@ -11,13 +11,19 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
 
-from cytology.data.augmentation import border_colour, fit_to_square, orient, place_in_square
+from cytology.data.augmentation import (
+    augmentation_of,
+    border_colour,
+    fit_to_square,
+    orient,
+    place_in_square,
+)
 from cytology.data.images.opening import READING, UnreadableImage, open_rgb
 from cytology.files import digest
 from cytology.machine import cores
@@ -26,7 +32,6 @@ from cytology.networks.backend import enough_memory, keras, tf
 from cytology.networks.engines import Passes
 from cytology.networks.features import Features, FeatureStore, named_by_content
 from cytology.notebook import progress
-from cytology.parameters import check_parameters
 from cytology.run import Run
 from cytology.settings import CACHE, InputError
 
@@ -76,22 +81,6 @@ class DecodedImages:
         """The pictures named by image and orientation, shape (batch, size, size, 3), uint8."""
         pictures = pd.DataFrame({"image_id": image_ids, "orientation": orientations})
         return self.reader(pictures)(range(len(pictures)))
-
-
-class Augmentation(NamedTuple):
-    """The pictures of a run, as notebook 02 described them."""
-
-    image_size: int
-    fit: str
-    orientations: int
-
-
-def augmentation_of(run: Run) -> Augmentation:
-    """Size, fit and orientations from `augmentation.json`; `InputError` for what cannot be."""
-    noted = run.facts("augmentation.json")
-    found = Augmentation(*(noted[name] for name in Augmentation._fields))
-    check_parameters(found._asdict())
-    return found
 
 
 def decode_images(run: Run) -> DecodedImages:

@@ -3,18 +3,20 @@
 Folds, seeds, the leakage audit and later runs share them. Reading them needs no TensorFlow.
 """
 
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from cytology.data.augmentation import pictures_of
+from cytology.data.augmentation import augmentation_of, pictures_of
 from cytology.data.images.opening import READING
-from cytology.files import digest
+from cytology.files import digest, written_whole
 from cytology.networks.array_store import ArrayStore, Rows
 from cytology.run import Run
-from cytology.settings import CACHE
+from cytology.settings import CACHE, InputError
 
 # What features depend on besides the picture, as `metrics.json` of a trained network names it.
 KEY = ("architecture", "weights_hash", "image_size", "fit", "precision", "engine")
@@ -108,6 +110,32 @@ def key_of_run(run: Run, architecture: str, engine: str = "") -> list:
     """
     about = run.about(architecture) | ({"engine": engine} if engine else {})
     return [about[name] for name in KEY]
+
+
+def write_features(run: Run, architecture: str, path: Path) -> None:
+    """Write the features of a run's images as `NAME.features.npz`, for another run or program.
+
+    Arrays `image`, `orientation`, `features` and `checksum`, a row a picture. `InputError` if the
+    cache does not hold them.
+    """
+    found = features_in_cache(run, architecture, run.manifest, augmentation_of(run).orientations)
+    if found is None:
+        raise InputError(
+            f"The cache holds no features of {architecture} for {run}: run its notebook again."
+        )
+    image, orientation = (found.index.get_level_values(k).to_numpy() for k in (0, 1))
+    rows: dict[str, Any] = {"image": image.astype(str), "orientation": orientation}
+    rows["features"] = values = np.asarray(found.values[:])
+    rows["checksum"] = checksums(image, orientation, values)
+    with written_whole(path) as temporary:
+        np.savez_compressed(temporary, **rows)
+
+
+def checksums(image, orientation, values: np.ndarray) -> np.ndarray:
+    """A checksum of each picture's name and vector, shape (n,): no vector goes to another name."""
+    rows = zip(image, orientation, np.ascontiguousarray(values, np.float32), strict=True)
+    found = [zlib.crc32(f"{name} {turn}".encode() + row.tobytes()) for name, turn, row in rows]
+    return np.array(found, np.uint32)
 
 
 def features_in_cache(

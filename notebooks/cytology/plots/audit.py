@@ -3,14 +3,14 @@
 import pandas as pd
 from matplotlib.figure import Figure
 
-from cytology.architectures import NETWORK_TITLE
+from cytology.evaluation.readable import title
 from cytology.plots.style import (
     ABOVE,
     GREY,
-    NETWORK_COLOUR,
     WRONG,
     Look,
     chance_line,
+    colour_of,
     entry,
     panels,
 )
@@ -42,7 +42,7 @@ def leakage_audit(summary: pd.DataFrame, unit: str) -> Figure:
         for place, protocol in enumerate(names):
             for labels, (aside, marker, colour) in LABEL_MARKS.items():
                 row, at = rows.loc[(protocol, labels)], place + aside
-                colour = colour or NETWORK_COLOUR[network]
+                colour = colour or colour_of(network)
                 axis.plot(row[["auc_low", "auc_high"]], [at] * 2, color=colour, linewidth=2)
                 look: Look = {"color": colour, "markersize": 8, "markeredgewidth": 1.8}
                 look["markerfacecolor"] = colour if labels == "true" else "white"
@@ -55,7 +55,7 @@ def leakage_audit(summary: pd.DataFrame, unit: str) -> Figure:
         arrow = {"arrowstyle": "-|>", "color": WRONG, "linewidth": 2, "shrinkA": 0, "shrinkB": 0}
         axis.annotate("", (gain["auc"], -0.45), (honest["auc"], -0.45), arrowprops=arrow)
         axis.set_title(
-            f"{NETWORK_TITLE[network]}: {gain['inflation']:+z.1f} points\n"
+            f"{title(network)}: {gain['inflation']:+z.1f} points\n"
             f"({span(gain, 'inflation', '95 %: ', '+z.1f')})"
         )
         chance_line(axis)

@@ -57,7 +57,7 @@ def curves(tables: dict[str, pd.DataFrame], bands: dict[str, pd.DataFrame], unit
         2, len(tables), figsize=(3.7 * len(tables), 7), sharex=True, sharey=True, squeeze=False
     )
     for (upper, lower), (name, rows) in zip(axes.T, tables.items(), strict=True):
-        truth, colour, band = rows["label"] == "M", style.NETWORK_COLOUR[name], bands[name]
+        truth, colour, band = rows["label"] == "M", style.colour_of(name), bands[name]
         false, found, _ = roc_curve(truth, rows["probability"])
         upper.plot(false, found, color=colour, linewidth=2)
         upper.plot([0, 1], [0, 1], color=style.GREY, linestyle=":", linewidth=1)
@@ -67,7 +67,7 @@ def curves(tables: dict[str, pd.DataFrame], bands: dict[str, pd.DataFrame], unit
         for axis, what in ((upper, "sensitivity"), (lower, "precision")):
             low, high = band[f"{what}_low"], band[f"{what}_high"]
             axis.fill_between(band["at"], low, high, color=colour, alpha=0.2, linewidth=0)
-        upper.set(title=NETWORK_TITLE[name], xlabel="1 - specificity")
+        upper.set(title=title(name), xlabel="1 - specificity")
         lower.set(xlabel="sensitivity (recall)", xlim=(-0.01, 1.01), ylim=(-0.01, 1.02))
         upper.tick_params(labelbottom=True)
     axes[0, 0].set_ylabel("sensitivity (recall)")

@@ -6,16 +6,14 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
-from cytology.architectures import NETWORK_TITLE
 from cytology.evaluation.readable import capital, title
 from cytology.plots.style import (
     GREY,
-    NETWORK_COLOUR,
-    NETWORK_LINE,
     Look,
     colour_of,
     entry,
     grid,
+    look_of,
     of_bounds,
     panels,
 )
@@ -37,7 +35,7 @@ def thresholds(table: pd.DataFrame, unit: str) -> Figure:
     for axis, part in zip(axes, parts, strict=True):
         rows = table[table["judged_on"] == part]
         for row in rows.itertuples():
-            colour = NETWORK_COLOUR[row.model]
+            colour = colour_of(row.model)
             bar: Look = {"color": colour, "alpha": 0.45}
             axis.plot([row.specificity] * 2, [row.recall_low, row.recall_high], **bar)
             axis.plot([row.specificity_low, row.specificity_high], [row.recall] * 2, **bar)
@@ -56,7 +54,7 @@ def thresholds(table: pd.DataFrame, unit: str) -> Figure:
         for rule, marker in RULE_MARKER.items()
     ]
     shown += [
-        entry(NETWORK_TITLE[name], color=NETWORK_COLOUR[name], linewidth=3)
+        entry(title(name), color=colour_of(name), linewidth=3)
         for name in dict.fromkeys(table["model"])
     ]
     bars = f"bars: 95 % by {unit}; dotted: the wanted sensitivity"
@@ -69,16 +67,17 @@ def decision_curve(benefits: pd.DataFrame, unit: str) -> Figure:
 
     `benefits` is the table of `operating_points.net_benefits`.
     """
-    at, names = benefits["threshold"], [name for name in NETWORK_LINE if name in benefits]
+    at = benefits["threshold"]
+    names = [name.removesuffix("_low") for name in benefits if name.endswith("_low")]
     figure, axes = panels(len(names), 0.8 + 3.6 * len(names), 3.6)
     top = benefits[["all", *names]].to_numpy().max()
     for axis, name in zip(axes, names, strict=True):
-        colour, low, high = NETWORK_COLOUR[name], benefits[f"{name}_low"], benefits[f"{name}_high"]
+        colour, low, high = colour_of(name), benefits[f"{name}_low"], benefits[f"{name}_high"]
         band = axis.fill_between(at, low, high, color=colour, alpha=0.2, lw=0)
-        axis.plot(at, benefits[name], NETWORK_LINE[name], linewidth=2, color=colour)
+        axis.plot(at, benefits[name], look_of(name)["linestyle"], linewidth=2, color=colour)
         (every,) = axis.plot(at, benefits["all"], color=GREY)
         none = axis.axhline(0, color="black", linewidth=1)
-        axis.set(title=NETWORK_TITLE[name], ylim=(-0.25 * top, 1.2 * top))
+        axis.set(title=title(name), ylim=(-0.25 * top, 1.2 * top))
     axes[0].set_ylabel("net benefit")
     figure.supxlabel("threshold: the calibrated probability from which one would act", fontsize=11)
     shown = of_bounds(f"band: 95 % by {unit}", benefits[[f"{name}_low" for name in names]].stack())
@@ -103,13 +102,13 @@ def calibration(
         upper.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1)
         for table, marker, colour, label, shift in (
             (before[name], "o", GREY, "as it is", -0.012),
-            (after[name], "D", NETWORK_COLOUR[name], "slope and intercept fitted", 0.012),
+            (after[name], "D", colour_of(name), "slope and intercept fitted", 0.012),
         ):
             upper.plot(table["said"], table["true"], marker + "-", color=colour, markersize=5)
             low, high = table["true_low"], table["true_high"]
             upper.fill_between(table["said"], low, high, color=colour, alpha=0.18, lw=0)
             lower.bar(table["said"] + shift, table["images"], 0.024, color=colour, label=label)
-        upper.set(title=NETWORK_TITLE[name], xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+        upper.set(title=title(name), xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
         lower.set(xlabel="predicted probability of malignant")
         lower.legend(loc="lower center", bbox_to_anchor=(0.5, -1.15), fontsize=9)
     axes[0, 0].set_ylabel(f"share malignant\n(bands: 95 % by {unit})")

@@ -18,7 +18,7 @@ from sklearn.metrics import confusion_matrix
 
 from cytology.architectures import ARCHITECTURES, NETWORK_TITLE
 from cytology.files import written_whole
-from cytology.run import Run
+from cytology.run import OUTSIDE, Run, outside_title
 from cytology.wording import COLOURS, NO_INTERVAL
 
 Look = dict[str, Any]  # what Matplotlib is told of a mark
@@ -30,6 +30,7 @@ CLASS_COLOUR = {"B": "#0072B2", "M": "#D55E00"}
 NETWORK_COLOUR = {name: network.colour for name, network in ARCHITECTURES.items()}
 NETWORK_LINE = {name: network.line for name, network in ARCHITECTURES.items()}
 NETWORK_MARKER = {name: network.marker for name, network in ARCHITECTURES.items()}
+OUTSIDE_COLOUR = "#E69F00"
 SPLIT_COLOUR = {"train": "#999999", "val": "#E69F00", "test": "#0072B2"}
 GREY = "#777777"
 WRONG = "#b00020"  # also of the banner of a leak
@@ -121,9 +122,9 @@ HOLLOW = {"color": "black", "markerfacecolor": "white"}
 
 
 def look_of(network: str) -> Look:
-    """Colour, line and label of a network."""
-    look: Look = {"color": NETWORK_COLOUR[network], "linestyle": NETWORK_LINE[network]}
-    return look | {"label": NETWORK_TITLE[network]}
+    """Colour, line and label of a network, or of a model from outside."""
+    look: Look = {"color": colour_of(network), "linestyle": NETWORK_LINE.get(network, ":")}
+    return look | {"label": NETWORK_TITLE.get(network) or outside_title(network)}
 
 
 def entry(label: str, **look) -> plt.Line2D:
@@ -144,8 +145,13 @@ def panels(count: int, width: float, height: float, **shared):
 
 
 def colour_of(model: str) -> str:
-    """The network's colour, also for what combines its predictions; black for several networks."""
+    """The network's colour, also for what combines its predictions; black for several networks.
+
+    Models from outside have one colour: their names tell them apart.
+    """
     first = model.split(",")[0]
+    if first.startswith(OUTSIDE):
+        return OUTSIDE_COLOUR
     return NETWORK_COLOUR.get(first, GREY if first.startswith("baseline") else "black")
 
 

@@ -99,6 +99,9 @@ def fill(run: Run, new: Run, name: str) -> None:
                 copy(run, new, f"{network}/{file}")
         write_hidden(run, new, f"{network}/predictions.csv", manifest)
         write_hidden_reference(run, new, network, manifest)
+    for model in run.outside:
+        copy(run, new, f"{model}/metrics.json")
+        write_hidden(run, new, f"{model}/predictions.csv", manifest)
     lock_again(run, new)
     for path in sorted((run / "figures").glob("*.png")):
         if path.stem != NEW_IMAGES and comment_of(path) == DRAWN["Comment"]:

@@ -9,6 +9,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from functools import partial
 from pathlib import Path
 
 from cytology.machine import cores
@@ -118,8 +119,8 @@ def run_together(
 
     try:
         while waiting or sent:
-            # Later notebooks first: they take longer, and what is long should not come last.
-            for task in reversed([task for task in waiting if _may_start(task, results)]):
+            ready = [task for task in reversed(waiting) if _may_start(task, results)]
+            for task in sorted(ready, key=partial(_waiting_for, tasks), reverse=True):
                 waiting.remove(task)
                 early = begin(task)
                 if early is None:
@@ -138,6 +139,18 @@ def run_together(
             why = Failure("KeyboardInterrupt", "interrupted", "")
             finish(task, Result("interrupted", 0.0, 0, why))
     return results
+
+
+def _waiting_for(tasks: list[Task], task: Task) -> int:
+    """How many tasks wait for this one: what most wait for goes first, then later notebooks.
+
+    Later ones take longer, and what is long should not come last.
+    """
+    waiting = {task.name}
+    for other in tasks:  # each stands after what it needs
+        if waiting.intersection(other.needs):
+            waiting.add(other.name)
+    return len(waiting)
 
 
 def _may_start(task: Task, results: dict[str, Result]) -> bool:

@@ -10,8 +10,6 @@ from cytology.data.splitting import inner_group_split, judged_pictures, training
 from cytology.evaluation.predictions import as_taken, prediction_rows
 from cytology.evaluation.statistics.metrics import METRICS, classification_metrics
 from cytology.networks import linear_head
-from cytology.networks.backend import keras
-from cytology.networks.building import put_head
 from cytology.networks.features import Features
 from cytology.networks.linear_head import LinearHead, is_malignant
 from cytology.notebook import progress
@@ -69,10 +67,8 @@ def predicted(
     return prediction_rows(pictures, head.logits(features.of(pictures)), model, recipe.seed)
 
 
-def train_final_head(
-    model: keras.Model, features: Features, split: pd.DataFrame, recipe: HeadRecipe
-) -> Stage:
-    """Train the head on train, watch val, put it on `model`; its strength is the one named `final`.
+def train_final_head(features: Features, split: pd.DataFrame, recipe: HeadRecipe) -> Stage:
+    """Train the head on train and watch val; its strength is the one named `final`.
 
     Val stops the training where the recipe has a `patience`.
     """
@@ -80,7 +76,6 @@ def train_final_head(
     train = training_pictures(split[split["split"] == "train"], recipe.orientations)
     watched = judged_pictures(split[split["split"] == "val"])
     head, history = train_head(features, train, watched, recipe, "final")
-    put_head(model, head)
     rows = predicted(head, features, split[split["split"] != "train"], "final", recipe)
     seconds = time.perf_counter() - started
     return Stage(rows, history, {"final": head}, recipe.strengths, seconds)

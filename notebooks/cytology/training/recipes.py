@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from cytology.architectures import ARCHITECTURES
-from cytology.networks.batches import augmentation_of
+from cytology.data.augmentation import augmentation_of
 from cytology.networks.linear_head import LinearHead
 from cytology.run import Run
 

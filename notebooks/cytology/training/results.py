@@ -106,7 +106,7 @@ def write_metrics(network: Network, stages: list[Stage], judged: Judged) -> None
         "recipe": words,
         "strengths": next((stage.strengths for stage in stages if stage.strengths), {}),
         "fine_tuned": asked["fine_tune"],
-        "class_weight": asked["class_weight"],
+        **{key: asked[key] for key in ("class_weight", "head_epochs", "patience")},
         "fit": network.fit,
         "image_size": network.size,
         "precision": network.precision,

@@ -8,10 +8,11 @@ import numpy as np
 import pandas as pd
 
 from cytology.architectures import NETWORK_TITLE
+from cytology.data.augmentation import augmentation_of
 from cytology.data.splitting import check_batch_size, read_split, training_pictures
 from cytology.evaluation.caveats import weights_html
 from cytology.networks.backend import be_deterministic, device, keras
-from cytology.networks.batches import DecodedImages, augmentation_of, decode_images, frozen_features
+from cytology.networks.batches import DecodedImages, decode_images, frozen_features
 from cytology.networks.building import feature_extractor, precision_for
 from cytology.networks.engines import TENSORFLOW, TITLES, Passes
 from cytology.networks.features import Features

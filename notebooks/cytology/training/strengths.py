@@ -11,8 +11,8 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
-from cytology.architectures import NETWORK_TITLE
 from cytology.data.splitting import judged_pictures
+from cytology.evaluation.readable import title
 from cytology.evaluation.statistics.metrics import auc_within_folds
 from cytology.networks.features import Features
 from cytology.networks.linear_head import (
@@ -167,6 +167,6 @@ def _order_of(part: pd.DataFrame) -> str:
     """Networks from the highest AUC down; an equals sign where three decimals are the same."""
     rounded = part.assign(auc=part["auc"].round(3))
     ranked = rounded.sort_values(["auc", "architecture"], ascending=[False, True])
-    titles = [NETWORK_TITLE[name] for name in ranked["architecture"]]
+    titles = [title(name) for name in ranked["architecture"]]
     signs = np.where(np.diff(ranked["auc"]) == 0, " = ", " > ")
     return titles[0] + "".join(f"{s}{t}" for s, t in zip(signs, titles[1:], strict=True))

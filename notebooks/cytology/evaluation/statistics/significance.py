@@ -33,9 +33,11 @@ from cytology.wording import p_in_figures, span
 
 FEW_DISCORDANT = 25  # below, McNemar's test is exact
 FIRST_SECOND = ("first", "second")
-# A page may call equal networks different in 5 of 100 runs, whatever it compares: 4 for the
-# networks and what averages them, 1 for the baseline.
+# A page may call equal models different in 5 of 100 runs, whatever it compares: 4 for the networks
+# and what averages them, 1 for the baseline. Models from outside take half of the networks' share.
 FAMILY_ALPHA = {"networks": 0.04, "more than one": 0.04, "baseline": 0.01}
+UNRANKED = "random|unknown"  # weights or training of which no model is called better
+WITH_OUTSIDE = {"networks": 0.02, "more than one": 0.02, "outside": 0.02, "baseline": 0.01}
 
 
 def matched(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
@@ -157,15 +159,18 @@ def with_gate(table: pd.DataFrame) -> pd.DataFrame:
 
     `table` has `family` (of `FAMILY_ALPHA`), `level`, `weights` and the columns of
     `compare_pairs`. It takes a corrected P below the family's share of the error, an interval
-    without 0, no random weights, and an open gate: pairs of networks by image come first, and only
-    if any of them is separated are the other families and levels of the networks asked at all. The
-    baseline by image is its own gate, and so is what averages the predictions of a single network.
+    without 0, no random weights, no model whose training is unknown, and an open gate: pairs of
+    networks by image come first, and only if any of them is separated are the other families and
+    levels of the networks asked at all. The baseline by image is its own gate, and so are models
+    from outside, and what averages the predictions of a single network.
     """
     shows = (table["difference_low"] > 0) | (table["difference_high"] < 0)
-    separated = shows & (table["p_holm"] < table["family"].map(FAMILY_ALPHA))
-    separated &= ~table["weights"].str.contains("random")
+    share = WITH_OUTSIDE if (table["family"] == "outside").any() else FAMILY_ALPHA
+    separated = shows & (table["p_holm"] < table["family"].map(share))
+    separated &= ~table["weights"].str.contains(UNRANKED)
     first = "networks" if (table["family"] == "networks").any() else "more than one"
-    for families, gate in ((("networks", "more than one"), first), (("baseline",), "baseline")):
+    gates = {first: ("networks", "more than one"), "outside": ("outside",)}
+    for gate, families in (gates | {"baseline": ("baseline",)}).items():
         here = table["family"].isin(families)
         asked_first = (table["level"] == "image") & (table["family"] == gate)
         if not separated[asked_first].any():

@@ -1,0 +1,132 @@
+"""Models from outside become models of the run: their features get a head as all others do.
+
+Each gets a folder `outside/NAME` with its predictions and what is known of it, so that whatever
+compares the networks of the run compares it, too.
+"""
+
+import shutil
+
+import numpy as np
+import pandas as pd
+
+from cytology.data.augmentation import pictures_of
+from cytology.data.splitting import read_split
+from cytology.evaluation.judged import compared_on
+from cytology.files import file_hash
+from cytology.networks.features import KEY, Features, FeatureStore, named_by_content
+from cytology.run import OUTSIDE, Run, outside_title
+from cytology.settings import InputError, resolve
+from cytology.training import outside_files
+from cytology.training.head_training import cross_validate_head, train_final_head
+from cytology.training.outside_files import OutsideModel
+from cytology.training.recipes import HeadRecipe
+from cytology.training.strengths import choose_strengths
+
+WEIGHTS = "from outside"
+UNKNOWN = "from outside, training unknown"  # such a model is never called better
+
+
+def take_outside_models(run: Run) -> None:
+    """Read the models of the folder `outside`, and write each into the run.
+
+    All files are read before anything is written. What an earlier folder left in the run is
+    removed. Raises `InputError` for a file that does not fit.
+    """
+    folder = run.parameters["outside"]
+    taken = [_read(run, model) for model in _models(run, folder)] if folder else []
+    if (run / OUTSIDE).is_dir():
+        shutil.rmtree(run / OUTSIDE)
+    for model, found in taken:
+        _write(run, model, found)
+
+
+def _models(run: Run, folder: str) -> list[OutsideModel]:
+    """The models of the folder; what else lies there is named."""
+    if run.is_original:
+        raise InputError(
+            "Parameter `outside`: under the original's protocol a picture is an image of its own, "
+            "and files from outside name images. Leave it empty, or run notebook 03 with "
+            "`protocol` grouped."
+        )
+    compared_on(run)  # raises, where no network is there to compare with
+    if (run / OUTSIDE).resolve() in (resolve(folder), *resolve(folder).parents):
+        raise InputError(
+            f"Parameter `outside`: {folder} is where the run keeps what it makes of models from "
+            "outside. Name another folder."
+        )
+    models, others = outside_files.find_models(resolve(folder))
+    if others:
+        print(f"Not read in {folder}: {', '.join(others)} (no model's ending).")
+    return models
+
+
+def _read(run: Run, model: OutsideModel):
+    split = read_split(run)
+    if model.has_features:
+        return model, outside_files.read_features(model, split)
+    return model, outside_files.read_predictions(model, split, run.parameters["seed"])
+
+
+def _write(run: Run, model: OutsideModel, found) -> None:
+    """Write `outside/NAME`, after training heads on features."""
+    name, split = f"{OUTSIDE}{model.name}", read_split(run)
+    about = dict(run.about(run.networks[0]))
+    recipe = {key: about[key] for key in ("class_weight", "head_epochs", "patience", "seed")}
+    made = {key: "" for key in KEY} | {"architecture": name, "image_size": 0}
+    made |= recipe | {"split": about["split"], "protocol": about["protocol"], "fine_tuned": False}
+    made |= {"weights": WEIGHTS, "weights_hash": file_hash(model.path), "engine_why": ""}
+    if model.has_features:
+        features = found
+        orientations = 1 + int(features.index.get_level_values("orientation").max())
+        chosen = choose_strengths(features, split, recipe["class_weight"], recipe["seed"])
+        how = HeadRecipe(
+            recipe["head_epochs"], recipe["class_weight"], recipe["patience"] or None,
+            recipe["seed"], orientations, chosen.of,
+        )  # fmt: skip
+        folds = cross_validate_head(features, split, how, watch=False)
+        final = train_final_head(features, split, how)
+        predictions = pd.concat([folds.predictions, final.predictions], ignore_index=True)
+        keep_features(run, made, features, orientations)
+        run.write(f"{name}/strengths.csv", chosen.rows)
+        made |= {"recipe": "head on features from outside", "orientations": orientations}
+        made["strengths"] = chosen.of
+    else:
+        predictions, made["recipe"], made["class_weight"] = found, "predictions as given", "none"
+        if not (model.training or (found["model"] == "oof").any()):
+            made["weights"] = UNKNOWN
+    made["explanation"] = known_of(model, predictions, made.get("orientations", 0))
+    run.write(f"{name}/predictions.csv", predictions)
+    run.write(f"{name}/metrics.json", made)
+    print(f"{outside_title(name)}: {made['recipe']}, from {model.path.name}")
+
+
+def keep_features(run: Run, about: dict, features: Features, orientations: int) -> None:
+    """Put features into the cache, where the leakage audit and the learning curve find them."""
+    images = run.manifest.set_index("image_id")["sha256"]
+    ids = features.index.get_level_values("image_id").unique()
+    pictures = pictures_of(pd.DataFrame({"image_id": ids}), orientations)
+    store, names = FeatureStore([about[key] for key in KEY]), named_by_content(pictures, images)
+    missing = store.missing(names)
+    if len(missing):
+        store.add(names[missing], np.asarray(features.of(pictures.iloc[missing])))
+
+
+def known_of(model: OutsideModel, predictions: pd.DataFrame, orientations: int) -> str:
+    """What is known of how a model from outside was trained, and what is not."""
+    named = f"It says of its training: {model.training.rstrip('.')}." if model.training else ""
+    if model.has_features:
+        turned = "images as taken" if orientations == 1 else f"{orientations} orientations"
+        own = "Whether the network behind its features has seen these images is not known here."
+        return (
+            f"Its head was trained here on {turned}, in the same folds and by the same recipe as "
+            f"those of the networks. {named or own}"
+        )
+    if (predictions["model"] == "oof").any():
+        folds = "Its file says that no image was predicted by a model that had seen its fold."
+        return f"{folds} {named} That cannot be checked here.".replace("  ", " ")
+    if named:
+        return f"{named} That cannot be checked here."
+    return (
+        "What it was trained on is not known: it may have seen the images of test. So nothing is "
+        "said of whether it is better."
+    )
