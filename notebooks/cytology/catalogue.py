@@ -222,7 +222,7 @@ TEXT = dict.fromkeys(
     finding other detail site subtype category magnification protocol labels level judged_on rule
     chosen_on fitted_on method first second certainty weights recipe predictions shift amount column
     left_out interval device check asks kind map chance_of passed noise_passed neighbour nearest
-    nearest_label refer_why converted format file warning note""".split(),
+    nearest_label refer_why converted format file warning note engine""".split(),
     "str",
 )
 # Columns that name a patient or a file; `row` names rows of other tables.

@@ -254,7 +254,9 @@ class MeanColour:
 
 
 def network_of(heads, model=None, key=("weights",)):
-    return robustness.RunNetwork("mobilenetv2", list(key), 32, "pad", heads, lambda: model)
+    return robustness.RunNetwork(
+        "mobilenetv2", list(key), 32, "pad", heads, "tensorflow", lambda: model
+    )
 
 
 @pytest.mark.parametrize(
@@ -391,7 +393,7 @@ def made_up(seed=0, groups=12, images=4, fall=2.5):
     of_group = np.repeat(rng.normal(size=groups), images)
     logit = np.where(label == "M", 1.2, -1.2) + 0.7 * of_group + 0.5 * rng.normal(size=len(group))
     base = pd.DataFrame({"image_id": np.arange(len(group)).astype(str)})
-    base = base.assign(group=group, label=label, architecture="mobilenetv2")
+    base = base.assign(group=group, label=label, architecture="mobilenetv2", engine="x")
     parts = [base.assign(shift=NONE, strength=0, logit=logit)]
     spoil = rng.normal(size=len(group))
     for name in SHIFTS:

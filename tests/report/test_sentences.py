@@ -239,7 +239,9 @@ def shifted(run, split, logits):
     parts = [(NONE, 0, logit), ("blur", 3, 0.5 * logit), ("hue", 3, 0 * logit)]
     judged = pd.concat(
         [
-            rows_of(split, z).assign(architecture="mobilenetv2", shift=name, strength=strength)
+            rows_of(split, z).assign(
+                architecture="mobilenetv2", engine="x", shift=name, strength=strength
+            )
             for name, strength, z in parts
         ]
     )

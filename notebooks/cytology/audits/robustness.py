@@ -53,6 +53,7 @@ class RunNetwork:
     size: int
     fit: str
     heads: dict[str, LinearHead] | None
+    engine: str
     load: Callable[[], Passes]
 
     def smears(self, root: Path, images: pd.DataFrame) -> list[shifts.FramedSmear]:
@@ -93,7 +94,7 @@ def network_of_run(run: Run, name: str, on: str) -> RunNetwork:
         return frozen_network(run, name, run.parameters["weights"], engine)[0]
 
     key.append(PIL.__version__)
-    return RunNetwork(name, key, about["image_size"], about["fit"], heads, load)
+    return RunNetwork(name, key, about["image_size"], about["fit"], heads, engine, load)
 
 
 # --------------------------------------------------------------------- judging
@@ -151,8 +152,8 @@ def judge_shifts(
     batch_size: int,
     cache: Path = CACHE,
 ) -> pd.DataFrame:
-    """A row a picture: `image_id, group, label, fold, architecture, shift, strength, logit,
-    probability`.
+    """A row a picture: `image_id, group, label, fold, architecture, engine, shift, strength,
+    logit, probability`.
 
     Untouched pictures stand once, as shift `none` with strength 0. The networks have one input.
     """
@@ -162,7 +163,8 @@ def judge_shifts(
         for network, values in zip(networks, found, strict=True):
             for strength, features in enumerate(values, start=0 if name == shifts.NONE else 1):
                 logit = network.logits(features, images["fold"])
-                about = {"architecture": network.name, "shift": name, "strength": strength}
+                about = {"architecture": network.name, "engine": network.engine}
+                about |= {"shift": name, "strength": strength}
                 about |= {"logit": logit, "probability": expit(logit)}
                 found_here = images[["image_id", "group", "label", "fold"]].assign(**about)
                 rows[network.name].append(found_here)
@@ -217,7 +219,8 @@ def shift_summary(judged: pd.DataFrame) -> pd.DataFrame:
     for architecture, of_network in judged.groupby("architecture", sort=False):
         untouched = of_network[of_network["shift"] == shifts.NONE].sort_values("image_id")
         for (shift, strength), rows in of_network.groupby(["shift", "strength"], sort=False):
-            row = {"architecture": architecture, "shift": shift, "strength": strength}
+            row = {"architecture": architecture, "engine": rows["engine"].iloc[0]}
+            row |= {"shift": shift, "strength": strength}
             row["amount"] = shifts.amount(shift, strength)
             rows = rows.sort_values("image_id")
             losses = log_losses(rows)
@@ -241,7 +244,7 @@ def shift_summary(judged: pd.DataFrame) -> pd.DataFrame:
 def shifts_of_run(run: Run, judged: pd.DataFrame, on: str) -> pd.DataFrame:
     """`shift_summary`, after what its numbers rest on: weights, protocol, and the part judged."""
     table = run.marked(shift_summary(judged).assign(judged_on=on))
-    first = ["architecture", "weights", "protocol", "judged_on"]
+    first = ["architecture", "weights", "protocol", "judged_on", "engine"]
     return table[[*first, *table.columns.difference(first, sort=False)]]
 
 

@@ -113,7 +113,7 @@ def page_contents(run: Run, name: str) -> dict[str, Any]:
         "checked": split_check(dataset, split),
         "unit": unit,
         "comparison": result_table(run, "tables/comparison.csv", MAIN_SHOWN),
-        "pairs": result_table(run, "tables/pairwise.csv", PAIRS_SHOWN, family="networks"),
+        "pairs": result_table(run, "tables/pairwise.csv", PAIRS_SHOWN, ("networks", "outside")),
         "comparison_all": result_table(run, "tables/comparison_all.csv", ALL_SHOWN),
         "thresholds": result_table(run, "tables/thresholds.csv", THRESHOLDS_SHOWN),
         "calibration": result_table(run, "tables/calibration.csv", CALIBRATION_SHOWN),

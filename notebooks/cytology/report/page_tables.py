@@ -20,18 +20,20 @@ class Cell:
     warn: bool = False
 
 
-def result_table(run: Run, name: str, wanted: str = "", family: str = "") -> dict[str, Any]:
+def result_table(
+    run: Run, name: str, wanted: str = "", families: tuple[str, ...] = ()
+) -> dict[str, Any]:
     """A table of results as headings and rows of cells; empty when it is missing.
 
     Columns `x_low` and `x_high` become the interval of `x`. Of `wanted` columns, if any are named,
-    and of rows of one `family`. What is the same in every row is in `same`, by its heading, and
+    and of rows of these `families`. What is the same in every row is in `same`, by its heading, and
     no column; nor is what is nowhere known. `gaps` says what is missing, and why.
     """
     if not run.has(name):
         return {}
     table = run.table(name)
-    if family:
-        table = table[table["family"] == family]
+    if families:
+        table = table[table["family"].isin(families)]
     bounds = {f"{column}{end}" for column in table for end in ("_low", "_high")}
     columns = [column for column in wanted.split() or table.columns if column in table]
     columns = [column for column in columns if column not in bounds]
