@@ -33,11 +33,15 @@ def caveats(run: Run) -> list[Caveat]:
         for name, title in NETWORK_TITLE.items()
         if run.has(f"{name}/metrics.json")
     }
-    elsewhere = [
+    return found + weights_caveats(weights)
+
+
+def about_outside(run: Run) -> list[Caveat]:
+    """What is not known of models from outside, for the places where their numbers show."""
+    return [
         Caveat("data", f"{outside_title(name)}: {run.about(name)['explanation']}")
         for name in run.outside
     ]
-    return found + weights_caveats(weights) + elsewhere
 
 
 def weights_caveats(weights: dict[str, str]) -> list[Caveat]:
@@ -108,9 +112,13 @@ def split_check(dataset: dict, split: dict) -> str:
     return f"Checked: no {unit} lies in more than one part, {copies}.{more}"
 
 
-def caveats_html(run: Run) -> str:
-    """The caveats as an HTML block for notebooks; empty when there is nothing to say."""
-    return "".join(_banner(caveat.kind, caveat.text) for caveat in caveats(run))
+def caveats_html(run: Run, outside: bool = False) -> str:
+    """The caveats as an HTML block for notebooks, on request with those of models from outside.
+
+    Empty when there is nothing to say.
+    """
+    found = caveats(run) + (about_outside(run) if outside else [])
+    return "".join(_banner(caveat.kind, caveat.text) for caveat in found)
 
 
 def split_html(run: Run) -> str:

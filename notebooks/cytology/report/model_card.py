@@ -12,7 +12,7 @@ import pandas as pd
 
 from cytology.architectures import NETWORK_TITLE, TRAINING_NOTEBOOKS
 from cytology.catalogue import READS, entry_of, written_by
-from cytology.evaluation.caveats import caveats, split_check
+from cytology.evaluation.caveats import about_outside, caveats, split_check
 from cytology.evaluation.readable import DASH, bounded, capital, gaps, is_empty, is_number, title
 from cytology.files import file_hash
 from cytology.machine import versions
@@ -100,7 +100,10 @@ def card_contents(run: Run, shown: Run, name: str) -> dict[str, Any]:
     """Everything that the card says, read from the run; of its facts what `shown` has."""
     (record, dataset), names = facts(shown), run.networks
     split = run.facts_if_there("split.json")
-    unit, said = split.get("unit", "group"), [caveat.text for caveat in caveats(run)]
+    unit, said = (
+        split.get("unit", "group"),
+        [caveat.text for caveat in caveats(run) + about_outside(run)],
+    )
     if "notes" in dataset:
         dataset["notes"] = [note for note in dataset["notes"] if note not in said]
     return {

@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from cytology.architectures import NETWORK_TITLE
 from cytology.catalogue import VERIFICATION, WRITTEN_BY
-from cytology.evaluation.caveats import caveats, split_check
+from cytology.evaluation.caveats import about_outside, caveats, split_check
 from cytology.evaluation.summary import LEAKS, RANDOM
 from cytology.parameters import meaning
 from cytology.report.discreet import facts, folder_name
@@ -92,7 +92,7 @@ def page_contents(run: Run, name: str) -> dict[str, Any]:
     said = paragraphs(run, "tables/summary.md")
     # A leak or random weights stand above as a caveat: twice would not be more.
     said = [] if said in ([LEAKS], [RANDOM]) else said
-    split, warnings = run.facts_if_there("split.json"), caveats(run)
+    split, warnings = run.facts_if_there("split.json"), caveats(run) + about_outside(run)
     unit = split.get("unit", "group")
     if "notes" in dataset:
         texts = [caveat.text for caveat in warnings]

@@ -11,7 +11,7 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 
-from cytology.evaluation.caveats import caveats
+from cytology.evaluation.caveats import about_outside, caveats
 from cytology.evaluation.repeats import make_run
 from cytology.report.notebook_pages import to_html
 from cytology.report.page import write_report
@@ -185,7 +185,7 @@ def conclusions(run: Run) -> dict[str, list[dict]]:
     """What machines want to know of a run besides: its caveats, and the comparison as records."""
     table = run.rows("tables/comparison.csv")
     return {
-        "caveats": [asdict(caveat) for caveat in caveats(run)],
+        "caveats": [asdict(caveat) for caveat in caveats(run) + about_outside(run)],
         "comparison": json.loads(table.to_json(orient="records")),
     }
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from cytology.architectures import NETWORK_TITLE
-from cytology.evaluation.caveats import caveats
+from cytology.evaluation.caveats import about_outside, caveats
 from cytology.evaluation.readable import gaps, groups_in_words, is_number, number_or_not_shown
 from cytology.run import Run
 from cytology.runner.headless import Failure, Result
@@ -137,7 +137,7 @@ def print_kept(results: dict[str, Result], notices: list[str]) -> None:
 def print_caveats(run: Run) -> None:
     """What every reader must know; a leak in red on a terminal."""
     colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-    for caveat in caveats(run):
+    for caveat in caveats(run) + about_outside(run):
         text = textwrap.fill(caveat.text, WIDTH, initial_indent="!! ", subsequent_indent="!! ")
         print("\n" + (f"\033[1;31m{text}\033[0m" if colour and caveat.kind == "leak" else text))
 

@@ -5,6 +5,7 @@ A folder holds a file for each model: `NAME.predictions.csv`, or `NAME.features.
 nothing is taken in part: a file either fits the images of the run or is refused.
 """
 
+import csv
 import re
 import zipfile
 from dataclasses import dataclass
@@ -241,7 +242,7 @@ def _arrays_of_npz(model: OutsideModel) -> dict[str, np.ndarray]:
     try:
         with np.load(model.path, allow_pickle=False) as stored:
             return {name: stored[name] for name in stored.files}
-    except (ValueError, OSError, AttributeError, zipfile.BadZipFile) as error:
+    except (ValueError, OSError, EOFError, AttributeError, zipfile.BadZipFile) as error:
         raise model.wrong(f"it cannot be read as arrays ({error}).") from None
 
 
@@ -265,7 +266,7 @@ def _arrays_of_h5(model: OutsideModel) -> dict[str, np.ndarray]:
 def _arrays_of_csv(model: OutsideModel) -> dict[str, np.ndarray]:
     try:
         table = pd.read_csv(model.path, encoding="utf-8-sig", sep=None, engine="python")
-    except (ValueError, UnicodeError) as error:
+    except (ValueError, csv.Error, StopIteration) as error:
         raise model.wrong(f"it cannot be read as a table ({error}).") from None
     about = [name for name in table if name in (*IMAGE, "orientation")]
     rest = table.drop(columns=about)
