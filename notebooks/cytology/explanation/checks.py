@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from PIL import Image
-from scipy.ndimage import binary_dilation, gaussian_filter
+from scipy.ndimage import distance_transform_edt, gaussian_filter
 from scipy.stats import spearmanr
 
 from cytology.data.augmentation import border_colour, orient, place_in_square
@@ -105,8 +105,7 @@ def on_nuclei(
     """
     count, size = len(heat), heat.shape[1]
     reach = round(MARGIN * size)
-    disc = np.hypot(*np.ogrid[-reach : reach + 1, -reach : reach + 1]) <= reach
-    near = np.stack([binary_dilation(mask, disc) for mask in nuclei]) & image
+    near = np.stack([distance_transform_edt(~mask) <= reach for mask in nuclei]) & image
     hottest = np.where(image, heat, -np.inf).reshape(count, -1).argmax(axis=1)
     positive = (np.clip(heat, 0, None) * image).reshape(count, -1)
     with np.errstate(invalid="ignore"):

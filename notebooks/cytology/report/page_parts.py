@@ -2,12 +2,15 @@
 
 import base64
 import io
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
 from cytology.architectures import TRAINING_NOTEBOOKS
 from cytology.data.images.opening import UnreadableImage, opened
+from cytology.machine import cores
 from cytology.run import Run
 from cytology.tables import naming_columns
 
@@ -38,10 +41,11 @@ class Figure:
 def embedded_figures(run: Run) -> list[Figure]:
     """Every PNG of the run's figures, in name order, small enough that the page stays handy."""
     paths = sorted((run / "figures").glob("*.png"))
-    for width in FIGURE_WIDTHS:
-        figures = [figure for path in paths if (figure := embedded(path, width))]
-        if sum(len(figure.source) for figure in figures) <= MOST_FIGURE_BYTES * 4 / 3:
-            break
+    with ThreadPoolExecutor(cores()) as pool:
+        for width in FIGURE_WIDTHS:
+            figures = [*filter(None, pool.map(partial(embedded, most=width), paths))]
+            if sum(len(figure.source) for figure in figures) <= MOST_FIGURE_BYTES * 4 / 3:
+                break
     return figures
 
 
