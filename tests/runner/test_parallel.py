@@ -165,12 +165,12 @@ def test_what_is_kept_from_before_is_not_sent():
     assert [result.status for result in results.values()] == ["kept", "ok"]
 
 
-def test_what_others_wait_for_goes_first_then_what_comes_later():
-    needs = {"train": (), "compare": ("train",), "audit": ("train",), "explain": ("train",)}
-    needs |= {"answer": ("compare",), "export": ("compare", "explain")}
+def test_what_others_wait_for_goes_first_then_what_takes_long():
+    needs = {"06": (), "07": ("06",), "08": ("07",), "09": ("06",), "10": ("06",), "11": ("06",)}
+    needs |= {"12": ("07", "11"), "mine": ("06",)}
     sent = []
     run_tasks(needs, send=lambda task: sent.append(task.name) or at_once(task))
-    assert sent == ["train", "compare", "explain", "audit", "export", "answer"]
+    assert sent == ["06", "07", "11", "10", "09", "mine", "12", "08"]
 
 
 def test_without_a_scheduler_nothing_more_is_sent():

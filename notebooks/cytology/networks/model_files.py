@@ -88,13 +88,13 @@ def logits_by_layers(model: keras.Model, pictures: np.ndarray) -> np.ndarray:
 
 
 def images_per_second(passes: Passes, images: DecodedImages, batch_size: int = 32) -> float:
-    """Forward passes up to the pooled features, from memory: the best of three batches.
+    """Forward passes up to the pooled features, from memory: the better of two batches.
 
-    The best, since the first may have to build the graph, and other work can only slow them.
+    The better, since the first may have to build the graph, and other work can only slow them.
     """
     batch = images.pixels[: min(batch_size, len(images.pixels))]
     seconds = []
-    for _ in range(3):
+    for _ in range(2):
         started = time.perf_counter()
         passes(batch)
         seconds.append(time.perf_counter() - started)

@@ -23,7 +23,7 @@ from cytology.notebook import progress
 from cytology.run import Run
 from cytology.settings import CACHE, InputError
 
-CALIBRATION_IMAGES = 32
+CALIBRATION_IMAGES = 16
 
 
 def with_weights(
