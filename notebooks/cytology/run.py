@@ -202,8 +202,8 @@ class Run:
 
 
 def outside_title(model: str) -> str:
-    """`x (from outside)` of the model `outside/x`."""
-    return f"{model.removeprefix(OUTSIDE)} (from outside)"
+    """`“x” (from outside)` of the model `outside/x`."""
+    return f"“{model.removeprefix(OUTSIDE)}” (from outside)"
 
 
 def _state(path: Path) -> tuple:

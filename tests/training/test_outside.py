@@ -20,6 +20,7 @@ from cytology.evaluation.predictions import read_predictions
 from cytology.evaluation.statistics.significance import compare_pairs, with_gate
 from cytology.networks import features as features_module
 from cytology.networks.features import FeatureStore, key_of_run, named_by_content, write_features
+from cytology.report.known_failures import known_failures
 from cytology.run import BASELINE
 from cytology.settings import InputError
 from cytology.training import outside_files, outside_models
@@ -298,7 +299,13 @@ def test_a_model_from_outside_is_in_every_table_of_the_comparison(of_run, theirs
     said = summary.summary(
         table, pairs, thresholds, calibrations, "patient", pd.DataFrame(), everything
     )
-    assert sum("x (from outside)" in each for each in said) >= 4  # its pairs, and the baseline
+    assert sum("“x” (from outside)" in each for each in said) >= 4  # its pairs, and the baseline
+    for name, table in {"thresholds": thresholds, "calibration": calibrations}.items():
+        of_run.write(f"tables/{name}.csv", table)
+    of_run.write("tables/pairwise.csv", pairs)
+    of_run.write("tables/comparison_all.csv", everything)
+    failures = known_failures(of_run, ["mobilenetv2"], "patient")
+    assert not any("from outside" in each and "threshold" in each for each in failures)
     assert len(about_outside(of_run)) == 2
 
 
@@ -352,8 +359,8 @@ def test_who_names_the_training_is_quoted(of_run, theirs):
     assert of_run.about("outside/x")["weights"] == WEIGHTS
     (said,) = about_outside(of_run)
     assert said.text == (
-        "x (from outside): It says of its training: 1,200 smears of our own clinic. That cannot be "
-        "checked here."
+        "“x” (from outside): It says of its training: 1,200 smears of our own clinic. That cannot "
+        "be checked here."
     )
 
 
@@ -371,7 +378,7 @@ def test_features_from_outside_are_audited(of_run, theirs, monkeypatch):
     table = leakage.audit_of_run(of_run, audits)
     assert set(table["weights"]) == {WEIGHTS}
     (said,) = leakage.leakage_sentences(table, "patient", 2)
-    assert said.startswith("f (from outside), mean of 2 repetitions")
+    assert said.startswith("“f” (from outside), mean of 2 repetitions")
 
 
 def test_the_baseline_stays_the_only_one_of_its_name(of_run, theirs):

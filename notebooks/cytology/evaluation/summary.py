@@ -43,8 +43,11 @@ def summary(
     if (table["protocol"] == "original").any():
         return [LEAKS]
     random = table.loc[table["weights"] == "random", "architecture"]
+    pairs = pairs[~pairs["weights"].str.contains("random")]
+    by_image = pairs[pairs["level"] == "image"]
+    elsewhere = outside_in_words(by_image[by_image["family"] == "outside"], everything)
     if len(random) == len(table):
-        return [RANDOM]
+        return [RANDOM, *elsewhere]
     said = _random_in_words(random)
     table = table[table["weights"] != "random"]
     if too_few(table.iloc[0], "auc"):
@@ -54,8 +57,6 @@ def summary(
             f"Nothing is said of the networks: judged {table['judged_on'].iloc[0]} were {few}, and "
             f"fewer than {FEWEST_GROUPS} of a class allow no number.",
         ]
-    pairs = pairs[~pairs["weights"].str.contains("random")]
-    by_image = pairs[pairs["level"] == "image"]
     on, turned = table["judged_on"].iloc[0], turned_by(seeds, table)
     each = _each_in_words(table, unit)
     lead = answer(table, by_image[by_image["family"] == "networks"], unit, turned)
@@ -69,7 +70,7 @@ def summary(
         *([each] if lead else []),
         *([ABOUT_FOLDS.format(units=plural(unit))] if on == OUT_OF_FOLD else []),
         *pairs_in_words(pairs, unit, turned),
-        *outside_in_words(by_image[by_image["family"] == "outside"], everything),
+        *elsewhere,
         *baseline_in_words(by_image[by_image["family"] == "baseline"], everything),
         worth_in_words(table.iloc[0], unit),
         *locked,

@@ -30,7 +30,7 @@ CLASS_COLOUR = {"B": "#0072B2", "M": "#D55E00"}
 NETWORK_COLOUR = {name: network.colour for name, network in ARCHITECTURES.items()}
 NETWORK_LINE = {name: network.line for name, network in ARCHITECTURES.items()}
 NETWORK_MARKER = {name: network.marker for name, network in ARCHITECTURES.items()}
-OUTSIDE_COLOUR = "#E69F00"
+OUTSIDE_COLOURS = ("#E69F00", "#8B4513", "#808000", "#6A3D9A")
 SPLIT_COLOUR = {"train": "#999999", "val": "#E69F00", "test": "#0072B2"}
 GREY = "#777777"
 WRONG = "#b00020"  # also of the banner of a leak
@@ -144,14 +144,18 @@ def panels(count: int, width: float, height: float, **shared):
     return figure, axes[0]
 
 
+_colour_outside: dict[str, str] = {}
+
+
 def colour_of(model: str) -> str:
     """The network's colour, also for what combines its predictions; black for several networks.
 
-    Models from outside have one colour: their names tell them apart.
+    Models from outside get theirs in the order in which they are first drawn.
     """
     first = model.split(",")[0]
     if first.startswith(OUTSIDE):
-        return OUTSIDE_COLOUR
+        next_one = OUTSIDE_COLOURS[len(_colour_outside) % len(OUTSIDE_COLOURS)]
+        return _colour_outside.setdefault(first, next_one)
     return NETWORK_COLOUR.get(first, GREY if first.startswith("baseline") else "black")
 
 

@@ -1,5 +1,7 @@
 """What is known to go wrong with a run's networks, from its tables, in sentences."""
 
+import pandas as pd
+
 from cytology.architectures import NETWORK_TITLE
 from cytology.evaluation.readable import groups_in_words
 from cytology.evaluation.statistics.intervals import LEVEL
@@ -43,11 +45,16 @@ def no_better_than_size_and_colour(run: Run) -> list[str]:
     return baseline_in_words(pairs[~pairs["weights"].str.contains("random")], everything)
 
 
+def rows_of_networks(run: Run, name: str, **keys: str) -> pd.DataFrame:
+    """Rows of a table of results on test, without those of models from outside."""
+    rows = run.rows(f"tables/{name}.csv", judged_on="test", **keys)
+    return rows[rows["model"].isin(run.networks)] if len(rows) else rows
+
+
 def missed(run: Run) -> list[str]:
     """Thresholds that promise no sensitivity, or are shown on test to miss theirs."""
-    rows = run.rows("tables/thresholds.csv", rule="sensitivity", judged_on="test")
     said = []
-    for row in rows.itertuples():
+    for row in rows_of_networks(run, "thresholds", rule="sensitivity").itertuples():
         if "cannot be promised" in row.note:
             said.append(f"{NETWORK_TITLE[row.model]}: {row.note}.")
         if row.recall_high < row.wanted_sensitivity:
@@ -61,7 +68,7 @@ def missed(run: Run) -> list[str]:
 
 def uncalibrated(run: Run) -> list[str]:
     """Networks for which no slope could be fitted."""
-    rows = run.rows("tables/calibration.csv", method="platt", judged_on="test")
+    rows = rows_of_networks(run, "calibration", method="platt")
     return [
         f"{NETWORK_TITLE[row.model]}'s probabilities are not calibrated: {row.note}."
         for row in rows.itertuples()

@@ -92,7 +92,7 @@ def page_contents(run: Run, name: str) -> dict[str, Any]:
     said = paragraphs(run, "tables/summary.md")
     # A leak or random weights stand above as a caveat: twice would not be more.
     said = [] if said in ([LEAKS], [RANDOM]) else said
-    split, warnings = run.facts_if_there("split.json"), caveats(run) + about_outside(run)
+    split, warnings = run.facts_if_there("split.json"), caveats(run)
     unit = split.get("unit", "group")
     if "notes" in dataset:
         texts = [caveat.text for caveat in warnings]
@@ -104,6 +104,7 @@ def page_contents(run: Run, name: str) -> dict[str, Any]:
         "networks": title_of(run.networks),
         "record": record,
         "caveats": warnings,
+        "outside": [caveat.text for caveat in about_outside(run)],
         "answer": said[0] if said else "",
         "summary": said[1:],
         "figures": by_section(embedded_figures(run)),
