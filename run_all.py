@@ -4,6 +4,7 @@
     python run_all.py --profile full --data ~/smears     # your own images, classes in B/ and M/
     python run_all.py --only 04 07 -p head_epochs 20     # some notebooks, another parameter
     python run_all.py --jobs 2 --seeds 5                 # two at once; training with five seeds
+    python run_all.py --given-split split.csv            # on the split of another group
     python run_all.py --list                             # notebooks and their parameters
     python run_all.py --share ~/for-others               # a copy of the run without names
 
@@ -70,7 +71,10 @@ def answer(arguments: argparse.Namespace, root: Path) -> int:
     from cytology.runner.plan import make_plan
 
     if arguments.verify is not None:
-        if has_any(arguments, "profile data run_dir only start parameters dask folds force share"):
+        if has_any(
+            arguments,
+            "profile data given_split run_dir only start parameters dask folds force share",
+        ):
             raise InputError("--verify runs RUN again as it was: beside it only --jobs may stand.")
         return execution.verify(project, Path(arguments.verify).resolve(), arguments.jobs)
     plan = make_plan(
@@ -108,6 +112,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     add = parser.add_argument
     add("--profile", metavar="NAME", help="a file of notebooks/profiles/ (default: quick)")
     add("--data", metavar="FOLDER", help="`sample`, or a folder of images in two classes")
+    add("--given-split", metavar="TABLE", help="a table with image,split, or `folders`")
     add("--run-dir", metavar="FOLDER", help="folder for everything of this run")
     some = parser.add_mutually_exclusive_group()
     some.add_argument(
@@ -162,8 +167,8 @@ def split_parameters(argv: list[str]) -> tuple[dict[str, str], list[str]]:
 
 
 def given_parameters(arguments: argparse.Namespace) -> dict[str, str]:
-    """Parameters named on the command line, as text; `--data` and `--run-dir` are two of them."""
-    options = {"data": arguments.data, "run_dir": arguments.run_dir}
+    """Parameters named on the command line, as text; some have an option of their own."""
+    options = {name: getattr(arguments, name) for name in ("data", "given_split", "run_dir")}
     given = {name: value for name, value in options.items() if value is not None}
     return arguments.parameters | given
 
@@ -188,7 +193,7 @@ def share(project, arguments: argparse.Namespace) -> int:
     from cytology.runner.plan import DEFAULT_PROFILE
     from cytology.settings import InputError, short
 
-    if has_any(arguments, "profile data only start parameters dask folds force jobs"):
+    if has_any(arguments, "profile data given_split only start parameters dask folds force jobs"):
         raise InputError("--share copies a run as it is: beside it only --run-dir may stand.")
     run = Path(arguments.run_dir or project.home / "outputs" / DEFAULT_PROFILE).resolve()
     folder = Path(arguments.share).resolve()
