@@ -103,7 +103,7 @@ def test_many_crossings_are_counted_and_not_all_listed(made, monkeypatch):
     image_id = [f"{number}.png" for number in range(len(more))]
     crossing = judge(more.assign(image_id=image_id, patient=patient), "patient")
     assert (crossing.crossings["kind"] == "patients").sum() == number
-    write_page(run, crossing, [])
+    write_page(run, crossing, in_words(crossing, "a table"))
     assert "and 7 more, in the table below." in (run / NAME).read_text("utf-8")
 
 

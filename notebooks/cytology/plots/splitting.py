@@ -49,19 +49,24 @@ def crossing_pairs(root: Path, pairs: pd.DataFrame) -> Figure:
     """
     kinds = pairs.groupby("kind", sort=False)
     most = kinds.size().max()
-    columns = [1, 1, 0.2] * most
+    columns = [1, 1, 0.15] * most
     figure, axes = plt.subplots(
-        len(kinds), len(columns), figsize=(3.2 * most, 2.2 * len(kinds)), squeeze=False,
+        len(kinds), len(columns), figsize=(3.2 * most, 2.1 * len(kinds)), squeeze=False,
         width_ratios=columns,
     )  # fmt: skip
     for axis in axes.ravel():
         axis.set_visible(False)
     for row, (kind, of_kind) in zip(axes, kinds, strict=True):
-        row[0].text(0, 1.25, kind, transform=row[0].transAxes, weight="bold", fontsize=11)
+        # Above the first picture, in the line that every title leaves empty.
+        heading = row[0].annotate(
+            kind, (0, 1), (0, 20), xycoords="axes fraction", textcoords="offset points",
+            weight="bold", fontsize=11,
+        )  # fmt: skip
+        heading.set_in_layout(False)
         for place, pair in enumerate(of_kind.itertuples()):
             sides = ((pair.image_id, pair.part), (pair.other, pair.other_part))
             for axis, (name, part) in zip(row[3 * place :], sides, strict=False):
                 axis.set_visible(True)
-                thumbnail = ImageOps.contain(open_rgb(root / name), (320, 320))
-                picture(axis, thumbnail, part, SPLIT_COLOUR[part])
+                thumbnail = ImageOps.pad(open_rgb(root / name), (320, 320), color="white")
+                picture(axis, thumbnail, f"\n{part}", SPLIT_COLOUR[part])
     return figure

@@ -12,7 +12,7 @@ import pandas as pd
 from PIL import ImageOps
 
 from cytology.data.copies import SAME_PICTURE
-from cytology.data.crossing import Judged, examples
+from cytology.data.crossing import COPIES, FILES, Judged, examples
 from cytology.data.images.opening import open_rgb
 from cytology.data.splitting import SPLITS
 from cytology.report.page_parts import POLICY, encoded
@@ -20,7 +20,7 @@ from cytology.run import Run
 
 NAME = "given_split.html"
 TABLES = ("tables/given_split.csv", "tables/given_split_mended.csv")
-ROWS = 30  # of each kind on the page; the table has them all
+ROWS = 12  # of each kind on the page; the table has them all
 SIDE = 240  # pixels of a picture
 MOST_TABLE_BYTES = 2_000_000  # a longer table stays beside the page
 
@@ -65,6 +65,7 @@ def page_contents(run: Run, judged: Judged, said: list[str]) -> dict[str, Any]:
         "touched": judged.touched.reset_index(names="kind").to_dict("records"),
         "has_val": "val" in parts,
         "rows": {kind: table.head(ROWS).to_dict("records") for kind, table in rows.items()},
+        "named": {kind: kind not in (FILES, COPIES) for kind in rows},
         "more": {kind: max(0, len(table) - ROWS) for kind, table in rows.items()},
         "pairs": pairs_of(run.images, judged),
         "moved": moves_of(judged),
