@@ -442,7 +442,9 @@ def test_a_split_is_cited_in_another_run_and_gives_the_same_number(tmp_path, bro
     shutil.copytree(brought, there)
     cited = ("--given-split", str(tmp_path / "ours" / "split.csv"))
     finished(tmp_path / "ours", brought, *only)
-    finished(tmp_path / "theirs", there, *only, *cited, "-p", "test_share", "0.4")
+    finished(
+        tmp_path / "theirs", there, *only, *cited, "-p", "test_share", "0.3", "-p", "folds", "4"
+    )
     ours, theirs = (
         (read_json(run, "split.json"), read_table(run, "tables/comparison.csv"))
         for run in (tmp_path / "ours", tmp_path / "theirs")
