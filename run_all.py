@@ -4,6 +4,7 @@
     python run_all.py --profile full --data ~/smears     # your own images, classes in B/ and M/
     python run_all.py --only 04 07 -p head_epochs 20     # some notebooks, another parameter
     python run_all.py --jobs 2 --seeds 5                 # two at once; training with five seeds
+    python run_all.py --given-split split.csv            # on the split of another group
     python run_all.py --list                             # notebooks and their parameters
     python run_all.py --share ~/for-others               # a copy of the run without names
 
@@ -28,7 +29,12 @@ if not (3, 11) <= sys.version_info[:2] <= (3, 13):
     )
     sys.exit(2)
 
-OPTIONS = ("data", "outside", "run_dir")  # parameters that have an option of their own
+OPTIONS = (
+    "data",
+    "given_split",
+    "outside",
+    "run_dir",
+)  # parameters that have an option of their own
 ROOT = Path(__file__).resolve().parent
 # The package of this checkout, wherever the command is started and whatever else is installed.
 sys.path.insert(0, str(ROOT / "notebooks"))
@@ -72,7 +78,8 @@ def answer(arguments: argparse.Namespace, root: Path) -> int:
 
     if arguments.verify is not None:
         if has_any(
-            arguments, "profile data outside run_dir only start parameters dask folds force share"
+            arguments,
+            "profile data given_split outside run_dir only start parameters dask folds force share",
         ):
             raise InputError("--verify runs RUN again as it was: beside it only --jobs may stand.")
         return execution.verify(project, Path(arguments.verify).resolve(), arguments.jobs)
@@ -111,6 +118,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     add = parser.add_argument
     add("--profile", metavar="NAME", help="a file of notebooks/profiles/ (default: quick)")
     add("--data", metavar="FOLDER", help="`sample`, or a folder of images in two classes")
+    add("--given-split", metavar="TABLE", help="a table with image,split, or `folders`")
     add("--outside", metavar="FOLDER", help="models from outside, compared in notebook 07")
     add("--run-dir", metavar="FOLDER", help="folder for everything of this run")
     some = parser.add_mutually_exclusive_group()
@@ -192,7 +200,8 @@ def share(project, arguments: argparse.Namespace) -> int:
     from cytology.runner.plan import DEFAULT_PROFILE
     from cytology.settings import InputError, short
 
-    if has_any(arguments, "profile data outside only start parameters dask folds force jobs"):
+    alone = "profile data given_split outside only start parameters dask folds force jobs"
+    if has_any(arguments, alone):
         raise InputError("--share copies a run as it is: beside it only --run-dir may stand.")
     run = Path(arguments.run_dir or project.home / "outputs" / DEFAULT_PROFILE).resolve()
     folder = Path(arguments.share).resolve()

@@ -68,6 +68,8 @@ def test_good_parameters_pass(name, value):
         ({"val_share": 0.4, "test_share": 0.3}, "must leave 0.4 for training"),
         ({"train_head": False, "fine_tune": False}, "nothing would be trained"),
         ({"fine_tune": False, "fine_tune_from": "last"}, "`fine_tune` is false: make it true"),
+        ({"protocol": "given", "given_split": ""}, "'given', but `given_split` is empty"),
+        ({"protocol": "original", "given_split": "folders"}, "leave one of them out"),
     ],
 )
 def test_parameters_are_checked_together(together, part):

@@ -57,8 +57,17 @@ RUN_FILES = (
             "03 training 09 12"),
     RunFile("split.csv", "03", "which part and which fold each image is in",
             "training 07 08 10 11 12", numbers="fold", texts="image_id group label split"),
-    RunFile("split.json", "03", "how many are in each part, and what crosses between them",
+    RunFile("split.json", "03",
+            "how many are in each part, what crosses between them, and the split's fingerprint",
             "training 07 08 09 10 11 12"),
+    RunFile("given_split.html", "03",
+            "a split that came with the images, judged; a page for its authors, which names files"),
+    RunFile("tables/given_split.csv", "03",
+            "a row a file, copy, patient or slide that crosses it: its images in each part, and "
+            "two of them"),
+    RunFile("tables/given_split_mended.csv", "03",
+            "its parts after the smallest move of whole groups that mends it; a table to be given "
+            "as `given_split`"),
     RunFile("NETWORK/predictions.csv", "training",
             "every prediction; most numbers of the run come from it", "07 08 10 11 12",
             numbers="logit fold seed orientation", texts="image_id group label split model"),
@@ -221,8 +230,8 @@ TEXT = dict.fromkeys(
     """image_id label patient slide group sha256 family stain mask split model architecture reason
     finding other detail site subtype category magnification protocol labels level judged_on rule
     chosen_on fitted_on method first second certainty weights recipe predictions shift amount column
-    left_out interval device check asks kind map chance_of passed noise_passed neighbour nearest
-    nearest_label refer_why converted format file warning note engine""".split(),
+    left_out interval device name split_given check asks kind map chance_of passed noise_passed
+    neighbour nearest nearest_label refer_why converted format file warning note engine""".split(),
     "str",
 )
 # Columns that name a patient or a file; `row` names rows of other tables.
@@ -255,6 +264,7 @@ SHAPES = {
     "split.json": {
         **dict.fromkeys(("protocol", "unit", "fingerprint"), str),
         "counts": {ANY: {ANY: int}},
+        "given": {"said": TEXTS},
         "leak": {
             **dict.fromkeys(("test_images!", "groups!", ANY), int),
             "test_images_with_copy_in_training!": int,

@@ -104,8 +104,12 @@ class Parameters(BaseModel):
     orientations: Orientations = says("orientations of each training image")
     write_files: bool = says("also write the pictures as files")
     # 03
-    protocol: Literal["grouped", "original"] = says(
-        "keep groups together, or augment first and split files as the original did"
+    given_split: Annotated[Line, Place("file", ("folders",), "03")] = says(
+        "a split to use: folders (train, val, test), or a table with image,split; empty: judge only"
+    )
+    protocol: Literal["grouped", "original", "given"] = says(
+        "keep groups together; augment first and split files as the original did; take a given "
+        "split as it is"
     )
     folds: int = says("folds of the cross-validation", 2, 20)
     val_share: float = says("share of the groups in val", 0.05, 0.4)
@@ -249,6 +253,17 @@ def check_parameters(values: dict[str, Any]) -> None:
             check_parameter(name, value)
     if values.get("val_share", 0) + values.get("test_share", 0) > 0.6:
         raise InputError("`val_share` and `test_share` together must leave 0.4 for training.")
+    given, protocol = values.get("given_split", ""), values.get("protocol")
+    if protocol == "given" and not given:
+        raise InputError(
+            "`protocol` is 'given', but `given_split` is empty: name a table with image,split, or "
+            "'folders' if the images lie in train and test."
+        )
+    if protocol == "original" and given:
+        raise InputError(
+            "`protocol` is 'original', which splits at random, but `given_split` names a split: "
+            "leave one of them out."
+        )
     if values.get("train_head") is False and values.get("fine_tune") is False:
         raise InputError("`train_head` and `fine_tune` are both false: nothing would be trained.")
     if values.get("fine_tune_from") and values.get("fine_tune") is False:

@@ -22,6 +22,9 @@ from cytology.wording import composed, plural
 ENSEMBLE = "ensemble"  # what a name begins with that stands for the mean of several networks
 BASELINE = "baseline (size and colour)"
 OUTSIDE = "outside/"  # what the name of a model from outside begins with: its folder in the run
+# Protocols: a split from outside used as it is; its tables, files and pages say where it leaks.
+GIVEN, GIVEN_LEAKS = "given", "given, leaks"
+LEAKING = ("original", GIVEN_LEAKS)
 Made = TypeVar("Made")
 
 
@@ -112,13 +115,23 @@ class Run:
 
     @property
     def protocol(self) -> str:
-        """`grouped`, or `original`, which leaks."""
+        """`grouped`, `given`, or one of `LEAKING`."""
         return self.facts("split.json")["protocol"]
 
     @property
     def is_original(self) -> bool:
-        """Whether the split was made by the original's protocol; not where there is none yet."""
-        return self.has("split.json") and self.protocol == "original"
+        """Whether the split was made by the original's protocol, which splits pictures."""
+        return self.protocol == "original"
+
+    @property
+    def leaks(self) -> bool:
+        """Whether groups lie on both sides of the split; not where there is none yet."""
+        return self.has("split.json") and self.protocol in LEAKING
+
+    @property
+    def is_given(self) -> bool:
+        """Whether a split from outside is used as it is: then test is the number to compare."""
+        return self.protocol in (GIVEN, GIVEN_LEAKS)
 
     @property
     def images(self) -> Path:

@@ -46,8 +46,8 @@ def test_what_crosses_into_train_is_counted():
         ["test", 3, 1, 1, 1],
     ]
     assert split_in_words(parts, "patient") == [
-        "This folder has a split of its own (train 2, val 1, test 3 images). It is not used: "
-        "notebook 03 makes one.",
+        "This folder has a split of its own (train 2, val 1, test 3 images). "
+        "Notebook 03 judges it, and makes another unless `given_split` says otherwise.",
         "Of the 1 image in its val, none has a copy, a patient or a slide in train, as far as is "
         "known.",
         "Of the 3 images in its test, 1 has a copy in train, 1 shares a patient with train, "

@@ -260,8 +260,8 @@ def test_a_given_split_and_what_crosses_it_are_said(tmp_path, smear, cache):
     shutil.copy(tmp_path / "data/train/M/p1_0.png", tmp_path / "data/test/M/p1_9.png")
     _, _, said = made(load.load(str(tmp_path / "data"), patient_pattern=r"(p\d+)_"), cache)
     assert said[:2] == [
-        "This folder has a split of its own (train 8, test 9 images). It is not used: notebook 03 "
-        "makes one.",
+        "This folder has a split of its own (train 8, test 9 images). Notebook 03 judges it, "
+        "and makes another unless `given_split` says otherwise.",
         "Of the 9 images in its test, 3 have a copy in train, 1 shares a patient with train: a "
         "result on that part would be too good.",
     ]

@@ -33,7 +33,8 @@ def table_of(*sizes_and_labels):
         for g, (size, label) in enumerate(sizes_and_labels)
         for i in range(size)
     ]
-    return pd.DataFrame(rows, columns=["image_id", "group", "label"])
+    table = pd.DataFrame(rows, columns=["image_id", "group", "label"])
+    return table.assign(sha256=table["image_id"])
 
 
 @pytest.fixture
@@ -63,6 +64,7 @@ def test_a_group_is_in_one_part_and_in_one_fold(manifest, seed):
     assert (leak.pop("groups"), leak.pop("test_images")) == (30, (split["split"] == "test").sum())
     assert set(leak) == {
         "test_images_with_copy_in_training",
+        "test_images_with_group_in_training",
         "groups_in_several_splits",
         "patients_in_several_splits",
         "slides_in_several_splits",
@@ -214,6 +216,7 @@ def test_whatever_crosses_is_counted_and_refused_by_its_name(column, name):
     expected = dict.fromkeys(counted, 0) | {f"{name.replace(' ', '_')}_in_several_splits": 1}
     assert counted == expected
     assert leak["test_images_with_copy_in_training"] == (column == "family")
+    assert leak["test_images_with_group_in_training"] == (column == "group")
     with pytest.raises(InputError, match=f"split.csv lets 1 {name} cross, the first '.?x': run"):
         assert_no_leak(split, manifest)
 
@@ -346,9 +349,10 @@ def test_a_split_of_other_images_is_refused(run):
         read_split(run)
 
 
-def test_a_split_with_another_label_is_refused(run):
+@pytest.mark.parametrize("column", ["label", "sha256"])
+def test_a_split_with_another_label_or_other_bytes_is_refused(run, column):
     manifest = run.table("manifest.csv")
-    manifest["label"] = manifest["label"].replace({"B": "M", "M": "B"})
+    manifest[column] = manifest[column].replace({"B": "M", "M": "B", "0" * 64: "f" * 64})
     run.write("manifest.csv", manifest)
     with pytest.raises(InputError, match="differ in their images or labels"):
         read_split(run)
@@ -358,6 +362,7 @@ def test_the_split_is_written_as_files_too(tmp_path, smear_folder):
     root = smear_folder(tmp_path / "data", patients=12, images=1)
     rows = [(p.relative_to(root).as_posix(), p.stem, p.parent.name) for p in root.rglob("*.png")]
     images = pd.DataFrame(rows, columns=["image_id", "group", "label"])
+    images["sha256"] = images["image_id"]
     split = split_by_group(images, 3, 0.2, 0.2, seed=0)
     train = split[split["split"] == "train"]
     pictures = pd.concat([pictures_of(train, 4), judged_pictures(split.drop(train.index))])

@@ -98,8 +98,17 @@ def test_something_new_is_asked_on_test_where_no_folds_keep_apart(run):
     assert unseen_on(run, names) == OUT_OF_FOLD
     change(run, "densenet121/metrics.json", fine_tuned=True)
     assert unseen_on(run, names) == TEST and unseen_on(run, names[:1]) == OUT_OF_FOLD
-    change(run, "split.json", protocol="original")
-    assert unseen_on(run, names[:1]) == TEST
+    for protocol in ("original", "given", "given, leaks"):
+        change(run, "split.json", protocol=protocol)
+        assert unseen_on(run, names[:1]) == TEST
+
+
+def test_of_a_given_split_test_is_compared_as_those_who_published_it_did(run):
+    assert compared_on(run) == OUT_OF_FOLD
+    change(run, "split.json", protocol="given")
+    assert compared_on(run) == TEST
+    assert set(comparison(run)["judged_on"]) == {TEST}
+    assert set(comparison(run)["protocol"]) == {"given"}
 
 
 def test_a_run_without_predictions_says_what_to_run(tmp_path):

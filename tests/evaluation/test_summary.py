@@ -232,7 +232,10 @@ def test_a_leak_or_random_weights_name_no_winner(tables):
     leaking = tables | {"table": tables["table"].assign(protocol="original")}
     random = tables["table"].copy()
     random.loc[1, "weights"] = "random"
-    assert summary(**leaking) == [LEAKS]
+    assert summary(**leaking) == [LEAKS["original"]]
+    given = tables | {"table": tables["table"].assign(protocol="given, leaks")}
+    assert summary(**given) == [LEAKS["given, leaks"]] != [LEAKS["original"]]
+    assert len(summary(**tables | {"table": tables["table"].assign(protocol="given")})) > 3
     pairs = tables["pairs"].copy()
     of_random = (pairs[["first", "second"]] == random.loc[1, "architecture"]).any(axis=1)
     pairs.loc[of_random | pairs["second"].str.contains("inception|ensemble"), "weights"] = "random"

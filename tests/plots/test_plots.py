@@ -18,6 +18,7 @@ from cytology.plots import data as data_plots
 from cytology.plots import decisions as decisions_plots
 from cytology.plots import explanation as explanation_plots
 from cytology.plots import inference as inference_plots
+from cytology.plots import splitting as splitting_plots
 from cytology.plots import style as style_plots
 from cytology.plots import training as training_plots
 from cytology.plots.style import overlaid
@@ -74,7 +75,7 @@ def test_a_confusion_matrix_has_the_true_class_in_rows():
 
 def test_in_an_honest_split_every_column_has_one_colour(run):
     split = read_table(run, "split.csv")
-    (axis,) = training_plots.who_is_where(split, "patient").axes
+    (axis,) = splitting_plots.who_is_where(split, "patient").axes
     heights = {
         name: np.array([bar.get_height() for bar in bars])
         for name, bars in zip(style_plots.SPLIT_COLOUR, axis.containers, strict=True)
@@ -87,7 +88,7 @@ def test_in_an_honest_split_every_column_has_one_colour(run):
 def test_long_names_do_not_stretch_a_figure(run):
     split = read_table(run, "split.csv")
     split["group"] = split["group"] + "W" * 100
-    (axis,) = training_plots.who_is_where(split, "patient").axes
+    (axis,) = splitting_plots.who_is_where(split, "patient").axes
     labels = [label.get_text() for label in axis.get_xticklabels()]
     assert labels and all("W…" in label and len(label) <= 46 for label in labels)
 

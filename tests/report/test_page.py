@@ -223,7 +223,7 @@ def test_the_page_opens_with_the_answer_and_one_figure(tmp_path):
 
 def test_what_a_caveat_says_is_not_said_again_as_the_answer(tmp_path):
     run = make_run(tmp_path)
-    (run / "tables" / "summary.md").write_text(LEAKS + "\n", "utf-8")
+    (run / "tables" / "summary.md").write_text(LEAKS["original"] + "\n", "utf-8")
     assert "answer" not in [
         attributes.get("class") for _, attributes in Page(write_report(Run(run))).tags
     ]

@@ -50,6 +50,12 @@ def test_what_is_the_same_in_every_row_stands_once(shown):
     }
 
 
+@pytest.mark.parametrize(("protocol", "warn"), [("given, leaks", True), ("given", False)])
+def test_a_given_split_is_marked_where_it_leaks(shown, protocol, warn):
+    table = shown({"architecture": ["a", "b"], "protocol": [protocol] * 2, "auc": [0.7, 0.8]})
+    assert table["same"]["protocol"] == Cell(protocol, warn=warn)
+
+
 def test_of_one_row_the_metrics_and_the_name_remain(shown):
     table = shown({"architecture": ["a"], "recipe": ["head"], "images": [121], "auc": [0.7]})
     assert headings(table) == ["architecture", "AUC"] and list(table["same"]) == [

@@ -105,6 +105,7 @@ def study(groups: int, images: int, labels: str, scores: str, scale: float, seed
     truth = truth_of(labels, group, test, rng)
     split = pd.DataFrame({"image_id": [f"i{k:03}" for k in range(len(group))]})
     split["group"] = [f"g{each:02}" for each in group]
+    split["sha256"] = split["image_id"]
     split["label"] = np.where(truth, "M", "B")
     split["split"] = np.where(test, "test", np.where(group % 4 == 3, "val", "train"))
     split["fold"] = pd.Series(group // 3 % 3, dtype="Int64").mask(pd.Series(test))

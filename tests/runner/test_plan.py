@@ -386,3 +386,72 @@ def test_fine_tuning_begins_anew_when_run_again(smoke, parameters, tmp_path):
     assert "mobilenetv2/predictions.csv" in files and different.empty, different.to_string()
     history = read_table(tmp_path / "again", "mobilenetv2/history.csv")
     assert set(history["stage"]) == {"head", "fine_tune"}
+
+
+@pytest.fixture(scope="module")
+def brought(tmp_path_factory, smear_folder):
+    """A folder with a split of its own: test holds copies of train, and two of its patients."""
+    root = tmp_path_factory.mktemp("brought") / "data"
+    for part, patients in (("train", 14), ("test", 6)):
+        smear_folder(root / part, patients=patients, images=2)
+    for path in sorted((root / "test").rglob("*.png")):
+        number = int(path.stem[1:4])
+        picture = Image.open(path).transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        path.unlink()
+        picture.save(
+            path.with_name(f"p{number if number < 2 else 100 + number:03}_t{path.stem[-1]}.png")
+        )
+    return root
+
+
+def finished(run, data, *arguments):
+    """A run of the smoke profile on a folder that went well: its output."""
+    pattern = ("-p", "patient_pattern", r"(p\d+)_", "-p", "weights", "random")
+    done = run_all("--run-dir", str(run), "--data", str(data), *pattern, *arguments)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_a_split_that_came_with_the_images_is_judged_and_used_as_it_is_with_a_banner(
+    tmp_path, brought
+):
+    run, used = tmp_path / "judged", tmp_path / "used"
+    finished(run, brought, "--only", "01", "03")
+    crossings = read_table(run, "tables/given_split.csv")
+    assert crossings["kind"].value_counts().to_dict() == {
+        "turned or re-encoded copies": 12,
+        "patients": 2,
+    }
+    for name in ("given_split.html", "figures/03_given_split.png", "report.html"):
+        assert (run / name).is_file()
+    assert read_json(run, "split.json")["protocol"] == "grouped"
+    given = ("--given-split", "folders", "-p", "protocol", "given")
+    told = finished(used, brought, "--only", "01", "02", "03", "04", "07", *given)
+    for text in (told, (used / "report.html").read_text("utf-8")):
+        assert "THE GIVEN SPLIT LEAKS, AND IS USED AS IT IS: 12 of 12 test images" in text
+    row = read_table(used, "tables/comparison.csv").iloc[0]
+    assert (row["protocol"], row["judged_on"], row["images"]) == ("given, leaks", "test", 12)
+    assert "No winner is named" in (used / "tables/summary.md").read_text("utf-8")
+
+
+@pytest.mark.slow
+def test_a_split_is_cited_in_another_run_and_gives_the_same_number(tmp_path, brought):
+    """A second checkout; everything that made the split is other there."""
+    there, only = tmp_path / "second checkout", ("--only", "01", "02", "03", "04", "07")
+    shutil.copytree(brought, there)
+    cited = ("--given-split", str(tmp_path / "ours" / "split.csv"))
+    finished(tmp_path / "ours", brought, *only)
+    finished(
+        tmp_path / "theirs", there, *only, *cited, "-p", "test_share", "0.3", "-p", "folds", "4"
+    )
+    ours, theirs = (
+        (read_json(run, "split.json"), read_table(run, "tables/comparison.csv"))
+        for run in (tmp_path / "ours", tmp_path / "theirs")
+    )
+    assert ours[0]["fingerprint"] == theirs[0]["fingerprint"]
+    assert ours[1]["auc"].tolist() == theirs[1]["auc"].tolist()
+    path = min(there.rglob("*.png"))
+    Image.open(path).save(path, compress_level=0)
+    with pytest.raises(AssertionError, match="1 image has other bytes"):
+        finished(tmp_path / "third", there, "--only", "01", "03", *cited)

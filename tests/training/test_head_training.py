@@ -40,6 +40,7 @@ def toy():
         for i in range(3)
     ]
     manifest = pd.DataFrame(rows, columns=["image_id", "group", "label"])
+    manifest["sha256"] = manifest["image_id"]
     split = split_by_group(manifest, 3, 0.2, 0.2, seed=0)
     pictures = pictures_of(manifest, 4)
     shift = np.where(pictures["label"] == "M", 1.5, 0)[:, None] * [1, 1, 1, 0, 0, 0]
@@ -179,7 +180,7 @@ def test_fewer_orientations_are_tried_on_the_same_folds(toy):
 
 
 def test_the_originals_protocol_trains_on_its_own_pictures(toy):
-    images = toy.split[["image_id", "group", "label"]]
+    images = toy.split[["image_id", "sha256", "group", "label"]]
     split = split_pictures_at_random(images, 4, 3, 0.2, 0.2, seed=0)
     recipe = HeadRecipe(2, "none", 1, 0, 4, STRENGTHS)
     rows = cross_validate_head(toy.features, split, recipe).predictions

@@ -93,9 +93,7 @@ def learning_curves_of_run(run: Run, most: int, seed: int) -> pd.DataFrame:
     split, parts = read_split(run), []
     if "orientation" in split:
         return pd.DataFrame(columns=["architecture", "weights", *CURVE_COLUMNS])
-    sha256 = run.manifest[["image_id", "sha256"]]
     rows = draw_images(split[split["split"] != "test"], most, seed, "curve_images")
-    rows = rows.merge(sha256, on="image_id")
     for name in [*run.networks, *run.outside]:
         features = features_in_cache(run, name, rows, 1)
         if features is not None:

@@ -7,6 +7,7 @@ from cytology.architectures import NETWORK_TITLE
 from cytology.audits.shifts import NONE, SHIFTS
 from cytology.evaluation.readable import bounded
 from cytology.evaluation.statistics.intervals import LEVEL
+from cytology.run import LEAKING
 from cytology.wording import NO_INTERVAL, counted, plural, with_span
 
 FEW_IMAGES = 48  # with fewer hardly any shift is found, whatever it does
@@ -29,10 +30,12 @@ def robustness_sentences(table: pd.DataFrame, reference: int, unit: str) -> list
     A change is called a rise or a fall if its interval leaves out 0 and its P after Holm is below
     0.05; else it is called "not shown to matter here", however large.
     """
-    if (table["protocol"] == "original").any():
+    leaking = table.loc[table["protocol"].isin(LEAKING), "protocol"]
+    if len(leaking):
         return [
-            "Protocol original: the split leaks, so these numbers say how well shifted copies "
-            "are recognized. Nothing is called harmful or harmless from them."
+            f"Protocol {leaking.iloc[0]}: the split leaks, so these numbers say how well shifted "
+            f"{'copies' if leaking.iloc[0] == 'original' else 'images of known groups'} are "
+            "recognized. Nothing is called harmful or harmless from them."
         ]
     sentences = random_weights_sentence(table)
     pretrained = table[table["weights"] != "random"]

@@ -1,6 +1,6 @@
 """A split that a folder brings along: which of its images lie in `train`, `val` and `test`.
 
-The series makes its own split; of a given one it says what it holds and what crosses it.
+Notebook 01 says what it holds and what crosses it; notebook 03 judges it, or uses it.
 """
 
 import pandas as pd
@@ -53,8 +53,8 @@ def split_in_words(parts: pd.DataFrame, unit: str) -> list[str]:
         return []
     held = ", ".join(f"{row.part} {row.images:,}" for row in parts.itertuples())
     said = [
-        f"This folder has a split of its own ({held} images). It is not used: notebook 03 makes "
-        "one."
+        f"This folder has a split of its own ({held} images). Notebook 03 judges it, and makes "
+        "another unless `given_split` says otherwise."
     ]
     for row in parts[parts["part"] != "train"].itertuples():
         of_part = f"Of the {counted(row.images, 'image', 'images')} in its {row.part}"

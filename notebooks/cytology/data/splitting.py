@@ -8,10 +8,12 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, train
 from sklearn.utils import check_random_state
 
 from cytology.data.augmentation import pictures_of
-from cytology.run import Run
+from cytology.run import GIVEN, GIVEN_LEAKS, LEAKING, Run
 from cytology.settings import InputError
 
 SPLITS = ("train", "val", "test")
+# Of an image in `split.csv`; the hash lets another group tell that it has the same image.
+ABOUT_IMAGE = ["image_id", "sha256", "group", "label"]
 
 
 def split_by_group(
@@ -19,23 +21,30 @@ def split_by_group(
 ) -> pd.DataFrame:
     """Whole groups into train, val and test, stratified by label, and folds over train and val.
 
-    Returns `image_id, group, label, split, fold`; `fold` is 0 to folds-1, empty in test.
+    Returns `image_id, sha256, group, label, split, fold`; `fold` is 0 to folds-1, empty in test.
     Raises `InputError` when there are fewer groups than that needs.
     """
     check_enough_groups(manifest, folds)
-    images = manifest[["image_id", "group", "label"]].assign(split="train")
+    images = manifest[ABOUT_IMAGE].assign(split="train")
     test = best_part(images, test_share, seed)
     rest = images[~test]
     val = best_part(rest, val_share / (1 - test_share), seed)
     images.loc[rest.index[val], "split"] = "val"
     images.loc[test, "split"] = "test"
-    images["fold"] = pd.array([pd.NA] * len(images), dtype="Int64")
-    most = rest["label"].value_counts().max()
+    images = with_folds(images, folds, seed)
+    check_labels_everywhere(images)
+    return images
+
+
+def with_folds(images: pd.DataFrame, folds: int, seed: int) -> pd.DataFrame:
+    """The split with a column `fold`: whole groups of train and val, stratified by label."""
+    images = images.assign(fold=pd.array([pd.NA] * len(images), dtype="Int64"))
+    rest = images[images["split"] != "test"]
+    most = min(rest["label"].value_counts().max(), rest["group"].nunique())
     if folds > most:
         raise InputError(f"Parameter `folds` is {folds}; these images allow {most} at most.")
     for fold, held_out in enumerate(group_folds(folds, seed, rest["label"], rest["group"])):
         images.loc[rest.index[held_out], "fold"] = fold
-    check_labels_everywhere(images)
     return images
 
 
@@ -80,11 +89,11 @@ def split_pictures_at_random(
 ) -> pd.DataFrame:
     """THE ORIGINAL'S WAY, WHICH LEAKS: augment first, then split the files at random.
 
-    Returns `image_id, orientation, group, label, split, fold`: one row a picture, so that copies
-    of one image stand on both sides. Here to be measured, not to be used.
+    Returns `image_id, orientation, sha256, group, label, split, fold`: one row a picture, so that
+    copies of one image stand on both sides. Here to be measured, not to be used.
     """
-    pictures = pictures_of(manifest[["image_id", "group", "label"]], orientations)
-    pictures = pictures[["image_id", "orientation", "group", "label"]]
+    pictures = pictures_of(manifest[ABOUT_IMAGE], orientations)
+    pictures = pictures[["image_id", "orientation", *ABOUT_IMAGE[1:]]]
     label, share = pictures["label"], val_share / (1 - test_share)
     rest, test = train_test_split(
         pictures.index, test_size=test_share, stratify=label, random_state=seed
@@ -144,8 +153,11 @@ def leak_report(split: pd.DataFrame, manifest: pd.DataFrame) -> dict[str, int]:
     family = manifest.set_index("image_id")["family"]
     train = split["image_id"][split["split"] == "train"].map(family)
     test = split["image_id"][split["split"] == "test"].drop_duplicates().map(family)
+    group = split["image_id"].map(manifest.set_index("image_id")["group"])
+    trained_on, tested = group[split["split"] == "train"], group.loc[test.index]
     report = {
         "test_images_with_copy_in_training": int(test.isin(train).sum()),
+        "test_images_with_group_in_training": int(tested.isin(trained_on).sum()),
         "test_images": len(test),
         "groups": int(manifest["group"].nunique()),
     }
@@ -158,14 +170,17 @@ def leak_report(split: pd.DataFrame, manifest: pd.DataFrame) -> dict[str, int]:
 def crossings(split: pd.DataFrame, manifest: pd.DataFrame, column: str, among: list[str]) -> list:
     """Values of a manifest column whose images lie in more than one part or fold, sorted."""
     known = manifest.set_index("image_id")
-    unit = split["image_id"].map(known[column])
-    if column == "slide":  # slide 1 of one patient is not slide 1 of another
-        patient = split["image_id"].map(known["patient"])
-        unit = unit.where(unit == "", patient + " " + unit)
+    unit = split["image_id"].map(unit_named(known, column))
     there = unit != ""
     # Train and val share the folds, and test has none: nothing may cross parts nor folds.
     spread = split.loc[there, among].groupby(unit[there]).nunique()
     return sorted(spread.index[(spread > 1).any(axis=1)])
+
+
+def unit_named(images: pd.DataFrame, column: str) -> pd.Series:
+    """The value of a column of the manifest; slide 1 of one patient is not slide 1 of another."""
+    unit = images[column]
+    return unit.where(unit == "", images["patient"] + " " + unit) if column == "slide" else unit
 
 
 def assert_no_leak(split: pd.DataFrame, manifest: pd.DataFrame) -> None:
@@ -188,13 +203,14 @@ def read_split(run: Run) -> pd.DataFrame:
     """
     split, manifest = run.table("split.csv"), run.manifest
     check_cells(run, split)
-    ours, known = (set(map(tuple, t[["image_id", "label"]].to_numpy())) for t in (split, manifest))
+    keys = ["image_id", "label", "sha256"]
+    ours, known = (set(map(tuple, table[keys].to_numpy())) for table in (split, manifest))
     if ours != known:
         raise InputError(
             "split.csv and manifest.csv differ in their images or labels: run notebook 03 again."
         )
     about = run.facts("split.json")
-    if about["protocol"] != "original":
+    if about["protocol"] not in LEAKING:
         assert_no_leak(split, manifest)
     elif about["leak"] != leak_report(split, manifest):
         # Every banner is written from these numbers: they must be this split's own.
@@ -209,6 +225,11 @@ def read_split(run: Run) -> pd.DataFrame:
 
 def check_cells(run: Run, split: pd.DataFrame) -> None:
     """Make whole numbers of the folds; `InputError` for cells that no split can have."""
+    if "sha256" not in split:
+        raise InputError(
+            "split.csv is of an earlier version, which did not write the images' hashes: run "
+            "notebook 03 again."
+        )
     keys = [column for column in ("image_id", "orientation") if column in split]
     folds, doubled = split["fold"].dropna(), split[split.duplicated(keys)]
     for wrong, what in (
@@ -274,20 +295,33 @@ def inner_group_split(rows: pd.DataFrame, seed: int):
 def split_facts(
     split: pd.DataFrame, manifest: pd.DataFrame, protocol: str, unit: str, seed: int
 ) -> dict:
-    """What `split.json` holds: how the split was made, its counts and what crosses."""
+    """What `split.json` holds: how the split was made, its counts and what crosses.
+
+    Of a given split that is used as it is, the `protocol` also says whether it leaks.
+    """
+    leak = leak_report(split, manifest)
+    if protocol in (GIVEN, GIVEN_LEAKS):
+        protocol = GIVEN_LEAKS if leak["groups_in_several_splits"] else GIVEN
     return {
         "protocol": protocol,
         "unit": unit,
         "seed": seed,
-        "leak": leak_report(split, manifest),
+        "leak": leak,
         "counts": counts_by_split(split),
         "fingerprint": fingerprint(split),
     }
 
 
 def fingerprint(split: pd.DataFrame) -> str:
-    """A hash of who is where; predictions carry it, so that none is read with another split."""
-    keys = [c for c in ("image_id", "orientation") if c in split]
-    whole = split.assign(fold=split["fold"].astype("Int64")).sort_values(keys)
-    text = whole[[*keys, "group", "label", "split", "fold"]].to_csv(index=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    """A hash of who is where; predictions carry it, so that none is read with another split.
+
+    An image is known by its bytes and a group by its images, so that it is the same for anybody
+    who has these images, whatever their files, folders and patients are called.
+    """
+    keys = ["sha256", *(["orientation"] if "orientation" in split else []), "group", "label"]
+    whole = split.assign(
+        fold=split["fold"].astype("Int64"),
+        group=split.groupby("group")["sha256"].transform("min"),
+    )
+    whole = whole[[*keys, "split", "fold"]].sort_values([*keys, "split", "fold"])
+    return hashlib.sha256(whole.to_csv(index=False, lineterminator="\n").encode()).hexdigest()

@@ -9,7 +9,7 @@ from html import escape
 
 from cytology.architectures import NETWORK_TITLE
 from cytology.data.augmentation import looks_augmented
-from cytology.run import Run, outside_title
+from cytology.run import GIVEN_LEAKS, Run, outside_title
 from cytology.wording import COLOURS, about_patients, is_person
 
 
@@ -61,20 +61,28 @@ def weights_caveats(weights: dict[str, str]) -> list[Caveat]:
 
 
 def _leak_caveats(split: dict) -> list[Caveat]:
-    """The caveat of a split in which copies of one image lie on both sides, if it is one."""
+    """The caveat of a split in which copies or groups lie on both sides, if it is one."""
     leak = split["leak"]
     if not leak["test_images_with_copy_in_training"] and not leak["groups_in_several_splits"]:
         return []
-    return [
-        Caveat(
-            "leak",
-            f"THIS SPLIT LEAKS: {leak['test_images_with_copy_in_training']:,} of "
-            f"{leak['test_images']:,} test images have a copy of themselves in training, and "
-            f"{leak['groups_in_several_splits']:,} of {leak['groups']:,} groups lie in more than "
-            "one part. The numbers below say how well copies are recognized, not how well "
-            "new patients are.",
+    copies, tested = leak["test_images_with_copy_in_training"], leak["test_images"]
+    if split.get("protocol") == GIVEN_LEAKS:
+        known = leak.get("test_images_with_group_in_training", copies)
+        told = (
+            f"THE GIVEN SPLIT LEAKS, AND IS USED AS IT IS: {known:,} of {tested:,} test images are "
+            f"of a group that lies in training too, {copies:,} of them with a copy of themselves "
+            f"there; {leak['groups_in_several_splits']:,} of {leak['groups']:,} groups lie in more "
+            "than one part. The numbers below say how well known groups are recognized, not how "
+            "well new patients are."
         )
-    ]
+    else:
+        told = (
+            f"THIS SPLIT LEAKS: {copies:,} of {tested:,} test images have a copy of themselves in "
+            f"training, and {leak['groups_in_several_splits']:,} of {leak['groups']:,} groups lie "
+            "in more than one part. The numbers below say how well copies are recognized, not how "
+            "well new patients are."
+        )
+    return [Caveat("leak", told)]
 
 
 def data_caveats(dataset: dict) -> list[Caveat]:

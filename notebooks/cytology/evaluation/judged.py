@@ -22,11 +22,13 @@ OUT_OF_FOLD, TEST = "out-of-fold", "test"
 def compared_on(run: Run) -> str:
     """What the comparison of this run rests on, the same for all its networks.
 
-    Out-of-fold only where every network was cross-validated and not fine-tuned.
+    Out-of-fold only where every network was cross-validated and not fine-tuned, and where the split
+    is not one that others published with its test part.
     """
     if not run.networks:
         raise InputError(f"{run} holds no predictions: run notebook 04, 05 or 06 first.")
-    each = (headline(read_predictions(run, name), fine_tuned(run, name)) for name in run.networks)
+    on_test = {name: run.is_given or fine_tuned(run, name) for name in run.networks}
+    each = (headline(read_predictions(run, name), on_test[name]) for name in run.networks)
     found = {on for on, _ in each}
     return OUT_OF_FOLD if found == {OUT_OF_FOLD} else TEST
 
@@ -34,17 +36,21 @@ def compared_on(run: Run) -> str:
 def unseen_on(run: Run, names: list[str]) -> str:
     """On which images the networks are asked something new: shifts, heatmaps.
 
-    Out-of-fold where every network has heads of the folds. One that was fine-tuned has none, and
-    those of the original's protocol have seen copies of what they judge.
+    Out-of-fold where every network has heads of the folds. One that was fine-tuned has none, those
+    of the original's protocol have seen copies of what they judge, and of a given split test is
+    what is compared.
     """
     tuned = any(fine_tuned(run, name) for name in names)
-    return TEST if tuned or run.is_original else OUT_OF_FOLD
+    return TEST if tuned or run.is_original or run.is_given else OUT_OF_FOLD
 
 
-def headline(predictions: pd.DataFrame, tuned: bool) -> tuple[str, pd.DataFrame]:
-    """What one network is judged on, and those rows of its predictions."""
+def headline(predictions: pd.DataFrame, on_test: bool) -> tuple[str, pd.DataFrame]:
+    """What one network is judged on, and those rows of its predictions.
+
+    `on_test` if it was fine-tuned, or if the split was given with its test part.
+    """
     out_of_fold = judged_rows(predictions, OUT_OF_FOLD)
-    if len(out_of_fold) and not tuned:
+    if len(out_of_fold) and not on_test:
         return OUT_OF_FOLD, out_of_fold
     return TEST, judged_rows(predictions, TEST)
 

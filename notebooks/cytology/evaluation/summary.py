@@ -9,13 +9,15 @@ from cytology.evaluation.readable import capital, groups_in_words, title, too_fe
 from cytology.evaluation.seed_spread import turned_by
 from cytology.evaluation.statistics.intervals import FEWEST_GROUPS
 from cytology.evaluation.statistics.significance import difference_sentence
-from cytology.run import BASELINE
+from cytology.run import BASELINE, GIVEN_LEAKS, LEAKING
 from cytology.wording import joined, plural, with_span
 
-LEAKS = (
-    "Protocol original: the split leaks, so these numbers say how well copies are recognized. "
-    "No winner is named."
-)
+LEAKS = {
+    "original": "Protocol original: the split leaks, so these numbers say how well copies are "
+    "recognized. No winner is named.",
+    GIVEN_LEAKS: "The given split leaks and is used as it is, so these numbers say how well groups "
+    "are recognized that were trained on. No winner is named.",
+}
 RANDOM = (
     "No pretrained weights: this run shows the machinery and ranks nothing. No winner is named."
 )
@@ -40,8 +42,9 @@ def summary(
     `seeds` (`metrics_by_seed`) says whether another seed turns the order of the networks,
     `everything` (`comparison_all`) whether the baseline is better than chance.
     """
-    if (table["protocol"] == "original").any():
-        return [LEAKS]
+    leaking = table.loc[table["protocol"].isin(LEAKING), "protocol"]
+    if len(leaking):
+        return [LEAKS[leaking.iloc[0]]]
     random = table.loc[table["weights"] == "random", "architecture"]
     pairs = pairs[~pairs["weights"].str.contains("random")]
     by_image = pairs[pairs["level"] == "image"]

@@ -45,7 +45,6 @@ def reference_of_run(
     if kept is not None:
         return kept
     images = read_split(run).drop_duplicates("image_id")
-    images = images.merge(run.manifest[["image_id", "sha256"]], on="image_id")
     train, test = (images[images["split"] == part] for part in ("train", "test"))
     values, of_test = (
         features_of_model(run, model, passes, part, batch_size) for part in (train, test)

@@ -18,7 +18,7 @@ from sklearn.metrics import confusion_matrix
 
 from cytology.architectures import ARCHITECTURES, NETWORK_TITLE
 from cytology.files import written_whole
-from cytology.run import OUTSIDE, Run, outside_title
+from cytology.run import GIVEN_LEAKS, OUTSIDE, Run, outside_title
 from cytology.wording import COLOURS, NO_INTERVAL
 
 Look = dict[str, Any]  # what Matplotlib is told of a mark
@@ -35,17 +35,21 @@ SPLIT_COLOUR = {"train": "#999999", "val": "#E69F00", "test": "#0072B2"}
 GREY = "#777777"
 WRONG = "#b00020"  # also of the banner of a leak
 HEAT = plt.get_cmap("inferno")
+LEAK_IN_FIGURES = {
+    "original": "copies of test images lie in training",
+    GIVEN_LEAKS: "groups lie in several parts",
+}
 
 
 def save_figure(run: Run, name: str, figure, caption: str) -> None:
     """Save a Matplotlib figure as `run/figures/name.png`, show it in a notebook, and close it.
 
-    The caption travels inside the PNG, for the report. Under the original's protocol the picture
-    itself says that its split leaks: it may travel alone.
+    The caption travels inside the PNG, for the report. Where the split leaks the picture itself
+    says so: it may travel alone.
     """
     # 01 and 02 come before the split; the audit of 09 makes splits of its own.
-    if name[:2] not in ("01", "02", "09") and run.is_original:
-        warning = "protocol: original. THIS SPLIT LEAKS: copies of test images lie in training."
+    if name[:2] not in ("01", "02", "09") and run.leaks:
+        warning = f"protocol: {run.protocol}. THIS SPLIT LEAKS: {LEAK_IN_FIGURES[run.protocol]}."
         figure.text(0, 1, warning, color=COLOURS["leak"], weight="bold", va="bottom")
         caption = f"{caption}. {warning}"
     data = png(figure, caption)

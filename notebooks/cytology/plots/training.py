@@ -1,14 +1,12 @@
-"""Figures of the split, of the networks' blocks and of training, notebooks 03 to 06."""
+"""Figures of the networks' blocks and of training, notebooks 04 to 06."""
 
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from cytology.plots.style import GREY, NETWORK_COLOUR, SPLIT_COLOUR, Look, confusion, grid
-from cytology.wording import plural, shortened
+from cytology.plots.style import GREY, NETWORK_COLOUR, Look, confusion, grid
 
 Boxes = list[tuple[str, int]]  # of each its words and its number of maps (channels)
 # One block of each Keras network: title, input and output, the paths between them, and arcs over a
@@ -39,34 +37,6 @@ BLOCKS: dict[str, tuple[str, Boxes, list[Boxes], list[tuple[int, int]]]] = {
         [(start, end) for start in range(4) for end in range(start + 2, 6)],
     ),
 }
-
-
-def who_is_where(split: pd.DataFrame, unit: str) -> Figure:
-    """Each group a column: how many of its images lie in train, val and test.
-
-    In an honest split every column has one colour.
-    """
-    table = split.groupby(["group", "split"]).size().unstack(fill_value=0)
-    table = table.reindex(columns=list(SPLIT_COLOUR), fill_value=0)
-    labels = split.groupby("group")["label"].agg(lambda found: "".join(sorted(set(found))))
-    home = table.to_numpy().argmax(axis=1)
-    table = table.iloc[np.lexsort((-table.sum(axis=1), home, labels.reindex(table.index)))]
-    figure, axis = plt.subplots(figsize=(12, 3.6))
-    bottom = np.zeros(len(table))
-    for name, colour in SPLIT_COLOUR.items():
-        axis.bar(range(len(table)), table[name], 0.9, bottom, color=colour, label=name)
-        bottom += table[name].to_numpy()
-    if len(table) <= 40:
-        names = [f"{shortened(group)} ({labels[group]})" for group in table.index]
-        axis.set_xticks(range(len(table)), names, rotation=90, fontsize=8)
-    else:
-        axis.set_xticks([])
-        axis.set_xlabel(f"{len(table)} {plural(unit)}, benign first")
-    axis.set_title(f"Which {unit} is where: one colour a column means no leak", pad=10)
-    axis.set_ylabel("pictures" if "orientation" in split else "images")
-    axis.yaxis.set_major_locator(MaxNLocator(integer=True))
-    axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
-    return figure
 
 
 def building_block(architecture: str) -> Figure:

@@ -8,7 +8,7 @@ from cytology.evaluation.statistics.intervals import LEVEL
 from cytology.evaluation.statistics.significance import holm
 from cytology.evaluation.summary import baseline_in_words, worth_in_words
 from cytology.files import file_hash
-from cytology.run import Run
+from cytology.run import LEAKING, Run
 from cytology.wording import joined, span
 
 FEW_GROUPS = 100  # one of them is worth a point
@@ -39,7 +39,7 @@ def few(run: Run, unit: str) -> list[str]:
 def no_better_than_size_and_colour(run: Run) -> list[str]:
     """Whether the networks beat the baseline, which knows size and mean colour only."""
     pairs = run.rows("tables/pairwise.csv", family="baseline", level="image")
-    if pairs.empty or (pairs["protocol"] == "original").any():
+    if pairs.empty or pairs["protocol"].isin(LEAKING).any():
         return []
     everything = run.rows("tables/comparison_all.csv")
     return baseline_in_words(pairs[~pairs["weights"].str.contains("random")], everything)

@@ -50,7 +50,7 @@ EXPLANATION_SHOWN = (
 # Where a figure stands in the report, by its notebook; some of 07 and 11 by their own names.
 SECTION_OF = {
     **dict.fromkeys(("01", "02", "03"), "more_data"),
-    **dict.fromkeys(("01_gallery", "03_who_is_where"), "data"),
+    **dict.fromkeys(("01_gallery", "03_given_split", "03_who_is_where"), "data"),
     **dict.fromkeys(("08", "12"), "use"),
     "07": "comparison",
     "07_1_auc": "answer",
@@ -91,7 +91,7 @@ def page_contents(run: Run, name: str) -> dict[str, Any]:
     record, dataset = facts(run)
     said = paragraphs(run, "tables/summary.md")
     # A leak or random weights stand above as a caveat: twice would not be more.
-    said = [] if said in ([LEAKS], [RANDOM]) else said
+    said = [] if said in [[text] for text in (*LEAKS.values(), RANDOM)] else said
     split, warnings = run.facts_if_there("split.json"), caveats(run)
     unit = split.get("unit", "group")
     if "notes" in dataset:

@@ -103,11 +103,12 @@ class Link:
 def link_to(run: Run, name: str) -> Link | None:
     """A link to a file of the run; None if it is missing. What is short travels in the page.
 
-    No list of patients or files does, however short.
+    No list of patients or files does, however short, and no page, which may name them.
     """
     path = run / name
     if not path.is_file():
         return None
-    inside = path.stat().st_size <= MOST_TABLE_BYTES and not naming_columns(path)
+    short = path.stat().st_size <= MOST_TABLE_BYTES and path.suffix != ".html"
+    inside = short and not naming_columns(path)
     data = base64.b64encode(path.read_bytes()).decode("ascii") if inside else ""
     return Link(f"data:text/plain;base64,{data}" if inside else quote(name), inside)

@@ -7,7 +7,7 @@ import pandas as pd
 
 from cytology.evaluation import readable
 from cytology.evaluation.readable import gaps, heading, is_empty, is_number
-from cytology.run import Run
+from cytology.run import LEAKING, Run
 
 
 @dataclass(frozen=True)
@@ -65,5 +65,5 @@ def table_cell(row: pd.Series, column: str, table: pd.DataFrame) -> Cell:
     if is_number(table[column]):
         shown = readable.number_or_not_shown(row, column, table[column])
         return Cell(shown, readable.interval(row, column, table[column]), number=True)
-    warn = (column, value) in (("weights", "random"), ("protocol", "original"))
+    warn = value == "random" if column == "weights" else column == "protocol" and value in LEAKING
     return Cell(readable.word(value, column) or readable.DASH, warn=warn)

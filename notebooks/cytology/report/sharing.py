@@ -146,8 +146,12 @@ def record_of(run: Run) -> dict:
 
 
 def write_hidden(run: Run, new: Run, name: str, manifest: pd.DataFrame) -> None:
-    """Copy a table with pseudonyms, every other cell as it stands; rows in the order of those."""
+    """Copy a table with pseudonyms, every other cell as it stands; rows in the order of those.
+
+    Without hashes of images: who has the images could tell by them whose they are.
+    """
     table = pd.read_csv(require(run.folder, name), dtype=str, keep_default_na=False)
+    table = table.drop(columns="sha256", errors="ignore")
     table = with_pseudonyms(table, manifest, ("image_id", "group"))
     (new / name).parent.mkdir(parents=True, exist_ok=True)
     table = table.sort_values("image_id", kind="stable")

@@ -281,7 +281,8 @@ def command_line(project: Project, profile: str, parameters: dict, more: list[st
     words = ["python", "run_all.py", "--profile", profile]
     for name, value in parameters.items():
         if name in base and base[name] != value:
-            options = {"data": ["--data"], "outside": ["--outside"], "run_dir": ["--run-dir"]}
-            words += [*options.get(name, ["-p", name]), str(value)]
+            own = name in ("data", "given_split", "outside", "run_dir")
+            words += [f"--{name.replace('_', '-')}"] if own else ["-p", name]
+            words.append(str(value))
     words += more
     return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)

@@ -48,10 +48,10 @@ class Judged:
     test: pd.DataFrame
 
 
-def judge(predictions: pd.DataFrame, split: pd.DataFrame, fine_tuned: bool) -> Judged:
+def judge(predictions: pd.DataFrame, split: pd.DataFrame, on_test: bool) -> Judged:
     """What a network is judged on; see `judged.headline`. Images as taken."""
     taken = as_taken(predictions, split)
-    on, rows = headline(taken, fine_tuned)
+    on, rows = headline(taken, on_test)
     return Judged(on, rows, judged_rows(taken, TEST))
 
 

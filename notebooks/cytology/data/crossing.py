@@ -1,0 +1,160 @@
+"""What crosses a split from outside: files, copies, patients, slides; in numbers and names."""
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+from cytology.data.mending import mended
+from cytology.data.splitting import SPLITS, unit_named
+from cytology.wording import counted, joined, plural
+
+FILES, COPIES, SLIDES = "identical files", "turned or re-encoded copies", "slides"
+ONE = {FILES: "identical file", COPIES: "turned or re-encoded copy", SLIDES: "slide"}
+COLUMNS = ["kind", "name", *SPLITS, "image_id", "other"]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A split from outside and what was found about it.
+
+    `images` are rows of the manifest with the given `split` and, where anything crosses, the
+    `mended` one. `crossings` is `tables/given_split.csv`: a row a thing that crosses, with its
+    images in each part, `image_id` in the first and `other` in the last of its parts. `touched` has
+    a row a kind and `any`: how many cross, and how many images of val and of test share something
+    with train.
+    """
+
+    images: pd.DataFrame
+    crossings: pd.DataFrame
+    touched: pd.DataFrame
+    unit: str
+
+    @property
+    def mended(self) -> pd.DataFrame:
+        """`tables/given_split_mended.csv`: `image_id, split_given, split`."""
+        renamed = self.images.rename(columns={"split": "split_given", "mended": "split"})
+        return renamed[["image_id", "split_given", "split"]]
+
+    @property
+    def moved(self) -> pd.DataFrame:
+        """The images that the mended split has in another part."""
+        return self.images[self.images["split"] != self.images["mended"]]
+
+
+def judge(images: pd.DataFrame, unit: str) -> Judged:
+    """What crosses the given split of `images`, rows of the manifest with a column `split`.
+
+    `unit` is what the manifest's patients are called. Images in no part are left out.
+    """
+    images = images[images["split"] != ""].sort_values("image_id", ignore_index=True)
+    kinds = kinds_of(images, unit)
+    tables = [crossings_of(images, kind, values) for kind, values in kinds.items()]
+    found = pd.concat([pd.DataFrame(columns=COLUMNS), *tables], ignore_index=True)
+    images["mended"] = mended(images)
+    return Judged(images, found, touched_by_train(images, kinds, found), unit)
+
+
+def kinds_of(images: pd.DataFrame, unit: str) -> dict[str, pd.Series]:
+    """Of each kind that is known of any image, what each image is of; empty where not known."""
+    columns = {FILES: "sha256", COPIES: "family", plural(unit): "patient", SLIDES: "slide"}
+    kinds = {kind: unit_named(images, column) for kind, column in columns.items()}
+    return {kind: values for kind, values in kinds.items() if (values != "").any()}
+
+
+def crossings_of(images: pd.DataFrame, kind: str, values: pd.Series) -> pd.DataFrame:
+    """A row for each value of a kind whose images lie in more than one part."""
+    there = images[values != ""].assign(value=values[values != ""])
+    counts = there.groupby(["value", "split"]).size().unstack(fill_value=0)
+    counts = counts.reindex(columns=list(SPLITS), fill_value=0)
+    counts = counts[(counts > 0).sum(axis=1) > 1]
+    if kind == COPIES and len(counts):
+        # What the parts share as identical files is told as such.
+        files = there[there["value"].isin(counts.index)].groupby(["value", "split"])["sha256"]
+        counts = counts[files.agg(frozenset).groupby("value").nunique().loc[counts.index] > 1]
+    rows = []
+    for value, parts in counts.iterrows():
+        of_value = there[there["value"] == value]
+        in_parts = [of_value[of_value["split"] == part] for part in SPLITS if parts[part]]
+        first = in_parts[0].iloc[0]
+        others = in_parts[-1]
+        if kind == COPIES:  # show two that are not the same file, if there are
+            others = others.iloc[(others["sha256"] == first["sha256"]).argsort(kind="stable")]
+        name = first["image_id"] if kind in (FILES, COPIES) else value
+        rows.append((kind, name, *parts, first["image_id"], others["image_id"].iloc[0]))
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def touched_by_train(
+    images: pd.DataFrame, kinds: dict[str, pd.Series], crossings: pd.DataFrame
+) -> pd.DataFrame:
+    """A row a kind and `any`: `crossings`, and the images of val and test that share it with train.
+
+    A copy that is an identical file too counts as one of these only.
+    """
+    train, shares = images["split"] == "train", {}
+    for kind, values in kinds.items():
+        shares[kind] = (values != "") & values.isin(values[train])
+    shares[COPIES] &= ~shares[FILES]
+    shares["any"] = pd.DataFrame(shares).any(axis=1)
+    rows = {
+        kind: {"crossings": (crossings["kind"] == kind).sum() if kind != "any" else len(crossings)}
+        | {part: int((touched & (images["split"] == part)).sum()) for part in ("val", "test")}
+        for kind, touched in shares.items()
+    }
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def examples(judged: Judged, most: int = 4) -> pd.DataFrame:
+    """At most `most` crossings a kind to look at: `kind, image_id, part, other, other_part`.
+
+    Those between train and test first, those with the most images first.
+    """
+    part = judged.images.set_index("image_id")["split"]
+    found = judged.crossings.assign(
+        part=judged.crossings["image_id"].map(part), other_part=judged.crossings["other"].map(part)
+    )
+    images = found[list(SPLITS)].sum(axis=1)
+    found = found.assign(near=found["other_part"] != "test", images=-images)
+    found = found.sort_values(["near", "images"], kind="stable").groupby("kind").head(most)
+    order = {kind: place for place, kind in enumerate(judged.touched.index)}
+    found = found.sort_values("kind", key=lambda kind: kind.map(order), kind="stable")
+    return found[["kind", "image_id", "part", "other", "other_part"]].reset_index(drop=True)
+
+
+# ----------------------------------------------------------------------- in words
+
+
+def in_words(judged: Judged, source: str) -> list[str]:
+    """What was found, in sentences without a name: for the notebook, the page and the report."""
+    sizes = judged.images["split"].value_counts().reindex(list(SPLITS), fill_value=0)
+    held = ", ".join(f"{part} {sizes[part]:,}" for part in SPLITS if sizes[part])
+    said = [f"The images came with a split, in {source}: {held} images."]
+    known = joined([*judged.touched.index.drop("any")])
+    if judged.crossings.empty:
+        return [*said, f"Nothing that is known crosses it; looked for were {known}."]
+    kinds = judged.crossings["kind"].value_counts(sort=False)
+    crossing = joined(
+        counted(number, ONE.get(kind, judged.unit), kind) for kind, number in kinds.items()
+    )
+    said.append(f"What lies in more than one part: {crossing}.")
+    for part in ("test", "val"):
+        if sizes[part]:
+            touched = judged.touched.loc["any", part]
+            share = counted(touched, "shares", "share")
+            said.append(
+                f"Of the {counted(sizes[part], 'image', 'images')} in {part}, {share} something "
+                f"with train ({touched / sizes[part]:.0%})"
+                + (": a result there is too good." if touched else ".")
+            )
+    return [*said, mending_in_words(judged)]
+
+
+def mending_in_words(judged: Judged) -> str:
+    """What the smallest move of whole groups would be, and what it leaves of each part."""
+    moved, after = judged.moved, judged.images["mended"].value_counts()
+    groups = counted(moved["group"].nunique(), "group", "groups")
+    left = ", ".join(f"{part} {after[part]:,}" for part in SPLITS if part in after)
+    return (
+        f"The smallest move of whole groups that mends it takes "
+        f"{counted(len(moved), 'image', 'images')} of {groups} to another part, and leaves {left}."
+    )

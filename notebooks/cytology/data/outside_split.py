@@ -1,0 +1,212 @@
+"""A split from outside, read and used: by the folders of the images, or by a table."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from cytology.data.given_split import PART_OF_WORD, part_of
+from cytology.data.mending import mended
+from cytology.data.sources.masks import words_of
+from cytology.data.sources.patients import keys_of
+from cytology.data.sources.spreadsheets import read_spreadsheet
+from cytology.data.splitting import (
+    ABOUT_IMAGE,
+    best_part,
+    check_labels_everywhere,
+    fingerprint,
+    with_folds,
+)
+from cytology.settings import InputError, resolve
+from cytology.wording import composed, counted, some
+
+FOLDERS = "folders"  # the value of `given_split` that means those of the images
+
+
+@dataclass(frozen=True)
+class Given:
+    """A split from outside: `images` has the manifest's columns, `split` (may be empty) and `fold`.
+
+    `source` says where it was, without a name. `fingerprint` is that of a table which is the
+    `split.csv` of another run.
+    """
+
+    images: pd.DataFrame
+    source: str
+    fingerprint: str = ""
+
+
+def read_given(manifest: pd.DataFrame, given_split: str) -> Given | None:
+    """The split that `given_split` names, or that of the folders; None if nothing was given.
+
+    Raises `InputError` for a table that is not one of these images, in one sentence.
+    """
+    if given_split not in ("", FOLDERS):
+        return from_table(manifest, resolve(given_split))
+    images = manifest.assign(split=manifest["image_id"].map(part_of))
+    images["fold"] = pd.array([pd.NA] * len(images), dtype="Int64")
+    there = set(images["split"]) - {""}
+    if "train" in there and len(there) > 1:
+        return Given(images, "the names of its folders")
+    if given_split:
+        raise InputError(
+            "Parameter `given_split` is 'folders', but the images lie in no folders train and "
+            "test: name a table with the columns image,split, or leave it empty."
+        )
+    return None
+
+
+def from_table(manifest: pd.DataFrame, path: Path) -> Given:
+    """The split of a table with the columns `image` or `image_id`, and `split`.
+
+    Perhaps also `fold`, and `sha256`, with which the images are compared. An image is named by its
+    path, or by its file name where that is unique.
+    """
+    if not path.is_file():
+        raise InputError(f"There is no file {path}: check the parameter `given_split`.")
+    table = read_spreadsheet(path, "given_split")
+    name = next((column for column in ("image_id", "image") if column in table), None)
+    if name is None or "split" not in table or table.columns.has_duplicates:
+        raise InputError(
+            f"{path} needs the columns image (or image_id) and split, each once; it has "
+            f"{', '.join(table.columns)}."
+        )
+    if "orientation" in table:
+        raise InputError(
+            f"{path} is a split of turned pictures (protocol `original`), not of images: give one "
+            "of images."
+        )
+    table["image"] = table[name].str.replace("\\", "/").str.removeprefix("./").map(composed)
+    table["split"] = parts_in(table["split"], path)
+    doubled = table["image"][table["image"].duplicated()]
+    if len(doubled):
+        raise InputError(f"{path} names {doubled.iloc[0]!r} twice: an image is in one part.")
+    rows = rows_of_images(manifest, table, path)
+    images = manifest.assign(split=rows["split"].to_numpy(), fold=folds_in(rows, path))
+    if {"sha256", "group", "label"} <= set(rows):
+        other = manifest["label"].to_numpy() != rows["label"].to_numpy()
+        if other.any():
+            raise InputError(
+                f"{path} gives {counted(other.sum(), 'image', 'images')} the other class than "
+                f"here, the first {manifest['image_id'][other].iloc[0]!r}: name the classes alike "
+                "(parameter `classes`)."
+            )
+        return Given(images, "a table", fingerprint(rows.assign(fold=images["fold"].to_numpy())))
+    return Given(images, "a table")
+
+
+def parts_in(split: pd.Series, path: Path) -> pd.Series:
+    """`train`, `val` and `test` for the words of a column; the index is the number of the row."""
+    found = {word: {PART_OF_WORD.get(each) for each in words_of(word)} for word in set(split)}
+    found = {word: parts - {None} for word, parts in found.items()}
+    for row, word in split.items():
+        if len(found[word]) != 1:
+            raise InputError(
+                f"{path}, row {row}: its split is {word[:40]!r}; it must be train, val or test."
+            )
+    return split.map(lambda word: next(iter(found[word])))
+
+
+def rows_of_images(manifest: pd.DataFrame, table: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """The row of each image; `InputError` for images missing, extra or of other bytes."""
+    image_id = manifest["image_id"]
+    keys = keys_of(image_id, table["image"])
+    rows = table.set_index("image").reindex(keys)
+    missing = image_id[keys.isna().to_numpy()]
+    extra = table["image"][~table["image"].isin(keys)]
+    known = rows["sha256"].fillna("").to_numpy() if "sha256" in rows else ""
+    other = image_id[(known != "") & (known != manifest["sha256"].to_numpy())]
+    wrong = [
+        f"{counted(len(names), *words)} ({some([repr(name) for name in names])})"
+        for names, words in (
+            (missing, ("image of this run is not in it", "images of this run are not in it")),
+            (extra, ("image that it names is not here", "images that it names are not here")),
+            (other, ("image has other bytes", "images have other bytes")),
+        )
+        if len(names)
+    ]
+    if wrong:
+        raise InputError(
+            f"{path} is a split of other images than these: {'; '.join(wrong)}. Give the same "
+            "images, or take out what is not there (rejected.csv says what was left out)."
+        )
+    return rows.rename_axis("image").reset_index()
+
+
+def folds_in(rows: pd.DataFrame, path: Path) -> pd.Series:
+    """The folds of a table, empty in test; all empty where it has none."""
+    if "fold" not in rows or (rows["fold"] == "").all():
+        return pd.array([pd.NA] * len(rows), dtype="Int64")
+    number = pd.to_numeric(rows["fold"].replace("", None), errors="coerce")
+    of_test = (rows["split"] == "test").to_numpy()
+    wrong = ~of_test & ~((number >= 0) & (number % 1 == 0)).to_numpy()
+    if wrong.any():
+        first = rows[wrong].iloc[0]
+        raise InputError(
+            f"{path}: the fold of {first['image']!r} is {first['fold'][:40]!r}; in train and val "
+            "it must be a whole number, or the column must be empty."
+        )
+    return number.mask(of_test).astype("Int64").array
+
+
+# ---------------------------------------------------------------------------- using it
+
+
+def split_from(
+    given: Given, protocol: str, folds: int, val_share: float, seed: int
+) -> tuple[pd.DataFrame, list[str]]:
+    """The split of the run from a given one, and in sentences what was done to it.
+
+    Mended under the protocol `grouped`, as it is under `given`. Without val, whole groups of train
+    become it; folds that it lacks, or that cut groups, are made. Raises `InputError` where it has
+    no train or test, leaves images out, or a part lacks a class.
+    """
+    images, said = given.images[[*ABOUT_IMAGE, "split", "fold"]].copy(), []
+    check_complete(images)
+    if protocol == "grouped":
+        whole = mended(images)
+        moved = int((whole != images["split"]).sum())
+        images = images.assign(split=whole)
+        said.append(f"It is used mended: {counted(moved, 'image', 'images')} moved." if moved
+                    else "It is used as it is: no group crosses it.")  # fmt: skip
+    else:
+        cut = (images.groupby("group")["split"].nunique() > 1).sum()
+        said.append("It is used as it is, and its test is what is compared"
+                    + (f". {counted(cut, 'group lies', 'groups lie')} in several of its parts: "
+                       "every page of this run says so." if cut else "."))  # fmt: skip
+    if not (images["split"] == "val").any():
+        train = images[images["split"] == "train"]
+        share = min(0.5, val_share * len(images) / len(train))
+        val = train.index[best_part(train, share, seed)]
+        images.loc[val, "split"] = "val"
+        said.append(f"It has no val: {counted(len(val), 'image', 'images')} of train became it.")
+    held = images[images["split"] != "test"]
+    images.loc[images["split"] == "test", "fold"] = pd.NA
+    if held["fold"].isna().any() or (held.groupby("group")["fold"].nunique() > 1).any():
+        images = with_folds(images, folds, seed)
+        why = "cut groups" if held["fold"].notna().all() else "are not for all of train and val"
+        why = "are not given" if held["fold"].isna().all() else why
+        said.append(f"Folds {why}: {folds} of whole groups were made.")
+    check_labels_everywhere(images)
+    if given.fingerprint:
+        same = given.fingerprint == fingerprint(images)
+        said.append("It is the split of that table to the last fold: the fingerprint is the same."
+                    if same else "It is not the split of that table any more: the fingerprint is "
+                    "another.")  # fmt: skip
+    return images, said
+
+
+def check_complete(images: pd.DataFrame) -> None:
+    """`InputError` if an image is in no part, or train or test is empty."""
+    nowhere = images.loc[images["split"] == "", "image_id"]
+    if len(nowhere):
+        raise InputError(
+            f"{counted(len(nowhere), 'image lies', 'images lie')} in none of train, val and test, "
+            f"the first {nowhere.iloc[0]!r}: move them, or name a table as `given_split`."
+        )
+    for part in ("train", "test"):
+        if not (images["split"] == part).any():
+            raise InputError(
+                f"The given split has no {part}: leave `given_split` empty, and the series makes "
+                "one of its own."
+            )

@@ -1,0 +1,114 @@
+"""The page about a split that came with the images, for those who made it.
+
+One file that needs no network, no script and no other file. It names files and patients, which the
+report of a run never does: its readers must find them.
+"""
+
+import base64
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from PIL import ImageOps
+
+from cytology.data.copies import SAME_PICTURE
+from cytology.data.crossing import COPIES, FILES, Judged, examples
+from cytology.data.images.opening import open_rgb
+from cytology.data.splitting import SPLITS
+from cytology.report.page_parts import POLICY, encoded
+from cytology.run import Run
+
+NAME = "given_split.html"
+TABLES = ("tables/given_split.csv", "tables/given_split_mended.csv")
+ROWS = 12  # of each kind on the page; the table has them all
+SIDE = 240  # pixels of a picture
+MOST_TABLE_BYTES = 2_000_000  # a longer table stays beside the page
+
+
+def write_page(run: Run, judged: Judged, said: list[str]) -> None:
+    """Write `given_split.html` about a given split, and its two tables.
+
+    `said` are the sentences of `crossing.in_words`.
+    """
+    from jinja2 import Environment, FileSystemLoader
+
+    run.write(TABLES[0], judged.crossings)
+    run.write(TABLES[1], judged.mended)
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    page = environment.get_template(f"{NAME}.jinja")
+    run.write(NAME, page.render(page_contents(run, judged, said)))
+
+
+def page_contents(run: Run, judged: Judged, said: list[str]) -> dict[str, Any]:
+    """Everything that the page shows."""
+    dataset, images = run.facts("dataset.json"), judged.images
+    parts = [part for part in SPLITS if (images["split"] == part).any()]
+    sizes = pd.DataFrame({"given": images["split"], "mended": images["mended"]})
+    sizes = sizes.apply(lambda column: column.value_counts()).reindex(parts).fillna(0).astype(int)
+    classes = pd.crosstab(images["split"], images["label"]).reindex(parts)
+    groups = images.groupby("split")["group"].nunique()
+    kinds = judged.touched.drop("any")
+    rows = {kind: judged.crossings[judged.crossings["kind"] == kind] for kind in kinds.index}
+    return {
+        "policy": POLICY,
+        "said": said,
+        "clean": judged.crossings.empty,
+        "parts": [
+            {"part": part, "groups": int(groups[part]), **sizes.loc[part], **classes.loc[part]}
+            for part in parts
+        ],
+        "touched": judged.touched.reset_index(names="kind").to_dict("records"),
+        "has_val": "val" in parts,
+        "rows": {kind: table.head(ROWS).to_dict("records") for kind, table in rows.items()},
+        "named": {kind: kind not in (FILES, COPIES) for kind in rows},
+        "more": {kind: max(0, len(table) - ROWS) for kind, table in rows.items()},
+        "pairs": pairs_of(run.images, judged),
+        "moved": moves_of(judged),
+        "unit": judged.unit,
+        "unknown": dataset.get("of_unknown_unit", 0),
+        "images": len(images),
+        "fingerprint": dataset["fingerprint"],
+        "same_picture": SAME_PICTURE,
+        "tables": [table_link(run, name) for name in TABLES],
+    }
+
+
+def moves_of(judged: Judged) -> list[dict[str, Any]]:
+    """How many images and groups the mended split moves, from which part to which."""
+    moves = judged.moved.groupby(["split", "mended"])["group"].agg(["size", "nunique"])
+    return [
+        {"start": start, "end": end, "images": int(row["size"]), "groups": int(row["nunique"])}
+        for (start, end), row in moves.iterrows()
+    ]
+
+
+def pairs_of(root: Path, judged: Judged) -> dict[str, list[dict[str, str]]]:
+    """Of each kind a handful of crossings, as names, parts and pictures of two images each."""
+    pairs: dict[str, list[dict[str, str]]] = {}
+    for pair in examples(judged).to_dict("records"):
+        pair |= {
+            "picture": address_of(root / pair["image_id"]),
+            "other_picture": address_of(root / pair["other"]),
+        }
+        pairs.setdefault(pair["kind"], []).append(pair)
+    return pairs
+
+
+def address_of(path: Path) -> str:
+    """A small picture of an image as a data address."""
+    thumbnail = ImageOps.contain(open_rgb(path), (SIDE, SIDE))
+    data = base64.b64encode(encoded(thumbnail, "JPEG", quality=85)).decode("ascii")
+    return f"data:image/jpeg;base64,{data}"
+
+
+def table_link(run: Run, name: str) -> dict[str, str]:
+    """A table inside of the page, to be saved from it; without address where it is too long."""
+    content = (run / name).read_bytes()
+    data = base64.b64encode(content).decode("ascii")
+    address = f"data:text/csv;base64,{data}" if len(content) <= MOST_TABLE_BYTES else ""
+    return {"name": name.removeprefix("tables/"), "address": address}
