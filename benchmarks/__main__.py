@@ -5,6 +5,7 @@
     python -m benchmarks --list              # what each asks
     python -m benchmarks coverage            # do the intervals hold the truth?
     python -m benchmarks promises            # is what is promised of new patients kept?
+    python -m benchmarks places              # is what is said of another place true?
     python -m benchmarks profile             # where do the seconds of the series go?
     python -m benchmarks B2 --data FOLDER --weights WEIGHTS --patient-pattern "(p\\d+)_"
 

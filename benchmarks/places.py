@@ -40,7 +40,8 @@ from cytology.networks.linear_head import fitted_head
 from cytology.notebook import progress
 
 EQUAL, UNEQUAL = (6, 6), (1, 60)
-MANY = 4000  # new patients from whom a truth is read
+# Likeness, AUC and noise.
+KINDS = ((0.5, 0.92, "normal"), (0.9, 0.98, "normal"), (0.5, 0.92, "t3"))
 
 
 @dataclass(frozen=True)
@@ -201,10 +202,14 @@ QUESTIONS: dict[str, tuple[Callable, list[Place]]] = {
             Place(n, images, 0.5, likeness, auc, noise, new, share_there)
             for n, new in ((30, 30), (60, 60), (60, 20))
             for images in (EQUAL, UNEQUAL)
-            for likeness, auc, noise in ((0.5, 0.92, "normal"), (0.9, 0.98, "normal"), (0.5, 0.92, "t3"))
+            for likeness, auc, noise in KINDS
             for share_there in (0.1, 0.3, 0.6)
         ]
-        + [Place(n, EQUAL, 0.5, 0.4, 0.98, new=n, there=t, heads=True) for n in (30, 60) for t in (0.1, 0.3)],
+        + [
+            Place(n, EQUAL, 0.5, 0.4, 0.98, new=n, there=share_there, heads=True)
+            for n in (30, 60)
+            for share_there in (0.1, 0.3)
+        ],
     ),
     "moved": (
         moved,
@@ -221,7 +226,7 @@ QUESTIONS: dict[str, tuple[Callable, list[Place]]] = {
             Place(n, images, 0.5, likeness, auc, noise, at=at)
             for n in (20, 60)
             for images in (EQUAL, UNEQUAL)
-            for likeness, auc, noise in ((0.5, 0.92, "normal"), (0.9, 0.98, "normal"), (0.5, 0.92, "t3"))
+            for likeness, auc, noise in KINDS
             for at in (0.01, 0.1, 0.5)
         ],
     ),
@@ -237,12 +242,13 @@ QUESTIONS: dict[str, tuple[Callable, list[Place]]] = {
     "referral": (
         refer,
         [
-            Place(n, images, 0.5, 0.9, 0.92, at=at, heads=heads)
-            for n, at, heads in ((20, 0.05, False), (40, 0.05, False), (100, 0.02, False), (10, 0.05, False), (40, 0.05, True))
+            Place(n, images, 0.5, 0.9, 0.92, at=at)
+            for n, at in ((10, 0.05), (20, 0.05), (40, 0.05), (100, 0.02))
             for images in (EQUAL, UNEQUAL)
-        ],
+        ]
+        + [Place(n, EQUAL, 0.5, 0.4, 0.98, at=0.05, heads=True) for n in (20, 40)],
     ),
-}  # fmt: skip
+}
 
 
 def measured(question: str, place: Place, studies: int, seed: int) -> pd.DataFrame:

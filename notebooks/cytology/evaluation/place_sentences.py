@@ -24,30 +24,27 @@ def prevalence_sentence(row, unit: str) -> str:
     share = in_percent(row["prevalence"])
     if np.isnan(row["precision"]):
         return f"Where {share} of the images are malignant, nothing is called malignant."
-    acts = f"acting from a probability of {in_percent(row['act_from'])} on"
-    low = row["net_benefit_low"]
-    worth = (
-        "better than calling nothing malignant"
-        if low > 0
-        else "worse than calling nothing malignant"
-        if row["net_benefit_high"] < 0
-        else "not shown to be better than calling nothing malignant"
-    )
+    worth = "not shown to be better than"
+    if row["net_benefit_low"] > 0:
+        worth = "better than"
+    elif row["net_benefit_high"] < 0:
+        worth = "worse than"
     return (
-        f"Where {share} of the images are malignant, a malignant call is right with "
-        f"{with_span(row, 'precision')} and a benign one with "
-        f"{with_span(row, 'negative_predictive_value')}; for each malignant image found there are "
-        f"{_alarms(row)}. For a clinic {acts}, the net benefit is {with_span(row, 'net_benefit')}: "
-        f"{worth}. 95 % by {unit}; it takes that malignant images look there as they do here, and "
-        "benign ones, too."
+        f"Where {share} of the images are malignant: precision {with_span(row, 'precision')}, "
+        f"negative predictive value {with_span(row, 'negative_predictive_value')}, "
+        f"{_alarms(row)}. For a clinic that acts from a probability of "
+        f"{in_percent(row['act_from'])} on, the net benefit is {with_span(row, 'net_benefit')}: "
+        f"{worth} calling nothing malignant. 95 % by {unit}; it takes that malignant images look "
+        "there as they do here, and benign ones, too."
     )
 
 
 def _alarms(row) -> str:
-    """False alarms per found cancer, with their interval."""
+    """False alarms for each malignant image found, with their interval."""
     if np.isinf(row["false_alarms"]):
         return "false alarms only"
-    return f"{row['false_alarms']:.1f} false alarms ({span(row, 'false_alarms', shape='.1f')})"
+    bounds = span(row, "false_alarms", shape=".1f").replace("inf", "no limit")
+    return f"{row['false_alarms']:.1f} false alarms ({bounds}) for each malignant image found"
 
 
 def share_sentences(row, unit: str) -> list[str]:

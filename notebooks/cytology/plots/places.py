@@ -111,15 +111,15 @@ def referral(curve: pd.DataFrame, chosen: Referral, unit: str) -> Figure:
     axis.plot(curve["referred"], curve["bound"], label="what can be promised", **promised)
     wanted = f"wanted: {chosen.level:.3g}"
     axis.axhline(chosen.level, color=CLASS_COLOUR["M"], linestyle=":", label=wanted)
-    row = curve[curve["limit"] == chosen.limit]
-    if chosen.promised and len(row):
+    if not chosen.promised:
+        title = f"no promise: it takes {chosen.needed}, here are {chosen.patients}"
+    elif np.isinf(chosen.limit):
+        title = "nobody need be referred"
+    else:
+        row = curve[curve["limit"] == chosen.limit]
         look: Look = {"color": CLASS_COLOUR["M"], "markersize": 10, "markeredgecolor": "white"}
         axis.plot(row["referred"], row["bound"], "D", label="the limit chosen", **look)
         title = f"{row['referred'].iloc[0]:.0%} are referred"
-    elif chosen.promised:
-        title = "nobody need be referred"
-    else:
-        title = f"no promise: it takes {chosen.needed}, here are {chosen.patients}"
     axis.set(title=title, xlabel=f"share of {plural(unit)} referred", xlim=(-0.02, 1.02))
     axis.set_ylabel(f"malignant and not referred,\nshare of all {plural(unit)}")
     axis.legend(loc="upper left", bbox_to_anchor=(1, 1))

@@ -29,7 +29,9 @@ from cytology.evaluation.statistics.mixtures import SHARES, Gap, class_means, ga
 from cytology.evaluation.statistics.recalibration import logistic_fit
 from cytology.settings import InputError
 
-PARTS = 4  # of the range of logits, whose counts must fit a mixture
+# Between parts of the logits, whose counts must fit a mixture: where so much of the labelled images
+# lies below, both classes counting alike. The outer parts see logits beyond both classes.
+EDGES = np.array([0.05, 0.35, 0.65, 0.95])
 # Targets of the fit, so that a perfect order has a finite slope. The smoothing by patients that
 # serves probabilities (`calibration.smoothed_targets`) would draw a share of 0.10 down to 0.06.
 SUREST = 0.001
@@ -119,16 +121,15 @@ def _share_interval(gap: Gap) -> tuple[float, float]:
 
 
 def _counted_parts(asked: np.ndarray, known: np.ndarray, truth: np.ndarray) -> list[np.ndarray]:
-    """In which of `PARTS` parts of the logits each image lies, without the last part.
+    """In which of the parts between `EDGES` of the logits each image lies, without the last part.
 
-    Each part holds as much of the labelled images, both classes counting alike. Shape of each:
-    (1, PARTS - 1, images).
+    Shape of each: (1, parts - 1, images).
     """
     weight = np.where(truth, 1 / truth.sum(), 1 / (~truth).sum()) / 2
     order = np.argsort(known, kind="stable")
     below = np.cumsum(weight[order])
-    edges = known[order][np.searchsorted(below, np.arange(1, PARTS) / PARTS - 1e-9)]
-    parts = np.arange(PARTS - 1)[:, None]
+    edges = known[order][np.searchsorted(below, EDGES)]
+    parts = np.arange(len(EDGES))[:, None]
     return [(np.searchsorted(edges, x, side="right") == parts)[None] * 1.0 for x in (asked, known)]
 
 

@@ -52,7 +52,7 @@ def at_prevalence(rows: pd.DataFrame, prevalence: float, act_from: float) -> dic
     """
     m, odds = checked(prevalence), act_from / (1 - act_from)
     truth, score = truth_and_score(rows)
-    shares = sensitivity_and_specificity(truth, score >= 0)
+    shares = np.array(sensitivity_and_specificity(truth, score >= 0))
     bounds = called_intervals(rows, score >= 0)
     found = {"prevalence": m, "act_from": act_from}
     for name, value, (low, high) in zip(("recall", "specificity"), shares, bounds, strict=True):

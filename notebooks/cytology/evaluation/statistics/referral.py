@@ -121,7 +121,7 @@ def outcome(patients: pd.DataFrame, prevalence: float = np.nan) -> dict[str, flo
     truth = (patients["label"] == "M").to_numpy()
     m = truth.mean() if np.isnan(prevalence) else checked(prevalence)
     called = patients["referred"].to_numpy()
-    shares = sensitivity_and_specificity(truth, called)
+    shares = np.array(sensitivity_and_specificity(truth, called))
     bounds = called_intervals(patients, called, variance_inflation(patients))
     found = {"prevalence": m}
     for name, value, ends in zip(("found", "spared"), shares, bounds, strict=True):
