@@ -29,9 +29,11 @@ from cytology.evaluation.statistics.mixtures import SHARES, Gap, class_means, ga
 from cytology.evaluation.statistics.recalibration import logistic_fit
 from cytology.settings import InputError
 
-# Between parts of the logits, whose counts must fit a mixture: where so much of the labelled images
-# lies below, both classes counting alike. The outer parts see logits beyond both classes.
-EDGES = np.array([0.05, 0.35, 0.65, 0.95])
+PARTS = 5  # of the range of logits, whose counts must fit a mixture
+# The share of the labelled images in either outer part, both classes counting alike: as little as
+# may be, to see logits beyond both classes, but about four patients of a class. With fewer, moves
+# were seen in 12 % of the studies that had none.
+OUTER, OUTER_PATIENTS, MOST_OUTER = 0.05, 4, 0.25
 # Targets of the fit, so that a perfect order has a finite slope. The smoothing by patients that
 # serves probabilities (`calibration.smoothed_targets`) would draw a share of 0.10 down to 0.06.
 SUREST = 0.001
@@ -88,14 +90,15 @@ def estimated_share(new: pd.DataFrame, fitted_on: pd.DataFrame) -> dict[str, Any
         return found | named_interval("prevalence", np.nan, *NO_BOUNDS)
     known, asked = (intercept + slope * score - logit(truth.mean()) for score in (here, there))
     groups = new["group"].nunique(), *fitted_on.groupby("label")["group"].nunique()
-    bounds = NO_BOUNDS
+    share, bounds = em_share(asked), NO_BOUNDS
     if min(groups) >= FEWEST_GROUPS:
         scores = (scores_at(ratio, SHARES)[:, None] for ratio in (asked, known))
-        bounds = _share_interval(_gap(*scores, new, fitted_on))
-        parts = _counted_parts(asked, known, truth)
+        low, high = _share_interval(_gap(*scores, new, fitted_on))
+        bounds = min(low, share), max(high, share)
+        parts = _counted_parts(asked, known, truth, min(groups[1:]))
         found["p_moved"] = _moved_p(_gap(*parts, new, fitted_on), groups[0])
         found["moved"] = bool(found["p_moved"] < 1 - LEVEL)
-    return found | named_interval("prevalence", em_share(asked), *bounds) | {"note": ""}
+    return found | named_interval("prevalence", share, *bounds) | {"note": ""}
 
 
 def _gap(asked: np.ndarray, known: np.ndarray, new: pd.DataFrame, fitted_on: pd.DataFrame) -> Gap:
@@ -117,19 +120,26 @@ def _share_interval(gap: Gap) -> tuple[float, float]:
     """
     reach = np.array([t_quantile(freedom) for freedom in gap.freedom])
     fits = np.abs(gap.means[:, 0]) <= reach * np.sqrt(gap.errors[:, 0, 0])
-    return (SHARES[fits].min(), SHARES[fits].max()) if fits.any() else (0.0, 1.0)
+    if not fits.any():
+        return 0.0, 1.0
+    first, last = np.flatnonzero(fits)[[0, -1]]  # and the shares beside them, which do not fit
+    return float(SHARES[max(first - 1, 0)]), float(SHARES[min(last + 1, len(SHARES) - 1)])
 
 
-def _counted_parts(asked: np.ndarray, known: np.ndarray, truth: np.ndarray) -> list[np.ndarray]:
-    """In which of the parts between `EDGES` of the logits each image lies, without the last part.
+def _counted_parts(
+    asked: np.ndarray, known: np.ndarray, truth: np.ndarray, patients: int
+) -> list[np.ndarray]:
+    """In which of `PARTS` parts of the logits each image lies, without the last part.
 
-    Shape of each: (1, parts - 1, images).
+    `patients` are those of the class with fewer. Shape of each: (1, PARTS - 1, images).
     """
     weight = np.where(truth, 1 / truth.sum(), 1 / (~truth).sum()) / 2
     order = np.argsort(known, kind="stable")
-    below = np.cumsum(weight[order])
-    edges = known[order][np.searchsorted(below, EDGES)]
-    parts = np.arange(len(EDGES))[:, None]
+    # Of one class there is twice as much in its outer part.
+    outer = np.clip(OUTER_PATIENTS / 2 / patients, OUTER, MOST_OUTER)
+    ends = np.linspace(outer, 1 - outer, PARTS - 1)
+    edges = known[order][np.searchsorted(np.cumsum(weight[order]), ends)]
+    parts = np.arange(PARTS - 1)[:, None]
     return [(np.searchsorted(edges, x, side="right") == parts)[None] * 1.0 for x in (asked, known)]
 
 

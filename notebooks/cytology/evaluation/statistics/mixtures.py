@@ -75,9 +75,16 @@ def gap_to_mixtures(
     product = mean[:, :, None] * mean[:, None, :]
     sizes = group_sums(np.ones(len(new_group)), new_group)
     crowd = (sizes**2).sum() / sizes.sum() - 1
-    of_new = (mixed("square") - product + crowd * (mixed("alike") - product)) / sizes.sum()
+    together = _without_negative(mixed("alike") - product)
+    of_new = (mixed("square") - product + crowd * together) / sizes.sum()
     parts = of_new, share**2 * malignant.error, (1 - share) ** 2 * benign.error
     traces = np.array([np.trace(part, axis1=1, axis2=2) for part in parts])
     degrees = [effective_groups(sizes) - 1, malignant.freedom, benign.freedom]
     freedom = traces.sum(axis=0) ** 2 / (traces**2 / np.array(degrees)[:, None]).sum(axis=0)
     return Gap(new.mean(axis=-1) - mean, sum(parts), freedom)
+
+
+def _without_negative(covariances: np.ndarray) -> np.ndarray:
+    """Estimated covariances, shape (..., n, n), less the parts that no covariance can have."""
+    values, vectors = np.linalg.eigh(covariances)
+    return (vectors * np.clip(values, 0, None)[..., None, :]) @ vectors.swapaxes(-1, -2)
