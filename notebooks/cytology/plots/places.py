@@ -58,13 +58,14 @@ def new_logits(new: pd.DataFrame, fitted_on: pd.DataFrame, found) -> Figure:
     """
     figure, axis = plt.subplots(figsize=(7, 4))
     everything = pd.concat([new["logit"], fitted_on["logit"]])
-    edges = np.linspace(*np.quantile(everything, [0.002, 0.998]), BINS + 1)
+    low, high = np.quantile(everything, [0.002, 0.998])
+    edges = np.linspace(low, high, BINS + 1)
     # Beyond the ends, images count in the last bin.
     of_class = {
-        label: np.histogram(part["logit"].clip(edges[0], edges[-1]), edges)[0] / len(part)
+        label: np.histogram(part["logit"].clip(low, high), edges)[0] / len(part)
         for label, part in fitted_on.groupby("label")
     }
-    seen = np.histogram(new["logit"].clip(edges[0], edges[-1]), edges)[0] / len(new)
+    seen = np.histogram(new["logit"].clip(low, high), edges)[0] / len(new)
     share = found["prevalence"] if np.isfinite(found["prevalence"]) else 0.0
     benign, malignant = (1 - share) * of_class["B"], share * of_class["M"]
     filled: Look = {"fill": True, "alpha": 0.45, "lw": 0}

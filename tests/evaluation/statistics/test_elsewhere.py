@@ -81,10 +81,10 @@ def test_spread_logits_are_mended_by_a_slope_only():
 
 
 def test_where_the_probabilities_are_right_no_gain_is_shown():
-    """The intervals of 30 studies leave out 0 in at most a few."""
-    gains = pd.concat([recalibration_gain(place(seed, patients=30)) for seed in range(30)])
+    """The intervals of 12 studies leave out 0 in at most a few."""
+    gains = pd.concat([recalibration_gain(place(seed, patients=30)) for seed in range(12)])
     gains = gains[gains["way"] != "as it is"]
-    assert (gains["loss_change_high"] < 0).sum() <= 4
+    assert (gains["loss_change_high"] < 0).sum() <= 2
 
 
 def test_of_too_few_patients_nothing_is_said():

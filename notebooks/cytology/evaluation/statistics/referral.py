@@ -121,7 +121,7 @@ def outcome(patients: pd.DataFrame, prevalence: float = np.nan) -> dict[str, flo
     truth = (patients["label"] == "M").to_numpy()
     m = truth.mean() if np.isnan(prevalence) else checked(prevalence)
     called = patients["referred"].to_numpy()
-    shares = np.array(sensitivity_and_specificity(truth, called))
+    shares = [np.float64(each) for each in sensitivity_and_specificity(truth, called)]
     bounds = called_intervals(patients, called, variance_inflation(patients))
     found = {"prevalence": m}
     for name, value, ends in zip(("found", "spared"), shares, bounds, strict=True):
@@ -131,7 +131,7 @@ def outcome(patients: pd.DataFrame, prevalence: float = np.nan) -> dict[str, flo
     metric, ends = OF_TWO_SHARES["negative_predictive_value"], NO_BOUNDS
     if np.isfinite([*shares, *np.ravel(bounds)]).all():
         ends = of_two_shares(metric, m, shares, bounds)
-    right = float(metric(*shares, m))
+    right = float(metric(shares[0], shares[1], m))
     found |= named_interval("malignant_unreferred", 1 - right, 1 - ends[1], 1 - ends[0])
     found["referred"] = m * shares[0] + (1 - m) * (1 - shares[1])
     return found | counts(patients)
