@@ -5,6 +5,7 @@
     python -m benchmarks --list              # what each asks
     python -m benchmarks coverage            # do the intervals hold the truth?
     python -m benchmarks promises            # is what is promised of new patients kept?
+    python -m benchmarks places              # is what is said of another place true?
     python -m benchmarks profile             # where do the seconds of the series go?
     python -m benchmarks B2 --data FOLDER --weights WEIGHTS --patient-pattern "(p\\d+)_"
 
@@ -17,7 +18,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks import coverage, profiling, promises
+from benchmarks import coverage, places, profiling, promises
 from benchmarks.comparison import machine, table_of, write
 from benchmarks.figures import ratios
 from benchmarks.registry import BENCHMARKS, Benchmark, Options, chosen
@@ -95,7 +96,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run what the command line asks for; returns the exit code, 2 for input of no use."""
     arguments = sys.argv[1:] if arguments is None else arguments
     # They print no ratios and have options of their own.
-    studies = {"coverage": coverage, "promises": promises, "profile": profiling}
+    studies = {"coverage": coverage, "places": places, "promises": promises, "profile": profiling}
     if arguments and arguments[0] in studies:
         return studies[arguments[0]].main(arguments[1:])
     given = parse(arguments)

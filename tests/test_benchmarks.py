@@ -16,7 +16,7 @@ from cytology.settings import PROJECT_ROOT, InputError
 sys.path.insert(0, str(PROJECT_ROOT))
 
 from benchmarks import __main__ as command
-from benchmarks import coverage, images, profiling, promises, scale
+from benchmarks import coverage, images, places, profiling, promises, scale
 from benchmarks.comparison import Result, compare, growth, in_turn, table_of
 from benchmarks.figures import ratios
 from benchmarks.registry import BENCHMARKS, Options, chosen
@@ -274,6 +274,22 @@ def test_a_small_study_of_promises_has_a_row_a_design(monkeypatch, capsys):
     assert command.main(["promises", "--studies", "2"]) == 0
     words = capsys.readouterr().out.split()
     assert {"audit", "sensitivity", "optimism", "unlike", "promised", "kept"} <= set(words)
+
+
+def test_a_small_study_of_places_has_a_row_a_design_and_number(tmp_path, monkeypatch, capsys):
+    """One design a question; shares are shares, and heads of folds have logits of one."""
+    monkeypatch.setattr(places, "RESULTS", tmp_path)
+    monkeypatch.setenv("CYTOLOGY_CORES", "1")
+    few = {name: (function, designs[:1]) for name, (function, designs) in places.QUESTIONS.items()}
+    heads = places.Place(12, (2, 3), new=8, heads=True)
+    few["share"] = (places.share, [heads])
+    monkeypatch.setattr(places, "QUESTIONS", few)
+    assert command.main(["places", "--studies", "2"]) == 0
+    table = pd.read_csv(tmp_path / "places.csv")
+    assert set(table["question"]) == set(few)
+    held = table[table["what"].str.endswith("held")]
+    assert len(held) > 6 and held["mean"].dropna().between(0, 1).all()
+    assert "referral" in capsys.readouterr().out
 
 
 def test_what_is_kept_is_counted_by_patient():
