@@ -6,6 +6,7 @@ import pytest
 from scipy.special import expit
 
 from cytology.audits.simulation import Design, cross_validated
+from cytology.evaluation import doubtful_labels as module
 from cytology.evaluation.doubtful_labels import (
     FILE,
     auc_without,
@@ -97,6 +98,16 @@ def test_several_rows_an_image_or_one_class_are_refused():
             doubtful_labels(wrong)
 
 
+def test_the_mean_of_networks_and_orientations_is_asked(full_run, monkeypatch):
+    asked = []
+    monkeypatch.setattr(module, "doubtful_labels", lambda rows: asked.append(rows) or rows)
+    doubtful_labels_of_run(full_run)
+    rows = pd.concat(full_run.of_networks("predictions.csv").values())
+    mean = rows[rows["model"] == "oof"].groupby("image_id")["logit"].mean()
+    found = asked[0].set_index("image_id")["logit"]
+    assert found.to_dict() == pytest.approx(mean.to_dict())
+
+
 def test_decisions_are_kept_when_the_run_is_made_again(run):
     for name in run.networks:
         rows = run.table(f"{name}/predictions.csv")
@@ -138,7 +149,7 @@ def test_flips_are_found_also_where_the_heads_learned_from_them():
     """20 of 480 labels, heads of AUC 0.98: 14 of the first 20 are flips, on average."""
     found = []
     for seed in range(10):
-        study = cross_validated(Design(patients=60, images=(8, 8), auc=0.999),
+        study = cross_validated(Design(patients=120, images=(4, 4), auc=0.999),
                                 np.random.default_rng(seed))  # fmt: skip
         rows = study.tables[0].assign(image_id=lambda table: table["image_id"].map(str))
         chosen = rows["image_id"].isin(rows["image_id"].sample(20, random_state=seed))

@@ -4,6 +4,8 @@ Subgroups are the values of every column that the manifest has of its own (stain
 magnification, subtype), and thirds of what each image has: size, sharpness, brightness.
 """
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
@@ -12,7 +14,6 @@ from cytology.evaluation.judged import compared_on, judged_networks
 from cytology.evaluation.readable import NOT_SHOWN, title, too_few
 from cytology.evaluation.statistics.clusters import (
     folds_of,
-    group_sums,
     pair_weights,
     placements,
 )
@@ -20,17 +21,20 @@ from cytology.evaluation.statistics.intervals import FEWEST_GROUPS, metrics_with
 from cytology.evaluation.statistics.metrics import THRESHOLD, truth_and_score
 from cytology.evaluation.statistics.significance import holm
 from cytology.run import Run
-from cytology.wording import joined, p_in_figures, plural, with_span
+from cytology.wording import joined, p_in_figures, plural
 
 ALL = "all images"
 MOST_VALUES = 8  # of a column: with more, hardly any has enough groups
 NO_SUBGROUP = {*MANIFEST_COLUMNS, "mask"}  # a mask is a file, not a kind of image
 MEASURED = ("size", "sharpness", "brightness")
 THIRDS = {2: ("lower", "higher"), 3: ("lowest", "middle", "highest")}
-DRAWS = 4999  # of signs, for a P value
+DRAWS = 1999  # of signs, for a P value
+AT_ONCE = 5_000_000  # numbers in memory at once
+TINY = 1e-9  # a share of the variance that is added, where subgroups do not vary at all
+# What the mean share of each class counts in the two questions about a column.
+SIDES = {"order": {"M": 1.0, "B": 1.0}, "threshold": {"M": 1.0, "B": -1.0}}
 ALPHA = 0.05
-SHOWN = ("auc", "recall", "specificity")
-CLASSES = {"M": "malignant", "B": "benign"}
+SHOWN = {"auc": "AUC", "recall": "sensitivity", "specificity": "specificity"}
 
 
 # ---------------------------------------------------------------- which subgroups
@@ -91,8 +95,8 @@ def subgroup_table(
         parts += [(column, name, part) for name, part in known.groupby(column, sort=False)]
     table = []
     for column, name, part in sorted(parts, key=lambda each: _place(subgroups, *each[:2])):
-        row = {"column": column, "subgroup": name}
-        row |= metrics_with_intervals(part, threshold, SHOWN)
+        row: dict[str, Any] = {"column": column, "subgroup": name}
+        row |= metrics_with_intervals(part, threshold, tuple(SHOWN))
         whys = {metric: too_few(row, metric, unit) for metric in SHOWN}
         words = dict.fromkeys(why.removeprefix(f"{NOT_SHOWN}: ") for why in whys.values() if why)
         table.append(row | {"too_few": " and ".join(words)})
@@ -111,60 +115,92 @@ def _place(subgroups: pd.DataFrame, column: str, name: str) -> tuple:
 
 
 def homogeneity_table(rows: pd.DataFrame, subgroups: pd.DataFrame) -> pd.DataFrame:
-    """Whether images of one class are recognized alike in all subgroups: a row a column and class.
+    """Whether a network does as well in all subgroups of a column: a row a column and question.
 
     What is compared is the share of the other class's images, of the same fold, that an image is on
-    the right side of (its part in the AUC): that exists also where a subgroup has one class only,
-    as a subtype of carcinoma. `worst` and `best` are the subgroups with the lowest and highest mean
-    share, over their images. Subgroups in fewer than `FEWEST_GROUPS` groups are left out. `p` is
-    that of `differ_p`, `p_holm` corrected for all rows of the table.
+    the right side of: its part in the AUC. It exists also where a subgroup has one class only, as a
+    subtype of carcinoma. `asks` is `order`: are these shares equal, on average over both classes?
+    Or `threshold`: do they rise in one class where they fall in the other, so that scores are
+    shifted and one threshold does not fit all? `worst` and `best` (of `threshold`: where malignant
+    images come off worst and best, compared with benign ones) are the subgroups with least and most
+    of it. Subgroups of fewer than `FEWEST_GROUPS` groups of a class are left out of that class. `p`
+    is that of `differ_p`; `p_holm` is corrected for all rows of the table.
     """
     rows = rows.merge(subgroups, on="image_id", how="left", validate="m:1")
     truth, score = truth_and_score(rows)
     fold, group = folds_of(rows), rows["group"].to_numpy()
-    share = placements(truth, score, fold)
-    paired = pair_weights(truth, fold) > 0
+    images = pd.DataFrame({"label": rows["label"], "group": group})
+    images["share"] = placements(truth, score, fold)
+    images = images[pair_weights(truth, fold) > 0]
     table = []
     for column in subgroups.columns.drop("image_id"):
-        names = rows[column].fillna("").to_numpy()
-        for label, is_class in (("M", truth), ("B", ~truth)):
-            here = is_class & paired & (names != "")
-            groups = pd.Series(group[here]).groupby(names[here]).nunique()
-            here &= np.isin(names, groups.index[groups >= FEWEST_GROUPS])
-            means = pd.Series(share[here]).groupby(names[here]).mean().sort_values(kind="stable")
-            if len(means) < 2:
-                continue
-            row = {"column": column, "label": label, "subgroups": len(means)}
-            row |= {"images": int(here.sum()), "groups": len(np.unique(group[here]))}
-            row |= {"worst": means.index[0], "worst_share": means.iloc[0]}
-            row |= {"best": means.index[-1], "best_share": means.iloc[-1]}
-            table.append(row | {"p": differ_p(share[here], names[here], group[here])})
-    columns = "column label subgroups images groups worst worst_share best best_share p".split()
+        part = images.assign(subgroup=rows[column].fillna(""))
+        part = part[part["subgroup"] != ""]
+        groups = part.groupby(["label", "subgroup"])["group"].transform("nunique")
+        part = part[groups >= FEWEST_GROUPS]
+        effects = subgroup_effects(part)
+        for asks, effect in effects.items():
+            row = {"column": column, "asks": asks, "subgroups": len(effect)}
+            row |= {"images": len(part), "groups": part["group"].nunique()}
+            order = effect.sort_values(kind="stable").index
+            row |= {"worst": order[0], "best": order[-1]}
+            table.append(row | {"p": differ_p(part, effect.index, SIDES[asks])})
+    columns = ["column", "asks", "subgroups", "images", "groups", "worst", "best", "p"]
     found = pd.DataFrame(table, columns=columns)
     return found.assign(p_holm=holm(found["p"]))
 
 
-def differ_p(values: np.ndarray, subgroup: np.ndarray, group: np.ndarray) -> float:
-    """P value of equal means of a number an image in all subgroups, by group.
+def subgroup_effects(images: pd.DataFrame) -> dict[str, pd.Series]:
+    """By question, how far the mean share of each subgroup lies above those of its classes.
 
-    The score of the hypothesis is a sum over groups; if it is true, each group's part could as well
-    have the other sign (Hemerik, Goeman & Finos 2020, doi 10.1111/rssb.12369: sign flipping).
-    Signs of whole groups are flipped, so images of a group may lie in several subgroups, and groups
-    may have any number of images. The statistic is the score's chi-square. All shapes are (n,).
+    `images` has `label, subgroup, share`. Of both classes the mean (`order`), or half of malignant
+    less benign (`threshold`, for subgroups with both). Only questions with two subgroups.
     """
-    dummies = pd.get_dummies(pd.Series(subgroup)).to_numpy(float)[:, 1:]
-    away = (values - values.mean())[None] * (dummies - dummies.mean(axis=0)).T
-    parts = group_sums(away, group).T
-    inverse = np.linalg.pinv(parts.T @ parts, hermitian=True)
+    away = images["share"] - images.groupby("label")["share"].transform("mean")
+    of_class = away.groupby([images["subgroup"], images["label"]]).mean().unstack()
+    found = {"order": of_class.mean(axis=1)}
+    if {"B", "M"} <= set(of_class):
+        found["threshold"] = ((of_class["M"] - of_class["B"]) / 2).dropna()
+    return {asks: effect for asks, effect in found.items() if len(effect) > 1}
 
-    def chi_square(signs):
-        score = signs @ parts
-        return ((score @ inverse) * score).sum(axis=1)
 
-    signs = np.random.default_rng(0).choice([-1.0, 1.0], (DRAWS, len(parts)))
-    found = chi_square(np.ones((1, len(parts))))[0]
-    at_least = (chi_square(signs) >= found * (1 - 1e-9)).sum()
-    return float((1 + at_least) / (1 + DRAWS))
+def differ_p(images: pd.DataFrame, names: pd.Index, sides: dict[str, float]) -> float:
+    """P value of equal effects of the subgroups `names`, by group.
+
+    `images` has `label, subgroup, group, share`; `sides` is what each class's mean counts. A Wald
+    test with a variance by group, whose distribution under the hypothesis comes from flipping the
+    sign of all deviations of a group at once (wild cluster bootstrap, restricted: Cameron, Gelbach
+    & Miller 2008, doi 10.1162/rest.90.3.414). So a group may have any number of images, and lie in
+    several subgroups.
+    """
+    away = images["share"] - images.groupby("label")["share"].transform("mean")
+    cell = pd.MultiIndex.from_frame(images[["subgroup", "label"]])
+    cell_of, cells = pd.factorize(cell, sort=True)
+    group_of, groups = pd.factorize(images["group"])
+    sums, counts = np.zeros((2, len(groups), len(cells)))
+    np.add.at(sums, (group_of, cell_of), away)
+    np.add.at(counts, (group_of, cell_of), 1.0)
+    total = counts.sum(axis=0)
+    subgroup, label = cells.get_level_values(0), cells.get_level_values(1)
+    effect = np.array([(subgroup == name) * label.map(sides) for name in names], float)
+    effect /= np.array([(subgroup == name).sum() for name in names])[:, None]
+    contrast = effect[1:] - effect[0]
+
+    def wald(signs):
+        flipped = signs[:, :, None] * sums
+        means = flipped.sum(axis=1) / total
+        left = ((flipped - counts * means[:, None]) / total) @ contrast.T
+        variance = np.einsum("dgk,dgl->dkl", left, left)
+        tiny = TINY * np.trace(variance, axis1=1, axis2=2)[:, None, None] + np.finfo(float).tiny
+        found = (means @ contrast.T)[..., None]
+        solved = np.linalg.solve(variance + tiny * np.eye(len(contrast)), found)
+        return (found * solved).sum(axis=(1, 2))
+
+    signs = np.random.default_rng(0).choice([-1.0, 1.0], (DRAWS, len(groups)))
+    found = wald(np.ones((1, len(groups))))[0]
+    some = max(1, AT_ONCE // sums.size)
+    drawn = np.concatenate([wald(signs[k : k + some]) for k in range(0, DRAWS, some)])
+    return float((1 + (drawn >= found * (1 - 1e-9)).sum()) / (1 + DRAWS))
 
 
 # ------------------------------------------------------------------------ of a run
@@ -181,13 +217,8 @@ def subgroups_of_run(
     tables, tests = [], []
     for name, rows in judged_networks(run, compared_on(run)).items():
         threshold = (thresholds or {}).get(name, THRESHOLD)
-        found = (
-            subgroup_table(rows, subgroups, run.unit, threshold),
-            homogeneity_table(rows, subgroups),
-        )
-        for table, kept in zip(found, (tables, tests), strict=True):
-            table.insert(0, "model", name)
-            kept.append(table)
+        tables.append(subgroup_table(rows, subgroups, run.unit, threshold).assign(model=name))
+        tests.append(homogeneity_table(rows, subgroups).assign(model=name))
     return run.marked(pd.concat(tables)), run.marked(pd.concat(tests))
 
 
@@ -205,7 +236,7 @@ def subgroup_sentences(table: pd.DataFrame, tests: pd.DataFrame, unit: str) -> l
         asked = list(dict.fromkeys(found["column"]))
         if differ.empty:
             sentences.append(
-                f"{title(name)}: no subgroup is shown to be recognized worse, by {joined(asked)}. "
+                f"{title(name)}: no subgroup is shown to fare worse, by {joined(asked)}. "
                 "With few groups in each only large differences can be."
             )
     few = table[table["too_few"] != ""].drop_duplicates(["column", "subgroup"])
@@ -222,16 +253,20 @@ def subgroup_sentences(table: pd.DataFrame, tests: pd.DataFrame, unit: str) -> l
 def _difference(table: pd.DataFrame, row: pd.Series, network: str) -> str:
     """The sentence on a column whose subgroups differ."""
     found = table[(table["model"] == row["model"]) & (table["column"] == row["column"])]
-    metric, word = ("recall", "sensitivity") if row["label"] == "M" else ("specificity",) * 2
-    other = CLASSES["B" if row["label"] == "M" else "M"]
-    side = "above" if row["label"] == "M" else "below"
-    clauses = [
-        f"{row[which]}: {side} {row[f'{which}_share']:.0%} of the {other} ones, {word} "
-        + with_span(found[found["subgroup"] == row[which]].iloc[0], metric)
-        for which in ("worst", "best")
-    ]
+    found = found.set_index("subgroup")
+    said = " does not separate all images equally well"
+    if row["asks"] == "threshold":
+        said = "'s scores are shifted, so that one threshold does not fit all"
+    clauses = []
+    for name in (row["worst"], row["best"]):
+        one = found.loc[name]
+        numbers = [
+            f"{word} {one[metric]:.3f}"
+            for metric, word in SHOWN.items()
+            if not (pd.isna(one[metric]) or too_few(one, metric))
+        ]
+        clauses.append(f"{name}: {', '.join(numbers)}")
     return (
-        f"{network} does not recognize all {CLASSES[row['label']]} images alike by "
-        f"{row['column']} (P = {p_in_figures(row['p_holm'])} after Holm). "
-        f"Where they are scored: {'; '.join(clauses)}."
+        f"{network}{said}, by {row['column']} (P = {p_in_figures(row['p_holm'])} after Holm): "
+        f"{'; '.join(clauses)}."
     )

@@ -11,8 +11,8 @@ import pandas as pd
 from cleanlab.filter import find_label_issues
 from scipy.special import expit
 
-from cytology.evaluation.judged import OUT_OF_FOLD, judged_networks
-from cytology.evaluation.predictions import mean_logits
+from cytology.evaluation.judged import OUT_OF_FOLD, judged_networks, judged_rows
+from cytology.evaluation.predictions import mean_logits, read_predictions
 from cytology.evaluation.statistics.intervals import metrics_with_intervals
 from cytology.run import Run
 from cytology.settings import InputError
@@ -114,18 +114,20 @@ def auc_without(tables: dict[str, pd.DataFrame], doubtful: pd.DataFrame) -> pd.D
 
 
 def doubtful_labels_of_run(run: Run) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """`doubtful_labels` by the mean logit of a run's networks, and `auc_without` of each.
+    """`doubtful_labels` of a run, and `auc_without` of each of its networks.
 
-    Both are empty where no prediction is fit to doubt a label: with the protocol of the original,
-    whose heads saw copies of what they judge, with random weights, and without cross-validation.
-    What a reader wrote into the column `decision` of an earlier `FILE` is kept.
+    By the mean logit of all networks, over all orientations that they were judged in. Both are
+    empty where no prediction is fit to doubt a label: with the protocol of the original, whose
+    heads saw copies of what they judge, with random weights, and without cross-validation. What a
+    reader wrote into the column `decision` of an earlier `FILE` is kept.
     """
     tables = judged_networks(run, OUT_OF_FOLD)
     random = any(run.about(name)["weights"] == "random" for name in tables)
     if run.is_original or random or not tables:
         nothing = pd.DataFrame(columns=["model", "auc", "left_out", "auc_without"])
         return pd.DataFrame(columns=COLUMNS), run.marked(nothing)
-    doubtful = doubtful_labels(mean_logits(pd.concat(tables.values())))
+    turned = [judged_rows(read_predictions(run, name, turned=True), OUT_OF_FOLD) for name in tables]
+    doubtful = doubtful_labels(mean_logits(pd.concat(turned).assign(orientation=0)))
     decided = run.rows(FILE)
     if len(decided):
         before = decided.set_index("image_id")["decision"].fillna("").astype(str)
