@@ -125,8 +125,7 @@ def auc_seen(rows: pd.DataFrame) -> AucSeen:
 class DifferenceSeen:
     """What a study shows of a difference of two AUCs on the same images.
 
-    Its standard error is that of `intervals.gain_error`; out of fold it is a bound, so that the
-    power is at least what is promised.
+    Its standard error is that of `intervals.gain_error`, out of fold with the doubled variance.
     """
 
     aucs: tuple[float, float]
