@@ -14,7 +14,7 @@ from cytology.parameters import named
 
 MANIFEST_COLUMNS = ["image_id", "label", "patient", "slide", "group", "width", "height"]
 MANIFEST_COLUMNS += ["sha256", "family"]
-APPEARANCE_COLUMNS = ["image_id", "brightness", "red", "green", "blue"]
+APPEARANCE_COLUMNS = ["image_id", "brightness", "red", "green", "blue", "sharpness"]
 
 
 def independent_groups(images: pd.DataFrame) -> pd.Series:

@@ -1,0 +1,169 @@
+"""How many images an external validation needs, by the four criteria of Riley et al. 2021.
+
+"Minimum sample size for external validation of a clinical prediction model with a binary outcome",
+doi 10.1002/sim.9025. Each criterion asks for an interval no wider than wanted: of observed over
+expected cases, of the calibration slope, of the C statistic (the AUC) and of the standardized net
+benefit. The paper counts independent persons; several images of a patient are not, see
+`validation_size`.
+"""
+
+import numpy as np
+import pandas as pd
+from scipy.optimize import brentq
+from scipy.special import expit, logit
+from scipy.stats import norm
+
+from cytology.evaluation.statistics.calibration import cross_fitted, fit_calibrator
+from cytology.evaluation.statistics.clusters import folds_of, intraclass_correlation
+from cytology.evaluation.statistics.intervals import LEVEL
+from cytology.evaluation.statistics.metrics import (
+    auc_within_folds,
+    sensitivity_and_specificity,
+    truth_and_score,
+)
+from cytology.settings import InputError
+from cytology.wording import plural
+
+Z = norm.ppf((1 + LEVEL) / 2)
+# Widths of the 95 % intervals, as the paper's.
+WIDTHS = {"observed over expected": 0.2, "calibration slope": 0.2, "AUC": 0.1, "net benefit": 0.2}
+MOST = 1e12  # images that are looked for
+
+
+def size_for_observed_over_expected(prevalence: float, width: float) -> float:
+    """Images for an interval of observed over expected cases of this `width`, around 1.
+
+    Its logarithm has the variance (1 - p) / (n p), the paper's equation for the standard error.
+    """
+    error = np.arcsinh(width / 2) / Z  # exp(Z error) - exp(-Z error) is the width
+    return (1 - prevalence) / (prevalence * error**2)
+
+
+def size_for_calibration_slope(
+    linear_predictor: np.ndarray, width: float, weights: np.ndarray | None = None
+) -> float:
+    """Images for an interval of the calibration slope of this `width`, if it is 1.
+
+    `linear_predictor` are calibrated logits as the new images will have them, shape (n,), each
+    counted by `weights`. From the information matrix of a logistic regression on them: the error
+    is the same for every image, a mean over their distribution.
+    """
+    share = expit(linear_predictor)
+    information = [
+        np.average(linear_predictor**power * share * (1 - share), weights=weights)
+        for power in (0, 1, 2)
+    ]
+    determinant = information[0] * information[2] - information[1] ** 2
+    return float(information[0] / (determinant * (width / 2 / Z) ** 2))
+
+
+def auc_error(auc: float, prevalence: float, size: float) -> float:
+    """The standard error of an AUC of `size` independent images (Newcombe 2006, method 4).
+
+    doi 10.1002/sim.2324; equation of the paper.
+    """
+    half = size / 2 - 1
+    spread = 1 + half * (1 - auc) / (2 - auc) + half * auc / (1 + auc)
+    variance = auc * (1 - auc) * spread / (size**2 * prevalence * (1 - prevalence))
+    return float(np.sqrt(variance))
+
+
+def size_for_auc(auc: float, prevalence: float, width: float) -> float:
+    """Images for an interval of the AUC of this `width`."""
+
+    def too_wide(log_size):
+        return np.log(2 * Z * auc_error(auc, prevalence, np.exp(log_size)) / width)
+
+    return float(np.exp(brentq(too_wide, np.log(2), np.log(MOST))))
+
+
+def size_for_net_benefit(
+    sensitivity: float, specificity: float, prevalence: float, threshold: float, width: float
+) -> float:
+    """Images for an interval of this `width` of the net benefit, standardized by the prevalence.
+
+    `threshold` is the probability from which one acts. A net benefit of 1 finds every case and
+    raises no false alarm.
+    """
+    odds = (1 - prevalence) / prevalence * threshold / (1 - threshold)
+    one, other = sensitivity, specificity
+    spread = one * (1 - one) / prevalence
+    spread += odds**2 * other * (1 - other) / (1 - prevalence)
+    spread += odds**2 * (1 - other) ** 2 / (prevalence * (1 - prevalence))
+    return spread / (width / 2 / Z) ** 2
+
+
+# ----------------------------------------------------------------------- from a run
+
+
+def validation_size(
+    rows: pd.DataFrame,
+    prevalence: float,
+    threshold: float,
+    widths: dict[str, float] | None = None,
+) -> pd.DataFrame:
+    """A row a criterion: `images` if all were independent, `groups` of as many images as here.
+
+    `rows` are judged predictions with `label, group, logit` (and `fold`, by which they are
+    calibrated without seeing themselves). At the new place a share `prevalence` of the images is
+    malignant, each class looks as here, and one acts from the calibrated probability `threshold`
+    on. Images of a patient are worth fewer: they are multiplied by the design effect, 1 + (m - 1)
+    times the likeness, with m images in the group of an image (Kish 1965). The likeness is that of
+    the scores; for observed over expected it is 1, since the patient is malignant, not the image.
+    InputError where a share is not between 0 and 1, or a class is missing.
+    """
+    for name, share in (("prevalence", prevalence), ("threshold", threshold)):
+        if not 0 < share < 1:
+            raise InputError(f"Parameter `{name}` is {share}: give a share between 0 and 1.")
+    if rows["label"].nunique() < 2:
+        raise InputError("A validation can only be planned from images of both classes.")
+    widths = WIDTHS | (widths or {})
+    several = folds_of(rows).any()
+    calibrated = cross_fitted(rows, "platt") if several else _calibrated(rows)
+    truth, score = truth_and_score(calibrated)
+    share = truth.mean()
+    there = score + logit(prevalence) - logit(share)
+    weights = np.where(truth, prevalence / share, (1 - prevalence) / (1 - share))
+    called = expit(there) >= threshold
+    sensitivity, specificity = sensitivity_and_specificity(truth, called)
+    size_of = {
+        "observed over expected": lambda width: size_for_observed_over_expected(prevalence, width),
+        "calibration slope": lambda width: size_for_calibration_slope(there, width, weights),
+        "AUC": lambda width: size_for_auc(auc_within_folds(rows), prevalence, width),
+        "net benefit": lambda width: size_for_net_benefit(
+            sensitivity, specificity, prevalence, threshold, width
+        ),
+    }
+    group = rows["group"].to_numpy()
+    sizes = rows.groupby("group").size().to_numpy()
+    of_scores = max(intraclass_correlation(score[k], group[k]) for k in (truth, ~truth))
+    table = []
+    for name, size in size_of.items():
+        images = size(widths[name])
+        likeness = 1.0 if name == "observed over expected" else of_scores
+        effect = 1 + ((sizes**2).sum() / sizes.sum() - 1) * likeness
+        row = {"criterion": name, "width": widths[name], "prevalence": prevalence}
+        row |= {"images": np.ceil(images), "malignant": np.ceil(images * prevalence)}
+        row |= {"likeness": likeness, "design_effect": effect}
+        table.append(row | {"groups": np.ceil(images * effect / sizes.mean())})
+    return pd.DataFrame(table)
+
+
+def _calibrated(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows of one head with calibrated logits, fitted on themselves: two numbers learn little."""
+    found = fit_calibrator(rows, "platt")
+    return rows.assign(logit=found.logit(rows["logit"], rows.get("class_shift", 0.0)))
+
+
+def validation_sentence(table: pd.DataFrame, unit: str) -> str:
+    """What `validation_size` says: how many images and patients, and which criterion asks most."""
+    most = table.loc[table["groups"].idxmax()]
+    each = "; ".join(
+        f"{row.criterion} {row.images:,.0f} ({row.groups:,.0f})" for row in table.itertuples()
+    )
+    return (
+        f"An external validation where {most['prevalence']:.0%} of the images are malignant needs "
+        f"{most['groups']:,.0f} {plural(unit)} with as many images each as here, for the "
+        f"{most['criterion']} above all. Independent images (and {plural(unit)}) by criterion of "
+        f"Riley et al. 2021: {each}."
+    )
