@@ -28,7 +28,7 @@ NAMES = [
     "=1+1",
 ]
 NOTEBOOK_FOLDER = PROJECT_ROOT / "notebooks"
-NOTEBOOKS = ["01", "02", "03", "04", "07", "08", "10", "11", "12"]
+NOTEBOOKS = ["01", "02", "03", "04", "07", "08", "09", "11", "12", "13"]
 
 
 def styled(source):

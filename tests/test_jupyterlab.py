@@ -200,7 +200,7 @@ def test_run_all_in_order(page, server, project, name):
     if name == "03_splitting":
         assert check(run_all(page, project, name)), "once more, in the same kernel"
         contents(page, project / "notebooks" / f"{name}.ipynb")
-    if name == "08_inference":
+    if name == "09_inference":
         slide(page)
         upload(page, project)
 
@@ -216,7 +216,7 @@ def contents(page, path):
 
 
 def slide(page):
-    """The slider of notebook 08 draws its figure anew."""
+    """The slider of notebook 09 draws its figure anew."""
     page.locator(".widget-slider").scroll_into_view_if_needed()
     figure = page.locator(".widget-vbox figure img")
     before = figure.get_attribute("alt")
@@ -227,7 +227,7 @@ def slide(page):
 
 
 def upload(page, project):
-    """The button of notebook 08 answers two images and says what is wrong with a third file."""
+    """The button of notebook 09 answers two images and says what is wrong with a third file."""
     folder = project / "neue Bilder"
     folder.mkdir()
     for name in ("one.png", "zwei ü.png"):

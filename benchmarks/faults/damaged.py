@@ -87,9 +87,9 @@ def truncated_record(bench: Bench):
 @fault("a model file cut to half before prediction", "a sentence that names the notebook, exit 1")
 def truncated_model(bench: Bench):
     run = bench.new("run")
-    bench.call(run, only=(*TRAIN, "07"))
+    bench.call(run, only=(*TRAIN, "07", "08"))
     spoil(run, "model.keras", cut_short)
-    done = bench.call(run, only=("08",))
+    done = bench.call(run, only=("09",))
     good = done.code == 1 and done.says("model.keras", "04_train_mobilenetv2")
     return good, f"exit {done.code}: {done.sentence('model.keras')}"
 

@@ -4,12 +4,12 @@
 ``runner``                  run_all.py: the plan, what has changed, the record, the terminal
 ``report``                  the page of a run, the model card, a copy without names
 ``plots``                   figures: tables in, a Matplotlib figure out
-``explanation``             heatmaps, and whether they deserve belief (11)
-``audits``                  leaks, shifts, stains left out, more patients, simulation (09, 10)
-``inference``               new images, similar images, files for other programs (08, 12)
+``explanation``             heatmaps, and whether they deserve belief (12)
+``audits``                  leaks, shifts, subgroups, more patients, simulation (10, 11, 14)
+``inference``               new images, similar images, files for other programs (09, 13)
 ``training``                heads on frozen features, fine-tuning (04 to 06)
 ``networks``                TensorFlow, building, weights, frozen features, caches of arrays
-``evaluation``              predictions, comparison, operating points, caveats, summary (07)
+``evaluation``              predictions, comparison, operating points, caveats, sentences (07, 08)
 ``evaluation.statistics``   metrics, intervals, significance, calibration, decisions
 ``data``                    inspection, copies, the manifest, augmentation, splits (01 to 03)
 ``data.sources``            folders, patients, published sets, the drawn sample

@@ -143,22 +143,21 @@ class Parameters(BaseModel):
     outside: Annotated[Line, Place("folder", (), "07"), QUESTION] = says(
         "folder with models from outside: NAME.predictions.csv, NAME.features.npz, .h5 or .csv"
     )
-    wanted_sensitivity: float = says("sensitivity that a threshold is to reach", 0.5, 1.0)
     group_rule: Literal["mean_logit", "mean_probability", "highest", "vote"] = says(
         "what the predictions of a group's images become"
     )
-    curve_images: int = says("most images in the learning curve; whole groups are drawn", 40)
-    simulated_studies: int = says("studies that check the intervals, a true AUC", 2, 10000)
     # 08
+    wanted_sensitivity: float = says("sensitivity that a threshold is to reach", 0.5, 1.0)
+    # 09
     predict_with: Annotated[OneNetwork, QUESTION] = says("whose model predicts new images")
-    images: Annotated[Line, Place("file or folder", ("unseen",), "08"), QUESTION] = says(
+    images: Annotated[Line, Place("file or folder", ("unseen",), "09"), QUESTION] = says(
         "folder, archive or list of new images, or unseen; empty: images of the test split"
     )
     images_classes: Annotated[Line, QUESTION] = says("folder names of their classes, as `classes`")
     images_patient_pattern: Annotated[Line, QUESTION] = says(
         "whose new images are, as `patient_pattern`"
     )
-    images_patients_csv: Annotated[Line, Place("file", (), "08"), QUESTION] = says(
+    images_patients_csv: Annotated[Line, Place("file", (), "09"), QUESTION] = says(
         "whose new images are, as `patients_csv`"
     )
     threshold_rule: Annotated[Literal["half", "youden", "sensitivity"], QUESTION] = says(
@@ -166,23 +165,26 @@ class Parameters(BaseModel):
     )
     refer_share: Annotated[float, QUESTION] = says("share of the least sure to refer", 0.0, 0.9)
     show_images: Annotated[int, QUESTION] = says("how many pictures to show", 1, 200)
-    # 09
+    # 10
     audit_seeds: int = says("repetitions of the leakage audit", 2, 200)
     audit_images: int = says("most images in the leakage audit; whole groups are drawn", 40)
-    # 10
+    # 11
     shift_images: int = says("most images to shift; spread over the groups", 8)
     reference_strength: int = says("strength of a shift that the tables compare at", 1, 5)
-    # 11
-    explain_with: Annotated[OneOrAll, QUESTION] = says("whose answers notebook 11 explains")
+    # 12
+    explain_with: Annotated[OneOrAll, QUESTION] = says("whose answers notebook 12 explains")
     explain_layer: Annotated[Line, QUESTION] = says("layer whose maps are weighed; empty: the last")
     explained_images: int = says("most images to explain; spread over the groups", 8)
     perturbed_images: int = says("of the explained, how many are covered and turned", 2)
     map_method: Annotated[Literal["pca", "tsne"], QUESTION] = says("of the map of features")
-    # 12
+    # 13
     export_with: Annotated[OneOrAll, QUESTION] = says("whose model is exported")
     export_formats: Annotated[Line, QUESTION] = says("all, or names of formats with commas between")
     check_images: Annotated[int, QUESTION] = says("images that each file must agree on", 2, 2000)
     calibration_images: Annotated[int, QUESTION] = says("images for the ranges of int8", 8, 2000)
+    # 14
+    curve_images: int = says("most images in the learning curve; whole groups are drawn", 40)
+    simulated_studies: int = says("studies that check the intervals, a true AUC", 2, 10000)
 
 
 FIELDS: dict[str, FieldInfo] = Parameters.model_fields

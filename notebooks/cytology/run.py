@@ -145,7 +145,7 @@ class Run:
         if not made_with["root"]:
             raise InputError(
                 f"{self} was shared without its images: name new ones with the parameter "
-                "`images` of notebook 08."
+                "`images` of notebook 09."
             )
         wanted = named(data) if data else made_with["data"]
         if composed(made_with["data"]) != composed(wanted):

@@ -6,18 +6,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cytology.evaluation import comparison, operating_points
+from cytology.evaluation import comparison
 from cytology.evaluation.seed_spread import turned_by
 from cytology.evaluation.summary import (
     LEAKS,
     RANDOM,
     answer,
     baseline_in_words,
-    calibration_in_words,
     more_in_words,
     pairs_in_words,
     summary,
-    threshold_in_words,
     worth_in_words,
 )
 from cytology.run import BASELINE
@@ -38,8 +36,6 @@ def tables(run_once):
     return {
         "table": comparison.comparison(run_once),
         "pairs": comparison.pairs_of_models(run_once, baseline),
-        "thresholds": operating_points.locked_thresholds(run_once, 0.9),
-        "calibrations": operating_points.locked_calibrations(run_once),
         "unit": "patient",
         "seeds": pd.DataFrame(),
         "everything": comparison.comparison_all(run_once, baseline),
@@ -253,68 +249,3 @@ def test_one_patient_is_worth_what_a_patient_is_worth():
         "One slide of the 20 is worth 5.0 points of accuracy on average (13.5 images): a smaller "
         "difference can depend on a single slide."
     )
-
-
-def calibrated_words(tables, method, **numbers):
-    """The sentence on a network's calibration, with other numbers in one of its rows."""
-    calibrations = tables["calibrations"].copy()
-    name = calibrations["model"].iloc[0]
-    row = (calibrations["model"] == name) & (calibrations["method"] == method)
-    for column, number in numbers.items():
-        calibrations.loc[row, column] = number
-    return calibration_in_words(calibrations, name, "out-of-fold")
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "words"),
-    [
-        (0.3, 0.9, "slope 0.60 (0.30 to 0.90), too sure;"),
-        (0.3, 1.1, "slope 0.60 (0.30 to 1.10), not shown to be off 1;"),
-        (0.3, 0.999, "slope 0.60 (0.30 to 1.00), not shown to be off 1;"),
-        (1.2, 1.9, "slope 0.60 (1.20 to 1.90), not sure enough;"),
-        (np.nan, np.nan, "slope 0.60 (no interval: too much of it rests on one group);"),
-    ],
-)
-def test_too_sure_is_said_where_the_interval_shows_it(tables, low, high, words):
-    bounds = {"calibration_slope_low": low, "calibration_slope_high": high}
-    assert words in calibrated_words(tables, "none", calibration_slope=0.6, **bounds)
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "words"),
-    [
-        (-0.03, -0.01, "lower the log loss: change -0.020 (-0.030 to -0.010); minus: better"),
-        (-0.03, 0.01, "are not shown to change the log loss: change -0.020 (-0.030 to 0.010)"),
-        (-0.03, -0.0001, "are not shown to change the log loss"),
-        (0.01, 0.03, "raise the log loss"),
-        (np.nan, np.nan, "are not shown to change the log loss: change -0.020 (no interval"),
-    ],
-)
-def test_a_change_of_the_log_loss_is_claimed_where_the_interval_shows_it(tables, low, high, words):
-    bounds = {"loss_change_low": low, "loss_change_high": high}
-    assert words in calibrated_words(tables, "platt", loss_change=-0.02, **bounds)
-
-
-def test_probabilities_that_are_off_on_the_whole(tables):
-    name = "calibration_in_the_large"
-    for low, high, words in (
-        (0.1, 0.5, "too low on the whole."),
-        (-0.5, -0.1, "too high on the whole."),
-        (-0.5, 0.1, "not shown to be off 0."),
-    ):
-        assert words in calibrated_words(
-            tables, "none", **{f"{name}_low": low, f"{name}_high": high}
-        )
-    assert "no calibration slope" in calibrated_words(tables, "none", calibration_slope=np.nan)
-    assert calibrated_words(tables, "platt", note="why").endswith("They stay as they are: why.")
-
-
-def test_the_threshold_sentence_judges_where_it_was_not_chosen(tables):
-    thresholds = tables["thresholds"]
-    name = thresholds["model"].iloc[0]
-    assert "judged cross-fitted" in threshold_in_words(thresholds, name, "out-of-fold")
-    on_val = thresholds[thresholds["judged_on"] == "test"].assign(chosen_on="val")
-    row = on_val[(on_val["model"] == name) & (on_val["rule"] == "sensitivity")].iloc[0]
-    sentence = threshold_in_words(on_val, name, "test")
-    assert "was to find 90% of" in sentence and "judged on test" in sentence
-    assert f"sensitivity {row['recall']:.3f}" in sentence

@@ -67,8 +67,8 @@ def test_an_empty_run_has_a_card_that_says_what_writes_the_rest(tmp_path):
     ):
         assert f"- `{file}` ({entry_of(file).says}): written by `{writer}`." in lines
     assert not any("predictions.csv" in line for line in lines), "there is no network"
-    assert any(line.endswith("written by `11_explanation`.") for line in lines)
-    assert any(line.endswith("written by `12_export`.") for line in lines)
+    assert any(line.endswith("written by `12_explanation`.") for line in lines)
+    assert any(line.endswith("written by `13_export`.") for line in lines)
 
 
 def test_the_numbers_are_those_of_the_tables(judged):
@@ -172,7 +172,7 @@ def test_known_failures_come_from_the_tables(judged):
     assert "noise" not in known
     assert "- DenseNet121: its heatmaps are worse than chance in randomization." in known
     assert "3 of 32 test images are decided otherwise." in known
-    assert "- InceptionV3 was trained again after it was exported: run notebook 12." in known
+    assert "- InceptionV3 was trained again after it was exported: run notebook 13." in known
     assert "| tflite\\_int8 | **no** |" in section(card, "InceptionV3") or "| **no** |" in section(
         card, "InceptionV3"
     )

@@ -230,16 +230,16 @@ def test_what_a_caveat_says_is_not_said_again_as_the_answer(tmp_path):
 
 
 def test_figures_stand_in_the_section_of_what_they_show(tmp_path):
-    names = ("07_5_thresholds", "07_12_mistakes", "07_2_pairs", "11_4_neighbours", "01_gallery")
+    names = ("08_1_thresholds", "07_6_mistakes", "07_2_pairs", "12_4_neighbours", "01_gallery")
     for name in names:
         save_png(tmp_path / "figures" / f"{name}.png", name)
     sections = by_section(page_parts.embedded_figures(Run(tmp_path)))
     found = {figure.name: name for name, figures in sections.items() for figure in figures}
     assert found == {
-        "07_5_thresholds": "decisions",
-        "07_12_mistakes": "mistakes",
+        "08_1_thresholds": "decisions",
+        "07_6_mistakes": "mistakes",
         "07_2_pairs": "comparison",
-        "11_4_neighbours": "mistakes",
+        "12_4_neighbours": "mistakes",
         "01_gallery": "data",
     }
 
@@ -439,10 +439,10 @@ def test_the_record_stays_as_it_is(tmp_path):
 
 
 def test_the_tenth_figure_comes_after_the_second():
-    names = ["07_10_coverage", "07_1_auc", "densenet121_curves", "07_2_pairs"]
+    names = ["07_10_more", "07_1_auc", "densenet121_curves", "07_2_pairs"]
     assert sorted(names, key=page_parts.by_number) == [
         "07_1_auc",
         "07_2_pairs",
-        "07_10_coverage",
+        "07_10_more",
         "densenet121_curves",
     ]

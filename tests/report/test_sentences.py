@@ -25,7 +25,13 @@ from cytology.audits import left_out as domains
 from cytology.audits.shifts import NONE
 from cytology.data.augmentation import pictures_of
 from cytology.data.splitting import split_facts
-from cytology.evaluation import comparison, operating_points, seed_spread, summary
+from cytology.evaluation import (
+    comparison,
+    decision_sentences,
+    operating_points,
+    seed_spread,
+    summary,
+)
 from cytology.evaluation.judged import classification_report, compared_on, judged_networks
 from cytology.evaluation.predictions import prediction_rows
 from cytology.evaluation.readable import readable
@@ -172,7 +178,7 @@ def plain(page: str) -> str:
 
 
 def compared(run, split, logits):
-    """The comparison, its thresholds and its calibration: notebook 07."""
+    """The comparison, thresholds and calibration, the spread of seeds: notebooks 07, 08, 14."""
     on = compared_on(run)
     table = comparison.comparison(run)
     model = np.where(split["split"] == "test", "final", "oof")
@@ -196,14 +202,17 @@ def compared(run, split, logits):
     yield write(run, "thresholds", thresholds)
     yield write(run, "calibration", calibrations)
     yield operating_points.without_slope(calibrations)
-    about = (thresholds, calibrations, "patient", seed_spread.metrics_by_seed(run), everything)
-    sentences = summary.summary(table, pairs, *about)
+    found = seed_spread.metrics_by_seed(run)
+    sentences = summary.summary(table, pairs, "patient", found, everything)
     write_text(run.folder, "tables/summary.md", "\n\n".join(sentences))
     yield from sentences
+    decided = decision_sentences.decision_sentences(thresholds, calibrations, on, "patient")
+    write_text(run.folder, "tables/decisions.md", "\n\n".join(decided))
+    yield from decided
 
 
 def audited(run, split, logits):
-    """The leakage audit and the learning curve: notebooks 09 and 07."""
+    """The leakage audit and the learning curve: notebooks 10 and 14."""
     logit = logits["mobilenetv2"]
     truth, repetitions = (split["label"] == "M").to_numpy(), range(leakage.FEWEST_SHUFFLES)
     scores = pd.DataFrame(
@@ -235,7 +244,7 @@ def audited(run, split, logits):
 
 
 def shifted(run, split, logits):
-    """Shifts of pictures, and a domain left out: notebook 10."""
+    """Shifts of pictures, and a domain left out: notebook 11."""
     logit = logits["mobilenetv2"]
     parts = [(NONE, 0, logit), ("blur", 3, 0.5 * logit), ("hue", 3, 0 * logit)]
     judged = pd.concat(
@@ -263,7 +272,7 @@ def shifted(run, split, logits):
 
 
 def explained(run, split, logits):
-    """Checks of heatmaps: notebook 11."""
+    """Checks of heatmaps: notebook 12."""
     logit = logits["mobilenetv2"]
     values = [
         checks.values_of(check, split, value, chance)
@@ -492,13 +501,16 @@ def said_of(run: Run, tables: dict[str, pd.DataFrame]) -> dict[str, list[str]]:
     """Every sentence that is written from such tables, by its page; they replace the run's own."""
     for name, table in tables.items():
         write_table(run.folder, f"tables/{name}.csv", table)
-    first = ("comparison", "pairwise", "thresholds", "calibration")
+    first = tables["comparison"]
     compared = summary.summary(
-        *(tables[name] for name in first), "patient", tables["seeds"], tables["comparison_all"]
+        first, tables["pairwise"], "patient", tables["seeds"], tables["comparison_all"]
     )
+    on = first["judged_on"].iloc[0]
+    locked = (tables["thresholds"], tables["calibration"])
     write_text(run.folder, "tables/summary.md", "\n\n".join(compared))
     return {
         "summary": compared,
+        "decisions": decision_sentences.decision_sentences(*locked, on, "patient"),
         "seeds": seed_spread.seed_sentences(tables["seeds"], "patient"),
         "audit": leakage.leakage_sentences(tables["leakage_summary"], "patient", 10),
         "curve": [

@@ -107,7 +107,7 @@ def test_a_whole_run_is_shared_without_a_name_and_still_answers(tmp_path):
     done = run_all(
         *("--profile", "smoke", "--run-dir", run, "--data", images, "--jobs", 2),
         *("-p", "patients_csv", table, "-p", "weights", "random"),
-        *("--only", "01", "02", "03", "04", "07", "08", "10", "11", "12"),
+        *("--only", "01", "02", "03", "04", "07", "08", "09", "11", "12", "13"),
     )
     assert done.returncode == 0, done.stdout + done.stderr
     report = (run / "report.html").read_text("utf-8")
@@ -123,7 +123,7 @@ def test_a_whole_run_is_shared_without_a_name_and_still_answers(tmp_path):
     assert (shared / "report.html").stat().st_size > 100_000
 
     shutil.move(run, tmp_path / "elsewhere")
-    done = run_all("--run-dir", shared, "--only", "08", "-p", "images", images)
+    done = run_all("--run-dir", shared, "--only", "09", "-p", "images", images)
     assert done.returncode == 0, done.stdout + done.stderr
     again = read_table(shared, "inference/predictions.csv").set_index("image_id")
     assert len(again) == len(manifest) and again["nearest"].str.fullmatch(r"image \d+").all()
@@ -303,7 +303,7 @@ def test_a_figure_of_an_earlier_version_and_a_broken_one_stay_behind(odd, tmp_pa
 @pytest.mark.parametrize(
     "options, told",
     [
-        (["--only", "08"], "beside it only --run-dir may stand"),
+        (["--only", "09"], "beside it only --run-dir may stand"),
         (["--verify", "x"], "beside it only --jobs may stand"),
         ([], "run.json is missing in"),
     ],

@@ -42,7 +42,7 @@ THREE = WRITE + (
     "table = pd.read_csv(Path(run_dir) / 'manifest.csv')\n"
     "write_table(Path(run_dir), 'split.csv', table.assign(split='train'))"
 )
-NINE = WRITE + (
+TEN = WRITE + (
     "text = (Path(run_dir) / 'augmentation.json').read_text()\n"
     "write_json(Path(run_dir), 'tables/leakage.md', {'seeds': audit_seeds, 'text': text})"
 )
@@ -57,7 +57,7 @@ def project(tmp_path):
     write_notebook(root, "01_data_exploration", FIRST, ONE)
     write_notebook(root, "02_augmentation", f"{FIRST}\norientations = 8", TWO)
     write_notebook(root, "03_splitting", FIRST, THREE)
-    write_notebook(root, "09_leakage_audit", f"{FIRST}\naudit_seeds = 5", NINE)
+    write_notebook(root, "10_leakage_audit", f"{FIRST}\naudit_seeds = 5", TEN)
     return root
 
 
@@ -91,7 +91,7 @@ def again(project, execution, *argv):
 
 
 def test_what_is_unchanged_is_kept_and_said_to_be(project, execution):
-    assert again(project, execution)[0] == ["01", "02", "03", "09"]
+    assert again(project, execution)[0] == ["01", "02", "03", "10"]
     before = record_of(project / "outputs" / "quick")["notebooks"]
     ran, said = again(project, execution)
     assert ran == [] and said.count("kept: unchanged") == 4
@@ -102,10 +102,10 @@ def test_what_is_unchanged_is_kept_and_said_to_be(project, execution):
 @pytest.mark.parametrize(
     ("argv", "numbers"),
     [
-        (["-p", "audit_seeds", "6", "--force"], ["09"]),
-        (["-p", "orientations", "4", "--force"], ["02", "03", "09"]),
-        (["--from", "3"], ["03", "09"]),
-        (["--force"], ["01", "02", "03", "09"]),
+        (["-p", "audit_seeds", "6", "--force"], ["10"]),
+        (["-p", "orientations", "4", "--force"], ["02", "03", "10"]),
+        (["--from", "3"], ["03", "10"]),
+        (["--force"], ["01", "02", "03", "10"]),
         (["--only", "2"], []),
         (["--only", "2", "--force"], ["02"]),
     ],
@@ -122,7 +122,7 @@ def test_other_content_goes_on_and_the_same_content_does_not(project, execution)
     assert ran == ["01"] and "again: other code" in said
     write_notebook(project, "01_data_exploration", FIRST, ONE.replace("[seed]", "[7, 8]"))
     ran, said = again(project, execution)
-    assert ran == ["01", "02", "03", "09"] and "again: other manifest.csv" in said
+    assert ran == ["01", "02", "03", "10"] and "again: other manifest.csv" in said
 
 
 def test_a_lost_result_is_made_again_and_an_altered_one_is_respected(project, execution):
@@ -132,7 +132,7 @@ def test_a_lost_result_is_made_again_and_an_altered_one_is_respected(project, ex
     assert again(project, execution)[0] == ["03"]
     (run / "augmentation.json").write_text('{"orientations": 1}')
     ran, said = again(project, execution)
-    assert ran == ["03", "09"]
+    assert ran == ["03", "10"]
     assert "augmentation.json of" in said
     assert "changed after 02_augmentation had ended" in " ".join(said.split())
     assert json.loads((run / "augmentation.json").read_text()) == {"orientations": 1}
@@ -152,19 +152,19 @@ def test_a_run_of_an_earlier_version_runs_again(project, execution):
     again(project, execution)
     path = project / "outputs" / "quick" / "run.json"
     record = record_of(path.parent)
-    del record["notebooks"]["09_leakage_audit"]["code"]
+    del record["notebooks"]["10_leakage_audit"]["code"]
     path.write_text(json.dumps(record))
-    assert again(project, execution)[0] == ["09"]
+    assert again(project, execution)[0] == ["10"]
 
 
 def test_what_another_version_computed_is_kept_and_named(project, execution):
     again(project, execution)
     path = project / "outputs" / "quick" / "run.json"
     record = record_of(path.parent)
-    record["notebooks"]["09_leakage_audit"]["versions"]["keras"] = "3.0.1"
+    record["notebooks"]["10_leakage_audit"]["versions"]["keras"] = "3.0.1"
     path.write_text(json.dumps(record))
     ran, said = again(project, execution)
-    assert ran == [] and "09_leakage_audit is kept as computed with keras 3.0.1" in said
+    assert ran == [] and "10_leakage_audit is kept as computed with keras 3.0.1" in said
 
 
 # ------------------------------------------------------------- what it is made from
@@ -476,7 +476,7 @@ def test_a_run_is_verified(project, execution):
     again(project, execution)
     run = project / "outputs" / "quick"
     ran, said = again(project, execution, "--verify", str(run))
-    assert ran == ["01", "02", "03", "09"]
+    assert ran == ["01", "02", "03", "10"]
     assert "tables are identical" in said and not (run.parent / "quick-verification").exists()
     assert json.loads((run / "verification.json").read_text())["different"] == 0
     assert record_of(run)["verification"]["different"] == 0

@@ -296,9 +296,7 @@ def test_a_model_from_outside_is_in_every_table_of_the_comparison(of_run, theirs
     assert names < set(operating_points.reliabilities(of_run, "none"))
     table = comparison.comparison(of_run)
     assert not names & set(table["architecture"])  # one row an architecture
-    said = summary.summary(
-        table, pairs, thresholds, calibrations, "patient", pd.DataFrame(), everything
-    )
+    said = summary.summary(table, pairs, "patient", pd.DataFrame(), everything)
     assert sum("“x” (from outside)" in each for each in said) >= 4  # its pairs, and the baseline
     for name, table in {"thresholds": thresholds, "calibration": calibrations}.items():
         of_run.write(f"tables/{name}.csv", table)

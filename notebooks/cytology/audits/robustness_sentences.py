@@ -1,4 +1,4 @@
-"""The result of the shifts in words, notebook 10."""
+"""The result of the shifts in words, notebook 11."""
 
 import numpy as np
 import pandas as pd

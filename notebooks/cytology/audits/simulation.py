@@ -116,7 +116,7 @@ def truths_of_head(head: LinearHead, shift: np.ndarray) -> tuple[float, float, f
     return tuple(norm.cdf([(high - low) / (np.sqrt(2) * spread), high / spread, -low / spread]))
 
 
-# -------------------------------------------------------------------- in notebook 07
+# -------------------------------------------------------------------- in notebook 14
 
 
 def interval_coverage(designs: list[Design], studies: int, seed: int = 0) -> pd.DataFrame:

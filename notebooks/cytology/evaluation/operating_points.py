@@ -205,7 +205,7 @@ def above_threshold(
 def abstentions(run: Run, wanted_sensitivity: float) -> pd.DataFrame:
     """`decisions.abstention_curve` of networks and ensemble, by threshold rule and certainty.
 
-    Images are referred by the margin (`above_threshold`, as in notebook 08), by how far the
+    Images are referred by the margin (`above_threshold`, as in notebook 09), by how far the
     networks disagree (standard deviation of their margins; for the ensemble, which is their mean)
     or by how far the orientations of one image do (for a network).
     """

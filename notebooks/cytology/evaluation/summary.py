@@ -1,6 +1,5 @@
 """The comparison in words: sentences that the tables allow, and no more."""
 
-import numpy as np
 import pandas as pd
 
 from cytology.architectures import NETWORK_TITLE
@@ -31,8 +30,6 @@ ABOUT_FOLDS = (
 def summary(
     table: pd.DataFrame,
     pairs: pd.DataFrame,
-    thresholds: pd.DataFrame,
-    calibrations: pd.DataFrame,
     unit: str,
     seeds: pd.DataFrame,
     everything: pd.DataFrame,
@@ -42,31 +39,22 @@ def summary(
     `seeds` (`metrics_by_seed`) says whether another seed turns the order of the networks,
     `everything` (`comparison_all`) whether the baseline is better than chance.
     """
-    leaking = table.loc[table["protocol"].isin(LEAKING), "protocol"]
-    if len(leaking):
-        return [LEAKS[leaking.iloc[0]]]
+    nothing = unsaid(table, unit)
+    if nothing in LEAKS.values():
+        return [nothing]
     random = table.loc[table["weights"] == "random", "architecture"]
     pairs = pairs[~pairs["weights"].str.contains("random")]
     by_image = pairs[pairs["level"] == "image"]
     elsewhere = outside_in_words(by_image[by_image["family"] == "outside"], everything)
-    if len(random) == len(table):
+    if nothing == RANDOM:
         return [RANDOM, *elsewhere]
     said = _random_in_words(random)
+    if nothing:
+        return [*said, nothing]
     table = table[table["weights"] != "random"]
-    if too_few(table.iloc[0], "auc"):
-        few = groups_in_words(table.iloc[0], unit)
-        return [
-            *said,
-            f"Nothing is said of the networks: judged {table['judged_on'].iloc[0]} were {few}, and "
-            f"fewer than {FEWEST_GROUPS} of a class allow no number.",
-        ]
     on, turned = table["judged_on"].iloc[0], turned_by(seeds, table)
     each = _each_in_words(table, unit)
     lead = answer(table, by_image[by_image["family"] == "networks"], unit, turned)
-    locked = []
-    for name in table["architecture"]:
-        locked.append(threshold_in_words(thresholds, name, on))
-        locked.append(calibration_in_words(calibrations, name, on))
     return [
         *(lead or [each]),  # the report begins with it
         *said,
@@ -76,8 +64,24 @@ def summary(
         *elsewhere,
         *baseline_in_words(by_image[by_image["family"] == "baseline"], everything),
         worth_in_words(table.iloc[0], unit),
-        *locked,
     ]
+
+
+def unsaid(table: pd.DataFrame, unit: str) -> str:
+    """Why nothing may be said of the networks in a table of results; empty if something may be."""
+    leaking = table.loc[table["protocol"].isin(LEAKING), "protocol"]
+    if len(leaking):
+        return LEAKS[leaking.iloc[0]]
+    table = table[table["weights"] != "random"]
+    if table.empty:
+        return RANDOM
+    if not too_few(table.iloc[0], "auc"):
+        return ""
+    return (
+        f"Nothing is said of the networks: judged {table['judged_on'].iloc[0]} were "
+        f"{groups_in_words(table.iloc[0], unit)}, and fewer than {FEWEST_GROUPS} of a class allow "
+        "no number."
+    )
 
 
 def _random_in_words(random: pd.Series) -> list[str]:
@@ -245,57 +249,3 @@ def worth_in_words(row: pd.Series, unit: str) -> str:
         f"on average ({row['images'] / row['groups']:.1f} images): a smaller difference can depend "
         f"on a single {unit}."
     )
-
-
-def threshold_in_words(thresholds: pd.DataFrame, name: str, on: str) -> str:
-    """What the threshold for the wanted sensitivity gave, on what the comparison rests on."""
-    keys = thresholds[["model", "rule", "judged_on"]]
-    row = thresholds[(keys == [name, "sensitivity", on]).all(axis=1)].iloc[0]
-    how = "cross-fitted" if on == OUT_OF_FOLD else "on test"
-    return (
-        f"{title(name)}, at the threshold that was to find {row['wanted_sensitivity']:.0%} "
-        f"of the malignant images (chosen on {row['chosen_on']} predictions, judged {how}): "
-        f"sensitivity {with_span(row, 'recall')}, specificity {with_span(row, 'specificity')}."
-    ) + (f" Of this threshold: {row['note']}." if row["note"] else "")
-
-
-def calibration_in_words(calibrations: pd.DataFrame, name: str, on: str) -> str:
-    """How the network's own probabilities err, and what slope and intercept changed."""
-    rows = calibrations[calibrations["model"] == name].set_index(["method", "judged_on"])
-    raw, fitted = rows.loc[("none", on)], rows.loc[("platt", on)]
-    said = (
-        f"{title(name)}'s own probabilities ({on}): {_slope_in_words(raw)}; calibration in "
-        f"the large {with_span(raw, 'calibration_in_the_large')}{_on_the_whole(raw)}."
-    )
-    if fitted["note"]:
-        return f"{said} They stay as they are: {fitted['note']}."
-    low, high = fitted["loss_change_low"].round(3), fitted["loss_change_high"].round(3)
-    verb = "lower" if high < 0 else "raise" if low > 0 else "are not shown to change"
-    return (
-        f"{said} Slope and intercept, fitted on {fitted['fitted_on']} predictions, {verb} the log "
-        f"loss: change {with_span(fitted, 'loss_change')}; minus: better."
-    )
-
-
-def _slope_in_words(row: pd.Series) -> str:
-    """The calibration slope, and what it says where its interval leaves out 1."""
-    name = "calibration_slope"
-    slope, low, high = row[name], row[f"{name}_low"], row[f"{name}_high"]
-    if np.isnan(slope):
-        return "no calibration slope, since their order is perfect, or there is none to judge"
-    if np.isnan(low):
-        return f"calibration slope {slope:z.2f} (no interval: too much of it rests on one group)"
-    said = f"calibration slope {slope:z.2f} ({low:z.2f} to {high:z.2f})"
-    if high.round(2) < 1:
-        return f"{said}, too sure"
-    return f"{said}, not sure enough" if low.round(2) > 1 else f"{said}, not shown to be off 1"
-
-
-def _on_the_whole(row: pd.Series) -> str:
-    """What calibration in the large says where its interval leaves out 0."""
-    low, high = row["calibration_in_the_large_low"], row["calibration_in_the_large_high"]
-    if np.isnan(low):
-        return ""
-    if low.round(3) > 0:
-        return ", too low on the whole"
-    return ", too high on the whole" if high.round(3) < 0 else ", not shown to be off 0"

@@ -171,7 +171,7 @@ def full_range(squares: np.ndarray) -> np.ndarray:
 def description(run: Run, name: str) -> dict:
     """What a user of the files must know, for `export.json`.
 
-    Raises `InputError` if notebook 07 locked no threshold for this training of the network.
+    Raises `InputError` if notebook 08 locked no threshold for this training of the network.
     """
     locked = {rule: locked_decision(run, name, rule) for rule in RULES}
     about, used = run.about(name), versions()

@@ -51,7 +51,7 @@ class Decision:
 
 
 def locked_decision(run: Run, architecture: str, rule: str) -> Decision:
-    """The threshold and calibration that notebook 07 chose for a network."""
+    """The threshold and calibration that notebook 08 chose for a network."""
     thresholds = run.table("tables/thresholds.csv")
     row = thresholds[(thresholds["model"] == architecture) & (thresholds["rule"] == rule)]
     slopes = run.table("tables/calibration.csv")
@@ -59,12 +59,12 @@ def locked_decision(run: Run, architecture: str, rule: str) -> Decision:
     if row.empty or fitted.empty:
         raise InputError(
             f"tables/thresholds.csv and tables/calibration.csv know no {architecture}: run "
-            "notebook 07 again."
+            "notebook 08 again."
         )
     row, fitted = row.iloc[0], fitted.iloc[0]
     if row["predictions"] != predictions_fingerprint(run, architecture):
         raise InputError(
-            f"{architecture} was trained again after its threshold was chosen: run notebook 07."
+            f"{architecture} was trained again after its threshold was chosen: run notebook 08."
         )
     locked = row["chosen_on"], row["threshold_logit"], fitted["slope"], fitted["intercept"]
     return Decision(rule, *locked, fitted["note"], row["note"])

@@ -1,4 +1,4 @@
-"""The figure of the leakage audit, notebook 09."""
+"""The figure of the leakage audit, notebook 10."""
 
 import pandas as pd
 from matplotlib.figure import Figure

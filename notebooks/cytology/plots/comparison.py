@@ -1,4 +1,4 @@
-"""Figures of the comparison, notebook 07: which network is better, and what it costs."""
+"""Figures of the comparison, notebook 07, and of what would settle it, 14."""
 
 import matplotlib.pyplot as plt
 import numpy as np

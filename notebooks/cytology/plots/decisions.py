@@ -1,4 +1,4 @@
-"""Figures of notebook 07 on what to do with a probability: calibrate, decide, or refer."""
+"""Figures of notebook 08 on what to do with a probability: calibrate, decide, or refer."""
 
 from typing import Literal
 

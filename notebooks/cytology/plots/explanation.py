@@ -1,4 +1,4 @@
-"""Heatmaps, their checks, and the map of features, notebooks 08 and 11."""
+"""Heatmaps, their checks, and the map of features, notebooks 09 and 12."""
 
 from pathlib import Path
 

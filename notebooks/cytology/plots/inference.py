@@ -1,4 +1,4 @@
-"""Pictures with what a network says of them, and the cost of exported files: 07, 08 and 12."""
+"""Pictures with what a network says of them, and the cost of exported files: 07, 09 and 13."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Figures of the shifts and of the domains left out, notebook 10."""
+"""Figures of the shifts and of the domains left out, notebook 11."""
 
 import matplotlib.pyplot as plt
 import numpy as np

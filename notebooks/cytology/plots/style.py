@@ -47,8 +47,8 @@ def save_figure(run: Run, name: str, figure, caption: str) -> None:
     The caption travels inside the PNG, for the report. Where the split leaks the picture itself
     says so: it may travel alone.
     """
-    # 01 and 02 come before the split; the audit of 09 makes splits of its own.
-    if name[:2] not in ("01", "02", "09") and run.leaks:
+    # 01 and 02 come before the split; the audit of 10 makes splits of its own.
+    if name[:2] not in ("01", "02", "10") and run.leaks:
         warning = f"protocol: {run.protocol}. THIS SPLIT LEAKS: {LEAK_IN_FIGURES[run.protocol]}."
         figure.text(0, 1, warning, color=COLOURS["leak"], weight="bold", va="bottom")
         caption = f"{caption}. {warning}"

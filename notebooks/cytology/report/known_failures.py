@@ -133,6 +133,6 @@ def badly_exported(run: Run, names: list[str]) -> list[str]:
         known = run.facts_if_there(f"exports/{name}/export.json").get("model_sha256")
         if known and model.is_file() and known != file_hash(model):
             said.append(
-                f"{NETWORK_TITLE[name]} was trained again after it was exported: run notebook 12."
+                f"{NETWORK_TITLE[name]} was trained again after it was exported: run notebook 13."
             )
     return said

@@ -47,19 +47,19 @@ EXPLANATION_SHOWN = (
     "architecture check value chance chance_of difference passed images groups judged_on weights "
     "protocol"
 )
-# Where a figure stands in the report, by its notebook; some of 07 and 11 by their own names.
+# Where a figure stands in the report, by its notebook; some by their own names.
 SECTION_OF = {
     **dict.fromkeys(("01", "02", "03"), "more_data"),
     **dict.fromkeys(("01_gallery", "03_given_split", "03_who_is_where"), "data"),
-    **dict.fromkeys(("08", "12"), "use"),
+    **dict.fromkeys(("09", "13"), "use"),
     "07": "comparison",
     "07_1_auc": "answer",
-    **dict.fromkeys(("07_5_thresholds", "07_6_calibration"), "decisions"),
-    **dict.fromkeys(("07_7_decision_curve", "07_8_abstention"), "decisions"),
-    **dict.fromkeys(("07_12_mistakes", "11_4_neighbours"), "mistakes"),
-    "09": "audit",
-    "10": "robustness",
-    "11": "explanation",
+    "08": "decisions",
+    **dict.fromkeys(("07_6_mistakes", "12_4_neighbours"), "mistakes"),
+    "10": "audit",
+    "11": "robustness",
+    "12": "explanation",
+    "14": "next_study",
 }
 SECTIONS = (*sorted(set(SECTION_OF.values())), "training")
 
@@ -89,9 +89,7 @@ def write_report(run: Run, name: str = "") -> Path:
 def page_contents(run: Run, name: str) -> dict[str, Any]:
     """Everything that the page shows, read from the run."""
     record, dataset = facts(run)
-    said = paragraphs(run, "tables/summary.md")
-    # A leak or random weights stand above as a caveat: twice would not be more.
-    said = [] if said in [[text] for text in (*LEAKS.values(), RANDOM)] else said
+    said = unless_a_caveat(paragraphs(run, "tables/summary.md"))
     split, warnings = run.facts_if_there("split.json"), caveats(run)
     unit = split.get("unit", "group")
     if "notes" in dataset:
@@ -116,6 +114,7 @@ def page_contents(run: Run, name: str) -> dict[str, Any]:
         "comparison": result_table(run, "tables/comparison.csv", MAIN_SHOWN),
         "pairs": result_table(run, "tables/pairwise.csv", PAIRS_SHOWN, ("networks", "outside")),
         "comparison_all": result_table(run, "tables/comparison_all.csv", ALL_SHOWN),
+        "decision_words": unless_a_caveat(paragraphs(run, "tables/decisions.md")),
         "thresholds": result_table(run, "tables/thresholds.csv", THRESHOLDS_SHOWN),
         "calibration": result_table(run, "tables/calibration.csv", CALIBRATION_SHOWN),
         "audit": result_table(run, "tables/leakage_summary.csv"),
@@ -152,6 +151,11 @@ def paragraphs(run: Run, name: str) -> list[str]:
     path = run / name
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
     return [line.strip() for line in lines if line.strip()]
+
+
+def unless_a_caveat(said: list[str]) -> list[str]:
+    """Paragraphs; none if they say a leak or random weights only, which stand above as a caveat."""
+    return [] if said in [[text] for text in (*LEAKS.values(), RANDOM)] else said
 
 
 # ------------------------------------------------------- notebooks, parameters

@@ -50,7 +50,7 @@ def embedded_figures(run: Run) -> list[Figure]:
 
 
 def by_number(name: str) -> list[tuple[bool, int, str]]:
-    """A key by which `07_2_pairs` comes before `07_10_coverage`."""
+    """A key by which `07_2_pairs` comes before `07_10_more`."""
     return [
         (not part.isdigit(), int(part) if part.isdigit() else 0, part) for part in name.split("_")
     ]

@@ -47,7 +47,7 @@ RECORD = ("profile", "started", "ended", "device", "cores", "versions", "git")
 ENTRY = ("status", "seconds", "peak_memory_mib", "started", "ended")
 _NO_PATHS = (*DATA_WORDS, *WEIGHT_WORDS)  # what may stand where a path may stand
 OF_NETWORK = ("history.csv", "metrics.json", "timing.json", "model.keras")
-NEW_IMAGES = "08_2_answers"  # patients of whom the run's tables know nothing
+NEW_IMAGES = "09_2_answers"  # patients of whom the run's tables know nothing
 # Tables with names, of the run's own images and of new ones.
 NAMED_IN = tuple(
     "manifest.csv rejected.csv unseen.csv tables/quality.csv inference/predictions.csv".split()
@@ -159,7 +159,7 @@ def write_hidden(run: Run, new: Run, name: str, manifest: pd.DataFrame) -> None:
 
 
 def write_hidden_reference(run: Run, new: Run, network: str, manifest: pd.DataFrame) -> None:
-    """Copy what new images are compared with, if notebook 08 has written it for this model."""
+    """Copy what new images are compared with, if notebook 09 has written it for this model."""
     model = file_hash(require(run.folder, f"{network}/model.keras"))
     kept = read_reference(run / network / "reference.npz", model)
     if kept is None:

@@ -19,7 +19,7 @@ from cytology.runner.plan import Task
 from cytology.settings import InputError
 
 # As long as they take in `quick` from empty caches.
-LONGEST_FIRST = ("06", "05", "10", "11", "09", "12", "04", "07", "08")
+LONGEST_FIRST = ("06", "05", "11", "12", "10", "13", "04", "14", "07", "09", "08")
 ANSWER_SECONDS = 10  # how long a cluster may take to answer
 Send = Callable[[Task], Future]
 

@@ -123,7 +123,7 @@ def holm(p_values) -> np.ndarray:
     """P values corrected for their number (Holm 1979); NaN stays NaN."""
     corrected = np.array(p_values, float)
     order = np.argsort(corrected)[: np.count_nonzero(~np.isnan(corrected))]  # NaN sort last
-    # By hand, since statsmodels collects garbage at each call: a fifth of notebook 10.
+    # By hand, since statsmodels collects garbage at each call: a fifth of notebook 11.
     stepped = corrected[order] * np.arange(len(order), 0, -1)
     corrected[order] = np.minimum(np.maximum.accumulate(stepped), 1)
     return corrected

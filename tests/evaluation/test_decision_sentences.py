@@ -1,0 +1,117 @@
+"""The sentences on thresholds and calibrations say what their tables say."""
+
+import re
+
+import numpy as np
+import pytest
+
+from cytology.evaluation import operating_points
+from cytology.evaluation.decision_sentences import (
+    calibration_in_words,
+    decision_sentences,
+    threshold_in_words,
+)
+from cytology.evaluation.summary import LEAKS, RANDOM
+
+
+@pytest.fixture(scope="module")
+def tables(run_once):
+    return {
+        "thresholds": operating_points.locked_thresholds(run_once, 0.9),
+        "calibrations": operating_points.locked_calibrations(run_once),
+    }
+
+
+def said_of(tables, **changed):
+    """The sentences, with other words in every row of both tables."""
+    parts = [table.assign(**changed) for table in tables.values()]
+    return decision_sentences(*parts, "out-of-fold", "patient")
+
+
+def test_two_sentences_a_network_with_numbers_of_the_tables(tables):
+    said, networks = said_of(tables), tables["thresholds"]["model"].nunique()
+    assert len(said) == 2 * networks > 2
+    numbers = {
+        f"{value:.3f}"
+        for table in tables.values()
+        for value in table.select_dtypes("number").abs().to_numpy().ravel()
+    }
+    found = set(re.findall(r"\d\.\d{3}\b", " ".join(said)))
+    assert len(found) > 10 and found <= numbers
+
+
+def test_of_a_leak_random_weights_or_few_patients_nothing_is_said(tables):
+    assert said_of(tables, protocol="given, leaks") == [LEAKS["given, leaks"]]
+    assert said_of(tables, weights="random") == [RANDOM]
+    (few,) = said_of(tables, groups=14, groups_malignant=4, groups_benign=10)
+    assert few.startswith("Nothing is said of the networks: judged out-of-fold were 14 patients")
+    one = tables["thresholds"]["model"].iloc[0]
+    some = [table.copy() for table in tables.values()]
+    for table in some:
+        table.loc[table["model"] == one, "weights"] = "random"
+    assert len(decision_sentences(*some, "out-of-fold", "patient")) == len(said_of(tables)) - 2
+
+
+def calibrated_words(tables, method, **numbers):
+    """The sentence on a network's calibration, with other numbers in one of its rows."""
+    calibrations = tables["calibrations"].copy()
+    name = calibrations["model"].iloc[0]
+    row = (calibrations["model"] == name) & (calibrations["method"] == method)
+    for column, number in numbers.items():
+        calibrations.loc[row, column] = number
+    return calibration_in_words(calibrations, name, "out-of-fold")
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "words"),
+    [
+        (0.3, 0.9, "slope 0.60 (0.30 to 0.90), too sure;"),
+        (0.3, 1.1, "slope 0.60 (0.30 to 1.10), not shown to be off 1;"),
+        (0.3, 0.999, "slope 0.60 (0.30 to 1.00), not shown to be off 1;"),
+        (1.2, 1.9, "slope 0.60 (1.20 to 1.90), not sure enough;"),
+        (np.nan, np.nan, "slope 0.60 (no interval: too much of it rests on one group);"),
+    ],
+)
+def test_too_sure_is_said_where_the_interval_shows_it(tables, low, high, words):
+    bounds = {"calibration_slope_low": low, "calibration_slope_high": high}
+    assert words in calibrated_words(tables, "none", calibration_slope=0.6, **bounds)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "words"),
+    [
+        (-0.03, -0.01, "lower the log loss: change -0.020 (-0.030 to -0.010); minus: better"),
+        (-0.03, 0.01, "are not shown to change the log loss: change -0.020 (-0.030 to 0.010)"),
+        (-0.03, -0.0001, "are not shown to change the log loss"),
+        (0.01, 0.03, "raise the log loss"),
+        (np.nan, np.nan, "are not shown to change the log loss: change -0.020 (no interval"),
+    ],
+)
+def test_a_change_of_the_log_loss_is_claimed_where_the_interval_shows_it(tables, low, high, words):
+    bounds = {"loss_change_low": low, "loss_change_high": high}
+    assert words in calibrated_words(tables, "platt", loss_change=-0.02, **bounds)
+
+
+def test_probabilities_that_are_off_on_the_whole(tables):
+    name = "calibration_in_the_large"
+    for low, high, words in (
+        (0.1, 0.5, "too low on the whole."),
+        (-0.5, -0.1, "too high on the whole."),
+        (-0.5, 0.1, "not shown to be off 0."),
+    ):
+        assert words in calibrated_words(
+            tables, "none", **{f"{name}_low": low, f"{name}_high": high}
+        )
+    assert "no calibration slope" in calibrated_words(tables, "none", calibration_slope=np.nan)
+    assert calibrated_words(tables, "platt", note="why").endswith("They stay as they are: why.")
+
+
+def test_the_threshold_sentence_judges_where_it_was_not_chosen(tables):
+    thresholds = tables["thresholds"]
+    name = thresholds["model"].iloc[0]
+    assert "judged cross-fitted" in threshold_in_words(thresholds, name, "out-of-fold")
+    on_val = thresholds[thresholds["judged_on"] == "test"].assign(chosen_on="val")
+    row = on_val[(on_val["model"] == name) & (on_val["rule"] == "sensitivity")].iloc[0]
+    sentence = threshold_in_words(on_val, name, "test")
+    assert "was to find 90% of" in sentence and "judged on test" in sentence
+    assert f"sensitivity {row['recall']:.3f}" in sentence
