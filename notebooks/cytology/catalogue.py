@@ -103,9 +103,13 @@ RUN_FILES = (
     _result("thresholds", "08", "thresholds, what they were chosen on and what they gave", "09 13"),
     _result("calibration", "08", "calibrations, what they were fitted on and what they gave",
             "09 13"),
+    _result("prevalence", "08", "what each network's threshold gives at other shares of malignant "
+            "images; `asked`: at that of the parameter `prevalence`"),
     _result("decision_curve", "08", "net benefit"),
+    _result("referral", "08", "from which score patients are referred, what is promised of that, "
+            "and what it gave"),
     _result("abstention", "08", "what is gained by not answering"),
-    RunFile("tables/decisions.md", "08", "thresholds and calibrations in sentences"),
+    RunFile("tables/decisions.md", "08", "what may be said of the decisions"),
     RunFile("inference/predictions.csv", "09", "answers on new images, at the locked threshold and "
             "calibration; what is referred, and why; the nearest training image"),
     RunFile("inference/metrics.csv", "09",

@@ -148,6 +148,12 @@ class Parameters(BaseModel):
     )
     # 08
     wanted_sensitivity: float = says("sensitivity that a threshold is to reach", 0.5, 1.0)
+    prevalence: Annotated[float, QUESTION] = says(
+        "share of malignant images at the place that is asked about; 0: the share here", 0.0, 0.99
+    )
+    promised_miss: Annotated[float, QUESTION] = says(
+        "most patients, of all, who may be malignant and not referred", 0.001, 0.5
+    )
     # 09
     predict_with: Annotated[OneNetwork, QUESTION] = says("whose model predicts new images")
     images: Annotated[Line, Place("file or folder", ("unseen",), "09"), QUESTION] = says(

@@ -244,6 +244,27 @@ def test_figures_stand_in_the_section_of_what_they_show(tmp_path):
     }
 
 
+SAID = {"decisions": "decisions", "subgroups": "robustness", "doubtful_labels": "mistakes"}
+SAID |= {"planning": "next"}
+
+
+def test_what_a_notebook_says_stands_in_its_section(tmp_path):
+    run = make_run(tmp_path)
+    for name in SAID:
+        (run / "tables" / f"{name}.md").write_text(f"Said of {name}.\n", "utf-8")
+    rows = pd.DataFrame({"model": ["mobilenetv2", "densenet121"], "recall": [0.5, 0.25]})
+    for name in ("thresholds", "prevalence", "referral", "subgroups"):
+        write_table(run, f"tables/{name}.csv", rows)
+    (run / "tables" / "robustness.md").write_text("Robust.\n", "utf-8")
+    source = Page(write_report(Run(run))).source
+    sections = dict(re.findall(r'(?s)<section id="(\w+)">(.*?)</section>', source))
+    for name, section in SAID.items():
+        assert f"<p>Said of {name}.</p>" in sections[section]
+    assert "Where it fails" in sections["robustness"] and "Referral" in sections["decisions"]
+    (run / "tables" / "decisions.md").write_text(LEAKS["original"] + "\n", "utf-8")
+    assert LEAKS["original"] not in Page(write_report(Run(run))).source
+
+
 # ----------------------------------------------------------------------- safe
 
 

@@ -5,6 +5,8 @@ import pandas as pd
 
 from cytology.architectures import ARCHITECTURE_NAMES
 from cytology.evaluation.judged import OUT_OF_FOLD
+from cytology.evaluation.place_sentences import prevalence_sentence, referral_sentences
+from cytology.evaluation.places import Promise
 from cytology.evaluation.readable import title
 from cytology.evaluation.summary import unsaid
 from cytology.wording import with_span
@@ -26,6 +28,28 @@ def decision_sentences(
         said.append(threshold_in_words(thresholds, name, on))
         said.append(calibration_in_words(calibrations, name, on))
     return said
+
+
+def elsewhere_sentences(values: pd.DataFrame, found: dict[str, Promise], unit: str) -> list[str]:
+    """What `places.predictive_values` and `places.promises` say of the networks of the series.
+
+    Nothing where nothing may be said, as in `decision_sentences`.
+    """
+    asked = values[values["asked"] & values["model"].isin(ARCHITECTURE_NAMES)]
+    if unsaid(asked, unit):
+        return []
+    asked = asked[asked["weights"] != "random"]
+    said = [_of(row["model"], [prevalence_sentence(row, unit)]) for _, row in asked.iterrows()]
+    for name in asked["model"]:
+        each = found[name]
+        said.append(_of(name, referral_sentences(each.chosen, each.outcome, unit)))
+    return said
+
+
+def _of(name: str, sentences: list[str]) -> str:
+    """Sentences about a network as one entry that begins with its name."""
+    text = " ".join(sentences)
+    return f"{title(name)}: {text[0].lower()}{text[1:]}"
 
 
 def threshold_in_words(thresholds: pd.DataFrame, name: str, on: str) -> str:

@@ -32,6 +32,8 @@ from cytology.evaluation.statistics.recalibration import recalibration
 from cytology.evaluation.statistics.significance import mean_by_group
 from cytology.run import ENSEMBLE, Run
 
+ACT_FROM = np.round(np.arange(0.01, 1.0, 0.01), 2)  # thresholds of a decision curve
+
 
 def deciding(run: Run) -> list[str]:
     """The networks, and the models from outside that have something to choose a threshold on."""
@@ -263,7 +265,7 @@ def net_benefits(run: Run) -> pd.DataFrame:
 
     A network's has `_low` and `_high`. `malignant_share` is what all of them assume of the clinic.
     """
-    on, at = compared_on(run), np.round(np.arange(0.01, 1.0, 0.01), 2)
+    on, at = compared_on(run), ACT_FROM
     found = {"threshold": at}
     for name in judged_and_deciding(run, on):
         rows = calibrated(run, name, on)

@@ -39,7 +39,7 @@ WHY |= dict.fromkeys(("value", "chance", "difference"), "one class only, or the 
 WHY |= dict.fromkeys(("p_mcnemar", "p_delong"), "only where each group has one row")
 WHY |= dict.fromkeys(OF_PROBABILITIES, "a share of votes has none")
 WHY |= dict.fromkeys(("slope", "intercept"), "steps have none")
-WHY |= {"loss_change": "nothing was changed"}
+WHY |= {"loss_change": "nothing was changed", "malignant_unreferred": "all are referred"}
 WHY |= {"calibration_slope": "no mistake, or no difference, to tell it from"}
 WHY |= {"calibration_in_the_large": "one class only", "inflation": "of true labels only"}
 

@@ -39,6 +39,14 @@ CALIBRATION_SHOWN = (
     "model method fitted_on judged_on calibration_in_the_large calibration_slope loss loss_change "
     "brier ece ace slope intercept note weights protocol"
 )
+PREVALENCE_SHOWN = (
+    "model prevalence recall specificity precision negative_predictive_value false_alarms "
+    "net_benefit judged_on weights protocol"
+)
+REFERRAL_SHOWN = (
+    "model judged_on promised patients needed level limit referred missed malignant_unreferred "
+    "spared weights protocol"
+)
 ALL_SHOWN = (
     "model level judged_on images groups groups_malignant groups_benign auc auc_pooled "
     "auc_groups_alike accuracy recall specificity loss weights protocol"
@@ -117,6 +125,9 @@ def page_contents(run: Run, name: str) -> dict[str, Any]:
         "decision_words": unless_a_caveat(paragraphs(run, "tables/decisions.md")),
         "thresholds": result_table(run, "tables/thresholds.csv", THRESHOLDS_SHOWN),
         "calibration": result_table(run, "tables/calibration.csv", CALIBRATION_SHOWN),
+        "prevalence": result_table(run, "tables/prevalence.csv", PREVALENCE_SHOWN),
+        "referral": result_table(run, "tables/referral.csv", REFERRAL_SHOWN),
+        "doubtful_words": paragraphs(run, "tables/doubtful_labels.md"),
         "audit": result_table(run, "tables/leakage_summary.csv"),
         "audit_words": paragraphs(run, "tables/leakage.md"),
         "robustness_words": paragraphs(run, "tables/robustness.md"),

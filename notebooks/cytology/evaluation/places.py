@@ -1,0 +1,110 @@
+"""What the scores of a run mean at another place: another share of malignant images, and referral.
+
+From its tables of predictions and the thresholds and calibrations that they choose
+(`operating_points`); never from test.
+"""
+
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import pandas as pd
+
+from cytology.evaluation.judged import OUT_OF_FOLD, TEST, compared_on
+from cytology.evaluation.operating_points import (
+    ACT_FROM,
+    above_threshold,
+    calibrated,
+    deciding,
+    judged_and_deciding,
+    learned_from,
+    net_benefits,
+    on_test,
+)
+from cytology.evaluation.statistics.prevalence import (
+    PREVALENCES,
+    at_other_share,
+    at_prevalences,
+    benefits_at,
+)
+from cytology.evaluation.statistics.referral import (
+    Referral,
+    by_patient,
+    choose_referral,
+    outcome,
+    referred_out_of_fold,
+)
+from cytology.run import Run
+
+CLINIC_ACTS_FROM = 0.1  # where one found cancer is worth nine false alarms
+
+
+def predictive_values(run: Run, wanted_sensitivity: float, prevalence: float) -> pd.DataFrame:
+    """A row a network and share of malignant images, at its threshold for a wanted sensitivity.
+
+    `at_prevalence` of the shares of an axis, and of the one `asked` for: `prevalence`, or with 0
+    the `malignant_share` of the images judged here. Net benefit is that of a clinic that acts from
+    `CLINIC_ACTS_FROM` on.
+    """
+    on, parts = compared_on(run), []
+    for name in judged_and_deciding(run, on):
+        rows = above_threshold(run, name, on, "sensitivity", wanted_sensitivity)
+        here = float((rows["label"] == "M").mean())
+        asked = prevalence or here
+        shares = np.unique([*PREVALENCES, *([asked] if 0 < asked < 1 else [])])
+        table = at_prevalences(rows, CLINIC_ACTS_FROM, shares)
+        about = {"model": name, "rule": "sensitivity", "judged_on": on, "malignant_share": here}
+        parts.append(table.assign(**about, asked=table["prevalence"] == asked))
+    return run.marked(pd.concat(parts, ignore_index=True))
+
+
+def decision_curves(run: Run, prevalence: float) -> pd.DataFrame:
+    """`operating_points.net_benefits` where a share `prevalence` is malignant; 0: the share here.
+
+    The calibrated probabilities are corrected from the share that they were fitted at.
+    """
+    if not prevalence:
+        return net_benefits(run)
+    on, tables = compared_on(run), {}
+    for name in judged_and_deciding(run, on):
+        fitted_share = float((learned_from(run, name)[1]["label"] == "M").mean())
+        tables[name] = at_other_share(calibrated(run, name, on), fitted_share, prevalence)
+    return benefits_at(tables, prevalence, ACT_FROM)
+
+
+@dataclass(frozen=True)
+class Promise:
+    """A referral of one network: the limit, what it gave, and the patients it was chosen on."""
+
+    chosen: Referral
+    judged_on: str
+    outcome: dict[str, float]
+    patients: pd.DataFrame
+
+
+def promises(run: Run, level: float, prevalence: float) -> dict[str, Promise]:
+    """The `Promise` of each network: at most a share `level` of all patients is missed.
+
+    By the mean logit of a patient's images. `prevalence` is the share of malignant *patients*; 0:
+    the promise is for the place where these come from. Out-of-fold figures are cross-fitted.
+    """
+    share, found = prevalence or np.nan, {}
+    for name in deciding(run):
+        source, rows = learned_from(run, name)
+        patients = by_patient(rows)
+        chosen = choose_referral(patients, level, share)
+        if source == OUT_OF_FOLD:
+            judged, on = referred_out_of_fold(patients, level, share), OUT_OF_FOLD
+        else:
+            judged, on = by_patient(on_test(run, name)), TEST
+            judged = judged.assign(referred=judged["logit"] >= chosen.limit)
+        found[name] = Promise(chosen, on, outcome(judged, share), patients)
+    return found
+
+
+def referral_table(found: dict[str, Promise]) -> pd.DataFrame:
+    """The promises as a table, a row a network: `limit`, `level`, `promised`, and the outcome."""
+    rows = []
+    for name, each in found.items():
+        row = {"model": name, "judged_on": each.judged_on, "promised": each.chosen.promised}
+        rows.append(row | asdict(each.chosen) | each.outcome)
+    return pd.DataFrame(rows)
