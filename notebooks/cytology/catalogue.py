@@ -99,6 +99,12 @@ RUN_FILES = (
             "`family` and level", "13"),
     _result("folds", "07", "the same differences fold by fold"),
     RunFile("tables/cost.csv", "07", "times and sizes"),
+    RunFile("tables/doubtful_labels.csv", "07",
+            "images whose label the held-out predictions contradict, with a column for your "
+            "`decision`"),
+    _result("auc_without_doubtful", "07",
+            "AUC with and without them: an upper bound, since the networks chose"),
+    RunFile("tables/doubtful_labels.md", "07", "the doubtful labels in words"),
     RunFile("tables/summary.md", "07", "the result in sentences"),
     _result("thresholds", "08", "thresholds, what they were chosen on and what they gave", "09 13"),
     _result("calibration", "08", "calibrations, what they were fitted on and what they gave",

@@ -442,16 +442,6 @@ def test_orientations_are_compared_for_each_architecture():
     assert gain.loc[8, ["auc_low", "auc_high"]].tolist() == pytest.approx(bounds)
 
 
-def test_the_worst_mistakes_are_wrong_and_the_surest_of_each_group_first():
-    rows = pd.DataFrame({"image_id": list("abcdef"), "label": list("BBMMBM")})
-    rows = rows.assign(group=["1", "2", "3", "4", "2", "5"], split="test", fold=0, orientation=0)
-    one = rows.assign(logit=[1.0, 5.0, 2.0, -2.0, 4.0, -0.5])
-    other = rows.assign(logit=[1.0, 1.0, 2.0, -2.0, 1.0, -0.5]).iloc[::-1]
-    found = evaluation.worst_mistakes({"x": one, "y": other}, 3)
-    assert found["image_id"].tolist() == ["b", "d", "a"]
-    assert (found["predicted"] != found["label"]).all()
-
-
 def test_one_network_alone_is_compared_with_the_baseline_only(full_run):
     keep(full_run, "mobilenetv2")
     found = pairs_of_models(full_run, baseline_of(full_run))

@@ -102,7 +102,7 @@ def test_the_mean_of_networks_and_orientations_is_asked(full_run, monkeypatch):
     asked = []
     monkeypatch.setattr(module, "doubtful_labels", lambda rows: asked.append(rows) or rows)
     doubtful_labels_of_run(full_run)
-    rows = pd.concat(full_run.of_networks("predictions.csv").values())
+    rows = pd.concat(full_run.of_models("predictions.csv").values())
     mean = rows[rows["model"] == "oof"].groupby("image_id")["logit"].mean()
     found = asked[0].set_index("image_id")["logit"]
     assert found.to_dict() == pytest.approx(mean.to_dict())

@@ -14,6 +14,7 @@ from cytology.evaluation.predictions import (
     mean_logits,
     prediction_rows,
     read_predictions,
+    surest_of_groups,
 )
 from cytology.parameters import choices
 from cytology.settings import InputError
@@ -143,3 +144,9 @@ def test_the_fold_of_a_group_is_kept():
     found = by_group(rows.assign(fold=[2.0, 2.0, np.nan])).set_index("group")["fold"]
     assert found["1"] == 2 and np.isnan(found["2"])
     assert "fold" not in by_group(rows.drop(columns="fold"))
+
+
+def test_the_surest_of_each_group_come_first():
+    rows = pd.DataFrame({"image_id": list("abcd"), "group": list("xyxz"), "logit": [1, -5, -2, 3]})
+    assert surest_of_groups(rows, 2)["image_id"].tolist() == ["b", "d"]
+    assert surest_of_groups(rows, 9)["image_id"].tolist() == ["b", "d", "c"]

@@ -230,14 +230,15 @@ def test_what_a_caveat_says_is_not_said_again_as_the_answer(tmp_path):
 
 
 def test_figures_stand_in_the_section_of_what_they_show(tmp_path):
-    names = ("08_1_thresholds", "07_6_mistakes", "07_2_pairs", "12_4_neighbours", "01_gallery")
+    names = ("08_1_thresholds", "07_6_doubtful", "07_2_pairs", "12_4_neighbours", "01_gallery")
+    names += ("14_1_learning",)
     for name in names:
         save_png(tmp_path / "figures" / f"{name}.png", name)
     sections = by_section(page_parts.embedded_figures(Run(tmp_path)))
     found = {figure.name: name for name, figures in sections.items() for figure in figures}
     assert found == {
         "08_1_thresholds": "decisions",
-        "07_6_mistakes": "mistakes",
+        "07_6_doubtful": "mistakes",
         "07_2_pairs": "comparison",
         "12_4_neighbours": "mistakes",
         "01_gallery": "data",

@@ -22,14 +22,12 @@ from cytology.evaluation.predictions import (
     by_group,
     mean_logits,
     read_predictions,
-    surest_of_groups,
 )
 from cytology.evaluation.readable import title
 from cytology.evaluation.statistics.bootstrap import curve_bands
 from cytology.evaluation.statistics.intervals import metrics_with_intervals
 from cytology.evaluation.statistics.metrics import (
     OF_PROBABILITIES,
-    THRESHOLD,
     equal_groups_auc,
     pooled_auc,
 )
@@ -76,7 +74,8 @@ def combined(run: Run, on: str) -> dict[str, pd.DataFrame]:
 def comparison(run: Run) -> pd.DataFrame:
     """One row an architecture, at image level: the table that a run is for.
 
-    `auc` is within folds; where the headline is out-of-fold, `test_auc` is the kept model's.
+    `auc` is within folds; where the headline is out-of-fold, `test_auc` is the kept model's. What
+    `precision` is holds for the `malignant_share` of the images judged.
     """
     on = compared_on(run)
     rows = []
@@ -84,6 +83,7 @@ def comparison(run: Run) -> pd.DataFrame:
         about = run.about(name)
         row = {"architecture": name, "weights": about["weights"]}
         row |= metrics_with_intervals(table) | {"auc_pooled": pooled_auc(table)}
+        row["malignant_share"] = (table["label"] == "M").mean()
         if on == OUT_OF_FOLD:
             test = judged_rows(read_predictions(run, name), TEST)
             found = metrics_with_intervals(test, names=("auc",))
@@ -231,10 +231,3 @@ def cost(run: Run) -> pd.DataFrame:
         for name in run.networks
     ]
     return pd.DataFrame(rows)
-
-
-def worst_mistakes(tables: dict[str, pd.DataFrame], count: int) -> pd.DataFrame:
-    """The surest mistake of the networks' mean logit in each group, the surest groups first."""
-    rows = mean_logits(pd.concat(tables.values()))
-    rows["predicted"] = np.where(rows["probability"] >= THRESHOLD, "M", "B")
-    return surest_of_groups(rows[rows["predicted"] != rows["label"]], count)

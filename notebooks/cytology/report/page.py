@@ -24,8 +24,9 @@ from cytology.wording import joined
 
 # Columns of the longer tables that fit a page; the files have them all.
 MAIN_SHOWN = (
-    "architecture weights auc accuracy recall specificity precision f1 mcc loss ece images groups "
-    "groups_malignant groups_benign judged_on test_auc test_groups recipe protocol"
+    "architecture weights auc accuracy recall specificity precision malignant_share f1 mcc loss "
+    "ece images groups groups_malignant groups_benign judged_on test_auc test_groups recipe "
+    "protocol"
 )
 PAIRS_SHOWN = (
     "level first second images groups auc_first auc_second difference p p_holm separated "
@@ -63,7 +64,7 @@ SECTION_OF = {
     "07": "comparison",
     "07_1_auc": "answer",
     "08": "decisions",
-    **dict.fromkeys(("07_6_mistakes", "12_4_neighbours"), "mistakes"),
+    **dict.fromkeys(("07_6_doubtful", "12_4_neighbours"), "mistakes"),
     "10": "audit",
     "11": "robustness",
     "12": "explanation",
