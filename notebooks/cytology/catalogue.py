@@ -53,7 +53,7 @@ RUN_FILES = (
     RunFile("tables/quality.csv", "01",
             "copies, conflicting labels, poor or converted images"),
     RunFile("tables/appearance.csv", "01",
-            "mean brightness, colour and sharpness of each image", "07"),
+            "mean brightness, colour and sharpness of each image", "07 11"),
     RunFile("augmentation.json", "02", "size, fit and orientations of the pictures",
             "03 training 10 13"),
     RunFile("split.csv", "03", "which part and which fold each image is in",
@@ -130,6 +130,10 @@ RUN_FILES = (
     _result("robustness_pictures", "11", "a row a shifted picture, from which they come"),
     _result("robustness_domains", "11", "one stain or site left out of training and judged"),
     RunFile("tables/robustness.md", "11", "robustness in words"),
+    _result("subgroups", "11", "a row a network and subgroup: AUC, sensitivity, specificity, and "
+            "what is too few to judge"),
+    _result("subgroup_tests", "11", "whether the subgroups of each column differ"),
+    RunFile("tables/subgroups.md", "11", "the subgroups in words"),
     _result("explanation_checks", "12",
             "each check of each network's heatmaps against chance, `passed` or not", "13"),
     _result("explanation_pictures", "12", "a row an image and check, from which they come"),
@@ -244,7 +248,8 @@ TEXT = dict.fromkeys(
     finding other detail site subtype category magnification protocol labels level judged_on rule
     chosen_on fitted_on method first second certainty weights recipe predictions shift amount column
     left_out interval device name split_given check asks kind map chance_of passed noise_passed
-    neighbour nearest nearest_label refer_why converted format file warning note engine""".split(),
+    neighbour nearest nearest_label refer_why converted format file warning note engine decision
+    subgroup worst best""".split(),
     "str",
 )
 # Columns that name a patient or a file; `row` names rows of other tables.

@@ -20,7 +20,7 @@ from cytology.evaluation.statistics.clusters import (
 from cytology.evaluation.statistics.intervals import FEWEST_GROUPS, metrics_with_intervals
 from cytology.evaluation.statistics.metrics import THRESHOLD, truth_and_score
 from cytology.evaluation.statistics.significance import holm
-from cytology.run import Run
+from cytology.run import LEAKING, Run
 from cytology.wording import joined, p_in_figures, plural
 
 ALL = "all images"
@@ -224,8 +224,8 @@ def subgroups_of_run(
 
 def subgroup_sentences(table: pd.DataFrame, tests: pd.DataFrame, unit: str) -> list[str]:
     """What both tables allow to say: what differs, what was asked, and what cannot be judged."""
-    if (table["protocol"] == "original").any():
-        return ["Protocol original: the split leaks, so no subgroup is called better or worse."]
+    if table["protocol"].isin(LEAKING).any():
+        return ["The split leaks, so no subgroup is called better or worse."]
     sentences = []
     for name, found in tests.groupby("model", sort=False):
         if (found["weights"] == "random").any():

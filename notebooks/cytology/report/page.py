@@ -52,6 +52,9 @@ ALL_SHOWN = (
     "model level judged_on images groups groups_malignant groups_benign auc auc_pooled "
     "auc_groups_alike accuracy recall specificity loss weights protocol"
 )
+SUBGROUPS_SHOWN = (
+    "model column subgroup images groups auc recall specificity too_few judged_on weights protocol"
+)
 EXPLANATION_SHOWN = (
     "architecture check value chance chance_of difference passed images groups judged_on weights "
     "protocol"
@@ -132,6 +135,9 @@ def page_contents(run: Run, name: str) -> dict[str, Any]:
         "audit": result_table(run, "tables/leakage_summary.csv"),
         "audit_words": paragraphs(run, "tables/leakage.md"),
         "robustness_words": paragraphs(run, "tables/robustness.md"),
+        "subgroup_words": paragraphs(run, "tables/subgroups.md"),
+        "next_words": paragraphs(run, "tables/planning.md"),
+        "subgroups": result_table(run, "tables/subgroups.csv", SUBGROUPS_SHOWN),
         "explanation": result_table(run, "tables/explanation_checks.csv", EXPLANATION_SHOWN),
         "explanation_words": paragraphs(run, "tables/explanation.md"),
         "notebooks": notebooks(run, record),
