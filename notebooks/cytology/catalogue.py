@@ -153,6 +153,12 @@ RUN_FILES = (
     _result("orientations", "14", "AUC by orientations trained on"),
     _result("strengths", "14", "AUC and log loss with each strength of the heads' penalty"),
     _result("seeds", "14", "how far a result moves with the seed or the fold held out"),
+    _result("planning_widths", "14", "how wide each AUC's interval is, and what would narrow it"),
+    _result("planning_differences", "14", "which difference of AUC this study could find, and how "
+            "many patients would decide"),
+    _result("validation_size", "14", "how many a validation elsewhere needs, by each "
+            "criterion of Riley et al. 2021"),
+    RunFile("tables/planning.md", "14", "the next study in words"),
     RunFile("tables/coverage.csv", "14", "how often the intervals hold a known truth"),
     RunFile("augmented/", "02", "the augmented pictures as files, with `write_files`"),
     RunFile("split_data/", "03", "the split as files, with `write_files`"),

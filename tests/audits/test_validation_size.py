@@ -14,7 +14,9 @@ from cytology.audits.validation_size import (
     size_for_calibration_slope,
     size_for_net_benefit,
     size_for_observed_over_expected,
+    sizes_of_run,
     validation_sentence,
+    validation_sentences,
     validation_size,
 )
 from cytology.settings import InputError
@@ -133,3 +135,22 @@ def test_what_is_no_share_is_refused(wrong):
     one = rows_of().query("label == 'M'")
     with pytest.raises(InputError, match="both classes"):
         validation_size(one, 0.1, 0.1)
+
+
+def test_sizes_of_a_run_are_told_of_each_network_but_not_of_a_leak(run_once):
+    table = sizes_of_run(run_once, 0.1)
+    assert len(table) == 4 * table["architecture"].nunique() and set(table["prevalence"]) == {0.1}
+    here = sizes_of_run(run_once, 0.0)
+    rows = run_once.table("mobilenetv2/predictions.csv")
+    share = (rows.loc[rows["model"] == "oof", "label"] == "M").mean()
+    assert here["prevalence"].iloc[0] == pytest.approx(share)
+    said = validation_sentences(table, "patient")
+    assert len(said) == table["architecture"].nunique()
+    assert said[0].startswith("MobileNetV2: An external validation where 10% of the images")
+    for changed in ({"weights": "random"}, {"protocol": "given, leaks"}):
+        assert validation_sentences(table.assign(**changed), "patient") == []
+
+
+@pytest.mark.parametrize(("auc", "size"), [(1.0, 2.0), (np.nan, np.nan)])
+def test_a_perfect_order_needs_no_images_and_an_unknown_one_no_number(auc, size):
+    np.testing.assert_equal(size_for_auc(auc, 0.1, 0.1), size)

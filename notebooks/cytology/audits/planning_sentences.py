@@ -5,6 +5,7 @@ import pandas as pd
 
 from cytology.audits.study_size import MOST
 from cytology.evaluation.readable import title
+from cytology.run import LEAKING
 from cytology.wording import plural, span
 
 ROUGH = 2  # figures of a planned number: more would pretend
@@ -25,8 +26,8 @@ def about(groups: float, units: str, now: int) -> str:
 def planning_sentences(widths: pd.DataFrame, pairs: pd.DataFrame, unit: str) -> list[str]:
     """What the tables of `planning.plan_of_run` allow to say, a sentence a network and pair."""
     units = plural(unit)
-    if (widths["protocol"] == "original").any():
-        return ["Protocol original: the split leaks, so nothing can be planned from this run."]
+    if widths["protocol"].isin(LEAKING).any():
+        return ["The split leaks, so nothing can be planned from this run."]
     if (widths["weights"] == "random").any():
         return ["No pretrained weights: these networks are not those that a next study would use."]
     sentences = []

@@ -13,6 +13,9 @@ from scipy.optimize import brentq
 from scipy.special import expit, logit
 from scipy.stats import norm
 
+from cytology.evaluation.judged import compared_on, judged_networks
+from cytology.evaluation.places import CLINIC_ACTS_FROM
+from cytology.evaluation.readable import title
 from cytology.evaluation.statistics.calibration import cross_fitted, fit_calibrator
 from cytology.evaluation.statistics.clusters import folds_of, intraclass_correlation
 from cytology.evaluation.statistics.intervals import LEVEL
@@ -21,6 +24,7 @@ from cytology.evaluation.statistics.metrics import (
     sensitivity_and_specificity,
     truth_and_score,
 )
+from cytology.run import LEAKING, Run
 from cytology.settings import InputError
 from cytology.wording import plural
 
@@ -74,6 +78,11 @@ def size_for_auc(auc: float, prevalence: float, width: float) -> float:
     def too_wide(log_size):
         return np.log(2 * Z * auc_error(auc, prevalence, np.exp(log_size)) / width)
 
+    if np.isnan(auc):
+        return np.nan
+    with np.errstate(divide="ignore"):  # an AUC of 1 has no error
+        if too_wide(np.log(2)) <= 0:
+            return 2.0
     return float(np.exp(brentq(too_wide, np.log(2), np.log(MOST))))
 
 
@@ -155,8 +164,37 @@ def _calibrated(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(logit=found.logit(rows["logit"], rows.get("class_shift", 0.0)))
 
 
+def sizes_of_run(run: Run, prevalence: float) -> pd.DataFrame:
+    """`validation_size` of each network of a run that was judged on both classes.
+
+    `prevalence` is the share of malignant images at the new place, 0: that of the images judged;
+    there one acts from `places.CLINIC_ACTS_FROM` on.
+    """
+    parts = [pd.DataFrame({"architecture": [], "criterion": [], "groups": []})]
+    for name, rows in judged_networks(run, compared_on(run)).items():
+        if rows["label"].nunique() == 2:
+            share = prevalence or float((rows["label"] == "M").mean())
+            parts.append(validation_size(rows, share, CLINIC_ACTS_FROM).assign(architecture=name))
+    return run.marked(pd.concat(parts[1:] or parts, ignore_index=True))
+
+
+def validation_sentences(table: pd.DataFrame, unit: str) -> list[str]:
+    """`validation_sentence` of each network in a table of `sizes_of_run`.
+
+    None where the split leaks or weights are random, which `planning_sentences` says.
+    """
+    if (table["weights"] == "random").any() or table["protocol"].isin(LEAKING).any():
+        return []
+    return [
+        f"{title(name)}: {validation_sentence(rows, unit)}"
+        for name, rows in table.groupby("architecture", sort=False)
+        if np.isfinite(rows["groups"]).any()
+    ]
+
+
 def validation_sentence(table: pd.DataFrame, unit: str) -> str:
     """What `validation_size` says: how many images and patients, and which criterion asks most."""
+    table = table[np.isfinite(table["groups"])]
     most = table.loc[table["groups"].idxmax()]
     each = "; ".join(
         f"{row.criterion} {row.images:,.0f} ({row.groups:,.0f})" for row in table.itertuples()
