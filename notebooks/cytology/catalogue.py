@@ -44,7 +44,7 @@ RUN_FILES = (
     RunFile("dataset.json", "01", "where the images lie, how many, what is kept together",
             "02 03 training 07 08 09 10 11 12 13 14"),
     RunFile("manifest.csv", "01", "a row an image: label, patient, slide, group, size, hash",
-            "02 03 training 07 08 09 10 11 12 13 14", texts="image_id label group"),
+            "02 03 training 07 09 10 11 12 13 14", texts="image_id label group"),
     RunFile("rejected.csv", "01", "images that were left out, and why"),
     RunFile("unseen.csv", "01",
             "images of neither class, which no network is trained or judged on", "09"),
@@ -120,6 +120,10 @@ RUN_FILES = (
             "calibration; what is referred, and why; the nearest training image"),
     RunFile("inference/metrics.csv", "09",
             "every metric with its interval, where the truth is known"),
+    RunFile("inference/share.csv", "09", "the share of malignant images at their place, estimated "
+            "without labels"),
+    RunFile("inference/recalibration.csv", "09", "what recalibration there would gain, where the "
+            "truth is known"),
     RunFile("inference/uploads/", "09", "images uploaded with its button, a folder an upload"),
     _result("leakage_audit", "10",
             "AUC and accuracy of each network, way to split, kind of labels, repetition"),

@@ -242,6 +242,7 @@ def test_figures_stand_in_the_section_of_what_they_show(tmp_path):
         "07_2_pairs": "comparison",
         "12_4_neighbours": "mistakes",
         "01_gallery": "data",
+        "14_1_learning": "next_study",
     }
 
 

@@ -50,7 +50,7 @@ TEN = WRITE + (
 
 @pytest.fixture
 def project(tmp_path):
-    """Four notebooks: 02 and 03 read what 01 writes, 09 what 02 writes."""
+    """Four notebooks: 02 and 03 read what 01 writes, 10 what 02 writes."""
     root = tmp_path / "project"
     (root / "notebooks" / "profiles").mkdir(parents=True)
     (root / "notebooks" / "profiles" / "quick.yaml").write_text(PROFILE)

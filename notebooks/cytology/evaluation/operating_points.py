@@ -54,18 +54,18 @@ def learned_from(run: Run, architecture: str) -> tuple[str, pd.DataFrame]:
     """
     table = read_predictions(run, architecture)
     if not fine_tuned(run, architecture) and (table["model"] == "oof").any():
-        return OUT_OF_FOLD, _with_class_shift(run, architecture, judged_rows(table, OUT_OF_FOLD))
+        return OUT_OF_FOLD, with_class_shift(run, architecture, judged_rows(table, OUT_OF_FOLD))
     rows = table[(table["model"] == "final") & (table["split"] == "val")]
-    return "val", _with_class_shift(run, architecture, rows.reset_index(drop=True))
+    return "val", with_class_shift(run, architecture, rows.reset_index(drop=True))
 
 
 def on_test(run: Run, architecture: str) -> pd.DataFrame:
     """The predictions of the saved network on test, with their `class_shift`."""
     rows = judged_rows(read_predictions(run, architecture), TEST)
-    return _with_class_shift(run, architecture, rows)
+    return with_class_shift(run, architecture, rows)
 
 
-def _with_class_shift(run: Run, architecture: str, rows: pd.DataFrame) -> pd.DataFrame:
+def with_class_shift(run: Run, architecture: str, rows: pd.DataFrame) -> pd.DataFrame:
     """The rows with `class_shift`: the log odds M/B of the images that their head was trained on.
 
     Balanced class weights take it out of the logits; without weights it is 0. What an inner part

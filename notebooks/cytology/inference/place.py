@@ -1,0 +1,55 @@
+"""What new images say about the place that they come from, with and without labels."""
+
+import numpy as np
+import pandas as pd
+from scipy.special import expit
+
+from cytology.evaluation.operating_points import learned_from, with_class_shift
+from cytology.evaluation.place_sentences import gain_sentence, share_sentences, there_sentence
+from cytology.evaluation.statistics.elsewhere import calibration_there, recalibration_gain
+from cytology.evaluation.statistics.label_shift import estimated_share
+from cytology.inference.locked import Decision
+from cytology.run import Run
+
+
+def with_groups(answers: pd.DataFrame) -> pd.DataFrame:
+    """Answers with a logit; an image of unknown group counts as one of its own."""
+    rows = answers[answers["reason"] == ""]
+    alone = "image " + rows["image_id"]
+    return rows.assign(group=rows["group"].where(rows["group"] != "", alone))
+
+
+def share_of_new(
+    run: Run, architecture: str, answers: pd.DataFrame
+) -> tuple[dict, pd.DataFrame, pd.DataFrame]:
+    """`label_shift.estimated_share` of new images; with them, and those it was compared with.
+
+    Both tables have logits of one scale: what class weights took out is given back.
+    """
+    new = with_groups(answers).assign(model="final", fold=np.nan)
+    new = with_class_shift(run, architecture, new)
+    known = learned_from(run, architecture)[1]
+    found = estimated_share(new, known)
+    parts = [rows.assign(logit=rows["logit"] + rows["class_shift"]) for rows in (new, known)]
+    return found, parts[0], parts[1]
+
+
+def labelled(answers: pd.DataFrame, decision: Decision) -> pd.DataFrame:
+    """The answers whose class is known, with the calibrated `logit` and `probability`."""
+    rows = with_groups(answers)
+    rows = rows[rows["label"] != ""]
+    logit = decision.calibrated(rows["logit"].astype(float))
+    return rows.assign(logit=logit, probability=expit(logit))
+
+
+def recalibration_there(rows: pd.DataFrame, unit: str) -> tuple[pd.DataFrame, list[str]]:
+    """`elsewhere.recalibration_gain` of `labelled` images of both classes, and what may be said."""
+    gain = recalibration_gain(rows)
+    return gain, [there_sentence(calibration_there(rows), unit), gain_sentence(gain, unit)]
+
+
+def place_sentences(found: dict, unit: str, weights: str) -> list[str]:
+    """What may be said of a share that was estimated; nothing of random weights."""
+    if weights == "random":
+        return ["No pretrained weights: no share of malignant images is estimated."]
+    return share_sentences(found, unit)
