@@ -21,7 +21,7 @@ MODULES = {
     if path.name != "__init__.py"
 }
 MOST_COMMON = 15  # modules, an edit of which runs every notebook again
-MOST_REDONE = 4  # notebooks by an edit of a module, on average
+MOST_REDONE = 1 / 3  # of the notebooks, by an edit of a module, on average
 
 
 def changed_by_an_edit_of(module, monkeypatch):
@@ -54,7 +54,7 @@ def test_few_modules_are_behind_every_notebook():
     common = set.intersection(*behind)
     assert len(common) <= MOST_COMMON, sorted(common)
     redone = {name: sum(name in each for each in behind) for name in MODULES}
-    assert statistics.mean(redone.values()) <= MOST_REDONE, redone
+    assert statistics.mean(redone.values()) <= MOST_REDONE * len(NOTEBOOKS), redone
 
 
 def test_packages_hold_words_only():
