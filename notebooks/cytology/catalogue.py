@@ -85,7 +85,7 @@ RUN_FILES = (
     RunFile("NETWORK/reference.npz", "08",
             "features of the training images, with which new ones are compared"),
     RunFile("outside/*/predictions.csv", "07", "of each model from outside: its predictions, or "
-            "those of heads on its features", "09 12", numbers="logit fold seed orientation",
+            "those of heads on its features", numbers="logit fold seed orientation",
             texts="image_id group label split model"),
     RunFile("outside/*/metrics.json", "07", "what is known of it", "09 12"),
     RunFile("outside/*/strengths.csv", "07", "what each strength of its heads' penalty gives"),

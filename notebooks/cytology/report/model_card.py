@@ -26,7 +26,9 @@ NAME = "model_card.md"
 MOST_TEXT = 100_000  # characters that are read as Markdown; a card has some 20,000
 MOST_PARAGRAPH = 8_000
 # What a card draws on; of `NETWORK/` files only those of networks that the run holds.
-SOURCES = (*READS["12_export"], "tables/exports.csv", "run.json")
+# Models from outside, whose names have a star, need not be there.
+SOURCES = (*(name for name in READS["12_export"] if "*" not in name),)
+SOURCES += ("tables/exports.csv", "run.json")
 DOMAINS = ("site", "stain", "magnification", "subtype", "category")
 RESULTS = {"model": "what", "level": "by", "judged_on": "judged", "images": "images"}
 RESULTS |= {"groups": "groups", "groups_malignant": "malignant", "groups_benign": "benign"}
