@@ -117,6 +117,8 @@ def test_every_notebook_reads_and_writes_what_is_said_of_it(smoke):
         (notebook,) = writers
         notebooks.add(notebook)
         said = {*inputs(notebook, run), "run.json"}
+        if notebook == "12_export":  # it shows the card as it stands; run_all.py writes it last
+            said |= set(model_card.SOURCES)
         unsaid = {name for name in opened[process] - said if not is_from(notebook, name)}
         assert not unsaid, f"{notebook} reads {unsaid}"
         assert all(is_from(notebook, name) for name in names)
