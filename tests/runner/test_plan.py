@@ -26,6 +26,7 @@ from cytology.catalogue import READS, written_by
 from cytology.evaluation.predictions import PREDICTION_COLUMNS
 from cytology.evaluation.statistics.metrics import AT_A_THRESHOLD, METRICS, OF_PROBABILITIES
 from cytology.files import UNFINISHED
+from cytology.report import model_card
 from cytology.runner.changes import inputs, is_from
 from cytology.runner.verification import compare_runs
 from cytology.settings import PROJECT_ROOT
