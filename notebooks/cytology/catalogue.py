@@ -86,7 +86,7 @@ RUN_FILES = (
     RunFile("NETWORK/reference.npz", "09",
             "features of the training images, with which new ones are compared"),
     RunFile("outside/*/predictions.csv", "07", "of each model from outside: its predictions, or "
-            "those of heads on its features", "08 10 13 14", numbers="logit fold seed orientation",
+            "those of heads on its features", "08", numbers="logit fold seed orientation",
             texts="image_id group label split model"),
     RunFile("outside/*/metrics.json", "07", "what is known of it", "08 10 13 14"),
     RunFile("outside/*/strengths.csv", "07", "what each strength of its heads' penalty gives",
@@ -130,7 +130,7 @@ RUN_FILES = (
     _result("leakage_summary", "10", "their means with intervals"),
     RunFile("tables/leakage.md", "10", "the audit in words"),
     _result("robustness", "11",
-            "metrics under each shift and strength, and how far they fell", "13"),
+            "metrics under each shift and strength, and how far they fell"),
     _result("robustness_pictures", "11", "a row a shifted picture, from which they come"),
     _result("robustness_domains", "11", "one stain or site left out of training and judged"),
     RunFile("tables/robustness.md", "11", "robustness in words"),
@@ -139,7 +139,7 @@ RUN_FILES = (
     _result("subgroup_tests", "11", "whether the subgroups of each column differ"),
     RunFile("tables/subgroups.md", "11", "the subgroups in words"),
     _result("explanation_checks", "12",
-            "each check of each network's heatmaps against chance, `passed` or not", "13"),
+            "each check of each network's heatmaps against chance, `passed` or not"),
     _result("explanation_pictures", "12", "a row an image and check, from which they come"),
     RunFile("tables/explanation.md", "12", "the heatmaps in words"),
     RunFile("tables/neighbours.csv", "12",
@@ -150,7 +150,7 @@ RUN_FILES = (
             "hashes"),
     _result("exports", "13", "a row an exported file: how far it is from its network, "
             "MB, `latency` in ms"),
-    RunFile("model_card.md", "13",
+    RunFile("model_card.md", RUN_ALL,
             "what the networks are for and what not, how good, where they fail; "
             "also in the report"),
     _result("learning_curve", "14", "AUC by patients trained on"),

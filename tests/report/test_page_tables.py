@@ -75,9 +75,9 @@ def test_a_table_without_rows(shown):
     assert headings(table) == ["architecture", "AUC"] and table["rows"] == []
 
 
-def test_columns_are_those_asked_for_in_their_order_and_rows_of_one_family(shown):
+def test_columns_are_those_asked_for_in_their_order_and_rows_of_some_families(shown):
     columns = {"family": ["x", "y", "y"], "p": [0.1, 0.2, 0.3], "auc": [0.5, 0.6, 0.7]}
-    table = shown(columns, "auc", "p", "nowhere", family="y")
+    table = shown(columns, "auc", "p", "nowhere", families=("y",))
     assert headings(table) == ["AUC", "P"]
     assert [[each.text for each in row] for row in table["rows"]] == [
         ["0.600", "0.200"],

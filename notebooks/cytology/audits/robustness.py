@@ -163,10 +163,14 @@ def judge_shifts(
         for network, values in zip(networks, found, strict=True):
             for strength, features in enumerate(values, start=0 if name == shifts.NONE else 1):
                 logit = network.logits(features, images["fold"])
-                about = {"architecture": network.name, "engine": network.engine}
-                about |= {"shift": name, "strength": strength}
-                about |= {"logit": logit, "probability": expit(logit)}
-                found_here = images[["image_id", "group", "label", "fold"]].assign(**about)
+                found_here = images[["image_id", "group", "label", "fold"]].assign(
+                    architecture=network.name,
+                    engine=network.engine,
+                    shift=name,
+                    strength=strength,
+                    logit=logit,
+                    probability=expit(logit),
+                )
                 rows[network.name].append(found_here)
     return pd.concat([table for tables in rows.values() for table in tables], ignore_index=True)
 

@@ -26,7 +26,10 @@ NAME = "model_card.md"
 MOST_TEXT = 100_000  # characters that are read as Markdown; a card has some 20,000
 MOST_PARAGRAPH = 8_000
 # What a card draws on; of `NETWORK/` files only those of networks that the run holds.
-SOURCES = (*READS["13_export"], "tables/exports.csv", "run.json")
+# Models from outside, whose names have a star, need not be there.
+SOURCES = (*(name for name in READS["13_export"] if "*" not in name),)
+SOURCES += ("tables/robustness.csv", "tables/explanation_checks.csv", "tables/exports.csv")
+SOURCES += ("run.json",)
 DOMAINS = ("site", "stain", "magnification", "subtype", "category")
 RESULTS = {"model": "what", "level": "by", "judged_on": "judged", "images": "images"}
 RESULTS |= {"groups": "groups", "groups_malignant": "malignant", "groups_benign": "benign"}
@@ -51,10 +54,16 @@ EXPORTED |= {"changed_decisions": "changed decisions", "images": "of images", "a
 
 
 def write_model_card(run: Run, shared: Run | None = None, name: str = "") -> Path:
-    """Write `model_card.md` of a run from whatever is there; returns its path.
+    """Write `model_card.md` of a run, or of its copy `shared`; see `card_of`. Returns its path."""
+    (shared or run).write(NAME, card_of(run, shared, name))
+    return (shared or run) / NAME
 
-    With `shared`, a copy of the run that names nobody, the card is written there, with what the
-    copy's `run.json` and `dataset.json` still hold. `name` is what the card calls the folder.
+
+def card_of(run: Run, shared: Run | None = None, name: str = "") -> str:
+    """The model card of a run as Markdown, from whatever is there.
+
+    With `shared`, a copy of the run that names nobody, of the facts only what the copy's `run.json`
+    and `dataset.json` still hold. `name` is what the card calls the folder.
     """
     from jinja2 import Environment, FileSystemLoader
 
@@ -66,8 +75,7 @@ def write_model_card(run: Run, shared: Run | None = None, name: str = "") -> Pat
     card = environment.get_template(f"{NAME}.jinja").render(
         card_contents(run, shared or run, name or folder_name(run))
     )
-    (shared or run).write(NAME, re.sub(r"\n{3,}", "\n\n", card).strip() + "\n")
-    return (shared or run) / NAME
+    return re.sub(r"\n{3,}", "\n\n", card).strip() + "\n"
 
 
 def card_html(run: Run) -> str:
@@ -100,10 +108,8 @@ def card_contents(run: Run, shown: Run, name: str) -> dict[str, Any]:
     """Everything that the card says, read from the run; of its facts what `shown` has."""
     (record, dataset), names = facts(shown), run.networks
     split = run.facts_if_there("split.json")
-    unit, said = (
-        split.get("unit", "group"),
-        [caveat.text for caveat in caveats(run) + about_outside(run)],
-    )
+    unit = split.get("unit", "group")
+    said = [caveat.text for caveat in caveats(run) + about_outside(run)]
     if "notes" in dataset:
         dataset["notes"] = [note for note in dataset["notes"] if note not in said]
     return {
@@ -213,7 +219,6 @@ def missing(run: Run, names: list[str]) -> list[dict[str, str]]:
         {"file": file, "adds": entry.says, "writer": written_by(file) or entry.writer}
         for file in SOURCES
         if file.split("/")[0] not in others
-        and "*" not in file  # models from outside: most runs have none
         and not run.has(file)
         and (entry := entry_of(file)) is not None
     ]

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from cytology.evaluation.caveats import about_outside, caveats
 from cytology.evaluation.repeats import make_run
+from cytology.report.model_card import write_model_card
 from cytology.report.notebook_pages import to_html
 from cytology.report.page import write_report
 from cytology.run import Run
@@ -153,6 +154,8 @@ def run(plan: Plan, jobs: int = 1, dask: str | None = None) -> int:
             for page in execution.pages:
                 page.result()
             terminal.print_end(made, tasks, results, execution.notices)
+            if made.networks:
+                write_model_card(made)
             print(f"\nReport: {short(write_report(made))}")
         record.note(exit_code=code, **conclusions(made))
     return code

@@ -5,6 +5,7 @@ compares the networks of the run compares it, too.
 """
 
 import shutil
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -69,35 +70,41 @@ def _read(run: Run, model: OutsideModel):
 
 def _write(run: Run, model: OutsideModel, found) -> None:
     """Write `outside/NAME`, after training heads on features."""
-    name, split = f"{OUTSIDE}{model.name}", read_split(run)
-    about = dict(run.about(run.networks[0]))
-    recipe = {key: about[key] for key in ("class_weight", "head_epochs", "patience", "seed")}
-    made = {key: "" for key in KEY} | {"architecture": name, "image_size": 0}
-    made |= recipe | {"split": about["split"], "protocol": about["protocol"], "fine_tuned": False}
-    made |= {"weights": WEIGHTS, "weights_hash": file_hash(model.path), "engine_why": ""}
+    name, like = f"{OUTSIDE}{model.name}", run.about(run.networks[0])
+    recipe = ("class_weight", "head_epochs", "patience", "seed", "split", "protocol")
+    about: dict[str, Any] = dict.fromkeys(KEY, "") | {"architecture": name, "image_size": 0}
+    about |= {key: like[key] for key in recipe} | {"fine_tuned": False, "engine_why": ""}
+    about |= {"weights": WEIGHTS, "weights_hash": file_hash(model.path)}
     if model.has_features:
-        features = found
-        orientations = 1 + int(features.index.get_level_values("orientation").max())
-        chosen = choose_strengths(features, split, recipe["class_weight"], recipe["seed"])
-        how = HeadRecipe(
-            recipe["head_epochs"], recipe["class_weight"], recipe["patience"] or None,
-            recipe["seed"], orientations, chosen.of,
-        )  # fmt: skip
-        folds = cross_validate_head(features, split, how, watch=False)
-        final = train_final_head(features, split, how)
-        predictions = pd.concat([folds.predictions, final.predictions], ignore_index=True)
-        keep_features(run, made, features, orientations)
-        run.write(f"{name}/strengths.csv", chosen.rows)
-        made |= {"recipe": "head on features from outside", "orientations": orientations}
-        made["strengths"] = chosen.of
+        predictions = with_heads(run, found, about)
     else:
-        predictions, made["recipe"], made["class_weight"] = found, "predictions as given", "none"
+        predictions = found
+        about |= {"recipe": "predictions as given", "class_weight": "none"}
         if not (model.training or (found["model"] == "oof").any()):
-            made["weights"] = UNKNOWN
-    made["explanation"] = known_of(model, predictions, made.get("orientations", 0))
+            about["weights"] = UNKNOWN
+    about["explanation"] = known_of(model, predictions, about.get("orientations", 0))
     run.write(f"{name}/predictions.csv", predictions)
-    run.write(f"{name}/metrics.json", made)
-    print(f"{outside_title(name)}: {made['recipe']}, from {model.path.name}")
+    run.write(f"{name}/metrics.json", about)
+    print(f"{outside_title(name)}: {about['recipe']}, from {model.path.name}")
+
+
+def with_heads(run: Run, features: Features, about: dict[str, Any]) -> pd.DataFrame:
+    """Predictions of heads trained on features as the networks' were; notes in `about` how.
+
+    Writes what each strength gives, and keeps the features for the audit.
+    """
+    split, seed, weight = read_split(run), about["seed"], about["class_weight"]
+    orientations = 1 + int(features.index.get_level_values("orientation").max())
+    chosen = choose_strengths(features, split, weight, seed)
+    most, patience = about["head_epochs"], about["patience"] or None
+    recipe = HeadRecipe(most, weight, patience, seed, orientations, chosen.of)
+    folds = cross_validate_head(features, split, recipe, watch=False)
+    final = train_final_head(features, split, recipe)
+    about |= {"recipe": "head on features from outside", "strengths": chosen.of}
+    about["orientations"] = orientations
+    run.write(f"{about['architecture']}/strengths.csv", chosen.rows)
+    keep_features(run, about, features, orientations)
+    return pd.concat([folds.predictions, final.predictions], ignore_index=True)
 
 
 def keep_features(run: Run, about: dict, features: Features, orientations: int) -> None:

@@ -70,12 +70,12 @@ def save(network: Network, features: Features | None, images: DecodedImages) -> 
     few = pixels[: model_files.AT_ONCE]
     live = model_files.logits_by_layers(network.model, few)
     for path in model_files.save_model(network.model, network.run):
-        with_features = frozen is not None and path.suffix == ".keras"
-        found = model_files.saved_logits(path, pixels if with_features else few)
+        held_against = frozen if path.suffix == ".keras" else None
+        found = model_files.saved_logits(path, few if held_against is None else pixels)
         difference = compared(path, found[: len(few)], live, MOST_DIFFERENCE)
         print(f"{path.name}: {path.stat().st_size / 1e6:.1f} MB, logits differ by {difference:.1e}")
-        if with_features:
-            of_features = linear_head(network.model).logits(frozen.of(pictures))
+        if held_against is not None:
+            of_features = linear_head(network.model).logits(held_against.of(pictures))
             exact = network.engine.name != BFLOAT16 and network.precision == "float32" and not GPUS
             most = MOST_DIFFERENCE if exact else MOST_IN_SHORT
             difference = compared(path, found, of_features, most)
