@@ -83,3 +83,11 @@ def test_columns_are_those_asked_for_in_their_order_and_rows_of_some_families(sh
         ["0.600", "0.200"],
         ["0.700", "0.300"],
     ]
+
+
+def test_the_share_that_a_precision_holds_for_stands_above_the_table(shown):
+    table = shown({"model": ["a", "b"], "precision": [0.5, 0.5], "malignant_share": [0.4, 0.4]})
+    assert [each["text"] for each in table["headings"]] == ["model", "precision"]
+    assert table["same"]["malignant share"].text == "0.400"
+    other = shown({"model": ["a", "b"], "precision": [0.5, 0.6], "malignant_share": [0.4, 0.3]})
+    assert len(other["headings"]) == 3
