@@ -54,7 +54,7 @@ def result_table(
 
 
 def is_same(column: pd.Series) -> bool:
-    """Whether a column of words, counts or the share of malignant images says the same throughout."""
+    """Whether words, counts or the share of malignant images are the same in every row."""
     no_result = not is_number(column) or readable.are_counts(column)
     no_result |= column.name == "malignant_share"
     return no_result and column.nunique(dropna=False) == 1
