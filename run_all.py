@@ -29,12 +29,6 @@ if not (3, 11) <= sys.version_info[:2] <= (3, 13):
     )
     sys.exit(2)
 
-OPTIONS = (
-    "data",
-    "given_split",
-    "outside",
-    "run_dir",
-)  # parameters that have an option of their own
 ROOT = Path(__file__).resolve().parent
 # The package of this checkout, wherever the command is started and whatever else is installed.
 sys.path.insert(0, str(ROOT / "notebooks"))
@@ -175,7 +169,9 @@ def split_parameters(argv: list[str]) -> tuple[dict[str, str], list[str]]:
 
 def given_parameters(arguments: argparse.Namespace) -> dict[str, str]:
     """Parameters named on the command line, as text; some have an option of their own."""
-    options = {name: getattr(arguments, name) for name in OPTIONS}
+    from cytology.runner.plan import OWN_OPTIONS
+
+    options = {name: getattr(arguments, name) for name in OWN_OPTIONS}
     given = {name: value for name, value in options.items() if value is not None}
     return arguments.parameters | given
 

@@ -21,6 +21,7 @@ from cytology.evaluation.statistics.significance import compare_pairs, with_gate
 from cytology.networks import features as features_module
 from cytology.networks.features import FeatureStore, key_of_run, named_by_content, write_features
 from cytology.report.known_failures import known_failures
+from cytology.report.page import write_report
 from cytology.run import BASELINE
 from cytology.settings import InputError
 from cytology.training import outside_files, outside_models
@@ -119,6 +120,7 @@ def test_our_own_features_from_outside_make_the_same_row(of_run, theirs):
         ("doubled", "twice"),
         ("nan", "NaN or infinity"),
         ("orientations", "it has 3 orientations"),
+        ("halves", "not whole numbers from 0 to 7"),
     ],
 )
 def test_a_changed_copy_of_our_features_is_refused(of_run, theirs, change, said):
@@ -129,6 +131,10 @@ def test_a_changed_copy_of_our_features_is_refused(of_run, theirs, change, said)
         rows["features"] = rows["features"][::-1]
     elif change == "nan":
         rows["features"][3, 2] = np.nan
+    elif change == "halves":
+        more = {"image": rows["image"][:1], "orientation": np.array([0.5])}
+        more |= {"features": rows["features"][:1], "checksum": rows["checksum"][:1]}
+        rows = {name: np.concatenate([each, more[name]]) for name, each in rows.items()}
     elif change == "orientations":
         few = rows["orientation"] < 3
         rows = {name: each[few] for name, each in rows.items()}
@@ -193,10 +199,48 @@ def test_predictions_may_be_logits_or_probabilities(of_run, theirs):
 
 
 def test_what_is_no_model_is_named(of_run, theirs, capsys):
-    write(predictions(of_run), theirs)
-    (theirs / "notes.docx").write_text("")
+    write(predictions(of_run), theirs, "x.Predictions.CSV")
+    for name in ("notes.docx", "y.training.txt"):
+        (theirs / name).write_text("")
     take_outside_models(of_run)
-    assert "notes.docx" in capsys.readouterr().out
+    assert "notes.docx, y.training.txt (no model" in capsys.readouterr().out
+    assert "orientations" not in of_run.about("outside/x")
+
+
+def test_predictions_of_images_that_may_have_been_trained_on_are_not_used(of_run, theirs, capsys):
+    table = predictions(of_run).drop(columns="fold")
+    write(table, theirs)
+    take_outside_models(of_run)
+    found = of_run.table("outside/x/predictions.csv")
+    assert set(found["split"]) == {"test"}
+    assert f"{len(table) - len(found)} predictions are of train or val" in capsys.readouterr().out
+    write(pd.concat([table, table[table["image"] != found["image_id"][0]].iloc[:1]]), theirs)
+    with pytest.raises(InputError, match="twice"):
+        take_outside_models(of_run)
+
+
+def test_a_training_that_is_no_text_is_refused(of_run, theirs):
+    write(predictions(of_run), theirs)
+    (theirs / "x.training.txt").write_bytes("schön".encode("latin-1"))
+    with pytest.raises(InputError, match="no text in UTF-8"):
+        take_outside_models(of_run)
+
+
+def test_an_array_in_another_file_is_refused(of_run, theirs):
+    np.zeros((4, 4), np.float32).tofile(theirs / "secret.bin")
+    with h5py.File(theirs / "x.features.h5", "w") as stored:
+        stored["image"] = of_run.manifest["image_id"].tolist()
+        there = [(str(theirs / "secret.bin"), 0, 64)]
+        stored.create_dataset("features", (4, 4), "f4", external=there)
+    with pytest.raises(InputError, match="lies in another file"):
+        take_outside_models(of_run)
+
+
+def test_the_report_says_what_is_not_known_of_them(of_run, theirs):
+    write(predictions(of_run), theirs)
+    take_outside_models(of_run)
+    page = write_report(of_run).read_text("utf-8")
+    assert "“x” (from outside): Its file says that no image" in page
 
 
 @pytest.mark.parametrize(

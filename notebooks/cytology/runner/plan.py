@@ -35,6 +35,7 @@ from cytology.runner.notebooks import (
 from cytology.runner.record import read_run
 from cytology.settings import InputError, short
 
+OWN_OPTIONS = ("data", "given_split", "outside", "run_dir")  # parameters with an option
 DEFAULT_PROFILE = "quick"
 
 
@@ -281,8 +282,7 @@ def command_line(project: Project, profile: str, parameters: dict, more: list[st
     words = ["python", "run_all.py", "--profile", profile]
     for name, value in parameters.items():
         if name in base and base[name] != value:
-            own = name in ("data", "given_split", "outside", "run_dir")
-            words += [f"--{name.replace('_', '-')}"] if own else ["-p", name]
+            words += [f"--{name.replace('_', '-')}"] if name in OWN_OPTIONS else ["-p", name]
             words.append(str(value))
     words += more
     return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)

@@ -16,7 +16,7 @@ import pandas as pd
 from scipy.special import logit
 
 from cytology.data.sources.patients import keys_of
-from cytology.data.sources.spreadsheets import read_spreadsheet
+from cytology.data.sources.spreadsheets import read_spreadsheet, text_of
 from cytology.evaluation.predictions import prediction_rows
 from cytology.networks.features import Features, checksums
 from cytology.settings import InputError
@@ -43,7 +43,7 @@ class OutsideModel:
     @property
     def has_features(self) -> bool:
         """Whether the file holds features, not predictions."""
-        return not self.path.name.endswith(ENDINGS[0])
+        return not self.path.name.lower().endswith(ENDINGS[0])
 
     def wrong(self, what: str) -> InputError:
         """The error about this file."""
@@ -57,6 +57,7 @@ def find_models(folder: Path) -> tuple[list[OutsideModel], list[str]]:
     a folder's.
     """
     models: dict[str, OutsideModel] = {}
+    used: set[str] = set()
     files = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     for path in files:
         ending = next((each for each in ENDINGS if path.name.lower().endswith(each)), None)
@@ -73,7 +74,11 @@ def find_models(folder: Path) -> tuple[list[OutsideModel], list[str]]:
                 "Rename one of them."
             )
         about = path.with_name(path.name[: -len(ending)] + TRAINING)
-        training = " ".join(about.read_text("utf-8").split()) if about.is_file() else ""
+        training = ""
+        if about.is_file():
+            training = " ".join(text_of(about, PARAMETER).split())
+            used.add(about.name)
+        used.add(path.name)
         models[name.lower()] = OutsideModel(name, path, training)
     if not models:
         raise InputError(
@@ -81,8 +86,6 @@ def find_models(folder: Path) -> tuple[list[OutsideModel], list[str]]:
             + ", NAME".join(ENDINGS)
             + "."
         )
-    used = {model.path.name for model in models.values()}
-    used |= {path.name for path in files if path.name.endswith(TRAINING)}
     return list(models.values()), [path.name for path in files if path.name not in used]
 
 
@@ -134,6 +137,7 @@ def read_predictions(model: OutsideModel, split: pd.DataFrame, seed: int) -> pd.
             f"was cross-validated; it has {', '.join(table.columns)}."
         )
     table["image_id"] = images_named(model, table[image], split["image_id"])
+    refuse_gaps(model, pd.Index(table["image_id"]), pd.Index([]), "")
     found = pd.to_numeric(table[value], errors="coerce").astype(float)
     wrong = ~np.isfinite(found)
     if value == "probability":
@@ -143,7 +147,7 @@ def read_predictions(model: OutsideModel, split: pd.DataFrame, seed: int) -> pd.
         row = table[wrong].iloc[0]
         kind = "number" if value == "logit" else "number from 0 to 1"
         raise model.wrong(f"the {value} of {row['image_id']!r} is {row[value]!r}, no {kind}.")
-    rows = split.set_index("image_id").assign(logit=pd.Series(dtype=float))
+    rows = split.set_index("image_id")
     said = table["fold"] if "fold" in table else pd.Series("", index=table.index)
     named, held = said != "", split[split["split"] != "test"]
     parts = []
@@ -159,8 +163,14 @@ def read_predictions(model: OutsideModel, split: pd.DataFrame, seed: int) -> pd.
     made = []
     for name, chosen in parts:
         ids = table["image_id"][chosen]
-        pictures = rows.loc[ids].drop(columns="logit").reset_index().assign(orientation=0)
+        pictures = rows.loc[ids].reset_index().assign(orientation=0)
         made.append(prediction_rows(pictures, found[chosen], name, seed))
+    if unused := len(table) - sum(map(len, made)):
+        what = counted(unused, "prediction is", "predictions are")
+        print(
+            f"{model.path.name}: {what} of train or val and without a fold, and not used: the "
+            "model may have been trained on these images."
+        )
     return pd.concat(made, ignore_index=True).sort_values(["model", "image_id"], ignore_index=True)
 
 
@@ -203,6 +213,8 @@ def read_features(model: OutsideModel, split: pd.DataFrame) -> Features:
         raise model.wrong(f"it has {count} orientations: give 1, 4 or 8 for each image.")
     whole = pd.MultiIndex.from_product([wanted, range(count)], names=index.names)
     refuse_gaps(model, index, whole, "this run")
+    if len(index) != len(whole):
+        raise model.wrong(f"its orientations are not whole numbers from 0 to {count - 1}.")
     values = np.ascontiguousarray(values, np.float32)
     if (odd := ~np.isfinite(values).all(axis=1)).any():
         raise model.wrong(f"the vector of {images[odd].iloc[0]!r} holds NaN or infinity.")
@@ -228,7 +240,8 @@ def _vectors(model: OutsideModel, arrays: dict[str, np.ndarray]):
         values = np.stack([np.ravel(each) for each in arrays.values()])
         return list(arrays), np.zeros(len(values), int), values
     names = [each.decode() if isinstance(each, bytes) else str(each) for each in arrays[key]]
-    turned = arrays.get("orientation", np.zeros(len(names), int)).astype(int)
+    turned = pd.to_numeric(pd.Series(arrays.get("orientation", 0), range(len(names))), "coerce")
+    turned = turned.where(turned % 1 == 0, -1).to_numpy(int)
     vectors = [each for each in arrays.values() if each.ndim == 2 and each.dtype.kind in "fiu"]
     if len(vectors) != 1 or len(turned) != len(names):
         raise model.wrong(
@@ -253,6 +266,8 @@ def _arrays_of_h5(model: OutsideModel) -> dict[str, np.ndarray]:
 
     def keep(name: str, each) -> None:
         if isinstance(each, h5py.Dataset):
+            if each.external or each.is_virtual:
+                raise model.wrong(f"its array {name} lies in another file: put it into this one.")
             arrays[name] = each[()]
 
     try:
