@@ -13,6 +13,7 @@ from pathlib import Path
 
 from cytology.evaluation.caveats import about_outside, caveats
 from cytology.evaluation.repeats import make_run
+from cytology.report.checklist import write_checklist
 from cytology.report.notebook_pages import to_html
 from cytology.report.page import write_report
 from cytology.run import Run
@@ -152,6 +153,7 @@ def run(plan: Plan, jobs: int = 1, dask: str | None = None) -> int:
         else:
             for page in execution.pages:
                 page.result()
+            write_checklist(made)
             terminal.print_end(made, tasks, results, execution.notices)
             print(f"\nReport: {short(write_report(made))}")
         record.note(exit_code=code, **conclusions(made))
