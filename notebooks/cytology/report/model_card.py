@@ -25,8 +25,10 @@ from cytology.wording import plural
 NAME = "model_card.md"
 MOST_TEXT = 100_000  # characters that are read as Markdown; a card has some 20,000
 MOST_PARAGRAPH = 8_000
-# What a card draws on; of `NETWORK/` files only those of networks that the run holds.
+# What a card draws on; of `NETWORK/` files only those of networks that the run holds. A run without
+# models from outside (names with a star) lacks nothing.
 SOURCES = (*READS["12_export"], "tables/exports.csv", "run.json")
+SOURCES = tuple(name for name in SOURCES if "*" not in name)
 DOMAINS = ("site", "stain", "magnification", "subtype", "category")
 RESULTS = {"model": "what", "level": "by", "judged_on": "judged", "images": "images"}
 RESULTS |= {"groups": "groups", "groups_malignant": "malignant", "groups_benign": "benign"}
