@@ -2,7 +2,7 @@
 
 ==========================  ==================================================================
 ``runner``                  run_all.py: the plan, what has changed, the record, the terminal
-``report``                  the page of a run, the model card, a copy without names
+``report``                  the page of a run, model card, checklist, a copy without names
 ``plots``                   figures: tables in, a Matplotlib figure out
 ``explanation``             heatmaps, and whether they deserve belief (11)
 ``audits``                  leaks, shifts, stains left out, more patients, simulation (09, 10)

@@ -32,7 +32,7 @@ MEASURED = {
     "tables/exports.csv": ("latency", "megabytes"),
     "*/metrics.json": ("model_sha256", "engine_why"),
     "exports/*/export.json": ("model_sha256", "files.model.keras", "files.model.h5")
-    + ("files.saved_model*",),
+    + ("files.saved_model*", "files.model.onnx"),
 }
 NOT_COMPARED = ("run.json", "verification.*", "model_card.md", "checklist.md")
 NOT_COMPARED += ("inference/uploads/*", "cache/*")
