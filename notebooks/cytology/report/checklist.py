@@ -75,9 +75,10 @@ def answer(run: Run, item: dict[str, str], unit: str) -> Answer:
     state = AUTHOR
     if found:
         state = PARTLY if missing or item["author"] else DONE
-    item |= {"claim": ", ".join(item["claim"].split())}
+    told = {key: item[key] for key in ("item", "section", "topic", "asks", "author")}
+    claim = ", ".join(item["claim"].split())
     lacking = joined(map(with_writer, missing)) if missing else ""
-    return Answer(**item | {"state": state, "found": found, "missing": lacking})
+    return Answer(**told, claim=claim, state=state, found=found, missing=lacking)
 
 
 def files_of(run: Run, name: str) -> list[str]:

@@ -34,8 +34,9 @@ MEASURED = {
     "exports/*/export.json": ("model_sha256", "files.model.keras", "files.model.h5")
     + ("files.saved_model*", "files.model.onnx"),
 }
-NOT_COMPARED = ("run.json", "verification.*", "model_card.md", "checklist.md")
-NOT_COMPARED += ("inference/uploads/*", "cache/*")
+NOT_COMPARED = tuple(
+    "run.json verification.* model_card.md checklist.md inference/uploads/* cache/*".split()
+)
 DIFFERENCE_COLUMNS = ["file", "row", "column", "before", "after"]
 MADE_BY_VERIFY = ".made-by-verify"  # in the folder of a second run, which alone may be removed
 
