@@ -51,6 +51,7 @@ def test_only_what_is_lacking_is_installed(wanted):
         "tensorflow>=99        # never",
         "jupyterlab>=99",
         "openvino>=99         # serves processors only",
+        "tf2onnx>=99          # serves one format of one notebook",
         "numpy>=1",
         "pandas>=99            # too old here",
         "no-such-package>=1",

@@ -2,7 +2,7 @@
 
 ==========================  ==================================================================
 ``runner``                  run_all.py: the plan, what has changed, the record, the terminal
-``report``                  the page of a run, the model card, a copy without names
+``report``                  the page of a run, model card, checklist, a copy without names
 ``plots``                   figures: tables in, a Matplotlib figure out
 ``explanation``             heatmaps, and whether they deserve belief (12)
 ``audits``                  leaks, shifts, subgroups, more patients, simulation (10, 11, 14)

@@ -41,6 +41,8 @@ def _result(name: str, writer: str, says: str, readers: str = "") -> RunFile:
 
 RUN_FILES = (
     RunFile("report.html", RUN_ALL, "the run on one page"),
+    RunFile("checklist.md", RUN_ALL,
+            "TRIPOD+AI item by item: what the run answers, and what its author must write"),
     RunFile("dataset.json", "01", "where the images lie, how many, what is kept together",
             "02 03 training 07 08 09 10 11 12 13 14"),
     RunFile("manifest.csv", "01", "a row an image: label, patient, slide, group, size, hash",
@@ -145,9 +147,9 @@ RUN_FILES = (
     RunFile("tables/neighbours.csv", "12",
             "the surest mistakes, and the nearest images of other patients"),
     RunFile("exports/*", "13", "each network as `model.keras`, `model_float32.tflite`, "
-            "`model_int8.tflite` and `saved_model/1` (DenseNet121 also as `model.h5`), and "
-            "`export.json`: classes, thresholds, slope and intercept, how to prepare an image, "
-            "hashes"),
+            "`model_int8.tflite`, `model.onnx` and `saved_model/1` (DenseNet121 also as "
+            "`model.h5`), and `export.json`: classes, thresholds, slope and intercept, how to "
+            "prepare an image, hashes"),
     _result("exports", "13", "a row an exported file: how far it is from its network, "
             "MB, `latency` in ms"),
     RunFile("model_card.md", RUN_ALL,

@@ -16,8 +16,10 @@ from packaging.requirements import Requirement
 
 PROJECT = Path(__file__).resolve().parents[2]
 # Colab's own, of which it has its GPU's build; what a person without Colab reads notebooks in; and
-# what serves processors only.
-NEVER_INSTALLED = ("tensorflow", "keras", "jupyterlab", "jupyter-server", "openvino")
+# what serves processors only, or one format of one notebook, which goes without and says so.
+NEVER_INSTALLED = tuple(
+    "tensorflow keras jupyterlab jupyter-server openvino tf2onnx onnxruntime".split()
+)
 DRIVE = PROJECT.parent / "drive"  # /content/drive, where Colab shows Google Drive
 KEPT_IN = "breast-cytology"  # folder on the Drive
 NO_GPU = (

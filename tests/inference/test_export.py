@@ -11,7 +11,7 @@ from cytology.architectures import ARCHITECTURE_NAMES
 from cytology.data.splitting import judged_pictures, split_facts
 from cytology.evaluation.predictions import prediction_rows, predictions_fingerprint
 from cytology.files import file_hash
-from cytology.inference import export, export_check
+from cytology.inference import export, export_check, onnx_files
 from cytology.inference.export import FILES, formats_of
 from cytology.inference.locked import locked_decision
 from cytology.networks.backend import keras, tf
@@ -23,7 +23,9 @@ from cytology.settings import InputError
 pytestmark = pytest.mark.numeric
 
 SIZE = 75
-ALL = ["keras", "tflite_float32", "tflite_int8", "saved_model"]
+LACKING = onnx_files.lacking()
+ONNX = [] if LACKING else ["onnx"]
+ALL = ["keras", "tflite_float32", "tflite_int8", "saved_model", *ONNX]
 
 
 def small_network(name="mobilenetv2"):
@@ -94,7 +96,7 @@ def test_every_file_says_what_the_network_says(made):
     _, _, table = made
     assert table["format"].tolist() == ALL
     table = table.set_index("format")
-    exact = ["keras", "tflite_float32", "saved_model"]
+    exact = ["keras", "tflite_float32", "saved_model", *ONNX]
     assert (table.loc[exact, "tolerance"] == 1e-3).all()
     assert (table.loc[exact, "largest_difference"] < 1e-4).all()
     assert np.isnan(table.loc["tflite_int8", "tolerance"])
@@ -123,6 +125,8 @@ def test_what_a_user_must_know_lies_beside_the_files(made):
     assert about["labels"] == ["B", "M"] and about["positive"] == "M"
     assert (about["slope"], about["intercept"]) == (0.6, 0.0)
     assert list(about["thresholds"]) == list(RULES)
+    val = run.table("split.csv").query("split == 'val'")["label"]
+    assert about["malignant_share"] == (val == "M").mean()
     assert about["thresholds"]["sensitivity"]["logit"] == -1
     assert about["thresholds"]["half"]["calibrated_probability"] == 0.5
     steps = about["preprocessing"]
@@ -225,12 +229,50 @@ def test_a_network_of_half_precision_is_exported_in_single():
 
 
 def test_names_of_formats():
-    assert formats_of("densenet121", "all") == list(FILES)
+    assert formats_of("densenet121", "all") == [name for name in FILES if name != "onnx"] + ONNX
     assert formats_of("mobilenetv2", "all") == ALL
     assert formats_of("mobilenetv2", "h5") == []
     assert formats_of("densenet121", "saved_model,  h5") == ["h5", "saved_model"]
-    with pytest.raises(InputError, match="`export_formats` names 'onnx'; there are: all, keras, "):
+    with pytest.raises(InputError, match="`export_formats` names 'coreml'; there are: all, keras,"):
+        formats_of("densenet121", "keras, coreml")
+
+
+def test_without_its_packages_all_goes_without_onnx_and_says_so_once(monkeypatch, capsys):
+    monkeypatch.setattr(onnx_files, "NEEDED", ("numpy", "no-such-package"))
+    onnx_files.say_left_out.cache_clear()
+    for _ in range(2):
+        assert "onnx" not in formats_of("densenet121", "all")
+    said = capsys.readouterr().out
+    assert said == "Without onnx, which needs: pip install no-such-package\n"
+    with pytest.raises(InputError, match="'onnx', which needs packages that are not installed"):
         formats_of("densenet121", "keras, onnx")
+
+
+@pytest.mark.skipif(bool(LACKING), reason=f"not installed: {LACKING}")
+def test_an_onnx_file_is_what_export_json_says(made):
+    import onnx
+    import onnxruntime
+
+    run, model, _ = made
+    path = run / "exports" / "mobilenetv2" / "model.onnx"
+    said = run.facts("exports/mobilenetv2/export.json")["preprocessing"]["onnx"]
+    assert said == f"opset 15; channels first: `image`, (images, 3, {SIZE}, {SIZE}), RGB, float32"
+    file = onnx.load(path)
+    onnx.checker.check_model(file)
+    assert {each.domain: each.version for each in file.opset_import}[""] == 15
+    (given,) = onnxruntime.InferenceSession(path.read_bytes()).get_inputs()
+    assert (given.name, given.type, given.shape[1:]) == ("image", "tensor(float)", [3, SIZE, SIZE])
+    squares = np.random.default_rng(0).integers(0, 256, (5, SIZE, SIZE, 3), np.uint8)
+    found = onnx_files.runner(path)(squares)  # several at once
+    np.testing.assert_allclose(found, model.predict_on_batch(squares).ravel(), atol=1e-4)
+
+
+def test_the_share_of_malignant_images_is_that_of_what_was_chosen_on(tmp_path):
+    counts = {"train": {"images": 60, "M": 30}, "val": {"images": 20, "M": 2}, "test": {}}
+    run = Run(tmp_path)
+    run.write("split.json", {"counts": counts})
+    assert export.malignant_share(run, "out-of-fold") == 32 / 80
+    assert export.malignant_share(run, "val") == 0.1
 
 
 def test_a_saved_model_has_one_signature_and_every_weight_once(made):

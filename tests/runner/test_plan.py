@@ -27,6 +27,8 @@ from cytology.evaluation.predictions import PREDICTION_COLUMNS
 from cytology.evaluation.statistics.metrics import AT_A_THRESHOLD, METRICS, OF_PROBABILITIES
 from cytology.files import UNFINISHED
 from cytology.report import model_card
+from cytology.report.checklist import answers
+from cytology.run import Run
 from cytology.runner.changes import inputs, is_from
 from cytology.runner.verification import compare_runs
 from cytology.settings import PROJECT_ROOT
@@ -167,6 +169,12 @@ def test_a_network_is_exported_and_has_its_card(smoke):
     assert "ranks nothing" in card.split("## Model details")[0]
     assert f"Model card: {joined(NETWORK_TITLE.values())}" in card
     assert 'id="card"' in (run / "report.html").read_text("utf-8")
+
+
+def test_the_checklist_lacks_nothing_that_the_series_writes(smoke):
+    _, run = smoke
+    assert (run / "checklist.md").is_file()
+    assert not [each.missing for each in answers(Run(run)) if "(from " in each.missing]
 
 
 def test_comparison_has_a_row_an_architecture(smoke):

@@ -1,4 +1,4 @@
-"""A trained network as files for other programs: Keras, LiteRT (TFLite), TensorFlow Serving.
+"""A trained network as files for other programs: Keras, LiteRT, TensorFlow Serving, ONNX.
 
 Each takes squares of raw RGB and gives the logit, as the network does; what else a user must know
 stands in `export.json` beside them. `export_check` runs the files and compares them with the
@@ -14,8 +14,10 @@ from cytology.data.augmentation import fit_to_square
 from cytology.data.images.opening import open_rgb
 from cytology.data.splitting import read_split
 from cytology.evaluation.caveats import caveats
+from cytology.evaluation.judged import OUT_OF_FOLD
 from cytology.evaluation.statistics.decisions import RULES
 from cytology.files import file_hash, folder_written_whole
+from cytology.inference import onnx_files
 from cytology.inference.locked import locked_decision
 from cytology.machine import versions
 from cytology.networks.backend import keras, quietly, tf
@@ -33,6 +35,7 @@ FILES = {
     "tflite_float32": "model_float32.tflite",
     "tflite_int8": "model_int8.tflite",
     "saved_model": "saved_model",
+    "onnx": "model.onnx",
 }
 VERSION = "1"  # TensorFlow Serving wants a numbered folder below the model's
 # How an image becomes the square that each file takes, in words for `export.json`, by `fit`.
@@ -46,7 +49,8 @@ RESIZED = {
 def formats_of(architecture: str, wanted: str) -> list[str]:
     """The formats that `wanted` (all, or names with commas) means for an architecture.
 
-    Raises `InputError` for a name that is none.
+    Where packages are missing, `all` goes without ONNX and says so. Raises `InputError` for a name
+    that is none, and for `onnx` by name without its packages.
     """
     names = list(FILES) if wanted == "all" else [name.strip() for name in wanted.split(",")]
     unknown = [name for name in names if name not in FILES]
@@ -54,6 +58,14 @@ def formats_of(architecture: str, wanted: str) -> list[str]:
         raise InputError(
             f"Parameter `export_formats` names {unknown[0]!r}; there are: all, {', '.join(FILES)}."
         )
+    if "onnx" in names and (packages := onnx_files.lacking()):
+        if wanted != "all":
+            raise InputError(
+                "Parameter `export_formats` names 'onnx', which needs packages that are not "
+                f"installed: pip install {packages}, or leave it out."
+            )
+        onnx_files.say_left_out(packages)
+        names.remove("onnx")
     possible = [name for name in FILES if name != "h5" or ARCHITECTURES[architecture].kept_as_h5]
     return [name for name in possible if name in names]
 
@@ -92,6 +104,8 @@ def export(run: Run, model: keras.Model, formats: list[str], calibration: np.nda
                     model.save(path)
             elif each == "saved_model":
                 save_for_serving(model, path / VERSION)
+            elif each == "onnx":
+                onnx_files.write(model, path)
             else:
                 path.write_bytes(lite(model, calibration if each == "tflite_int8" else None))
         beside["calibration_images"] = len(calibration) if "tflite_int8" in formats else 0
@@ -194,9 +208,14 @@ def description(run: Run, name: str) -> dict:
         "intercept": locked["half"].intercept,
         "calibration_note": locked["half"].note,
         "calibrated_probability": "1 / (1 + exp(-(intercept + slope * logit)))",
+        "malignant_share": malignant_share(run, locked["half"].chosen_on),
+        "malignant_share_note": "of the images on which thresholds and calibration were chosen; "
+        "where another share is malignant, calibrated probabilities and precision do not hold",
         "preprocessing": {
             "shape": f"(images, {size}, {size}, 3), RGB",
             "pixels": "raw, 0 to 255; scaling is inside the files",
+            "onnx": f"opset {onnx_files.OPSET}; channels first: `{onnx_files.INPUT}`, (images, 3, "
+            f"{size}, {size}), RGB, float32",
             "size": size,
             "fit": about["fit"],
             "how": "open the image upright, as 8-bit RGB, transparency laid on white; "
@@ -214,3 +233,10 @@ def description(run: Run, name: str) -> dict:
         "model_sha256": file_hash(run / name / "model.keras"),
         "versions": {key: used[key] for key in ("python", "tensorflow", "keras", "numpy")},
     }
+
+
+def malignant_share(run: Run, chosen_on: str) -> float:
+    """The share of malignant images among those that thresholds were chosen on."""
+    parts = run.facts("split.json")["counts"]
+    counts = [parts[name] for name in (("train", "val") if chosen_on == OUT_OF_FOLD else ("val",))]
+    return sum(part["M"] for part in counts) / sum(part["images"] for part in counts)

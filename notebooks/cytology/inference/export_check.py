@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from cytology.architectures import NETWORK_TITLE
+from cytology.inference import onnx_files
 from cytology.inference.export import FILES, VERSION
 from cytology.inference.locked import Decision
 from cytology.machine import cores
@@ -71,6 +72,8 @@ def runner(name: str, path: Path) -> Callable:
         return lambda squares: model.predict_on_batch(squares).ravel()
     if name.startswith("tflite"):
         return lite_runner(path)
+    if name == "onnx":
+        return onnx_files.runner(path)
     ask = tf.saved_model.load(str(path / VERSION)).signatures["serving_default"]
     return lambda squares: ask(image=tf.constant(squares, tf.float32))["logit"].numpy().ravel()
 

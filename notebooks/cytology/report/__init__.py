@@ -1,1 +1,1 @@
-"""The page of a run, the model card, and a copy that can be given away."""
+"""The page of a run, the model card, the checklist, and a copy that can be given away."""

@@ -15,6 +15,7 @@ from cytology.catalogue import VERIFICATION, WRITTEN_BY
 from cytology.evaluation.caveats import about_outside, caveats, split_check
 from cytology.evaluation.summary import LEAKS, RANDOM
 from cytology.parameters import meaning
+from cytology.report.checklist import checklist
 from cytology.report.discreet import facts, folder_name
 from cytology.report.model_card import card_html
 from cytology.report.page_parts import POLICY, Figure, by_number, embedded_figures, link_to
@@ -144,6 +145,7 @@ def page_contents(run: Run, name: str) -> dict[str, Any]:
         "verification": run.facts_if_there(VERIFICATION),
         "parameters": parameters(record),
         "model_card": card_html(run),
+        "checklist": checklist(run),
         "written_by": WRITTEN_BY,
     }
 

@@ -18,6 +18,7 @@ from cytology.tables import naming_columns
 FIGURE_WIDTHS = (1400, 1000, 700, 450)
 MOST_FIGURE_BYTES = 6_500_000  # base64 makes it 8.7 MB
 MOST_TABLE_BYTES = 100_000  # a longer table is a link to its file beside the page
+WITH_PATHS = ("run.json", "dataset.json", "metrics.json")  # of this machine, and names in them
 
 # What a page may load: nothing that it does not hold. No slip elsewhere can call home then.
 POLICY = (
@@ -103,12 +104,12 @@ class Link:
 def link_to(run: Run, name: str) -> Link | None:
     """A link to a file of the run; None if it is missing. What is short travels in the page.
 
-    No list of patients or files does, however short, and no page, which may name them.
+    No list of patients or files does, however short, and no page or record, which may name them.
     """
     path = run / name
     if not path.is_file():
         return None
     short = path.stat().st_size <= MOST_TABLE_BYTES and path.suffix != ".html"
-    inside = short and not naming_columns(path)
+    inside = short and path.name not in WITH_PATHS and not naming_columns(path)
     data = base64.b64encode(path.read_bytes()).decode("ascii") if inside else ""
     return Link(f"data:text/plain;base64,{data}" if inside else quote(name), inside)

@@ -29,6 +29,7 @@ from cytology.files import file_hash, folder_written_whole, refuse_links_out
 from cytology.inference.similarity import read_reference, write_reference
 from cytology.parameters import DATA_WORDS, FIELDS, WEIGHT_WORDS, choices
 from cytology.plots.style import DRAWN
+from cytology.report.checklist import write_checklist
 from cytology.report.discreet import facts, paths_in, without_paths
 from cytology.report.model_card import write_model_card
 from cytology.report.page import write_report
@@ -107,6 +108,7 @@ def fill(run: Run, new: Run, name: str) -> None:
         if path.stem != NEW_IMAGES and comment_of(path) == DRAWN["Comment"]:
             copy(run, new, f"figures/{path.name}")
     write_model_card(run, new, name)
+    write_checklist(new, name)
     write_report(new, name)
 
 

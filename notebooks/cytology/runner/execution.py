@@ -13,6 +13,7 @@ from pathlib import Path
 
 from cytology.evaluation.caveats import about_outside, caveats
 from cytology.evaluation.repeats import make_run
+from cytology.report.checklist import write_checklist
 from cytology.report.model_card import write_model_card
 from cytology.report.notebook_pages import to_html
 from cytology.report.page import write_report
@@ -153,6 +154,7 @@ def run(plan: Plan, jobs: int = 1, dask: str | None = None) -> int:
         else:
             for page in execution.pages:
                 page.result()
+            write_checklist(made)
             terminal.print_end(made, tasks, results, execution.notices)
             if made.networks:
                 write_model_card(made)

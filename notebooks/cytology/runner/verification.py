@@ -32,9 +32,11 @@ MEASURED = {
     "tables/exports.csv": ("latency", "megabytes"),
     "*/metrics.json": ("model_sha256", "engine_why"),
     "exports/*/export.json": ("model_sha256", "files.model.keras", "files.model.h5")
-    + ("files.saved_model*",),
+    + ("files.saved_model*", "files.model.onnx"),
 }
-NOT_COMPARED = ("run.json", "verification.*", "model_card.md", "inference/uploads/*", "cache/*")
+NOT_COMPARED = tuple(
+    "run.json verification.* model_card.md checklist.md inference/uploads/* cache/*".split()
+)
 DIFFERENCE_COLUMNS = ["file", "row", "column", "before", "after"]
 MADE_BY_VERIFY = ".made-by-verify"  # in the folder of a second run, which alone may be removed
 

@@ -1,0 +1,57 @@
+"""A network as an ONNX file, and what runs it; both need packages that not every machine has."""
+
+from collections.abc import Callable
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+
+from cytology.machine import cores
+from cytology.networks.backend import keras, quietly
+
+NEEDED = ("tf2onnx", "onnxruntime")  # tf2onnx brings onnx
+INPUT = "image"
+OPSET = 15  # tf2onnx' own choice; OpenCV, and with it QuPath, reads it too
+
+
+def lacking() -> str:
+    """The packages that ONNX files need and that are not installed, for pip; empty if none."""
+    return " ".join(name for name in NEEDED if find_spec(name) is None)
+
+
+@cache
+def say_left_out(packages: str) -> None:
+    """Print, once for the same packages, that `all` goes without ONNX."""
+    print(f"Without onnx, which needs: pip install {packages}")
+
+
+def write(model: keras.Model, path: Path) -> None:
+    """Write an ONNX file: from `image`, (images, 3, size, size) float32, to logits, (images, 1).
+
+    Channels come first, as most programs that read ONNX lay images out.
+    """
+    size = model.input_shape[1]
+    planes = keras.Input((3, size, size), name=INPUT)
+    turned = keras.Model(planes, model(keras.layers.Permute((2, 3, 1))(planes)))
+    turned(np.zeros((1, 3, size, size), np.float32))  # Keras exports none that was never called
+    with quietly():
+        turned.export(path, format="onnx", verbose=False, opset_version=OPSET)
+
+
+def runner(path: Path) -> Callable:
+    """A function from squares, (images, size, size, 3), to their logits, by an ONNX file."""
+    import onnxruntime
+
+    settings = onnxruntime.SessionOptions()
+    settings.intra_op_num_threads = cores()
+    # The bytes, not the path: Windows cannot replace a file that is open.
+    session = onnxruntime.InferenceSession(
+        path.read_bytes(), settings, providers=["CPUExecutionProvider"]
+    )
+
+    def answer(squares):
+        planes = squares.transpose(0, 3, 1, 2).astype(np.float32)
+        return session.run(None, {INPUT: planes})[0].ravel()
+
+    return answer
