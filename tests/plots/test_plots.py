@@ -85,6 +85,15 @@ def test_in_an_honest_split_every_column_has_one_colour(run):
         assert height.sum() == (split["split"] == name).sum()
 
 
+def test_scores_stand_in_the_line_of_their_fold(baseline):
+    rows = baseline[baseline["model"] == "oof"]
+    (axis,) = splitting_plots.scores_by_fold(rows).axes
+    for marks, label in zip(axis.collections, "BM", strict=True):
+        part = rows[rows["label"] == label]
+        assert marks.get_offsets()[:, 0].tolist() == pytest.approx(part["logit"].tolist())
+        assert (marks.get_offsets()[:, 1].round() == part["fold"]).all()
+
+
 def test_long_names_do_not_stretch_a_figure(run):
     split = read_table(run, "split.csv")
     split["group"] = split["group"] + "W" * 100
