@@ -35,7 +35,9 @@ def who_is_where(split: pd.DataFrame, unit: str) -> Figure:
     else:
         axis.set_xticks([])
         axis.set_xlabel(f"{len(table)} {plural(unit)}, benign first")
-    axis.set_title(f"Which {unit} is where: one colour a column means no leak", pad=10)
+    mixed = (table > 0).sum(axis=1).gt(1).sum()
+    found = f"{mixed} of {len(table)} columns have more than one colour"
+    axis.set_title(f"Which {unit} is where: {found}", pad=10)
     axis.set_ylabel("pictures" if "orientation" in split else "images")
     axis.yaxis.set_major_locator(MaxNLocator(integer=True))
     axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
