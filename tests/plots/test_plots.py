@@ -85,11 +85,11 @@ def test_in_an_honest_split_every_column_has_one_colour(run):
     }
     assert (sum(height > 0 for height in heights.values()) == 1).all()
     assert "0 of 30 columns have more than one colour" in axis.get_title(loc="left")
+    for name, height in heights.items():
+        assert height.sum() == (split["split"] == name).sum()
     split.loc[split["group"] == split["group"].max(), "split"] = ["train", "val", *["test"] * 3]
     (other,) = splitting_plots.who_is_where(split, "patient").axes
     assert "1 of 30 columns" in other.get_title(loc="left")
-    for name, height in heights.items():
-        assert height.sum() == (split["split"] == name).sum()
 
 
 def test_scores_stand_in_the_line_of_their_fold(baseline):
