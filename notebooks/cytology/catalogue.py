@@ -55,7 +55,7 @@ RUN_FILES = (
     RunFile("tables/quality.csv", "01",
             "copies, conflicting labels, poor or converted images"),
     RunFile("tables/appearance.csv", "01",
-            "mean brightness, colour and sharpness of each image", "07 11"),
+            "mean brightness, colour and sharpness of each image", "03 07 11"),
     RunFile("augmentation.json", "02", "size, fit and orientations of the pictures",
             "03 training 10 13"),
     RunFile("split.csv", "03", "which part and which fold each image is in",

@@ -8,7 +8,9 @@ from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import StandardScaler
 
 from cytology.data.splitting import split_pictures_at_random
-from cytology.evaluation.baseline import shortcut_baseline
+from cytology.evaluation.baseline import number_to_beat, shortcut_baseline
+from cytology.evaluation.comparison import comparison_all
+from cytology.run import BASELINE
 
 pytestmark = pytest.mark.numeric
 
@@ -103,3 +105,12 @@ def test_the_baseline_finds_its_images_by_key(run):
         run.write(name, run.table(name).sample(frac=1, random_state=0))
     other = baseline_of(run).set_index(["model", "image_id"])["logit"]
     pd.testing.assert_series_equal(other, found)
+
+
+def test_notebook_03_says_the_number_that_07_draws(run):
+    rows = baseline_of(run)
+    table = comparison_all(run, rows).set_index(["model", "level", "judged_on"])
+    row = table.loc[(BASELINE, "image", "out-of-fold")]
+    said = number_to_beat(rows[rows["model"] == "oof"], "patient")
+    assert f"AUC of {row['auc']:.3f} (95 % {row['auc_low']:.3f} to {row['auc_high']:.3f})" in said
+    assert f"{row['images']:.0f} images of {row['groups']:.0f} patients" in said

@@ -312,3 +312,16 @@ def test_a_map_keeps_its_mean_over_the_square():
     heat = np.random.default_rng(0).normal(size=(7, 7))
     assert heatmaps.over_square(heat, 224).mean() == pytest.approx(heat.mean(), abs=0.02)
     assert heatmaps.over_square(heat, 224).shape == (224, 224)
+
+
+def test_the_exercise_asks_the_head_that_never_saw_the_image(model, tmp_path, smear):
+    smear(0).save(tmp_path / "a.png")
+    width = model.get_layer("features").output.shape[-1]
+    heads = {f"fold{fold}": some_head(width, fold) for fold in (0, 1)}
+    explained = heatmaps.Explained(model, heads)
+    rows = pd.DataFrame({"image_id": ["a.png"], "fold": [1]})
+    picture, logits = of_run.picture_and_logits(explained, rows, tmp_path, "pad")
+    pictures = np.stack([picture, picture[::-1]])
+    assert_close(logits(pictures), explained.logits(pictures, [1, 1]))
+    picture, logits = of_run.picture_and_logits(heatmaps.Explained(model), rows, tmp_path, "pad")
+    assert logits(picture[None]).shape == (1,)

@@ -109,9 +109,10 @@ def test_a_single_group_has_no_neighbours():
 
 @pytest.mark.parametrize("method", ["pca", "tsne"])
 def test_a_map_keeps_groups_together_and_is_the_same_again(known, method):
-    placed = feature_places(known.values, method, 0)
+    placed, axes = feature_places(known.values, method, 0)
+    assert ("of the variance" in axes[0]) == (method == "pca")
     assert placed.shape == (60, 2)
-    np.testing.assert_array_equal(placed, feature_places(known.values, method, 0))
+    np.testing.assert_array_equal(placed, feature_places(known.values, method, 0)[0])
     group = known.table["group"].to_numpy()
     model = NearestNeighbors(n_neighbors=2).fit(placed)
     neighbour = model.kneighbors(placed)[1][:, 1]

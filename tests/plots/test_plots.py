@@ -70,7 +70,10 @@ def test_a_confusion_matrix_has_the_true_class_in_rows():
     rows = pd.DataFrame({"label": list("BBBMM"), "probability": [0.1, 0.2, 0.9, 0.5, 0.1]})
     (axis,) = training_plots.confusions({"x": rows}).axes
     assert texts(axis) == ["2\n67%", "1\n33%", "1\n50%", "1\n50%"]
-    assert (axis.get_xlabel(), axis.get_ylabel()) == ("predicted", "true")
+    assert (axis.get_xlabel(), axis.get_ylabel()) == ("predicted (% of each row)", "true")
+    (colours,) = (image.get_array() for image in axis.images)
+    assert (colours[[0, 1], [0, 1], 2] > colours[[0, 1], [0, 1], 0]).all()  # right: blue
+    assert (colours[[0, 1], [1, 0], 0] > colours[[0, 1], [1, 0], 2]).all()  # wrong: red
 
 
 def test_in_an_honest_split_every_column_has_one_colour(run):
@@ -81,8 +84,21 @@ def test_in_an_honest_split_every_column_has_one_colour(run):
         for name, bars in zip(style_plots.SPLIT_COLOUR, axis.containers, strict=True)
     }
     assert (sum(height > 0 for height in heights.values()) == 1).all()
+    assert "0 of 30 columns have more than one colour" in axis.get_title(loc="left")
     for name, height in heights.items():
         assert height.sum() == (split["split"] == name).sum()
+    split.loc[split["group"] == split["group"].max(), "split"] = ["train", "val", *["test"] * 3]
+    (other,) = splitting_plots.who_is_where(split, "patient").axes
+    assert "1 of 30 columns" in other.get_title(loc="left")
+
+
+def test_scores_stand_in_the_line_of_their_fold(baseline):
+    rows = baseline[baseline["model"] == "oof"]
+    (axis,) = splitting_plots.scores_by_fold(rows).axes
+    for marks, label in zip(axis.collections, "BM", strict=True):
+        part = rows[rows["label"] == label]
+        assert marks.get_offsets()[:, 0].tolist() == pytest.approx(part["logit"].tolist())
+        assert (marks.get_offsets()[:, 1].round() == part["fold"]).all()
 
 
 def test_long_names_do_not_stretch_a_figure(run):
@@ -151,6 +167,10 @@ def test_learning_curves_have_a_row_a_stage():
         "X, head: loss", "X, head: accuracy", "X, fine-tune: loss", "X, fine-tune: accuracy",
     ]  # fmt: skip
     assert len(axes[0].lines) == 4 and len(axes[2].lines) == 2
+    (legend,) = axes[0].figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == [
+        "folds, trained on", "folds, left out", "kept model, train part", "kept model, val part",
+    ]  # fmt: skip
 
 
 def test_an_exported_file_that_does_not_agree_is_rimmed_in_red():
@@ -166,6 +186,10 @@ def test_an_exported_file_that_does_not_agree_is_rimmed_in_red():
     assert [to_hex(colour) for colour in first.get_edgecolors()] == ["#000000", "#b00020"]
     assert [to_hex(colour) for colour in second.get_edgecolors()] == ["#000000"] * 3
     assert first.get_offsets()[:, 0].tolist() == [1e-8, 1] and len(axes[2].lines) == 1
+    shown = axes[2].xaxis.get_major_formatter()
+    assert [shown(value) for value in (1e-8, 1e-6, 0.01, 0.5, 20)] == [
+        "0", "10⁻⁶", "10⁻²", "0.5", "20",
+    ]  # fmt: skip
 
 
 MODELS = [("fold0", "head"), ("final", "head"), ("final", "fine_tune")]
@@ -188,9 +212,9 @@ def test_heatmaps_lie_beside_their_images_a_row_a_kind(judged_smears):
         root, rows.assign(kind=["right", "wrong", "wrong"]), maps, pairs=2
     )
     titles = [axis.get_title(loc="left") for axis in figure.axes[:8]]
-    assert titles[:2] == ["right: P(M) = 0.10", "why B? true B"]
+    assert titles[:2] == ["right: raw P(M) = 0.10", "why B? true B"]
     assert titles[4:] == [
-        "wrong: P(M) = 0.40", "why B? true M, wrong", "wrong: P(M) = 0.90", "why M? ",
+        "wrong: raw P(M) = 0.40", "why B? true M, wrong", "wrong: raw P(M) = 0.90", "why M? ",
     ]  # fmt: skip
 
 
@@ -243,7 +267,9 @@ def test_checks_show_chance_the_interval_and_the_verdict():
 def test_the_map_marks_mistakes_and_every_stain(judged_smears):
     root, rows = judged_smears
     rows = rows.assign(label=list("BMM"), wrong=[False, True, False], stain=["x", "x", "y"])
-    left, middle, _ = explanation_plots.feature_map(np.eye(3)[:, :2], rows, root, "slide").axes
+    left, middle, _ = explanation_plots.feature_map(
+        np.eye(3)[:, :2], ("x", "y"), rows, root, "slide"
+    ).axes
     assert left.get_legend_handles_labels()[1][-1] == "mistakes (1)"
     assert middle.get_legend_handles_labels()[1] == ["x", "y"]
     assert middle.get_title(loc="left") == "By slide: lines lead to the middle of each"

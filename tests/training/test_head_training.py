@@ -14,6 +14,7 @@ from cytology.data.augmentation import pictures_of
 from cytology.data.splitting import judged_pictures, split_by_group, split_pictures_at_random
 from cytology.networks.features import Features
 from cytology.training.head_training import (
+    as_arrays,
     cross_validate_head,
     epochs_in_words,
     orientations_tried,
@@ -186,3 +187,13 @@ def test_the_originals_protocol_trains_on_its_own_pictures(toy):
     rows = cross_validate_head(toy.features, split, recipe).predictions
     oof = rows[rows["model"] == "oof"]
     assert len(oof) == (split["split"] != "test").sum() and set(oof["orientation"]) == {0, 1, 2, 3}
+
+
+def test_arrays_hold_the_images_of_the_folds_as_taken(toy):
+    shuffled = toy.split.sample(frac=1, random_state=0)
+    values, malignant, folds = as_arrays(toy.features, shuffled)
+    held = shuffled[shuffled["split"] != "test"].reset_index(drop=True)
+    assert (malignant == (held["label"] == "M")).all() and (folds == held["fold"]).all()
+    for row in (0, len(held) - 1):
+        picture = held.iloc[[row]].assign(orientation=0)
+        np.testing.assert_array_equal(values[[row]], toy.features.of(picture))

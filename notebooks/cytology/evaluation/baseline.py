@@ -6,6 +6,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from cytology.evaluation.statistics.intervals import metrics_with_intervals
+from cytology.wording import counted, plural, with_span
+
 
 def shortcut_baseline(manifest: pd.DataFrame, appearance: pd.DataFrame, split: pd.DataFrame):
     """Logistic regression on image size, aspect and mean colour, in the split's own folds.
@@ -31,3 +34,14 @@ def shortcut_baseline(manifest: pd.DataFrame, appearance: pd.DataFrame, split: p
         rows.append(judged.assign(model=name, logit=logit, probability=expit(logit)))
     rows = pd.concat(rows, ignore_index=True)
     return rows if "orientation" in rows else rows.assign(orientation=0)
+
+
+def number_to_beat(rows: pd.DataFrame, unit: str) -> str:
+    """The AUC of out-of-fold rows of the baseline, with its interval, in a sentence."""
+    found = metrics_with_intervals(rows, names=("auc",))
+    groups = counted(int(found["groups"]), unit, plural(unit))
+    reached = with_span(found, "auc", "95 % ")
+    return (
+        f"The number to beat: size and colour alone reach an AUC of {reached}, out of fold, on "
+        f"{found['images']:,} images of {groups}."
+    )

@@ -1,5 +1,6 @@
 """The explanations of a run: every check of one network, the images worth showing, neighbours."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -122,6 +123,23 @@ def heat_over_files(
     pixels = np.stack([fit_to_square(image, size, fit) for image in opened])
     maps = explained.heat(pixels, rows["predicted"], _head_folds(explained, rows))
     return [over_image(h, *image.size, size, fit) for h, image in zip(maps, opened, strict=True)]
+
+
+def picture_and_logits(
+    explained: Explained, row: pd.DataFrame, root: Path, fit: str
+) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
+    """An image as its network sees it, (size, size, 3), and what it says of such pictures.
+
+    The function takes pictures, (n, size, size, 3), and returns their logits, (n,), by the head
+    that judges the image of the one `row`.
+    """
+    image = open_rgb(root / row["image_id"].iloc[0])
+    folds = _head_folds(explained, row)
+
+    def logits(pictures: np.ndarray) -> np.ndarray:
+        return explained.logits(pictures, None if folds is None else folds.repeat(len(pictures)))
+
+    return fit_to_square(image, explained.model.input_shape[1], fit), logits
 
 
 @dataclass(frozen=True)

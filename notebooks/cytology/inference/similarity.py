@@ -112,20 +112,27 @@ def nearest(
     return np.concatenate(distances), np.concatenate(order)
 
 
-def feature_places(values: np.ndarray, method: str, seed: int) -> np.ndarray:
+def feature_places(
+    values: np.ndarray, method: str, seed: int
+) -> tuple[np.ndarray, tuple[str, str]]:
     """Features (n, width) in two dimensions, (n, 2): `pca`, or `tsne`, which keeps neighbours.
 
+    And the names of the two axes: of principal components with their share of the variance.
     t-SNE (van der Maaten & Hinton 2008) of the first 50 principal components. Of its map only who
     is near whom means something; distances between heaps and their sizes do not.
     """
     scaled = StandardScaler().fit_transform(values)
     count = min(50 if method == "tsne" else 2, *scaled.shape)
-    components = PCA(count, random_state=seed).fit_transform(scaled)
+    analysis = PCA(count, random_state=seed)
+    components = analysis.fit_transform(scaled)
     if method == "pca":
-        return components
+        first, second = analysis.explained_variance_ratio_
+        words = "principal component ({:.0%} of the variance)"
+        return components, (f"first {words.format(first)}", f"second {words.format(second)}")
     perplexity = min(30, (len(values) - 1) / 3)
     with threadpool_limits(1):  # several wait for each other, and sum in an order of chance
-        return TSNE(perplexity=perplexity, random_state=seed).fit_transform(components)
+        places = TSNE(perplexity=perplexity, random_state=seed).fit_transform(components)
+    return places, ("t-SNE: distances mean nothing", "")
 
 
 def write_reference(path: Path, known: Reference, model: str, falsely: float) -> None:

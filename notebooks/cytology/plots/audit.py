@@ -36,7 +36,8 @@ def leakage_audit(summary: pd.DataFrame, unit: str) -> Figure:
         "patients_together": f"images of a {unit}\nkept together",
     }
     networks = list(dict.fromkeys(summary["architecture"]))
-    figure, axes = panels(len(networks), 4.1 * len(networks) + 2.2, 4.6)
+    figure, axes = panels(len(networks), 4.1 * len(networks) + 2.2, 5.4)
+    lowest = summary[["auc", "auc_low"]].min().min()
     for axis, network in zip(axes, networks, strict=True):
         rows = summary[summary["architecture"] == network].set_index(["protocol", "labels"])
         for place, protocol in enumerate(names):
@@ -48,6 +49,7 @@ def leakage_audit(summary: pd.DataFrame, unit: str) -> Figure:
                 look["markerfacecolor"] = colour if labels == "true" else "white"
                 axis.plot(row["auc"], at, marker, zorder=3, **look)
                 look = ABOVE | {"color": colour, "fontweight": "bold"}
+                look["ha"] = "right" if row["auc"] > 0.93 else "center"  # within the frame
                 axis.annotate(f"{row['auc']:.3f}", (row["auc"], at), (0, 7), **look)
         gain, honest = (rows.loc[(name, "true")] for name in ("images_random", "patients_together"))
         for row, below in ((honest, 1.7), (gain, -0.3)):
@@ -59,7 +61,7 @@ def leakage_audit(summary: pd.DataFrame, unit: str) -> Figure:
             f"({span(gain, 'inflation', '95 %: ', '+z.1f')})"
         )
         chance_line(axis)
-        axis.set(xlabel="AUC", ylim=(2.5, -0.7), xlim=(min(0.35, summary["auc_low"].min()), 1.03))
+        axis.set(xlabel="AUC", ylim=(2.6, -0.7), xlim=(max(0, min(0.35, lowest - 0.05)), 1.03))
     axes[0].set_yticks(range(3), names.values())
     words = {
         "true": "true labels",

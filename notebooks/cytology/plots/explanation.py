@@ -49,7 +49,7 @@ def heatmaps(root: Path, rows: pd.DataFrame, maps: list[np.ndarray], pairs: int 
             row = rows.iloc[k]
             image = open_rgb(root / row["image_id"])
             wrong = row["label"] not in ("", row["predicted"])
-            title = f"{kind + ': ' if kind else ''}P(M) = {row['probability']:.2f}"
+            title = f"{kind + ': ' if kind else ''}raw P(M) = {row['probability']:.2f}"
             truth = f"true {row['label']}" if row["label"] else ""
             left, right = line[2 * place : 2 * place + 2]
             for axis in (left, right):
@@ -67,7 +67,7 @@ def explanation_checks(table: pd.DataFrame) -> Figure:
     """Each check a panel: what each network's heat reaches, and what chance gives.
 
     The bar is the 95 % interval of the difference, drawn from chance on; a cross is what noise
-    reaches in place of the heat. `table` is that of `explanation_summary.check_summary`, for each
+    reaches in place of the heat. `table` is that of `summary.check_summary`, for each
     `architecture`.
     """
     checks = [check for check in HEATMAP_CHECKS if (table["check"] == check).any()]
@@ -93,12 +93,20 @@ def explanation_checks(table: pd.DataFrame) -> Figure:
         axis.set_yticks(range(len(names)), [NETWORK_TITLE[name] for name in names], fontsize=9)
         axis.set(ylim=(-0.6, len(names) - 0.4))
         axis.margins(x=0.08)
-        necessary = "" if HEATMAP_CHECKS[check].evidence else " (noise passes, too)"
-        axis.set_title(HEATMAP_CHECKS[check].asks + necessary, fontsize=10)
-        chance = HEATMAP_CHECKS[check].chance
-        limit = "the limit" if chance == "0.5" else chance
-        cross = "; cross: noise" if "noise" in table else ""
-        axis.set_xlabel(f"{check}; diamond: {limit}{cross}", fontsize=9)
+        about = HEATMAP_CHECKS[check]
+        axis.set_title(about.asks, fontsize=10)
+        wanted = "more is better" if about.better > 0 else "less is better"
+        limit = f"chance: {about.chance}" if about.evidence else "necessary, no evidence: below 0.5"
+        axis.set_xlabel(f"{check} ({wanted}; {limit})", fontsize=9)
+    white: style.Look = {"color": "white", "markeredgecolor": style.GREY, "linestyle": ""}
+    handles = [
+        style.entry("the network's heat", marker="o", markersize=9, color="black", linestyle=""),
+        style.entry("95 % interval, from chance on", linewidth=5, color="black", alpha=0.35),
+        style.entry("chance, or the limit", marker="D", **white),
+    ]
+    if "noise" in table:
+        handles.append(style.entry("noise", marker="x", color=style.GREY, linestyle=""))
+    figure.legend(handles=handles, loc="outside upper center", ncols=len(handles), fontsize=9)
     return figure
 
 
@@ -108,7 +116,7 @@ def deletion_and_insertion(curves: pd.DataFrame) -> Figure:
     `curves` is the table of `explanation_summary.mean_curves`.
     """
     names = list(dict.fromkeys(curves["architecture"]))
-    figure, axes = style.panels(len(names), 4.4 * len(names), 3.6, sharex=True)
+    figure, axes = style.panels(len(names), 4.4 * len(names) + 2.4, 3.6, sharex=True)
     for axis, name in zip(axes, names, strict=True):
         rows = curves[curves["architecture"] == name]
         for curve, colour in (("deletion", "#D55E00"), ("insertion", "#0072B2")):
@@ -122,9 +130,12 @@ def deletion_and_insertion(curves: pd.DataFrame) -> Figure:
     return figure
 
 
-def feature_map(places: np.ndarray, rows: pd.DataFrame, root: Path, unit: str) -> Figure:
+def feature_map(
+    places: np.ndarray, names: tuple[str, str], rows: pd.DataFrame, root: Path, unit: str
+) -> Figure:
     """Images where their features lie, `places` (n, 2): by class, by `unit`, and as thumbnails.
 
+    `names` are those of the two axes.
     `rows` has `image_id, label, group`, and `wrong`: whether the network called it wrongly.
     Within a group lines lead to its middle; its colour is that of `stain` where there are two.
     """
@@ -134,9 +145,9 @@ def feature_map(places: np.ndarray, rows: pd.DataFrame, root: Path, unit: str) -
         look: style.Look = {"color": style.CLASS_COLOUR[label], "alpha": 0.75, "linewidth": 0}
         axes[0].scatter(*places[here].T, s=34, marker=marker, label=style.CLASS_NAME[label], **look)
     wrong, look = rows["wrong"].to_numpy(bool), {"facecolor": "none", "edgecolor": "black"}
-    axes[0].scatter(*places[wrong].T, 120, label=f"mistakes ({wrong.sum()})", **look)
+    axes[0].scatter(*places[wrong].T, 90, label=f"mistakes ({wrong.sum()})", **look)
     axes[0].set_title("By class, and by mistake")
-    below = {"loc": "upper left", "bbox_to_anchor": (0, -0.02), "ncols": 3, "fontsize": 9}
+    below = {"loc": "upper left", "bbox_to_anchor": (0, -0.06), "ncols": 3, "fontsize": 9}
     axes[0].legend(**below)
     stains = rows.get("stain", pd.Series("", index=rows.index))
     kinds = sorted(set(stains)) if stains.nunique() > 1 else [""]
@@ -154,16 +165,18 @@ def feature_map(places: np.ndarray, rows: pd.DataFrame, root: Path, unit: str) -
         axes[1].legend(title="stain", **below)
     thumbnails(axes[2], places, rows, root)
     for axis in axes:
-        axis.set(xticks=[], yticks=[])
+        axis.set(xticks=[], yticks=[], xlabel=names[0])
+        axis.margins(0.09)  # no thumbnail is cut at the frame
+    axes[0].set_ylabel(names[1])
     return figure
 
 
 def thumbnails(axis, places: np.ndarray, rows: pd.DataFrame, root: Path, most: int = 40) -> None:
     """Small images at their places, framed in class colour; of those too near, the first."""
-    span = np.ptp(places, axis=0).max() / 13
+    wide = np.ptp(places, axis=0) / 9  # a thumbnail with its frame, of what is drawn
     shown: list[int] = []
     for k, place in enumerate(places):
-        if all(np.abs(place - places[other]).max() > span for other in shown):
+        if all((np.abs(place - places[other]) > wide).any() for other in shown):
             shown.append(k)
     axis.plot(*places.T, ".", color="#dddddd", zorder=0)
     for k in shown[:most]:

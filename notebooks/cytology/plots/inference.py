@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 from PIL import ImageOps
 
 from cytology.architectures import NETWORK_TITLE
@@ -128,6 +128,7 @@ def exports(table: pd.DataFrame) -> Figure:
         axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.xaxis.set_minor_formatter(NullFormatter())
     axes[-1].xaxis.set_major_locator(LogLocator(numticks=5))
+    axes[-1].xaxis.set_minor_locator(NullLocator())
     for tolerance in table["tolerance"].dropna().unique():
         axes[-1].axvline(tolerance, color=style.GREY, linestyle=":")
     axes[0].set_yticks(range(len(formats)), [name.replace("_", " ") for name in formats])
@@ -147,6 +148,14 @@ def _formats_in_order(table: pd.DataFrame) -> list[str]:
     return list(dict.fromkeys(name for names in lists[::-1] for name in names))
 
 
+SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
 def _plain(value: float) -> str:
-    """A tick in figures: `0.001`, `20`; what is too small to matter as 0."""
-    return "0" if value <= EXACT * 1.01 else f"{value:g}"
+    """A tick in figures: `20`, `0.1`, `10⁻³`; what is too small to matter as 0."""
+    if value <= EXACT * 1.01:
+        return "0"
+    power = round(np.log10(value))
+    if value < 0.1 and np.isclose(value, 10.0**power, rtol=1e-6):
+        return "10" + str(power).translate(SUPERSCRIPT)
+    return f"{value:g}"

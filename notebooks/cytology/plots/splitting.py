@@ -10,7 +10,7 @@ from matplotlib.ticker import MaxNLocator
 from PIL import ImageOps
 
 from cytology.data.images.opening import open_rgb
-from cytology.plots.style import SPLIT_COLOUR, picture
+from cytology.plots.style import CLASS_COLOUR, CLASS_NAME, SPLIT_COLOUR, Look, picture
 from cytology.wording import plural, shortened
 
 
@@ -35,7 +35,9 @@ def who_is_where(split: pd.DataFrame, unit: str) -> Figure:
     else:
         axis.set_xticks([])
         axis.set_xlabel(f"{len(table)} {plural(unit)}, benign first")
-    axis.set_title(f"Which {unit} is where: one colour a column means no leak", pad=10)
+    mixed = (table > 0).sum(axis=1).gt(1).sum()
+    found = f"{mixed} of {len(table)} columns have more than one colour"
+    axis.set_title(f"Which {unit} is where: {found}", pad=10)
     axis.set_ylabel("pictures" if "orientation" in split else "images")
     axis.yaxis.set_major_locator(MaxNLocator(integer=True))
     axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
@@ -69,4 +71,23 @@ def crossing_pairs(root: Path, pairs: pd.DataFrame) -> Figure:
                 axis.set_visible(True)
                 thumbnail = ImageOps.pad(open_rgb(root / name), (320, 320), color="white")
                 picture(axis, thumbnail, f"\n{part}", SPLIT_COLOUR[part])
+    return figure
+
+
+def scores_by_fold(rows: pd.DataFrame) -> Figure:
+    """Out-of-fold scores (`logit`) by class, a line per fold: the AUC counts pairs of one line.
+
+    `rows` has `label, fold, logit`.
+    """
+    folds = sorted(rows["fold"].unique())
+    figure, axis = plt.subplots(figsize=(9, 1.6 + 0.5 * len(folds)))
+    for label, marker, aside in (("B", "o", 0.12), ("M", "^", -0.12)):
+        part = rows[rows["label"] == label]
+        heights = part["fold"].map(folds.index) + aside
+        look: Look = {"color": CLASS_COLOUR[label], "label": CLASS_NAME[label], "alpha": 0.6}
+        axis.scatter(part["logit"], heights, s=26, marker=marker, linewidths=0, **look)
+    axis.set_yticks(range(len(folds)), [f"fold {fold}" for fold in folds])
+    axis.set(title="Scores of size and colour alone", ylim=(len(folds) - 0.5, -0.5))
+    axis.set_xlabel("score: the higher, the more it looks malignant")
+    axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return figure

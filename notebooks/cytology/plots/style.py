@@ -189,15 +189,19 @@ def picture(axis, pixels, title: str = "", colour: str = "black") -> None:
 
 
 def confusion(axis, truth, called, title: str) -> None:
-    """A confusion matrix of which are malignant: counts, and shares of the true class as shade."""
+    """A confusion matrix of which are malignant: counts, and shares of the true class as shade.
+
+    What is right is blue, what is wrong is red.
+    """
     matrix = confusion_matrix(truth, called, labels=[False, True])
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     text = np.vectorize(lambda n, share: f"{n}\n{share:.0%}")(matrix, shares)
-    axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    right, wrong = (plt.get_cmap(name)(shares) for name in ("Blues", "Reds"))
+    axis.imshow(np.where(np.eye(2, dtype=bool)[..., None], right, wrong))
     for (row, column), words in np.ndenumerate(text):
         colour = "white" if shares[row, column] > 0.5 else "black"
         axis.text(column, row, words, color=colour, ha="center", va="center")
-    axis.set(title=title, xlabel="predicted", ylabel="true")
+    axis.set(title=title, xlabel="predicted (% of each row)", ylabel="true")
     axis.set(xticks=[0, 1], yticks=[0, 1], xticklabels=["B", "M"], yticklabels=["B", "M"])
 
 

@@ -6,7 +6,7 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from cytology.plots.style import GREY, NETWORK_COLOUR, Look, confusion, grid
+from cytology.plots.style import GREY, NETWORK_COLOUR, Look, confusion, entry, grid
 
 Boxes = list[tuple[str, int]]  # of each its words and its number of maps (channels)
 # One block of each Keras network: title, input and output, the paths between them, and arcs over a
@@ -66,42 +66,51 @@ def building_block(architecture: str) -> Figure:
         tops[x] = box(x, 0, f"{words}\n{maps} maps", maps, "#eeeeee")
     for row, path in enumerate(paths):
         y = top - row
-        before: tuple[float, float] = (0, 0)
+        aside = 0.3 * y / top if top else 0.0  # so that the arrows of several paths end apart
+        before: tuple[float, float] = (0, aside)
         for x, (words, maps) in enumerate(path, 1):
             tops[x] = box(x, y, f"{words}\n{maps}", maps, colour)
             arrow((before[0] + 0.36, before[1]), (x - 0.36, y))
             before = x, y
-        arrow((before[0] + 0.36, before[1]), (last - 0.36, 0))
+        arrow((before[0] + 0.36, before[1]), (last - 0.36, aside))
     for start, end in arcs:
         arrow((start, tops[start]), (end, tops[end]), -0.3)
     return figure
+
+
+# Of each line: which column, of the kept model or of the folds, its style and its words.
+CURVES = (
+    ("", False, "-", "folds, trained on"),
+    ("val_", False, "--", "folds, left out"),
+    ("", True, "-", "kept model, train part"),
+    ("val_", True, "--", "kept model, val part"),
+)
+CURVE_COLOUR = {"-": "#0072B2", "--": "#D55E00"}
 
 
 def learning_curves(history: pd.DataFrame, title: str) -> Figure:
     """Loss and accuracy by epoch, training against validation; folds thin, the final model bold."""
     stages = list(history["stage"].unique())
     figure, axes = plt.subplots(
-        len(stages), 2, figsize=(10, 3.4 * len(stages)), squeeze=False, sharex="row"
+        len(stages), 2, figsize=(10, 0.5 + 3.4 * len(stages)), squeeze=False, sharex="row"
     )
+    shown = {}
     for row, stage in zip(axes, stages, strict=True):
         for axis, what in zip(row, ("loss", "accuracy"), strict=True):
-            lines = (
-                (what, "-", "#0072B2", "training"),
-                (f"val_{what}", "--", "#D55E00", "validation"),
-            )
             for name, part in history[history["stage"] == stage].groupby("model"):
-                bold = name == "final"
-                look: Look = (
-                    {"linewidth": 2.2, "alpha": 1} if bold else {"linewidth": 0.9, "alpha": 0.4}
-                )
-                look["marker"] = "o" if len(part) == 1 else None
-                for column, style, colour, words in lines:
-                    label = words if bold else None
-                    axis.plot(part["epoch"], part[column], style, color=colour, label=label, **look)
+                for prefix, kept, line, words in CURVES:
+                    if kept != (name == "final"):
+                        continue
+                    look: Look = {"linestyle": line, "color": CURVE_COLOUR[line]}
+                    look |= {"linewidth": 2.2} if kept else {"linewidth": 0.9, "alpha": 0.5}
+                    look["marker"] = "o" if len(part) == 1 else None
+                    axis.plot(part["epoch"], part[f"{prefix}{what}"], **look)
+                    shown[words] = look
             axis.set(title=f"{title}, {stage.replace('_', '-')}: {what}")
             axis.set(xlabel="epoch", ylabel=what)
             axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-        row[1].legend()
+    handles = [entry(words, **shown[words]) for *_, words in CURVES if words in shown]
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=9)
     return figure
 
 

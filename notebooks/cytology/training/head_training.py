@@ -16,6 +16,15 @@ from cytology.notebook import progress
 from cytology.training.recipes import HeadRecipe, Stage, history_table
 
 
+def as_arrays(features: Features, split: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What scikit-learn wants, of train and val as taken: features, which are malignant, folds.
+
+    Of shapes (images, width), (images,) and (images,), with the images in the order of `split`.
+    """
+    rows = judged_pictures(split[split["split"] != "test"])
+    return features.of(rows), linear_head.is_malignant(rows["label"]), rows["fold"].to_numpy(int)
+
+
 def cross_validate_head(
     features: Features, split: pd.DataFrame, recipe: HeadRecipe, watch: bool = True
 ) -> Stage:

@@ -1,0 +1,108 @@
+"""The solutions of the exercises run, and find what their notebooks say that they find."""
+
+import re
+
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+
+from cytology.data import augmentation
+from cytology.data.augmentation import pictures_of
+from cytology.networks.features import Features
+from cytology.networks.linear_head import fitted_head
+from cytology.settings import PROJECT_ROOT
+
+SOLUTION = re.compile(r"<details><summary>Solution</summary>\n\n```python\n(.*?)```", re.DOTALL)
+
+
+def solution(number):
+    """The code of the one solution of a notebook."""
+    (path,) = (PROJECT_ROOT / "notebooks").glob(f"{number}_*.ipynb")
+    cells = nbformat.read(path, as_version=4).cells
+    (found,) = SOLUTION.findall("\n".join(c.source for c in cells if c.cell_type == "markdown"))
+    assert any("# Your turn." in cell.source for cell in cells if cell.cell_type == "code")
+    return found
+
+
+def solved(number, **given):
+    """What a solution leaves, begun with what the notebook has by then."""
+    exec(solution(number), given)
+    return given
+
+
+@pytest.fixture(scope="module")
+def toy():
+    """Arrays as in the training notebooks: 100 images, 40 features of which two know the class."""
+    rng = np.random.default_rng(0)
+    malignant = np.arange(100) % 2 == 1
+    values = rng.normal(size=(100, 40)) + 1.5 * malignant[:, None] * (np.arange(40) < 2)
+    fold_of = np.arange(100) // 2 % 5
+    score = np.empty(100)
+    for fold in range(5):
+        head = fitted_head(values[fold_of != fold], malignant[fold_of != fold])
+        score[fold_of == fold] = head.logits(values[fold_of == fold])
+    return {"np": np, "X": values, "malignant": malignant, "fold_of": fold_of, "score": score}
+
+
+def test_02_a_quarter_turn():
+    pixels = np.random.default_rng(0).integers(0, 255, (4, 6, 3))
+    turned = solved("02", np=np, augmentation=augmentation, pixels=pixels)["quarter_turn"](pixels)
+    assert turned.shape == (6, 4, 3)
+
+
+def test_03_the_auc_is_a_share_of_pairs(capsys):
+    scores = pd.DataFrame({"label": list("MBBMB"), "fold": [0, 0, 0, 0, 1]})
+    solved("03", scores=scores.assign(logit=[2.0, 1.0, 3.0, 4.0, 9.0]))
+    assert capsys.readouterr().out == "fold 0: AUC 0.750\n"
+
+
+def test_04_scikit_learn_trains_our_head(toy):
+    assert np.corrcoef(solved("04", **toy)["mine"], toy["score"])[0, 1] > 0.999
+
+
+def test_05_neighbours_know_less_than_a_head(toy):
+    called = solved("05", **toy)["called"]
+    accuracy = ((toy["score"] >= 0) == toy["malignant"]).mean()
+    assert 0.5 < (called == toy["malignant"]).mean() < accuracy
+
+
+def test_06_features_picked_before_the_folds_find_something_in_nothing(toy):
+    noise = np.random.default_rng(1).normal(size=(100, 400))
+    found = solved("06", **toy | {"X": noise})
+    assert found["before"] > 0.75 > 0.65 > found["within"]
+
+
+def test_10_patients_are_recognized_only_where_they_cross(capsys):
+    rng = np.random.default_rng(0)
+    groups = np.repeat(np.arange(30), 4)
+    images = pd.DataFrame({"group": groups, "label": np.where(groups % 2, "M", "B")})
+    images["image_id"] = [f"{k}.png" for k in images.index]
+    values = rng.normal(size=(30, 60))[groups] + 0.3 * rng.normal(size=(120, 60))
+    index = pd.MultiIndex.from_frame(pictures_of(images, 1)[["image_id", "orientation"]])
+    solved("10", names=["x"], features={"x": Features(values, index)}, images=images)
+    crossing, apart = map(float, re.findall(r"AUC (\S+)", capsys.readouterr().out))
+    assert crossing > 0.95 and apart < 0.7
+
+
+def test_12_the_logit_falls_where_the_cell_is_that_it_comes_from():
+    picture = np.zeros((70, 70, 3), np.uint8)
+    picture[20:30, 40:50] = 200
+
+    def logits(pictures):
+        return pictures[:, 20:30, 40:50].mean(axis=(1, 2, 3))
+
+    fall = solved("12", picture=picture, logits=logits)["fall"]
+    assert np.argwhere(fall).tolist() == [[2, 4]] and fall[2, 4] == 200
+
+
+def test_13_a_scale_per_channel_keeps_more(capsys):
+    weights = np.random.default_rng(0).normal(size=(1, 1, 50, 4)) * [0.01, 0.1, 1, 0]
+
+    class Model:
+        def get_weights(self):
+            return [np.ones(3), weights]
+
+    solved("13", models={"x": Model()}, names=["x"])
+    one, several = map(float, re.findall(r"error (\S+)", capsys.readouterr().out))
+    assert several < one / 2
