@@ -68,10 +68,9 @@ def badly_cut(images: pd.DataFrame) -> pd.DataFrame:
     """
     pale, empty = images["middle"] < PALE_MIDDLE, images["emptiest_half"] < EMPTY_HALF
     found = images[(pale | empty) & are_crops(images)].sort_values("middle", kind="stable")
+    words = "middle {:.2f} times as dark as the rest, emptiest half {:.0%} full"
     rows = zip(found["middle"], found["emptiest_half"], strict=True)
-    return found.assign(
-        detail=[f"middle {m:.2f} as dark as the rest, emptiest half {e:.0%} full" for m, e in rows]
-    )
+    return found.assign(detail=[words.format(*row) for row in rows])
 
 
 def in_words(images: pd.DataFrame) -> str:

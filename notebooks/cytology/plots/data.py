@@ -64,6 +64,7 @@ def class_counts(manifest: pd.DataFrame, unit: str) -> Figure:
     right.yaxis.set_major_locator(MaxNLocator(integer=True))
     right.set_xticks([])  # a place says nothing
     right.margins(x=0.01)
+    right.set_ylim(0, 1.05 * bottom.max())
     right.legend()
     return figure
 
