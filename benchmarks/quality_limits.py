@@ -26,6 +26,8 @@ from cytology.data.quality import measure, poor_picture
 from cytology.data.sources.listing import images_below
 from cytology.runner import streams
 
+NOISE = 4  # grey levels, deviation
+
 
 def brightened(image: Image.Image, factor: float) -> Image.Image:
     """Every channel times `factor`, clipped at 255."""
@@ -42,10 +44,11 @@ MADE_POOR = {
 
 
 def moved(pixels: np.ndarray) -> np.ndarray:
-    """A picture moved to the right by half a side; what is left has its background's colour."""
-    half = crops.SIDE // 2
-    background = np.percentile(pixels, crops.BACKGROUND, axis=(0, 1)).astype(np.uint8)
-    return np.hstack([np.broadcast_to(background, pixels[:, :half].shape), pixels[:, :half]])
+    """A picture moved to the right by half a side; what is left is background with some noise."""
+    half = pixels[:, : crops.SIDE // 2]
+    background = np.percentile(pixels, crops.BACKGROUND, axis=(0, 1))
+    noisy = background + np.random.default_rng(0).normal(0, NOISE, half.shape)
+    return np.hstack([noisy.clip(0, 255).astype(np.uint8), half])
 
 
 def measures(path: Path) -> tuple[list[dict], dict, dict]:
