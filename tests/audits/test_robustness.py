@@ -104,6 +104,25 @@ def test_amounts_are_what_their_words_say(pair):
         )
 
 
+def test_the_figure_says_which_way_a_smear_goes(pair):
+    ways = {}
+    for k in range(20):
+        smear = replace(pair[0], sha256=str(k))
+        for name in ("hue", "scale", "blur"):
+            words = plots.amount_of(smear, name, 3)
+            ways.setdefault((name, smear.direction(name)), set()).add(words)
+    assert ways["hue", 1] == {"15 degrees"} and ways["hue", -1] == {"\N{MINUS SIGN}15 degrees"}
+    assert ways["scale", 1] == {"factor 1.2"} and ways["scale", -1] == {"factor 1/1.2"}
+    assert ways["blur", 1] == ways["blur", -1] == {"sigma 1.5 px"}
+
+
+def test_a_calibration_curve_has_no_bin_of_a_few_images(judged):
+    for images, bins in ((48, 5), (24, 3), (12, 2)):
+        some = judged[judged["image_id"].isin(judged["image_id"].unique()[:images])]
+        found = robustness.shift_reliability(some, 3)
+        assert len(found) == 2 * bins * judged["architecture"].nunique()
+
+
 def measured_blur(side):
     """Deviation of the slope of an edge under the strongest blur, in pixels."""
     edge = np.zeros((side, side, 3), np.uint8)
@@ -705,7 +724,7 @@ def test_domains_in_words():
 def test_the_figures_show_every_shift_network_and_domain(pair, judged, table):
     page = plots.shifts(pair[0], 3)
     assert len(page.axes) == 6 * len(SHIFTS)
-    assert page.axes[8].get_title("left") == "factor 1.2"
+    assert page.axes[8].get_title("left") == "factor 1/1.2"  # this smear loses colour
     both = pd.concat([table, table.assign(architecture="densenet121")])
     for metric in ("auc", "loss"):
         figure = plots.against_strength(both, metric, 3, "patient")

@@ -149,6 +149,25 @@ def test_the_images_of_each_class_are_counted(manifest):
     assert texts(left) == [str((manifest["label"] == label).sum()) for label in "BM"]
 
 
+def test_a_gallery_shows_no_image_twice_and_no_patient_before_all_others(manifest):
+    shown = data_plots.some_of_each_class(manifest, seed=0)
+    assert shown["label"].tolist() == ["B"] * 6 + ["M"] * 6
+    assert shown["group"].is_unique and shown["image_id"].is_unique
+    few = manifest.drop(manifest.index[manifest["label"] == "M"][2:])
+    assert data_plots.some_of_each_class(few, seed=0)["label"].tolist() == list("BBMM")
+
+
+def test_only_patients_with_several_images_have_a_box(manifest):
+    rng = np.random.default_rng(0)
+    colours = rng.uniform(50, 200, (len(manifest), 3))
+    table = manifest.join(pd.DataFrame(colours, columns=["brightness", "red", "blue"]))
+    right = data_plots.appearance(table, "patient").axes[2]
+    large = (table.groupby("group").size() >= 4).sum()
+    assert right.get_title(loc="left") == f"Brightness by patient: {large} of 30"
+    alone = data_plots.appearance(table.drop_duplicates("group"), "patient").axes[2]
+    assert texts(alone) == ["no patient has 4 images"]
+
+
 def test_a_wrong_prediction_says_so_and_an_unknown_label_is_not_wrong(tmp_path, smear):
     smear(1).save(tmp_path / "a.png")
     rows = pd.DataFrame({"predicted": list("MBM"), "label": ["B", "B", ""], "probability": 0.7})

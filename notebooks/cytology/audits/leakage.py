@@ -213,11 +213,14 @@ def features_of_run(
             "again."
         )
     # Late, since only a run without cached features needs TensorFlow, which takes seconds.
-    from cytology.networks.batches import frozen_features
+    from cytology.networks.batches import decode, frozen_features
     from cytology.training.backbone import frozen_network
 
-    engine = engine_here(run.about(architecture))
-    passes, decoded = frozen_network(run, architecture, run.parameters["weights"], engine)
+    about = run.about(architecture)
+    engine = engine_here(about)
+    passes, _ = frozen_network(run, architecture, run.parameters["weights"], engine)
+    # Not the run's decoded images: these may be of neither class, which the manifest lacks.
+    decoded = decode(run.images, images, about["image_size"], about["fit"])
     pictures = pictures_of(images[["image_id"]], orientations)
     key = key_of_run(run, architecture, engine)
     return frozen_features(passes, decoded, pictures, key, run.parameters["batch_size"])

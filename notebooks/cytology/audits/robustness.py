@@ -209,6 +209,7 @@ def distance_clause(distance: float) -> str:
 
 SHIFT_METRICS = ("auc", "recall", "specificity", "ece")
 CHANGES = ("auc_change", "loss_rise")
+FEWEST_IN_BIN = 8  # images behind a point of a calibration curve: with fewer it jumps from 0 to 1
 
 
 def shift_summary(judged: pd.DataFrame) -> pd.DataFrame:
@@ -265,15 +266,18 @@ def rounded_interval(name: str, *values: float) -> dict[str, float]:
 
 
 def shift_reliability(judged: pd.DataFrame, reference: int) -> pd.DataFrame:
-    """`calibration.reliability` of each `architecture`, in five bins of equal counts.
+    """`calibration.reliability` of each `architecture`, in bins of equal counts.
 
-    At `strength` 0 of untouched pictures, at `reference` of all shifts together.
+    At `strength` 0 of untouched pictures, at `reference` of all shifts together. Five bins; fewer
+    where one would hold less than `FEWEST_IN_BIN` images.
     """
+    images = judged.loc[judged["strength"] == 0, "image_id"].nunique()
+    bins = int(np.clip(images // FEWEST_IN_BIN, 2, 5))
     of_network = judged[judged["strength"].isin([0, reference])].groupby(
         ["architecture", "strength"], sort=False
     )
     parts = [
-        reliability(rows, equal_counts=5).assign(architecture=name, strength=strength)
+        reliability(rows, equal_counts=bins).assign(architecture=name, strength=strength)
         for (name, strength), rows in of_network
     ]
     return pd.concat(parts, ignore_index=True)

@@ -151,6 +151,11 @@ class Shift:
     axis: str
     apply: Callable[[FramedSmear, float], Image.Image]
 
+    @property
+    def goes_both_ways(self) -> bool:
+        """Whether half of the images shift one way and half the other."""
+        return self.axis.endswith(BOTH)
+
 
 NONE = "none"  # the shift of pictures that are untouched; their strength is 0
 SHIFT_STRENGTHS = (1, 2, 3, 4, 5)

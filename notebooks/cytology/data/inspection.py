@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from cytology.data import copies, quality
+from cytology.data import copies, crops, quality
 from cytology.data.images.opening import READING
 from cytology.data.sources.listing import Listing
 from cytology.data.sources.masks import FEW_COLOURS, MASK_FOLDER, masks_by_colour
@@ -23,7 +23,8 @@ from cytology.machine import in_parallel
 from cytology.settings import CACHE, InputError
 
 INSPECTED = ["width", "height", "sha256", "brightness", "red", "green", "blue"]
-INSPECTED += ["contrast", "sharpness", "overexposed", "converted", "colours", "discs"]
+INSPECTED += ["contrast", "sharpness", "overexposed", "middle", "emptiest_half"]
+INSPECTED += ["converted", "colours", "discs"]
 KEPT_AT_ONCE = 1024
 TABLE = "checked"
 
@@ -78,7 +79,7 @@ def inspect_files(paths: list[Path], cache: Path) -> list[dict]:
 
 
 # What was read or measured by other code is measured again.
-CODE = digest(READING, *map(inspect.getsource, (quality, copies)))
+CODE = digest(READING, *map(inspect.getsource, (quality, crops, copies)))
 
 
 def hash_or_none(path: Path) -> str | None:
@@ -146,9 +147,9 @@ def findings(
 ) -> pd.DataFrame:
     """What is wrong or odd with which image: `image_id, label, finding, other, detail`.
 
-    `finding` is `unusable`, `mask`, `converted`, `blank`, `blurred`, `over-exposed`, `few
-    colours`, `same file`, `turned`, `rotated` or `conflicting labels`; `other` is the image that
-    it is a copy or a mask of. An image may have several rows.
+    `finding` is `unusable`, `mask`, `converted`, `blank`, `blurred`, `over-exposed`, `badly cut`,
+    `few colours`, `same file`, `turned`, `rotated` or `conflicting labels`; `other` is the image
+    that it is a copy or a mask of. An image may have several rows.
     """
     measured = readable[["contrast", "sharpness", "overexposed"]].to_numpy(float)
     poor = readable[["image_id", "label"]].assign(
@@ -157,6 +158,7 @@ def findings(
     )
     is_few = (readable["colours"] <= FEW_COLOURS) & (poor["finding"] == "")  # a blank one has one
     few = readable.loc[is_few, ["image_id", "label", "colours"]]
+    cut = crops.badly_cut(readable)[["image_id", "label", "detail"]]
     converted = readable.loc[readable["converted"] != "", ["image_id", "label", "converted"]]
     label = readable.set_index("image_id")["label"]
     rows = found_copies.itertuples()
@@ -173,6 +175,7 @@ def findings(
         ),
         converted.rename(columns={"converted": "detail"}).assign(finding="converted"),
         poor[poor["finding"] != ""],
+        cut.assign(finding="badly cut"),
         few.assign(finding="few colours", detail=few["colours"].map("{:.0f} colours".format)),
         copied,
         conflicting.assign(finding="conflicting labels"),

@@ -28,6 +28,12 @@ def warnings_about(listing: Listing, manifest: pd.DataFrame, findings: pd.DataFr
         if counts.get(poor):
             images = counted(counts[poor], "image is", "images are")
             found.append(f"{images} {poor}: tables/quality.csv says which.")
+    if counts.get("badly cut"):
+        images = counted(counts["badly cut"], "crop is", "crops are")
+        found.append(
+            f"{images} badly cut, with no cell in the middle or one half empty: tables/quality.csv "
+            "says which; cut them again or move them away."
+        )
     if counts.get("few colours"):
         images = counted(counts["few colours"], "image has", "images have")
         found.append(

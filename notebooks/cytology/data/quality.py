@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
+from cytology.data import crops
 from cytology.data.copies import discs
 from cytology.data.images.kinds import UnreadableImage, check_file
 from cytology.data.images.opening import read_image
@@ -65,8 +66,8 @@ def inspect_image(path: Path) -> dict:
     """What a manifest needs to know of one file, or `{"reason": ...}` if it cannot be used.
 
     Keys: `width`, `height` in pixels, `sha256` of the file, the mean `brightness`, `red`, `green`,
-    `blue` in 0 to 255, those of `measure`, `converted` (what was changed to read it, see
-    `images.read_image`), `colours` (see `count_colours`) and `discs`, the bytes that
+    `blue` in 0 to 255, those of `measure` and `crops.measure`, `converted` (what was changed to
+    read it, see `images.read_image`), `colours` (see `count_colours`) and `discs`, the bytes that
     `copies.find_copies` compares. The file's name does not matter, only its content.
     """
     try:
@@ -79,7 +80,8 @@ def inspect_image(path: Path) -> dict:
         return {"reason": f"cannot be read: {error.strerror}"}
     except UnreadableImage as error:
         return {"reason": str(error)}
-    red, green, blue = np.asarray(image.resize((64, 64), Image.Resampling.BOX)).mean(axis=(0, 1))
+    small = np.asarray(image.resize((crops.SIDE, crops.SIDE), Image.Resampling.BOX))
+    red, green, blue = small.mean(axis=(0, 1))
     return {
         "width": image.width,
         "height": image.height,
@@ -89,6 +91,7 @@ def inspect_image(path: Path) -> dict:
         "green": round(float(green), 3),
         "blue": round(float(blue), 3),
         **measure(image),
+        **crops.measure(small),
         "converted": converted,
         "colours": count_colours(image),
         "discs": discs(image),

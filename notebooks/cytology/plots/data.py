@@ -26,13 +26,26 @@ def gallery(root: Path, rows: pd.DataFrame, titles, columns: int = 6) -> Figure:
     return figure
 
 
+def some_of_each_class(manifest: pd.DataFrame, seed: int, most: int = 6) -> pd.DataFrame:
+    """Up to `most` random images of each class, as many of both, benign first.
+
+    One image of every group comes before the second of any.
+    """
+    drawn = manifest.sample(frac=1, random_state=seed)
+    turn = drawn.groupby(["label", "group"]).cumcount()
+    drawn = drawn.iloc[np.argsort(turn, kind="stable")]
+    count = min(most, drawn["label"].value_counts().min())
+    return drawn.groupby("label").head(count).sort_values("label", kind="stable")
+
+
 def class_counts(manifest: pd.DataFrame, unit: str) -> Figure:
-    """Images a class, and images a patient (or slide, ...) as sorted bars in class colour."""
+    """Images per class, and per patient (or slide, ...) as sorted bars in class colour."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3.4), width_ratios=[1, 3])
     counts = manifest["label"].value_counts().reindex(["B", "M"])
     bars = left.bar([CLASS_NAME[c] for c in counts.index], counts, color=CLASS_COLOUR.values())
     left.bar_label(bars)
-    left.set(title="Images a class", ylabel="images")
+    left.margins(y=0.1)  # the number above the higher bar
+    left.set(title="Images per class", ylabel="images")
     table = manifest.groupby(["group", "label"]).size().unstack(fill_value=0)
     table = table.loc[table.sum(axis=1).sort_values(ascending=False).index]
     bottom = np.zeros(len(table))
@@ -42,36 +55,41 @@ def class_counts(manifest: pd.DataFrame, unit: str) -> Figure:
             "label": CLASS_NAME[label],
             "edgecolor": "white",
         }
-        look["linewidth"] = 0.3 if len(table) < 100 else 0
+        # So many bars are narrower than a pixel, and would show stripes.
+        look |= {"linewidth": 0.3} if len(table) < 100 else {"linewidth": 0, "antialiased": False}
         right.bar(range(len(table)), table[label], 1.0, bottom, **look)
         bottom += table[label].to_numpy()
     right.set(title=f"Images of each of the {len(table)} {plural(unit)}", ylabel="images")
     right.set_xlabel(f"{plural(unit)}, by number of images")
     right.yaxis.set_major_locator(MaxNLocator(integer=True))
-    right.xaxis.set_major_locator(MaxNLocator(integer=True))
+    right.set_xticks([])  # a place says nothing
+    right.margins(x=0.01)
+    right.set_ylim(0, 1.05 * bottom.max())
     right.legend()
     return figure
 
 
 def image_sizes(manifest: pd.DataFrame) -> Figure:
-    """Width against height of every image, in pixels, by class."""
-    figure, axis = plt.subplots(figsize=(5.2, 4))
-    for label, marker in (("B", "o"), ("M", "^")):
-        part = manifest[manifest["label"] == label]
-        look: Look = {"color": CLASS_COLOUR[label], "label": CLASS_NAME[label], "alpha": 0.5}
-        axis.scatter(part["width"], part["height"], s=22, marker=marker, **look)
+    """Width against height of every image, in pixels, a panel per class."""
+    figure, axes = plt.subplots(1, 2, figsize=(9, 4), sharex=True, sharey=True)
     side = max(manifest["width"].max(), manifest["height"].max())
-    axis.plot([0, side], [0, side], color=GREY, linewidth=1, linestyle=":")
-    axis.set(title="Image sizes", xlabel="width (pixels)", ylabel="height (pixels)")
-    axis.annotate("square", (side, side), ha="right", va="top", color=GREY, fontsize=9)
-    axis.legend()
+    for axis, label, marker in zip(axes, "BM", "o^", strict=True):
+        part = manifest[manifest["label"] == label]
+        axis.scatter(
+            part["width"], part["height"], s=22, marker=marker, color=CLASS_COLOUR[label], alpha=0.4
+        )
+        axis.plot([0, side], [0, side], color=GREY, linewidth=1, linestyle=":", label="square")
+        axis.set(title=f"Size of {CLASS_NAME[label]} images", xlabel="width (pixels)")
+    axes[0].set_ylabel("height (pixels)")
+    axes[0].legend()
     return figure
 
 
-def appearance(table: pd.DataFrame, unit: str, most: int = 30) -> Figure:
+def appearance(table: pd.DataFrame, unit: str, most: int = 30, fewest: int = 4) -> Figure:
     """Brightness by class, and by patient for up to `most` of them, ordered by their median.
 
-    `table` has `group`, `label`, `brightness` (0 to 255), `red` and `blue`.
+    `table` has `group`, `label`, `brightness` (0 to 255), `red` and `blue`. Patients with fewer
+    than `fewest` images have no box.
     """
     figure, (left, middle, right) = plt.subplots(
         1, 3, figsize=(13, 3.8), width_ratios=[1, 1.2, 2.4]
@@ -80,21 +98,30 @@ def appearance(table: pd.DataFrame, unit: str, most: int = 30) -> Figure:
         table, x="label", y="brightness", hue="label", order=["B", "M"], palette=CLASS_COLOUR,
         inner="quart", legend=False, ax=left, cut=0,
     )  # fmt: skip
-    left.set(title="Brightness by class", xlabel="class", ylabel="mean brightness (0 to 255)")
+    left.set(title="Brightness by class", xlabel="", ylabel="mean brightness (0 to 255)")
+    left.set_xticks([0, 1], CLASS_NAME.values())
     sns.scatterplot(
         table, x="red", y="blue", hue="label", style="label", palette=CLASS_COLOUR, s=20,
         alpha=0.6, ax=middle, hue_order=["B", "M"], style_order=["B", "M"],
     )  # fmt: skip
     middle.set(title="Mean colour of each image", xlabel="red (0 to 255)", ylabel="blue (0 to 255)")
-    order = table.groupby("group")["brightness"].median().sort_values().index
+    for text in middle.get_legend().get_texts():
+        text.set_text(CLASS_NAME[text.get_text()])
+    middle.get_legend().set_title(None)
+    large = table[table.groupby("group")["brightness"].transform("size") >= fewest]
+    order = large.groupby("group")["brightness"].median().sort_values().index
     shown = order[np.linspace(0, len(order) - 1, min(most, len(order))).astype(int)]
+    right.set(title=f"Brightness by {unit}: {len(shown)} of {table['group'].nunique()}")
+    if shown.empty:
+        right.set_axis_off()
+        right.text(0.5, 0.5, f"no {unit} has {fewest} images", color=GREY, ha="center")
+        return figure
     sns.boxplot(
         table[table["group"].isin(shown)], x="group", y="brightness", hue="label", order=shown,
         palette=CLASS_COLOUR, dodge=False, fliersize=2, linewidth=0.8, ax=right, legend=False,
         hue_order=["B", "M"],
     )  # fmt: skip
-    some = "" if len(shown) == len(order) else f" ({len(shown)} of {len(order)})"
-    right.set(title=f"Brightness by {unit}{some}", xlabel=f"{plural(unit)}, by median", ylabel="")
+    right.set(xlabel=f"{plural(unit)} with {fewest} images or more, by median", ylabel="")
     right.set_xticks([])
     return figure
 

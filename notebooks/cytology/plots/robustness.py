@@ -23,7 +23,7 @@ def shifts(smear: FramedSmear, reference: int) -> Figure:
     )
     for row, name in zip(axes, SHIFTS, strict=True):
         for axis, strength in zip(row, strengths, strict=True):
-            title = amount(name, strength) if strength else ""
+            title = amount_of(smear, name, strength) if strength else ""
             if name == next(iter(SHIFTS)):  # the first row names the columns
                 title = f"strength {strength}\n{title}" if strength else "untouched\n"
             style.picture(axis, shifted(smear, name, strength), title)
@@ -32,6 +32,15 @@ def shifts(smear: FramedSmear, reference: int) -> Figure:
                     side.set(visible=True, color="black", linewidth=2.5)
         row[0].set_ylabel(name, fontsize=12, fontweight="bold")
     return figure
+
+
+def amount_of(smear: FramedSmear, name: str, strength: int) -> str:
+    """The amount of a shift in words, with the way that this smear goes."""
+    words = amount(name, strength)
+    if not SHIFTS[name].goes_both_ways or smear.direction(name) > 0:
+        return words
+    before, factor, number = words.partition("factor ")
+    return f"factor 1/{number}" if factor else f"\N{MINUS SIGN}{before}"
 
 
 def against_strength(table: pd.DataFrame, metric: str, reference: int, unit: str) -> Figure:
@@ -132,8 +141,9 @@ def domains_left_out(table: pd.DataFrame, unit: str) -> Figure:
         for row in rows.itertuples()
     ]
     axes[0].set_yticks(range(count), names)
+    saw = " and every ".join(dict.fromkeys(table["column"]))
     shown = [
-        style.entry("heads that saw all domains", marker="o", color="black"),
+        style.entry(f"heads that saw every {saw}", marker="o", color="black"),
         style.entry(
             "a head that never saw this one", marker="o", markeredgewidth=1.8, **style.HOLLOW
         ),

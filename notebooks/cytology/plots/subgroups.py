@@ -1,13 +1,25 @@
-"""The figure of the subgroups: where a network fails."""
+"""The figures of the subgroups, where a network fails, and of images of neither class."""
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from cytology.audits.unseen import share_called
 from cytology.evaluation.readable import title, too_few
-from cytology.plots.style import GREY, NETWORK_COLOUR, NETWORK_MARKER, panels
-from cytology.wording import shortened
+from cytology.plots.style import (
+    CLASS_COLOUR,
+    GREY,
+    HOLLOW,
+    NETWORK_COLOUR,
+    NETWORK_MARKER,
+    entry,
+    panels,
+)
+from cytology.wording import plural, shortened
 
 PANELS = {"auc": "AUC", "recall": "sensitivity", "specificity": "specificity"}
+MOST_MARKS = 300  # images of a category that are drawn; medians and shares rest on all
+OF_LABEL = {"B": "benign", "": "of neither class", "M": "malignant"}
 
 
 def forest(table: pd.DataFrame, unit: str) -> Figure:
@@ -44,6 +56,50 @@ def forest(table: pd.DataFrame, unit: str) -> Figure:
     axes[0].set_yticks(range(count), words, fontsize=9)
     axes[0].set_ylim(count - 0.4, -0.6)
     figure.suptitle(
-        f"{title(network)}; bars: 95 % by {unit}, whose number stands last", fontsize=11
+        f"{title(network)}; bars: 95 % by {unit}; in brackets: images, {plural(unit)}", fontsize=11
     )
+    return figure
+
+
+def strips(scores: pd.DataFrame, table: pd.DataFrame, unit: str) -> Figure:
+    """Calibrated probability of every image, a strip per category, a panel per network.
+
+    `scores` and `table` are those of `unseen.scores_of_run` and `by_category`. A diamond is
+    the median, its bar the middle half; the dotted line is the threshold (the median over folds);
+    at the right stands the share called malignant.
+    """
+    names = list(dict.fromkeys(table["model"]))
+    rng, count = np.random.default_rng(0), table.groupby("model").size().max()
+    figure, axes = panels(len(names), 4.1 * len(names) + 1.6, 0.75 * count + 1.7)
+    for axis, name in zip(axes, names, strict=True):
+        rows, of_model = table[table["model"] == name], scores[scores["model"] == name]
+        for place, (_, row) in enumerate(rows.iterrows()):
+            part = of_model[of_model["category"] == row["category"]]
+            values = part["probability"].to_numpy()
+            shown = rng.permutation(values)[:MOST_MARKS]
+            colour = CLASS_COLOUR.get(row["label"], GREY)
+            up = place + rng.uniform(-0.28, 0.28, len(shown))
+            look = {"s": 14, "alpha": 0.7 if len(shown) < 60 else 0.35, "linewidth": 0}
+            axis.scatter(shown, up, color=colour, **look)
+            axis.plot([row["lower"], row["upper"]], [place] * 2, color="black", linewidth=2)
+            axis.plot(row["median"], place, "D", markersize=6, **HOLLOW)
+            axis.text(1.03, place, share_called(row).replace(" (", "\n("), va="center", fontsize=9)
+        axis.axvline(of_model["threshold"].median(), color=GREY, linestyle=":", linewidth=1.2)
+        axis.set(title=title(name), xlabel="calibrated probability of malignant")
+        axis.set(xlim=(-0.02, 1.02), ylim=(count - 0.5, -0.5))
+        axis.text(1.03, -0.62, "called malignant", fontsize=9, color=GREY, va="bottom")
+    first = table[table["model"] == names[0]]
+    words = [
+        f"{shortened(row.category)}\n{row.images} images, {row.groups} {plural(unit)}"
+        for row in first.itertuples()
+    ]
+    axes[0].set_yticks(range(count), words, fontsize=9)
+    marks = [
+        entry(words, color=CLASS_COLOUR.get(label, GREY), marker="o", linestyle="")
+        for label, words in OF_LABEL.items()
+    ]
+    marks.append(entry("median and middle half", marker="D", linewidth=2, **HOLLOW))
+    marks.append(entry("threshold", color=GREY, linestyle=":"))
+    note = f"brackets: 95 % by {unit}; none for fewer than five"
+    figure.legend(handles=marks, loc="outside lower center", ncols=5, title=note)
     return figure

@@ -279,6 +279,23 @@ def test_images_of_neither_class_are_counted_by_their_folder_and_listed(tmp_path
     }
 
 
+def test_images_of_neither_class_have_their_patients_where_pattern_or_table_know_them(
+    tmp_path, smear
+):
+    paths = ["B/p1_1.png", "M/p2_1.png", "C3/p1_2.png", "C3/odd.png"]
+    put(tmp_path / "data", smear, *paths)
+    unseen = folder(tmp_path / "data", patient_pattern=r"(p\d)_").unseen
+    assert unseen[["image_id", "patient"]].to_numpy().tolist() == [
+        ["C3/odd.png", ""],
+        ["C3/p1_2.png", "p1"],
+    ]
+    (tmp_path / "whose.csv").write_text("image,patient\np1_1.png,1\np2_1.png,2\nodd.png,3\n")
+    listing = folder(tmp_path / "data", patients_csv=str(tmp_path / "whose.csv"))
+    assert listing.unseen["patient"].tolist() == ["3", ""]
+    only = folder(tmp_path / "data", patient_pattern=r"(?:B|M)/(p\d)_").unseen
+    assert only["patient"].tolist() == ["", ""]
+
+
 def test_a_class_that_no_folder_has_is_refused_with_those_there(tmp_path, smear):
     put(tmp_path, smear, "normal/1.png", "cancer/1.png", "cancer/2.png")
     assert refused(folder, tmp_path, "norml=B, cancer=M") == (

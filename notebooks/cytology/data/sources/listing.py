@@ -4,6 +4,7 @@ Every source of images yields a `Listing`, so that nothing after it needs to kno
 images came from.
 """
 
+import contextlib
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -85,11 +86,12 @@ def folder(
     labels.check_classes(root, found, classes, refused)
     other = found[found["label"] == ""].reset_index(drop=True)
     listing = found[found["label"] != ""].reset_index(drop=True).assign(patient="", slide="")
-    notes: tuple[str, ...] = ()
-    if patients_csv:
-        listing, notes = add_patients_from_csv(listing, resolve(patients_csv), names=names)
-    elif patient_pattern:
-        listing = add_patients_from_pattern(listing, patient_pattern)
+    whose = patients_csv, patient_pattern, names
+    listing, notes = with_patients(listing, *whose)
+    if len(other) and (patients_csv or patient_pattern):
+        other = other.assign(patient="", slide="")
+        with contextlib.suppress(InputError):  # that none of these is named: they need not be
+            other, _ = with_patients(other, *whose)
     other["category"] = labels.categories(other["image_id"], listing["image_id"])
     refused["label"] = [labels.class_or_none(name, names) for name in refused["image_id"]]
     return Listing(
@@ -98,9 +100,20 @@ def folder(
         unit_of("" if patients_csv else patient_pattern),
         notes=labels.about_unseen(other["category"]) + notes,
         refused=refused,
-        unseen=other[["image_id", "category"]],
+        unseen=other[["image_id", "category", *other.columns.intersection(["patient", "slide"])]],
         classes=labels.what_classes_are(listing, names),
     )
+
+
+def with_patients(
+    images: pd.DataFrame, patients_csv: str, patient_pattern: str, names: dict[str, str]
+) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """The images with the `patient` and `slide` that table or pattern know, and notes on it."""
+    if patients_csv:
+        return add_patients_from_csv(images, resolve(patients_csv), names=names)
+    if patient_pattern:
+        images = add_patients_from_pattern(images, patient_pattern)
+    return images, ()
 
 
 def images_below(root: Path, follow_links: bool = False) -> tuple[list[str], pd.DataFrame]:
