@@ -68,7 +68,7 @@ def test_05_neighbours_know_less_than_a_head(toy):
 
 
 def test_06_features_picked_before_the_folds_find_something_in_nothing(toy):
-    noise = np.random.default_rng(1).normal(size=(100, 400))
+    noise = np.random.default_rng(1).normal(size=(100, 1000))
     found = solved("06", **toy | {"X": noise})
     assert found["before"] > 0.75 > 0.65 > found["within"]
 

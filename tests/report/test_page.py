@@ -331,6 +331,15 @@ def test_the_page_of_a_notebook_can_load_nothing_from_elsewhere(tmp_path):
     assert not page.all("script") and "evil.example" not in page.source
 
 
+def test_a_solution_stays_folded_in_the_page_of_a_notebook(tmp_path):
+    cell = "<details><summary>Solution</summary>\n\n```python\nx = 1\n\ny = 2\n```\n\n</details>"
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(cell)])
+    nbformat.write(notebook, tmp_path / "01_a.ipynb")
+    page = to_html(tmp_path / "01_a.ipynb").read_text("utf-8")
+    inside = page[page.index("<details>") : page.index("</details>")]
+    assert ">x<" in inside and ">y<" in inside
+
+
 @pytest.mark.parametrize("address", ["https://evil.example/b.png?u=1", "//evil.example/b"])
 def test_a_card_shows_no_picture(tmp_path, address):
     text = f"Before ![a <b> picture]({address}) after.\n\n![also]\n\n[also]: {address}"

@@ -32,7 +32,6 @@ def to_html(notebook: Path) -> Path:
     exporter = HTMLExporter(
         extra_loaders=[DictLoader({"offline.html.j2": OFFLINE.replace("POLICY", POLICY)})],
         template_file="offline.html.j2",
-        embed_images=True,
     )
     page, _ = exporter.from_filename(str(notebook))
     path = notebook.with_suffix(".html")
