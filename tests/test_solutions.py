@@ -6,6 +6,7 @@ import nbformat
 import numpy as np
 import pandas as pd
 import pytest
+from statsmodels.stats.multitest import multipletests
 
 from cytology.data import augmentation
 from cytology.data.augmentation import pictures_of
@@ -45,6 +46,18 @@ def toy():
     return {"np": np, "X": values, "malignant": malignant, "fold_of": fold_of, "score": score}
 
 
+def test_01_unequal_patients_are_worth_fewer(capsys):
+    counts = {"B": [10] * 10, "M": [91] + [1] * 9}
+    rows = [
+        (label, f"{label}{k}")
+        for label in "BM"
+        for k, n in enumerate(counts[label])
+        for _ in range(n)
+    ]
+    solved("01", manifest=pd.DataFrame(rows, columns=["label", "group"]))
+    assert capsys.readouterr().out == "B: 10 groups, worth 10.0\nM: 10 groups, worth 1.2\n"
+
+
 def test_02_a_quarter_turn():
     pixels = np.random.default_rng(0).integers(0, 255, (4, 6, 3))
     turned = solved("02", np=np, augmentation=augmentation, pixels=pixels)["quarter_turn"](pixels)
@@ -73,6 +86,26 @@ def test_06_features_picked_before_the_folds_find_something_in_nothing(toy):
     assert found["before"] > 0.75 > 0.65 > found["within"]
 
 
+def test_07_holm_by_hand(capsys):
+    found = [0.03, 0.01, 0.5]
+    corrected = multipletests(found, method="holm")[1]
+    solved("07", by_image=pd.DataFrame({"p": found, "p_holm": corrected}), pd=pd)
+    rows = re.findall(r"^\d +(\S+) +(\S+)$", capsys.readouterr().out, re.MULTILINE)
+    assert len(rows) == 3 and all(mine == theirs for mine, theirs in rows)
+
+
+def test_08_few_alarms_are_right_where_few_are_malignant(capsys):
+    row = {"judged_on": "test", "recall": 0.9, "specificity": 0.9}
+    solved("08", thresholds=pd.DataFrame([row]), on="test")
+    assert re.findall(r": (\S+) of", capsys.readouterr().out) == ["0.08", "0.50", "0.90"]
+
+
+def test_09_counts_the_answers_that_another_threshold_changes(capsys):
+    usable = pd.DataFrame({"probability": [0.2, 0.5, 0.9], "predicted": ["M", "M", "M"]})
+    solved("09", usable=usable)
+    assert capsys.readouterr().out == "1 of 3\n"
+
+
 def test_10_patients_are_recognized_only_where_they_cross(capsys):
     rng = np.random.default_rng(0)
     groups = np.repeat(np.arange(30), 4)
@@ -83,6 +116,22 @@ def test_10_patients_are_recognized_only_where_they_cross(capsys):
     solved("10", names=["x"], features={"x": Features(values, index)}, images=images)
     crossing, apart = map(float, re.findall(r"AUC (\S+)", capsys.readouterr().out))
     assert crossing > 0.95 and apart < 0.7
+
+
+def test_11_patients_give_the_wider_interval(capsys):
+    rng = np.random.default_rng(0)
+    group = np.repeat(np.arange(12), 4)
+    images = pd.DataFrame({"image_id": [f"{k}.png" for k in range(48)], "group": group})
+    images = images.assign(architecture="x", strength=0, shift="none", logit=rng.normal(size=48))
+    flips = group % 3 == 0  # whole patients
+    shifted = images.assign(strength=3, shift="stain")
+    shifted["logit"] *= np.where(flips, -1, 1)
+    pictures = pd.concat([images, shifted.sample(frac=1, random_state=0)])
+    solved("11", pictures=pictures, names=["x"], reference_strength=3, pd=pd)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in lines] == ["0.33 of 12 units", "0.33 of 48 units"]
+    wide, narrow = (np.ptp([float(x) for x in line.split(": ")[1].split(" to ")]) for line in lines)
+    assert wide > 1.4 * narrow
 
 
 def test_12_the_logit_falls_where_the_cell_is_that_it_comes_from():
@@ -106,3 +155,9 @@ def test_13_a_scale_per_channel_keeps_more(capsys):
     solved("13", models={"x": Model()}, names=["x"])
     one, several = map(float, re.findall(r"error (\S+)", capsys.readouterr().out))
     assert several < one / 2
+
+
+def test_14_the_rule_of_the_square_root(capsys):
+    row = {"groups": 30, "width": 0.2, "wanted_width": 0.05, "groups_for_width": 300.0}
+    solved("14", widths=pd.DataFrame([row]))
+    assert capsys.readouterr().out == "by the rule 480, by the plan 300\n"
