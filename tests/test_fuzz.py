@@ -223,7 +223,7 @@ def test_yaml_makes_no_objects(tmp_path):
     profiles = tmp_path / "notebooks" / "profiles"
     profiles.mkdir(parents=True)
     (profiles / "smoke.yaml").write_text("seed: !!python/object/apply:os.getcwd []\n")
-    with pytest.raises(InputError, match="smoke.yaml is no YAML file"):
+    with pytest.raises(InputError, match="smoke.yaml is not a YAML file"):
         read_profile(Project(tmp_path), "smoke")
 
 

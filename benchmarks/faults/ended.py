@@ -91,5 +91,5 @@ def two_runs(bench: Bench):
         time.sleep(0.1)
     second = bench.call(run, only=("01",))
     code = first.wait()
-    good = second.code == 2 and code == 0 and second.says("Another run is at work")
+    good = second.code == 2 and code == 0 and second.says("Another run is using")
     return good, f"exit {second.code}: {second.sentence('Another')}; the first: exit {code}"

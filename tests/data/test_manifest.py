@@ -79,7 +79,7 @@ def test_unknown_patients_are_counted_aloud(root, cache):
     assert manifest["group"].nunique() == 2 + 4
     (sentence,) = said
     assert sentence.startswith(
-        "4 of 8 images have no patient, and each, with its copies, counts as a"
+        "4 of 8 images have no patient; each of them, with its copies, counts as one"
     )
 
 

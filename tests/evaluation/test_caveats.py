@@ -71,17 +71,17 @@ KNOWN = {"images": 58, "of_unknown_unit": 0, "unit": "patient"}
         ({}, "", "no patient lies in more than one part, nor any image with a copy of it."),
         (
             {"unit": "field of view"},
-            "Patients are not known: fields of view were kept together. If several are of one",
+            "The patients are unknown: fields of view were kept together. If several fields of",
             "with a copy of it. Whether a patient does is not known.",
         ),
         (
             {"unit": "group", "of_unknown_unit": 58},
-            "Whose the images are is not known: nothing but the copies of an image was kept",
+            "The patients are unknown: only copies of the same image were kept together",
             "whether any crosses could not be checked.",
         ),
         (
             {"of_unknown_unit": 6},
-            "6 of 58 images have no patient, and each, with its copies, counts as a group of",
+            "6 of 58 images have no patient; each of them, with its copies, counts as one group",
             "no patient that is known lies in more than one part",
         ),
     ],

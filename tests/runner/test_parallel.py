@@ -109,7 +109,7 @@ def test_the_grid_trains_again_in_folders_of_its_own(whole):
     [
         (["--seeds", "0"], "--seeds is 0; it must be a whole number of at least 1."),
         (["--jobs", "0"], "--jobs is 0; it must be a whole number of at least 1."),
-        (["--seeds", "2", "--only", "7"], "are for notebooks 04 to 06, and none is to be run."),
+        (["--seeds", "2", "--only", "7"], "need one of the notebooks 04 to 06; none is chosen."),
         (["--folds", "3"], "No notebook has a parameter `folds`"),
         (["--dask", "tcp://127.0.0.1:9"], "no Dask scheduler answers there"),
     ],
@@ -176,7 +176,7 @@ def test_what_others_wait_for_goes_first_then_what_takes_long():
 def test_without_a_scheduler_nothing_more_is_sent():
     results = run_tasks({"a": (), "b": ("a",)}, send=lost)
     assert [*results] == ["a"] and results["a"].status == "failed"
-    assert "no connection to the scheduler any more" in str(results["a"].failure)
+    assert "the connection to the scheduler was lost" in str(results["a"].failure)
 
 
 # ---------------------------------------------------------------- on this machine

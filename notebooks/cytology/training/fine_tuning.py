@@ -20,7 +20,7 @@ from cytology.networks import building, linear_head
 from cytology.networks.backend import GPUS, enough_memory, keras, tf
 from cytology.networks.batches import DecodedImages, Epochs, batches
 from cytology.networks.features import Features
-from cytology.notebook import somebody_looks_on
+from cytology.notebook import is_interactive
 from cytology.settings import InputError
 from cytology.training import cuts
 from cytology.training.checkpoints import Checkpoint, folder_of
@@ -142,7 +142,7 @@ def fit(
         initial_epoch=epochs_done,  # of a training that was interrupted
         callbacks=list(callbacks),
         shuffle=False,  # `batches` does it; Keras would warn that it cannot
-        verbose=1 if somebody_looks_on() else 2,
+        verbose=1 if is_interactive() else 2,
     )
     return history.history
 
