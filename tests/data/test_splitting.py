@@ -124,10 +124,14 @@ def test_small_and_unequal_data_are_split_or_refused_in_words():
         (
             table_of(*[(3, "B"), (3, "M")] * 3),
             5,
-            "6 groups are fewer than the split needs (5 folds",
+            "The split needs at least 7 groups (5 folds",
         ),
         (table_of(*[(3, "B")] * 9, *[(3, "M")] * 3), 5, "Class M has 3 groups;"),
-        (table_of(*[(1, "B"), (1, "M")] * 4), 6, "Parameter `folds` is 6; these images allow 3"),
+        (
+            table_of(*[(1, "B"), (1, "M")] * 4),
+            6,
+            "Parameter `folds` is 6; these images allow at most 3",
+        ),
     ],
     ids=["groups", "groups of a class", "folds"],
 )
@@ -217,7 +221,7 @@ def test_whatever_crosses_is_counted_and_refused_by_its_name(column, name):
     assert counted == expected
     assert leak["test_images_with_copy_in_training"] == (column == "family")
     assert leak["test_images_with_group_in_training"] == (column == "group")
-    with pytest.raises(InputError, match=f"split.csv lets 1 {name} cross, the first '.?x': run"):
+    with pytest.raises(InputError, match=f"In split.csv 1 {name} cross, the first is '.?x': run"):
         assert_no_leak(split, manifest)
 
 
@@ -326,7 +330,7 @@ def test_a_leak_that_was_asked_for_is_read_if_it_is_told_truly(run):
     assert len(read_split(run)) == len(split)
     leak = about["leak"] | {"groups_in_several_splits": 0}
     run.write("split.json", about | {"leak": leak})
-    with pytest.raises(InputError, match="split.json does not tell what split.csv leaks"):
+    with pytest.raises(InputError, match="split.json does not report what leaks in split.csv"):
         read_split(run)
 
 

@@ -105,9 +105,9 @@ def test_what_names_no_images_is_refused_in_a_sentence(tmp_path, smear):
     for name, content, words in (
         ("a.txt", b"\n \n", "names no image"),
         ("b.csv", b"picture\nx.png\n", "no column `image`"),
-        ("c.csv", b"", "no names of columns"),
-        ("d.txt", b"\xe4.png", "no text in UTF-8"),
-        ("e.zip", b"PK no archive", "damaged or incomplete"),
+        ("c.csv", b"", "no column names"),
+        ("d.txt", b"\xe4.png", "not UTF-8 text"),
+        ("e.zip", b"PK no archive", "damaged, incomplete"),
     ):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(InputError, match=words):
@@ -177,7 +177,7 @@ def test_a_pipe_is_named_and_not_waited_for(folder, way):
     found = new_images(folder if way == "folder" else folder / "list.txt", "", "", "")
     assert "x.png" in set(found.table["image_id"])
     for read in (open_rgb, lambda path: opened(path).__enter__()):
-        with pytest.raises(UnreadableImage, match="a pipe or a device, no file"):
+        with pytest.raises(UnreadableImage, match="a pipe or a device, not a file"):
             read(found.root / "x.png")
 
 
@@ -190,7 +190,7 @@ def test_names_of_a_list_that_are_formulas_are_refused(folder):
     assert found.table["image_id"].tolist() == ["M/a ä.png"]
     names, reasons = found.refused.T.to_numpy().tolist()
     assert names == ["./=1+1.JPG", r"\u003dgone.png", "x" * 5000]
-    assert "formula of a spreadsheet" in reasons[0] and reasons[1:] == ["no such file"] * 2
+    assert "formula in a spreadsheet" in reasons[0] and reasons[1:] == ["no such file"] * 2
 
 
 def test_where_an_archive_was_unpacked_and_how_large_it_is_is_told(folder, cache, tmp_path, capsys):

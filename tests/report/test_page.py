@@ -377,7 +377,7 @@ def test_paths_are_cut_and_names_in_notes_left_out(tmp_path):
     run = make_run(tmp_path / "Dr Who's study")
     dataset = json.loads((run / "dataset.json").read_text("utf-8"))
     data, table = "/srv/Saint Elsewhere/smears", "/home/drwho/people.csv"
-    note = "people.csv names 2 images that are not among those used, like 'B/Ann Lee 1.png'."
+    note = "people.csv names 2 images that are not among those used, e.g. 'B/Ann Lee 1.png'."
     write_json(run, "dataset.json", dataset | {"data": data, "root": data, "notes": [note]})
     record = json.loads((run / "run.json").read_text("utf-8"))
     record["parameters"] |= {"data": data, "patients_csv": table, "run_dir": str(run)}
@@ -391,7 +391,7 @@ def test_paths_are_cut_and_names_in_notes_left_out(tmp_path):
         assert text not in page.source, text
     assert "--data '<data>' --run-dir 'Dr Who" in page.text
     assert "-p patients_csv '<patients_csv>'" in page.text
-    assert "<patients_csv> names 2 images that are not among those used, like …." in page.text
+    assert "<patients_csv> names 2 images that are not among those used, e.g. …." in page.text
 
 
 def test_a_command_to_copy_is_quoted(tmp_path):

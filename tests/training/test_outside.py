@@ -222,7 +222,7 @@ def test_predictions_of_images_that_may_have_been_trained_on_are_not_used(of_run
 def test_a_training_that_is_no_text_is_refused(of_run, theirs):
     write(predictions(of_run), theirs)
     (theirs / "x.training.txt").write_bytes("schön".encode("latin-1"))
-    with pytest.raises(InputError, match="no text in UTF-8"):
+    with pytest.raises(InputError, match="not UTF-8 text"):
         take_outside_models(of_run)
 
 

@@ -112,7 +112,7 @@ def test_dark_negatives_have_a_scale_too():
 def test_pixels_that_are_no_numbers_are_refused(value):
     values = np.full((9, 9, 1), 3, np.float32)
     values[4, 4] = value
-    with pytest.raises(UnreadableImage, match="damaged: pixels that are no numbers"):
+    with pytest.raises(UnreadableImage, match="damaged: some pixels are not numbers"):
         eight_bits(values, 32, False)
 
 
@@ -154,7 +154,11 @@ def test_a_grey_png_of_16_bits(smear):
 @pytest.mark.parametrize("mode", ["L", "RGB"])
 @pytest.mark.parametrize(
     ("alpha", "told"),
-    [(0, "; alpha is 0 everywhere: ignored"), (65535, ""), (None, "; transparent: laid on white")],
+    [
+        (0, "; alpha is 0 everywhere: ignored"),
+        (65535, ""),
+        (None, "; transparent: placed on white"),
+    ],
 )
 def test_alpha_of_16_bits(smear, mode, alpha, told):
     plain = smear(1).convert(mode)
