@@ -121,8 +121,8 @@ def test_the_verdict_is_where_the_interval_of_the_mean_lies_and_needs_enough_shu
     assert "up to 10.0 points could hide" in leakage.shuffle_verdict(one_row(0.5, 0.6), 10)
     assert "up to 0.0 points" in leakage.shuffle_verdict(one_row(0.3, 0.4), 10)
     few = leakage.shuffle_verdict(one_row(0.6, 0.7), leakage.FEWEST_SHUFFLES - 1)
-    assert few == "9 shuffles are too few to tell; set audit_seeds to 10"
-    assert "nothing can be told" in leakage.shuffle_verdict(one_row(np.nan, np.nan), 10)
+    assert few == "9 shuffles are too few; set audit_seeds to 10 or more"
+    assert "no verdict" in leakage.shuffle_verdict(one_row(np.nan, np.nan), 10)
 
 
 def test_more_shuffles_find_a_leak_of_five_points_more_often_and_raise_no_alarm():
@@ -493,7 +493,7 @@ def test_the_result_in_words_names_weights_units_and_numbers(made):
         summary.assign(inflation_low=-1.0, auc_low=0.4), "patient", SEEDS
     )
     (nothing,) = leakage.leakage_sentences(summary.assign(auc=np.nan), "patient", SEEDS)
-    assert nothing == "DenseNet121: no fold holds both classes, so no AUC exists."
+    assert nothing == "DenseNet121: no fold has both classes, so no AUC exists."
     assert "is not shown to add anything" in open_ and "are not shown to be recognized" in open_
 
 

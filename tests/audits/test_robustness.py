@@ -609,7 +609,7 @@ def test_the_words_claim_what_the_intervals_allow_and_no_more(table):
     assert "rises under" not in first.split("log loss")[0]
     assert last.startswith("Rises and falls are named after Holm") and last.endswith("corrected.")
     few = robustness_sentences(table.assign(images=12), 3, "patient")[-1]
-    assert few.endswith("12 images are few: most real falls stay unseen.")
+    assert few.endswith("12 images are few: most real falls go unseen.")
 
 
 def test_an_interval_that_includes_0_is_never_called_a_fall_or_a_rise(table):
@@ -645,7 +645,7 @@ def test_with_few_groups_there_is_no_interval_and_no_claim():
     (only,) = robustness_sentences(found, 3, "patient")
     why = f"({NO_INTERVAL})"
     assert f"AUC 1.000 {why} untouched" in only
-    assert only.endswith(f"At strength 3 nothing is said of any shift {why}.")
+    assert only.endswith(f"At strength 3 no statement about any shift {why}.")
     for metric in ("auc", "loss"):
         plots.against_strength(found, metric, 3, "patient").canvas.draw()
     plots.calibration_curves(robustness.shift_reliability(judged, 3), 3).canvas.draw()
@@ -692,7 +692,7 @@ def test_domains_in_words():
     assert costs.startswith(
         "DenseNet121, stain Giemsa left out: AUC 0.700 (0.600 to 0.800) on its 30"
     )
-    assert costs.endswith("Not to have seen it costs 0.200 (0.100 to 0.300).")
+    assert costs.endswith("Not having seen it costs 0.200 (0.100 to 0.300).")
     (open_,) = domain_sentences(pd.DataFrame([row | {"auc_change_high": 0.1}]), "patient")
     assert "not shown to matter here" in open_ and "costs" not in open_
     (only,) = domain_sentences(pd.DataFrame([row | {"weights": "random"}] * 2), "patient")

@@ -124,7 +124,7 @@ def test_used_as_it_is_it_leaks_and_says_so_everywhere(tmp_path, run, manifest, 
     assert len(read_split(run)) == len(split)
     (caveat,) = [each for each in caveats(run) if each.kind == "leak"]
     tests = (split["split"] == "test").sum()
-    assert f"AND IS USED AS IT IS: 3 of {tests} test images are of a group that" in caveat.text
+    assert f"AND IS USED UNCHANGED: 3 of {tests} test images belong to a group that" in caveat.text
     assert caveat.text in split_html(run)
     assert run.marked(pd.DataFrame({"auc": [1.0]}))["protocol"].tolist() == [GIVEN_LEAKS]
 

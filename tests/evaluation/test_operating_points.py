@@ -170,9 +170,7 @@ def test_without_a_slope_the_probabilities_stay_and_the_note_says_why(run):
     assert (fitted["slope"] == 1).all() and (fitted["intercept"] == 0).all()
     assert (fitted["note"] == calibration.NO_SIGNAL).all() and fitted["loss_change"].isna().all()
     assert (fitted["loss"] == found.loc["none", "loss"]).all()
-    assert operating_points.without_slope(found.reset_index()).startswith(
-        "; no slope fits those of Mob"
-    )
+    assert operating_points.without_slope(found.reset_index()).startswith("; no slope fits for Mob")
 
 
 def test_a_threshold_that_calls_all_alike_says_so(run):
@@ -185,7 +183,7 @@ def test_a_threshold_that_calls_all_alike_says_so(run):
 
 def test_a_threshold_that_can_promise_nothing_says_so(run):
     few = operating_points.locked_thresholds(run, 0.99).set_index("rule")["note"]
-    assert few.loc["sensitivity"].str.contains("it takes 99 malignant patients").all()
+    assert few.loc["sensitivity"].str.contains("it needs 99 malignant patients").all()
     enough = operating_points.locked_thresholds(run, 0.5).set_index("rule")["note"]
     assert (enough == "").all()
 

@@ -147,9 +147,11 @@ def test_folds_are_judged_together_and_only_where_all_are_there(run):
     held = whole[whole["split"] != "test"]
     assert (table["images"] == len(held)).all()
     assert (table["groups"] == held["group"].nunique()).all()
-    assert set(table["judged_on"]) == {"out-of-fold, trained anew for each of 3 folds"}
+    assert set(table["judged_on"]) == {"out-of-fold, trained separately for each of 3 folds"}
     words = seed_spread.seed_sentences(table.reset_index(), "patient")
-    assert words[0].startswith("MobileNetV2 (out-of-fold, trained anew") and "1 seed" in words[0]
+    assert (
+        words[0].startswith("MobileNetV2 (out-of-fold, trained separately") and "1 seed" in words[0]
+    )
 
 
 def test_an_order_that_changes_with_the_seed_is_said():

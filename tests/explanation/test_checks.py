@@ -270,7 +270,7 @@ def test_the_summary_counts_groups_and_says_what_is_not_shown(twelve):
         "1 of 3 pieces of evidence that its heatmaps follow the image: turned copies." in sentence
     )
     assert "Not shown: deletion." in sentence and "WORSE THAN CHANCE: insertion." in sentence
-    assert "NOT PASSED though any noise passes it: shuffled head." in sentence
+    assert "NOT PASSED, although any noise passes it: shuffled head." in sentence
     fine = explanation_sentences(
         check_summary(pd.concat([good, apart])).assign(architecture="mobilenetv2")
     )[0]

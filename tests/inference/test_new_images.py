@@ -97,7 +97,7 @@ def test_what_only_looks_like_an_image_is_refused_with_its_reason(folder):
 def test_what_names_no_images_is_refused_in_a_sentence(tmp_path, smear):
     with pytest.raises(InputError, match="There is no folder or file .*no: check the parameter"):
         new_images(tmp_path / "no", "", "", "")
-    with pytest.raises(InputError, match=r"No image in .* It holds no file: check `images`"):
+    with pytest.raises(InputError, match=r"No image in .* It contains no file: check `images`"):
         new_images(tmp_path, "", "", "")
     smear(1).save(tmp_path / "one.png")
     with pytest.raises(InputError, match=r"`images` is the file .*one.png: it must be a folder"):

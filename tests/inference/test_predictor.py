@@ -55,13 +55,13 @@ def test_the_threshold_applies_to_the_logit_and_the_calibration_to_the_probabili
 
 def test_a_decision_says_what_is_not_calibrated_and_what_is_not_promised():
     assert LOCKED.in_words() == (
-        "rule sensitivity, chosen on out-of-fold predictions: malignant from a calibrated "
-        "probability of 0.438 on; calibrated logit: 0.25 + 0.50 x logit"
+        "rule sensitivity, chosen on out-of-fold predictions: malignant at a calibrated "
+        "probability of 0.438 or more; calibrated logit: 0.25 + 0.50 x logit"
     )
     raw = Decision("half", "val", 0.0, 1.0, 0.0, "no slope fits: why", "cannot be promised")
     assert raw.in_words().endswith(
-        "malignant from an uncalibrated probability of 0.500 on; calibrated logit: 0.00 + 1.00 x "
-        "logit (no slope fits: why); cannot be promised"
+        "malignant at an uncalibrated probability of 0.500 or more; calibrated logit: 0.00 + 1.00 "
+        "x logit (no slope fits: why); cannot be promised"
     )
 
 

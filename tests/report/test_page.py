@@ -152,7 +152,7 @@ def test_a_split_without_a_leak_has_no_banner(tmp_path):
     none = LEAK | {"test_images_with_copy_in_training": 0, "groups_in_several_splits": 0}
     page = Page(write_report(Run(make_run(tmp_path, none))))
     assert "THIS SPLIT LEAKS" not in page.text
-    assert f"Checked: no {QUOTED} lies in more than one part, nor any image" in page.text
+    assert f"Checked: no {QUOTED} is in more than one part, and no image" in page.text
 
 
 # ------------------------------------------------------------------- complete

@@ -441,7 +441,7 @@ def test_a_split_that_came_with_the_images_is_judged_and_used_as_it_is_with_a_ba
     given = ("--given-split", "folders", "-p", "protocol", "given")
     told = finished(used, brought, "--only", "01", "02", "03", "04", "07", *given)
     for text in (told, (used / "report.html").read_text("utf-8")):
-        assert "THE GIVEN SPLIT LEAKS, AND IS USED AS IT IS: 12 of 12 test images" in text
+        assert "THE GIVEN SPLIT LEAKS AND IS USED UNCHANGED: 12 of 12 test images" in text
     row = read_table(used, "tables/comparison.csv").iloc[0]
     assert (row["protocol"], row["judged_on"], row["images"]) == ("given, leaks", "test", 12)
     assert "No winner is named" in (used / "tables/summary.md").read_text("utf-8")

@@ -140,7 +140,7 @@ def test_a_folder_nested_too_deep_is_left_out(root, smear):
     listing = folder(root)
     assert listing.images["image_id"].tolist() == before
     deep = listing.refused
-    assert deep["reason"].tolist() == ["in more than 100 folders: not read"]
+    assert deep["reason"].tolist() == ["in more than 100 nested folders: not read"]
     assert deep["image_id"].iloc[0] == "/".join(["M", *["a"] * 100])
     subprocess.run(["rm", "-r", place / "a"], check=True)  # `shutil.rmtree` recurses
 

@@ -133,8 +133,8 @@ def test_a_name_of_very_many_letters_is_refused_with_its_row(tmp_path, first):
     path, row = tmp_path / "patients.csv", 4 if first else 3
     path.write_text(f"{first}image,patient\nB/a.png,{'W' * 200}\nB/b.png,{'W' * 100_000}\n")
     assert refused(add_patients_from_csv, listed("B/a.png", "B/b.png"), path) == (
-        f"{path}, row {row}: the patient has a name of 100,000 letters, {'W' * 30!r}...: the limit is "
-        "200; perhaps a quotation mark is missing."
+        f"{path}, row {row}: the patient has a name of 100,000 letters, {'W' * 30!r}...: the limit "
+        "is 200; perhaps a quotation mark is missing."
     )
 
 

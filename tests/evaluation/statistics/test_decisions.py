@@ -120,7 +120,7 @@ def test_without_enough_patients_the_threshold_is_the_lowest_and_a_note_says_so(
     rows = rows_of("BBMMM", [0.1, 0.3, 0.7, 0.9, 2.0])
     assert choose_threshold(rows, "sensitivity", 0.95) == 0.7
     assert unpromised(rows, 0.95, "field of view") == (
-        "a sensitivity of 95% cannot be promised: it takes 19 malignant fields of view, and here "
+        "a sensitivity of 95% cannot be promised: it needs 19 malignant fields of view, but there "
         "are 3; the threshold is the lowest score of a malignant image"
     )
     assert "no number of patients is enough" in unpromised(rows, 1.0, "patient")
