@@ -659,7 +659,7 @@ def test_a_shift_that_changes_nothing_is_neither_a_certainty_nor_silence_about_o
     at.loc[hue, ["auc_change", "auc_change_low", "auc_change_high"]] = 0, np.nan, np.nan
     at.loc[hue, "auc_change_p_holm"] = np.nan
     first = robustness_sentences(at, 3, "patient")[0]
-    assert f"nothing is said of hue ({NO_INTERVAL})" in first and "falls under blur" in first
+    assert f"no statement about hue ({NO_INTERVAL})" in first and "falls under blur" in first
     assert "hue" not in first.split("not shown to matter here: ")[1].split(" (")[0]
 
 

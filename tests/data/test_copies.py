@@ -13,10 +13,10 @@ from cytology.data.copies import (
     NEIGHBOURS,
     SAME_PICTURE,
     Discs,
+    describe_copy,
     discs,
     family_of,
     find_copies,
-    how,
 )
 from cytology.data.images.opening import open_rgb
 from cytology.data.inspection import inspect_images
@@ -298,7 +298,7 @@ def test_a_third_of_copies_looks_augmented(images, families, augmented):
 )
 def test_how_a_copy_differs_in_words(kind, angle, mirrored, words):
     table = pd.DataFrame([(kind, angle, mirrored)], columns=["kind", "angle", "mirrored"])
-    assert how(next(table.itertuples())) == words
+    assert describe_copy(next(table.itertuples())) == words
 
 
 # --------------------------------------------------------------------- real images

@@ -130,7 +130,7 @@ def test_an_archive_without_images_is_refused_as_it_was_given(tmp_path, packed, 
             archive.writestr(name, "x")
     with pytest.raises(InputError) as error:
         new_images(given, "", "", "")
-    assert str(error.value).startswith(f"No image in {given}. It holds ")
+    assert str(error.value).startswith(f"No image in {given}. It contains ")
     assert str(error.value).endswith(words)
 
 

@@ -260,7 +260,9 @@ def test_accumulated_batches_make_the_step_of_one_large_batch():
 
 
 def test_exhausted_memory_is_one_sentence_about_the_batch():
-    with pytest.raises(InputError, match="does not hold a batch of 512: lower .*`accumulate`"):
+    with pytest.raises(
+        InputError, match="A batch of 512 does not fit into .*: lower .*`accumulate`"
+    ):
         with enough_memory(512):
             raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating")
 

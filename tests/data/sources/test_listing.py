@@ -197,7 +197,7 @@ def test_no_such_folder(tmp_path):
 
 def test_a_folder_without_class_folders(tmp_path):
     assert refused(folder, tmp_path).startswith(
-        f"No image in {tmp_path} lies in a folder named b, benign, m, malignant"
+        f"No image in {tmp_path} is in a folder named b, benign, m, malignant"
     )
 
 
