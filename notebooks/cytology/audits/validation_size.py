@@ -181,7 +181,7 @@ def sizes_of_run(run: Run, prevalence: float) -> pd.DataFrame:
 def validation_sentences(table: pd.DataFrame, unit: str) -> list[str]:
     """`validation_sentence` of each network in a table of `sizes_of_run`.
 
-    Empty if the split leaks or weights are random; `planning_sentences` says so.
+    Empty if the split leaks or weights are random; `planning_sentences` warns of both.
     """
     if (table["weights"] == "random").any() or table["protocol"].isin(LEAKING).any():
         return []

@@ -91,8 +91,8 @@ def _imagenet(architecture: str, may_be_random: bool) -> Weights:
             None,
             f"NO PRETRAINED WEIGHTS for {network.title}: none in {cached.parent}, and they cannot "
             f"be downloaded ({trouble}). The run continues with random weights: use it to check "
-            "the software, not to rank networks. To change that, connect to the internet once, or name "
-            "a file with the parameter `weights`.",
+            "the software, not to rank networks. To change that, connect to the internet once, or "
+            "name a file with the parameter `weights`.",
         )
     if trouble:
         raise InputError(

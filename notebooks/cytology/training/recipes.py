@@ -43,7 +43,7 @@ class HeadRecipe:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a network is fine-tuned; the same for every architecture unless its notebook says so."""
+    """How a network is fine-tuned; the same for every architecture unless its notebook differs."""
 
     learning_rate: float
     epochs: int
