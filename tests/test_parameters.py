@@ -1,4 +1,4 @@
-"""Parameters are declared once, and refused in words that say what is allowed."""
+"""Parameters are declared once; a refusal says what is allowed."""
 
 import pytest
 

@@ -21,7 +21,7 @@ NOT_YET = (
 # Regular expressions, in which a blank may be a new line, and what to write instead.
 BETTER = {
     r"hangs? on": "depends on",
-    r"(is|are|was|were|be|been) told(?! apart)": "is reported",
+    r"(is|are|was|were|be|been) told(?! apart| to\b)": "is reported",
     r"anew": "again",
     r"aloud": "report, warn",
     r"begun": "started",
@@ -31,7 +31,7 @@ BETTER = {
     r"whose each": "whose patient is which",
     r"of one's own": "its own",
     r"beside itself": "alone",
-    r"(?<!here\s)is none": "is not one, there is none",
+    r"(?<!here\s)is (?-i:none)": "is not one, there is none",
     r"says? so": "warns, reports; name what is said",
     r"as asked for": "as requested",
     r"(can|cannot|could|to) be had": "available",

@@ -1,4 +1,4 @@
-"""More patients: who is trained on, who is judged, and what the curve says."""
+"""More patients: who is trained on, who is judged, and what the curve shows."""
 
 import numpy as np
 import pandas as pd

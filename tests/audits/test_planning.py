@@ -1,4 +1,4 @@
-"""How many patients: studies of the named size have the width and the power that were promised."""
+"""How many patients: studies of the planned size have the promised width and power."""
 
 import numpy as np
 import pandas as pd

@@ -1,4 +1,4 @@
-"""The simulated studies have the truth that they claim, and coverage counts what it says."""
+"""The simulated studies have the truth that they claim, and coverage is counted correctly."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Subgroups: which there are, what is said of each, and that noise is not named."""
+"""Subgroups: which exist, what is said about each, and that noise is not named."""
 
 import numpy as np
 import pandas as pd

@@ -1,4 +1,4 @@
-"""Copies are found however they were turned, and different images are left apart."""
+"""Copies are found however they were turned, and different images are not joined."""
 
 from io import BytesIO
 

@@ -1,4 +1,4 @@
-"""What crosses a split from outside is found, by kind, and said without a name."""
+"""What crosses a split from outside is found, by kind, and reported without names."""
 
 import pandas as pd
 import pytest

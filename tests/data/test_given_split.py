@@ -1,4 +1,4 @@
-"""A split that a folder brings along is told, with what crosses it."""
+"""A split that came with a folder is reported, with what crosses it."""
 
 import pandas as pd
 import pytest

@@ -1,4 +1,4 @@
-"""Every image is opened once, whatever happens in between; what was found stands in a table."""
+"""Every image is opened once, whatever happens in between; the findings are in a table."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""From a source of images to the manifest: the groups that must stay together, what is said."""
+"""From a source of images to the manifest: groups that must stay together, and warnings."""
 
 import shutil
 

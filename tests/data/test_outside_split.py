@@ -1,4 +1,4 @@
-"""A split from outside is read whole or refused, and used mended or as it is."""
+"""A split from outside is read completely or refused, and used repaired or unchanged."""
 
 import pandas as pd
 import pytest
@@ -212,7 +212,7 @@ def test_the_fingerprint_is_of_images_and_not_of_their_names(manifest, split):
 def test_where_more_is_known_of_the_groups_the_table_is_not_followed_blindly(
     tmp_path, manifest, split
 ):
-    """Elsewhere a copy ties a patient of train to one of test: mended, and another fingerprint."""
+    """Elsewhere a copy joins a patient of train and one of test: repaired, another fingerprint."""
     train, test = (split.index[split["split"] == part][0] for part in ("train", "test"))
     there = manifest.copy()
     there.loc[test, "family"] = there["family"][train]

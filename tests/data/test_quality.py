@@ -1,4 +1,4 @@
-"""What a manifest knows of a file; poor pictures are told; damaged input stops nothing."""
+"""The measurements of a file; poor pictures are reported; damaged input stops nothing."""
 
 import os
 import struct

@@ -1,4 +1,4 @@
-"""What must be said aloud is said, and nothing is said when there is nothing."""
+"""Warnings appear if there is a reason, and only then."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What carries the headline, the tables of the comparison, and rows found by key alone."""
+"""The headline, the tables of the comparison, and rows found only by key."""
 
 from math import comb
 

@@ -1,4 +1,4 @@
-"""What is chosen before test is looked at does not know test; it is applied once, as it is."""
+"""Choices made before test is looked at do not depend on test, and are applied once."""
 
 import numpy as np
 import pandas as pd

@@ -1,4 +1,4 @@
-"""Sentences on another place and on referral say what their tables hold, and no more."""
+"""Sentences on another place and on referral say what their tables support, and no more."""
 
 import re
 

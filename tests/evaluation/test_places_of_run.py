@@ -1,4 +1,4 @@
-"""A run at another place: thresholds and probabilities of its own tables, by patient."""
+"""A run at another place: thresholds and probabilities from its tables, by patient."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The summary says what the tables say, and of better only what the test allows."""
+"""The summary agrees with the tables, and says `better` only if the test allows it."""
 
 import re
 

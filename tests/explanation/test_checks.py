@@ -1,4 +1,4 @@
-"""Checks of heatmaps on maps whose answer is known."""
+"""Checks of heatmaps on maps with a known answer."""
 
 import numpy as np
 import pandas as pd

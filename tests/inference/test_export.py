@@ -1,4 +1,4 @@
-"""Exported files say what their network says; what goes with them; nothing half written."""
+"""Exported files give the network's answers, with their description; nothing half written."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""New images: a folder, an archive, a list; whose they are."""
+"""New images: a folder, an archive, a list; and their patients."""
 
 import os
 import unicodedata
@@ -21,7 +21,7 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def folder(tmp_path, smear):
-    """Two images in a folder with spaces and an umlaut, and a file that is none."""
+    """Two images in a folder with spaces and an umlaut, and a file that is not an image."""
     place = tmp_path / "neue Bilder ü"
     (place / "M").mkdir(parents=True)
     smear(1).save(place / "M" / "a ä.png")

@@ -1,4 +1,4 @@
-"""New images of a place: their share, and what recalibration there would gain."""
+"""New images of a place: their malignant share, and what recalibration would gain."""
 
 import numpy as np
 import pandas as pd

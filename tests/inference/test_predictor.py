@@ -1,4 +1,4 @@
-"""New images: whose they are, what was locked before, and how they are judged."""
+"""New images: their patients, what was locked before, and how they are judged."""
 
 from types import SimpleNamespace
 

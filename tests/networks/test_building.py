@@ -1,4 +1,4 @@
-"""Networks as they are built, without weights that were learned."""
+"""Networks as built, without learned weights."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Of a model file only the numbers are loaded: no code of its own, and nothing that is not ours."""
+"""Only the numbers of a model file are loaded: no code in it, and nothing foreign."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""The same network by another engine: the same features, or told why not."""
+"""The same network by another engine: the same features, or the reason why not."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Where weights come from, and that a fallback is never silent."""
+"""Where weights come from; a fallback is never silent."""
 
 import hashlib
 import socket

@@ -1,4 +1,4 @@
-"""The report of a run: partial or complete, safe to open, in need of nothing but itself."""
+"""The report of a run: partial or complete, safe to open, and self-contained."""
 
 import base64
 import json

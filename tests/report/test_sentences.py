@@ -1,4 +1,4 @@
-"""However few the groups, no text tells a nan, an infinity or the limit of a search as a result."""
+"""With few groups, no text gives a nan, an infinity or the limit of a search as a result."""
 
 import contextlib
 import gc
@@ -387,7 +387,7 @@ def check_texts(groups, images, labels, scores, scale, seed):
     assert not wrong, "\n".join(wrong)
 
 
-@pytest.mark.filterwarnings("ignore")  # of one class scikit-learn and NumPy say so, too
+@pytest.mark.filterwarnings("ignore")  # scikit-learn and NumPy also warn about one class
 @given(
     groups=st.integers(1, 14),
     images=st.integers(1, 3),

@@ -1,4 +1,4 @@
-"""An edit of the package runs again what was made with it, and no more."""
+"""An edit of the package repeats what was made with it, and no more."""
 
 import ast
 import re

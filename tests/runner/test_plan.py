@@ -381,7 +381,7 @@ def test_no_cell_surprises_when_run_again(smoke, parameters, tmp_path):
     for path in sorted((PROJECT_ROOT / "notebooks").glob("[0-9]*.ipynb")):
         execute(path, parameters | {"run_dir": str(tmp_path)}, again=True)
     files, different = compare_runs(smoke[1], tmp_path)
-    # How an exported file rounds hangs on the number of cores, which `--jobs` shares out.
+    # The rounding of an exported file depends on the number of cores, which `--jobs` divides.
     exports = different["file"] == "tables/exports.csv"
     different = different[~(exports & (different["column"] == "largest_difference"))]
     assert len(files) > 40 and different.empty, different.to_string()

@@ -1,4 +1,4 @@
-"""A training that is broken off after any epoch ends as one that never was."""
+"""A training interrupted after any epoch ends like one that was not."""
 
 import json
 import os

@@ -169,7 +169,7 @@ def test_class_weights_reach_the_head(toy):
 
 
 def test_fewer_orientations_are_tried_on_the_same_folds(toy):
-    """One orientation is trained anew; the rows with all of them are taken as they are."""
+    """One orientation is trained again; the rows with all of them are reused."""
     rows = toy.done[RECIPE].predictions
     oof = rows[(rows["model"] == "oof") & (rows["orientation"] == 0)]
     tried = orientations_tried(toy.features, toy.split, RECIPE, toy.done[RECIPE])

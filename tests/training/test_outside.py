@@ -1,4 +1,4 @@
-"""Models from outside: their files, read whole or refused, and what becomes of them in a run."""
+"""Models from outside: their files are read completely or refused, and join the run."""
 
 from functools import partial
 
@@ -339,7 +339,7 @@ def test_a_model_from_outside_is_in_every_table_of_the_comparison(of_run, theirs
     assert names < set(operating_points.net_benefits(of_run))
     assert names < set(operating_points.reliabilities(of_run, "none"))
     table = comparison.comparison(of_run)
-    assert not names & set(table["architecture"])  # one row an architecture
+    assert not names & set(table["architecture"])  # one row per architecture
     said = summary.summary(table, pairs, "patient", pd.DataFrame(), everything)
     assert sum("“x” (from outside)" in each for each in said) >= 4  # its pairs, and the baseline
     for name, table in {"thresholds": thresholds, "calibration": calibrations}.items():

@@ -1,4 +1,4 @@
-"""What a training starts from, and what its results say: as the notebook's parameters ask."""
+"""The start of a training and its results follow the notebook's parameters."""
 
 from functools import partial
 from types import SimpleNamespace

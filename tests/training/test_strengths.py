@@ -1,4 +1,4 @@
-"""The choice of a strength: who decides it, and what is said of the order of networks."""
+"""The choice of a strength: who decides it, and what is said about the order of networks."""
 
 import numpy as np
 import pandas as pd

@@ -112,7 +112,7 @@ def test_calibration_sees_no_test_image_and_is_kept_for_the_next_run(
     monkeypatch.setattr(backbone, "CACHE", cache)
     monkeypatch.setattr(backbone, "calibrate_normalization", None)
     np.testing.assert_array_equal(calibrated("nothing"), expected)
-    with pytest.raises(TypeError):  # other pictures are looked at: calibrated anew
+    with pytest.raises(TypeError):  # other pictures: calibrated again
         calibrated("train")
 
 

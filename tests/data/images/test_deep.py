@@ -1,4 +1,4 @@
-"""Pictures of more than 8 bits look as they would in 8, and what was done is told."""
+"""Pictures with more than 8 bits look as they would in 8, and the conversion is reported."""
 
 import struct
 import tracemalloc

@@ -1,4 +1,4 @@
-"""An image is told by its first bytes, also where its name says nothing or something else."""
+"""An image is recognized by its first bytes, even if its name says nothing or something else."""
 
 import os
 from io import BytesIO

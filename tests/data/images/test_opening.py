@@ -1,4 +1,4 @@
-"""Files that are images are read upright in RGB; the others say why not; what was done is told."""
+"""Image files are read upright in RGB, with a note of conversions; others give the reason."""
 
 import struct
 import warnings

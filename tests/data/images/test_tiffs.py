@@ -1,4 +1,4 @@
-"""TIFF of every make looks as its 8-bit original, or is refused with the reason."""
+"""A TIFF of any kind looks like its 8-bit original, or is refused with the reason."""
 
 import logging
 import struct

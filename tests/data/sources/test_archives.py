@@ -1,4 +1,4 @@
-"""Downloads against a server of the test's own, and archives that lie, end early or are none."""
+"""Downloads from a local server, and archives that lie, end early or are not archives."""
 
 import gzip
 import http.server

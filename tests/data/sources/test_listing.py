@@ -1,4 +1,4 @@
-"""A folder of one's own: which files count, of which class, and of which patient."""
+"""A user's own folder: which files count, of which class, and of which patient."""
 
 import os
 import shutil

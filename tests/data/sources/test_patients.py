@@ -1,4 +1,4 @@
-"""Whose image it is: patterns over paths, and tables as people write them."""
+"""The patient of each image: patterns over paths, and tables as people write them."""
 
 import datetime
 import unicodedata

@@ -1,4 +1,4 @@
-"""Published image sets, as trees of tiny files with the names and counts that the authors give."""
+"""Published image sets, as trees of tiny files with the published names and counts."""
 
 import dataclasses
 import hashlib

@@ -1,4 +1,4 @@
-"""Calibration against statsmodels and by hand, and never judged on what it was fitted on."""
+"""Calibration against statsmodels and by hand, never judged on the images it was fitted on."""
 
 import numpy as np
 import pandas as pd

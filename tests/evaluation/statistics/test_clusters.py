@@ -238,7 +238,7 @@ def test_likeness_asks_for_the_order_alone_and_stays_between_0_and_1():
 @pytest.mark.parametrize(
     ("score", "group"),
     [([1.0, 2, 3], [0, 0, 0]), ([1.0, 2, 3], [0, 1, 2]), ([1.0, 1, 1, 1], [0, 0, 1, 1])],
-    ids=["one group", "one image a group", "all equal"],
+    ids=["one group", "one image per group", "all equal"],
 )
 def test_what_cannot_be_known_is_taken_as_wholly_alike(score, group):
     assert intraclass_correlation(np.array(score), np.array(group)) == 1
