@@ -123,7 +123,7 @@ class Parameters(BaseModel):
         "auto, imagenet, random, a weights file, or a folder of weights files"
     )
     batch_size: int = says("images per step", 1, 1024)
-    accumulate: int = says("batches whose gradients are summed into one step", 1, 1024)
+    accumulate: int = says("batches whose gradients are combined into one step", 1, 1024)
     steps_per_execution: int = says("steps per call of the device", 1, 1000)
     precision: Literal["auto", "float32", "float16", "bfloat16"] = says(
         "number format of the network in TensorFlow"
