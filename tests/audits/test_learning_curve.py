@@ -98,6 +98,6 @@ def test_a_curve_that_is_flat_since_three_quarters_does_not_promise_more():
     assert words.endswith("Not shown to help.")
     rising = table.assign(gain=0.05, gain_low=0.01)
     assert "More would likely help." in learning_curve_sentence(rising, "MobileNetV2", "patients")
-    assert "says nothing" in learning_curve_sentence(
+    assert "means nothing" in learning_curve_sentence(
         table.assign(weights="random"), "MobileNetV2", "patients"
     )

@@ -289,7 +289,7 @@ def test_a_third_of_copies_looks_augmented(images, families, augmented):
     ("kind", "angle", "mirrored", "words"),
     [
         ("same file", 0.0, False, "the same file"),
-        ("turned", 0.2, False, "as it is"),
+        ("turned", 0.2, False, "not turned"),
         ("turned", -90.0, True, "mirrored, turned -90°"),
         ("turned", -180.0, False, "turned 180°"),
         ("turned", 0.0, True, "mirrored"),

@@ -170,7 +170,7 @@ def test_a_split_without_val_gets_whole_groups_of_train(tmp_path, manifest, tabl
                     "train" if name[1:4] in ("001", "003", "005") else "test" for name in t["image"]
                 ]
             ),
-            "one class only",
+            "has only one class",
         ),
     ],
 )

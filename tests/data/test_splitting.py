@@ -231,7 +231,7 @@ def test_folds_are_guarded_like_parts(column, name):
     split["split"] = ["train", "train", "val", "train"]
     split["fold"] = pd.array([0, 0, 1, 1], "Int64")
     assert leak_report(split, manifest)[f"{name.replace(' ', '_')}_in_several_splits"] == 0
-    with pytest.raises(InputError, match=f"lets 1 {name} cross"):
+    with pytest.raises(InputError, match=f"In split.csv 1 {name} cross"):
         assert_no_leak(split, manifest)
     assert_no_leak(split.assign(fold=pd.array([0, 0, 1, 0], "Int64")), manifest)
 
@@ -241,7 +241,7 @@ def test_slide_one_of_two_patients_is_no_leak_and_unknown_ones_are_none():
     manifest["patient"] = ["p", "", "", "q"]
     assert_no_leak(split, manifest)
     manifest["patient"] = ["p", "", "", "p"]
-    with pytest.raises(InputError, match="lets 1 patients cross, the first 'p'"):
+    with pytest.raises(InputError, match="1 patients cross, the first is 'p'"):
         assert_no_leak(split, manifest)
     manifest, split = four_images("patient", "")
     assert_no_leak(split, manifest)
@@ -251,7 +251,7 @@ def test_slide_one_of_two_patients_is_no_leak_and_unknown_ones_are_none():
 def test_an_edited_split_does_not_vouch_for_itself():
     manifest, split = four_images("group", "x")
     split["group"] = split["image_id"]
-    with pytest.raises(InputError, match="lets 1 groups cross, the first 'x'"):
+    with pytest.raises(InputError, match="1 groups cross, the first is 'x'"):
         assert_no_leak(split, manifest)
 
 
@@ -318,7 +318,7 @@ def tamper(run, column, value, also_group):
 )
 def test_a_split_in_which_a_group_crosses_is_refused(run, column, value, also_group):
     group = tamper(run, column, value, also_group)
-    with pytest.raises(InputError, match=f"lets 1 groups cross, the first '{group}'"):
+    with pytest.raises(InputError, match=f"1 groups cross, the first is '{group}'"):
         read_split(run)
 
 

@@ -183,7 +183,7 @@ def test_shuffled_weights_are_the_same_numbers_elsewhere(model, explained, pixel
 def test_layers_without_places_are_refused(model):
     with pytest.raises(InputError, match="explain_layer.*no such layer.*out_relu"):
         heatmaps.Explained(model, layer="conv9")
-    with pytest.raises(InputError, match="no places"):
+    with pytest.raises(InputError, match="no positions"):
         heatmaps.Explained(model, layer="features")
 
 

@@ -104,7 +104,7 @@ def test_what_names_no_images_is_refused_in_a_sentence(tmp_path, smear):
         new_images(tmp_path / "one.png", "", "", "")
     for name, content, words in (
         ("a.txt", b"\n \n", "names no image"),
-        ("b.csv", b"picture\nx.png\n", "no column `image`"),
+        ("b.csv", b"picture\nx.png\n", "needs exactly one column named `image`"),
         ("c.csv", b"", "no column names"),
         ("d.txt", b"\xe4.png", "not UTF-8 text"),
         ("e.zip", b"PK no archive", "damaged, incomplete"),
@@ -118,9 +118,9 @@ def test_what_names_no_images_is_refused_in_a_sentence(tmp_path, smear):
 @pytest.mark.parametrize(
     ("packed", "words"),
     [
-        (["inner.zip"], "It holds inner.zip: unpack inner.zip and name its folder."),
+        (["inner.zip"], "It contains inner.zip: unpack inner.zip and name its folder."),
         (["a/inner.tar", "x.txt"], "unpack inner.tar and name its folder."),
-        (["a.txt", "b.csv"], "It holds a.txt, b.csv: check `images`."),
+        (["a.txt", "b.csv"], "It contains a.txt, b.csv: check `images`."),
     ],
 )
 def test_an_archive_without_images_is_refused_as_it_was_given(tmp_path, packed, words):
@@ -137,7 +137,9 @@ def test_an_archive_without_images_is_refused_as_it_was_given(tmp_path, packed, 
 def test_two_class_names_on_a_path_are_refused_by_the_parameter_of_new_images(tmp_path, smear):
     (tmp_path / "M" / "benign").mkdir(parents=True)
     smear(1).save(tmp_path / "M" / "benign" / "a.png")
-    with pytest.raises(InputError, match=r"'M' and 'benign': say with `images_classes`"):
+    with pytest.raises(
+        InputError, match=r"'M' and 'benign': name the class folders with `images_classes`"
+    ):
         new_images(tmp_path, "", "", "")
     assert new_images(tmp_path, "benign=B, cancer=M", "", "").table["label"].tolist() == ["B"]
 

@@ -126,7 +126,7 @@ def test_what_notebook_07_locked_is_read_by_network_and_rule(run):
     write_table(run, "mobilenetv2/predictions.csv", other)
     with pytest.raises(InputError, match="trained again after its threshold was chosen"):
         locked_decision(Run(run), "mobilenetv2", "youden")
-    with pytest.raises(InputError, match="know no densenet121: run notebook 08 again"):
+    with pytest.raises(InputError, match="have no densenet121: run notebook 08 again"):
         locked_decision(Run(run), "densenet121", "youden")
     with pytest.raises(InputError, match="thresholds.csv is missing .*run notebook 08"):
         locked_decision(Run(run / "other"), "mobilenetv2", "half")

@@ -283,7 +283,7 @@ def test_a_class_that_no_folder_has_is_refused_with_those_there(tmp_path, smear)
     put(tmp_path, smear, "normal/1.png", "cancer/1.png", "cancer/2.png")
     assert refused(folder, tmp_path, "norml=B, cancer=M") == (
         f"Parameter `classes` is 'norml=B, cancer=M', but no folder with images in {tmp_path} is "
-        "called 'norml'. Folders with images: 'cancer' (2), 'normal' (1)."
+        "named 'norml'. Folders with images: 'cancer' (2), 'normal' (1)."
     )
     assert "Folders with images: 'cancer' (2), 'normal' (1)." in refused(folder, tmp_path)
 

@@ -95,7 +95,10 @@ def test_empty_cells_behind_the_last_column_are_no_cells(tmp_path, declared):
         ),
         ("image,patient\nB/a.png,1\nB/a.png,2\n", "names 'B/a.png' twice, with different"),
         ("image,patient\nB/a.png,1\nB\\a.png,2\n", "names 'B/a.png' twice, with different"),
-        ("image,patient\nz.png,1\n", "names none of the images; an image is named like 'B/a.png'"),
+        (
+            "image,patient\nz.png,1\n",
+            "names none of the images; an image is called, for example, 'B/a.png'",
+        ),
         ("", "has no column names in its first line"),
         ('image,patient\n"a.png,1\n', "is not a readable CSV: unexpected end of data"),
         (
@@ -141,7 +144,7 @@ def test_a_name_of_very_many_letters_is_refused_with_its_row(tmp_path, first):
 def test_a_pattern_that_finds_a_formula_is_refused():
     sentence = refused(add_patients_from_pattern, listed("B/x =1+1_1.png"), "x ([^_]+)_")
     assert sentence.startswith(
-        "Parameter `patient_pattern`: the patient in 'B/x =1+1_1.png' is called '=1+1', which"
+        "Parameter `patient_pattern`: the patient in 'B/x =1+1_1.png' is named '=1+1', which"
     )
 
 
@@ -224,7 +227,7 @@ def test_of_several_sheets_the_first_is_read_and_this_is_said(workbook, capsys):
 def test_a_bad_row_of_a_workbook_is_refused_with_its_number(workbook):
     path = workbook([("image", "patient"), (), ("B/a.png", "@SUM(1)")])
     sentence = refused(add_patients_from_csv, listed("B/a.png"), path)
-    assert f"{path}, row 3: the patient is called '@SUM(1)'" in sentence
+    assert f"{path}, row 3: the patient is named '@SUM(1)'" in sentence
     sentence = refused(add_patients_from_csv, listed("B/a.png"), workbook([]))
     assert sentence.endswith("has no column names in its first line.")
 
@@ -270,7 +273,8 @@ def test_labels_of_a_csv_that_contradict_the_folders_are_refused(tmp_path):
         add_patients_from_csv(listed("B/a.png", "M/b.png"), path, names=CLASS_NAMES)
     assert str(error.value) == (
         f"{path} contradicts the folders: its column `label` gives 1 image the other class, the "
-        "first 'B/a.png'. The class is read from the folder: move the images, or remove the column."
+        "first is 'B/a.png'. The class is read from the folder: move the images, or remove the "
+        "column."
     )
 
 

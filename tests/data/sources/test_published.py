@@ -388,7 +388,7 @@ def test_fnac_metadata_that_are_formulas_are_refused(fnac, small_fnac, what):
     table = pd.read_csv(path, dtype=str)
     table.loc[1, what] = "=1+1"
     table.to_csv(path, index=False)
-    with pytest.raises(InputError, match="master_metadata.csv, row 3: the .* is called '=1.1'"):
+    with pytest.raises(InputError, match="master_metadata.csv, row 3: the .* is named '=1.1'"):
         published("fnac", archive=str(fnac))
 
 
