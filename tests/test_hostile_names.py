@@ -53,7 +53,7 @@ def test_tables_escape_what_they_show():
 
 
 def rows_of(path):
-    """The cells of a CSV file, as a spreadsheet parts them."""
+    """The cells of a CSV file, as a spreadsheet splits them."""
     with path.open(encoding="utf-8", newline="") as file:
         return list(csv.reader(file))
 

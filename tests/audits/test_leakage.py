@@ -38,7 +38,7 @@ def make_images(groups=30, images=3):
 
 
 def make_features(images, signal=0.2, group=0.5, image=1.0, noise=0.3, width=120):
-    """Features with a trace of the class, of the group and of the image, and noise a picture."""
+    """Features with a trace of the class, the group and the image, and noise per picture."""
     rng = np.random.default_rng(0)
     pictures = pictures_of(images, ORIENTATIONS)
     values = noise * rng.normal(size=(len(pictures), width))
@@ -231,7 +231,7 @@ def test_groups_of_both_labels_exchange_their_shares_whatever_their_size():
 
 
 def test_labels_that_go_with_the_size_are_shuffled_too():
-    """To exchange labels among groups of like size would leave all of these as they are."""
+    """Exchanging labels among groups of similar size would change none of these."""
     images = make_images(groups=12, images=2)
     large = images[images["label"] == "M"]
     more = [large.assign(family=large["family"] + str(k)) for k in range(4)]
@@ -520,7 +520,7 @@ def test_too_few_images_for_groups_of_both_classes_are_refused():
 def test_features_that_a_training_notebook_left_are_read_without_a_network(
     tmp_path, made, monkeypatch
 ):
-    """No TensorFlow: there is no image, so that anything but reading would fail."""
+    """No TensorFlow: there is no image, so anything but reading would fail."""
     key = ["mobilenetv2", "abc", 224, "pad", "float32", "openvino"]
     write_json(tmp_path, "mobilenetv2/metrics.json", dict(zip(cache.KEY, key, strict=True)))
     sha256 = made.images.set_index("image_id")["sha256"]

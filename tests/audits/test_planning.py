@@ -31,7 +31,7 @@ def study(design, rng, better=0.0, common=0.6):
 
 
 def resampled(tables, groups, rng):
-    """A study of so many patients, drawn from those of another, each with a new name."""
+    """A study of `groups` patients, drawn from those of another, each with a new name."""
     first = tables[0]["group"].to_numpy()
     places = {name: np.flatnonzero(first == name) for name in np.unique(first)}
     drawn = [places[name] for name in rng.choice(list(places), groups)]
@@ -76,7 +76,7 @@ def test_studies_of_the_named_size_keep_the_promise(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", DESIGNS)
 def test_studies_of_patients_like_those_of_the_run_keep_the_promise(name):
-    """What was observed is taken for the truth: patients are drawn from those of one study."""
+    """The observed values are the truth: patients are drawn from those of one study."""
     rng = np.random.default_rng(1)
     tables = study(DESIGNS[name], rng, better=0.04)
     seen = difference_seen(*tables)

@@ -247,7 +247,7 @@ def test_untouched_pictures_are_pixel_by_pixel_those_of_the_training(tmp_path, s
 
 
 class MeanColour:
-    """Stands for a network: features are the picture's mean colour; counts what it is asked."""
+    """In place of a network: features are the picture's mean colour; counts its calls."""
 
     def __init__(self):
         self.pictures = 0
@@ -664,7 +664,7 @@ def test_a_shift_that_changes_nothing_is_neither_a_certainty_nor_silence_about_o
 
 
 def test_what_shakes_a_network_names_the_strengths_at_which_it_is_shown(tmp_path):
-    """Shown at strength 2 only is no "from strength 2 on"."""
+    """Shown only at strength 2 does not mean "from strength 2 on"."""
     rows = pd.DataFrame({"strength": [1, 2, 3, 4, 5] * 2, "shift": ["blur"] * 5 + ["hue"] * 5})
     rows = rows.assign(architecture="mobilenetv2", auc_change=-0.1, auc_change_high=0.1)
     rows["auc_change_p"] = 0.5

@@ -225,7 +225,7 @@ def test_black_frames_do_not_make_different_images_alike(smears):
 
 
 def test_forty_copies_of_one_image_are_one_family(smears):
-    """More than the neighbours that are looked at, so that a family is put together in steps."""
+    """More copies than the neighbours that are searched, so a family is joined in steps."""
     assert NEIGHBOURS < 40
     one, other = square(smears[0]), square(smears[1])
     images = {f"one {n:02}": jpeg(tilted(one, 9 * n)) for n in range(40)}
@@ -312,7 +312,7 @@ def test_real_cells_are_not_taken_for_one_another():
 
 @needs_herlev
 def test_a_scale_bar_in_all_of_them_does_not_make_real_cells_alike():
-    """Each ring has its say, however much the bar stands out on some of them."""
+    """Each ring counts, however much the bar stands out on some of them."""
     paths = sorted(HERLEV.rglob("*.jpeg"))[::3]
     assert len(copies_of({path.name: with_scale_bar(open_rgb(path)) for path in paths})) <= 3
 

@@ -116,7 +116,7 @@ def test_ten_kinds_of_damaged_input_stop_nothing_and_each_has_its_reason(
 
 
 def forbid(path, monkeypatch):
-    """Take the right to read a file away, from root too."""
+    """Remove the permission to read a file, even for root."""
     if os.geteuid() != 0:
         path.chmod(0)
         return

@@ -33,7 +33,7 @@ def fine_tune(run):
 
 
 def flip_labels(run, part):
-    """Call the images of a part of the split the other class, wherever they are named."""
+    """Give the images of a part of the split the other class, wherever they are named."""
     for name in ("split.csv", *(f"{name}/predictions.csv" for name in run.networks)):
         table = run.table(name)
         other = table["label"].map({"B": "M", "M": "B"})
@@ -312,7 +312,7 @@ def test_the_least_margin_holds_its_share_and_does_not_know_test(run, rule):
 
 
 def test_on_test_the_curve_refers_by_the_margin_of_notebook_08(run):
-    """The rule of curve and notebook is one: about the locked threshold, in calibrated logits."""
+    """Curve and notebook use the same rule: around the locked threshold, in calibrated logits."""
     fine_tune(run)
     run.write("tables/thresholds.csv", operating_points.locked_thresholds(run, 0.9))
     run.write("tables/calibration.csv", operating_points.locked_calibrations(run))

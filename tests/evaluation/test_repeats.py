@@ -28,14 +28,14 @@ def folds_of(run):
 
 @pytest.fixture
 def run(run):
-    """The run folder of conftest, with what notebooks 01 and 02 say of its images."""
+    """The run folder of conftest, with the files of notebooks 01 and 02."""
     run.write("dataset.json", {"data": "sample", "root": str(run)})
     run.write("augmentation.json", {"image_size": 75, "fit": "pad", "orientations": 4})
     return run
 
 
 def train(run, point):
-    """What notebooks 04 to 06 would leave in a point: the logits that the run has."""
+    """The files of notebooks 04 to 06 in a point, with the logits of the run."""
     of_point = point.in_run(run)
     split = read_split(of_point)
     for name in ARCHITECTURE_NAMES:

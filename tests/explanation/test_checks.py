@@ -37,7 +37,7 @@ SIZE = 64
 
 @pytest.fixture(scope="module")
 def field():
-    """16 images of 16 patients, each with one nucleus of 12 x 12 at a place of its own."""
+    """16 images of 16 patients, each with one nucleus of 12 x 12 at a different place."""
     rng = np.random.default_rng(0)
     nuclei = np.zeros((16, SIZE, SIZE), bool)
     for mask, (y, x) in zip(nuclei, rng.integers(0, SIZE - 12, (16, 2)), strict=True):

@@ -321,7 +321,7 @@ def test_every_export_of_every_architecture_agrees(name, data, tmp_path):
     assert set(table["format"]) >= set(ALL)
     assert ("h5" in set(table["format"])) == (name == "densenet121")
     assert table.loc[table["tolerance"].notna(), "agrees"].all(), table
-    # Eight bits may change decisions of a network that is not trained, but say something still.
+    # Eight bits may change decisions of an untrained network, but must not be meaningless.
     int8 = table.set_index("format").loc["tflite_int8"]
     logits = model.predict_on_batch(squares).ravel()
     assert int8["largest_difference"] < np.ptp(logits) and int8["agrees"] == (int8["warning"] == "")

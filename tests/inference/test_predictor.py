@@ -177,7 +177,7 @@ def test_who_is_referred_and_why():
 
 
 def test_an_answer_has_a_row_for_every_file_also_the_refused(known, monkeypatch, tmp_path):
-    """The network's part is replaced: what is asked here is how the rest is put together."""
+    """The network is replaced: this tests how the rest is put together."""
 
     def predicted(model, passes, root, ids, fit, batch_size):
         assert passes is made_by and (root, ids, fit, batch_size) == (

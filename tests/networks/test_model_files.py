@@ -27,7 +27,7 @@ ARRAY = "layers/dense/vars/0"  # of the small network: shape (3, 1)
 
 
 def write_run(run, model, **about):
-    """Save `model` as a network of a run, with what training notes of it."""
+    """Save `model` as a network of a run, with its entries from training."""
     path = run / model.name / "model.keras"
     path.parent.mkdir(parents=True)
     model.save(path)

@@ -303,7 +303,7 @@ class Trials:
 
 @pytest.fixture
 def trials(cache, monkeypatch):
-    """A processor with both engines of OpenVINO, of which no pass is made."""
+    """A processor with both engines of OpenVINO, without running them."""
     monkeypatch.setattr(passes, "GPUS", [])
     monkeypatch.setattr(passes, "offered", lambda: (OPENVINO, BFLOAT16))
     monkeypatch.setattr(passes, "processor", lambda: ["this one"])

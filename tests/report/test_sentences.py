@@ -140,7 +140,7 @@ def write_run(run: Run, split: pd.DataFrame, logits: dict[str, np.ndarray]) -> N
         write_json(run.folder, f"{name}/metrics.json", facts)
 
 
-# ----------------------------------------------------- all that is made into words
+# ----------------------------------------------------- everything put into words
 
 
 def texts_of(run: Run, split: pd.DataFrame, logits: dict[str, np.ndarray]):
@@ -577,7 +577,7 @@ def false_sentences(said: dict[str, list[str]], tables: dict, of_class: tuple[in
     suppress_health_check=list(HealthCheck),
 )
 def test_no_sentence_contradicts_its_page_or_its_table(computed, seed, random, of_class):
-    """The ten false sentences that a referee built tables for, and their kind."""
+    """The ten false sentences for which a referee built tables, and similar ones."""
     rng = np.random.default_rng(seed)
     tables = {
         name: read_table(computed.folder, f"tables/{name}.csv") for name in RUN_TABLES.split()

@@ -29,7 +29,7 @@ from cytology.settings import PROJECT_ROOT, InputError
 from cytology.tables import read_json, write_json
 
 TRAINING = list(TRAINING_NOTEBOOKS.values())
-PATIENCE = 120  # seconds in which what must happen happens on any machine
+PATIENCE = 120  # seconds, enough for any machine
 
 MEET = """
 import os, time
@@ -68,7 +68,7 @@ def planned(root, *argv):
 
 @pytest.fixture
 def whole(tmp_path):
-    """A project with all notebooks and one of a name that nobody knows."""
+    """A project with all notebooks, and one with an unknown name."""
     root = project_of(tmp_path / "project", **{f"n{n:02}": "" for n in range(1, 15)})
     write_notebook(root, "15_mine", FIRST, "")
     return root

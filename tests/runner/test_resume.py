@@ -293,7 +293,7 @@ def test_what_a_killed_run_left_half_written_is_cleared_away(tmp_path):
 
 @pytest.fixture
 def victim(tmp_path):
-    """A folder of somebody's, to which a stranger's run folder leads."""
+    """Somebody's folder, to which a link in a stranger's run folder leads."""
     folder = tmp_path / "mine"
     folder.mkdir()
     (folder / "comparison.csv").write_text("mine")
@@ -406,7 +406,7 @@ def test_a_batch_queue_that_ends_the_job_is_heard(project, tmp_path):
     assert status == {"01_data_exploration": "ok", "02_augmentation": "interrupted"}
 
 
-# ------------------------------------------------------------ the machine gives out
+# ------------------------------------------------------------ the machine fails
 
 
 @pytest.mark.parametrize(

@@ -560,7 +560,7 @@ def test_a_failure_keeps_what_was_done_and_ends_the_series(failed):
 
 @pytest.fixture(scope="module")
 def mistaken(tmp_path_factory):
-    """One notebook that says that something the user gave cannot be used."""
+    """One notebook that refuses the user's input."""
     code = "from cytology.settings import InputError\nraise InputError('Folder B is empty.')"
     root = make_project(tmp_path_factory.mktemp("mistaken") / "project", code)
     return start(root, "--only", "02")
@@ -592,7 +592,7 @@ def test_a_notebook_runs_after_those_whose_files_it_reads(tmp_path, monkeypatch)
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows keeps no process that has ended")
 def test_a_process_that_has_ended_is_not_waited_for():
-    """Its parent, this test, does not ask for its exit code."""
+    """Its parent, this test, does not collect its exit code."""
     ended = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     watch = headless.Watch(lambda: None)
     watch.follow(ended.pid)

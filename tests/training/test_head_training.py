@@ -63,7 +63,7 @@ def flip(split, rows):
 
 @pytest.mark.parametrize("class_weight", ["balanced", "none"])
 def test_the_history_says_what_each_epoch_was_worth(toy, class_weight):
-    """Its last row is the head that is returned; the penalty is no part of the loss."""
+    """Its last row is the returned head; the loss does not include the penalty."""
     train, watched = (judged_pictures(toy.split[toy.split["split"] == s]) for s in ("train", "val"))
     recipe = replace(RECIPE, class_weight=class_weight)
     head, history = train_head(toy.features, train, watched, recipe, "final")

@@ -60,7 +60,7 @@ def vectors(rows, seed=0, width=6):
 
 
 def predictions(run, noise=1.0, seed=0):
-    """`image, probability, fold` of all images, as somebody who knew the folds would write them."""
+    """`image, probability, fold` of all images, from somebody who used the same folds."""
     split = run.table("split.csv")
     logits = truth(split) + noise * np.random.default_rng(seed).normal(size=len(split))
     table = split.assign(image=split["image_id"], probability=expit(logits))

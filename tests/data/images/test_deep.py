@@ -54,7 +54,7 @@ def test_whole_numbers_that_fill_their_type_come_out_as_in_8_bits(smear, dtype):
 
 
 def stretched(image, low, high):
-    """The values of an 8-bit image so that its least is `low` and its greatest `high`."""
+    """The values of an 8-bit image, from `low` to `high`."""
     values = np.asarray(image, float)
     return low + (values - values.min()) / np.ptp(values) * (high - low)
 

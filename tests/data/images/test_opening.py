@@ -82,7 +82,7 @@ def test_few_bytes_that_promise_many_pixels_are_refused(smear, monkeypatch):
 
 
 def test_another_format_never_reaches_its_reader(tmp_path, monkeypatch):
-    """Pillow would start Ghostscript for this one, whatever the file is called."""
+    """Pillow would start Ghostscript for this one, whatever the name of the file."""
     page = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n"
     (tmp_path / "smear.jpg").write_bytes(page)
     assert Image.open(tmp_path / "smear.jpg").format == "EPS"

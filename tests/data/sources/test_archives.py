@@ -58,7 +58,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.write(body[start : server.breaks_at])
 
     def log_message(self, *arguments):
-        """Say nothing: the output of the tests is theirs."""
+        """Print nothing, to keep the output of the tests clean."""
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def server():
 
 @pytest.fixture
 def closed_address():
-    """An address at which nobody listens."""
+    """An address without a server."""
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         port = unused.getsockname()[1]

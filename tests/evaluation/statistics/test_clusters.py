@@ -144,7 +144,7 @@ def test_the_squares_of_unequal_groups_are_divided_by_what_is_left_of_their_shar
 
 
 def test_the_variance_of_a_mean_of_unequal_groups_is_unbiased_for_independent_images():
-    """The factor groups / (groups - 1) gives too little where one group holds most images."""
+    """The factor groups / (groups - 1) is too small if one group has most images."""
     sizes, rng = np.array([12, 3, 2, 2, 1]), np.random.default_rng(0)
     shares, group = sizes / 20, np.repeat(np.arange(5), sizes)
     values = rng.normal(size=(8000, 20))

@@ -104,7 +104,7 @@ def test_a_promised_sensitivity_is_kept_on_average(patients, unequal):
         new = malignant(200)
         attained.append((new["logit"] >= chosen).groupby(new["group"]).mean().mean())
     error = np.std(attained) / np.sqrt(300)
-    # No less, and with as many patients not much more.
+    # Not less, and with this many patients not much more.
     assert 0.95 - 2 * error <= np.mean(attained) <= 0.97 + 0.5 / patients
 
 
@@ -135,7 +135,7 @@ def test_youdens_threshold_lies_in_the_middle_of_the_gap():
 
 
 def test_sure_logits_keep_a_threshold_between_them():
-    """Their probabilities are all exactly 1."""
+    """Their probabilities all round to exactly 1."""
     rows = rows_of("BBBMMM", [40.0, 50.0, 60.0, 70.0, 80.0, 90.0])
     assert (rows["probability"] == 1).all()
     for rule in ("youden", "sensitivity"):
