@@ -1,20 +1,20 @@
-"""Run the notebooks one after the other, each in a process of its own, and write a report.
+"""Run the notebooks one after the other, each in its own process, and write a report.
 
     python run_all.py                                    # profile `quick` on the drawn sample
-    python run_all.py --profile full --data ~/smears     # your own images, classes in B/ and M/
-    python run_all.py --only 04 07 -p head_epochs 20     # some notebooks, another parameter
-    python run_all.py --jobs 2 --seeds 5                 # two at once; training with five seeds
-    python run_all.py --given-split split.csv            # on the split of another group
-    python run_all.py --list                             # notebooks and their parameters
-    python run_all.py --share ~/for-others               # a copy of the run without names
+    python run_all.py --profile full --data ~/smears     # your own images, in folders B/ and M/
+    python run_all.py --only 04 07 -p head_epochs 20     # two notebooks, one parameter changed
+    python run_all.py --jobs 2 --seeds 5                 # two at a time; train with five seeds
+    python run_all.py --given-split split.csv            # use a split made elsewhere
+    python run_all.py --list                             # list notebooks and their parameters
+    python run_all.py --share ~/for-others               # copy the run, without names
 
-A run folder (by default outputs/NAME_OF_PROFILE) gets the executed notebooks, tables, figures,
-report.html, and run.json for machines. Started again in the same folder, the run goes on with the
-parameters stored there; notebooks whose code, parameters and inputs are unchanged are kept. On a
-terminal each notebook shows how far it is; in a file it gets one line when it ends. Whoever stops
-reading (`run_all.py | head`) stops nothing: the run goes on to its end. Exit codes: 0 all went
-well, 1 a notebook failed, the machine failed, or --verify found a difference, 2 refused before the
-start, or --share found a name, 130 interrupted.
+The run folder (default: outputs/NAME_OF_PROFILE) receives the executed notebooks, tables, figures,
+report.html, and run.json for other programs. If you start again in the same folder, the run
+continues with the parameters stored there and keeps notebooks whose code, parameters and inputs are
+unchanged. A terminal shows the progress of each notebook; a log file gets one line when a notebook
+ends. Closing the output (`run_all.py | head`) does not stop the run. Exit codes: 0 success; 1 a
+notebook or the machine failed, or --verify found a difference; 2 refused before the start, or
+--share found a name; 130 interrupted.
 """
 
 import argparse
@@ -24,13 +24,13 @@ from pathlib import Path
 
 if not (3, 11) <= sys.version_info[:2] <= (3, 13):
     sys.stderr.write(
-        f"This is Python {sys.version.split()[0]}; the series needs Python 3.11, 3.12 or 3.13: "
-        "README.md says under Set-up how to get one.\n"
+        f"This is Python {sys.version.split()[0]}; the series needs Python 3.11, 3.12 or 3.13. "
+        "README.md says how to get one.\n"
     )
     sys.exit(2)
 
 ROOT = Path(__file__).resolve().parent
-# The package of this checkout, wherever the command is started and whatever else is installed.
+# Import this checkout's package, from any working directory and whatever else is installed.
 sys.path.insert(0, str(ROOT / "notebooks"))
 
 
@@ -40,9 +40,9 @@ def main(argv: list[str] | None = None, root: Path = ROOT) -> int:
 
     streams.prepare()
     arguments = parse(sys.argv[1:] if argv is None else argv)
-    # A batch queue ends a job so, some seconds before it kills it.
+    # A batch queue sends SIGTERM some seconds before it kills a job.
     signal.signal(signal.SIGTERM, interrupt)
-    # Late: `--help` has answered by now, and this takes a moment.
+    # Imported late, since it takes a moment that `--help` does not need.
     from cytology.settings import InputError, MachineError
 
     try:
@@ -75,7 +75,7 @@ def answer(arguments: argparse.Namespace, root: Path) -> int:
             arguments,
             "profile data given_split outside run_dir only start parameters dask folds force share",
         ):
-            raise InputError("--verify runs RUN again as it was: beside it only --jobs may stand.")
+            raise InputError("--verify repeats RUN as it was; only --jobs can be combined with it.")
         return execution.verify(project, Path(arguments.verify).resolve(), arguments.jobs)
     plan = make_plan(
         project,
@@ -91,17 +91,17 @@ def answer(arguments: argparse.Namespace, root: Path) -> int:
 
 
 def has_any(arguments: argparse.Namespace, names: str) -> bool:
-    """Whether any of these options was given, or other seeds."""
+    """Whether any of these options was given, or `--seeds`."""
     return any(getattr(arguments, name) for name in names.split()) or arguments.seeds != 1
 
 
 def interrupt(*_) -> None:
-    """What a signal to end does: the same as Ctrl-C."""
+    """Handle the signal to end like Ctrl-C."""
     raise KeyboardInterrupt
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
-    """The options as given; `parameters` are those of `-p`, whose values stay text."""
+    """The options as given; `parameters` holds those of `-p`, as text."""
     parameters, options = split_parameters(argv)
     parser = argparse.ArgumentParser(
         "run_all.py",
@@ -112,9 +112,13 @@ def parse(argv: list[str]) -> argparse.Namespace:
     add = parser.add_argument
     add("--profile", metavar="NAME", help="a file of notebooks/profiles/ (default: quick)")
     add("--data", metavar="FOLDER", help="`sample`, or a folder of images in two classes")
-    add("--given-split", metavar="TABLE", help="a table with image,split, or `folders`")
-    add("--outside", metavar="FOLDER", help="models from outside, compared in notebook 07")
-    add("--run-dir", metavar="FOLDER", help="folder for everything of this run")
+    add(
+        "--given-split",
+        metavar="TABLE",
+        help="use this split: a table with image,split, or `folders`",
+    )
+    add("--outside", metavar="FOLDER", help="models from outside to compare in notebook 07")
+    add("--run-dir", metavar="FOLDER", help="folder for all results of this run")
     some = parser.add_mutually_exclusive_group()
     some.add_argument(
         "--only",
@@ -122,34 +126,44 @@ def parse(argv: list[str]) -> argparse.Namespace:
         action="extend",
         default=[],
         metavar="NOTEBOOK",
-        help="these notebooks, by number or name",
+        help="run only these notebooks, by number or name",
     )
-    some.add_argument("--from", dest="start", metavar="NOTEBOOK", help="this notebook and later")
-    add(  # what is left for argparse is a `-p` that lacks something
+    some.add_argument(
+        "--from", dest="start", metavar="NOTEBOOK", help="run this notebook and later ones"
+    )
+    add(  # argparse only sees a `-p` that lacks a name or a value
         "-p",
         nargs=2,
         metavar=("NAME", "VALUE"),
-        help="a parameter of the notebooks; may be repeated",
+        help="set a parameter of the notebooks; may be repeated",
     )
     where = parser.add_mutually_exclusive_group()
     where.add_argument(
-        "--jobs", type=int, metavar="N", help="N notebooks at once (default: 1; --verify: as RUN)"
+        "--jobs",
+        type=int,
+        metavar="N",
+        help="run N notebooks at once (default: 1; with --verify: as RUN)",
     )
     where.add_argument("--dask", metavar="ADDRESS", help="send notebooks to this Dask scheduler")
     add("--seeds", type=int, default=1, metavar="N", help="train again with N - 1 other seeds")
-    add("--folds", type=int, metavar="K", help="split into K folds, and train again for each")
-    add("--list", action="store_true", help="show the notebooks and their parameters, run nothing")
+    add(
+        "--folds",
+        type=int,
+        metavar="K",
+        help="split into K folds, and train again for each held-out fold",
+    )
+    add("--list", action="store_true", help="list the notebooks and their parameters; run nothing")
     add(
         "--force",
         action="store_true",
-        help="other parameters in an existing run folder: redo what depends on them; "
-        "the same parameters: redo everything",
+        help="with other parameters in an existing run folder: redo what depends on them; "
+        "with the same parameters: redo everything",
     )
-    add("--verify", metavar="RUN", help="run RUN again elsewhere and compare every table")
+    add("--verify", metavar="RUN", help="repeat RUN in another folder and compare every table")
     add(
         "--share",
         metavar="FOLDER",
-        help="write a copy of the run in --run-dir there that names no patient, file or user",
+        help="write a copy of the run in --run-dir that names no patient, file or user",
     )
     return parser.parse_args(options, argparse.Namespace(parameters=parameters))
 
@@ -168,7 +182,7 @@ def split_parameters(argv: list[str]) -> tuple[dict[str, str], list[str]]:
 
 
 def given_parameters(arguments: argparse.Namespace) -> dict[str, str]:
-    """Parameters named on the command line, as text; some have an option of their own."""
+    """Parameters given on the command line, as text, by `-p` or by their own option."""
     from cytology.runner.plan import OWN_OPTIONS
 
     options = {name: getattr(arguments, name) for name in OWN_OPTIONS}
@@ -177,7 +191,7 @@ def given_parameters(arguments: argparse.Namespace) -> dict[str, str]:
 
 
 def print_list(project) -> int:
-    """Print the profiles, and every notebook with its parameters, their defaults and meaning."""
+    """Print the profiles, and each notebook's parameters with default and meaning."""
     from cytology.parameters import meaning
     from cytology.runner.notebooks import find_notebooks
 
@@ -190,7 +204,7 @@ def print_list(project) -> int:
 
 
 def share(project, arguments: argparse.Namespace) -> int:
-    """Write a copy of a run that can be given away, and print where it is."""
+    """Write a copy of a run without names, and print where it is."""
     from cytology.report import sharing
     from cytology.run import Run
     from cytology.runner.plan import DEFAULT_PROFILE
@@ -198,12 +212,12 @@ def share(project, arguments: argparse.Namespace) -> int:
 
     alone = "profile data given_split outside only start parameters dask folds force jobs"
     if has_any(arguments, alone):
-        raise InputError("--share copies a run as it is: beside it only --run-dir may stand.")
+        raise InputError("--share copies a run as it is; only --run-dir can be combined with it.")
     run = Path(arguments.run_dir or project.home / "outputs" / DEFAULT_PROFILE).resolve()
     folder = Path(arguments.share).resolve()
     files = sharing.share(Run(run), folder)
-    print(f"{short(run)} as {len(files)} files in {short(folder)}, which name no patient, file or")
-    print("user. Its pictures are the patients' own: look at them before you give it away.")
+    print(f"{short(run)} is copied to {short(folder)}: {len(files)} files that name no patient,")
+    print("file or user. The images are still the patients': look at them before you share.")
     return 0
 
 

@@ -1,16 +1,16 @@
 """Run the benchmarks: each prints a table and writes benchmarks/results/NAME.json and .png.
 
-    python -m benchmarks                     # all of them; takes about two hours on two cores
-    python -m benchmarks B1 B4               # some
-    python -m benchmarks --list              # what each asks
-    python -m benchmarks coverage            # do the intervals hold the truth?
-    python -m benchmarks promises            # is what is promised of new patients kept?
-    python -m benchmarks places              # is what is said of another place true?
+    python -m benchmarks                     # all of them; about two hours on two cores
+    python -m benchmarks B1 B4               # some of them
+    python -m benchmarks --list              # the question of each
+    python -m benchmarks coverage            # do the intervals contain the truth?
+    python -m benchmarks promises            # are the promises about new patients kept?
+    python -m benchmarks places              # are the statements about another place true?
     python -m benchmarks profile             # where do the seconds of the series go?
     python -m benchmarks B2 --data FOLDER --weights WEIGHTS --patient-pattern "(p\\d+)_"
 
 Every ratio comes from two ways that were measured in turn, in one run. Without --data and
---weights, pictures are drawn and weights are random, and the result says so.
+--weights, pictures are drawn and weights are random, and the result notes it.
 """
 
 import argparse
@@ -37,31 +37,33 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHMARKS)}")
-    parser.add_argument("--list", action="store_true", help="say what each asks, run nothing")
+    parser.add_argument(
+        "--list", action="store_true", help="print the question of each, run nothing"
+    )
     parser.add_argument("--repeats", type=int, help="how often each way is measured")
-    parser.add_argument("--images", type=int, help="the most images to use")
-    parser.add_argument("--image-size", type=int, default=224, help="pixels a side (not B4)")
+    parser.add_argument("--images", type=int, help="maximum number of images")
+    parser.add_argument("--image-size", type=int, default=224, help="side in pixels (not B4)")
     parser.add_argument(
         "--architecture", nargs="+", choices=ARCHITECTURE_NAMES, default=ARCHITECTURE_NAMES
     )
     parser.add_argument("--data", type=Path, help="a folder of images in two classes (not B4)")
-    parser.add_argument("--patient-pattern", default="", help="as the notebooks' parameter")
-    parser.add_argument("--weights", default="random", help="as the notebooks' parameter")
+    parser.add_argument("--patient-pattern", default="", help="like the notebooks' parameter")
+    parser.add_argument("--weights", default="random", help="like the notebooks' parameter")
     return parser.parse_args(arguments)
 
 
 def check(arguments: argparse.Namespace) -> None:
-    """Raise `InputError` for numbers and folders that cannot be used."""
+    """Raise `InputError` for invalid numbers and missing folders."""
     for name in ("repeats", "images", "image_size"):
         value = getattr(arguments, name)
         if value is not None and value < 1:
-            raise InputError(f"--{name.replace('_', '-')} is {value}: give at least 1.")
+            raise InputError(f"--{name.replace('_', '-')} is {value}; it must be at least 1.")
     if arguments.data and not arguments.data.is_dir():
         raise InputError(f"There is no folder {arguments.data}: check --data.")
 
 
 def options_for(benchmark: Benchmark, arguments: argparse.Namespace) -> Options:
-    """The options of this benchmark; relative paths start where the command was given."""
+    """The options of this benchmark; paths are relative to the working folder."""
     return Options(
         repeats=arguments.repeats or benchmark.repeats,
         images=arguments.images,
@@ -74,16 +76,16 @@ def options_for(benchmark: Benchmark, arguments: argparse.Namespace) -> Options:
 
 
 def path_or_word(weights: str) -> str:
-    """`weights` as an absolute path, unless it is one of the words that the notebooks know."""
+    """`weights` as an absolute path, unless it is a word like `random`."""
     words = ("auto", "imagenet", "random")
     return weights if weights in words else str(resolve(weights, Path.cwd()))
 
 
 def run(benchmark: Benchmark, options: Options) -> None:
-    """Measure one benchmark, print its table, keep its numbers and its figure."""
+    """Run one benchmark, print its table, save its numbers and its figure."""
     print(f"\n{benchmark.name} {benchmark.title}: {benchmark.asks}", flush=True)
     module = benchmark.load()
-    # Windows does not remove files that are still mapped into memory.
+    # Windows cannot remove files that are still mapped into memory.
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         result = module.measure(options, Path(folder))
     print("\n".join([*result.notes, "", table_of(result.rows)]))
@@ -93,9 +95,9 @@ def run(benchmark: Benchmark, options: Options) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run what the command line asks for; returns the exit code, 2 for input of no use."""
+    """Run the command line; returns the exit code, 2 for invalid input."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    # They print no ratios and have options of their own.
+    # These print no ratios and have their own options.
     studies = {"coverage": coverage, "places": places, "promises": promises, "profile": profiling}
     if arguments and arguments[0] in studies:
         return studies[arguments[0]].main(arguments[1:])

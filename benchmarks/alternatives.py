@@ -1,4 +1,4 @@
-"""B9: frozen features and cross-validated heads of one network, as other people would do it."""
+"""B9: frozen features and cross-validated heads of one network, by other common methods."""
 
 import json
 import os
@@ -45,7 +45,7 @@ FROM_FILES = (
 
 
 def measure(options: Options, folder: Path) -> Result:
-    """Seconds of each way, in turn, and the AUC of those that share the weights."""
+    """Seconds of each way, in turn, and the AUC of those with the same weights."""
     listing = listed(options, folder)
     task, notes = prepared(listing, options, folder)
     root, table = as_folders(task, folder / "folders"), folder / "table.csv"
@@ -57,21 +57,21 @@ def measure(options: Options, folder: Path) -> Result:
         PREDICT: lambda: by_predict(task, root),
     }
     if missing := [name for name in ("torch", "torchvision") if find_spec(name) is None]:
-        notes.append(f"{PYTORCH} was not measured, without {', '.join(missing)}.")
+        notes.append(f"{PYTORCH} was not measured: {', '.join(missing)} not installed.")
     else:
-        notes.append("PyTorch's network has random weights: good for time, of no use for AUC.")
+        notes.append("PyTorch's network has random weights: valid for time, useless for AUC.")
         ways[PYTORCH] = lambda: by_pytorch(task, root, table)
     found = in_turn(ways, options.repeats)
     seconds = {name: [each.seconds for each in of] for name, of in found.items()}
     aucs = {name: float(np.median([each.auc for each in of])) for name, of in found.items()}
     of_weights = {name: auc for name, auc in aucs.items() if name != PYTORCH}
-    told = ", ".join(f"{name} {auc:.4f}" for name, auc in of_weights.items())
-    notes = [f"Images: {listing.source}.", *notes, f"AUC out of fold, pooled: {told}."]
+    aucs = ", ".join(f"{name} {auc:.4f}" for name, auc in of_weights.items())
+    notes = [f"Images: {listing.source}.", *notes, f"AUC out of fold, pooled: {aucs}."]
     return Result(rows_of_ways(seconds), notes)
 
 
 def rows_of_ways(seconds: dict[str, list[float]]) -> list[Row]:
-    """The series against each other way, with as many pictures."""
+    """The series against each other way, with the same number of pictures."""
     pairs = [(OURS, PLAIN, AS_IN_B2), (AS_TAKEN, PREDICT, FROM_FILES)]
     pairs += [(AS_TAKEN, PYTORCH, FROM_FILES)] if PYTORCH in seconds else []
     return [
@@ -84,9 +84,9 @@ def rows_of_ways(seconds: dict[str, list[float]]) -> list[Row]:
 
 
 def as_folders(task: Task, root: Path) -> Path:
-    """Copies of the images in a folder a class, named by their rows: what libraries read.
+    """Copies of the images in one folder per class, named by their rows, as libraries need them.
 
-    As PNG where the library would not read them; that is not timed.
+    As PNG if the library cannot read the format; this is not timed.
     """
     for number, image in enumerate(task.split.itertuples()):
         source, folder = task.root / image.image_id, root / image.label
@@ -122,7 +122,7 @@ def by_predict(task: Task, root: Path) -> Outcome:
 
 
 def by_pytorch(task: Task, root: Path, table: Path) -> Outcome:
-    """`plain_pytorch` in a process of its own."""
+    """`plain_pytorch` in a separate process."""
     arguments = [root, table, task.architecture, task.image_size]
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.plain_pytorch", *map(str, arguments)],

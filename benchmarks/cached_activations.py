@@ -1,4 +1,4 @@
-"""B3: training the last block from activations that were kept, against doing without them."""
+"""B3: training the last block from cached activations, against training it without them."""
 
 from pathlib import Path
 
@@ -32,7 +32,7 @@ def measure(options: Options, folder: Path) -> Result:
     root, manifest, about = large_jpegs(options, folder / "images", IMAGES)
     if len(manifest) * ORIENTATIONS < BATCH * STEPS:
         fewest = -(-BATCH * STEPS // ORIENTATIONS)
-        raise InputError(f"B3 needs {fewest} images: raise --images or give other --data.")
+        raise InputError(f"B3 needs {fewest} images: raise --images or choose other --data.")
     images = decode(root, manifest, options.image_size, "pad", folder / "cache")
     split = manifest.assign(split="train", weight=1.0)
     notes, rows = [about], []
@@ -65,7 +65,7 @@ def last_block(
 
 
 def freeze_until(model: keras.Model, layer: str) -> None:
-    """Freeze every layer up to `layer`, with it."""
+    """Freeze every layer up to and including `layer`."""
     for each in model.layers:
         each.trainable = False
         if each.name == layer:

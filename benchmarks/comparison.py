@@ -1,4 +1,4 @@
-"""Two ways measured in one run: in turn, as ratios, with what was held equal."""
+"""Compares two ways in one run: measured in turn, as ratios, with what was held equal."""
 
 import platform
 import re
@@ -14,7 +14,7 @@ from cytology.machine import cores, git_state, versions
 from cytology.notebook import progress
 from cytology.tables import write_json
 
-# Units of which less is better; of all others more is.
+# Units for which less is better; for all others more is.
 LESS_IS_BETTER = ("s",)
 
 
@@ -23,7 +23,7 @@ class Row:
     """One comparison: medians of the runs in `unit`, and the median of the ratios of the runs.
 
     `runs` are (ours, other, ratio), each pair measured one after the other. `target` is in words,
-    empty where there is none; `limit` is the same as a ratio, `met` whether it was reached.
+    empty if there is none; `limit` is the same as a ratio, `met` says whether it was reached.
     """
 
     what: str
@@ -40,9 +40,9 @@ class Row:
 
 @dataclass(frozen=True)
 class Result:
-    """The rows of a benchmark, and sentences that a reader must see beside them.
+    """The rows of a benchmark, and sentences to be shown with them.
 
-    `series` is a table for a figure of the benchmark's own; most have none.
+    `series` is a table for the benchmark's own figure; most have none.
     """
 
     rows: list[Row]
@@ -54,9 +54,9 @@ class Result:
 
 
 def in_turn(ways: dict[str, Callable[[], object]], repeats: int) -> dict[str, list]:
-    """Call every way once, then every way again, `repeats` times: what each call gave.
+    """Call every way once, then every way again, `repeats` times: the results of each.
 
-    So that another job on the machine slows all of them.
+    In turn, so another job on the machine slows all of them.
     """
     measured = {name: [] for name in ways}
     for _ in progress(range(repeats), "measuring", unit="repeat"):
@@ -75,7 +75,7 @@ def compare(
 ) -> Row:
     """How many times better ours is: the median over the runs of their ratios.
 
-    `unit` is a rate such as `images/s`, or `s`, of which less is better. `at_least` is the
+    `unit` is a rate such as `images/s`, or `s`, for which less is better. `at_least` is the
     target.
     """
     ratios = np.divide(other, ours) if unit in LESS_IS_BETTER else np.divide(ours, other)
@@ -93,7 +93,7 @@ def growth(
     held_equal: str,
     at_most: float | None = None,
 ) -> Row:
-    """How many times as much the large case (`ours`) takes as the small one (`other`)."""
+    """How many times more the large case (`ours`) takes than the small one (`other`)."""
     row = _row(what, unit, large, small, np.divide(large, small), held_equal)
     if at_most is None:
         return row
@@ -106,11 +106,11 @@ def _row(what, unit, ours, other, ratios, held_equal) -> Row:
     return Row(what, unit, *medians, runs, held_equal)
 
 
-# ---------------------------------------------------------------------- telling
+# --------------------------------------------------------------------- reporting
 
 
 def table_of(rows: list[Row]) -> str:
-    """The rows as text, one a line, then what was held equal."""
+    """The rows as text, one per line, then what was held equal."""
     shown = pd.DataFrame(
         {
             "what": [row.what for row in rows],

@@ -1,13 +1,12 @@
-"""How many copies of an image are found, and what finds them: rings or frozen features.
+"""How many copies of an image are found, by rings or by frozen features.
 
     python benchmarks/copies.py FOLDER
     python benchmarks/copies.py FOLDER --weights mobilenetv2.weights.h5
 
-Makes copies of every image below FOLDER in memory, of each kind that is named in `KINDS`, looks
-for them among all originals and copies, and prints the share that was joined with its original,
-and how many pairs of different originals were joined. With `--weights` the nearest neighbours by
-frozen MobileNetV2 features are searched in the same pictures, with the same registration to
-confirm them.
+Makes copies of every image below FOLDER in memory, one of each kind in `KINDS`, searches for them
+among all originals and copies, and prints the share that was joined with its original, and how many
+pairs of different originals were joined. With `--weights` the nearest neighbours by frozen
+MobileNetV2 features are searched in the same pictures, and confirmed by the same registration.
 """
 
 import argparse
@@ -39,7 +38,7 @@ def encoded(image: Image.Image) -> Image.Image:
 
 
 def tilted(image: Image.Image, angle: float, corners: str) -> Image.Image:
-    """Rotated about its centre on a canvas of its own size; corners `black` or `mirrored`."""
+    """Rotated about its centre on a canvas of the same size; corners `black` or `mirrored`."""
     if corners == "black":
         return image.rotate(angle, Image.Resampling.BILINEAR)
     pixels = np.asarray(image)
@@ -58,7 +57,7 @@ def zoomed(image: Image.Image, factor: float, shift: float = 0.0) -> Image.Image
 
 
 def shifted(image: Image.Image, share: float) -> Image.Image:
-    """Moved to the right by a share of the width; what comes in is mirrored."""
+    """Moved to the right by a share of the width; the gap is mirrored."""
     pixels, by = np.asarray(image), round(share * image.width)
     return Image.fromarray(np.pad(pixels, ((0, 0), (by, 0), (0, 0)), "reflect")[:, : image.width])
 
@@ -141,7 +140,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--weights", type=Path, help="MobileNetV2 without its top")
-    parser.add_argument("--most", type=int, default=1000, help="the most images to use")
+    parser.add_argument("--most", type=int, default=1000, help="maximum number of images")
     arguments = parser.parse_args()
     paths = find_files(arguments.folder)[0][: arguments.most]
     made = Parallel(n_jobs=-1)(delayed(pictures_of)(path) for path in paths)
@@ -162,7 +161,7 @@ def main() -> None:
         features = extractor.predict(pixels, batch_size=64, verbose=0)
         features /= np.linalg.norm(features, axis=1, keepdims=True)
 
-        # The same search and the same registration, with another idea of what is near.
+        # The same search and registration, with another measure of similarity.
         class ByFeatures(copies.Discs):
             def __init__(self, of_images):
                 super().__init__(of_images)

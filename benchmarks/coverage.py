@@ -1,4 +1,4 @@
-"""Do the intervals hold the truth, and do the tests cry wolf? Studies whose truth is known.
+"""Do the intervals contain the truth, and do the tests cry wolf? Studies with a known truth.
 
     python -m benchmarks coverage
     python -m benchmarks coverage --studies 100 --seed 1
@@ -6,22 +6,22 @@
 Six questions, over designs that are harder than a run is likely to be
 (`cytology.audits.simulation` and `benchmarks.fixed_scores`):
 
-fixed       192 designs whose scores were learned elsewhere: how often does each interval hold the
+fixed       192 designs with scores learned elsewhere: how often does each interval contain the
             truth?
 pairs       two equal networks on the normal designs of these: how often does the interval of the
-            difference of their AUCs hold 0?
+            difference of their AUCs contain 0?
 heads       a dozen designs with cross-validated heads, whose judges learned from each other's
-            patients; the truth is what such heads reach on average
-triples     three equal networks, cross-validated: is any called better? And is a difference found
-            that is there? Beside it the test of earlier versions, which exchanges the predictions
-            of whole patients and knows nothing of cross-validation
-noise       labels that mean nothing, 11 patients with 1 to 30 images: is the mean AUC 0.5?
+            patients; the truth is the mean over such heads
+triples     three equal networks, cross-validated: is any called better? And is a real difference
+            detected? Also the test of earlier versions, which exchanges the predictions of whole
+            patients and ignores cross-validation
+noise       meaningless labels, 11 patients with 1 to 30 images: is the mean AUC 0.5?
 nested      the variance of a cross-validated AUC by the model, and by nested cross-validation: a
-            share is the mean of the estimate by the variance over studies
+            share is the mean estimate divided by the variance over studies
 
-Prints the least and the mean share for each interval and test, writes results/coverage.csv (a row a
-design and interval or test) and results/coverage.png. About twenty minutes on two cores, ten with
-`--studies 200`.
+Prints the smallest and the mean share for each interval and test, writes results/coverage.csv (one
+row per design and interval or test) and results/coverage.png. About twenty minutes on two cores,
+ten with `--studies 200`.
 """
 
 import argparse
@@ -89,7 +89,7 @@ NAMES = {"fixed": "fixed scores", "heads": "cross-validated heads"}
 
 
 def held(study: Study) -> list[dict]:
-    """A row an interval of a study of one model: its bounds, and what the truth is made of."""
+    """One row per interval of a study of one model: its bounds, and the parts of the truth."""
     (rows,) = study.tables
     malignant = (rows["label"] == "M").to_numpy()
     called = rows["probability"].to_numpy() >= 0.5
@@ -107,11 +107,11 @@ def held(study: Study) -> list[dict]:
 
 
 def of_intervals(make, design: Design, studies: int, seed: int) -> pd.DataFrame:
-    """A row an interval: how often it holds the truth, lies above it or below, and its width.
+    """One row per interval: how often it contains the truth, is above or below it, and its width.
 
-    A study without an interval (nothing is called malignant, or one class has one group) is not
-    counted; `without` is their share. The truth is the studies' mean, which is that of each where
-    scores are fixed; of what a threshold decides, at each study's share of malignant images.
+    Studies without an interval (nothing is called malignant, or one class has one group) are not
+    counted; `without` is their share. The truth is the studies' mean; for fixed scores it is the
+    same for each study, for metrics of a threshold it depends on the share of malignant images.
     """
     rng = np.random.default_rng(seed)
     table = pd.DataFrame([row for _ in range(studies) for row in held(make(design, rng))])
@@ -136,7 +136,7 @@ def of_intervals(make, design: Design, studies: int, seed: int) -> pd.DataFrame:
 
 
 def of_pairs(design: Design, studies: int, seed: int) -> pd.DataFrame:
-    """How often the interval of a difference of AUCs holds 0, of two equal networks."""
+    """How often the interval of the difference in AUC of two equal networks contains 0."""
     rng, bounds = np.random.default_rng(seed), []
     for _ in range(studies):
         found = auc_difference(matched(*fixed_scores(design, rng, models=2).tables))
@@ -149,9 +149,9 @@ def of_pairs(design: Design, studies: int, seed: int) -> pd.DataFrame:
 
 
 def of_triples(design: Design, better: str, studies: int, seed: int) -> pd.DataFrame:
-    """A row a test: the share of triples in which it calls any network better than another.
+    """One row per test: the share of triples in which it calls any network better than another.
 
-    With `better` one of the three is better by about so much, and only sentences that say so count.
+    With `better` one of the three is better by about this much, and only true sentences count.
     """
     rng, aucs = np.random.default_rng(seed), [design.auc] * 3
     aucs[2] = BETTER.get(better, design.auc)
@@ -183,7 +183,7 @@ def of_triples(design: Design, better: str, studies: int, seed: int) -> pd.DataF
 def group_swap_p(pairs: pd.DataFrame, seed: int = 0) -> float:
     """The test of earlier versions: predictions of whole patients exchanged (Bandos et al. 2005).
 
-    It compares pooled AUCs, and takes scores for independent between patients.
+    It compares pooled AUCs, and assumes that scores are independent between patients.
     """
     truth, group = (pairs["label"] == "M").to_numpy(), pairs["group"].to_numpy()
     first, second = (rankdata(pairs[name]) for name in ("first", "second"))
@@ -211,12 +211,12 @@ def of_noise(design: Design, studies: int, seed: int) -> pd.DataFrame:
 
 
 def of_nested(design: Design, studies: int, seed: int) -> pd.DataFrame:
-    """How the variance is estimated, by the variance that the AUC has over studies.
+    """The estimated variance, relative to the variance of the AUC over studies.
 
-    Twice the model's is what the series takes. Nested cross-validation (Bates, Hastie & Tibshirani
-    2024, doi 10.1080/01621459.2023.2197686): the AUC within the folds that remain, less that of
-    the fold left out, squared, less the variance of the latter; `spread` is its standard deviation
-    over studies by its mean.
+    The series uses twice the model's. Nested cross-validation (Bates, Hastie & Tibshirani 2024, doi
+    10.1080/01621459.2023.2197686): the AUC within the remaining folds minus that of the fold left
+    out, squared, minus the variance of the latter; `spread` is its standard deviation over studies
+    divided by its mean.
     """
     rng = np.random.default_rng(seed)
     found = pd.DataFrame([one_nested(design, rng) for _ in range(studies)])
@@ -289,13 +289,13 @@ def fixed(design: Design, studies: int, seed: int) -> pd.DataFrame:
 
 
 def measured(question: str, design: Design, function, arguments: tuple, seed: int) -> pd.DataFrame:
-    """One design's table, with what it is."""
+    """One design's table, with the columns of the design."""
     about = {"noise": "normal"} | asdict(design) | {"images": "{} to {}".format(*design.images)}
     return function(design, *arguments, seed).assign(question=question, **about)
 
 
 def summarized(table: pd.DataFrame) -> pd.DataFrame:
-    """The least and the mean share over designs, by question and interval or test."""
+    """The smallest and the mean share over designs, by question and interval or test."""
     table = table.reindex(
         columns=[*table.columns.union(["above", "without", "spread"], sort=False)]
     )
@@ -308,7 +308,7 @@ def summarized(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def figure_of(table: pd.DataFrame) -> plt.Figure:
-    """A mark a design: how often each interval holds the truth."""
+    """How often each interval contains the truth, one mark per design."""
     shown = table[table["question"].isin(["fixed", "heads"])]
     shown = shown.assign(
         what=shown["what"].map(METRICS), share=100 * shown["share"],
@@ -320,7 +320,9 @@ def figure_of(table: pd.DataFrame) -> plt.Figure:
         palette=dict(zip(NAMES.values(), ["#0072B2", "#D55E00"], strict=True)), ax=axis,
     )  # fmt: skip
     axis.axvline(95, color="grey", linestyle=":")
-    axis.set(xlabel="studies whose 95 % interval holds the truth (%); a mark a design", ylabel="")
+    axis.set(
+        xlabel="studies whose 95 % interval contains the truth (%); one mark per design", ylabel=""
+    )
     axis.legend(title=None, loc="upper left", bbox_to_anchor=(1, 1))
     return figure
 
@@ -337,7 +339,7 @@ def main(arguments: list[str] | None = None) -> int:
     questions = list(dict.fromkeys(part[0] for part in work(1)))
     parser.add_argument("--only", nargs="+", choices=questions)
     given = parser.parse_args(arguments)
-    # A design has its seed whatever else is asked.
+    # A design always has the same seed, whatever else is run.
     parts = [
         (*part, given.seed + k)
         for k, part in enumerate(work(given.studies))

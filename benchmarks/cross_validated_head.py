@@ -38,7 +38,7 @@ FOLDS, ORIENTATIONS, BATCH = 5, 8, 32
 IMAGES, PATIENTS = 320, 24  # of the drawn sample
 EPOCHS, LEARNING_RATE = 10, 1e-3  # of the plain way
 RECIPE = HeadRecipe(200, class_weight="none", patience=None, seed=0, orientations=ORIENTATIONS)
-LOWER_AUC = 0.005  # that is still accepted
+LOWER_AUC = 0.005  # still accepted
 EQUAL = (
     "images, 5 folds of whole groups, backbone and its weights, no class weights, the loss of the "
     "held fold after each epoch (the second row takes that off the plain way; ours still pays for "
@@ -55,7 +55,7 @@ tf.get_logger().setLevel("ERROR")
 
 @dataclass(frozen=True)
 class Task:
-    """What both ways are given: the images below `root`, their folds, and the network's weights."""
+    """The task of both ways: the images below `root`, their folds, and the network's weights."""
 
     root: Path
     manifest: pd.DataFrame
@@ -65,7 +65,7 @@ class Task:
     weights: Path
 
     def network(self) -> keras.Model:
-        """The network as both begin with it."""
+        """The network with which both start."""
         model = build(self.architecture, self.image_size)
         model.load_weights(self.weights)
         return model
@@ -73,7 +73,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Seconds of a way, those for watching the held fold in every epoch, and the pooled AUC."""
+    """Seconds of a way, seconds for watching the held fold in every epoch, and the pooled AUC."""
 
     seconds: float
     watching: float
@@ -101,7 +101,7 @@ def rows_of(found: dict[str, list[Outcome]]) -> list[Row]:
 
 
 def row_of_auc(ours: list[float], plain: list[float]) -> Row:
-    """Pooled out-of-fold AUC; what counts is the difference."""
+    """Pooled out-of-fold AUC; the difference counts."""
     accepted = 1 - LOWER_AUC / float(np.median(plain))
     row = compare("pooled AUC against plain Keras", "AUC", ours, plain, EQUAL, accepted)
     return replace(row, target=f"{LOWER_AUC} lower at most")
@@ -160,7 +160,7 @@ def in_folds(manifest: pd.DataFrame) -> pd.DataFrame:
 
 
 def on_cached_features(task: Task, folder: Path, orientations: int = ORIENTATIONS) -> Outcome:
-    """Decode once, features once, then a head a fold; from empty caches."""
+    """Decode once, features once, then one head per fold; from empty caches."""
     cache, started = Path(tempfile.mkdtemp(dir=folder)), time.perf_counter()
     images = decode(task.root, task.manifest, task.image_size, "pad", cache)
     passes, _ = chosen_passes(feature_extractor(task.network()), images, cache)
@@ -176,7 +176,7 @@ def on_cached_features(task: Task, folder: Path, orientations: int = ORIENTATION
 
 
 def plain(task: Task) -> Outcome:
-    """The frozen backbone stays in the model: fit it for each fold."""
+    """The frozen backbone stays in the model, which is fitted for each fold."""
     started, watch = time.perf_counter(), Watch()
     decoded = Parallel(cores(), prefer="threads")(
         delayed(decode_one)(task, image_id) for image_id in task.split["image_id"]
@@ -217,7 +217,7 @@ def with_frozen_backbone(task: Task) -> keras.Model:
 
 
 def turned_at_random(pixels: np.ndarray, malignant: np.ndarray) -> tf.data.Dataset:
-    """Batches in which each image stands once, in one of its 8 orientations."""
+    """Batches in which each image occurs once, in one of its 8 orientations."""
 
     def turn(image, label):
         quarters = tf.random.uniform((), 0, 4, tf.int32)

@@ -1,11 +1,11 @@
-"""How far the same training differs from run to run, without and with `deterministic`.
+"""How much the same training varies from run to run, without and with `deterministic`.
 
     python -m benchmarks.determinism
     python -m benchmarks.determinism --architecture inceptionv3 --repeats 3
 
-Each training is a process of its own: every layer, drawn smears, random weights, one seed. Told
-are the largest difference of a logit between any two, and how long the epochs took beside each
-other; the first epoch, in which graphs are built, does not count.
+Each training is a separate process: every layer, drawn smears, random weights, one seed. It prints
+the largest difference of a logit between any two, and the ratio of the times of the epochs; the
+first epoch, in which graphs are built, does not count.
 """
 
 import argparse
@@ -29,7 +29,7 @@ IMAGES, PATIENTS, SIZE, BATCH, RATE = 96, 16, 96, 16, 1e-3
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Train again and again and print what differs; returns 0."""
+    """Train repeatedly and print the differences; returns 0."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -57,17 +57,17 @@ def main(argv: list[str] | None = None) -> int:
         logits = np.array([run["logits"] for run in runs])
         spread, largest = np.ptp(logits, axis=0).max(), np.abs(logits).max()
         print(
-            f"deterministic: {wanted!s:5}   largest difference of a logit {spread:.3g}, where the "
+            f"deterministic: {wanted!s:5}   largest difference of a logit {spread:.3g}; the "
             f"largest logit is {largest:.3g}"
         )
     pairs = zip(found[True], found[False], strict=True)
     ratio = np.median([one["seconds"] / other["seconds"] for one, other in pairs])
-    print(f"time with it to time without: {ratio:.2f} ({cores()} cores)")
+    print(f"ratio of the time with it to the time without: {ratio:.2f} ({cores()} cores)")
     return 0
 
 
 def in_a_process(folder: str, options: argparse.Namespace, wanted: bool) -> dict:
-    """Train once, in a process of its own."""
+    """Train once, in a separate process."""
     words = ["--train", folder, str(wanted), "--architecture", options.architecture]
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.determinism", *words, "--epochs", str(options.epochs)],
@@ -81,7 +81,7 @@ def in_a_process(folder: str, options: argparse.Namespace, wanted: bool) -> dict
 
 
 def train(folder: Path, options: argparse.Namespace, wanted: bool) -> dict:
-    """Logits of val and test after a training, and the seconds of its epochs but the first."""
+    """Logits of val and test after a training, and the seconds of its epochs except the first."""
     from cytology.data.copies import find_copies
     from cytology.data.inspection import inspect_images
     from cytology.data.manifest import build_manifest

@@ -1,4 +1,4 @@
-"""B8: a batch through a frozen network by each engine, how exact that is, and the series itself."""
+"""B8: speed and accuracy of each engine on a batch through a frozen network, and of the series."""
 
 import tempfile
 import time
@@ -45,7 +45,7 @@ WHOLE = (
 
 
 def measure(options: Options, folder: Path) -> Result:
-    """Pictures a second of each way, the series', and how exact each way is."""
+    """Pictures per second of each way and of the series, and the accuracy of each way."""
     listing = listed(options, folder)
     manifest, images, counted = decoded(listing, options, folder)
     split = in_folds(manifest)
@@ -54,7 +54,7 @@ def measure(options: Options, folder: Path) -> Result:
         model, about = network(architecture, options.weights, images, pictures_of(manifest, 1))
         ways, lacking = ways_of(model, folder)
         features = {name: features_of(way, images, split) for name, way in ways.items()}
-        # Random features rank nothing, and without patients the folds are no honest ones.
+        # Random features rank nothing, and without patients the folds are not honest.
         ranks = find_weights(architecture, options.weights).kind != "random"
         table = exactness(features, split, bool(ranks and options.data and options.patient_pattern))
         passes, engine = chosen_passes(feature_extractor(model), images, folder / "chosen")
@@ -68,7 +68,7 @@ def measure(options: Options, folder: Path) -> Result:
 
 
 def target_of_the_series() -> float:
-    """How many times as fast as TensorFlow: 4 where the processor multiplies bfloat16 in tiles."""
+    """How many times as fast as TensorFlow: 4 if the processor multiplies bfloat16 in tiles."""
     about = Path("/proc/cpuinfo")  # of Linux
     return 4 if about.is_file() and "amx_bf16" in about.read_text() else 0.95
 
@@ -77,7 +77,7 @@ def target_of_the_series() -> float:
 
 
 def ways_of(model: keras.Model, folder: Path) -> tuple[dict[str, Way], list[str]]:
-    """From uint8 pictures to features by each way to be had here; sentences about the others."""
+    """From uint8 pictures to features by each available way; sentences about the others."""
     extractor, lacking = feature_extractor(model), []
     ways: dict[str, Way] = {EXACT: KerasPasses(extractor)}
     try:
@@ -85,7 +85,7 @@ def ways_of(model: keras.Model, folder: Path) -> tuple[dict[str, Way], list[str]
     except InputError as error:
         lacking.append(f"{IN_BFLOAT16} was not measured: {error}")
     if missing := [name for name in FOR_ONNX if find_spec(name) is None]:
-        lacking.append(f"{ONNX} was not measured, without {', '.join(missing)}.")
+        lacking.append(f"{ONNX} was not measured: {', '.join(missing)} not installed.")
     else:
         ways[ONNX] = onnx_runtime(extractor, folder / f"{model.name}.onnx")
     if not offered():
@@ -94,7 +94,7 @@ def ways_of(model: keras.Model, folder: Path) -> tuple[dict[str, Way], list[str]
 
 
 def in_bfloat16(model: keras.Model) -> Way:
-    """The network under Keras' policy mixed_bfloat16; `InputError` where TensorFlow has none."""
+    """The network with Keras' policy mixed_bfloat16; `InputError` if TensorFlow lacks it."""
     precision = precision_for("bfloat16")
     copy = build(model.name, model.input_shape[1], precision=precision)
     copy.set_weights(model.get_weights())
@@ -105,7 +105,9 @@ def onnx_runtime(extractor: keras.Model, path: Path) -> Way:
     """The network as Keras exports it to `path`, in ONNX Runtime on all cores."""
     import onnxruntime
 
-    extractor(np.zeros((1, *extractor.input_shape[1:]), np.float32))  # else Keras exports nothing
+    extractor(
+        np.zeros((1, *extractor.input_shape[1:]), np.float32)
+    )  # otherwise Keras exports nothing
     with quietly():
         extractor.export(path, format="onnx", verbose=False)
     settings = onnxruntime.SessionOptions()
@@ -126,11 +128,11 @@ def features_of(way: Way, images: DecodedImages, split: pd.DataFrame) -> np.ndar
 
 
 def exactness(features: dict[str, np.ndarray], split: pd.DataFrame, ranks: bool) -> pd.DataFrame:
-    """A row a way: what its features lose against `EXACT`, and what that does to logits.
+    """One row per way: what its features lose compared with `EXACT`, and the effect on logits.
 
-    `lost` is the share of the differences between pictures; `largest_of_a_logit` is by a head that
-    was trained on all exact features. Where features say something (`ranks`), heads are trained
-    for each fold and way: `auc` out of fold, and the share of `other_decisions` at 0.5.
+    `lost` is the share of the differences between pictures; `largest_of_a_logit` uses a head that
+    was trained on all exact features. If features mean something (`ranks`), heads are trained for
+    each fold and way: `auc` out of fold, and the share of `other_decisions` at 0.5.
     """
     malignant, exact = is_malignant(split["label"]), features[EXACT]
     head = fitted_head(exact, malignant)
@@ -161,8 +163,8 @@ def out_of_fold(features: np.ndarray, split: pd.DataFrame) -> np.ndarray:
 
 
 def sentences(architecture: str, table: pd.DataFrame) -> list[str]:
-    """What `exactness` found, in words."""
-    told = []
+    """The result of `exactness` in words."""
+    found = []
     for row in table.to_dict("records"):
         said = []
         if row["way"] != EXACT:
@@ -175,8 +177,8 @@ def sentences(architecture: str, table: pd.DataFrame) -> list[str]:
         if "auc" in row and row["way"] != EXACT:
             said.append(f"{row['other_decisions']:.2%} of the decisions at 0.5 differ")
         if said:
-            told.append(f"{architecture}, {row['way']}: {'; '.join(said)}.")
-    return told
+            found.append(f"{architecture}, {row['way']}: {'; '.join(said)}.")
+    return found
 
 
 # ------------------------------------------------------------------------ speed
@@ -190,7 +192,7 @@ def timed(
     repeats: int,
     folder: Path,
 ) -> dict[str, list[float]]:
-    """Pictures a second of one batch by each way, of the series, and of its engine alone."""
+    """Pictures per second of one batch by each way, of the series, and of its engine alone."""
     pictures = pictures_of(split[["image_id"]], 8).iloc[:PICTURES]
     pixels = images.batch(pictures["image_id"], pictures["orientation"])
     batch = pixels[:BATCH]
@@ -203,7 +205,7 @@ def timed(
 
 
 def rate_of(way: Way, pixels: np.ndarray) -> float:
-    """Pictures a second, in batches."""
+    """Pictures per second, in batches."""
     started = time.perf_counter()
     for start in range(0, len(pixels), BATCH):
         way(pixels[start : start + BATCH])
@@ -213,7 +215,7 @@ def rate_of(way: Way, pixels: np.ndarray) -> float:
 def rate_of_series(
     passes: Passes, images: DecodedImages, pictures: pd.DataFrame, folder: Path
 ) -> float:
-    """Pictures a second of `frozen_features`, none of which was computed before."""
+    """Pictures per second of `frozen_features`, none of which was computed before."""
     with tempfile.TemporaryDirectory(dir=folder, ignore_cleanup_errors=True) as cache:
         started = time.perf_counter()
         frozen_features(passes, images, pictures, ["engines"], BATCH, Path(cache))

@@ -10,7 +10,7 @@ OURS, TARGET = "#0072B2", "#D55E00"
 
 
 def ratios(result: Result) -> Figure:
-    """A line a row: the ratio of every run, their median in numbers, and the target."""
+    """One line per row: the ratio of every run, their median in numbers, and the target."""
     rows = result.rows
     figure, axis = plt.subplots(figsize=(9, 0.62 * len(rows) + 1.5))
     for place, row in enumerate(rows):

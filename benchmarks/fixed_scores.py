@@ -1,4 +1,4 @@
-"""Studies of scores that were learned elsewhere, with normal noise or heavy tails."""
+"""Simulated studies of scores that were learned elsewhere, with normal noise or heavy tails."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -9,7 +9,7 @@ from scipy.stats import norm
 
 from cytology.audits.simulation import IN_COMMON, Design, Study
 
-REFERENCE = 1_000_000  # scores from which a truth without a closed form is read
+REFERENCE = 1_000_000  # scores for estimating a truth without a closed form
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class FixedDesign(Design):
 
     @property
     def distance(self) -> float:
-        """Between the classes' means, in standard deviations of a score."""
+        """The distance of the classes' means, in standard deviations of a score."""
         if self.noise == "normal":
             return super().distance
         return float(np.quantile(_sorted_differences(self.noise, self.likeness), self.auc))
@@ -40,7 +40,7 @@ class FixedDesign(Design):
 
 @lru_cache
 def _sorted_noise(noise: str, likeness: float) -> np.ndarray:
-    """Sorted noise, so much that its quantiles are the true ones."""
+    """Sorted noise, enough that its quantiles are the true ones."""
     design, rng = FixedDesign(REFERENCE, noise=noise, likeness=likeness), np.random.default_rng(0)
     return np.sort(design.noise_drawn(rng, np.arange(REFERENCE)))
 
@@ -55,8 +55,8 @@ def _sorted_differences(noise: str, likeness: float) -> np.ndarray:
 def fixed_scores(design: FixedDesign, rng: np.random.Generator, models: int = 1) -> Study:
     """Models that learned elsewhere: their scores are independent between patients.
 
-    A malignant image lies above a benign one of another patient with probability `auc`. With normal
-    noise the logits are calibrated for the design's share of malignant patients.
+    A malignant image scores above a benign one of another patient with probability `auc`. With
+    normal noise the logits are calibrated for the design's share of malignant patients.
     """
     images = design.patients_drawn(rng)
     group, distance = images["group"].to_numpy(), design.distance

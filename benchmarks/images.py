@@ -17,13 +17,13 @@ from cytology.data.sources.sample import draw_smear, patient_cards
 from cytology.files import file_hash
 from cytology.machine import cores
 
-SMEARS = 16  # drawn one by one; each picture of a benchmark is one of them, moved and with noise
+SMEARS = 16  # drawn one by one; each picture of a benchmark is one of them, moved and noisy
 
 
 def large_jpegs(options: Options, folder: Path, images: int) -> tuple[Path, pd.DataFrame, str]:
-    """Files in `folder`, in B and M: (root, manifest, a sentence that says what they are).
+    """Files in `folder`, in B and M: (root, manifest, a sentence that describes them).
 
-    Copies of files of `options.data`, else drawn JPEGs of 1,000 x 750 pixels; `images` at most.
+    Copies of files of `options.data`, else drawn JPEGs of 1,000 x 750 pixels; at most `images`.
     """
     images = options.images or images
     if not options.data:
@@ -39,9 +39,9 @@ def large_jpegs(options: Options, folder: Path, images: int) -> tuple[Path, pd.D
 
 
 def manifest_of(root: Path) -> pd.DataFrame:
-    """`image_id`, `label`, `sha256` of the images below `root`, in an order of chance.
+    """`image_id`, `label`, `sha256` of the images below `root`, in random order.
 
-    So that the first of them are of both classes.
+    So the first of them have both classes.
     """
     images = load(str(root)).images[["image_id", "label"]]
     hashes = [file_hash(root / image_id) for image_id in images["image_id"]]
@@ -52,7 +52,7 @@ def draw_jpegs(folder: Path, images: int, width: int, height: int) -> None:
     """Draw smears of `width` x `height` pixels into `folder/B` and `folder/M`."""
     rng = np.random.default_rng(0)
     cards = patient_cards(SMEARS, rng)
-    # Half the size: drawing takes as long as there are pixels, and the noise comes afterwards.
+    # Half the size: the time to draw depends on the number of pixels, and noise is added later.
     smears = Parallel(n_jobs=cores())(
         delayed(draw_smear)(card, np.random.default_rng(number), height // 2, width // 2)
         for number, card in enumerate(cards)
@@ -70,7 +70,7 @@ def draw_jpegs(folder: Path, images: int, width: int, height: int) -> None:
 
 
 def as_another(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The picture half turned or flipped, moved around its edges, with noise of a sensor."""
+    """The picture half turned or flipped, moved around its edges, with sensor noise."""
     turned = orient(pixels, rng.choice([0, 2, 4, 6]))
     moved = np.roll(turned, rng.integers(0, pixels.shape[:2]), axis=(0, 1))
     noise = rng.normal(0, 4, pixels.shape)

@@ -18,7 +18,7 @@ from cytology.networks.batches import DecodedImages, batches, decode
 from cytology.networks.linear_head import is_malignant
 from cytology.settings import InputError
 
-try:  # Keras 3 keeps the original's way of reading out of its public names
+try:  # Keras 3 has no public name for the original's way of reading
     from keras.src.legacy.preprocessing.image import ImageDataGenerator
 except ImportError:
     ImageDataGenerator = None
@@ -38,10 +38,10 @@ STEP = (
 
 
 def measure(options: Options, folder: Path) -> Result:
-    """Images a second of the pipelines, then of the training steps."""
+    """Images per second of the pipelines, then of the training steps."""
     root, manifest, about = large_jpegs(options, folder / "images", IMAGES)
     if len(manifest) < BATCH * STEPS:
-        raise InputError(f"B1 needs {BATCH * STEPS} images: raise --images or give other --data.")
+        raise InputError(f"B1 needs {BATCH * STEPS} images: raise --images or choose other --data.")
     images = decode(root, manifest, options.image_size, "pad", folder / "cache")
     pictures = pictures_of(manifest.assign(weight=1.0), 8)
     notes, rows = [about], pipelines_alone(root, images, pictures, options)
@@ -87,7 +87,7 @@ def pipelines_alone(
 
 
 def rate_of(feed: Iterable) -> float:
-    """Images a second of one epoch, up to its last batch; an element begins with its images.
+    """Images per second of one epoch, up to its last batch; an element starts with its images.
 
     Not to the end of the iteration: see `networks.Stopwatch`.
     """
@@ -99,7 +99,7 @@ def rate_of(feed: Iterable) -> float:
 
 
 def from_directory(root: Path, image_size: int, keep: bool) -> tf.data.Dataset:
-    """A folder as Keras reads it, flipped at random in the pipeline; `keep` decodes only once."""
+    """A folder read by Keras, flipped at random in the pipeline; `keep` decodes only once."""
     flip = keras.layers.RandomFlip("horizontal_and_vertical")
     dataset = keras.utils.image_dataset_from_directory(
         root, label_mode="binary", image_size=(image_size,) * 2, batch_size=BATCH, verbose=False
@@ -132,7 +132,7 @@ def training_step(
 
 
 def from_memory(images: DecodedImages, pictures: pd.DataFrame) -> tf.data.Dataset:
-    """All pictures in one tensor, shuffled and batched, as `batches.batches` gives them."""
+    """All pictures in one tensor, shuffled and batched, like those of `batches.batches`."""
     pixels = images.batch(pictures["image_id"], pictures["orientation"])
     labels = is_malignant(pictures["label"]).astype(np.float32)[:, None]
     weights = np.ones(len(pictures), np.float32)

@@ -1,11 +1,11 @@
-"""Kill the series at random moments, start it again, and compare every table with a whole run.
+"""Kill the series at random moments, restart it, and compare every table with a complete run.
 
     python -m benchmarks.kills                    # 25 kills of profile `smoke`; about half an hour
     python -m benchmarks.kills --kills 4 --jobs 2
 
-The whole process tree is killed as by `kill -9`, in a copy of the project with data, caches and
-outputs of its own. Each kill is followed by a restart in the same folder. After each kill every
-file is opened: none may be half written. Ends with 1 if anything differs.
+The whole process tree is killed as by `kill -9`, in a copy of the project with its own data, caches
+and outputs. Each kill is followed by a restart in the same folder. After each kill every file is
+opened: none may be half written. The exit code is 1 if anything differs.
 """
 
 import argparse
@@ -34,7 +34,7 @@ from cytology.runner.verification import compare_runs, verdict_in_words
 from cytology.settings import PROJECT_ROOT
 
 COPIED = ("notebooks", "run_all.py", "requirements.txt", "pyproject.toml")
-KILLS_A_RUN = 5  # each run is killed so often before it may end
+KILLS_A_RUN = 5  # how often each run is killed before it may end
 
 
 def copy_of_project(folder: Path) -> Path:
@@ -49,13 +49,13 @@ def copy_of_project(folder: Path) -> Path:
 
 
 def environment(project: Path) -> dict[str, str]:
-    """Variables in which only the copy's package, and caches of its own, are found."""
+    """Environment variables for the copy's package and its own caches."""
     own = {"PYTHONPATH": str(project / "notebooks"), "PYTHONIOENCODING": "utf-8"}
     return {name: value for name, value in os.environ.items() if name != "CYTOLOGY_CACHE"} | own
 
 
 def start(project: Path, run: Path, *arguments: str) -> subprocess.Popen:
-    """Start the series; what it says is appended to `<run>.log` beside the run folder."""
+    """Start the series; its output is appended to `<run>.log` beside the run folder."""
     run.parent.mkdir(parents=True, exist_ok=True)
     with run.with_suffix(".log").open("a", encoding="utf-8") as log:
         return subprocess.Popen(
@@ -68,7 +68,7 @@ def start(project: Path, run: Path, *arguments: str) -> subprocess.Popen:
 
 
 def kill_tree(process: subprocess.Popen) -> None:
-    """Kill a process and everything below it, with no chance to clear up."""
+    """Kill a process and all its children, with no chance to clean up."""
     tree = [psutil.Process(process.pid)]
     tree += tree[0].children(recursive=True)
     for each in tree:
@@ -78,7 +78,7 @@ def kill_tree(process: subprocess.Popen) -> None:
 
 
 def at_work(run: Path) -> str:
-    """What `run.json` says was running, to tell where a kill hit."""
+    """What was running according to `run.json`, to show where a kill hit."""
     if not (run / "run.json").is_file():
         return "the start"
     record = json.loads((run / "run.json").read_text(encoding="utf-8"))
@@ -90,10 +90,10 @@ def at_work(run: Path) -> str:
 def killed_and_started_again(
     project: Path, run: Path, arguments: list[str], moments: list[float]
 ) -> Iterator[tuple[float, str, list[str]]]:
-    """Start the series, kill it after each of the `moments` (seconds), at last let it end.
+    """Start the series, kill it after each of the `moments` (seconds), finally let it end.
 
-    Yields for each kill (seconds, what was running, files that are half written). Raises
-    RuntimeError with the log if the last start does not end well.
+    Yields for each kill (seconds, what was running, half-written files). Raises RuntimeError with
+    the log if the last start fails.
     """
     for moment in moments:
         process = start(project, run, *arguments)
@@ -111,13 +111,13 @@ def killed_and_started_again(
 
 
 def half_written(folder: Path) -> list[str]:
-    """Files below `folder` that cannot be read to their end, but for those called unfinished."""
+    """Files below `folder` that cannot be read to the end, except those marked as unfinished."""
     files = (path for path in folder.rglob("*") if path.is_file() and UNFINISHED not in str(path))
     return [f"{path.name}: {why}" for path in files if (why := trouble_with(path))]
 
 
 def trouble_with(path: Path) -> str:
-    """Why a file of one of our kinds cannot be read; empty if it can."""
+    """Why a file cannot be read; empty if it can, or is of another kind."""
     readers = {
         ".json": lambda: json.loads(path.read_text(encoding="utf-8")),
         ".csv": lambda: pd.read_csv(path),
@@ -132,15 +132,15 @@ def trouble_with(path: Path) -> str:
     try:
         readers.get(path.suffix, lambda: None)()
     except pd.errors.EmptyDataError:
-        # A table without columns and rows is a table: nothing was rejected.
+        # A table without columns and rows is valid: nothing was rejected.
         return "" if path.read_bytes() == b"\n" else "empty"
-    except Exception as error:  # whatever a reader says of a broken file
+    except Exception as error:  # readers raise many types for broken files
         return f"{type(error).__name__}: {error}"
     return ""
 
 
 def check_zip(path: Path) -> None:
-    """Raise `BadZipFile` for a zip whose members are not whole."""
+    """Raise `BadZipFile` for a zip with incomplete members."""
     with zipfile.ZipFile(path) as archive:
         broken = archive.testzip()
     if broken:
@@ -148,7 +148,7 @@ def check_zip(path: Path) -> None:
 
 
 def check_end(path: Path) -> None:
-    """Raise `EOFError` for a page without its end."""
+    """Raise `EOFError` for an incomplete page."""
     if not path.read_text(encoding="utf-8").rstrip().endswith("</html>"):
         raise EOFError("no </html>")
 
@@ -157,7 +157,7 @@ def check_end(path: Path) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Kill, start again, compare; returns the exit code."""
+    """Kill, restart, compare; returns the exit code."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -173,17 +173,17 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def study(folder: Path, arguments: list[str], kills: int, chance: random.Random) -> int:
-    """Print a line a kill and what differs at the end; returns 1 if anything does, else 0."""
+    """Print one line per kill, and the differences at the end; returns 1 if any, else 0."""
     project, runs = copy_of_project(folder / "project"), folder / "runs"
     began = time.monotonic()
     if start(project, runs / "whole", *arguments).wait():
         raise RuntimeError((runs / "whole.log").read_text(encoding="utf-8")[-3000:])
     whole = time.monotonic() - began
-    print(f"A whole run with cold caches takes {whole:.0f} s.", flush=True)
+    print(f"A complete run with cold caches takes {whole:.0f} s.", flush=True)
     done, broken, differing, number = 0, 0, 0, 0
     while done < kills:
         number += 1
-        for name in ("data", "outputs"):  # every run begins with nothing
+        for name in ("data", "outputs"):  # every run starts with nothing
             shutil.rmtree(project / name, ignore_errors=True)
         few = min(KILLS_A_RUN, kills - done)
         moments = [chance.uniform(1, 2 * whole / (few + 1)) for _ in range(few)]
@@ -191,7 +191,8 @@ def study(folder: Path, arguments: list[str], kills: int, chance: random.Random)
         for moment, where, halves in killed_and_started_again(project, run, arguments, moments):
             done, broken = done + 1, broken + len(halves)
             print(
-                f"run {number}, killed after {moment:5.1f} s in {where}; {tell(halves)}", flush=True
+                f"run {number}, killed after {moment:5.1f} s in {where}; {halves_in_words(halves)}",
+                flush=True,
             )
         files, found = compare_runs(runs / "whole", run)
         differing += len(found)
@@ -200,8 +201,8 @@ def study(folder: Path, arguments: list[str], kills: int, chance: random.Random)
     return int(bool(broken or differing))
 
 
-def tell(halves: list[str]) -> str:
-    """Files that are half written, in words."""
+def halves_in_words(halves: list[str]) -> str:
+    """The half-written files in words."""
     return "no file is half written" if not halves else f"HALF WRITTEN: {'; '.join(halves)}"
 
 

@@ -1,4 +1,4 @@
-"""Networks for the benchmarks, with weights that were given or random ones."""
+"""Networks for the benchmarks, with given or random weights."""
 
 import time
 from pathlib import Path
@@ -21,8 +21,8 @@ def network(
 ) -> tuple[keras.Model, str]:
     """A network for images of this size, and a sentence about its weights.
 
-    `weights` is as the notebooks' parameter. Random ones get normalization statistics from the
-    first of `pictures`: without, their signal dies, and numbers near zero have other times.
+    `weights` is like the notebooks' parameter. Random ones get normalization statistics from the
+    first of `pictures`: without, their signal vanishes, and numbers near zero take other times.
     """
     found = find_weights(architecture, weights)
     model = build(architecture, images.size, str(found.path) if found.path else None)
@@ -35,9 +35,9 @@ def network(
 def chosen_passes(
     extractor: keras.Model, images: DecodedImages, cache: Path
 ) -> tuple[passes.Passes, passes.Engine]:
-    """The extractor as the series takes it on this machine, and by which engine.
+    """The extractor as the series uses it on this machine, and its engine.
 
-    Tried anew: what earlier runs found, or left in the cache of the project, plays no part.
+    The engine is chosen again: earlier runs and the project's cache are ignored.
     """
     with patch.object(passes, "CACHE", cache), patch.object(engines, "CACHE", cache):
         engine = passes.choose_engine("auto", extractor, "of a benchmark", images)
@@ -52,7 +52,7 @@ def ready_to_train(model: keras.Model) -> None:
 
 
 def step_rate(model: keras.Model, feed: tf.data.Dataset, pictures: int) -> float:
-    """Pictures a second of one epoch over `feed`, which holds so many, up to its last step."""
+    """Pictures per second of one epoch over `feed` with `pictures`, up to its last step."""
     watch = Stopwatch()
     model.fit(feed, shuffle=False, callbacks=[watch], verbose=0)
     return pictures / watch.seconds

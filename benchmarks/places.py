@@ -1,22 +1,22 @@
-"""At another place: are shares, calibration and referral what they promise? Truths are known.
+"""At another place: do shares, calibration and referral keep their promises? With known truths.
 
     python -m benchmarks places
     python -m benchmarks places --studies 100 --only share referral
 
 share     how often the 95 % interval of the share of malignant images, estimated from unlabelled
-          logits, holds it; the mean estimate; how often the logits are said to have moved, which
-          they have not (level 5 %)
-moved     how often it is said where a stain has moved the new logits, by so many standard
-          deviations of a class, spread them or squeezed them
+          logits, contains it; the mean estimate; how often the logits are said to have moved,
+          which they have not (level 5 %)
+moved     the same if a stain has moved the new logits, by a number of standard deviations of a
+          class, or spread or squeezed them
 values    how often the intervals of predictive values, false alarms and net benefit at another
-          share hold them
+          share contain the truth
 there     labelled patients of a place where the probabilities are off: intervals of calibration in
           the large and slope, the change of the log loss by recalibration (its interval, and what
           it is for new patients)
 referral  the share of all patients who are malignant and not referred, against what was promised;
           with images as units instead, the share of all images
 
-Prints a row a design and number. About ten minutes on two cores.
+Prints one row per design and number. About ten minutes on two cores.
 """
 
 import argparse
@@ -48,9 +48,9 @@ KINDS = ((0.5, 0.92, "normal"), (0.9, 0.98, "normal"), (0.5, 0.92, "t3"))
 class Place(FixedDesign):
     """A study and another place: `new` patients there, of whom a share `there` is malignant.
 
-    `moved` and `spread` change the new logits: by so many standard deviations of a class, and
-    times so much. With `heads`, logits are those of cross-validated heads here, and there of a head
-    trained on all patients; else they were learned elsewhere. `at` is a share or a level.
+    `moved` and `spread` change the new logits: a shift in standard deviations of a class, and a
+    factor. With `heads`, logits here are those of cross-validated heads, there of a head trained on
+    all patients; otherwise they were learned elsewhere. `at` is a share or a level.
     """
 
     new: int = 30
@@ -61,13 +61,13 @@ class Place(FixedDesign):
     at: float = 0.1
 
     def of_place(self, patients: int, share: float, rng) -> pd.DataFrame:
-        """Images of so many patients, each malignant with probability `share`."""
+        """Images of `patients`, each malignant with probability `share`."""
         rows = replace(self, patients=patients).patients_drawn(rng)
         malignant = rng.random(patients) < share
         return rows.assign(label=np.where(malignant[rows["group"]], "M", "B"))
 
     def scores(self, rows: pd.DataFrame, rng, *shape: int) -> np.ndarray:
-        """Noise of the images, and the classes' distance along the first number, (*shape, n)."""
+        """Noise of the images, plus the classes' distance along the first number, (*shape, n)."""
         group = rows["group"].to_numpy()
         noise = replace(self, patients=group.max() + 1).noise_drawn(rng, group, *shape)
         apart = self.distance * ((rows["label"] == "M").to_numpy() - 0.5)
@@ -76,7 +76,7 @@ class Place(FixedDesign):
 
 
 def study(place: Place, rng, new: int = 0) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Images here, with logits that their patients did not train, and `new` patients there."""
+    """Images here, with logits from heads that did not see them, and `new` patients there."""
     known = place.of_place(place.patients, place.malignant, rng)
     asked = place.of_place(new or place.new, place.there, rng)
     if not place.heads:
@@ -100,13 +100,13 @@ def study(place: Place, rng, new: int = 0) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def both_classes(rows: pd.DataFrame) -> bool:
-    """Whether five patients of each class are there, without whom nothing is said."""
+    """Whether there are five patients of each class, the minimum for any statement."""
     of_class = rows.groupby("label")["group"].nunique()
     return len(of_class) == 2 and of_class.min() >= 5
 
 
 def held(found: dict, name: str, truth: float) -> dict[str, float]:
-    """Whether an interval holds the truth, its width and the estimate."""
+    """Whether an interval contains the truth, its width and the estimate."""
     low, high = found[f"{name}_low"], found[f"{name}_high"]
     if np.isnan(low):
         return {name: found[name]}
@@ -119,7 +119,7 @@ def held(found: dict, name: str, truth: float) -> dict[str, float]:
 
 
 def share(place: Place, rng) -> dict[str, float]:
-    """The share of malignant images at a place, from its logits."""
+    """The share of malignant images at a place, estimated from its logits."""
     known, asked = study(place, rng)
     while not both_classes(known):
         known, asked = study(place, rng)
@@ -128,7 +128,7 @@ def share(place: Place, rng) -> dict[str, float]:
 
 
 def moved(place: Place, rng) -> dict[str, float]:
-    """The same where it cannot be asked."""
+    """The same where the assumption is violated."""
     found = share(place, rng)
     return {name: found[name] for name in ("said to have moved", "prevalence held", "prevalence")}
 
@@ -151,7 +151,7 @@ def values(place: Place, rng) -> dict[str, float]:
 
 
 def there(place: Place, rng) -> dict[str, float]:
-    """Labelled patients of a place where logits are `spread` times as large and another share is.
+    """Labelled patients of a place with another share, where logits are `spread` times as large.
 
     The right logit there is distance x score + log odds of the share.
     """
@@ -161,7 +161,7 @@ def there(place: Place, rng) -> dict[str, float]:
     many = study(place, rng, 400)[1]
     found = elsewhere.calibration_there(asked)
     table = elsewhere.recalibration_gain(asked).set_index("way")
-    # By algebra: the slope that undoes spread and move.
+    # By algebra: the slope that undoes spread and shift.
     said = held(found, "calibration_slope", 1 / place.spread)
     for way in elsewhere.WAYS[1:]:
         after = log_losses(calibrate(many, elsewhere.recalibrated_by(asked, way)))
@@ -252,12 +252,12 @@ QUESTIONS: dict[str, tuple[Callable, list[Place]]] = {
 
 
 def measured(question: str, place: Place, studies: int, seed: int) -> pd.DataFrame:
-    """The means over the studies of one design, a row a number, with their standard errors."""
+    """The means over the studies of one design, one row per number, with standard errors."""
     rng = np.random.default_rng(seed)
     table = pd.DataFrame([QUESTIONS[question][0](place, rng) for _ in range(studies)]).astype(float)
     for name in [name for name in table if name.endswith(": low")]:
         way = name.removesuffix(": low")
-        # The truth is the mean over studies: what such a fit is worth for new patients.
+        # The truth is the mean over studies: the value of such a fit for new patients.
         truth = table[f"{way}: for new"].mean()
         low, high = table.pop(f"{way}: low"), table.pop(f"{way}: high")
         table[f"{way}: held"] = ((low <= truth) & (truth <= high)).where(low.notna())
@@ -267,7 +267,7 @@ def measured(question: str, place: Place, studies: int, seed: int) -> pd.DataFra
 
 
 def summarized(table: pd.DataFrame) -> pd.DataFrame:
-    """The least, mean and greatest over designs, by question and number."""
+    """The smallest, mean and largest over designs, by question and number."""
     grouped = table.groupby(["question", "what"], sort=False)["mean"]
     return grouped.agg(["min", "mean", "max", "count"]).reset_index()
 
@@ -283,7 +283,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", nargs="+", choices=list(QUESTIONS), default=list(QUESTIONS))
     given = parser.parse_args(arguments)
-    # A design has its seed whatever else is asked.
+    # A design always has the same seed, whatever else is run.
     work = [(name, place) for name, (_, places) in QUESTIONS.items() for place in places]
     jobs = [
         delayed(measured)(name, place, given.studies, given.seed + k)

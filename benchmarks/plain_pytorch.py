@@ -1,7 +1,7 @@
-"""Frozen features by a plain PyTorch loop, and plain heads on them; a process of its own for B9.
+"""Frozen features by a plain PyTorch loop, and plain heads on them; a separate process for B9.
 
-`python -m benchmarks.plain_pytorch ROOT TABLE ARCHITECTURE SIZE` prints what it found as JSON. The
-package's way and Keras' run in a process that TensorFlow fills; this one has its own threads.
+`python -m benchmarks.plain_pytorch ROOT TABLE ARCHITECTURE SIZE` prints its results as JSON. The
+package's way and Keras' run in a process shared with TensorFlow; this one has its own threads.
 """
 
 import json
@@ -19,7 +19,7 @@ from sklearn.preprocessing import StandardScaler
 from cytology.machine import cores
 
 BATCH = 32
-# What torchvision calls the networks, and asks of each for random weights without a second output.
+# torchvision's names, and the arguments for random weights without a second output.
 NETWORKS = {
     "mobilenetv2": ("mobilenet_v2", {}),
     "inceptionv3": ("inception_v3", {"aux_logits": False, "init_weights": False}),
@@ -73,7 +73,9 @@ def main(root: Path, table: Path, architecture: str, size: int) -> dict:
     rows = rows_of(rows, files)
     logits = plain_heads(features, rows["malignant"].to_numpy(), rows["fold"].to_numpy())
     taken = time.perf_counter() - started
-    assert np.isfinite(logits).all() and features.std(axis=0).max() > 0  # the signal has not died
+    assert (
+        np.isfinite(logits).all() and features.std(axis=0).max() > 0
+    )  # the signal has not vanished
     return {"seconds": taken, "versions": [torch.__version__, torchvision.__version__]}
 
 

@@ -1,14 +1,14 @@
-"""Where do the seconds of the series go? By notebook, and by what is being done.
+"""Where do the seconds of the series go? By notebook, and by kind of work.
 
     python -m benchmarks profile                      # from empty caches
     python -m benchmarks profile --warm               # the second run with the same caches
     python -m benchmarks profile --profile smoke --weights random
 
 Runs the whole series, one notebook after the other, in a folder that is removed afterwards. In each
-of its processes a thread looks a hundred times a second at what is being done
-(`benchmarks/sampler/sitecustomize.py`). Prints seconds: a row a notebook, and one for run_all.py,
-whose `waiting` is for the notebooks and is left out of the last two rows. Where joblib's processes
-work for a notebook, its seconds are divided as theirs.
+of its processes a thread samples the running work a hundred times a second
+(`benchmarks/sampler/sitecustomize.py`). Prints seconds: one row per notebook, and one for
+run_all.py, whose `waiting` is for the notebooks and is left out of the last two rows. If joblib's
+processes work for a notebook, its seconds are divided like theirs.
 """
 
 import argparse
@@ -35,16 +35,16 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--warm", action="store_true", help="run twice, look at the second")
-    parser.add_argument("--profile", default="quick", help="as run_all.py's")
-    parser.add_argument("--weights", help="as the notebooks' parameter")
+    parser.add_argument("--warm", action="store_true", help="run twice, profile the second")
+    parser.add_argument("--profile", default="quick", help="like run_all.py's")
+    parser.add_argument("--weights", help="like the notebooks' parameter")
     return parser.parse_args(arguments)
 
 
 def run_series(folder: Path, name: str, given: argparse.Namespace, watched: bool) -> int:
     """Run the series in `folder / name`, with the caches of `folder`; returns its exit code.
 
-    If it is `watched`, each process leaves its seconds in `folder / "seconds"`.
+    If it is `watched`, each process writes its seconds into `folder / "seconds"`.
     """
     surroundings = os.environ | {"CYTOLOGY_CACHE": str(folder / "cache")}
     if watched:
@@ -61,10 +61,10 @@ def run_series(folder: Path, name: str, given: argparse.Namespace, watched: bool
 
 
 def seconds_by_kind(processes: list[dict], notebooks: list[str]) -> pd.DataFrame:
-    """A row a notebook and one of the runner, a column a kind of work, the largest first.
+    """One row per notebook and one for the runner, one column per kind of work, the largest first.
 
-    `processes` are what the sampler wrote, in the order of their start. The n-th kernel is that of
-    the n-th of `notebooks`.
+    `processes` is the sampler's output, in the order of their start. The n-th kernel is that of the
+    n-th of `notebooks`.
     """
     kernels = [each for each in processes if "ipykernel" in " ".join(each["command"])]
     rows = dict(zip(notebooks, kernels, strict=False))
@@ -89,7 +89,7 @@ def seconds_by_kind(processes: list[dict], notebooks: list[str]) -> pd.DataFrame
 
 
 def with_sums(table: pd.DataFrame) -> pd.DataFrame:
-    """`table` with the sum of each row, and rows of all: seconds, and shares of them in percent."""
+    """`table` with the sum of each row, and total rows: seconds, and shares in percent."""
     table = table.assign(sum=table.sum(axis=1))
     counted = table.copy()
     counted.loc[RUNNER, "sum"] -= table.loc[RUNNER, WAITING]
@@ -100,7 +100,7 @@ def with_sums(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def most_unknown(processes: list[dict], most: int = 8) -> list[str]:
-    """Where the work that no kind names was seen most often, innermost first."""
+    """The places of unclassified work that were seen most often, innermost first."""
     places = [pd.Series(each["unknown"], dtype=float) for each in processes]
     seen = pd.concat(places).groupby(level=0).sum().sort_values(ascending=False).head(most)
     return [f"{int(count):6} looks  {place}" for place, count in seen.items()]
@@ -119,5 +119,5 @@ def main(arguments: list[str]) -> int:
         processes = [json.loads(path.read_text("utf-8")) for path in files]
     names = [notebook.name for notebook in find_notebooks(Project().notebooks)]
     print(f"\n{with_sums(seconds_by_kind(processes, names)).round(1).to_string()}")
-    print("\nOf no kind, and messages between processes:", *most_unknown(processes), sep="\n")
+    print("\nUnclassified, and messages between processes:", *most_unknown(processes), sep="\n")
     return 0

@@ -1,17 +1,17 @@
-"""What is promised of new patients, and is it kept? Studies whose truth is known.
+"""Are the promises about new patients kept? Simulated studies with a known truth.
 
     python -m benchmarks promises
     python -m benchmarks promises --studies 100
 
-sensitivity  the threshold that was to find 95 % of the malignant images: what it finds of new
+sensitivity  the threshold that should find 95 % of the malignant images: what it finds in new
              patients on average, and what the plain 5 % quantile of the images would find
 optimism     sensitivity + specificity - 1 at Youden's threshold on noise, where 0 is the truth:
              each fold is called at the threshold of the others, whose heads saw it
 unlike       the share of new patients' images that are called unlike any training image
-audit        labels shuffled by patient: how often something is said to leak where patients are kept
-             together (a false alarm), and where only copies are (it leaks)
+audit        labels shuffled by patient: how often a leak is reported if patients are kept together
+             (a false alarm), and if only copies are (a real leak)
 
-Prints a row a design. About four minutes on two cores.
+Prints one row per design. About four minutes on two cores.
 """
 
 import argparse
@@ -35,7 +35,7 @@ NEW_PATIENTS = 300
 
 
 def sensitivity(patients: int, images: tuple, rng: np.random.Generator) -> dict[str, float]:
-    """One study of malignant patients: what is found of many others."""
+    """One study of malignant patients: the share found in many others."""
     known, new = (smears(Design(count, images), rng) for count in (patients, NEW_PATIENTS))
     benign = pd.DataFrame({"label": ["B"], "group": [-1], "logit": [-9.0]})
     rows = pd.concat([known, benign])
@@ -45,13 +45,13 @@ def sensitivity(patients: int, images: tuple, rng: np.random.Generator) -> dict[
 
 
 def smears(design: Design, rng: np.random.Generator) -> pd.DataFrame:
-    """Malignant images with a score each."""
+    """Malignant images, each with a score."""
     rows = design.patients_drawn(rng).assign(label="M")
     return rows.assign(logit=design.noise_drawn(rng, rows["group"].to_numpy()))
 
 
 def found(rows: pd.DataFrame, threshold: float) -> float:
-    """The mean over patients of the share of images from a threshold on."""
+    """The mean over patients of the share of images at or above a threshold."""
     return float((rows["logit"] >= threshold).groupby(rows["group"]).mean().mean())
 
 
@@ -65,7 +65,7 @@ def optimism(patients: int, images: tuple, rng: np.random.Generator) -> dict[str
 
 
 def unlike(patients: int, images: tuple, rng: np.random.Generator) -> dict[str, float]:
-    """One study of patients some of whom are odd, and of new ones of the same kind."""
+    """One study of patients, some of them odd, and of new patients of the same kind."""
 
     def drawn(count):
         rows = Design(count, images).patients_drawn(rng).astype({"image_id": str})
@@ -80,7 +80,7 @@ def unlike(patients: int, images: tuple, rng: np.random.Generator) -> dict[str, 
 
 
 def audit(patients: int, images: tuple, rng: np.random.Generator) -> dict[str, float]:
-    """One audit of features that know their patient, and the label a little."""
+    """One audit of features that depend on the patient, and a little on the label."""
     design = Design(patients, images, likeness=0.2)
     rows = design.patients_drawn(rng)
     group = rows["group"].to_numpy()
@@ -96,7 +96,7 @@ def audit(patients: int, images: tuple, rng: np.random.Generator) -> dict[str, f
 
 
 def shuffled_auc(rows: pd.DataFrame, values: np.ndarray, protocol: str, seed: int) -> float:
-    """The AUC within folds of labels that whole patients exchanged."""
+    """The AUC within folds for labels exchanged between whole patients."""
     shown = leakage.shuffle_labels(rows, seed, "group")
     fold = leakage.assign_folds(rows, protocol, 5, seed)
     logit = leakage.out_of_fold_logits(values, (shown["label"] == "M").to_numpy(), fold)
@@ -114,7 +114,7 @@ FEWER = {audit: 4}  # which trains two hundred heads a study
 
 
 def measured(question: Callable, patients: int, images: tuple, studies: int, seed: int) -> dict:
-    """The means over the studies of one design, and the standard error of what was kept."""
+    """The means over the studies of one design, and the standard error of `kept`."""
     rng = np.random.default_rng(seed)
     table = pd.DataFrame([question(patients, images, rng) for _ in range(studies)])
     about = {"what": question.__name__, "patients": patients, "images": "{} to {}".format(*images)}

@@ -1,12 +1,12 @@
-"""How far good images lie from the limits of `quality.poor_picture`, and whether poor ones fail.
+"""How far good images are from the limits of `quality.poor_picture`, and whether poor ones fail.
 
     python benchmarks/quality_limits.py FOLDER [FOLDER ...]
 
-Prints the smallest contrast and sharpness and the largest over-exposed share of the images of each
-folder, how many of them are called poor, and how many are after they were blurred (by a hundredth
-and by a fiftieth of the longer side), bleached or brightened. Then whether they are taken for crops
-of one cell, and how many lie beyond the limits of badly cut ones as they are, and after the cell
-was moved to the edge.
+Prints, for the images of each folder, the smallest contrast and sharpness and the largest
+over-exposed share, how many are called poor, and how many are called poor after blurring (by a
+hundredth and by a fiftieth of the longer side), bleaching or brightening. Then whether they are
+taken for crops of one cell, and how many are called badly cut, as they are and after the cell was
+moved to the edge.
 """
 
 import argparse

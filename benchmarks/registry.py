@@ -1,4 +1,4 @@
-"""Which benchmarks there are, and their options."""
+"""The list of benchmarks, and their options."""
 
 import importlib
 from dataclasses import dataclass
@@ -10,10 +10,10 @@ from cytology.settings import InputError
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line says; None leaves the choice to the benchmark.
+    """The options of the command line; None leaves the choice to the benchmark.
 
-    `repeats` is how often each way is measured, `images` how many are used at most, `data` a
-    folder of images in two classes, `weights` a file or folder as the notebooks' parameter.
+    `repeats` is how often each way is measured, `images` the maximum number of images, `data` a
+    folder of images in two classes, `weights` like the notebooks' parameter.
     """
 
     repeats: int
@@ -27,7 +27,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """One question: `module` has `measure(options, folder)` and, where it is its own, `figure`."""
+    """One question: `module` has `measure(options, folder)` and perhaps its own `figure`."""
 
     name: str
     module: str
@@ -60,19 +60,19 @@ BENCHMARKS = {
             "B3",
             "cached_activations",
             "Fine-tuning from a cut",
-            "What do cached activations gain when only the last block is trained?",
+            "What do cached activations gain if only the last block is trained?",
         ),
         Benchmark(
             "B4",
             "scale",
             "Scale",
-            "Do memory and time a picture stay the same from 4,000 to 35,000 images?",
+            "Do memory and time per picture stay the same from 4,000 to 35,000 images?",
         ),
         Benchmark(
             "B8",
             "engines",
             "Frozen passes",
-            "How fast is each way through a frozen network, and is it exact enough?",
+            "How fast is each way through a frozen network, and is it accurate enough?",
         ),
         Benchmark(
             "B9",
@@ -86,7 +86,7 @@ BENCHMARKS = {
 
 
 def chosen(names: list[str]) -> list[Benchmark]:
-    """The benchmarks of these names, all if there are none; raises `InputError` for another."""
+    """The benchmarks with these names, all if empty; `InputError` for an unknown name."""
     for name in names:
         if name.upper() not in BENCHMARKS:
             raise InputError(

@@ -1,8 +1,8 @@
 """B4: memory and time as the number of images grows.
 
-Each size is measured in a process of its own: decode, one epoch of the input pipeline, frozen
+Each size is measured in a separate process: decoding, one epoch of the input pipeline, frozen
 features of MobileNetV2. `python -m benchmarks.scale ROOT MANIFEST IMAGES CACHE` is that process; it
-prints what it found as JSON.
+prints its results as JSON.
 """
 
 import contextlib
@@ -30,7 +30,7 @@ from cytology.notebook import progress
 from cytology.settings import PROJECT_ROOT, InputError
 
 SIZES = (1_000, 4_000, 16_000, 35_000)
-SMALL = 4_000  # with which the larger sizes are compared
+SMALL = 4_000  # the larger sizes are compared with this one
 IMAGE_SIZE = 75
 BATCH = 32
 ORIENTATIONS = 8
@@ -46,11 +46,11 @@ EQUAL = (
 
 
 def measure(options: Options, folder: Path) -> Result:
-    """Run every size, in turn, in a process of its own."""
+    """Run every size, in turn, in a separate process."""
     sizes = [size for size in SIZES if size <= (options.images or SIZES[-1])]
     if SMALL not in sizes[:-1]:
         raise InputError(
-            f"B4 compares with {SMALL:,} images: give --images of {SIZES[2]:,} or more."
+            f"B4 compares with {SMALL:,} images: set --images to {SIZES[2]:,} or more."
         )
     small_jpegs(folder / "images", sizes[-1]).to_csv(folder / "manifest.csv", index=False)
     found = [
@@ -66,13 +66,13 @@ def measure(options: Options, folder: Path) -> Result:
 
 
 def in_a_process(folder: Path, images: int) -> dict:
-    """What `main` finds for the first `images` of the manifest."""
+    """The result of `main` for the first `images` of the manifest."""
     cache = folder / "cache"
     arguments = [folder / "images", folder / "manifest.csv", images, cache]
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.scale", *map(str, arguments)],
         cwd=PROJECT_ROOT,
-        env=os.environ | {"CYTOLOGY_HEADLESS": "1"},  # no progress bars in what is read
+        env=os.environ | {"CYTOLOGY_HEADLESS": "1"},  # no progress bars in the output
         stdout=subprocess.PIPE,
         text=True,
         check=True,
@@ -82,7 +82,7 @@ def in_a_process(folder: Path, images: int) -> dict:
 
 
 def rows_of(series: pd.DataFrame) -> list[Row]:
-    """Peak memory at the largest size, and time an image at the larger ones, against 4,000."""
+    """Peak memory at the largest size, and time per image at the larger ones, against 4,000."""
     largest = series["images"].max()
     rows = [
         grown(series, f"{part}_mib", largest, f"peak memory, {name}")
@@ -100,7 +100,7 @@ def rows_of(series: pd.DataFrame) -> list[Row]:
 def grown(
     series: pd.DataFrame, column: str, size: int, what: str, at_most: float | None = None
 ) -> Row:
-    """A column at `size` images against 4,000, repeat by repeat; times in ms an image."""
+    """A column at `size` images against 4,000, repeat by repeat; times in ms per image."""
     table = series.pivot(index="repeat", columns="images", values=column)
     unit = "MiB" if column.endswith("_mib") else "ms"
     if unit == "ms":
@@ -110,13 +110,13 @@ def grown(
 
 
 def slopes(series: pd.DataFrame) -> list[str]:
-    """Sentences: what each further image takes, by a straight line through all sizes."""
+    """Sentences: the cost of each further image, by a straight line through all sizes."""
     per_image = np.polyfit(series["images"], series["peak_mib"], 1)[0] * 2**10
     each = np.polyfit(series["images"], series["all_s"], 1)[0] * 1000
     start = series["start_s"].median()
     return [
         f"A further image takes {per_image:.2f} KiB of memory and {each:.2f} ms. Starting "
-        f"TensorFlow, building and tracing took {start:.1f} s beforehand."
+        f"TensorFlow, building and tracing took another {start:.1f} s."
     ]
 
 
@@ -124,9 +124,9 @@ def slopes(series: pd.DataFrame) -> list[str]:
 
 
 class PeakMemory(threading.Thread):
-    """Looks at the memory of this process's own all the time; `peak` is the largest, in MiB.
+    """Samples this process's own memory all the time; `peak` is the largest, in MiB.
 
-    Mapped files are not counted: the system takes them back when it needs room.
+    Mapped files are not counted: the system reclaims them when it needs memory.
     """
 
     def __init__(self):
@@ -149,7 +149,7 @@ class PeakMemory(threading.Thread):
 
 
 def own_memory() -> float:
-    """Anonymous memory of this process in MiB; where the system does not tell, its unique set."""
+    """Anonymous memory of this process in MiB; its unique set if the system does not report it."""
     if STATUS.is_file():
         line = next(each for each in STATUS.read_text().splitlines() if each.startswith("RssAnon"))
         return int(line.split()[1]) / 2**10
@@ -158,7 +158,7 @@ def own_memory() -> float:
 
 @contextlib.contextmanager
 def measured(found: dict, part: str):
-    """Add the seconds, the processor's seconds and the peak memory of what is done inside."""
+    """Context that records seconds, processor seconds and peak memory of its body."""
     with PeakMemory() as memory:
         wall, processor = time.perf_counter(), time.process_time()
         yield
@@ -182,7 +182,7 @@ def main(root: Path, manifest: Path, images: int, cache: Path) -> dict:
             pass
     with measured(found, "features"):
         pictures = pictures_of(table[["image_id"]], 1)
-        passes = KerasPasses(extractor)  # every size by the same engine
+        passes = KerasPasses(extractor)  # the same engine for every size
         frozen_features(passes, decoded, pictures, ["mobilenetv2"], BATCH, cache)
     for unit in ("s", "cpu"):
         found[f"all_{unit}"] = sum(found[f"{part}_{unit}"] for part in PARTS)

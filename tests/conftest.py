@@ -92,7 +92,7 @@ def each_network(request):
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory):
-    """A cache of the module's own: tests neither use nor fill `outputs/cache`."""
+    """A cache for the module: tests neither use nor fill `outputs/cache`."""
     from cytology.networks import engines, passes  # late: they start TensorFlow
     from cytology.training import backbone, fine_tuning
 
@@ -159,7 +159,7 @@ def run(tmp_path, run_once):
 
 @pytest.fixture
 def full_run(run):
-    """The run with what training writes besides: fold models on test, and four orientations."""
+    """The run with more predictions: of fold models on test, and of four orientations."""
     rng, split = np.random.default_rng(1), run.table("split.csv")
     for name in ARCHITECTURE_NAMES:
         taken = run.table(f"{name}/predictions.csv")
@@ -181,7 +181,7 @@ def full_run(run):
 
 @pytest.fixture(scope="module")
 def few_draws():
-    """Fifty draws for every band: where the numbers of bands are not the question."""
+    """Fifty draws for every band, for tests that do not check the bands."""
     drawn = bootstrap.group_weights
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bootstrap, "group_weights", lambda rows, draws: drawn(rows, min(draws, 50)))

@@ -1,7 +1,7 @@
-"""Drawn predictions, and a second implementation: slowly, from papers and not from the package.
+"""Drawn predictions, and a second, slow implementation, from the papers and not the package.
 
-`truth` says which rows are malignant, `group` and `fold` whose and which fold's they are; a `fold`
-of None is one fold. All have shape (n,).
+`truth` says which rows are malignant, `group` and `fold` give the group and fold of each row; a
+`fold` of None is one fold. All have shape (n,).
 """
 
 import numpy as np
@@ -120,7 +120,7 @@ def binormal_slowly(auc, truth, group, alike, fold=None):
 
 
 def binormal_by_parts(auc, truth, group, alike, fold=None):
-    """The same in parts: what malignant images add, benign ones, and a pair besides."""
+    """The same in parts: the contributions of malignant images, benign ones, and pairs."""
     one = both_slowly(auc, 0.5) - auc**2
     groups = [both_slowly(auc, each / 2) - auc**2 for each in alike]
     pair = max(auc * (1 - auc) - 2 * one, 0)

@@ -1,4 +1,4 @@
-"""What the user is told where the input is refused."""
+"""The message that the user sees if input is refused."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Benchmarks of engines and of other people's ways, with features and times that are made up."""
+"""Benchmarks of engines and of other people's ways, with made-up features and times."""
 
 import sys
 from types import SimpleNamespace

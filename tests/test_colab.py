@@ -100,7 +100,7 @@ def test_drive_is_refused_when_a_notebook_already_writes_elsewhere(monkeypatch, 
     module.drive = type("Drive", (), {"mount": staticmethod(lambda folder: None)})
     monkeypatch.setitem(sys.modules, "google.colab", module)
     monkeypatch.setattr(colab, "DRIVE", tmp_path)
-    with pytest.raises(RuntimeError, match="already writes to its own machine"):
+    with pytest.raises(RuntimeError, match="already writes to its own disk"):
         colab.use_drive()
     assert list(tmp_path.iterdir()) == []
 

@@ -33,7 +33,7 @@ MOST_SECONDS = 5
 
 @contextmanager
 def watched(what):
-    """Fail if the work inside takes longer than anybody would wait."""
+    """Fail if the body takes longer than anybody would wait."""
     started = time.monotonic()
     yield
     assert time.monotonic() - started < MOST_SECONDS, what
@@ -138,7 +138,7 @@ WORDS += (b"B", b"Q", b"train", "Köln".encode(), b"=1+1", b"<img src=x>", b"9" 
 
 
 def mutated_text(content, rng):
-    """A text with words of trouble put in, lines doubled, swapped or lost; or mutated bytes."""
+    """A text with troublesome words, doubled, swapped or lost lines; or mutated bytes."""
     kind = rng.integers(4)
     if kind == 0:
         return mutated(content, rng)
@@ -158,7 +158,7 @@ def mutations(content, seed):
 
 
 def read_or_refused(read, path, contents):
-    """How many of `contents`, written to `path`, are read and how many refused in a sentence."""
+    """How many of `contents`, written to `path`, are read, and how many refused."""
     seen = {"read": 0, "refused": 0}
     for content in contents:
         path.write_bytes(content)
@@ -223,7 +223,7 @@ def test_yaml_makes_no_objects(tmp_path):
     profiles = tmp_path / "notebooks" / "profiles"
     profiles.mkdir(parents=True)
     (profiles / "smoke.yaml").write_text("seed: !!python/object/apply:os.getcwd []\n")
-    with pytest.raises(InputError, match="smoke.yaml is no YAML file"):
+    with pytest.raises(InputError, match="smoke.yaml is not a YAML file"):
         read_profile(Project(tmp_path), "smoke")
 
 

@@ -53,7 +53,7 @@ def test_tables_escape_what_they_show():
 
 
 def rows_of(path):
-    """The cells of a CSV file, as a spreadsheet parts them."""
+    """The cells of a CSV file, as a spreadsheet splits them."""
     with path.open(encoding="utf-8", newline="") as file:
         return list(csv.reader(file))
 
@@ -93,6 +93,6 @@ def test_names_are_shown_as_they_are_written(tmp_path):
     first = unescape((run / "notebooks" / "01_data_exploration.html").read_text("utf-8"))
     assert f"broken {NAMES[0]}.png" in first
     rejected = read_table(run, "rejected.csv").set_index("image_id")["reason"]
-    assert "formula of a spreadsheet" in rejected[r"\u003d1+1&" + '"/B/1.png']
+    assert "formula in a spreadsheet" in rejected[r"\u003d1+1&" + '"/B/1.png']
     cells = [cell for path in run.rglob("*.csv") for row in rows_of(path) for cell in row]
     assert len(cells) > 1000 and not [cell for cell in cells if is_formula(cell)]

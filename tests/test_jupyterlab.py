@@ -165,7 +165,7 @@ def run_all(page, project, name):
 
 
 def is_saved(path, before):
-    """Whether a notebook was written anew, and wholly: the server empties the file first."""
+    """Whether a notebook was rewritten completely: the server empties the file first."""
     if path.stat().st_mtime_ns == before:
         return False
     try:
@@ -216,7 +216,7 @@ def contents(page, path):
 
 
 def slide(page):
-    """The slider of notebook 09 draws its figure anew."""
+    """The slider of notebook 09 redraws its figure."""
     page.locator(".widget-slider").scroll_into_view_if_needed()
     figure = page.locator(".widget-vbox figure img")
     before = figure.get_attribute("alt")

@@ -1,4 +1,4 @@
-"""Parameters are declared once, and refused in words that say what is allowed."""
+"""Parameters are declared once; a refusal says what is allowed."""
 
 import pytest
 
@@ -65,11 +65,11 @@ def test_good_parameters_pass(name, value):
 @pytest.mark.parametrize(
     ("together", "part"),
     [
-        ({"val_share": 0.4, "test_share": 0.3}, "must leave 0.4 for training"),
+        ({"val_share": 0.4, "test_share": 0.3}, "must add up to at most 0.6"),
         ({"train_head": False, "fine_tune": False}, "nothing would be trained"),
         ({"fine_tune": False, "fine_tune_from": "last"}, "`fine_tune` is false: make it true"),
         ({"protocol": "given", "given_split": ""}, "'given', but `given_split` is empty"),
-        ({"protocol": "original", "given_split": "folders"}, "leave one of them out"),
+        ({"protocol": "original", "given_split": "folders"}, "remove one of them"),
     ],
 )
 def test_parameters_are_checked_together(together, part):

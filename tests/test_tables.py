@@ -143,7 +143,7 @@ def test_a_missing_file_names_the_notebook_that_writes_it(tmp_path, name, notebo
 @pytest.mark.parametrize("text", ["=1+1", "+1", "@a", "\tx", "-x", "-1|x", "a;=1", "a\n=1"])
 def test_no_table_holds_a_formula(tmp_path, text):
     table = pd.DataFrame({"image_id": ["B/1.png", "B/2.png"], "note": ["", text]})
-    with pytest.raises(InputError, match="t.csv is not written: .* column note is a formula"):
+    with pytest.raises(InputError, match="t.csv is not written: .* in column note as a formula"):
         write_table(tmp_path, "t.csv", table)
     assert not list(tmp_path.iterdir())
 

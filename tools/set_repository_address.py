@@ -1,11 +1,11 @@
-"""Where this project is published: `pyproject.toml` says it, everything else is written from there.
+"""The project's public address: `pyproject.toml` has it, everything else is written from there.
 
     python tools/set_repository_address.py                    # shows it
     python tools/set_repository_address.py you/your-fork      # changes it everywhere
-    python tools/set_repository_address.py --check            # fails while it is nobody's
+    python tools/set_repository_address.py --check            # fails while it is not set
 
-Badges and the setup cell of each notebook must name it, since they are read before any code of the
-project is there.
+Badges and the setup cell of each notebook must contain it, since they are read before any code of
+the project is there.
 """
 
 import re
@@ -22,7 +22,7 @@ NOBODY = re.compile(r"github(?:\.com)?/OWNER/")
 
 
 def published_at(root: Path = ROOT) -> str:
-    """Owner and name, like `you/your-fork`, of the project at `root`."""
+    """Owner and name, e.g. `you/your-fork`, of the project at `root`."""
     (address,) = LINE.findall((root / "pyproject.toml").read_text("utf-8"))
     return address
 
@@ -30,14 +30,14 @@ def published_at(root: Path = ROOT) -> str:
 def publish_at(address: str, root: Path = ROOT) -> list[Path]:
     """Write `OWNER/NAME` on GitHub into every file that names it; returns the files that changed.
 
-    It may have `https://github.com/` before it. Raises `ValueError` if it is no repository on
-    GitHub: Colab opens no other.
+    `https://github.com/` in front is allowed. Raises `ValueError` if it is not a repository on
+    GitHub: Colab opens no others.
     """
     new = re.fullmatch(r"(?:https://github\.com/)?([\w-]+/[\w.-]+?)(?:\.git)?/?", address)
     if new is None:
         raise ValueError(
-            f"{address!r} is not the address of a repository on GitHub, which Colab needs: give it "
-            "as OWNER/NAME."
+            f"{address!r} is not the address of a repository on GitHub, which Colab needs: write "
+            "OWNER/NAME."
         )
     before = re.compile(rf"(github(?:\.com)?/){re.escape(published_at(root))}(?![\w.-]*[\w-])")
     changed = []
@@ -52,7 +52,7 @@ def publish_at(address: str, root: Path = ROOT) -> list[Path]:
 def check_published(root: Path = ROOT) -> None:
     """`ValueError` if a file still names OWNER, whose account anybody may take.
 
-    Readers clone and run what lies at that address.
+    Readers clone and run the code at that address.
     """
     texts = {path: path.read_text("utf-8") for place in PLACES for path in sorted(root.glob(place))}
     found = [path.relative_to(root).as_posix() for path in texts if NOBODY.search(texts[path])]

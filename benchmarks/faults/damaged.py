@@ -105,7 +105,8 @@ def deleted_table(bench: Bench):
 
 
 @fault(
-    "split.csv is edited by hand after the run", "kept as edited, said so; what reads it runs again"
+    "split.csv is edited by hand after the run",
+    "the edit is kept and reported; notebooks that read it run again",
 )
 def edited_table(bench: Bench):
     run = bench.new("run")

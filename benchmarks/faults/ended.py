@@ -62,7 +62,7 @@ def fine_tuning_is_killed(bench: Bench):
     again = bench.call(run, only=TRAIN)
     same, words = same_tables(whole, run)
     notebook = text_of(run / "notebooks" / "04_train_mobilenetv2.ipynb")
-    good = again.code == 0 and same and "Going on after epoch" in notebook
+    good = again.code == 0 and same and "Continuing after epoch" in notebook
     left = list(run.glob("*/checkpoint"))
     return good and not left, f"killed with {states[-1]}; exit {again.code}, {words}"
 
@@ -91,5 +91,5 @@ def two_runs(bench: Bench):
         time.sleep(0.1)
     second = bench.call(run, only=("01",))
     code = first.wait()
-    good = second.code == 2 and code == 0 and second.says("Another run is at work")
+    good = second.code == 2 and code == 0 and second.says("Another run is using")
     return good, f"exit {second.code}: {second.sentence('Another')}; the first: exit {code}"

@@ -1,8 +1,8 @@
-"""Python imports this file at its start where the folder is on PYTHONPATH, as in `profiling`.
+"""Python imports this file at its start if the folder is on PYTHONPATH, as in `profiling`.
 
-A thread looks a hundred times a second at what the main thread does, and adds the time since its
-last look to that kind of work. While the main thread waits for threads of joblib, it looks at one
-that works. Each process writes its sums to a file of its own.
+A thread samples the main thread a hundred times a second, and adds the time since its last sample
+to that kind of work. While the main thread waits for threads of joblib, a working one is sampled.
+Each process writes its sums to its own file.
 """
 
 import atexit
@@ -14,11 +14,11 @@ import time
 from collections import Counter
 from pathlib import Path
 
-SECONDS = 0.01  # between two looks
+SECONDS = 0.01  # between two samples
 IMPORT, TENSORFLOW, WAITING, OTHER = "libraries", "TensorFlow", "waiting", "other"
-WORKERS = "workers"  # processes of joblib, which have files of their own, work meanwhile
-# (kind, parts of a file's path and the function's name). From the innermost frame outwards the
-# first that fits says what is being done.
+WORKERS = "workers"  # processes of joblib, which have their own files, work meanwhile
+# (kind, parts of a file's path and the function's name). The first that matches, from the innermost
+# frame outwards, decides.
 KINDS = (
     ("heads", ("/networks/linear_head.py",)),
     ("decoding", ("/data/images/", "/data/augmentation.py", "/networks/batches.py/decode")),
@@ -41,7 +41,7 @@ WAITS = ("/selectors.py/select", "/threading.py/wait", "/subprocess.py/", "/jobl
 
 
 def kind_of(stack: list[str]) -> str:
-    """What a stack does, innermost first, each frame as `file/function`."""
+    """The kind of work of a stack, innermost first, each frame as `file/function`."""
     if any("<frozen importlib._bootstrap>" in frame for frame in stack):
         heavy = ("/tensorflow/", "/keras/", "/openvino/")
         return TENSORFLOW if any(part in f for f in stack for part in heavy) else IMPORT
@@ -55,7 +55,7 @@ def kind_of(stack: list[str]) -> str:
 
 
 def stack_of(frame) -> list[str]:
-    """A stack as `kind_of` takes it."""
+    """A stack in the form for `kind_of`."""
     found = []
     while frame is not None:
         code = frame.f_code
@@ -65,7 +65,7 @@ def stack_of(frame) -> list[str]:
 
 
 def seen(frames: dict, main: int) -> tuple[str, list[str]]:
-    """What the process does now, and the stack that says so."""
+    """The current kind of work of the process, and the stack that shows it."""
     stack = stack_of(frames[main])
     kind = kind_of(stack)
     if kind == WORKERS:
@@ -77,7 +77,7 @@ def seen(frames: dict, main: int) -> tuple[str, list[str]]:
 
 
 def watch(path: Path, ended: threading.Event) -> None:
-    """Look until the process ends; write what was seen every second, for processes are killed."""
+    """Sample until the process ends; write every second, since processes may be killed."""
     main, sums, unknown = threading.main_thread().ident, Counter(), Counter()
     before = written = time.perf_counter()
     while not ended.wait(SECONDS):
@@ -96,12 +96,12 @@ def watch(path: Path, ended: threading.Event) -> None:
 
 
 def write(path: Path, sums: Counter, unknown: Counter) -> None:
-    """Write the seconds by kind, and where what is of no kind was seen most often."""
+    """Write the seconds by kind, and where unclassified work was seen most often."""
     about = {"command": sys.orig_argv, "process": os.getpid(), "parent": os.getppid()}
     about |= {"seconds": sums, "unknown": dict(unknown.most_common(8))}
     unfinished = path.with_suffix(".part")
     unfinished.write_text(json.dumps(about))
-    unfinished.replace(path)  # whole, however the process ends
+    unfinished.replace(path)  # complete, however the process ends
 
 
 if "CYTOLOGY_SECONDS" in os.environ:

@@ -2,10 +2,10 @@
 
 ==========================  ==================================================================
 ``runner``                  run_all.py: the plan, what has changed, the record, the terminal
-``report``                  the page of a run, model card, checklist, a copy without names
+``report``                  report page, model card, checklist, a copy without names
 ``plots``                   figures: tables in, a Matplotlib figure out
-``explanation``             heatmaps, and whether they deserve belief (12)
-``audits``                  leaks, shifts, subgroups, more patients, simulation (10, 11, 14)
+``explanation``             heatmaps, and whether they can be trusted (12)
+``audits``                  leakage, shifts, subgroups, study size, simulation (10, 11, 14)
 ``inference``               new images, similar images, files for other programs (09, 13)
 ``training``                heads on frozen features, fine-tuning (04 to 06)
 ``networks``                TensorFlow, building, weights, frozen features, caches of arrays
@@ -15,14 +15,14 @@
 ``data.sources``            folders, patients, published sets, the drawn sample
 ``data.images``             one image file as 8-bit RGB
 ``data.drawing``            one drawn smear
-``run``                     a run: its folder, and what lies in it
+``run``                     a run: its folder and the files in it
 ``parameters``              every parameter of the notebooks
 ``tables``                  CSV and JSON files, read and written
 ``machine``                 versions, the commit, processor cores
-``files``, ``notebook``     files written whole; what a notebook shows while it runs
+``files``, ``notebook``     atomic writes; what a notebook shows while it runs
 ``catalogue``               every file of a run: who writes and reads it, what it holds
-``settings``                where things lie, and the errors that a user may see
+``settings``                folders, and the errors that a user may see
 ``architectures``           the networks, one entry each
-``wording``, ``colab``      text; what a Colab session lacks
+``wording``, ``colab``      numbers and lists as text; the set-up of a Colab session
 ==========================  ==================================================================
 """

@@ -1,6 +1,6 @@
-"""The networks that the series compares, one entry each; read without TensorFlow.
+"""The networks that the series compares, one entry each; needs no TensorFlow.
 
-An entry, its notebook and the checks of CONTRIBUTING make a network known everywhere.
+CONTRIBUTING.md says how to add one.
 """
 
 from dataclasses import dataclass
@@ -11,10 +11,10 @@ class Architecture:
     """A network of `keras.applications`, the original project's recipe for it, its look in figures.
 
     `title` is also the network's name in `keras.applications`, `optimizer` one in
-    `keras.optimizers`. `scale` and `offset` turn RGB 0..255 into what the network was pretrained
-    with. `last_block` is where `fine_tune_from: last` begins: what sees whole nuclei, at a small
-    part of the cost. `weights` is a file below Keras' download address, `md5` its checksum in
-    Keras' own list, which has one for most.
+    `keras.optimizers`. `scale` and `offset` turn RGB 0..255 into the input that the network was
+    pretrained with. `last_block` is where `fine_tune_from: last` starts: layers that see whole
+    nuclei, at a small part of the cost. `weights` is a file below Keras' download address, `md5`
+    its checksum in Keras' list; empty if Keras lists none.
     """
 
     title: str
@@ -33,7 +33,7 @@ class Architecture:
     kept_as_h5: bool = False  # beside model.keras, as the original project had it
 
 
-# Colours: Okabe & Ito, "Color universal design", 2008; line and marker tell them apart in grey.
+# Colours: Okabe & Ito, "Color universal design", 2008. In grey, line and marker distinguish them.
 ARCHITECTURES = {
     "mobilenetv2": Architecture(
         title="MobileNetV2",

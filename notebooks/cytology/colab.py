@@ -1,7 +1,7 @@
-"""What a Colab session lacks: packages, a place that outlives it, a word about the GPU.
+"""Sets up a Colab session: packages, permanent storage, a hint about the GPU.
 
-The first code cell of every notebook calls `set_up` on Colab, and nowhere else. It imports nothing
-that is not there before anything was installed.
+The first code cell of every notebook calls `set_up`, on Colab only. This module imports nothing
+that a fresh session lacks.
 """
 
 import importlib
@@ -15,8 +15,8 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 PROJECT = Path(__file__).resolve().parents[2]
-# Colab's own, of which it has its GPU's build; what a person without Colab reads notebooks in; and
-# what serves processors only, or one format of one notebook, which goes without and says so.
+# Colab has TensorFlow built for its GPU, and needs no JupyterLab. The rest serve processors only,
+# or one format of one notebook, which reports that it is missing.
 NEVER_INSTALLED = tuple(
     "tensorflow keras jupyterlab jupyter-server openvino tf2onnx onnxruntime".split()
 )
@@ -29,17 +29,17 @@ NO_GPU = (
 
 
 def set_up(keep_on_drive: bool = False) -> None:
-    """Install what is lacking, keep data and outputs on Drive if wanted, and say what was done.
+    """Install missing packages, keep data and outputs on Drive if wanted, and report what was done.
 
     Raises `RuntimeError` if Colab's TensorFlow is older than this project needs, or if pip fails.
     """
     check_present(PROJECT / "requirements.txt")
     installed = install(lacking(PROJECT / "requirements.txt"))
-    print(f"installed: {', '.join(installed) or 'nothing, Colab has it all'}")
+    print(f"installed: {', '.join(installed) or 'nothing, Colab has everything'}")
     if keep_on_drive:
         print(f"data and outputs: {use_drive()}")
     else:
-        print("data and outputs: on this machine; they go when the session ends (keep_on_drive)")
+        print("data and outputs: on this machine, deleted with the session (see keep_on_drive)")
     print(gpu() or f"NOTE: {NO_GPU}")
 
 
@@ -59,17 +59,17 @@ def _is_met(requirement: Requirement) -> bool:
 
 
 def check_present(path: Path) -> None:
-    """`RuntimeError` if TensorFlow or Keras is not there as needed: Colab's own must do."""
+    """`RuntimeError` if Colab's own TensorFlow or Keras is missing or too old."""
     for requirement in requirements(path):
         if requirement.name in ("tensorflow", "keras") and not _is_met(requirement):
             raise RuntimeError(
-                f"This project needs {requirement}, and this session has another one. Choose the "
+                f"This project needs {requirement}; this session has another version. Choose the "
                 "latest runtime version: Runtime > Change runtime type."
             )
 
 
 def lacking(path: Path) -> list[Requirement]:
-    """The requirements that are to be installed here."""
+    """The requirements that must be installed here."""
     return [
         requirement
         for requirement in requirements(path)
@@ -78,10 +78,10 @@ def lacking(path: Path) -> list[Requirement]:
 
 
 def install(wanted: list[Requirement]) -> list[str]:
-    """Install packages without changing one that is there, so that no restart is needed.
+    """Install packages without changing others, so that no restart is needed.
 
-    A package that is there in too old a version is replaced; should it have been imported before,
-    Colab asks for a restart itself. Returns the names. Raises `RuntimeError` if pip fails.
+    A package that is too old is replaced; if it was already imported, Colab asks for a restart.
+    Returns the names. Raises `RuntimeError` if pip fails.
     """
     if not wanted:
         return []
@@ -103,9 +103,9 @@ def install(wanted: list[Requirement]) -> list[str]:
 
 
 def use_drive() -> Path:
-    """Mount Google Drive and let `data` and `outputs` lie there; returns their folder.
+    """Mount Google Drive and put `data` and `outputs` there; returns their folder.
 
-    Raises `RuntimeError` if a notebook of this session has begun to write elsewhere.
+    Raises `RuntimeError` if a notebook of this session already writes elsewhere.
     """
     from google.colab import drive
 
@@ -113,8 +113,8 @@ def use_drive() -> Path:
     home = DRIVE / "MyDrive" / KEPT_IN
     if "cytology.settings" in sys.modules and os.environ.get("CYTOLOGY_HOME") != str(home):
         raise RuntimeError(
-            "This session already writes to its own machine: Runtime > Restart session, then run "
-            "this cell first, with keep_on_drive = True."
+            "This session already writes to its own disk. Choose Runtime > Restart session, then "
+            "run this cell first, with keep_on_drive = True."
         )
     for name in ("data", "outputs"):
         (home / name).mkdir(parents=True, exist_ok=True)

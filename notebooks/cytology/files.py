@@ -1,4 +1,4 @@
-"""Files written whole or not at all, their checksums, and what a disk may do to them."""
+"""Files written atomically, their checksums, and errors of the disk."""
 
 import contextlib
 import errno
@@ -19,14 +19,11 @@ from cytology.settings import InputError, MachineError, short
 
 
 def refuse_links_out(run: Path) -> None:
-    """`InputError` if a link below the folder `run` leads out of it.
-
-    What a run writes would go there.
-    """
+    """`InputError` if a link below the folder `run` leads out of it: the run would write there."""
     root = Path(os.path.realpath(run))
     folders = [root]
     while folders:
-        # A folder may not be there yet, or no more: others may be at work beside it.
+        # A folder may not exist yet, or no longer: other processes may be at work.
         with contextlib.suppress(FileNotFoundError), os.scandir(folders.pop()) as entries:
             for entry in entries:
                 target = Path(os.path.realpath(entry)) if entry.is_symlink() else root
@@ -49,45 +46,45 @@ def file_hash(path: Path) -> str:
     return digest.hexdigest()
 
 
-UNFINISHED = ".unfinished-"  # what a file is called until it is whole
+UNFINISHED = ".unfinished-"  # in a file's name until it is complete
 FORGOTTEN_SECONDS = 24 * 3600
 NAME_BYTES = 255  # the longest name of one file: ext4, APFS, NTFS and most others
-FULL_BYTES = 2**20  # a disk with less free is full: libraries do not always pass the reason on
+FULL_BYTES = 2**20  # a disk with less free space counts as full: libraries may hide the reason
 FULL = "the disk is full"
 REFUSALS = dict.fromkeys((errno.EACCES, errno.EPERM), "no permission")
 REFUSALS |= dict.fromkeys((errno.ENOSPC, errno.EDQUOT), FULL)
-REFUSALS |= {errno.EROFS: "the disk is read-only", errno.ELOOP: "a link stands in its place"}
+REFUSALS |= {errno.EROFS: "the disk is read-only", errno.ELOOP: "there is a link in its place"}
 REFUSALS |= {errno.ENAMETOOLONG: "the name is too long"}
 
 
 def fitting(name: str, ending: str = "") -> str:
-    """`name` with `ending`, as the name of one file or folder.
+    """`name` with `ending`, as the name of a file or folder.
 
-    Where that has more bytes than a file system allows, `name` is cut and gets a hash of itself,
-    so that two names stay two.
+    If that is longer than a file system allows, `name` is cut and a hash of it added, so that two
+    names remain two.
     """
     if len(os.fsencode(name + ending)) <= NAME_BYTES:
         return name + ending
     ending = f"~{hashlib.sha256(os.fsencode(name)).hexdigest()[:16]}{ending}"
-    # Bytes, not letters: an umlaut takes two. A letter that is cut in two is left out.
+    # Bytes, not letters: an umlaut takes two bytes. A letter that is cut in half is dropped.
     begin = os.fsencode(name)[: NAME_BYTES - len(os.fsencode(ending))].decode(errors="ignore")
     return begin + ending
 
 
 @contextlib.contextmanager
 def written_whole(path):
-    """Context that gives a temporary path beside `path` and renames it when all went well.
+    """Context with a temporary path beside `path`, which is renamed to `path` on success.
 
-    A reader sees the old file or the new one, never half of one; after an error the temporary
+    Readers see the old file or the new one, never half of one. After an error the temporary
     file is removed. The suffixes are kept, since Keras chooses its format by them. Raises
     `MachineError` if the disk is full or cannot be written to.
     """
     path = Path(path)
-    with disk_errors_told(path):
+    with disk_errors_explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = new_beside(path)
     try:
-        with disk_errors_told(path):
+        with disk_errors_explained(path):
             yield temporary
             temporary.replace(path)
     finally:
@@ -95,8 +92,8 @@ def written_whole(path):
 
 
 def new_beside(path: Path) -> Path:
-    """An empty, unfinished file beside `path` that nobody else has."""
-    # Not by `tempfile`, which would keep it from the people with whom one shares a run.
+    """A new, empty, unfinished file beside `path`."""
+    # Not `tempfile`: its permissions would lock out people with whom the run is shared.
     temporary = path.with_name(f"{UNFINISHED}{secrets.token_hex(8)}{''.join(path.suffixes)}")
     temporary.touch(exist_ok=False)
     return temporary
@@ -105,19 +102,19 @@ def new_beside(path: Path) -> Path:
 def lock_file(path: Path) -> FileLock:
     """A lock at `path`, a file with the permissions that the user's mask allows."""
     path.touch()
-    # Without `mode` some versions of filelock choose them, and set them also where it was there.
+    # Without `mode` some versions of filelock set permissions, even on an existing file.
     return FileLock(path, mode=stat.S_IMODE(path.stat().st_mode))
 
 
 @contextlib.contextmanager
 def folder_written_whole(path):
-    """`written_whole` for a folder, which takes the place of an earlier one as a whole."""
+    """`written_whole` for a folder; it replaces an earlier one as a whole."""
     path = Path(path)
-    with disk_errors_told(path):
+    with disk_errors_explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         holder = tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=path.parent)
-    # The disk is looked at before the unfinished file is removed, which makes room again.
-    with holder as beside, disk_errors_told(path):
+    # Check the disk before the unfinished file is removed, which frees space.
+    with holder as beside, disk_errors_explained(path):
         new = Path(beside) / "new"
         new.mkdir()
         yield new
@@ -127,10 +124,10 @@ def folder_written_whole(path):
 
 
 @contextlib.contextmanager
-def disk_errors_told(path: Path):
-    """Turn the error of a disk that is full, read-only or not ours into one sentence.
+def disk_errors_explained(path: Path):
+    """Turn the error of a disk that is full, read-only or forbidden into one sentence.
 
-    An error that names another file than `path`, or what lies beside it, stays as it is.
+    Errors about files other than `path` and its neighbours pass unchanged.
     """
     try:
         yield
@@ -139,22 +136,22 @@ def disk_errors_told(path: Path):
         if reason is None or not _is_about(error, path):
             raise
         raise MachineError(
-            f"{short(path)} cannot be written: {reason}. What was finished is kept: mend it, then "
-            "start again."
+            f"{short(path)} cannot be written: {reason}. Finished work is kept: fix the problem, "
+            "then start again."
         ) from error
 
 
 def _is_about(error: Exception, path: Path) -> bool:
-    """Whether an error is about `path`, a folder above it, a file beside it, or names no file."""
+    """Whether an error is about `path`, a folder above it, a file beside it, or no named file."""
     named = getattr(error, "filename", None)
-    if named is None or isinstance(named, int):  # a number stands for an open file
+    if named is None or isinstance(named, int):  # a number is an open file
         return True
     named, path = Path(os.fsdecode(named)).absolute(), path.absolute()
     return named in path.parents or path.parent in named.parents
 
 
 def _why_not_written(error: Exception, path: Path) -> str | None:
-    """Why the system refused to write; None if the error has another cause."""
+    """Why the system could not write; None if the error has another cause."""
     number = getattr(error, "errno", None)
     if number in REFUSALS:
         return REFUSALS[number]
@@ -163,9 +160,9 @@ def _why_not_written(error: Exception, path: Path) -> str | None:
 
 
 def remove_unfinished(folder: Path, older_than: float = 0.0) -> list[str]:
-    """Remove what killed processes left half written below `folder`; returns the names.
+    """Remove unfinished files of killed processes below `folder`; returns their names.
 
-    With `older_than` seconds only what is at least so old: others may be at work there.
+    Only files at least `older_than` seconds old: other processes may be at work there.
     """
     found = []
     for path in sorted(folder.rglob(f"{UNFINISHED}*")):
@@ -176,7 +173,7 @@ def remove_unfinished(folder: Path, older_than: float = 0.0) -> list[str]:
 
 
 def digest(*parts) -> str:
-    """A short name for what a cache entry depends on."""
+    """A short hash of what a cache entry depends on."""
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:20]
 
 
@@ -198,9 +195,9 @@ def _beside(path: Path) -> Path:
 
 
 def keep_checksum(path: Path, written: Path | None = None) -> None:
-    """Write the checksum of a file or folder of the cache beside it, also while it has no name yet.
+    """Write the checksum of a file or folder of the cache beside it.
 
-    Then `written` is where it lies.
+    `written` is its temporary path while it is not yet at `path`.
     """
     with written_whole(_beside(path)) as temporary:
         temporary.write_text(checksum(written or path), encoding="ascii")
@@ -208,19 +205,19 @@ def keep_checksum(path: Path, written: Path | None = None) -> None:
 
 @contextlib.contextmanager
 def written_with_checksum(path: Path):
-    """`written_whole` for a file of the cache, with its checksum, which is there first."""
+    """`written_whole` for a file of the cache, with a checksum, which is written first."""
     with written_whole(path) as temporary:
         yield temporary
         keep_checksum(path, temporary)
 
 
 def is_sound(path: Path) -> bool:
-    """Whether a file or folder of the cache is as it was written; what is damaged is removed."""
+    """Whether a file or folder of the cache matches its checksum; if not, it is removed."""
     if not path.exists():
         return False
     kept = _beside(path)
     if kept.is_file() and kept.read_bytes() == checksum(path).encode():
         return True
-    print(f"{path} is damaged, or of an earlier version, and is made again.")
+    print(f"{path} is damaged or from an earlier version; it is made again.")
     shutil.rmtree(path) if path.is_dir() else path.unlink()
     return False

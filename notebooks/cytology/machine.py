@@ -1,4 +1,4 @@
-"""What a run is computed with: versions, the commit, processor cores."""
+"""The machine and software of a run: versions, commit, processor cores."""
 
 import contextlib
 import importlib.metadata
@@ -14,7 +14,7 @@ from cytology.settings import PROJECT_ROOT
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages in `requirements.txt`; absent ones say so."""
+    """Versions of Python and of the packages in `requirements.txt`, or `not installed`."""
     names = re.findall(
         r"^([A-Za-z][\w-]*)", (PROJECT_ROOT / "requirements.txt").read_text("utf-8"), re.MULTILINE
     )
@@ -28,7 +28,7 @@ def versions() -> dict[str, str]:
 
 
 def git_state() -> dict:
-    """Commit of the project and whether its tracked files were changed; empty without git."""
+    """Commit of the project and whether tracked files were changed; `unknown` without git."""
 
     def git(*arguments):
         return subprocess.run(
@@ -43,19 +43,19 @@ def git_state() -> dict:
 
 
 def cores() -> int:
-    """Processor cores that this process may use: all, or its share of them, `CYTOLOGY_CORES`."""
+    """Processor cores that this process may use: `CYTOLOGY_CORES` if set, else all."""
     return int(os.environ.get("CYTOLOGY_CORES", all_cores()))
 
 
 def all_cores() -> int:
-    """Processor cores that the system gives to this process."""
+    """Processor cores that the system allows this process."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def in_parallel(function, items: list, what: str, unit: str = "image", chunk: int = 512):
-    """Yield `function(item)` for each item, in order, from all workers; shows how far it is."""
+    """Yield `function(item)` for each item, in order, from all workers, with a progress bar."""
     with workers(), progress(None, what, len(items), unit) as bar:
-        # Chunk by chunk, since not every backend hands out results one by one.
+        # Chunk by chunk, since not every backend returns results one by one.
         for start in range(0, len(items), chunk):
             yield from Parallel()(delayed(function)(item) for item in items[start : start + chunk])
             bar.update(min(chunk, len(items) - start))
@@ -63,10 +63,10 @@ def in_parallel(function, items: list, what: str, unit: str = "image", chunk: in
 
 @contextlib.contextmanager
 def workers():
-    """Let joblib use all cores; or, where `DASK_SCHEDULER_ADDRESS` is set, that Dask cluster.
+    """Let joblib use all cores or, if `DASK_SCHEDULER_ADDRESS` is set, that Dask cluster.
 
-    The variable is Dask's own. Its workers must have this project installed and see the images
-    under the same paths.
+    The workers of the cluster must have this project installed and see the images under the same
+    paths.
     """
     if "DASK_SCHEDULER_ADDRESS" not in os.environ:
         with parallel_config(n_jobs=cores(), prefer="threads"):
@@ -74,6 +74,6 @@ def workers():
         return
     from dask.distributed import Client
 
-    # By name: Dask reads its own variable only once, when it is imported.
+    # By name: Dask reads the variable only once, when it is imported.
     with Client(os.environ["DASK_SCHEDULER_ADDRESS"]), parallel_config(backend="dask", n_jobs=-1):
         yield

@@ -1,4 +1,4 @@
-"""What a notebook shows while it runs: the source of a function, how far long work is."""
+"""What a notebook shows while it runs (source code, progress), and how its cells are read."""
 
 import ast
 import inspect
@@ -14,7 +14,7 @@ from cytology.settings import InputError, short
 
 
 def show(thing) -> None:
-    """Print the real source of a function or class, coloured in a notebook."""
+    """Print the source of a function or class, coloured in a notebook."""
     from IPython import get_ipython
     from IPython.display import Markdown, display
 
@@ -25,19 +25,19 @@ def show(thing) -> None:
         display(Markdown(f"```python\n{source}```"))
 
 
-def somebody_looks_on() -> bool:
-    """Whether a person may be watching; `run_all.py` says in the environment that nobody is."""
+def is_interactive() -> bool:
+    """Whether a person may be watching; `run_all.py` sets `CYTOLOGY_HEADLESS` if not."""
     return "CYTOLOGY_HEADLESS" not in os.environ
 
 
 def progress(work, what: str, total: int | None = None, unit: str = "image"):
-    """Go through `work` and show how far it is; the bar disappears when it is done."""
+    """Iterate over `work` with a progress bar, which disappears at the end."""
     shown = {"leave": False, "mininterval": 0.5, "file": sys.stdout}
-    disable = not somebody_looks_on()
+    disable = not is_interactive()
     return tqdm(work, desc=what, total=total, unit=unit, disable=disable, **shown)
 
 
-# ------------------------------------------------------------------ its own cells
+# ------------------------------------------------------------------ cells of a notebook
 
 
 def source_of(cell: dict[str, Any]) -> str:
@@ -47,14 +47,12 @@ def source_of(cell: dict[str, Any]) -> str:
 
 
 def own_parameters(path: Path) -> dict[str, Any]:
-    """Names and defaults of a notebook's parameters cell; a value that is no literal as its text.
+    """Names and defaults of a notebook's parameters cell; a value that is not a literal as text.
 
     Read from the file, without executing it. Raises `InputError` if there is no such notebook.
     """
     if not path.is_file():
-        raise InputError(
-            f"There is no notebook {short(path)}: give the name of the notebook's file."
-        )
+        raise InputError(f"There is no notebook {short(path)}: give the file name of a notebook.")
     for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
         if "parameters" in cell.get("metadata", {}).get("tags", []):
             return _assignments(source_of(cell))
@@ -62,7 +60,7 @@ def own_parameters(path: Path) -> dict[str, Any]:
 
 
 def _assignments(code: str) -> dict[str, Any]:
-    """Names and values that `code` assigns at top level; a value that is no literal as its text."""
+    """Names and values that `code` assigns at top level; a value that is not a literal as text."""
     found: dict[str, Any] = {}
     for statement in ast.parse(code).body:
         if isinstance(statement, ast.Assign):

@@ -1,4 +1,4 @@
-"""A run: its folder, and what lies in it, read once and checked."""
+"""A run: its folder and the files in it, read once and checked."""
 
 import random
 from collections.abc import Callable
@@ -19,10 +19,10 @@ from cytology.parameters import FIXED_PARAMETERS, check_parameters, named
 from cytology.settings import PROJECT_ROOT, InputError, resolve, short
 from cytology.wording import composed, plural
 
-ENSEMBLE = "ensemble"  # what a name begins with that stands for the mean of several networks
+ENSEMBLE = "ensemble"  # names of means of several networks begin with it
 BASELINE = "baseline (size and colour)"
-OUTSIDE = "outside/"  # what the name of a model from outside begins with: its folder in the run
-# Protocols: a split from outside used as it is; its tables, files and pages say where it leaks.
+OUTSIDE = "outside/"  # names of models from outside begin with it: their folder in the run
+# Protocols of a split from outside that is used unchanged; the second one if it leaks.
 GIVEN, GIVEN_LEAKS = "given", "given, leaks"
 LEAKING = ("original", GIVEN_LEAKS)
 Made = TypeVar("Made")
@@ -32,8 +32,8 @@ class Run:
     """The folder of a run; `run / name` is a path in it, `parameters` those of the open notebook.
 
     A table or a JSON file is read once, and again when it has changed. Reading raises `InputError`
-    for one that is missing (with the notebook that writes it), damaged, or without a column that
-    the catalogue asks for.
+    if the file is missing (naming the notebook that writes it), damaged, or lacks a column that
+    the catalogue requires.
     """
 
     def __init__(self, folder: Path, parameters: dict[str, Any] | None = None):
@@ -57,7 +57,7 @@ class Run:
         return (self / name).is_file()
 
     def once(self, key: tuple, names: tuple[str, ...], make: Callable[[], Made]) -> Made:
-        """What `make` returns, kept under `key` until one of the files `names` changes."""
+        """The result of `make`, kept under `key` until one of the files `names` changes."""
         state = tuple(_state(self / name) for name in names)
         if key not in self._kept or self._kept[key][0] != state:
             self._kept[key] = (state, make())
@@ -75,7 +75,7 @@ class Run:
         return self.once(("table", name), (name,), read).copy()
 
     def rows(self, name: str, **keys: Any) -> pd.DataFrame:
-        """Rows of a table whose columns have the given values; none if there is no such table."""
+        """Rows of a table whose columns have the given values; no rows if there is no table."""
         if not self.has(name):
             return pd.DataFrame()
         rows = self.table(name)
@@ -93,24 +93,24 @@ class Run:
         return dict(self.facts(name)) if self.has(name) else {}
 
     def damaged(self, name: str, why: str) -> InputError:
-        """The error about a file that can be read, and whose content cannot be true."""
+        """The error for a file that can be read but whose content cannot be true."""
         return InputError(tables.damaged(self.folder, name, why))
 
-    # ------------------------------------------------------ what is in it
+    # ------------------------------------------------------ its content
 
     @property
     def manifest(self) -> pd.DataFrame:
-        """A row an image: `image_id`, `label`, `group`, patient, slide, size, hash."""
+        """One row per image: `image_id`, `label`, `group`, patient, slide, size, hash."""
         return self.table("manifest.csv")
 
     @property
     def unit(self) -> str:
-        """What is kept together, in a word: `patient`, `slide`, `group`."""
+        """The unit that is kept together: `patient`, `slide` or `group`."""
         return self.facts("dataset.json")["unit"]
 
     @property
     def units(self) -> str:
-        """Several of them: `patients`, `slides`, `groups`."""
+        """The plural of `unit`: `patients`, `slides` or `groups`."""
         return plural(self.unit)
 
     @property
@@ -120,32 +120,32 @@ class Run:
 
     @property
     def is_original(self) -> bool:
-        """Whether the split was made by the original's protocol, which splits pictures."""
+        """Whether the split follows the original's protocol, which splits single pictures."""
         return self.protocol == "original"
 
     @property
     def leaks(self) -> bool:
-        """Whether groups lie on both sides of the split; not where there is none yet."""
+        """Whether groups are on both sides of the split; False if there is no split yet."""
         return self.has("split.json") and self.protocol in LEAKING
 
     @property
     def is_given(self) -> bool:
-        """Whether a split from outside is used as it is: then test is the number to compare."""
+        """Whether a split from outside is used unchanged: then test is the result to compare."""
         return self.protocol in (GIVEN, GIVEN_LEAKS)
 
     @property
     def images(self) -> Path:
         """The folder of the run's images.
 
-        Raises `InputError` if they are gone, or if the open notebook has a parameter `data` that
-        is not what notebook 01 read.
+        Raises `InputError` if they are gone, or if the open notebook's parameter `data` differs
+        from what notebook 01 read.
         """
         made_with, data = self.facts("dataset.json"), self.parameters.get("data")
         root = Path(made_with["root"])
         if not made_with["root"]:
             raise InputError(
-                f"{self} was shared without its images: name new ones with the parameter "
-                "`images` of notebook 09."
+                f"{self} was shared without its images: use the parameter `images` of notebook 09 "
+                "to name new ones."
             )
         wanted = named(data) if data else made_with["data"]
         if composed(made_with["data"]) != composed(wanted):
@@ -159,12 +159,12 @@ class Run:
 
     @property
     def networks(self) -> list[str]:
-        """The architectures whose predictions the run holds, in the usual order."""
+        """The architectures with predictions in the run, in the usual order."""
         return [name for name in ARCHITECTURE_NAMES if self.has(f"{name}/predictions.csv")]
 
     @property
     def outside(self) -> list[str]:
-        """The models from outside whose predictions the run holds, as `outside/NAME`, sorted."""
+        """The models from outside with predictions in the run, as `outside/NAME`, sorted."""
         found = (self / OUTSIDE).glob("*/predictions.csv")
         return sorted(f"{OUTSIDE}{path.parent.name}" for path in found)
 
@@ -174,13 +174,13 @@ class Run:
         return {each: self.table(path) for each, path in paths.items() if self.has(path)}
 
     def about(self, model: str) -> tables.Facts:
-        """How a network, or a model from outside, was trained: its `metrics.json`."""
+        """`metrics.json` of a network or a model from outside: how it was trained."""
         return self.facts(f"{model}/metrics.json")
 
     # ------------------------------------------------------------- writing
 
     def write(self, name: str, content: pd.DataFrame | dict | str) -> None:
-        """Write a table, facts or text as `name`, whole or not at all; results are `marked`."""
+        """Write a table, facts or text as `name`, atomically; results are `marked`."""
         if isinstance(content, pd.DataFrame):
             entry = entry_of(name)
             is_result = entry and entry.is_result
@@ -191,10 +191,10 @@ class Run:
             tables.write_text(self.folder, name, content)
 
     def marked(self, table: pd.DataFrame) -> pd.DataFrame:
-        """A table of results with the weights behind each row and the protocol of the split.
+        """A table of results with the columns `weights` and `protocol` added.
 
-        So no table travels without the warning that its numbers rank nothing, or leak. Columns
-        that are there already stay.
+        So each table carries the warning that its numbers rank nothing, or leak. Existing columns
+        are kept.
         """
         named = (["model"], ["architecture"], ["first", "second"])
         columns = next((each for each in named if set(each) <= set(table)), [])
@@ -205,7 +205,7 @@ class Run:
         return table if "protocol" in table else table.assign(protocol=self.protocol)
 
     def weights_behind(self, model: str) -> str:
-        """The weights of a network or of what combines several; empty for the baseline."""
+        """The weights of a network, or of an ensemble's networks; empty for the baseline."""
         if model.startswith(OUTSIDE):
             return self.about(model)["weights"]
         weights = {name: self.about(name)["weights"] for name in self.networks}
@@ -215,12 +215,12 @@ class Run:
 
 
 def outside_title(model: str) -> str:
-    """`“x” (from outside)` of the model `outside/x`."""
+    """`“x” (from outside)` for the model `outside/x`."""
     return f"“{model.removeprefix(OUTSIDE)}” (from outside)"
 
 
 def _state(path: Path) -> tuple:
-    """What changes when a file is written again; empty if it is not there."""
+    """Size and time of a file, which change when it is rewritten; empty if it is missing."""
     if not path.is_file():
         return ()
     found = path.stat()
@@ -230,9 +230,9 @@ def _state(path: Path) -> tuple:
 def open_run(notebook: str, values: dict[str, Any]) -> Run:
     """Check a notebook's parameters, make the run folder, fix the seeds.
 
-    `notebook` is the name of its file, or the network that it trains; `values` is `globals()`, of
-    which its own parameters are taken. Keras is seeded where it is first used, so that notebooks
-    without a network start quickly. Raises `InputError`.
+    `notebook` is the name of its file, or the network that it trains; `values` is `globals()`,
+    from which the notebook's parameters are taken. Keras is seeded when it is first used, so
+    notebooks without a network start quickly. Raises `InputError`.
     """
     name = TRAINING_NOTEBOOKS.get(notebook, notebook)
     names = own_parameters(PROJECT_ROOT / "notebooks" / f"{name}.ipynb")

@@ -1,4 +1,4 @@
-"""Where things lie, and the two errors that a user may see."""
+"""The project's folders, and the two errors that a user may see."""
 
 import os
 from pathlib import Path
@@ -6,15 +6,15 @@ from pathlib import Path
 from cytology.wording import composed
 
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
-# `data` and `outputs` may lie elsewhere than the code: on Google Drive, on a scratch disk.
+# `data` and `outputs` need not be beside the code: they may be on Google Drive or a scratch disk.
 HOME = Path(os.environ.get("CYTOLOGY_HOME", PROJECT_ROOT))
-# A fast disk may hold the cache, or a verification may begin with an empty one.
+# The cache may be on a fast disk; a verification starts with an empty one.
 CACHE = Path(os.environ.get("CYTOLOGY_CACHE", HOME / "outputs" / "cache"))
-MOST_FOLDERS = 100  # in one another: Python 3.11 makes and reads some hundred more, then gives up
+MOST_FOLDERS = 100  # deepest nesting; Python 3.11 fails at a few hundred more
 
 
 class InputError(ValueError):
-    """Something that the user gave cannot be used. The message says what, where and what to do."""
+    """Invalid input from the user. The message says what is wrong, where, and what to do."""
 
     def _render_traceback_(self):
         # IPython's hook: the reader of a notebook needs the sentence, not our stack.
@@ -22,16 +22,16 @@ class InputError(ValueError):
 
 
 class MachineError(InputError):
-    """What the machine has does not suffice: disk, memory or permission. The message says what."""
+    """The machine lacks disk space, memory or a permission. The message says which."""
 
 
 def resolve(path, base: Path = HOME) -> Path:
-    """`path` as an absolute path; a relative one starts at `base`, `~` is the home folder."""
+    """`path` as an absolute path; relative to `base` if it is not. `~` is the home folder."""
     return as_on_disk((base / Path(path).expanduser()).resolve())
 
 
 def as_on_disk(path: Path) -> Path:
-    """An absolute path in the Unicode form of the disk, if there is one by that name in another."""
+    """An absolute path, spelled as on the disk if the disk uses another Unicode form of it."""
     if os.path.exists(path):  # False, and no error, for a name that is too long
         return path
     place = Path(path.anchor)
@@ -45,7 +45,7 @@ def as_on_disk(path: Path) -> Path:
 
 
 def short(path) -> str:
-    """`path` relative to the project where it lies inside, for messages."""
+    """`path` for messages: relative to the project if it is inside."""
     path = Path(path)
     inside = path.is_relative_to(PROJECT_ROOT)
     return path.relative_to(PROJECT_ROOT).as_posix() if inside else str(path)

@@ -1,7 +1,6 @@
-"""CSV and JSON files that pass between notebooks: written whole or not at all, read by key.
+"""CSV and JSON files that pass between notebooks: written atomically, read by key.
 
-A reader opens them in any spreadsheet; a later notebook reads nothing else. Rows are found by
-their keys, never by their order.
+Any spreadsheet opens the tables. Rows are found by their keys, never by their order.
 """
 
 import csv
@@ -18,12 +17,12 @@ from cytology.files import written_whole
 from cytology.settings import InputError, short
 from cytology.wording import is_formula, printable
 
-# A number that is read and written again stays the same: from pandas 3 on without being asked.
+# A number that is read and written again stays the same; pandas 3 does this by default.
 EXACTLY = {} if int(pd.__version__.split(".")[0]) >= 3 else {"float_precision": "round_trip"}
 
 
 def require(run: Path, name: str) -> Path:
-    """The file `name` of the run; `InputError` that names its notebook if it is not there."""
+    """The path of the file `name` of the run; if missing, an `InputError` names its notebook."""
     path = run / name
     if not path.is_file():
         raise InputError(
@@ -36,13 +35,13 @@ def require(run: Path, name: str) -> Path:
 def write_table(run: Path, name: str, table: pd.DataFrame) -> None:
     """Write `table` to `run/name` as CSV (UTF-8, no index).
 
-    `InputError` for text that a spreadsheet would run: names are refused where they come in.
+    `InputError` for text that a spreadsheet would execute; names are checked when they come in.
     """
     for column, values in table.items():
         for text in {value for value in values if isinstance(value, str) and is_formula(value)}:
             raise InputError(
-                f"{name} is not written: to a spreadsheet {printable(text)[:60]} in its column "
-                f"{column} is a formula; rename it."
+                f"{name} is not written: a spreadsheet would execute {printable(text)[:60]} in "
+                f"column {column} as a formula; rename it."
             )
     with written_whole(run / name) as temporary:
         table.to_csv(temporary, index=False, lineterminator="\n")
@@ -58,7 +57,7 @@ def read_table(run: Path, name: str) -> pd.DataFrame:
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)  # rows longer than the header
             columns = pd.read_csv(path, nrows=0, index_col=False).columns
-            # Only a number can be missing: a patient with the initials NA is one.
+            # Only a number can be missing: NA may be the initials of a patient.
             missing = {column: [""] for column in columns if column not in TEXT}
             kept = {"dtype": TEXT, "keep_default_na": False, "na_values": missing}
             return pd.read_csv(path, index_col=False, **kept, **EXACTLY)
@@ -67,7 +66,7 @@ def read_table(run: Path, name: str) -> pd.DataFrame:
 
 
 def naming_columns(path: Path) -> set[str]:
-    """The columns of a table that name patients or files; none of what is no table."""
+    """The columns of a table that name patients or files; empty for any other file."""
     if path.suffix != ".csv":
         return set()
     with path.open(encoding="utf-8", errors="replace", newline="") as stream:
@@ -75,23 +74,23 @@ def naming_columns(path: Path) -> set[str]:
 
 
 def damaged(run: Path, name: str, why) -> str:
-    """The sentence about a file of the run that cannot be read."""
+    """The message about a file of the run that cannot be read."""
     notebook, why = written_by(name), " ".join(str(why).split())[:200]
-    cure = f"notebook {notebook} wrote, or run it again" if notebook else "run_all.py wrote"
-    return f"{short(run / name)} cannot be read ({why}): put back what {cure}."
+    cure = f"notebook {notebook}, or run it again" if notebook else "run_all.py"
+    return f"{short(run / name)} cannot be read ({why}): restore the file written by {cure}."
 
 
 def check_columns(table: pd.DataFrame, run: Path, name: str, numbers: str, texts: str) -> None:
     """`InputError` if a table lacks one of the columns, or one of `numbers` holds anything else.
 
-    Both are names with spaces between; of `numbers` a cell may be empty.
+    Both are names separated by spaces; cells of `numbers` may be empty.
     """
     lacking = [column for column in f"{numbers} {texts}".split() if column not in table]
     if lacking:
         raise InputError(damaged(run, name, f"it has no column {', '.join(lacking)}"))
     for column in numbers.split():
         if not pd.api.types.is_numeric_dtype(table[column]) or np.isinf(table[column]).any():
-            raise InputError(damaged(run, name, f"{column} is not a number everywhere"))
+            raise InputError(damaged(run, name, f"{column} does not hold only numbers"))
 
 
 def write_json(run: Path, name: str, content: dict) -> None:
@@ -100,7 +99,7 @@ def write_json(run: Path, name: str, content: dict) -> None:
 
 
 def finite(content):
-    """Content with None where a number is not finite: JSON knows neither NaN nor infinity."""
+    """Content with None for numbers that are not finite: JSON has neither NaN nor infinity."""
     if isinstance(content, dict):
         return {key: finite(value) for key, value in content.items()}
     if isinstance(content, list | tuple):
@@ -115,7 +114,7 @@ def write_text(run: Path, name: str, text: str) -> None:
 
 
 class Facts(dict):
-    """A JSON file of the run; asked for a key that it lacks, it names the file."""
+    """The content of a JSON file of the run; an `InputError` names the file if a key is missing."""
 
     def __init__(self, content: dict, run: Path, name: str):
         super().__init__(content)
@@ -129,7 +128,7 @@ def read_json(run: Path, name: str) -> Facts:
     """Read a JSON file that a notebook wrote; `InputError` if it is missing or damaged."""
     try:
         content = json.loads(require(run, name).read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:  # also what is no text in UTF-8
+    except (ValueError, RecursionError) as error:  # also bytes that are not UTF-8
         if isinstance(error, InputError):
             raise
         raise InputError(damaged(run, name, error)) from None
@@ -139,7 +138,7 @@ def read_json(run: Path, name: str) -> Facts:
 
 
 def wrong(name: str, content) -> str:
-    """What of the JSON file `name` is of another type than it must be; empty if nothing."""
+    """What in the JSON file `name` has the wrong type; empty if nothing."""
     shape = next((shape for pattern, shape in SHAPES.items() if fnmatch(name, pattern)), {})
     return _wrong(content, shape, "")
 
@@ -147,7 +146,7 @@ def wrong(name: str, content) -> str:
 def _wrong(content, shape, place: str) -> str:
     if isinstance(shape, dict):
         if not isinstance(content, dict):
-            return f"{place or 'it'} holds no facts by name"
+            return f"{place or 'it'} is not an object with named values"
         needed = {key.rstrip("!"): kind for key, kind in shape.items() if key.endswith("!")}
         lacking = next((key for key in needed if key not in content), None)
         if lacking is not None:
@@ -157,10 +156,10 @@ def _wrong(content, shape, place: str) -> str:
                  for key, value in content.items())  # fmt: skip
     elif isinstance(shape, list):
         if not isinstance(content, list):
-            return f"{place} is no list"
+            return f"{place} is not a list"
         parts = ((f"{place}[{k}]", value, shape[0]) for k, value in enumerate(content))
     else:
-        # True is a whole number for Python, and for nobody else.
+        # True is a whole number for Python, but for nobody else.
         fits = isinstance(content, shape) and (shape is not int or not isinstance(content, bool))
         return "" if fits else f"{place} is {content!r}"
     return next(

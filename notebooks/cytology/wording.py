@@ -1,11 +1,11 @@
-"""Text: numbers and lists as words, and what can stand in a name, a message, a table."""
+"""Numbers and lists as text, and which text is safe in a name, a message or a table."""
 
 import math
 import os
 import re
 import unicodedata
 
-# Why a metric does not exist where `classification_metrics` gives NaN.
+# Why a metric is undefined when `classification_metrics` returns NaN.
 UNDEFINED = dict.fromkeys(
     ("auc", "average_precision", "mcc", "balanced_accuracy"), "one class only"
 )
@@ -17,28 +17,28 @@ NO_INTERVAL = f"no interval: {TOO_FEW}"
 
 
 def is_one_line(text: str) -> bool:
-    """Whether text can name a file or stand in a message: no line break, NUL or half a letter."""
+    """Whether text can be used in a file name or a message: no line break, NUL or half a letter."""
     odd = ("Cc", "Cs", "Zl", "Zp")  # control, half of a pair, line and paragraph separators
     return not any(unicodedata.category(character) in odd for character in text)
 
 
-# What a spreadsheet takes for a formula where a cell begins with it, also after a semicolon, at
-# which the Excel of many countries parts a line, and in the wide letters of Japan's. A minus before
-# a number is none, unless more follows that could call something.
+# What a spreadsheet takes for a formula at the start of a cell. Also after a semicolon, where Excel
+# splits a line in many countries, and in full-width letters (Japan). A minus before a number is not
+# a formula, unless something follows that could be a call.
 FORMULA = re.compile(
     r"(?:^|[;\t\r\n])\s*(?:[=+@\uff0b\uff1d\uff20]|[-\uff0d](?!\d[^(|!]*$))|^[\t\r\n]"
 )
 
 
 def is_formula(text: str) -> bool:
-    """Whether a spreadsheet that opens a table with this text might compute or call something."""
+    """Whether a spreadsheet might execute this text as a formula."""
     return FORMULA.search(text) is not None
 
 
 def printable(text: str) -> str:
-    """Text that can stand in a message and in any table: what cannot is written `\\xfc`, `\\n`.
+    """Text made safe for messages and tables, with escapes such as `\\xfc` and `\\n`.
 
-    That are bytes that are no UTF-8, line breaks, and the first letter of a formula (`\\u003d`).
+    This escapes bytes that are not UTF-8, line breaks, and a formula's first letter (`\\u003d`).
     """
     if not is_one_line(text):
         text = os.fsencode(text).decode("utf-8", "backslashreplace")
@@ -47,12 +47,12 @@ def printable(text: str) -> str:
 
 
 def composed(text: str) -> str:
-    """Text in Unicode's composed form (NFC), to compare: a Mac writes `é` as two characters."""
+    """Text in Unicode's composed form (NFC), for comparing: a Mac writes `é` as two characters."""
     return unicodedata.normalize("NFC", text)
 
 
 def normalized(text: str) -> str:
-    """A name that a person gave, `composed` and without blanks around it."""
+    """A name that a person typed, `composed` and without surrounding blanks."""
     return composed(text).strip()
 
 
@@ -71,7 +71,7 @@ def counted(number: int, one: str, several: str) -> str:
 
 
 def shortened(name: str) -> str:
-    """A name for a figure: its begin and an ellipsis, where it is longer than 40 letters."""
+    """A name for a figure, cut to 40 letters with an ellipsis."""
     return name if len(name) <= 40 else f"{name[:39]}…"
 
 
@@ -82,20 +82,20 @@ def some(words: list[str], most: int = 3) -> str:
 
 
 def span(row, name: str, before: str = "", shape: str = "z.3f") -> str:
-    """The interval of `name` in words, after the words `before`; where there is none, why."""
+    """The interval of `name` as text, after the words `before`; if there is none, why."""
     low, high = row[f"{name}_low"], row[f"{name}_high"]
     return NO_INTERVAL if math.isnan(low) else f"{before}{low:{shape}} to {high:{shape}}"
 
 
 def with_span(row, name: str, before: str = "") -> str:
-    """A number of a row and in brackets its interval; where it does not exist, why."""
+    """A number of a row with its interval in brackets; if it is undefined, why."""
     if math.isnan(row[name]):
         return f"not known ({UNDEFINED.get(name, 'one class only')})"
     return f"{row[name]:z.3f} ({span(row, name, before)})"
 
 
 def p_in_figures(p: float) -> str:
-    """A P value with two figures, never zero."""
+    """A P value with two digits, never zero."""
     return "not known" if math.isnan(p) else f"{p:.2g}" if p >= 0.001 else "below 0.001"
 
 
@@ -105,31 +105,34 @@ def joined(names) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-# Words for a unit that say that it is a whole person.
+# Names of units that mean a whole person.
 PERSONS = {"patient", "person", "woman", "case", "donor", "subject", "participant"}
 
 
 def is_person(unit: str) -> bool:
-    """Whether what is kept together is a whole person, as far as its name tells."""
+    """Whether the unit that is kept together is a person, judged by its name."""
     return not PERSONS.isdisjoint(unit.lower().split())
 
 
 def about_patients(images: int, unknown: int, unit: str) -> list[str]:
-    """What is not known of the patients of `images`, in a sentence or two; none if all are known.
+    """What is unknown about the patients of `images`, in one or two sentences; empty if nothing.
 
-    `unit` is what was kept together; of `unknown` images nobody knows it.
+    `unit` is what was kept together; it is unknown for `unknown` images.
     """
-    too_good = "are of one patient, these numbers are too good and these intervals too narrow."
+    too_good = "come from one patient, these numbers are too good and these intervals too narrow."
     if unknown == images:
         return [
-            "Whose the images are is not known: nothing but the copies of an image was kept "
-            f"together. If several {too_good}"
+            "The patients are unknown: only copies of the same image were kept together. "
+            f"If several images {too_good}"
         ]
     alone = (
-        f"{unknown:,} of {images:,} images have no {unit}, and each, with its copies, counts as a "
-        "group of its own."
+        f"{unknown:,} of {images:,} images have no {unit}; each of them, with its copies, counts "
+        "as one group."
     )
     if not is_person(unit):
-        said = f"Patients are not known: {plural(unit)} were kept together. If several {too_good}"
+        said = (
+            f"The patients are unknown: {plural(unit)} were kept together. "
+            f"If several {plural(unit)} {too_good}"
+        )
         return [f"{said} {alone}" if unknown else said]
-    return [f"{alone} If several {too_good}"] if unknown else []
+    return [f"{alone} If several of them {too_good}"] if unknown else []

@@ -38,7 +38,7 @@ def make_images(groups=30, images=3):
 
 
 def make_features(images, signal=0.2, group=0.5, image=1.0, noise=0.3, width=120):
-    """Features with a trace of the class, of the group and of the image, and noise a picture."""
+    """Features with a trace of the class, the group and the image, and noise per picture."""
     rng = np.random.default_rng(0)
     pictures = pictures_of(images, ORIENTATIONS)
     values = noise * rng.normal(size=(len(pictures), width))
@@ -121,8 +121,8 @@ def test_the_verdict_is_where_the_interval_of_the_mean_lies_and_needs_enough_shu
     assert "up to 10.0 points could hide" in leakage.shuffle_verdict(one_row(0.5, 0.6), 10)
     assert "up to 0.0 points" in leakage.shuffle_verdict(one_row(0.3, 0.4), 10)
     few = leakage.shuffle_verdict(one_row(0.6, 0.7), leakage.FEWEST_SHUFFLES - 1)
-    assert few == "9 shuffles are too few to tell; set audit_seeds to 10"
-    assert "nothing can be told" in leakage.shuffle_verdict(one_row(np.nan, np.nan), 10)
+    assert few == "9 shuffles are too few; set audit_seeds to 10 or more"
+    assert "no verdict" in leakage.shuffle_verdict(one_row(np.nan, np.nan), 10)
 
 
 def test_more_shuffles_find_a_leak_of_five_points_more_often_and_raise_no_alarm():
@@ -231,7 +231,7 @@ def test_groups_of_both_labels_exchange_their_shares_whatever_their_size():
 
 
 def test_labels_that_go_with_the_size_are_shuffled_too():
-    """To exchange labels among groups of like size would leave all of these as they are."""
+    """Exchanging labels among groups of similar size would change none of these."""
     images = make_images(groups=12, images=2)
     large = images[images["label"] == "M"]
     more = [large.assign(family=large["family"] + str(k)) for k in range(4)]
@@ -493,7 +493,7 @@ def test_the_result_in_words_names_weights_units_and_numbers(made):
         summary.assign(inflation_low=-1.0, auc_low=0.4), "patient", SEEDS
     )
     (nothing,) = leakage.leakage_sentences(summary.assign(auc=np.nan), "patient", SEEDS)
-    assert nothing == "DenseNet121: no fold holds both classes, so no AUC exists."
+    assert nothing == "DenseNet121: no fold has both classes, so no AUC exists."
     assert "is not shown to add anything" in open_ and "are not shown to be recognized" in open_
 
 
@@ -520,7 +520,7 @@ def test_too_few_images_for_groups_of_both_classes_are_refused():
 def test_features_that_a_training_notebook_left_are_read_without_a_network(
     tmp_path, made, monkeypatch
 ):
-    """No TensorFlow: there is no image, so that anything but reading would fail."""
+    """No TensorFlow: there is no image, so anything but reading would fail."""
     key = ["mobilenetv2", "abc", 224, "pad", "float32", "openvino"]
     write_json(tmp_path, "mobilenetv2/metrics.json", dict(zip(cache.KEY, key, strict=True)))
     sha256 = made.images.set_index("image_id")["sha256"]

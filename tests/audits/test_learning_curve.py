@@ -1,4 +1,4 @@
-"""More patients: who is trained on, who is judged, and what the curve says."""
+"""More patients: who is trained on, who is judged, and what the curve shows."""
 
 import numpy as np
 import pandas as pd
@@ -92,10 +92,12 @@ def test_a_curve_that_is_flat_since_three_quarters_does_not_promise_more():
     table = table.assign(gain=[np.nan, 0.1, 0.0], gain_low=[np.nan, 0.05, -0.02])
     table["gain_high"] = [np.nan, 0.15, 0.02]
     words = learning_curve_sentence(table, "MobileNetV2", "patients")
-    assert words.startswith("MobileNetV2: 20 patients trained on instead of 15: +0.0 points")
+    assert words.startswith(
+        "MobileNetV2: training on 20 patients instead of 15 changes the AUC by +0.0 points"
+    )
     assert words.endswith("Not shown to help.")
     rising = table.assign(gain=0.05, gain_low=0.01)
     assert "More would likely help." in learning_curve_sentence(rising, "MobileNetV2", "patients")
-    assert "says nothing" in learning_curve_sentence(
+    assert "means nothing" in learning_curve_sentence(
         table.assign(weights="random"), "MobileNetV2", "patients"
     )

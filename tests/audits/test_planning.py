@@ -1,4 +1,4 @@
-"""How many patients: studies of the named size have the width and the power that were promised."""
+"""How many patients: studies of the planned size have the promised width and power."""
 
 import numpy as np
 import pandas as pd
@@ -31,7 +31,7 @@ def study(design, rng, better=0.0, common=0.6):
 
 
 def resampled(tables, groups, rng):
-    """A study of so many patients, drawn from those of another, each with a new name."""
+    """A study of `groups` patients, drawn from those of another, each with a new name."""
     first = tables[0]["group"].to_numpy()
     places = {name: np.flatnonzero(first == name) for name in np.unique(first)}
     drawn = [places[name] for name in rng.choice(list(places), groups)]
@@ -76,7 +76,7 @@ def test_studies_of_the_named_size_keep_the_promise(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", DESIGNS)
 def test_studies_of_patients_like_those_of_the_run_keep_the_promise(name):
-    """What was observed is taken for the truth: patients are drawn from those of one study."""
+    """The observed values are the truth: patients are drawn from those of one study."""
     rng = np.random.default_rng(1)
     tables = study(DESIGNS[name], rng, better=0.04)
     seen = difference_seen(*tables)
@@ -187,4 +187,4 @@ def test_one_network_has_no_pair(two):
 def test_a_planned_number_is_rough():
     assert about(1234.0, "patients", 100) == "about 1,300 patients (12.3 times this study)"
     assert about(np.inf, "patients", 100) == "more than 10,000,000 patients"
-    assert about(50.0, "patients", 100) == "this study suffices: 50 patients would"
+    assert about(50.0, "patients", 100) == "this study is enough: 50 patients would do"

@@ -266,7 +266,7 @@ def test_untouched_pictures_are_pixel_by_pixel_those_of_the_training(tmp_path, s
 
 
 class MeanColour:
-    """Stands for a network: features are the picture's mean colour; counts what it is asked."""
+    """In place of a network: features are the picture's mean colour; counts its calls."""
 
     def __init__(self):
         self.pictures = 0
@@ -628,7 +628,7 @@ def test_the_words_claim_what_the_intervals_allow_and_no_more(table):
     assert "rises under" not in first.split("log loss")[0]
     assert last.startswith("Rises and falls are named after Holm") and last.endswith("corrected.")
     few = robustness_sentences(table.assign(images=12), 3, "patient")[-1]
-    assert few.endswith("12 images are few: most real falls stay unseen.")
+    assert few.endswith("12 images are few: most real falls go unseen.")
 
 
 def test_an_interval_that_includes_0_is_never_called_a_fall_or_a_rise(table):
@@ -664,7 +664,7 @@ def test_with_few_groups_there_is_no_interval_and_no_claim():
     (only,) = robustness_sentences(found, 3, "patient")
     why = f"({NO_INTERVAL})"
     assert f"AUC 1.000 {why} untouched" in only
-    assert only.endswith(f"At strength 3 nothing is said of any shift {why}.")
+    assert only.endswith(f"At strength 3 no statement about any shift {why}.")
     for metric in ("auc", "loss"):
         plots.against_strength(found, metric, 3, "patient").canvas.draw()
     plots.calibration_curves(robustness.shift_reliability(judged, 3), 3).canvas.draw()
@@ -678,12 +678,12 @@ def test_a_shift_that_changes_nothing_is_neither_a_certainty_nor_silence_about_o
     at.loc[hue, ["auc_change", "auc_change_low", "auc_change_high"]] = 0, np.nan, np.nan
     at.loc[hue, "auc_change_p_holm"] = np.nan
     first = robustness_sentences(at, 3, "patient")[0]
-    assert f"nothing is said of hue ({NO_INTERVAL})" in first and "falls under blur" in first
+    assert f"no statement about hue ({NO_INTERVAL})" in first and "falls under blur" in first
     assert "hue" not in first.split("not shown to matter here: ")[1].split(" (")[0]
 
 
 def test_what_shakes_a_network_names_the_strengths_at_which_it_is_shown(tmp_path):
-    """Shown at strength 2 only is no "from strength 2 on"."""
+    """Shown only at strength 2 does not mean "from strength 2 on"."""
     rows = pd.DataFrame({"strength": [1, 2, 3, 4, 5] * 2, "shift": ["blur"] * 5 + ["hue"] * 5})
     rows = rows.assign(architecture="mobilenetv2", auc_change=-0.1, auc_change_high=0.1)
     rows["auc_change_p"] = 0.5
@@ -711,7 +711,7 @@ def test_domains_in_words():
     assert costs.startswith(
         "DenseNet121, stain Giemsa left out: AUC 0.700 (0.600 to 0.800) on its 30"
     )
-    assert costs.endswith("Not to have seen it costs 0.200 (0.100 to 0.300).")
+    assert costs.endswith("Not having seen it costs 0.200 (0.100 to 0.300).")
     (open_,) = domain_sentences(pd.DataFrame([row | {"auc_change_high": 0.1}]), "patient")
     assert "not shown to matter here" in open_ and "costs" not in open_
     (only,) = domain_sentences(pd.DataFrame([row | {"weights": "random"}] * 2), "patient")

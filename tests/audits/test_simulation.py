@@ -1,4 +1,4 @@
-"""The simulated studies have the truth that they claim, and coverage counts what it says."""
+"""The simulated studies have the truth that they claim, and coverage is counted correctly."""
 
 from dataclasses import replace
 
@@ -52,7 +52,7 @@ def test_no_patient_is_judged_by_a_head_that_saw_it_and_the_truth_is_of_new_pati
 
 
 def test_coverage_counts_how_often_the_truth_is_held(monkeypatch):
-    """An interval that holds everything, and none; the heads' mean truth is what is held."""
+    """An interval of everything, and no interval; the truth is the heads' mean."""
     found = interval_coverage([SMALL, replace(SMALL, auc=0.5)], 6)
     assert found.groupby("interval").size().eq(2).all() and (found["studies"] == 6).all()
     low, high = proportion_confint(found["coverage"] * 6, 6, method="wilson")

@@ -1,4 +1,4 @@
-"""Subgroups: which there are, what is said of each, and that noise is not named."""
+"""Subgroups: which exist, what is said about each, and that noise is not named."""
 
 import numpy as np
 import pandas as pd
@@ -39,7 +39,7 @@ def study(seed, weak=0.95, auc=0.95, patients=60, images=(6, 6)):
 
 
 def noise_columns(rows, rng, design, count):
-    """Columns that mean nothing: by patient with unequal shares, and thirds alike in a patient."""
+    """Meaningless columns: by patient with unequal shares, and thirds alike in a patient."""
     found = {}
     for number in range(count):
         if number % 2:

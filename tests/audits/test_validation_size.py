@@ -1,4 +1,4 @@
-"""Riley's criteria: numbers of the paper, and numbers worked out in another way."""
+"""Riley's criteria: numbers from the paper, and numbers computed in another way."""
 
 import numpy as np
 import pandas as pd

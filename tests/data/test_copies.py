@@ -1,4 +1,4 @@
-"""Copies are found however they were turned, and different images are left apart."""
+"""Copies are found however they were turned, and different images are not joined."""
 
 from io import BytesIO
 
@@ -13,10 +13,10 @@ from cytology.data.copies import (
     NEIGHBOURS,
     SAME_PICTURE,
     Discs,
+    describe_copy,
     discs,
     family_of,
     find_copies,
-    how,
 )
 from cytology.data.images.opening import open_rgb
 from cytology.data.inspection import inspect_images
@@ -225,7 +225,7 @@ def test_black_frames_do_not_make_different_images_alike(smears):
 
 
 def test_forty_copies_of_one_image_are_one_family(smears):
-    """More than the neighbours that are looked at, so that a family is put together in steps."""
+    """More copies than the neighbours that are searched, so a family is joined in steps."""
     assert NEIGHBOURS < 40
     one, other = square(smears[0]), square(smears[1])
     images = {f"one {n:02}": jpeg(tilted(one, 9 * n)) for n in range(40)}
@@ -289,7 +289,7 @@ def test_a_third_of_copies_looks_augmented(images, families, augmented):
     ("kind", "angle", "mirrored", "words"),
     [
         ("same file", 0.0, False, "the same file"),
-        ("turned", 0.2, False, "as it is"),
+        ("turned", 0.2, False, "not turned"),
         ("turned", -90.0, True, "mirrored, turned -90°"),
         ("turned", -180.0, False, "turned 180°"),
         ("turned", 0.0, True, "mirrored"),
@@ -298,7 +298,7 @@ def test_a_third_of_copies_looks_augmented(images, families, augmented):
 )
 def test_how_a_copy_differs_in_words(kind, angle, mirrored, words):
     table = pd.DataFrame([(kind, angle, mirrored)], columns=["kind", "angle", "mirrored"])
-    assert how(next(table.itertuples())) == words
+    assert describe_copy(next(table.itertuples())) == words
 
 
 # --------------------------------------------------------------------- real images
@@ -312,7 +312,7 @@ def test_real_cells_are_not_taken_for_one_another():
 
 @needs_herlev
 def test_a_scale_bar_in_all_of_them_does_not_make_real_cells_alike():
-    """Each ring has its say, however much the bar stands out on some of them."""
+    """Each ring counts, however much the bar stands out on some of them."""
     paths = sorted(HERLEV.rglob("*.jpeg"))[::3]
     assert len(copies_of({path.name: with_scale_bar(open_rgb(path)) for path in paths})) <= 3
 

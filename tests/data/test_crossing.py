@@ -1,4 +1,4 @@
-"""What crosses a split from outside is found, by kind, and said without a name."""
+"""What crosses a split from outside is found, by kind, and reported without names."""
 
 import pandas as pd
 import pytest
@@ -50,12 +50,12 @@ def test_it_is_said_in_numbers_without_a_name():
     said = in_words(judge(MIXED, "patient"), "a table")
     assert said[:4] == [
         "The images came with a split, in a table: train 2, val 1, test 4 images.",
-        "What lies in more than one part: 1 identical file, 1 turned or re-encoded copy, 2 "
+        "In more than one part: 1 identical file, 1 turned or re-encoded copy, 2 "
         "patients and 1 slide.",
-        "Of the 4 images in test, 3 share something with train (75%): a result there is too good.",
-        "Of the 1 image in val, 1 shares something with train (100%): a result there is too good.",
+        "Of the 4 images in test, 3 share something with train (75%): results on it are too good.",
+        "Of the 1 image in val, 1 shares something with train (100%): results on it are too good.",
     ]
-    assert said[4].startswith("The smallest move of whole groups that mends it takes ")
+    assert said[4].startswith("To repair it, at least ")
 
 
 def test_a_family_that_shares_only_a_file_is_no_copy_and_one_that_also_turned_it_is():
@@ -76,7 +76,7 @@ def test_nothing_crosses():
     assert verdict.crossings.empty and verdict.moved.empty and examples(verdict).empty
     assert (verdict.touched == 0).all(axis=None)
     assert in_words(verdict, "the names of its folders")[1] == (
-        f"Nothing that is known crosses it; looked for were {FILES} and {COPIES}."
+        f"Nothing crosses it; {FILES} and {COPIES} were checked."
     )
 
 

@@ -1,4 +1,4 @@
-"""A split that a folder brings along is told, with what crosses it."""
+"""A split that came with a folder is reported, with what crosses it."""
 
 import pandas as pd
 import pytest
@@ -46,12 +46,11 @@ def test_what_crosses_into_train_is_counted():
         ["test", 3, 1, 1, 1],
     ]
     assert split_in_words(parts, "patient") == [
-        "This folder has a split of its own (train 2, val 1, test 3 images). "
-        "Notebook 03 judges it, and makes another unless `given_split` says otherwise.",
-        "Of the 1 image in its val, none has a copy, a patient or a slide in train, as far as is "
-        "known.",
+        "This folder came with a split (train 2, val 1, test 3 images). "
+        "Notebook 03 checks it, and makes another one unless you set `given_split`.",
+        "Of the 1 image in its val, none has a known copy, patient or slide in train.",
         "Of the 3 images in its test, 1 has a copy in train, 1 shares a patient with train, "
-        "1 shares a slide with train: a result on that part would be too good.",
+        "1 shares a slide with train: results on that part would be too good.",
     ]
 
 

@@ -1,4 +1,4 @@
-"""Every image is opened once, whatever happens in between; what was found stands in a table."""
+"""Every image is opened once, whatever happens in between; the findings are in a table."""
 
 import os
 import shutil
@@ -318,4 +318,4 @@ def test_a_memory_in_use_is_no_damage(root, cache):
 def test_a_pipe_in_the_folder_is_not_waited_for(root, cache):
     os.mkfifo(root / "B" / "pipe.png")
     _, rejected = inspect_images(folder(root), cache)
-    assert rejected["reason"].tolist() == ["a pipe or a device, no file"]
+    assert rejected["reason"].tolist() == ["a pipe or a device, not a file"]

@@ -1,4 +1,4 @@
-"""From a source of images to the manifest: the groups that must stay together, what is said."""
+"""From a source of images to the manifest: groups that must stay together, and warnings."""
 
 import shutil
 
@@ -68,9 +68,8 @@ def test_a_turned_copy_ties_its_patients_together_and_is_said_aloud(root, cache)
     assert family["M/p003_copy.png"] == family["B/p000_0.png"] == "B/p000_0.png"
     assert family.nunique() == 8
     assert said == [
-        "1 image is a copy of others (1 turned): each family of copies is one group, and the "
-        "split keeps it together.",
-        "1 image has the other class in a copy: one label is wrong; tables/quality.csv says which.",
+        "1 image is a copy of others (1 turned): the split keeps all copies of an image together.",
+        "1 image has the other class in a copy: one label is wrong; tables/quality.csv lists them.",
     ]
 
 
@@ -79,7 +78,7 @@ def test_unknown_patients_are_counted_aloud(root, cache):
     assert manifest["group"].nunique() == 2 + 4
     (sentence,) = said
     assert sentence.startswith(
-        "4 of 8 images have no patient, and each, with its copies, counts as a"
+        "4 of 8 images have no patient; each of them, with its copies, counts as one"
     )
 
 
@@ -91,9 +90,9 @@ def test_poor_and_unusable_images_and_the_sources_notes_are_said(root, cache):
     listing = Listing(root, listing.images, refused=listing.refused, notes=("A note.",))
     assert made(listing, cache)[2] == [
         "A note.",
-        "1 file cannot be used; rejected.csv says why.",
-        "1 image is blank: tables/quality.csv says which.",
-        "1 image is over-exposed: tables/quality.csv says which.",
+        "1 file cannot be used; rejected.csv gives the reasons.",
+        "1 image is blank: tables/quality.csv lists them.",
+        "1 image is over-exposed: tables/quality.csv lists them.",
     ]
 
 
@@ -108,8 +107,8 @@ def test_a_folder_of_augmented_files_says_how_many_originals_it_has(tmp_path, sm
     manifest, _, said = made(folder(tmp_path), cache)
     (sentence,) = [words for words in said if "AUGMENTED" in words]
     assert sentence.startswith(
-        "THIS FOLDER LOOKS AUGMENTED: its 30 files seem to be 6 originals, with up to 6 pictures "
-        "of one. Every interval must rest on the 6."
+        "THIS FOLDER LOOKS AUGMENTED: its 30 files seem to come from 6 originals, with up to 6 "
+        "copies of one. Intervals must be based on the 6 originals."
     )
     assert manifest["group"].nunique() == 6
     original = manifest["image_id"].str.rsplit("_", n=1).str[0]
@@ -260,10 +259,10 @@ def test_a_given_split_and_what_crosses_it_are_said(tmp_path, smear, cache):
     shutil.copy(tmp_path / "data/train/M/p1_0.png", tmp_path / "data/test/M/p1_9.png")
     _, _, said = made(load.load(str(tmp_path / "data"), patient_pattern=r"(p\d+)_"), cache)
     assert said[:2] == [
-        "This folder has a split of its own (train 8, test 9 images). Notebook 03 judges it, "
-        "and makes another unless `given_split` says otherwise.",
-        "Of the 9 images in its test, 3 have a copy in train, 1 shares a patient with train: a "
-        "result on that part would be too good.",
+        "This folder came with a split (train 8, test 9 images). Notebook 03 checks it, and makes "
+        "another one unless you set `given_split`.",
+        "Of the 9 images in its test, 3 have a copy in train, 1 shares a patient with train: "
+        "results on that part would be too good.",
     ]
 
 
@@ -280,10 +279,12 @@ def test_masks_few_colours_and_names_alike_are_said(tmp_path, smear, smear_folde
         ["B/p000_0 x.png", "a mask of B/p000_0.png, by its few colours", "B/p000_0.png"],
         ["B/p000_1_mask.png", "a mask of B/p000_1.png, by its name", "B/p000_1.png"],
     ]
-    assert "2 files are masks and left out; rejected.csv names their images." in said
+    assert (
+        "2 files are masks and left out; rejected.csv names the images that they belong to." in said
+    )
     assert any(note.startswith("1 image has at most 16 colours, like a drawing") for note in said)
     assert any(
-        note.startswith("'P001', 'p001' differ in letter case only, and count as 2 patients")
+        note.startswith("'P001', 'p001' differ only in letter case and count as 2 patients")
         for note in said
     )
     assert len(manifest) == 4 * 2 + 2

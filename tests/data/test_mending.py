@@ -1,4 +1,4 @@
-"""The mended split: nothing crosses, and no smaller move of groups would do."""
+"""The repaired split: nothing crosses, and no smaller move of groups would be enough."""
 
 import itertools
 

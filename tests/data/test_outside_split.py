@@ -1,4 +1,4 @@
-"""A split from outside is read whole or refused, and used mended or as it is."""
+"""A split from outside is read completely or refused, and used repaired or unchanged."""
 
 import pandas as pd
 import pytest
@@ -62,17 +62,17 @@ def test_words_and_file_names_of_others_are_understood(tmp_path, manifest, split
             lambda t: t.rename(columns={"split": "part"}),
             "needs the columns image (or image_id) and",
         ),
-        (lambda t: t.assign(split="training and test"), "row 2: its split is 'training and test'"),
-        (lambda t: t.assign(split=""), "row 2: its split is ''; it must be train, val or test."),
-        (lambda t: t.assign(orientation=0), "is a split of turned pictures (protocol `original`)"),
+        (lambda t: t.assign(split="training and test"), "row 2: the split is 'training and test'"),
+        (lambda t: t.assign(split=""), "row 2: the split is ''; it must be train, val or test."),
+        (lambda t: t.assign(orientation=0), "splits augmented pictures (protocol `original`)"),
         (lambda t: pd.concat([t, t.head(1)]), "names 'p000_0.png' twice"),
         (lambda t: t.assign(fold="one"), "the fold of 'p000_0.png' is 'one'; in train and val it"),
         (lambda t: t.iloc[2:], "2 images of this run are not in it ('B/p000_0.png', 'M/p001_0"),
         (
             lambda t: pd.concat([t, t.tail(5).assign(image=list("abcde"))]),
-            "5 images that it names are not here ('a', 'b', 'c' and 2 more). Give the same images",
+            "5 images in it are not in this run ('a', 'b', 'c' and 2 more). Use the same images",
         ),
-        (lambda t: t.assign(sha256="x"), "images have other bytes ('B/p000_0.png', 'B/p002_0.png'"),
+        (lambda t: t.assign(sha256="x"), "images have changed ('B/p000_0.png', 'B/p002_0.png'"),
     ],
 )
 def test_a_table_of_other_images_is_refused_in_one_sentence(
@@ -86,7 +86,7 @@ def test_a_table_of_other_images_is_refused_in_one_sentence(
 
 def test_no_file_and_no_folders_are_told(tmp_path, manifest):
     assert "There is no file" in refused(read_given, manifest, str(tmp_path / "none.csv"))
-    assert "lie in no folders train and test" in refused(read_given, manifest, "folders")
+    assert "not in folders named train and test" in refused(read_given, manifest, "folders")
     assert read_given(manifest, "") is None
 
 
@@ -97,7 +97,7 @@ def test_the_folders_are_a_split(manifest, split):
         assert given.images["split"].tolist() == split["split"].tolist()
     named.loc[0, "image_id"] = "elsewhere/B/p000_0.png"
     said = refused(split_from, read_given(named, "folders"), "grouped", 4, 0.2, 0)
-    assert said.startswith("1 image lies in none of train, val and test, the first 'elsewhere/B/p")
+    assert said.startswith("1 image is not in train, val or test, the first is 'elsewhere/B/p")
 
 
 # ------------------------------------------------------------------------ used
@@ -108,8 +108,8 @@ def test_what_crosses_is_mended_under_the_usual_protocol(tmp_path, manifest, tab
     split, said = split_from(given, "grouped", 4, 0.2, seed=0)
     assert_no_leak(split, manifest)
     moved = (split["split"] != given.images["split"]).sum()
-    assert moved >= 3 and said[0] == f"It is used mended: {moved} images moved."
-    assert said[1] == "Folds are not given: 4 of whole groups were made."
+    assert moved >= 3 and said[0] == f"It is used after repair: {moved} images moved."
+    assert said[1] == "Its folds are missing: 4 folds of whole groups were made."
 
 
 def test_used_as_it_is_it_leaks_and_says_so_everywhere(tmp_path, run, manifest, table):
@@ -117,14 +117,14 @@ def test_used_as_it_is_it_leaks_and_says_so_everywhere(tmp_path, run, manifest, 
     split, said = split_from(given, "given", 4, 0.2, seed=0)
     assert split["split"].tolist() == given.images["split"].tolist()
     assert (split.dropna(subset=["fold"]).groupby("group")["fold"].nunique() == 1).all()
-    assert "3 groups lie in several of its parts: every page of this run says so." in said[0]
+    assert "3 groups are in several of its parts: every page of this run warns of it." in said[0]
     run.write("split.csv", split)
     run.write("split.json", split_facts(split, manifest, "given", "patient", 0))
     assert run.protocol == GIVEN_LEAKS and run.leaks and run.is_given and not run.is_original
     assert len(read_split(run)) == len(split)
     (caveat,) = [each for each in caveats(run) if each.kind == "leak"]
     tests = (split["split"] == "test").sum()
-    assert f"AND IS USED AS IT IS: 3 of {tests} test images are of a group that" in caveat.text
+    assert f"AND IS USED UNCHANGED: 3 of {tests} test images belong to a group that" in caveat.text
     assert caveat.text in split_html(run)
     assert run.marked(pd.DataFrame({"auc": [1.0]}))["protocol"].tolist() == [GIVEN_LEAKS]
 
@@ -132,7 +132,7 @@ def test_used_as_it_is_it_leaks_and_says_so_everywhere(tmp_path, run, manifest, 
 def test_used_as_it_is_and_clean_it_is_checked_like_our_own(tmp_path, run, manifest, table):
     given = read_given(manifest, written(tmp_path, table))
     split, said = split_from(given, "given", 4, 0.2, seed=0)
-    assert said[0] == "It is used as it is, and its test is what is compared."
+    assert said[0] == "It is used unchanged, and results on its test are the ones to compare."
     run.write("split.csv", split)
     about = split_facts(split, manifest, "given", "patient", 0)
     run.write("split.json", about)
@@ -149,7 +149,7 @@ def test_a_split_without_val_gets_whole_groups_of_train(tmp_path, manifest, tabl
     given = read_given(manifest, written(tmp_path, table))
     split, said = split_from(given, "grouped", 4, 0.2, seed=0)
     val = split[split["split"] == "val"]
-    assert said[1] == f"It has no val: {len(val)} images of train became it."
+    assert said[1] == f"It has no val: {len(val)} images of train became val."
     assert 0.1 < len(val) / len(split) < 0.3 and val["label"].nunique() == 2
     assert_no_leak(split, manifest)
     same = given.images["split"] == "test"
@@ -170,7 +170,7 @@ def test_a_split_without_val_gets_whole_groups_of_train(tmp_path, manifest, tabl
                     "train" if name[1:4] in ("001", "003", "005") else "test" for name in t["image"]
                 ]
             ),
-            "one class only",
+            "has only one class",
         ),
     ],
 )
@@ -194,7 +194,7 @@ def test_another_group_gets_the_same_folds_and_the_same_fingerprint(tmp_path, ma
         split[keys].sort_values("image_id", ignore_index=True),
     )
     assert fingerprint(again) == fingerprint(split) == given.fingerprint
-    assert said[-1].startswith("It is the split of that table to the last fold")
+    assert said[-1].startswith("It equals the split of that table, folds included")
 
 
 def test_the_fingerprint_is_of_images_and_not_of_their_names(manifest, split):
@@ -212,24 +212,26 @@ def test_the_fingerprint_is_of_images_and_not_of_their_names(manifest, split):
 def test_where_more_is_known_of_the_groups_the_table_is_not_followed_blindly(
     tmp_path, manifest, split
 ):
-    """Elsewhere a copy ties a patient of train to one of test: mended, and another fingerprint."""
+    """Elsewhere a copy joins a patient of train and one of test: repaired, another fingerprint."""
     train, test = (split.index[split["split"] == part][0] for part in ("train", "test"))
     there = manifest.copy()
     there.loc[test, "family"] = there["family"][train]
     there["group"] = independent_groups(there)
     again, said = split_from(read_given(there, written(tmp_path, split)), "grouped", 4, 0.2, 0)
     assert_no_leak(again, there)
-    assert said[0].startswith("It is used mended") and said[-1].startswith("It is not the split of")
+    assert said[0].startswith("It is used after repair") and said[-1].startswith(
+        "It is no longer the"
+    )
 
 
 def test_other_classes_of_the_same_images_are_refused(tmp_path, manifest, split):
     path = written(tmp_path, split.replace({"label": {"B": "M", "M": "B"}}))
-    assert "the other class than here, the first 'B/p000_0.png'" in refused(
+    assert "another class than the folders, the first is 'B/p000_0.png'" in refused(
         read_given, manifest, path
     )
 
 
 def test_a_split_of_an_earlier_version_asks_for_notebook_03(run):
     run.write("split.csv", run.table("split.csv").drop(columns="sha256").astype({"fold": "Int64"}))
-    assert "of an earlier version" in refused(read_split, run)
+    assert "from an earlier version" in refused(read_split, run)
     assert "run notebook 03 again" in refused(read_split, run)

@@ -1,4 +1,4 @@
-"""What a manifest knows of a file; poor pictures are told; damaged input stops nothing."""
+"""The measurements of a file; poor pictures are reported; damaged input stops nothing."""
 
 import os
 import struct
@@ -99,7 +99,7 @@ def test_ten_kinds_of_damaged_input_stop_nothing_and_each_has_its_reason(
         "M/animated_in_disguise.png": "a GIF image",
         "M/huge.png": "400,000,000 pixels",
         "M/forbidden.png": "cannot be read",
-        "B/loop": "a link to a folder that was read already",
+        "B/loop": "a link to a folder that was already read",
         "M/round.png": "cannot be read",
         "M/x.png": "a folder that is named like an image",
     }
@@ -116,7 +116,7 @@ def test_ten_kinds_of_damaged_input_stop_nothing_and_each_has_its_reason(
 
 
 def forbid(path, monkeypatch):
-    """Take the right to read a file away, from root too."""
+    """Remove the permission to read a file, even for root."""
     if os.geteuid() != 0:
         path.chmod(0)
         return

@@ -124,10 +124,14 @@ def test_small_and_unequal_data_are_split_or_refused_in_words():
         (
             table_of(*[(3, "B"), (3, "M")] * 3),
             5,
-            "6 groups are fewer than the split needs (5 folds",
+            "The split needs at least 7 groups (5 folds",
         ),
         (table_of(*[(3, "B")] * 9, *[(3, "M")] * 3), 5, "Class M has 3 groups;"),
-        (table_of(*[(1, "B"), (1, "M")] * 4), 6, "Parameter `folds` is 6; these images allow 3"),
+        (
+            table_of(*[(1, "B"), (1, "M")] * 4),
+            6,
+            "Parameter `folds` is 6; these images allow at most 3",
+        ),
     ],
     ids=["groups", "groups of a class", "folds"],
 )
@@ -217,7 +221,7 @@ def test_whatever_crosses_is_counted_and_refused_by_its_name(column, name):
     assert counted == expected
     assert leak["test_images_with_copy_in_training"] == (column == "family")
     assert leak["test_images_with_group_in_training"] == (column == "group")
-    with pytest.raises(InputError, match=f"split.csv lets 1 {name} cross, the first '.?x': run"):
+    with pytest.raises(InputError, match=f"In split.csv 1 {name} cross, the first is '.?x': run"):
         assert_no_leak(split, manifest)
 
 
@@ -227,7 +231,7 @@ def test_folds_are_guarded_like_parts(column, name):
     split["split"] = ["train", "train", "val", "train"]
     split["fold"] = pd.array([0, 0, 1, 1], "Int64")
     assert leak_report(split, manifest)[f"{name.replace(' ', '_')}_in_several_splits"] == 0
-    with pytest.raises(InputError, match=f"lets 1 {name} cross"):
+    with pytest.raises(InputError, match=f"In split.csv 1 {name} cross"):
         assert_no_leak(split, manifest)
     assert_no_leak(split.assign(fold=pd.array([0, 0, 1, 0], "Int64")), manifest)
 
@@ -237,7 +241,7 @@ def test_slide_one_of_two_patients_is_no_leak_and_unknown_ones_are_none():
     manifest["patient"] = ["p", "", "", "q"]
     assert_no_leak(split, manifest)
     manifest["patient"] = ["p", "", "", "p"]
-    with pytest.raises(InputError, match="lets 1 patients cross, the first 'p'"):
+    with pytest.raises(InputError, match="1 patients cross, the first is 'p'"):
         assert_no_leak(split, manifest)
     manifest, split = four_images("patient", "")
     assert_no_leak(split, manifest)
@@ -247,7 +251,7 @@ def test_slide_one_of_two_patients_is_no_leak_and_unknown_ones_are_none():
 def test_an_edited_split_does_not_vouch_for_itself():
     manifest, split = four_images("group", "x")
     split["group"] = split["image_id"]
-    with pytest.raises(InputError, match="lets 1 groups cross, the first 'x'"):
+    with pytest.raises(InputError, match="1 groups cross, the first is 'x'"):
         assert_no_leak(split, manifest)
 
 
@@ -314,7 +318,7 @@ def tamper(run, column, value, also_group):
 )
 def test_a_split_in_which_a_group_crosses_is_refused(run, column, value, also_group):
     group = tamper(run, column, value, also_group)
-    with pytest.raises(InputError, match=f"lets 1 groups cross, the first '{group}'"):
+    with pytest.raises(InputError, match=f"1 groups cross, the first is '{group}'"):
         read_split(run)
 
 
@@ -326,7 +330,7 @@ def test_a_leak_that_was_asked_for_is_read_if_it_is_told_truly(run):
     assert len(read_split(run)) == len(split)
     leak = about["leak"] | {"groups_in_several_splits": 0}
     run.write("split.json", about | {"leak": leak})
-    with pytest.raises(InputError, match="split.json does not tell what split.csv leaks"):
+    with pytest.raises(InputError, match="split.json does not report what leaks in split.csv"):
         read_split(run)
 
 

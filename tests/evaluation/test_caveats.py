@@ -1,4 +1,4 @@
-"""What must be said aloud is said, and nothing is said when there is nothing."""
+"""Warnings appear if there is a reason, and only then."""
 
 import pytest
 
@@ -40,7 +40,7 @@ def test_a_leak_comes_first_with_its_counts_and_in_red(run):
     assert (leak.kind, weights.kind) == ("leak", "weights")
     assert "THIS SPLIT LEAKS: 1,200 of 1,300 test images" in leak.text
     assert "24 of 25 groups" in leak.text
-    assert "for DenseNet121:" in weights.text and "It shows the machinery" in weights.text
+    assert "for DenseNet121:" in weights.text and "It only checks the software" in weights.text
     assert caveats_html(run).index("#b00020") < caveats_html(run).index("#8a5a00")
 
 
@@ -55,10 +55,10 @@ def test_either_kind_of_crossing_is_a_leak(run, crossing):
 def test_networks_beside_random_ones_are_ranked_and_a_run_of_random_ones_is_not():
     kinds = dict.fromkeys(("MobileNetV2", "DenseNet121"), "random")
     (nothing,) = weights_caveats(kinds)
-    assert nothing.text.endswith("ranks nothing; no winner is named.")
+    assert nothing.text.endswith("not to rank networks; no winner is named.")
     (some,) = weights_caveats(kinds | {"InceptionV3": "file"})
     assert some.text.startswith("No pretrained weights for MobileNetV2, DenseNet121:")
-    assert some.text.endswith("They show the machinery, and are not ranked.")
+    assert some.text.endswith("They only check the software and are not ranked.")
     assert weights_caveats({"InceptionV3": "file"}) == []
 
 
@@ -68,21 +68,21 @@ KNOWN = {"images": 58, "of_unknown_unit": 0, "unit": "patient"}
 @pytest.mark.parametrize(
     "changed, said, check",
     [
-        ({}, "", "no patient lies in more than one part, nor any image with a copy of it."),
+        ({}, "", "no patient is in more than one part, and no image is in another part than its"),
         (
             {"unit": "field of view"},
-            "Patients are not known: fields of view were kept together. If several are of one",
-            "with a copy of it. Whether a patient does is not known.",
+            "The patients are unknown: fields of view were kept together. If several fields of",
+            "its copies. Whether a patient is in several parts is unknown.",
         ),
         (
             {"unit": "group", "of_unknown_unit": 58},
-            "Whose the images are is not known: nothing but the copies of an image was kept",
-            "whether any crosses could not be checked.",
+            "The patients are unknown: only copies of the same image were kept together",
+            "whether one is in several parts could not be checked.",
         ),
         (
             {"of_unknown_unit": 6},
-            "6 of 58 images have no patient, and each, with its copies, counts as a group of",
-            "no patient that is known lies in more than one part",
+            "6 of 58 images have no patient; each of them, with its copies, counts as one group",
+            "no known patient is in more than one part",
         ),
     ],
 )

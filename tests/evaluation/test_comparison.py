@@ -1,4 +1,4 @@
-"""What carries the headline, the tables of the comparison, and rows found by key alone."""
+"""The headline, the tables of the comparison, and rows found only by key."""
 
 from math import comb
 
@@ -200,7 +200,7 @@ def long_comparison(run):
 
 
 def check_numbers(run, everything):
-    """The rows of ensembles hold the metrics of the mean logit, an image and a patient."""
+    """The rows of ensembles have the metrics of the mean logit, by image and by patient."""
     for model in ("ensemble", "mobilenetv2, 4 orientations"):
         rows = mean_by_hand(parts_of(run, model))
         row = everything.loc[(model, "image", TEST)]

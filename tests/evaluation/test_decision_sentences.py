@@ -44,7 +44,7 @@ def test_of_a_leak_random_weights_or_few_patients_nothing_is_said(tables):
     assert said_of(tables, protocol="given, leaks") == [LEAKS["given, leaks"]]
     assert said_of(tables, weights="random") == [RANDOM]
     (few,) = said_of(tables, groups=14, groups_malignant=4, groups_benign=10)
-    assert few.startswith("Nothing is said of the networks: judged out-of-fold were 14 patients")
+    assert few.startswith("No statement about the networks: they were judged out-of-fold on 14")
     one = tables["thresholds"]["model"].iloc[0]
     some = [table.copy() for table in tables.values()]
     for table in some:
@@ -66,10 +66,10 @@ def calibrated_words(tables, method, **numbers):
     ("low", "high", "words"),
     [
         (0.3, 0.9, "slope 0.60 (0.30 to 0.90), too sure;"),
-        (0.3, 1.1, "slope 0.60 (0.30 to 1.10), not shown to be off 1;"),
-        (0.3, 0.999, "slope 0.60 (0.30 to 1.00), not shown to be off 1;"),
+        (0.3, 1.1, "slope 0.60 (0.30 to 1.10), not shown to differ from 1;"),
+        (0.3, 0.999, "slope 0.60 (0.30 to 1.00), not shown to differ from 1;"),
         (1.2, 1.9, "slope 0.60 (1.20 to 1.90), not sure enough;"),
-        (np.nan, np.nan, "slope 0.60 (no interval: too much of it rests on one group);"),
+        (np.nan, np.nan, "slope 0.60 (no interval: it depends too much on one group);"),
     ],
 )
 def test_too_sure_is_said_where_the_interval_shows_it(tables, low, high, words):
@@ -80,7 +80,7 @@ def test_too_sure_is_said_where_the_interval_shows_it(tables, low, high, words):
 @pytest.mark.parametrize(
     ("low", "high", "words"),
     [
-        (-0.03, -0.01, "lower the log loss: change -0.020 (-0.030 to -0.010); minus: better"),
+        (-0.03, -0.01, "lower the log loss: change -0.020 (-0.030 to -0.010); negative is better"),
         (-0.03, 0.01, "are not shown to change the log loss: change -0.020 (-0.030 to 0.010)"),
         (-0.03, -0.0001, "are not shown to change the log loss"),
         (0.01, 0.03, "raise the log loss"),
@@ -95,15 +95,15 @@ def test_a_change_of_the_log_loss_is_claimed_where_the_interval_shows_it(tables,
 def test_probabilities_that_are_off_on_the_whole(tables):
     name = "calibration_in_the_large"
     for low, high, words in (
-        (0.1, 0.5, "too low on the whole."),
-        (-0.5, -0.1, "too high on the whole."),
-        (-0.5, 0.1, "not shown to be off 0."),
+        (0.1, 0.5, "too low overall."),
+        (-0.5, -0.1, "too high overall."),
+        (-0.5, 0.1, "not shown to differ from 0."),
     ):
         assert words in calibrated_words(
             tables, "none", **{f"{name}_low": low, f"{name}_high": high}
         )
     assert "no calibration slope" in calibrated_words(tables, "none", calibration_slope=np.nan)
-    assert calibrated_words(tables, "platt", note="why").endswith("They stay as they are: why.")
+    assert calibrated_words(tables, "platt", note="why").endswith("They are left unchanged: why.")
 
 
 def test_the_threshold_sentence_judges_where_it_was_not_chosen(tables):
@@ -113,5 +113,5 @@ def test_the_threshold_sentence_judges_where_it_was_not_chosen(tables):
     on_val = thresholds[thresholds["judged_on"] == "test"].assign(chosen_on="val")
     row = on_val[(on_val["model"] == name) & (on_val["rule"] == "sensitivity")].iloc[0]
     sentence = threshold_in_words(on_val, name, "test")
-    assert "was to find 90% of" in sentence and "judged on test" in sentence
+    assert "should find 90% of" in sentence and "judged on test" in sentence
     assert f"sensitivity {row['recall']:.3f}" in sentence

@@ -94,7 +94,7 @@ def test_without_what_was_doubted_the_auc_is_higher_also_where_all_labels_are_ri
 def test_several_rows_an_image_or_one_class_are_refused():
     rows = predictions()
     for wrong in (pd.concat([rows, rows]), rows[rows["label"] == "M"]):
-        with pytest.raises(InputError, match="one held-out prediction an image"):
+        with pytest.raises(InputError, match="one held-out prediction per image"):
             doubtful_labels(wrong)
 
 
@@ -127,7 +127,7 @@ def test_sentences_name_patients_and_call_the_bound_a_bound():
     found = doubtful_labels(with_flipped(rows, rows["group"] == "p04"))
     aucs = auc_without({"x": rows}, found)
     said = doubtful_sentences(found, aucs, {"x": "Network X"}, "patient")
-    assert "1 patient is contradicted: p04 (6 of 6 labelled M)" in said[1]
+    assert "1 patient is contradicted as a whole: p04 (6 of 6 labelled M)" in said[1]
     assert said[2].startswith("Network X: AUC ") and "an upper bound" in said[2]
     assert "No label is contradicted" in doubtful_sentences(found[:0], aucs, {}, "patient")[0]
 
@@ -141,7 +141,7 @@ def test_random_weights_and_a_leaking_split_doubt_no_label(run, key):
         run.write("split.json", run.facts("split.json") | {"protocol": "original"})
     doubtful, aucs = doubtful_labels_of_run(run)
     assert doubtful.empty and aucs.empty
-    assert "No label is doubted" in doubtful_sentences(doubtful, aucs, {}, "patient")[0]
+    assert "No label is questioned" in doubtful_sentences(doubtful, aucs, {}, "patient")[0]
 
 
 @pytest.mark.slow

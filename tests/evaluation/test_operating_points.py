@@ -1,4 +1,4 @@
-"""What is chosen before test is looked at does not know test; it is applied once, as it is."""
+"""Choices made before test is looked at do not depend on test, and are applied once."""
 
 import numpy as np
 import pandas as pd
@@ -33,7 +33,7 @@ def fine_tune(run):
 
 
 def flip_labels(run, part):
-    """Call the images of a part of the split the other class, wherever they are named."""
+    """Give the images of a part of the split the other class, wherever they are named."""
     for name in ("split.csv", *(f"{name}/predictions.csv" for name in run.networks)):
         table = run.table(name)
         other = table["label"].map({"B": "M", "M": "B"})
@@ -170,9 +170,7 @@ def test_without_a_slope_the_probabilities_stay_and_the_note_says_why(run):
     assert (fitted["slope"] == 1).all() and (fitted["intercept"] == 0).all()
     assert (fitted["note"] == calibration.NO_SIGNAL).all() and fitted["loss_change"].isna().all()
     assert (fitted["loss"] == found.loc["none", "loss"]).all()
-    assert operating_points.without_slope(found.reset_index()).startswith(
-        "; no slope fits those of Mob"
-    )
+    assert operating_points.without_slope(found.reset_index()).startswith("; no slope fits for Mob")
 
 
 def test_a_threshold_that_calls_all_alike_says_so(run):
@@ -185,7 +183,7 @@ def test_a_threshold_that_calls_all_alike_says_so(run):
 
 def test_a_threshold_that_can_promise_nothing_says_so(run):
     few = operating_points.locked_thresholds(run, 0.99).set_index("rule")["note"]
-    assert few.loc["sensitivity"].str.contains("it takes 99 malignant patients").all()
+    assert few.loc["sensitivity"].str.contains("it needs 99 malignant patients").all()
     enough = operating_points.locked_thresholds(run, 0.5).set_index("rule")["note"]
     assert (enough == "").all()
 
@@ -314,7 +312,7 @@ def test_the_least_margin_holds_its_share_and_does_not_know_test(run, rule):
 
 
 def test_on_test_the_curve_refers_by_the_margin_of_notebook_08(run):
-    """The rule of curve and notebook is one: about the locked threshold, in calibrated logits."""
+    """Curve and notebook use the same rule: around the locked threshold, in calibrated logits."""
     fine_tune(run)
     run.write("tables/thresholds.csv", operating_points.locked_thresholds(run, 0.9))
     run.write("tables/calibration.csv", operating_points.locked_calibrations(run))

@@ -1,4 +1,4 @@
-"""Sentences on another place and on referral say what their tables hold, and no more."""
+"""Sentences on another place and on referral say what their tables support, and no more."""
 
 import re
 
@@ -30,7 +30,7 @@ def row_of(low, high, p=0.5, note="", moved=False):
 
 def test_predictive_values_are_told_with_their_share():
     said = say.prevalence_sentence(at_prevalence(rows_of(), 0.1, 0.2), "slide")
-    assert said.startswith("Where 10 % of the images are malignant: precision 0.")
+    assert said.startswith("If 10 % of the images are malignant: precision 0.")
     assert "false alarms (" in said and "95 % by slide" in said and not ODD.search(said)
 
 
@@ -49,12 +49,16 @@ def test_wrong_calls_only_are_false_alarms_only():
 
 def test_a_share_is_told_with_what_it_takes():
     said = " ".join(say.share_sentences(row_of(0.02, 0.3), "patient"))
-    assert "10 % are estimated" in said and "2 to 30 %" in said and "does not prove it" in said
+    assert (
+        "an estimated 10 % are malignant" in said
+        and "2 to 30 %" in said
+        and "that is no proof" in said
+    )
 
 
 def test_moved_logits_have_no_share():
     (said,) = say.share_sentences(row_of(0.02, 0.3, 0.01, moved=True), "patient")
-    assert "no mixture" in said and "10 %" not in said and "P = 0.01" in said
+    assert "not a mixture" in said and "10 %" not in said and "P = 0.01" in said
 
 
 def test_what_cannot_be_known_is_said():
@@ -72,7 +76,7 @@ def test_calibration_there_and_its_gain_are_told():
     table = elsewhere.recalibration_gain(rows)
     assert "intercept lowers the log loss" in say.gain_sentence(table, "patient")
     few = elsewhere.recalibration_gain(rows[rows["group"] < 6])
-    assert "takes 5 patients of each class" in say.gain_sentence(few, "patient")
+    assert "needs 5 patients of each class" in say.gain_sentence(few, "patient")
 
 
 def test_a_promise_is_told_with_what_it_gave():
@@ -93,4 +97,4 @@ def test_what_cannot_be_promised_says_how_many_it_takes():
     chosen = choose_referral(rows_of(30, 1), 0.01)
     (said,) = say.referral_sentences(chosen, {}, "field of view")
     assert "at most 1 % of all fields of view are missed" in said
-    assert "it would take 99 fields of view, and here are 30" in said
+    assert "that needs 99 fields of view, but there are 30" in said

@@ -1,4 +1,4 @@
-"""A run at another place: thresholds and probabilities of its own tables, by patient."""
+"""A run at another place: thresholds and probabilities from its tables, by patient."""
 
 import numpy as np
 import pytest
@@ -66,7 +66,7 @@ def test_what_is_said_begins_with_the_network_and_is_silent_where_it_must_be(run
     found = places.promises(run_once, 0.2, 0.0)
     said = elsewhere_sentences(values, found, "patient")
     assert len(said) == 2 * len(ARCHITECTURE_NAMES)
-    assert said[0].startswith("MobileNetV2: where ") and "% of the images are malignant" in said[0]
+    assert said[0].startswith("MobileNetV2: if ") and "% of the images are malignant" in said[0]
     assert any(each.startswith("DenseNet121: promised: if patients") for each in said)
     for changed in ({"weights": "random"}, {"protocol": "original"}):
         assert elsewhere_sentences(values.assign(**changed), found, "patient") == []

@@ -41,14 +41,16 @@ def test_predictions_come_back(run):
 
 def test_predictions_of_another_split_are_refused(run):
     run.write("split.json", run.facts("split.json") | {"fingerprint": "another"})
-    with pytest.raises(InputError, match="another split than split.csv: run notebook 05_train"):
+    with pytest.raises(
+        InputError, match="made with a split that differs from split.csv: run notebook 05_train"
+    ):
         read_predictions(run, "inceptionv3")
 
 
 def test_predictions_of_unknown_images_are_refused(run):
     table = run.table("densenet121/predictions.csv")
     run.write("densenet121/predictions.csv", table.replace(table["image_id"][0], "x.png"))
-    with pytest.raises(InputError, match="names images that split.csv does not"):
+    with pytest.raises(InputError, match="names images that are not in split.csv"):
         read_predictions(run, "densenet121")
 
 

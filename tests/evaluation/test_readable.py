@@ -39,7 +39,7 @@ def test_what_is_missing_is_said_with_its_reason():
     assert cells(readable(table, "precision note").to_html())[-2:] == ["0.500", "–"]
     assert gaps(table, ["recall", "note"]) == "" != gaps(table, ["precision"])
     table["recall_low"] = [np.nan, 0.3]
-    said = "No precision: nothing called malignant. A number without an interval: groups too few or"
+    said = "No precision: nothing called malignant. Numbers without an interval: groups too few or"
     assert said in readable(table, "precision recall").to_html()
 
 
@@ -120,7 +120,7 @@ def test_a_metric_of_four_patients_is_not_shown():
     page = readable(pd.DataFrame([FEW, enough]), columns).to_html()
     assert cells(page)[6:12] == ["4", "not shown", "not shown", "0.700", "0.600", "0.500"]
     assert cells(page)[13:15] == ["0.900\n(0.500 to 1.000)", "0.800"]
-    assert "Not shown: a metric of fewer than 5 malignant or benign groups; the file has" in page
+    assert "Not shown: metrics of fewer than 5 malignant or benign groups; the file has" in page
     assert too_few(pd.Series(FEW), "auc", "patient") == "not shown: 4 malignant patients"
     assert too_few(pd.Series(FEW | {"groups_malignant": 1}), "recall", "slide").endswith(
         "1 malignant slide"
@@ -131,7 +131,7 @@ def test_a_metric_of_four_patients_is_not_shown():
 def test_of_enough_groups_it_is_not_said_that_they_are_too_few():
     row = FEW | {"groups_malignant": 5, "auc_low": np.nan, "auc_high": np.nan}
     said = gaps(pd.DataFrame([row]), ["auc"])
-    assert said == "A number without an interval: its groups are all alike."
+    assert said == "Numbers without an interval: its groups are all alike."
 
 
 @pytest.mark.parametrize(

@@ -28,14 +28,14 @@ def folds_of(run):
 
 @pytest.fixture
 def run(run):
-    """The run folder of conftest, with what notebooks 01 and 02 say of its images."""
+    """The run folder of conftest, with the files of notebooks 01 and 02."""
     run.write("dataset.json", {"data": "sample", "root": str(run)})
     run.write("augmentation.json", {"image_size": 75, "fit": "pad", "orientations": 4})
     return run
 
 
 def train(run, point):
-    """What notebooks 04 to 06 would leave in a point: the logits that the run has."""
+    """The files of notebooks 04 to 06 in a point, with the logits of the run."""
     of_point = point.in_run(run)
     split = read_split(of_point)
     for name in ARCHITECTURE_NAMES:
@@ -147,9 +147,11 @@ def test_folds_are_judged_together_and_only_where_all_are_there(run):
     held = whole[whole["split"] != "test"]
     assert (table["images"] == len(held)).all()
     assert (table["groups"] == held["group"].nunique()).all()
-    assert set(table["judged_on"]) == {"out-of-fold, trained anew for each of 3 folds"}
+    assert set(table["judged_on"]) == {"out-of-fold, trained separately for each of 3 folds"}
     words = seed_spread.seed_sentences(table.reset_index(), "patient")
-    assert words[0].startswith("MobileNetV2 (out-of-fold, trained anew") and "1 seed" in words[0]
+    assert (
+        words[0].startswith("MobileNetV2 (out-of-fold, trained separately") and "1 seed" in words[0]
+    )
 
 
 def test_an_order_that_changes_with_the_seed_is_said():

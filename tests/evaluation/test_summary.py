@@ -1,4 +1,4 @@
-"""The summary says what the tables say, and of better only what the test allows."""
+"""The summary agrees with the tables, and says `better` only if the test allows it."""
 
 import re
 
@@ -70,7 +70,7 @@ def test_the_baseline_is_beaten_by_test_not_by_eye():
         "DenseNet121."
     ]
     (said,) = baseline_in_words(both, above)
-    assert "Not shown to be better than that: InceptionV3. What such a network" in said
+    assert "Not shown to be better than that: InceptionV3. Such a network may" in said
 
 
 def test_a_baseline_that_may_be_chance_explains_nothing():
@@ -78,7 +78,7 @@ def test_a_baseline_that_may_be_chance_explains_nothing():
     rows = pd.DataFrame([BASELINE_ROW | {"auc": 0.505, "auc_low": 0.45, "auc_high": 0.6}])
     not_shown = pair(first=BASELINE, auc_first=0.505, separated=False)
     (said,) = baseline_in_words(not_shown, rows)
-    assert "not shown to be more than chance: to beat it says little" in said
+    assert "not shown to be better than chance, so beating it says little" in said
     assert "Not shown to be better than that: DenseNet121." in said and "stain" not in said
 
 
@@ -101,7 +101,7 @@ def test_behind_a_closed_gate_nothing_is_said_but_that_it_was_not_asked():
     first, closed = pairs_in_words(rows, "patient", {})
     assert first.startswith("By image: The data do not separate")
     assert closed == (
-        "Not asked: networks by patient and averages of predictions, since no two networks are "
+        "Not tested: networks by patient and averages of predictions, since no two networks are "
         "separated by image."
     )
     opened = pairs_in_words(rows.assign(separated=True), "patient", {})
@@ -127,7 +127,7 @@ def test_who_leads_is_the_highest_auc_of_the_table(tables):
     counts = f"{best['images']} images of {best['groups']} patients: 12 malignant, 12 benign"
     assert each.startswith(f"AUC out-of-fold with 95 % intervals by patient ({counts}): ")
     assert f"{evaluation_title(best['architecture'])} {best['auc']:.3f} (" in each
-    assert "heads that are trained on as many patients of this kind" in about
+    assert "heads trained on as many patients of this kind" in about
 
 
 def three(**changed):
@@ -170,7 +170,7 @@ def three_pairs(*separated):
         ),
         (
             (False, True),
-            "It is better than InceptionV3, and not shown to be better than MobileNetV2.",
+            "It is better than InceptionV3, but not shown to be better than MobileNetV2.",
         ),
     ],
 )
@@ -201,10 +201,10 @@ def test_the_first_sentence_knows_the_other_seeds():
     turned = turned_by(seeds, three())
     assert turned == {frozenset(("mobilenetv2", "densenet121")): 2}
     (said,) = answer(three(), three_pairs(True, True), "patient", turned)
-    assert "better than InceptionV3, and not shown to be better than MobileNetV2." in said
+    assert "better than InceptionV3, but not shown to be better than MobileNetV2." in said
     assert said.endswith("With seed 2, MobileNetV2 has the higher AUC of the two.")
     by_image, *_ = pairs_in_words(three_pairs(True, True), "patient", turned)
-    assert by_image.endswith("With seed 2 their order turns round, so this is no finding.")
+    assert by_image.endswith("With seed 2 their order is reversed, so this is not a finding.")
     assert (
         turned_by(seeds.assign(judged_on="test"), three())
         == {}
@@ -215,8 +215,8 @@ def test_the_first_sentence_knows_the_other_seeds():
 def test_of_fewer_than_five_patients_of_a_class_nothing_is_said(tables):
     few = tables["table"].assign(groups=14, groups_malignant=4, groups_benign=10)
     assert summary(**tables | {"table": few}) == [
-        "Nothing is said of the networks: judged out-of-fold were 14 patients: 4 malignant, 10 "
-        "benign, and fewer than 5 of a class allow no number."
+        "No statement about the networks: they were judged out-of-fold on 14 patients: 4 "
+        "malignant, 10 benign, and fewer than 5 of a class are too few for any number."
     ]
 
 
@@ -237,7 +237,7 @@ def test_a_leak_or_random_weights_name_no_winner(tables):
     pairs.loc[of_random | pairs["second"].str.contains("inception|ensemble"), "weights"] = "random"
     some = summary(**tables | {"table": random, "pairs": pairs})
     assert some[0].startswith("No network is shown to be the best")  # the report begins with it
-    assert some[1].startswith("No pretrained weights for InceptionV3: it shows the machinery and ")
+    assert some[1].startswith("No pretrained weights for InceptionV3: it only checks the software ")
     assert "winner" not in " ".join(some) and "InceptionV3" not in " ".join([some[0], *some[2:]])
     everything = tables["table"].assign(weights="random")
     assert summary(**tables | {"table": everything}) == [RANDOM]

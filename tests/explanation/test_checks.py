@@ -1,4 +1,4 @@
-"""Checks of heatmaps on maps whose answer is known."""
+"""Checks of heatmaps on maps with a known answer."""
 
 import numpy as np
 import pandas as pd
@@ -37,7 +37,7 @@ SIZE = 64
 
 @pytest.fixture(scope="module")
 def field():
-    """16 images of 16 patients, each with one nucleus of 12 x 12 at a place of its own."""
+    """16 images of 16 patients, each with one nucleus of 12 x 12 at a different place."""
     rng = np.random.default_rng(0)
     nuclei = np.zeros((16, SIZE, SIZE), bool)
     for mask, (y, x) in zip(nuclei, rng.integers(0, SIZE - 12, (16, 2)), strict=True):
@@ -270,7 +270,7 @@ def test_the_summary_counts_groups_and_says_what_is_not_shown(twelve):
         "1 of 3 pieces of evidence that its heatmaps follow the image: turned copies." in sentence
     )
     assert "Not shown: deletion." in sentence and "WORSE THAN CHANCE: insertion." in sentence
-    assert "NOT PASSED though any noise passes it: shuffled head." in sentence
+    assert "NOT PASSED, although any noise passes it: shuffled head." in sentence
     fine = explanation_sentences(
         check_summary(pd.concat([good, apart])).assign(architecture="mobilenetv2")
     )[0]

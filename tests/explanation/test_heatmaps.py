@@ -138,7 +138,7 @@ def test_each_image_is_explained_by_the_head_of_its_fold(pixels):
 
 
 def smooth_network():
-    """Three layers without corners: here few steps reach what integrated gradients promise."""
+    """Three smooth layers: here few steps are enough for integrated gradients."""
     image = keras.Input((SIZE, SIZE, 3), name="image")
     scaled = keras.layers.Rescaling(1 / 127.5, -1.0)(image)
     maps = keras.layers.Conv2D(8, 5, strides=4, activation="softplus", name="maps")(scaled)
@@ -183,7 +183,7 @@ def test_shuffled_weights_are_the_same_numbers_elsewhere(model, explained, pixel
 def test_layers_without_places_are_refused(model):
     with pytest.raises(InputError, match="explain_layer.*no such layer.*out_relu"):
         heatmaps.Explained(model, layer="conv9")
-    with pytest.raises(InputError, match="no places"):
+    with pytest.raises(InputError, match="no positions"):
         heatmaps.Explained(model, layer="features")
 
 

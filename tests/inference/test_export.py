@@ -1,4 +1,4 @@
-"""Exported files say what their network says; what goes with them; nothing half written."""
+"""Exported files give the network's answers, with their description; nothing half written."""
 
 import os
 import sys
@@ -194,7 +194,7 @@ def test_a_file_that_says_something_else_is_told(made):
     # These logits lie above 3, and the tolerance is a thousandth of the largest.
     assert "more than 0.0032: do not use this file" in table.loc["keras", "warning"]
     sentence = table.loc["tflite_int8", "warning"]
-    assert "test images are decided otherwise than by the network (at most 1 is" in sentence
+    assert "test images get another decision than from the network (at most 1 is" in sentence
 
 
 def test_rows_of_networks_that_were_not_exported_stay(tmp_path):
@@ -215,7 +215,9 @@ def test_a_tensorflow_that_runs_no_tflite_says_what_to_install(made, monkeypatch
     run, _, _ = made
     monkeypatch.setattr(export_check.tf, "lite", object())
     monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
-    with pytest.raises(InputError, match="runs no TFLite files: install ai-edge-litert, or leave"):
+    with pytest.raises(
+        InputError, match="cannot run TFLite files: install ai-edge-litert, or leave"
+    ):
         export_check.interpreter_of(run / "exports" / "mobilenetv2" / "model_int8.tflite")
 
 
@@ -233,17 +235,19 @@ def test_names_of_formats():
     assert formats_of("mobilenetv2", "all") == ALL
     assert formats_of("mobilenetv2", "h5") == []
     assert formats_of("densenet121", "saved_model,  h5") == ["h5", "saved_model"]
-    with pytest.raises(InputError, match="`export_formats` names 'coreml'; there are: all, keras,"):
+    with pytest.raises(
+        InputError, match="`export_formats` names 'coreml'; choose from: all, keras,"
+    ):
         formats_of("densenet121", "keras, coreml")
 
 
 def test_without_its_packages_all_goes_without_onnx_and_says_so_once(monkeypatch, capsys):
     monkeypatch.setattr(onnx_files, "NEEDED", ("numpy", "no-such-package"))
-    onnx_files.say_left_out.cache_clear()
+    onnx_files.report_left_out.cache_clear()
     for _ in range(2):
         assert "onnx" not in formats_of("densenet121", "all")
     said = capsys.readouterr().out
-    assert said == "Without onnx, which needs: pip install no-such-package\n"
+    assert said == "The format onnx is left out; it needs: pip install no-such-package\n"
     with pytest.raises(InputError, match="'onnx', which needs packages that are not installed"):
         formats_of("densenet121", "keras, onnx")
 
@@ -317,7 +321,7 @@ def test_every_export_of_every_architecture_agrees(name, data, tmp_path):
     assert set(table["format"]) >= set(ALL)
     assert ("h5" in set(table["format"])) == (name == "densenet121")
     assert table.loc[table["tolerance"].notna(), "agrees"].all(), table
-    # Eight bits may change decisions of a network that is not trained, but say something still.
+    # Eight bits may change decisions of an untrained network, but must not be meaningless.
     int8 = table.set_index("format").loc["tflite_int8"]
     logits = model.predict_on_batch(squares).ravel()
     assert int8["largest_difference"] < np.ptp(logits) and int8["agrees"] == (int8["warning"] == "")

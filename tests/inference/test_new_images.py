@@ -1,4 +1,4 @@
-"""New images: a folder, an archive, a list; whose they are."""
+"""New images: a folder, an archive, a list; and their patients."""
 
 import os
 import unicodedata
@@ -21,7 +21,7 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def folder(tmp_path, smear):
-    """Two images in a folder with spaces and an umlaut, and a file that is none."""
+    """Two images in a folder with spaces and an umlaut, and a file that is not an image."""
     place = tmp_path / "neue Bilder ü"
     (place / "M").mkdir(parents=True)
     smear(1).save(place / "M" / "a ä.png")
@@ -97,17 +97,17 @@ def test_what_only_looks_like_an_image_is_refused_with_its_reason(folder):
 def test_what_names_no_images_is_refused_in_a_sentence(tmp_path, smear):
     with pytest.raises(InputError, match="There is no folder or file .*no: check the parameter"):
         new_images(tmp_path / "no", "", "", "")
-    with pytest.raises(InputError, match=r"No image in .* It holds no file: check `images`"):
+    with pytest.raises(InputError, match=r"No image in .* It contains no file: check `images`"):
         new_images(tmp_path, "", "", "")
     smear(1).save(tmp_path / "one.png")
     with pytest.raises(InputError, match=r"`images` is the file .*one.png: it must be a folder"):
         new_images(tmp_path / "one.png", "", "", "")
     for name, content, words in (
         ("a.txt", b"\n \n", "names no image"),
-        ("b.csv", b"picture\nx.png\n", "no column `image`"),
-        ("c.csv", b"", "no names of columns"),
-        ("d.txt", b"\xe4.png", "no text in UTF-8"),
-        ("e.zip", b"PK no archive", "damaged or incomplete"),
+        ("b.csv", b"picture\nx.png\n", "needs exactly one column named `image`"),
+        ("c.csv", b"", "no column names"),
+        ("d.txt", b"\xe4.png", "not UTF-8 text"),
+        ("e.zip", b"PK no archive", "damaged, incomplete"),
     ):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(InputError, match=words):
@@ -118,9 +118,9 @@ def test_what_names_no_images_is_refused_in_a_sentence(tmp_path, smear):
 @pytest.mark.parametrize(
     ("packed", "words"),
     [
-        (["inner.zip"], "It holds inner.zip: unpack inner.zip and name its folder."),
+        (["inner.zip"], "It contains inner.zip: unpack inner.zip and name its folder."),
         (["a/inner.tar", "x.txt"], "unpack inner.tar and name its folder."),
-        (["a.txt", "b.csv"], "It holds a.txt, b.csv: check `images`."),
+        (["a.txt", "b.csv"], "It contains a.txt, b.csv: check `images`."),
     ],
 )
 def test_an_archive_without_images_is_refused_as_it_was_given(tmp_path, packed, words):
@@ -130,14 +130,16 @@ def test_an_archive_without_images_is_refused_as_it_was_given(tmp_path, packed, 
             archive.writestr(name, "x")
     with pytest.raises(InputError) as error:
         new_images(given, "", "", "")
-    assert str(error.value).startswith(f"No image in {given}. It holds ")
+    assert str(error.value).startswith(f"No image in {given}. It contains ")
     assert str(error.value).endswith(words)
 
 
 def test_two_class_names_on_a_path_are_refused_by_the_parameter_of_new_images(tmp_path, smear):
     (tmp_path / "M" / "benign").mkdir(parents=True)
     smear(1).save(tmp_path / "M" / "benign" / "a.png")
-    with pytest.raises(InputError, match=r"'M' and 'benign': say with `images_classes`"):
+    with pytest.raises(
+        InputError, match=r"'M' and 'benign': name the class folders with `images_classes`"
+    ):
         new_images(tmp_path, "", "", "")
     assert new_images(tmp_path, "benign=B, cancer=M", "", "").table["label"].tolist() == ["B"]
 
@@ -177,7 +179,7 @@ def test_a_pipe_is_named_and_not_waited_for(folder, way):
     found = new_images(folder if way == "folder" else folder / "list.txt", "", "", "")
     assert "x.png" in set(found.table["image_id"])
     for read in (open_rgb, lambda path: opened(path).__enter__()):
-        with pytest.raises(UnreadableImage, match="a pipe or a device, no file"):
+        with pytest.raises(UnreadableImage, match="a pipe or a device, not a file"):
             read(found.root / "x.png")
 
 
@@ -190,7 +192,7 @@ def test_names_of_a_list_that_are_formulas_are_refused(folder):
     assert found.table["image_id"].tolist() == ["M/a ä.png"]
     names, reasons = found.refused.T.to_numpy().tolist()
     assert names == ["./=1+1.JPG", r"\u003dgone.png", "x" * 5000]
-    assert "formula of a spreadsheet" in reasons[0] and reasons[1:] == ["no such file"] * 2
+    assert "formula in a spreadsheet" in reasons[0] and reasons[1:] == ["no such file"] * 2
 
 
 def test_where_an_archive_was_unpacked_and_how_large_it_is_is_told(folder, cache, tmp_path, capsys):

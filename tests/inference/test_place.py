@@ -1,4 +1,4 @@
-"""New images of a place: their share, and what recalibration there would gain."""
+"""New images of a place: their malignant share, and what recalibration would gain."""
 
 import numpy as np
 import pandas as pd
@@ -35,7 +35,7 @@ def test_logits_that_moved_have_no_share(run_once):
     found, *_ = place.share_of_new(run_once, "mobilenetv2", answers(0.25, moved=-6.0))
     assert found["moved"]
     (said,) = place.place_sentences(found, "patient", "imagenet")
-    assert "no mixture" in said
+    assert "not a mixture" in said
     assert "No pretrained weights" in place.place_sentences(found, "patient", "random")[0]
 
 

@@ -1,4 +1,4 @@
-"""New images: whose they are, what was locked before, and how they are judged."""
+"""New images: their patients, what was locked before, and how they are judged."""
 
 from types import SimpleNamespace
 
@@ -55,13 +55,13 @@ def test_the_threshold_applies_to_the_logit_and_the_calibration_to_the_probabili
 
 def test_a_decision_says_what_is_not_calibrated_and_what_is_not_promised():
     assert LOCKED.in_words() == (
-        "rule sensitivity, chosen on out-of-fold predictions: malignant from a calibrated "
-        "probability of 0.438 on; calibrated logit: 0.25 + 0.50 x logit"
+        "rule sensitivity, chosen on out-of-fold predictions: malignant at a calibrated "
+        "probability of 0.438 or more; calibrated logit: 0.25 + 0.50 x logit"
     )
     raw = Decision("half", "val", 0.0, 1.0, 0.0, "no slope fits: why", "cannot be promised")
     assert raw.in_words().endswith(
-        "malignant from an uncalibrated probability of 0.500 on; calibrated logit: 0.00 + 1.00 x "
-        "logit (no slope fits: why); cannot be promised"
+        "malignant at an uncalibrated probability of 0.500 or more; calibrated logit: 0.00 + 1.00 "
+        "x logit (no slope fits: why); cannot be promised"
     )
 
 
@@ -126,7 +126,7 @@ def test_what_notebook_07_locked_is_read_by_network_and_rule(run):
     write_table(run, "mobilenetv2/predictions.csv", other)
     with pytest.raises(InputError, match="trained again after its threshold was chosen"):
         locked_decision(Run(run), "mobilenetv2", "youden")
-    with pytest.raises(InputError, match="know no densenet121: run notebook 08 again"):
+    with pytest.raises(InputError, match="have no densenet121: run notebook 08 again"):
         locked_decision(Run(run), "densenet121", "youden")
     with pytest.raises(InputError, match="thresholds.csv is missing .*run notebook 08"):
         locked_decision(Run(run / "other"), "mobilenetv2", "half")
@@ -177,7 +177,7 @@ def test_who_is_referred_and_why():
 
 
 def test_an_answer_has_a_row_for_every_file_also_the_refused(known, monkeypatch, tmp_path):
-    """The network's part is replaced: what is asked here is how the rest is put together."""
+    """The network is replaced: this tests how the rest is put together."""
 
     def predicted(model, passes, root, ids, fit, batch_size):
         assert passes is made_by and (root, ids, fit, batch_size) == (

@@ -1,4 +1,4 @@
-"""Arrays on disk: found by name, added by several at once, whole or not there."""
+"""Arrays on disk: found by name, added by several processes at once, complete or missing."""
 
 import numpy as np
 import pandas as pd

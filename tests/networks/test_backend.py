@@ -70,7 +70,7 @@ def test_what_was_set_for_other_work_changes_nothing(before, config, environment
 
 def test_a_keras_that_runs_on_something_else_already_is_refused(tmp_path):
     done = run(OTHER_KERAS, tmp_path)
-    assert "InputError: Keras already runs on jax in this kernel, and the networks" in done.stderr
+    assert "InputError: Keras already runs on jax in this kernel, but the networks" in done.stderr
 
 
 def test_a_file_that_keras_itself_refuses_is_named(tmp_path):

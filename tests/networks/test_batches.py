@@ -108,7 +108,7 @@ KEY = ("mean", "hash", SIZE, "pad", "float32", "tensorflow")
 
 @dataclass
 class MeanColour:
-    """Stands for a network: its features are the colours of the corner; counts its pictures."""
+    """In place of a network: features are the colours of the corner; counts its pictures."""
 
     shape: tuple = (3,)
     engine: str = "tensorflow"

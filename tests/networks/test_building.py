@@ -1,4 +1,4 @@
-"""Networks as they are built, without weights that were learned."""
+"""Networks as built, without learned weights."""
 
 import numpy as np
 import pytest
@@ -120,5 +120,5 @@ def test_a_precision_in_which_onednn_makes_no_convolution_is_refused(monkeypatch
         raise tf.errors.AbortedError(None, None, "could not create a primitive descriptor")
 
     monkeypatch.setattr(tf.nn, "conv2d", aborts)
-    with pytest.raises(InputError, match="`precision` is float16, in which TensorFlow does not"):
+    with pytest.raises(InputError, match="`precision` is float16, which TensorFlow does not"):
         precision_for("float16")

@@ -13,7 +13,7 @@ from cytology.networks.engines import BFLOAT16, OPENVINO, TENSORFLOW, TITLES
 
 @pytest.fixture
 def machine(monkeypatch):
-    """Makes this machine one whose processor computes in the given types; none: no OpenVINO."""
+    """Pretends that the processor computes in the given types; without any, no OpenVINO."""
 
     def has(*types):
         core = SimpleNamespace(get_property=lambda device, name: list(types)) if types else None

@@ -1,4 +1,4 @@
-"""Features are found by the content of a picture, and a stale one is never met."""
+"""Features are found by the content of a picture, and stale ones are never used."""
 
 import numpy as np
 import pandas as pd

@@ -1,4 +1,4 @@
-"""Heads as plain numbers: what is written comes back, and says what a slow sum says."""
+"""Heads as plain numbers: they survive writing, and agree with a slow sum."""
 
 import math
 

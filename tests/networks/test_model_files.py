@@ -1,4 +1,4 @@
-"""Of a model file only the numbers are loaded: no code of its own, and nothing that is not ours."""
+"""Only the numbers of a model file are loaded: no code in it, and nothing foreign."""
 
 import json
 import shutil
@@ -27,7 +27,7 @@ ARRAY = "layers/dense/vars/0"  # of the small network: shape (3, 1)
 
 
 def write_run(run, model, **about):
-    """Save `model` as a network of a run, with what training notes of it."""
+    """Save `model` as a network of a run, with its entries from training."""
     path = run / model.name / "model.keras"
     path.parent.mkdir(parents=True)
     model.save(path)
@@ -104,7 +104,7 @@ def test_another_minor_of_keras_is_told(run, capsys):
     load_trained(run, "mobilenetv2")
     told = capsys.readouterr().out
     assert told.count("\n") == 1
-    assert f"was written by Keras 3.4.1, and this is {keras.version()}: if its answers" in told
+    assert f"was written by Keras 3.4.1, but this is {keras.version()}: if its answers" in told
     note(run, keras=keras.version().rsplit(".", 1)[0] + ".99")
     load_trained(run, "mobilenetv2")
     assert capsys.readouterr().out == ""
@@ -156,7 +156,7 @@ def test_a_network_that_would_write_a_file_is_never_made(run, trap, weights):
         assert load_trained(run, "mobilenetv2")[0].layers[-1].name == "logit"
     else:
         with pytest.raises(
-            InputError, match="not hold the weights of MobileNetV2 .* no item named"
+            InputError, match="not have the weights of MobileNetV2 .* no item named"
         ):
             load_trained(run, "mobilenetv2")
     assert not written.exists()
@@ -205,7 +205,7 @@ def test_another_file_in_its_place_is_refused(run):
     path.write_bytes(path.read_bytes() + b" ")
     with pytest.raises(
         InputError,
-        match=r"model.keras is not the file that notebook 04 wrote: put that one back, or run "
+        match=r"model.keras is not the file that notebook 04 wrote: restore that file, or run "
         r"notebook 04_train_mobilenetv2 again\.$",
     ):
         load_trained(run, "mobilenetv2")
@@ -222,7 +222,7 @@ def test_a_damaged_file_is_refused_in_one_sentence(run, cut):
     path.write_bytes(wrong[cut])
     note(run, **about_file(path))
     with pytest.raises(
-        InputError, match=r"does not hold the weights of MobileNetV2 \(.+\): run notebook 04"
+        InputError, match=r"does not have the weights of MobileNetV2 \(.+\): run notebook 04"
     ) as told:
         load_trained(run, "mobilenetv2")
     assert "\n" not in str(told.value) and len(str(told.value)) < 500
@@ -264,9 +264,9 @@ def virtual(file):
 WRONG = {
     "link to another file": (lambda f: linked(f, h5py.ExternalLink("other.h5", "x")), "is a link"),
     "link": (lambda f: linked(f, h5py.SoftLink("/layers/dense/vars/1")), "is a link"),
-    "in another file": (elsewhere, "is not kept as plain numbers"),
-    "virtual": (virtual, "is not kept as plain numbers"),
-    "packed": (lambda f: instead(f, compression="gzip"), "is not kept as plain numbers"),
+    "in another file": (elsewhere, "is not stored as plain numbers"),
+    "virtual": (virtual, "is not stored as plain numbers"),
+    "packed": (lambda f: instead(f, compression="gzip"), "is not stored as plain numbers"),
     "double": (lambda f: instead(f, dtype="f8"), "has another shape or type"),
     "larger": (lambda f: instead(f, data=np.zeros((4, 1), "f4")), "has another shape or type"),
     "missing": (lambda f: f.pop(ARRAY), "is missing"),
@@ -301,5 +301,5 @@ def test_weights_that_would_grow_when_unpacked_are_not_unpacked(tmp_path):
 
 def test_another_architecture_is_refused(run):
     shutil.copytree(run / "mobilenetv2", run / "inceptionv3")
-    with pytest.raises(InputError, match=r"not hold the weights of InceptionV3 \(layers/.+: run"):
+    with pytest.raises(InputError, match=r"not have the weights of InceptionV3 \(layers/.+: run"):
         load_trained(run, "inceptionv3")

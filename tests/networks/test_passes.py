@@ -1,4 +1,4 @@
-"""The same network by another engine: the same features, or told why not."""
+"""The same network by another engine: the same features, or the reason why not."""
 
 import subprocess
 import sys
@@ -265,7 +265,7 @@ def tried(tensorflow=50.0, openvino=(80.0, 1e-12), bfloat16=(200.0, 0.004)):
         (
             tried(openvino=(90, 0.5), bfloat16=(95, 0.5)),
             TENSORFLOW,
-            ["50 pictures a second on trial."],
+            ["50 pictures per second in a trial."],
         ),
     ],
 )
@@ -303,7 +303,7 @@ class Trials:
 
 @pytest.fixture
 def trials(cache, monkeypatch):
-    """A processor with both engines of OpenVINO, of which no pass is made."""
+    """A processor with both engines of OpenVINO, without running them."""
     monkeypatch.setattr(passes, "GPUS", [])
     monkeypatch.setattr(passes, "offered", lambda: (OPENVINO, BFLOAT16))
     monkeypatch.setattr(passes, "processor", lambda: ["this one"])
@@ -354,7 +354,7 @@ def test_on_a_gpu_it_is_tensorflow(trials, monkeypatch, asked):
     monkeypatch.setattr(passes, "GPUS", ["GPU:0"])
     engine = choose_engine(asked, NETWORK, HASH, decoded(), "float16")
     assert engine.name == TENSORFLOW and trials.count == 0
-    assert engine.why == {"auto": "this machine has a GPU."}.get(asked, "as asked for.")
+    assert engine.why == {"auto": "this machine has a GPU."}.get(asked, "as requested.")
 
 
 def test_where_openvino_is_not_installed_it_is_tensorflow_and_told(trials, monkeypatch):
@@ -372,7 +372,7 @@ def test_in_another_precision_it_is_tensorflow(trials, precision):
 
 @pytest.mark.parametrize("asked", ENGINES)
 def test_what_is_asked_for_is_taken_without_a_trial(trials, asked):
-    assert choose_engine(asked, NETWORK, HASH, decoded()) == Engine(asked, "as asked for.")
+    assert choose_engine(asked, NETWORK, HASH, decoded()) == Engine(asked, "as requested.")
     assert trials.count == 0
 
 
@@ -381,7 +381,7 @@ def test_what_is_asked_for_is_taken_without_a_trial(trials, asked):
     [
         (OPENVINO, (), "OpenVINO is not installed here (pip install openvino)"),
         (BFLOAT16, (), "OpenVINO is not installed here (pip install openvino)"),
-        (BFLOAT16, (OPENVINO,), "this machine does not compute OpenVINO in bfloat16"),
+        (BFLOAT16, (OPENVINO,), "this machine does not support OpenVINO in bfloat16"),
     ],
 )
 def test_what_is_not_offered_is_refused(trials, monkeypatch, asked, offered, says):

@@ -1,4 +1,4 @@
-"""Where weights come from, and that a fallback is never silent."""
+"""Where weights come from; a fallback is never silent."""
 
 import hashlib
 import socket
@@ -71,7 +71,7 @@ def test_a_file_serves_its_own_architecture_and_the_others_follow_auto(tmp_path)
     assert (own.kind, own.path) == ("file", path)
     other = find_weights("densenet121", str(path))
     assert other.kind == "random"
-    assert other.explanation.startswith(f"{path.name} is not for densenet121 by its name. NO PRE")
+    assert other.explanation.startswith(f"{path.name} is not named for densenet121. NO PRE")
 
 
 def test_a_folder_serves_the_architectures_that_it_has(tmp_path):

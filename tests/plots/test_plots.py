@@ -43,7 +43,7 @@ def texts(axis):
 
 
 def test_a_saved_figure_is_drawn_once_and_looks_as_if_drawn_twice():
-    """Matplotlib draws all to learn what "tight" takes, and draws again; pixels are the same."""
+    """Matplotlib draws everything once to measure "tight", then again; the pixels are the same."""
 
     def drawn():
         figure, axis = plt.subplots(figsize=(4, 3))

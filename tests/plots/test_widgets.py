@@ -12,7 +12,7 @@ from cytology.plots.widgets import keep_files, threshold_slider, upload, uploade
 
 @pytest.fixture
 def shown(monkeypatch):
-    """Somebody looks on; what is displayed comes here."""
+    """A person is watching; collects what is displayed."""
     found = []
     monkeypatch.delenv("CYTOLOGY_HEADLESS", raising=False)
     monkeypatch.setattr(widgets, "display", found.append)

@@ -1,4 +1,4 @@
-"""The reporting checklist: the items of TRIPOD+AI, answered by what lies in the run."""
+"""The reporting checklist: the items of TRIPOD+AI, answered from the files of the run."""
 
 import csv
 import shutil

@@ -1,4 +1,4 @@
-"""The report of a run: partial or complete, safe to open, in need of nothing but itself."""
+"""The report of a run: partial or complete, safe to open, and self-contained."""
 
 import base64
 import json
@@ -152,7 +152,7 @@ def test_a_split_without_a_leak_has_no_banner(tmp_path):
     none = LEAK | {"test_images_with_copy_in_training": 0, "groups_in_several_splits": 0}
     page = Page(write_report(Run(make_run(tmp_path, none))))
     assert "THIS SPLIT LEAKS" not in page.text
-    assert f"Checked: no {QUOTED} lies in more than one part, nor any image" in page.text
+    assert f"Checked: no {QUOTED} is in more than one part, and no image" in page.text
 
 
 # ------------------------------------------------------------------- complete
@@ -386,7 +386,7 @@ def test_paths_are_cut_and_names_in_notes_left_out(tmp_path):
     run = make_run(tmp_path / "Dr Who's study")
     dataset = json.loads((run / "dataset.json").read_text("utf-8"))
     data, table = "/srv/Saint Elsewhere/smears", "/home/drwho/people.csv"
-    note = "people.csv names 2 images that are not among those used, like 'B/Ann Lee 1.png'."
+    note = "people.csv names 2 images that are not among those used, e.g. 'B/Ann Lee 1.png'."
     write_json(run, "dataset.json", dataset | {"data": data, "root": data, "notes": [note]})
     record = json.loads((run / "run.json").read_text("utf-8"))
     record["parameters"] |= {"data": data, "patients_csv": table, "run_dir": str(run)}
@@ -400,7 +400,7 @@ def test_paths_are_cut_and_names_in_notes_left_out(tmp_path):
         assert text not in page.source, text
     assert "--data '<data>' --run-dir 'Dr Who" in page.text
     assert "-p patients_csv '<patients_csv>'" in page.text
-    assert "<patients_csv> names 2 images that are not among those used, like …." in page.text
+    assert "<patients_csv> names 2 images that are not among those used, e.g. …." in page.text
 
 
 def test_a_command_to_copy_is_quoted(tmp_path):
@@ -420,14 +420,14 @@ def test_a_command_to_copy_is_quoted(tmp_path):
     [
         ("dataset.json", {"images": "<b>9</b>"}, "images is '<b>9</b>'"),
         ("dataset.json", {"images": True}, "images is True"),
-        ("dataset.json", {"notes": "one"}, "notes is no list"),
+        ("dataset.json", {"notes": "one"}, "notes is not a list"),
         ("dataset.json", {"notes": [1]}, "notes[0] is 1"),
         ("run.json", {"started": 5}, "started is 5"),
-        ("run.json", {"notebooks": {"a": 5}}, "notebooks.a holds no facts by name"),
+        ("run.json", {"notebooks": {"a": 5}}, "notebooks.a is not an object with named values"),
         ("run.json", {"notebooks": {"a": {"seconds": "9"}}}, "notebooks.a.seconds is '9'"),
-        ("run.json", {"versions": [1]}, "versions holds no facts by name"),
-        ("run.json", {"git": "x"}, "git holds no facts by name"),
-        ("split.json", {"counts": {"train": 3}}, "counts.train holds no facts by name"),
+        ("run.json", {"versions": [1]}, "versions is not an object with named values"),
+        ("run.json", {"git": "x"}, "git is not an object with named values"),
+        ("split.json", {"counts": {"train": 3}}, "counts.train is not an object with named values"),
         ("split.json", {"counts": {"train": {"B": "3"}}}, "counts.train.B is '3'"),
         ("split.json", {"leak": {"test_images": 3}}, "leak has no "),
         ("verification.json", {"verified": 5, "files": 1, "different": 0}, "verified is 5"),

@@ -1,4 +1,4 @@
-"""However few the groups, no text tells a nan, an infinity or the limit of a search as a result."""
+"""With few groups, no text gives a nan, an infinity or the limit of a search as a result."""
 
 import contextlib
 import gc
@@ -140,7 +140,7 @@ def write_run(run: Run, split: pd.DataFrame, logits: dict[str, np.ndarray]) -> N
         write_json(run.folder, f"{name}/metrics.json", facts)
 
 
-# ----------------------------------------------------- all that is made into words
+# ----------------------------------------------------- everything put into words
 
 
 def texts_of(run: Run, split: pd.DataFrame, logits: dict[str, np.ndarray]):
@@ -387,7 +387,7 @@ def check_texts(groups, images, labels, scores, scale, seed):
     assert not wrong, "\n".join(wrong)
 
 
-@pytest.mark.filterwarnings("ignore")  # of one class scikit-learn and NumPy say so, too
+@pytest.mark.filterwarnings("ignore")  # scikit-learn and NumPy also warn about one class
 @given(
     groups=st.integers(1, 14),
     images=st.integers(1, 3),
@@ -577,7 +577,7 @@ def false_sentences(said: dict[str, list[str]], tables: dict, of_class: tuple[in
     suppress_health_check=list(HealthCheck),
 )
 def test_no_sentence_contradicts_its_page_or_its_table(computed, seed, random, of_class):
-    """The ten false sentences that a referee built tables for, and their kind."""
+    """The ten false sentences for which a referee built tables, and similar ones."""
     rng = np.random.default_rng(seed)
     tables = {
         name: read_table(computed.folder, f"tables/{name}.csv") for name in RUN_TABLES.split()

@@ -303,8 +303,8 @@ def test_a_figure_of_an_earlier_version_and_a_broken_one_stay_behind(odd, tmp_pa
 @pytest.mark.parametrize(
     "options, told",
     [
-        (["--only", "09"], "beside it only --run-dir may stand"),
-        (["--verify", "x"], "beside it only --jobs may stand"),
+        (["--only", "09"], "only --run-dir can be combined with it"),
+        (["--verify", "x"], "only --jobs can be combined with it"),
         ([], "run.json is missing in"),
     ],
 )

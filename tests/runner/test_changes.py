@@ -1,4 +1,4 @@
-"""An edit of the package runs again what was made with it, and no more."""
+"""An edit of the package repeats what was made with it, and no more."""
 
 import ast
 import re
@@ -20,8 +20,8 @@ MODULES = {
     for path in changes.PACKAGE.rglob("*.py")
     if path.name != "__init__.py"
 }
-MOST_COMMON = 15  # modules, an edit of which runs every notebook again
-MOST_REDONE = 1 / 3  # of the notebooks, by an edit of a module, on average
+MOST_COMMON = 15  # modules whose edit makes every notebook run again
+MOST_REDONE = 1 / 3  # of the notebooks that an edit of a module repeats, on average
 
 
 def changed_by_an_edit_of(module, monkeypatch):
@@ -58,7 +58,7 @@ def test_few_modules_are_behind_every_notebook():
 
 
 def test_packages_hold_words_only():
-    """So an edit of one changes no result, and runs nothing again."""
+    """So an edit of one changes no result, and no notebook runs again."""
     for path in changes.PACKAGE.rglob("__init__.py"):
         (words,) = ast.parse(path.read_text("utf-8")).body
         assert isinstance(words, ast.Expr) and isinstance(words.value, ast.Constant), path

@@ -29,7 +29,7 @@ from cytology.settings import PROJECT_ROOT, InputError
 from cytology.tables import read_json, write_json
 
 TRAINING = list(TRAINING_NOTEBOOKS.values())
-PATIENCE = 120  # seconds in which what must happen happens on any machine
+PATIENCE = 120  # seconds, enough for any machine
 
 MEET = """
 import os, time
@@ -68,7 +68,7 @@ def planned(root, *argv):
 
 @pytest.fixture
 def whole(tmp_path):
-    """A project with all notebooks and one of a name that nobody knows."""
+    """A project with all notebooks, and one with an unknown name."""
     root = project_of(tmp_path / "project", **{f"n{n:02}": "" for n in range(1, 15)})
     write_notebook(root, "15_mine", FIRST, "")
     return root
@@ -109,7 +109,7 @@ def test_the_grid_trains_again_in_folders_of_its_own(whole):
     [
         (["--seeds", "0"], "--seeds is 0; it must be a whole number of at least 1."),
         (["--jobs", "0"], "--jobs is 0; it must be a whole number of at least 1."),
-        (["--seeds", "2", "--only", "7"], "are for notebooks 04 to 06, and none is to be run."),
+        (["--seeds", "2", "--only", "7"], "need one of the notebooks 04 to 06; none is chosen."),
         (["--folds", "3"], "No notebook has a parameter `folds`"),
         (["--dask", "tcp://127.0.0.1:9"], "no Dask scheduler answers there"),
     ],
@@ -176,7 +176,7 @@ def test_what_others_wait_for_goes_first_then_what_takes_long():
 def test_without_a_scheduler_nothing_more_is_sent():
     results = run_tasks({"a": (), "b": ("a",)}, send=lost)
     assert [*results] == ["a"] and results["a"].status == "failed"
-    assert "no connection to the scheduler any more" in str(results["a"].failure)
+    assert "the connection to the scheduler was lost" in str(results["a"].failure)
 
 
 # ---------------------------------------------------------------- on this machine

@@ -381,7 +381,7 @@ def test_no_cell_surprises_when_run_again(smoke, parameters, tmp_path):
     for path in sorted((PROJECT_ROOT / "notebooks").glob("[0-9]*.ipynb")):
         execute(path, parameters | {"run_dir": str(tmp_path)}, again=True)
     files, different = compare_runs(smoke[1], tmp_path)
-    # How an exported file rounds hangs on the number of cores, which `--jobs` shares out.
+    # The rounding of an exported file depends on the number of cores, which `--jobs` divides.
     exports = different["file"] == "tables/exports.csv"
     different = different[~(exports & (different["column"] == "largest_difference"))]
     assert len(files) > 40 and different.empty, different.to_string()
@@ -441,7 +441,7 @@ def test_a_split_that_came_with_the_images_is_judged_and_used_as_it_is_with_a_ba
     given = ("--given-split", "folders", "-p", "protocol", "given")
     told = finished(used, brought, "--only", "01", "02", "03", "04", "07", *given)
     for text in (told, (used / "report.html").read_text("utf-8")):
-        assert "THE GIVEN SPLIT LEAKS, AND IS USED AS IT IS: 12 of 12 test images" in text
+        assert "THE GIVEN SPLIT LEAKS AND IS USED UNCHANGED: 12 of 12 test images" in text
     row = read_table(used, "tables/comparison.csv").iloc[0]
     assert (row["protocol"], row["judged_on"], row["images"]) == ("given, leaks", "test", 12)
     assert "No winner is named" in (used / "tables/summary.md").read_text("utf-8")
@@ -465,5 +465,5 @@ def test_a_split_is_cited_in_another_run_and_gives_the_same_number(tmp_path, bro
     assert ours[1]["auc"].tolist() == theirs[1]["auc"].tolist()
     path = min(there.rglob("*.png"))
     Image.open(path).save(path, compress_level=0)
-    with pytest.raises(AssertionError, match="1 image has other bytes"):
+    with pytest.raises(AssertionError, match="1 image has changed"):
         finished(tmp_path / "third", there, "--only", "01", "03", *cited)

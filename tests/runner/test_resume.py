@@ -95,7 +95,7 @@ def test_what_is_unchanged_is_kept_and_said_to_be(project, execution):
     before = record_of(project / "outputs" / "quick")["notebooks"]
     ran, said = again(project, execution)
     assert ran == [] and said.count("kept: unchanged") == 4
-    assert "Kept, since code, parameters and inputs are unchanged: 01_data_exploration" in said
+    assert "Kept, because code, parameters and inputs are unchanged: 01_data_exploration" in said
     assert record_of(project / "outputs" / "quick")["notebooks"] == before
 
 
@@ -164,7 +164,9 @@ def test_what_another_version_computed_is_kept_and_named(project, execution):
     record["notebooks"]["10_leakage_audit"]["versions"]["keras"] = "3.0.1"
     path.write_text(json.dumps(record))
     ran, said = again(project, execution)
-    assert ran == [] and "10_leakage_audit is kept as computed with keras 3.0.1" in said
+    assert (
+        ran == [] and "10_leakage_audit is kept, although it was computed with keras 3.0.1" in said
+    )
 
 
 # ------------------------------------------------------------- what it is made from
@@ -253,7 +255,7 @@ def test_two_runs_are_kept_out_of_one_folder(project, execution):
     run = project / "outputs" / "quick"
     with sole_run(run):
         done = start(project)
-        assert done.code == 2 and "Another run is at work in" in done.err and not execution
+        assert done.code == 2 and "Another run is using" in done.err and not execution
     assert start(project).code == 0
 
 
@@ -265,7 +267,7 @@ def test_the_lock_of_a_killed_process_is_free(tmp_path):
     holder = subprocess.Popen([sys.executable, "-c", code, tmp_path], stdout=subprocess.PIPE)
     try:
         assert holder.stdout.readline() == b"locked\n"
-        with pytest.raises(InputError, match="Another run is at work"), sole_run(tmp_path):
+        with pytest.raises(InputError, match="Another run is using"), sole_run(tmp_path):
             pass
     finally:
         holder.kill()
@@ -291,7 +293,7 @@ def test_what_a_killed_run_left_half_written_is_cleared_away(tmp_path):
 
 @pytest.fixture
 def victim(tmp_path):
-    """A folder of somebody's, to which a stranger's run folder leads."""
+    """Somebody's folder, to which a link in a stranger's run folder leads."""
     folder = tmp_path / "mine"
     folder.mkdir()
     (folder / "comparison.csv").write_text("mine")
@@ -340,7 +342,8 @@ def test_a_link_in_place_of_the_lock_is_told(project, execution):
     (run / LOCK).symlink_to("run.json")
     before = (run / "run.json").read_text()
     done = start(project)
-    assert done.code == 1 and done.err.count("\n") == 1 and "a link stands in its place" in done.err
+    assert done.code == 1 and done.err.count("\n") == 1
+    assert "there is a link in its place" in done.err
     assert (run / "run.json").read_text() == before
 
 
@@ -403,7 +406,7 @@ def test_a_batch_queue_that_ends_the_job_is_heard(project, tmp_path):
     assert status == {"01_data_exploration": "ok", "02_augmentation": "interrupted"}
 
 
-# ------------------------------------------------------------ the machine gives out
+# ------------------------------------------------------------ the machine fails
 
 
 @pytest.mark.parametrize(
@@ -411,7 +414,7 @@ def test_a_batch_queue_that_ends_the_job_is_heard(project, tmp_path):
     [
         ("OSError", "[Errno 28] No space left on device: '/x'", "The disk is full"),
         ("OperationalError", "database or disk is full", "The disk is full"),
-        ("PermissionError", "[Errno 13] Permission denied: '/x'", "does not permit"),
+        ("PermissionError", "[Errno 13] Permission denied: '/x'", "Permission was denied"),
         ("OSError", "[Errno 30] Read-only file system: '/x'", "read-only"),
         ("_ArrayMemoryError", "Unable to allocate 9 TiB", "too little memory"),
         ("ResourceExhaustedError", "OOM when allocating", "`batch_size`"),
@@ -533,4 +536,4 @@ def test_what_cannot_be_verified_is_refused(project, execution, tmp_path, make):
 
 def test_verify_stands_alone(project, execution, tmp_path):
     done = start(project, "--verify", str(tmp_path), "-p", "seed", "4")
-    assert done.code == 2 and "beside it only --jobs may stand" in done.err and not execution
+    assert done.code == 2 and "only --jobs can be combined with it" in done.err and not execution

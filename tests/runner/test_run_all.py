@@ -107,7 +107,7 @@ def started(monkeypatch):
         (["--only", "02_bb"], ["`02_bb`", "`02_b`"]),
         (["--from", "3_c_"], ["`3_c_`", "`03_c`"]),
         (["--only", "1", "77"], ["`77`"]),
-        (["-p", "xyzzyx", "1"], ["`xyzzyx`", "There are:", "predict_with"]),
+        (["-p", "xyzzyx", "1"], ["`xyzzyx`", "Choose from:", "predict_with"]),
         (["-p", "folds", "1"], ["`folds`", "1", "from 2 to 20"]),
         (["-p", "folds", "many"], ["`folds`", "'many'"]),
         (["-p", "val_share", "nan"], ["`val_share`", "0.05 to 0.4"]),
@@ -427,7 +427,7 @@ def test_what_a_run_folder_brings_along_is_told(project, started, tmp_path):
     run, new = project / "outputs" / "quick", tmp_path / "new images"
     new.mkdir()
     assert "NOTE" not in start(project, "-p", "images", str(new)).out
-    told = f"NOTE: taken from run.json: images={str(new)!r}\n"
+    told = f"NOTE: from run.json: images={str(new)!r}\n"
     assert told in start(project, "--run-dir", str(run)).out
     assert told in start(project, "--verify", str(run)).out
     assert "NOTE" not in start(project, "-p", "images", "").out
@@ -440,7 +440,7 @@ def test_of_what_is_brought_along_paths_and_addresses_are_told():
     told = plan.taken_over(Project(), "quick", stored, {"weights": "random"})
     address = r"'https://evil.example/a\x1b[2J.gz'"
     assert told == (
-        f"NOTE: taken from run.json: address={address}, data='breakhis', patients_csv='/p.csv'"
+        f"NOTE: from run.json: address={address}, data='breakhis', patients_csv='/p.csv'"
     )
     profile = plan.profile_parameters(Project(), "quick", {"data": "", "weights": ""})
     assert plan.taken_over(Project(), "quick", profile, {}) == ""
@@ -560,7 +560,7 @@ def test_a_failure_keeps_what_was_done_and_ends_the_series(failed):
 
 @pytest.fixture(scope="module")
 def mistaken(tmp_path_factory):
-    """One notebook that says that something the user gave cannot be used."""
+    """One notebook that refuses the user's input."""
     code = "from cytology.settings import InputError\nraise InputError('Folder B is empty.')"
     root = make_project(tmp_path_factory.mktemp("mistaken") / "project", code)
     return start(root, "--only", "02")
@@ -592,7 +592,7 @@ def test_a_notebook_runs_after_those_whose_files_it_reads(tmp_path, monkeypatch)
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows keeps no process that has ended")
 def test_a_process_that_has_ended_is_not_waited_for():
-    """Its parent, this test, does not ask for its exit code."""
+    """Its parent, this test, does not collect its exit code."""
     ended = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     watch = headless.Watch(lambda: None)
     watch.follow(ended.pid)

@@ -1,4 +1,4 @@
-"""A training that is broken off after any epoch ends as one that never was."""
+"""A training interrupted after any epoch ends like one that was not."""
 
 import json
 import os
@@ -112,7 +112,7 @@ def test_broken_off_it_ends_with_the_same_bits(monkeypatch, tmp_path, capsys, wh
     options = {"recipe": RECIPES[what], "name": named(what)}
     break_off(monkeypatch, epoch, tmp_path, **options)
     same(train(tmp_path, **options), whole[what])
-    going_on = f"Going on after epoch {epoch} of {RECIPES[what].epochs}"
+    going_on = f"Continuing after epoch {epoch} of {RECIPES[what].epochs}"
     assert (going_on in capsys.readouterr().out) == (epoch > 0)
 
 
@@ -181,7 +181,7 @@ def test_a_damaged_state_is_told_and_the_one_before_is_taken(
         harm(path)
     same(train(tmp_path), whole["mobilenetv2"])
     said = capsys.readouterr().out
-    assert said.count("is damaged") == number and ("Going on after epoch 2" in said) == (
+    assert said.count("is damaged") == number and ("Continuing after epoch 2" in said) == (
         number == 1
     )
 

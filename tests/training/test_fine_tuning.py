@@ -156,7 +156,7 @@ def test_from_a_cut_the_result_is_that_of_freezing_what_lies_before(data, each_n
                 patch.setattr(shutil, "disk_usage", free_for_float16(data, model, at))
             key = [name, way, size, *KEY[3:]]
             found[way] = fine_tune_from("last", tuned[way], images, data.split, recipe, key)
-    assert found["float16"].rounded and not found["float32"].rounded  # the recipe says so
+    assert found["float16"].rounded and not found["float32"].rounded  # as in the recipe
     keys = ["image_id", "orientation"]
     rows = {way: stage.predictions.set_index(keys) for way, stage in found.items()}
     losses = {way: stage.history[["loss", "val_loss"]] for way, stage in found.items()}
@@ -260,7 +260,9 @@ def test_accumulated_batches_make_the_step_of_one_large_batch():
 
 
 def test_exhausted_memory_is_one_sentence_about_the_batch():
-    with pytest.raises(InputError, match="does not hold a batch of 512: lower .*`accumulate`"):
+    with pytest.raises(
+        InputError, match="A batch of 512 does not fit into .*: lower .*`accumulate`"
+    ):
         with enough_memory(512):
             raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating")
 

@@ -64,7 +64,7 @@ def flip(split, rows):
 
 @pytest.mark.parametrize("class_weight", ["balanced", "none"])
 def test_the_history_says_what_each_epoch_was_worth(toy, class_weight):
-    """Its last row is the head that is returned; the penalty is no part of the loss."""
+    """Its last row is the returned head; the loss does not include the penalty."""
     train, watched = (judged_pictures(toy.split[toy.split["split"] == s]) for s in ("train", "val"))
     recipe = replace(RECIPE, class_weight=class_weight)
     head, history = train_head(toy.features, train, watched, recipe, "final")
@@ -170,7 +170,7 @@ def test_class_weights_reach_the_head(toy):
 
 
 def test_fewer_orientations_are_tried_on_the_same_folds(toy):
-    """One orientation is trained anew; the rows with all of them are taken as they are."""
+    """One orientation is trained again; the rows with all of them are reused."""
     rows = toy.done[RECIPE].predictions
     oof = rows[(rows["model"] == "oof") & (rows["orientation"] == 0)]
     tried = orientations_tried(toy.features, toy.split, RECIPE, toy.done[RECIPE])

@@ -1,4 +1,4 @@
-"""Models from outside: their files, read whole or refused, and what becomes of them in a run."""
+"""Models from outside: their files are read completely or refused, and join the run."""
 
 from functools import partial
 
@@ -60,7 +60,7 @@ def vectors(rows, seed=0, width=6):
 
 
 def predictions(run, noise=1.0, seed=0):
-    """`image, probability, fold` of all images, as somebody who knew the folds would write them."""
+    """`image, probability, fold` of all images, from somebody who used the same folds."""
     split = run.table("split.csv")
     logits = truth(split) + noise * np.random.default_rng(seed).normal(size=len(split))
     table = split.assign(image=split["image_id"], probability=expit(logits))
@@ -213,7 +213,7 @@ def test_predictions_of_images_that_may_have_been_trained_on_are_not_used(of_run
     take_outside_models(of_run)
     found = of_run.table("outside/x/predictions.csv")
     assert set(found["split"]) == {"test"}
-    assert f"{len(table) - len(found)} predictions are of train or val" in capsys.readouterr().out
+    assert f"{len(table) - len(found)} predictions are for train or val" in capsys.readouterr().out
     write(pd.concat([table, table[table["image"] != found["image_id"][0]].iloc[:1]]), theirs)
     with pytest.raises(InputError, match="twice"):
         take_outside_models(of_run)
@@ -222,7 +222,7 @@ def test_predictions_of_images_that_may_have_been_trained_on_are_not_used(of_run
 def test_a_training_that_is_no_text_is_refused(of_run, theirs):
     write(predictions(of_run), theirs)
     (theirs / "x.training.txt").write_bytes("schön".encode("latin-1"))
-    with pytest.raises(InputError, match="no text in UTF-8"):
+    with pytest.raises(InputError, match="not UTF-8 text"):
         take_outside_models(of_run)
 
 
@@ -232,7 +232,7 @@ def test_an_array_in_another_file_is_refused(of_run, theirs):
         stored["image"] = of_run.manifest["image_id"].tolist()
         there = [(str(theirs / "secret.bin"), 0, 64)]
         stored.create_dataset("features", (4, 4), "f4", external=there)
-    with pytest.raises(InputError, match="lies in another file"):
+    with pytest.raises(InputError, match="is in another file"):
         take_outside_models(of_run)
 
 
@@ -286,12 +286,12 @@ def test_a_damaged_file_of_features_is_refused(of_run, theirs, content, ending):
 def test_two_models_of_one_name_are_refused(of_run, theirs):
     write(predictions(of_run), theirs, "x.predictions.csv")
     np.savez(theirs / "X.features.npz", a=[1.0])
-    with pytest.raises(InputError, match="two models called"):
+    with pytest.raises(InputError, match="two models named"):
         take_outside_models(of_run)
 
 
 def test_an_empty_folder_is_refused(of_run):
-    with pytest.raises(InputError, match="holds no model"):
+    with pytest.raises(InputError, match="contains no model"):
         take_outside_models(of_run)
 
 
@@ -339,7 +339,7 @@ def test_a_model_from_outside_is_in_every_table_of_the_comparison(of_run, theirs
     assert names < set(operating_points.net_benefits(of_run))
     assert names < set(operating_points.reliabilities(of_run, "none"))
     table = comparison.comparison(of_run)
-    assert not names & set(table["architecture"])  # one row an architecture
+    assert not names & set(table["architecture"])  # one row per architecture
     said = summary.summary(table, pairs, "patient", pd.DataFrame(), everything)
     assert sum("“x” (from outside)" in each for each in said) >= 4  # its pairs, and the baseline
     for name, table in {"thresholds": thresholds, "calibration": calibrations}.items():
@@ -389,8 +389,8 @@ def test_who_saw_the_test_images_is_not_called_better(of_run, theirs):
     assert len(of_family) and not of_family["separated"].any()
     assert of_family["p_holm"].isna().all() and set(of_family["judged_on"]) == {TEST}
     said = summary.outside_in_words(of_family[of_family["level"] == "image"], everything)
-    assert len(said) == 1 and "nothing is said of whether it is better" in said[0]
-    assert "What it was trained on is not known" in about_outside(of_run)[0].text
+    assert len(said) == 1 and "no comparison is made" in said[0]
+    assert "Its training images are unknown" in about_outside(of_run)[0].text
     assert "outside/x" not in set(operating_points.locked_thresholds(of_run, 0.95)["model"])
 
 
@@ -401,7 +401,7 @@ def test_who_names_the_training_is_quoted(of_run, theirs):
     assert of_run.about("outside/x")["weights"] == WEIGHTS
     (said,) = about_outside(of_run)
     assert said.text == (
-        "“x” (from outside): It says of its training: 1,200 smears of our own clinic. That cannot "
+        "“x” (from outside): Its authors say: 1,200 smears of our own clinic. That cannot "
         "be checked here."
     )
 

@@ -1,4 +1,4 @@
-"""What a training starts from, and what its results say: as the notebook's parameters ask."""
+"""The start of a training and its results follow the notebook's parameters."""
 
 from functools import partial
 from types import SimpleNamespace
@@ -69,8 +69,8 @@ def test_a_network_knows_what_its_results_depend_on(run, data, cache, engine, mo
     network = start.build_network(run, "mobilenetv2", data.images, data.split)
     assert network.key == ["mobilenetv2", network.weights_hash, 75, "pad", "float32", engine]
     assert repr(network).startswith("MobileNetV2: 2,261,825 parameters, 159 layers, trained in ")
-    assert "Random weights, as asked for" in network._repr_html_()
-    assert f"Frozen features by {TITLES[engine]}: as asked for." in network._repr_html_()
+    assert "Random weights, as requested" in network._repr_html_()
+    assert f"Frozen features by {TITLES[engine]}: as requested." in network._repr_html_()
     network.model.set_weights([weight * 0 for weight in network.start])
     monkeypatch.setattr(start, "frozen_features", partial(frozen_features, cache=cache))
     features = network.features(data.images, data.split)  # of the start, whatever is in it now

@@ -1,4 +1,4 @@
-"""The choice of a strength: who decides it, and what is said of the order of networks."""
+"""The choice of a strength: who decides it, and what is said about the order of networks."""
 
 import numpy as np
 import pandas as pd
@@ -174,9 +174,10 @@ def test_another_order_names_where():
     found = {"mobilenetv2": [0.8] * 7, "densenet121": [0.7, 0.9, 0.9, 0.8002, 0.9, 0.9, 0.9]}
     words = order_sentence(made(found))
     assert (
-        "with one plain strength for all, 0.001, it is another, DenseNet121 = MobileNetV2" in words
+        "with one fixed strength for all, 0.001, it is different, DenseNet121 = MobileNetV2"
+        in words
     )
-    assert words.endswith("It depends on the recipe: it is another at 3e-05, 0.001.")
+    assert words.endswith("It depends on the recipe: it is different at 3e-05, 0.001.")
     found["densenet121"][3] = 0.9
     assert "0.001, it is the same. It depends" in order_sentence(made(found))
 

@@ -87,7 +87,7 @@ def test_random_weights_of_other_shapes_are_not_taken(data, tmp_path, monkeypatc
 def test_a_random_network_made_with_other_digits_has_the_same_name(
     data, trained, tmp_path, monkeypatch
 ):
-    """So a run goes on on another processor."""
+    """So a run can continue on another processor."""
     monkeypatch.setattr(backbone, "CACHE", tmp_path)
     monkeypatch.setattr(backbone, "calibrate_normalization", lambda model, feed: None)
     assert with_weights("mobilenetv2", RANDOM, data.images, data.split, seed=0)[1] == trained.name
@@ -112,7 +112,7 @@ def test_calibration_sees_no_test_image_and_is_kept_for_the_next_run(
     monkeypatch.setattr(backbone, "CACHE", cache)
     monkeypatch.setattr(backbone, "calibrate_normalization", None)
     np.testing.assert_array_equal(calibrated("nothing"), expected)
-    with pytest.raises(TypeError):  # other pictures are looked at: calibrated anew
+    with pytest.raises(TypeError):  # other pictures: calibrated again
         calibrated("train")
 
 

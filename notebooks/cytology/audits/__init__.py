@@ -1,1 +1,1 @@
-"""Where a result may be wrong: leaks, shifts, stains and sites left out, too few patients."""
+"""How a result may mislead: leaks, shifts, stains and sites left out, too few patients."""

@@ -1,4 +1,4 @@
-"""Which networks and images of a run audits and explanations judge."""
+"""The networks and images of a run that audits and explanations use."""
 
 import numpy as np
 import pandas as pd
@@ -13,12 +13,12 @@ def networks_to_judge(run: Run, wanted: str = "all") -> list[str]:
     names = [name for name in run.networks if wanted in ("all", name)]
     if not names:
         which = "" if wanted == "all" else f" {wanted}"
-        raise InputError(f"{run} holds no trained network{which}: run notebook 04, 05 or 06 first.")
+        raise InputError(f"{run} has no trained network{which}: run notebook 04, 05 or 06 first.")
     return names
 
 
 def models_to_audit(run: Run) -> list[str]:
-    """The networks of a run, and the models from outside whose features it was given."""
+    """The networks of a run, and the models from outside that came with features."""
     elsewhere = [name for name in run.outside if "orientations" in run.about(name)]
     return [*networks_to_judge(run), *elsewhere]
 
@@ -26,9 +26,9 @@ def models_to_audit(run: Run) -> list[str]:
 def choose_judged_images(run: Run, on: str, most: int, seed: int) -> pd.DataFrame:
     """At most `most` images to judge: `image_id, group, label, fold, sha256`.
 
-    With `stain` and `mask` where the manifest has them. Both classes in turn as long as they last,
-    and within a class one image of each group before the second of any. A smaller `most` gives the
-    first of them. Raises `InputError` where fewer than two groups can be judged.
+    With `stain` and `mask` if the manifest has them. The classes alternate as long as possible, and
+    within a class each group has one image before any has a second. A smaller `most` gives the
+    first of these images. Raises `InputError` if fewer than two groups can be judged.
     """
     split, manifest = read_split(run), run.manifest
     rows = split[(split["split"] == "test") == (on == "test")].drop_duplicates("image_id")
@@ -42,7 +42,7 @@ def choose_judged_images(run: Run, on: str, most: int, seed: int) -> pd.DataFram
     images = images.iloc[np.lexsort([images["label"], in_turn])].head(most)
     if images["group"].nunique() < 2 or images["label"].nunique() < 2:
         raise InputError(
-            "Shifts need images of two groups and of both classes, and the images that can be "
+            "Shifts need images of two groups and of both classes, but the images that can be "
             "judged have fewer: gather images of more patients."
         )
     return images.reset_index(drop=True)
@@ -53,7 +53,7 @@ def draw_images(
 ) -> pd.DataFrame:
     """At most `most` images of the manifest: whole groups, drawn at random; all if they fit.
 
-    `parameter` is the notebook's name of `most`, for the sentence of an `InputError`.
+    `parameter` is the name of `most` in the notebook, for the message of an `InputError`.
     """
     if len(manifest) <= most:
         return manifest

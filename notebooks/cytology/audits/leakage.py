@@ -1,11 +1,10 @@
-"""The leakage audit: what the very same features and head score under three ways to split.
+"""The leakage audit: the scores of the same features and head under three kinds of split.
 
-The head is `linear_head.fitted_head`, so that nothing differs between two numbers but who sat on
-the other side of the split. Labels that were shuffled hold nothing to be learned: what a split
-scores on them is what it lets the head recognize (Ojala & Garriga 2010, JMLR 11:1833). Shuffled
-image by image they show copies that cross. Shuffled group by group, as whole blocks (Winkler et al.
-2015, doi 10.1016/j.neuroimage.2015.05.092), they show patients that cross as well. Every AUC is
-that of pairs of the same fold.
+The head is `linear_head.fitted_head`, so two numbers differ only in who was on the other side of
+the split. From shuffled labels nothing can be learned: a split that scores on them lets the head
+recognize images (Ojala & Garriga 2010, JMLR 11:1833). Labels shuffled image by image reveal copies
+that cross. Labels shuffled group by group, as whole blocks (Winkler et al. 2015, doi
+10.1016/j.neuroimage.2015.05.092), also reveal patients that cross. Every AUC is within folds.
 """
 
 from dataclasses import dataclass
@@ -37,25 +36,25 @@ from cytology.run import OUTSIDE, Run
 from cytology.settings import InputError
 from cytology.wording import plural, span, with_span
 
-# The column whose values are kept on one side.
+# The column whose values are kept on one side of the split.
 PROTOCOLS = {"images_random": None, "copies_together": "family", "patients_together": "group"}
-# What is shuffled from unit to unit: the labels of images, or the labels of whole groups.
+# The unit of shuffling: the labels of images, or the labels of whole groups.
 SHUFFLED = {"shuffled": "family", "shuffled by group": "group"}
 LABELS = ("true", *SHUFFLED)
 HONEST = "patients_together"
-FEWEST_SHUFFLES = 10  # for a verdict; fewer miss a leak of some points more often than not
-# What depends on the strength of the head, and so is scored for all of the grid.
+FEWEST_SHUFFLES = 10  # for a verdict; fewer usually miss a leak of a few points
+# What depends on the strength of the head, and is therefore scored for the whole grid.
 OF_STRENGTH = (("images_random", "shuffled"), (HONEST, "true"))
 
 
 @dataclass(frozen=True)
 class Audit:
-    """What was found for one network.
+    """The result for one network.
 
     `scores` has `protocol, labels, seed, auc, accuracy`. `logits[protocol, seed]` are the
     out-of-fold logits of `pictures` (`image_id, orientation, label, group, family`) for the true
     labels, shape (pictures,), and `folds[protocol, seed]` their folds. `strengths` has `protocol,
-    labels, strength, auc`: what weaker and stronger heads reach with the first seed.
+    labels, strength, auc`: the AUC of weaker and stronger heads with the first seed.
     """
 
     scores: pd.DataFrame
@@ -66,15 +65,15 @@ class Audit:
 
 
 def audit(features: Features, images: pd.DataFrame, folds: int, seeds: int) -> Audit:
-    """Score the three protocols on true and on both kinds of shuffled labels, once a seed.
+    """Score the three protocols on true and on both kinds of shuffled labels, once per seed.
 
-    `images` are rows of the manifest. Every protocol judges the same pictures, all orientations
-    that the features have of all images, each by a head that was trained on the other folds.
+    `images` are rows of the manifest. Every protocol judges the same pictures: all orientations in
+    the features, of all images, each by a head that was trained on the other folds.
 
-    The folds are those of the true labels, also for shuffled ones: stratified by shuffled labels
-    they would depend on them, and where groups differ in size the mean over shuffles would lie off
-    0.5 without any leak. So two groups of a fold could as well have each other's labels, and 0.5 is
-    what they give on average.
+    Shuffled labels use the folds of the true labels. Folds stratified by shuffled labels would
+    depend on these labels, and for groups of different size the mean over shuffles would differ
+    from 0.5 without any leak. With the true folds, two groups of a fold could just as well have
+    each other's labels, so their average is 0.5.
     """
     columns = ["image_id", "label", "group", "family"]
     orientations = 1 + int(features.index.get_level_values("orientation").max())
@@ -84,7 +83,7 @@ def audit(features: Features, images: pd.DataFrame, folds: int, seeds: int) -> A
     grid = [(*which, 0, strength) for which in OF_STRENGTH for strength in STRENGTHS]
 
     def score(protocol, seed):
-        """All heads of a split: they share its folds and what standardizes their pictures."""
+        """All heads of a split: they share its folds and standardization."""
         fold = assign_folds(pictures, protocol, folds, seed)
         untrained = {number: standardizing(values[fold != number]) for number in np.unique(fold)}
         of_head, logits = {}, {}
@@ -102,7 +101,7 @@ def audit(features: Features, images: pd.DataFrame, folds: int, seeds: int) -> A
         return of_head, fold, logits["true", STRENGTH]
 
     splits = [(protocol, seed) for seed in range(seeds) for protocol in PROTOCOLS]
-    # Processes: a solver's steps are so short that threads would wait for the interpreter's lock.
+    # Processes: a solver's steps are so short that threads would wait for Python's global lock.
     results = Parallel(cores(), return_as="generator")(delayed(score)(*split) for split in splits)
     results = list(progress(results, "audit", len(splits), "split"))
     every = {head: found for of_head, _, _ in results for head, found in of_head.items()}
@@ -123,11 +122,11 @@ def audit(features: Features, images: pd.DataFrame, folds: int, seeds: int) -> A
 def shuffle_labels(pictures: pd.DataFrame, seed: int, by: str = "family") -> pd.DataFrame:
     """Pictures with their labels shuffled; all copies of an image keep one label.
 
-    By `family`, image by image. By `group` the share of malignant images goes from group to group:
-    where each group has one label, groups exchange their labels; where groups hold both, as many
-    images as fit the new share, drawn by chance within the group, are malignant. To exchange
-    labels among groups of like size only, as a permutation of blocks would, leaves them as they
-    are where size goes with the label, and then the truth is learned.
+    By `family`, image by image. By `group`, groups exchange their shares of malignant images: if
+    each group has one label, groups exchange labels; if a group has both, as many of its images as
+    fit the new share, drawn at random, are malignant. A permutation of blocks would exchange labels
+    only among groups of similar size. If size is related to the label, that changes nothing, and
+    the truth is learned.
     """
     rng = np.random.default_rng(seed)
     images = pictures.groupby("family", sort=True)[["label", "group"]].first()
@@ -145,7 +144,7 @@ def shuffle_labels(pictures: pd.DataFrame, seed: int, by: str = "family") -> pd.
 
 
 def label_some(share: float, count: int, rng: np.random.Generator) -> np.ndarray:
-    """`count` labels of which `share` are M, on average over chance, in random order."""
+    """`count` labels in random order, of which on average `share` are M."""
     malignant = int(share * count + rng.random())
     return np.where(rng.permutation(count) < malignant, "M", "B")
 
@@ -153,7 +152,7 @@ def label_some(share: float, count: int, rng: np.random.Generator) -> np.ndarray
 def assign_folds(pictures: pd.DataFrame, protocol: str, folds: int, seed: int) -> np.ndarray:
     """The fold of each picture, shape (pictures,), stratified by label.
 
-    Raises `InputError` where fewer units than folds are to be kept together.
+    Raises `InputError` if there are fewer units than folds.
     """
     together, labels = PROTOCOLS[protocol], pictures["label"]
     if together is None:
@@ -162,7 +161,7 @@ def assign_folds(pictures: pd.DataFrame, protocol: str, folds: int, seed: int) -
     else:
         if pictures[together].nunique() < folds:
             raise InputError(
-                f"The audit needs at least {folds} groups, one for each of the `folds`."
+                f"The audit needs at least {folds} groups, one per fold (parameter `folds`)."
             )
         parts = group_folds(folds, seed, labels, pictures[together])
     fold = np.empty(len(pictures), int)
@@ -180,8 +179,8 @@ def out_of_fold_logits(
 ) -> np.ndarray:
     """Logits of each picture by a head trained on the other folds, shape (pictures,).
 
-    `strength` is that of `fitted_head`, and so is `untrained`, by fold. Where the other folds have
-    one class only, as shuffled labels may, nothing can be learned, and the logits are 0.
+    `strength` is that of `fitted_head`, and so is `untrained`, by fold. If the other folds have
+    only one class, as shuffled labels may, nothing can be learned, and the logits are 0.
     """
     logits = np.zeros(len(values))
     for number in np.unique(fold):
@@ -196,13 +195,13 @@ def out_of_fold_logits(
 def features_of_run(
     run: Run, architecture: str, images: pd.DataFrame, orientations: int
 ) -> Features:
-    """Frozen features of all orientations of `images`, with the weights that the run began with.
+    """Frozen features of all orientations of `images`, with the run's initial weights.
 
-    From the cache, without TensorFlow, where its training notebook left them; else computed here.
-    Those of a model from outside have the orientations of its file, and only lie in the cache.
+    From the cache, without TensorFlow, if the training notebook left them there; else computed now.
+    Those of a model from outside have the orientations of its file, and exist only in the cache.
     Raises `InputError` if the notebook's `weights` are not those of the run.
     """
-    _ = run.images  # also where none is opened: `data` must be what notebook 01 read
+    _ = run.images  # even if none is opened: checks that `data` is what notebook 01 read
     orientations = run.about(architecture).get("orientations", orientations)
     found = features_in_cache(run, architecture, images, orientations)
     if found is not None:
@@ -212,7 +211,7 @@ def features_of_run(
             f"The features of {title(architecture)} are no longer in the cache: run notebook 07 "
             "again."
         )
-    # Late, since only a run without cached features needs TensorFlow, which takes seconds.
+    # Imported late: only a run without cached features needs TensorFlow, which takes seconds.
     from cytology.networks.batches import decode, frozen_features
     from cytology.training.backbone import frozen_network
 
@@ -230,13 +229,13 @@ def features_of_run(
 
 
 def audit_summary(found: Audit) -> pd.DataFrame:
-    """A row a protocol and kind of labels: mean AUC and accuracy over seeds, with intervals.
+    """One row per protocol and kind of labels: mean AUC and accuracy over seeds, with intervals.
 
-    `auc_low`, `auc_high`: for true labels 95 % by groups (`MeanAuc`), for shuffled ones
-    the t interval of the mean over the shuffles (`mean_of_shuffles`), whose labels are drawn by
-    chance, so that it counts shuffles and no groups. `inflation` is the mean AUC of true labels
-    less that of groups kept together, in points of 0.01, on the same groups. `auc_lowest` and
-    `auc_highest`: what weaker and stronger heads reach, where that is asked (`OF_STRENGTH`).
+    `auc_low`, `auc_high`: for true labels 95 % by group (`MeanAuc`); for shuffled ones the t
+    interval of the mean over the shuffles (`mean_of_shuffles`), which counts shuffles, not groups,
+    since their labels are random. `inflation` is the mean AUC of true labels minus that of groups
+    kept together, in points of 0.01, on the same groups. `auc_lowest` and `auc_highest` are those
+    of weaker and stronger heads, for the rows in `OF_STRENGTH`.
     """
     kinds = ["protocol", "labels"]
     rows = found.scores.groupby(kinds)[["auc", "accuracy"]].mean()
@@ -263,7 +262,7 @@ def scores_of(audits: dict[str, Audit]) -> pd.DataFrame:
 
 
 def audit_of_run(run: Run, audits: dict[str, Audit]) -> pd.DataFrame:
-    """`audit_summary` of every network, after `architecture` and the `weights` it began with."""
+    """`audit_summary` of every network, with its `architecture` and initial `weights` in front."""
     parts = []
     for name, found in audits.items():
         part = audit_summary(found)
@@ -274,7 +273,7 @@ def audit_of_run(run: Run, audits: dict[str, Audit]) -> pd.DataFrame:
 
 
 def mean_auc_of(found: Audit, protocol: str) -> MeanAuc:
-    """The mean over seeds of a protocol's AUC for true labels, each within its own folds."""
+    """A protocol's mean AUC over seeds for true labels, each within its own folds."""
     keys = [key for key in found.logits if key[0] == protocol]
     each = ([part[key] for key in keys] for part in (found.logits, found.folds))
     return MeanAuc(found.pictures, *each)
@@ -283,8 +282,8 @@ def mean_auc_of(found: Audit, protocol: str) -> MeanAuc:
 def mean_of_shuffles(auc: pd.Series) -> tuple[float, float]:
     """95 % t interval of the mean AUC over shuffles; more shuffles make it narrower.
 
-    Where all shuffles have one AUC, as when whole patients are recognized every time, it has no
-    width. (NaN, NaN) of fewer than two.
+    If all shuffles have the same AUC, as when whole patients are recognized every time, it has no
+    width. (NaN, NaN) for fewer than two.
     """
     auc = auc.dropna()
     if len(auc) < 2:
@@ -294,17 +293,17 @@ def mean_of_shuffles(auc: pd.Series) -> tuple[float, float]:
 
 
 def shuffle_verdict(summary: pd.DataFrame, shuffles: int, protocol: str = HONEST) -> str:
-    """Whether labels that mean nothing, shuffled group by group, score above chance, in words.
+    """Whether meaningless labels, shuffled group by group, score above chance, in words.
 
-    `summary` are the rows of one network. A protocol has not passed where the whole interval of
-    the mean over the shuffles lies above 0.5. To have passed is to have shown no leak of the size
-    that the interval's upper end leaves open.
+    `summary` holds the rows of one network. A protocol fails if the whole interval of the mean over
+    the shuffles is above 0.5. A protocol that passes may still have a leak up to the upper end of
+    the interval.
     """
     if shuffles < FEWEST_SHUFFLES:
-        return f"{shuffles} shuffles are too few to tell; set audit_seeds to {FEWEST_SHUFFLES}"
+        return f"{shuffles} shuffles are too few; set audit_seeds to {FEWEST_SHUFFLES} or more"
     row = summary.set_index(["protocol", "labels"]).loc[(protocol, "shuffled by group")]
     if np.isnan(row["auc_low"]):
-        return "nothing can be told: no fold holds both classes"
+        return "no verdict: no fold has both classes"
     said = f"mean AUC of {shuffles} shuffles {row['auc']:.3f} ({span(row, 'auc', '95 % ')}): "
     if row["auc_low"] > 0.5:
         return said + "NOT PASSED: something leaks"
@@ -313,17 +312,17 @@ def shuffle_verdict(summary: pd.DataFrame, shuffles: int, protocol: str = HONEST
 
 
 def _groups_sentence(at: pd.DataFrame, unit: str) -> str:
-    """What labels shuffled from group to group reach where only copies are kept together."""
+    """The AUC of labels shuffled from group to group if only copies are kept together."""
     row = at.loc[("copies_together", "shuffled by group")]
     shown = "are recognized" if row["auc_low"] > 0.5 else "are not shown to be recognized"
     return (
-        f"With labels shuffled from {unit} to {unit} and only copies kept together it is "
+        f"With labels shuffled between {plural(unit)} and only copies kept together, it is "
         f"{with_span(row, 'auc', '95 % ')}: {plural(unit)} {shown} across such folds."
     )
 
 
 def leakage_sentences(summary: pd.DataFrame, unit: str, seeds: int) -> list[str]:
-    """The result in sentences, one a network; plain text."""
+    """The result in sentences, one per network; plain text."""
     sentences = []
     for name, rows in summary.groupby("architecture", sort=False):
         at = rows.set_index(["protocol", "labels"])
@@ -334,7 +333,7 @@ def leakage_sentences(summary: pd.DataFrame, unit: str, seeds: int) -> list[str]
             whose += f" ({leaky['weights']} weights)"
         groups = plural(unit)
         if np.isnan(leaky["auc"]) or np.isnan(honest["auc"]):
-            sentences.append(f"{title(name)}: no fold holds both classes, so no AUC exists.")
+            sentences.append(f"{title(name)}: no fold has both classes, so no AUC exists.")
             continue
         points = f"{leaky['inflation']:+z.1f} points ({span(leaky, 'inflation', '95 % ', '+z.1f')})"
         adds = "adds" if leaky["inflation_low"] > 0 else "is not shown to add anything:"
@@ -343,9 +342,9 @@ def leakage_sentences(summary: pd.DataFrame, unit: str, seeds: int) -> list[str]
             "AUC within folds: "
             f"splitting augmented pictures at random gives {leaky['auc']:.3f}, keeping "
             f"{groups} together {honest['auc']:.3f}. The split alone {adds} {points}. "
-            "With labels shuffled from image to image, where nothing can be learned, the random "
-            f"split gives {image['auc']:.3f} (in the first repetition, from a strong penalty to a "
-            f"weak one, {image['auc_lowest']:.3f} to {image['auc_highest']:.3f}). "
+            "With labels shuffled between images, where nothing can be learned, the random split "
+            f"gives {image['auc']:.3f} ({image['auc_lowest']:.3f} to {image['auc_highest']:.3f} "
+            "with other penalties, in the first repetition). "
             f"{_groups_sentence(at, unit)} The check of this split: {shuffle_verdict(rows, seeds)}."
         )
     return sentences

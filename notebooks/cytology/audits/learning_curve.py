@@ -1,7 +1,7 @@
 """Would more patients help? The same head trained on fewer of them, judged on the same images.
 
-The head is that of the leakage audit, on the cached features of images as taken. Its strength is
-the same for every share: it weighs the penalty against the mean loss, however many the images.
+The head is that of the leakage audit, on cached features of images as taken. Its strength is the
+same for every share: it weighs the penalty against the mean loss, whatever the number of images.
 """
 
 import numpy as np
@@ -25,10 +25,10 @@ CURVE_COLUMNS += ["gain", "gain_low", "gain_high"]
 
 
 def some_groups(rows: pd.DataFrame, share: float, seed: int) -> pd.DataFrame:
-    """The images of a share of the groups, of each label alike, at least one group of each.
+    """The images of a share of the groups, the same share of each label, at least one group each.
 
-    With the same seed a larger share holds all groups of a smaller one. A group counts to the
-    label of most of its images.
+    With the same seed a larger share contains all groups of a smaller one. A group has the label of
+    most of its images.
     """
     malignant = (rows["label"] == "M").groupby(rows["group"]).mean() > 0.5
     order = np.random.default_rng(seed).permutation(len(malignant))
@@ -66,11 +66,11 @@ def learning_curve(
 
 
 def curve_table(logits: pd.DataFrame) -> pd.DataFrame:
-    """A row a share: `trained_on` (groups), mean `auc` over repeats, `_low`, `_high`.
+    """One row per share: `trained_on` (groups), mean `auc` over repeats, `_low`, `_high`.
 
-    AUCs are within folds, and their intervals of the mean over repeats. `gain` is the AUC less that
-    of the share before, on the same images. Its interval holds the drawn training groups fixed: it
-    says how far the judged patients are to be trusted, not what other training patients would do.
+    AUCs are within folds, with intervals of the mean over repeats. `gain` is the AUC minus that of
+    the previous share, on the same images. Its interval treats the drawn training groups as fixed:
+    it reflects chance in the judged patients, not in the training patients.
     """
     found, before = [], None
     for share, part in logits.groupby("share"):
@@ -85,10 +85,10 @@ def curve_table(logits: pd.DataFrame) -> pd.DataFrame:
 
 
 def learning_curves_of_run(run: Run, most: int, seed: int) -> pd.DataFrame:
-    """`curve_table` of each model of a run whose features are cached, with its `weights`.
+    """`curve_table` of each model of a run with cached features, with its `weights`.
 
-    Of at most `most` images of train and val. Empty under the original's protocol, which keeps no
-    groups apart, and for networks that were trained whole at once.
+    From at most `most` images of train and val. Empty under the original's protocol, which does not
+    keep groups apart, and for networks that were trained as a whole from the start.
     """
     split, parts = read_split(run), []
     if "orientation" in split:
@@ -105,18 +105,18 @@ def learning_curves_of_run(run: Run, most: int, seed: int) -> pd.DataFrame:
 
 
 def learning_curve_sentence(table: pd.DataFrame, name: str, units: str) -> str:
-    """What the last step of a network's curve says about more patients; nothing if untrained."""
+    """The last step of a network's curve in words; no statement for random weights."""
     less, whole = (table[table["share"] == share].iloc[0] for share in SHARES[-2:])
     if whole["weights"] == "random":
-        return f"{name}: random weights, so its curve says nothing."
+        return f"{name}: random weights, so its curve means nothing."
     if np.isnan(whole["gain"]):
-        return f"{name}: no fold holds both classes, so its curve says nothing."
+        return f"{name}: no fold has both classes, so its curve means nothing."
     points = 100 * whole[["gain", "gain_low", "gain_high"]].astype(float)
     verdict = (
         "More would likely help." if round(points["gain_low"], 1) > 0 else "Not shown to help."
     )
     return (
-        f"{name}: {whole['trained_on']:.0f} {units} trained on instead of "
-        f"{less['trained_on']:.0f}: {points['gain']:+z.1f} points of AUC "
+        f"{name}: training on {whole['trained_on']:.0f} {units} instead of "
+        f"{less['trained_on']:.0f} changes the AUC by {points['gain']:+z.1f} points "
         f"({span(points, 'gain', '95 % ', '+z.1f')}). {verdict}"
     )

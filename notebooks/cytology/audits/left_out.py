@@ -1,4 +1,4 @@
-"""One domain left out: train on every stain (or site) but one, judge on that one."""
+"""One domain left out: train on all stains (or sites) but one, judge on that one."""
 
 import numpy as np
 import pandas as pd
@@ -17,15 +17,15 @@ from cytology.run import Run
 from cytology.wording import counted, plural, with_span
 
 DOMAIN_COLUMNS = ("site", "stain")  # columns of the manifest
-MIXED_REPEATS = 25  # of the random parts, which are few and so differ
+MIXED_REPEATS = 25  # of the random parts, which are few and therefore vary
 MOST_DOMAIN_IMAGES = 2000
 
 
 def domains_of(manifest: pd.DataFrame, column: str) -> list[str]:
-    """The values of `column` that can be left out, sorted; none if there are not two.
+    """The values of `column` that can be left out, sorted; empty if there are not two.
 
-    Inside such a domain and outside, among groups that have no image in it, lie both classes.
-    Images without a value belong to no domain.
+    Such a domain has both classes, and so do the groups without an image in it. Images without a
+    value belong to no domain.
     """
     if column not in manifest:
         return []
@@ -44,22 +44,22 @@ def domains_of(manifest: pd.DataFrame, column: str) -> list[str]:
 def judged_and_trained(
     images: pd.DataFrame, column: str, domain: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Masks of the images judged and of those trained on where `domain` is left out.
+    """Masks of the judged and of the training images when `domain` is left out.
 
-    A group that lies in two domains is judged and never trained on.
+    A group in two domains is judged and never used for training.
     """
     judged = (images[column] == domain).to_numpy()
     return judged, ~images["group"].isin(images["group"][judged]).to_numpy()
 
 
 def leave_one_out(values: np.ndarray, images: pd.DataFrame, column: str, seed: int) -> pd.DataFrame:
-    """A row a domain: AUC of a head that never saw it, and of heads that saw all domains.
+    """One row per domain: AUC of a head that never saw it, and of heads that saw all domains.
 
-    `values` are features of `images`, shape (images, width). Both kinds judge the domain's images,
-    and none saw a judged group. Those of `auc_mixed` come from as many random parts of whole groups
-    as there are domains, so that both learn from about as many images; it is the mean over
-    `MIXED_REPEATS` ways to draw the parts, each within its own, and its interval is of that mean.
-    `auc_change` is left out less mixed, on the same images (minus: worse).
+    `values` are features of `images`, shape (images, width). Both kinds of heads judge the domain's
+    images, and neither saw a judged group. Those of `auc_mixed` come from as many random parts of
+    whole groups as there are domains, so both learn from about as many images; `auc_mixed` is the
+    mean over `MIXED_REPEATS` random divisions, and so is its interval. `auc_change` is left out
+    minus mixed, on the same images (negative: worse).
     """
     there = (images[column] != "").to_numpy()
     values, images = values[there], images[there].reset_index(drop=True)
@@ -75,7 +75,7 @@ def leave_one_out(values: np.ndarray, images: pd.DataFrame, column: str, seed: i
         head = fitted_head(values[trained_on], malignant[trained_on])
         left_out = head.logits(values[judged])
         alone = MeanAuc(rows, [left_out], [np.zeros(len(rows))])
-        # Parts without a pair of this domain's images say nothing, and are left out.
+        # Parts without a pair of this domain's images carry no information and are left out.
         saw = [[each[judged] for each in pair] for pair in mixed]
         saw = [pair for pair in saw if not np.isnan(pair_weights(truth, pair[1])).any()]
         together = MeanAuc(rows, *map(list, zip(*saw, strict=True)))
@@ -90,8 +90,8 @@ def leave_one_out(values: np.ndarray, images: pd.DataFrame, column: str, seed: i
 def left_out_of(run: Run, names: list[str], seed: int) -> pd.DataFrame:
     """`leave_one_out` for each network and each of `DOMAIN_COLUMNS` that allows it; may be empty.
 
-    Features of images as taken, from the cache where the training notebooks left them; of at most
-    `MOST_DOMAIN_IMAGES`, whole groups.
+    With features of images as taken, from the training notebooks' cache if there, of at most
+    `MOST_DOMAIN_IMAGES` images in whole groups.
     """
     images = draw_images(run.manifest, MOST_DOMAIN_IMAGES, seed)
     columns = [column for column in DOMAIN_COLUMNS if domains_of(images, column)]
@@ -107,11 +107,11 @@ def left_out_of(run: Run, names: list[str], seed: int) -> pd.DataFrame:
 
 
 def domain_sentences(table: pd.DataFrame, unit: str) -> list[str]:
-    """What the table of domains allows to say, a sentence a network and domain."""
+    """The table of domains in words, one sentence per network and domain."""
     sentences = random_weights_sentence(table)
     for _, row in table[table["weights"] != "random"].iterrows():
         if round(row["auc_change_high"], 3) < 0:
-            verdict = f"Not to have seen it costs {change_size(row, 'auc_change')}"
+            verdict = f"Not having seen it costs {change_size(row, 'auc_change')}"
         elif round(row["auc_change_low"], 3) > 0:
             verdict = f"Heads that saw it are worse by {change_size(row, 'auc_change')}"
         else:

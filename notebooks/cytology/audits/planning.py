@@ -1,8 +1,8 @@
-"""How many patients would settle it? From what a run itself shows, not from rules of thumb.
+"""How many patients would settle it? Estimated from the run itself, not from rules of thumb.
 
-The next study is taken to have patients as those of the run: as alike within, with as many images,
-as many of them malignant, judged by networks as good (`study_size`). Heads that learn from more
-patients get better, so that the numbers are rather too high than too low.
+This assumes that the next study has patients like those of the run: equally similar images, equally
+many per patient, the same share malignant, networks equally good (`study_size`). Heads that learn
+from more patients get better, so the numbers are too high rather than too low.
 """
 
 from itertools import combinations
@@ -18,7 +18,7 @@ from cytology.run import Run
 
 
 def plan_widths(tables: dict[str, pd.DataFrame], width: float = WIDTH) -> pd.DataFrame:
-    """A row a network: its AUC, the interval's width now, and how many groups give `width`."""
+    """One row per network: its AUC, the interval's present width, and the groups for `width`."""
     rows = []
     for name, table in tables.items():
         seen = auc_seen(table)
@@ -33,12 +33,13 @@ def plan_widths(tables: dict[str, pd.DataFrame], width: float = WIDTH) -> pd.Dat
 def plan_differences(
     tables: dict[str, pd.DataFrame], margin: float = MARGIN, power: float = POWER
 ) -> pd.DataFrame:
-    """A row a pair of networks: what this study could see, and how many groups would decide.
+    """One row per pair of networks: what this study could detect, and how many groups would decide.
 
-    `smallest` is the smallest true difference found with the `power`, `groups_to_decide` how many
-    groups would find the observed one, if it is the true one. Both at `alpha`, the first step of
-    Holm's correction in notebook 07. `equivalent_within` is the least margin that holds the 95 %
-    interval, `groups_for_equivalence` how many groups would put equal networks within `margin`.
+    `smallest` is the smallest true difference detected with the `power`, `groups_to_decide` how
+    many groups would detect the observed one, if it is the true one. Both at `alpha`, the first
+    step of Holm's correction in notebook 07. `equivalent_within` is the smallest margin around the
+    95 % interval, `groups_for_equivalence` how many groups would show equal networks to be within
+    `margin`.
     """
     pairs, rows = list(combinations(tables, 2)), []
     for first, second in pairs:
@@ -58,9 +59,9 @@ def plan_differences(
 def plan_curves(tables: dict[str, pd.DataFrame], points: int = 40) -> pd.DataFrame:
     """What studies of other sizes would show: `what, name, second, groups, value`.
 
-    `what` is `width` of a network's interval, or the `smallest` difference of a pair, as in
-    `plan_differences`. Sizes go from a quarter of this study to what decides most, at most 100
-    times this study.
+    `what` is the `width` of a network's interval, or the `smallest` difference of a pair, as in
+    `plan_differences`. Sizes range from a quarter of this study to the size that decides most, at
+    most 100 times this study.
     """
     widths, pairs = plan_widths(tables), plan_differences(tables)
     now, rows = widths["groups"].max(), []
@@ -82,7 +83,7 @@ def plan_curves(tables: dict[str, pd.DataFrame], points: int = 40) -> pd.DataFra
 def plan_of_run(
     run: Run, width: float = WIDTH, margin: float = MARGIN
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    """`plan_widths`, `plan_differences` and `plan_curves` of a run, on what is compared."""
+    """`plan_widths`, `plan_differences` and `plan_curves` of a run, on the images compared."""
     tables = judged_networks(run, compared_on(run))
     pairs = plan_differences(tables, margin)
     return run.marked(plan_widths(tables, width)), run.marked(pairs), plan_curves(tables)

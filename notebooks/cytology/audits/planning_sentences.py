@@ -8,7 +8,7 @@ from cytology.evaluation.readable import title
 from cytology.run import LEAKING
 from cytology.wording import plural, span
 
-ROUGH = 2  # figures of a planned number: more would pretend
+ROUGH = 2  # digits of a planned number: more would pretend precision
 ENOUGH = "this study"
 
 
@@ -17,19 +17,19 @@ def about(groups: float, units: str, now: int) -> str:
     if np.isinf(groups):
         return f"more than {MOST:,} {units}"
     if groups <= now:
-        return f"{ENOUGH} suffices: {groups:,.0f} {units} would"
+        return f"{ENOUGH} is enough: {groups:,.0f} {units} would do"
     digits = max(int(np.floor(np.log10(groups))) + 1 - ROUGH, 0)
     rough = np.ceil(groups / 10**digits) * 10**digits
     return f"about {rough:,.0f} {units} ({groups / now:.1f} times this study)"
 
 
 def planning_sentences(widths: pd.DataFrame, pairs: pd.DataFrame, unit: str) -> list[str]:
-    """What the tables of `planning.plan_of_run` allow to say, a sentence a network and pair."""
+    """The tables of `planning.plan_of_run` in words, one sentence per network and pair."""
     units = plural(unit)
     if widths["protocol"].isin(LEAKING).any():
         return ["The split leaks, so nothing can be planned from this run."]
     if (widths["weights"] == "random").any():
-        return ["No pretrained weights: these networks are not those that a next study would use."]
+        return ["No pretrained weights: the next study would not use these networks."]
     sentences = []
     for _, row in widths.iterrows():
         if np.isnan(row["width"]):
@@ -44,27 +44,27 @@ def planning_sentences(widths: pd.DataFrame, pairs: pd.DataFrame, unit: str) -> 
         sentences += pair_sentences(row, units)
     if len(sentences):
         sentences.append(
-            f"All this holds for {units} like these, with as many images each, and for networks as "
-            "good as these; an observed difference is itself uncertain, and often too large where "
-            "it was picked for its size."
+            f"All this is for {units} like these, with as many images each, and for networks as "
+            "good as these; an observed difference is itself uncertain, and often too large if it "
+            "was picked for its size."
         )
     return sentences
 
 
 def pair_sentences(row: pd.Series, units: str) -> list[str]:
-    """What a row of `planning.plan_differences` says: what was visible, what would decide."""
+    """A row of `planning.plan_differences` in words: what was detectable, what would decide."""
     names, size = f"{title(row['first'])} and {title(row['second'])}", abs(row["difference"])
     if np.isnan(row["smallest"]):
         return [f"{names}: too few {units} to plan from."]
     seen = (
-        f"{names}: this study finds a difference of AUC of {row['smallest']:.3f} with a power of "
+        f"{names}: this study detects a difference in AUC of {row['smallest']:.3f} with a power of "
         f"{row['power']:.0%}; it observed {size:.3f}. "
     )
     if size >= row["smallest"]:
         seen += f"That is large enough for its {row['groups']} {units}."
     else:
         decide = about(row["groups_to_decide"], units, row["groups"])
-        seen += f"To decide that, if it is the true one: {decide}."
+        seen += f"To decide on that, if it is the true one: {decide}."
     within, margin = row["equivalent_within"], row["margin"]
     interval = span(row, "difference", "95 % ", "+z.3f")
     if within <= margin:
@@ -72,5 +72,5 @@ def pair_sentences(row: pd.Series, units: str) -> list[str]:
     return [
         seen,
         f"{names} are not shown to be equivalent within {margin:g} of AUC ({interval}). If they "
-        f"are equal, that takes {about(row['groups_for_equivalence'], units, row['groups'])}.",
+        f"are equal, that needs {about(row['groups_for_equivalence'], units, row['groups'])}.",
     ]

@@ -1,7 +1,7 @@
-"""How a trained network takes another stain, focus, compression or scale.
+"""How a trained network copes with another stain, focus, compression or scale.
 
-Pictures are shifted as a network meets them: shrunk into its square, shifted, then padded. Each is
-judged by the head that never saw its patient, at five strengths of every shift.
+Pictures are shifted at the network's input size: shrunk into its square, shifted, then padded. Each
+is judged by the head that never saw its patient, at five strengths of every shift.
 """
 
 import functools
@@ -43,9 +43,9 @@ from cytology.tables import require
 
 @dataclass(frozen=True)
 class RunNetwork:
-    """A trained network of a run: what its features depend on, its heads, and how it is loaded.
+    """A trained network of a run: what its features depend on, its heads, and how to load it.
 
-    `load` returns what makes its features; without `heads` they are the logits themselves.
+    `load` returns the passes that make its features; without `heads` these are the logits.
     """
 
     name: str
@@ -57,7 +57,7 @@ class RunNetwork:
     load: Callable[[], Passes]
 
     def smears(self, root: Path, images: pd.DataFrame) -> list[shifts.FramedSmear]:
-        """The images below `root` as they lie in this network's square."""
+        """The images below `root`, placed in this network's square."""
         return shifts.open_smears(root, images, self.size, self.fit)
 
     def logits(self, features: np.ndarray, folds: pd.Series) -> np.ndarray:
@@ -68,10 +68,10 @@ class RunNetwork:
 
 
 def network_of_run(run: Run, name: str, on: str) -> RunNetwork:
-    """The network `name` of a run as it judges `out-of-fold` or `test`; loaded when needed.
+    """The network `name` of a run for judging `out-of-fold` or `test`; loaded when needed.
 
-    Out of fold the heads judge what the backbone gives. Where the cache does not hold it, it is
-    built from the notebook's `weights`; `InputError` if they are not those of the run.
+    Out of fold, the heads judge the backbone's features. If these are not in the cache, the
+    backbone is built from the notebook's `weights`; `InputError` if they are not those of the run.
     """
     about = run.about(name)
     heads = None if on == "test" else read_heads(run, name)
@@ -107,18 +107,18 @@ def shifted_features(
     batch_size: int,
     cache: Path = CACHE,
 ) -> list[np.ndarray]:
-    """What each network makes of the smears under a shift: (strengths, smears, width); cached.
+    """Each network's features of the smears under a shift: (strengths, smears, width); cached.
 
-    The networks have one input size and one `fit`: a picture is shifted once for all of them. The
-    cache's name says the network, the shift, its amounts and its code; in it, pictures are found
-    by (file hash, strength).
+    The networks have the same input size and `fit`: a picture is shifted once for all of them. The
+    name of the cache depends on the network, the shift, its amounts and its code; pictures in it
+    are found by (file hash, strength).
     """
     what: list[Any] = [name]
     strengths: tuple[int, ...] = (0,)
     if name != shifts.NONE:
         shift, strengths = shifts.SHIFTS[name], shifts.SHIFT_STRENGTHS
         what += [shift.amounts, inspect.getsource(shift.apply)]
-    if name == "stain":  # its target depends on which images were chosen
+    if name == "stain":  # its target depends on the chosen images
         what += [[s.sha256, *(c.round(3).tolist() for c in s.both_stains())] for s in smears]
     stores = [FeatureStore([*network.key, *what], cache) for network in networks]
     pictures = [(smear, strength) for strength in strengths for smear in smears]
@@ -152,10 +152,11 @@ def judge_shifts(
     batch_size: int,
     cache: Path = CACHE,
 ) -> pd.DataFrame:
-    """A row a picture: `image_id, group, label, fold, architecture, engine, shift, strength,
+    """One row per picture: `image_id, group, label, fold, architecture, engine, shift, strength,
     logit, probability`.
 
-    Untouched pictures stand once, as shift `none` with strength 0. The networks have one input.
+    Untouched pictures appear once, as shift `none` with strength 0. The networks have the same
+    input.
     """
     rows: dict[str, list[pd.DataFrame]] = {network.name: [] for network in networks}
     for name in progress([shifts.NONE, *shifts.SHIFTS], "judging", unit="shift"):
@@ -176,7 +177,7 @@ def judge_shifts(
 
 
 def judge_all(run: Run, networks: list[RunNetwork], images: pd.DataFrame) -> pd.DataFrame:
-    """`judge_shifts` by all networks of a run: those of one input share the shifted pictures."""
+    """`judge_shifts` by all networks of a run; networks with the same input share the pictures."""
     parts = []
     for size, fit in dict.fromkeys((network.size, network.fit) for network in networks):
         alike = [network for network in networks if (network.size, network.fit) == (size, fit)]
@@ -186,9 +187,9 @@ def judge_all(run: Run, networks: list[RunNetwork], images: pd.DataFrame) -> pd.
 
 
 def distance_from_predictions(run: Run, judged: pd.DataFrame, on: str) -> float:
-    """Largest distance of the untouched pictures' logits from those in `predictions.csv`.
+    """Largest difference of the untouched pictures' logits from those in `predictions.csv`.
 
-    NaN where it names none of them as taken, as may be under the original's protocol.
+    NaN if it has none of them as taken, as may happen under the original's protocol.
     """
     distances = []
     for name, rows in judged[judged["shift"] == shifts.NONE].groupby("architecture"):
@@ -199,9 +200,9 @@ def distance_from_predictions(run: Run, judged: pd.DataFrame, on: str) -> float:
 
 
 def distance_clause(distance: float) -> str:
-    """What `distance_from_predictions` found, as a clause."""
+    """The result of `distance_from_predictions` as a clause."""
     if np.isnan(distance):
-        return "none of the untouched ones has a stored logit to be compared with"
+        return "no untouched picture has a stored logit to compare with"
     return f"untouched logits differ by at most {distance:.1e}"
 
 
@@ -213,12 +214,12 @@ FEWEST_IN_BIN = 8  # images behind a point of a calibration curve: with fewer it
 
 
 def shift_summary(judged: pd.DataFrame) -> pd.DataFrame:
-    """A row a network, shift and strength: metrics and how they changed, with 95 % intervals.
+    """One row per network, shift and strength: metrics and their change, with 95 % intervals.
 
-    `auc_change` (`intervals.gain_error`; minus: worse) and `loss_rise` (a mean over images) are
-    shifted less untouched, on the same images. Their `_p` are of t tests, and `_p_holm` corrects
-    them for the shifts of one network at one strength. With too few groups there are no intervals
-    (NaN), and none where a shift changed nothing. Calibration errors have none.
+    `auc_change` (`intervals.gain_error`; negative: worse) and `loss_rise` (a mean over images) are
+    shifted minus untouched, on the same images. Their `_p` come from t tests, `_p_holm` is
+    corrected for the shifts of one network at one strength. Intervals are NaN with too few groups,
+    or if a shift changed nothing. Calibration errors have none.
     """
     found = []
     for architecture, of_network in judged.groupby("architecture", sort=False):
@@ -247,14 +248,14 @@ def shift_summary(judged: pd.DataFrame) -> pd.DataFrame:
 
 
 def shifts_of_run(run: Run, judged: pd.DataFrame, on: str) -> pd.DataFrame:
-    """`shift_summary`, after what its numbers rest on: weights, protocol, and the part judged."""
+    """`shift_summary` with weights, protocol and the part judged in front."""
     table = run.marked(shift_summary(judged).assign(judged_on=on))
     first = ["architecture", "weights", "protocol", "judged_on", "engine"]
     return table[[*first, *table.columns.difference(first, sort=False)]]
 
 
 def change_of_auc(untouched: pd.DataFrame, rows: pd.DataFrame) -> tuple[float, ...]:
-    """The AUC of rows less that of the same images untouched, its two bounds and P."""
+    """The AUC of rows minus that of the same images untouched, its two bounds and P."""
     change, error, freedom = gain_error(rows, untouched["logit"], rows["logit"])
     bounds = around(change, error**2, freedom)
     return change, *bounds, p_of_interval(change, *bounds, freedom)
@@ -268,8 +269,8 @@ def rounded_interval(name: str, *values: float) -> dict[str, float]:
 def shift_reliability(judged: pd.DataFrame, reference: int) -> pd.DataFrame:
     """`calibration.reliability` of each `architecture`, in bins of equal counts.
 
-    At `strength` 0 of untouched pictures, at `reference` of all shifts together. Five bins; fewer
-    where one would hold less than `FEWEST_IN_BIN` images.
+    `strength` 0 has the untouched pictures, `reference` all shifts together. Five bins, or fewer if
+    one would hold less than `FEWEST_IN_BIN` images.
     """
     images = judged.loc[judged["strength"] == 0, "image_id"].nunique()
     bins = int(np.clip(images // FEWEST_IN_BIN, 2, 5))
@@ -284,11 +285,11 @@ def shift_reliability(judged: pd.DataFrame, reference: int) -> pd.DataFrame:
 
 
 def orientation_agreement(run: Run, names: list[str], on: str) -> pd.DataFrame:
-    """A row a network: how the 8 exact orientations agree, from `predictions.csv`.
+    """One row per network: how well the 8 exact orientations agree, from `predictions.csv`.
 
-    Networks that predicted one orientation only have no row. `alike` is the share of images that
-    are called the same in all orientations; `auc_lowest` and `auc_highest` are those of one
-    orientation alone.
+    Networks with predictions for one orientation only have no row. `alike` is the share of images
+    with the same answer in all orientations; `auc_lowest` and `auc_highest` are those of single
+    orientations.
     """
     found = []
     for name in () if run.is_original else names:

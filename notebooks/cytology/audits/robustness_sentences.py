@@ -1,4 +1,4 @@
-"""The result of the shifts in words, notebook 11."""
+"""The results of the shifts in words, for notebook 11."""
 
 import numpy as np
 import pandas as pd
@@ -10,30 +10,30 @@ from cytology.evaluation.statistics.intervals import LEVEL
 from cytology.run import LEAKING
 from cytology.wording import NO_INTERVAL, counted, plural, with_span
 
-FEW_IMAGES = 48  # with fewer hardly any shift is found, whatever it does
+FEW_IMAGES = 48  # with fewer, hardly any shift is detected, whatever its effect
 
 
 def random_weights_sentence(table: pd.DataFrame) -> list[str]:
-    """The sentence on networks without pretrained weights, where the table has any."""
+    """A warning about networks without pretrained weights; empty if there are none."""
     names = table.loc[table["weights"] == "random", "architecture"].drop_duplicates()
     if names.empty:
         return []
     return [
-        f"No pretrained weights for {', '.join(names.map(NETWORK_TITLE))}: these rows show the "
-        "machinery and rank nothing. Nothing is called harmful or harmless from them."
+        f"No pretrained weights for {', '.join(names.map(NETWORK_TITLE))}: these rows only check "
+        "the software and rank nothing. Nothing is called harmful or harmless from them."
     ]
 
 
 def robustness_sentences(table: pd.DataFrame, reference: int, unit: str) -> list[str]:
-    """What the table of shifts allows to say at strength `reference`, one network a sentence.
+    """The table of shifts in words at strength `reference`, one sentence per network.
 
-    A change is called a rise or a fall if its interval leaves out 0 and its P after Holm is below
-    0.05; else it is called "not shown to matter here", however large.
+    A change is called a rise or a fall if its interval excludes 0 and its P after Holm is below
+    0.05; otherwise "not shown to matter here", however large.
     """
     leaking = table.loc[table["protocol"].isin(LEAKING), "protocol"]
     if len(leaking):
         return [
-            f"Protocol {leaking.iloc[0]}: the split leaks, so these numbers say how well shifted "
+            f"Protocol {leaking.iloc[0]}: the split leaks, so these numbers show how well shifted "
             f"{'copies' if leaking.iloc[0] == 'original' else 'images of known groups'} are "
             "recognized. Nothing is called harmful or harmless from them."
         ]
@@ -54,15 +54,15 @@ def robustness_sentences(table: pd.DataFrame, reference: int, unit: str) -> list
         sentences.append(
             "Rises and falls are named after Holm's correction for the shifts of one network; the "
             "intervals are not corrected."
-            + (f" {few} images are few: most real falls stay unseen." if few < FEW_IMAGES else "")
+            + (f" {few} images are few: most real falls go unseen." if few < FEW_IMAGES else "")
         )
     return sentences
 
 
 def changes_side_by_side(at: pd.DataFrame) -> pd.DataFrame:
-    """`auc_change` with its interval: a row a shift, a column a network.
+    """`auc_change` with its interval: one row per shift, one column per network.
 
-    `at` are the rows of the table of shifts at one strength.
+    `at` holds the rows of the table of shifts at one strength.
     """
     words = [bounded(row, "auc_change", at["auc_change"]) for _, row in at.iterrows()]
     table = at.assign(said=words)
@@ -72,13 +72,13 @@ def changes_side_by_side(at: pd.DataFrame) -> pd.DataFrame:
 
 
 def _shows_change(at: pd.DataFrame, name: str, sign: int) -> pd.Series:
-    """Which rows show a change above (`sign` 1) or below 0 (-1), after Holm, that prints as one."""
+    """Rows with a change above (`sign` 1) or below 0 (-1), after Holm, that does not print as 0."""
     end = at[f"{name}_low"] if sign > 0 else -at[f"{name}_high"]
     return (end.round(3) > 0) & (at[f"{name}_p_holm"] < 1 - LEVEL)
 
 
 def change_size(row: pd.Series, name: str) -> str:
-    """How large a change is, whatever its sign, with its interval."""
+    """The size of a change without its sign, with its interval."""
     sign = -1 if row[name] < 0 else 1
     low, high = sorted(sign * row[[f"{name}_low", f"{name}_high"]].to_numpy(float))
     return with_span({"by": sign * row[name], "by_low": low, "by_high": high}, "by")
@@ -88,7 +88,7 @@ def _shift_clauses(at: pd.DataFrame) -> list[str]:
     """Clauses on AUC and log loss from the rows of one network at one strength."""
     known = at["auc_change_low"].notna()
     if not known.any():
-        return [f"nothing is said of any shift ({NO_INTERVAL})"]
+        return [f"no statement about any shift ({NO_INTERVAL})"]
     falls, rises = at[_shows_change(at, "auc_change", -1)], at[_shows_change(at, "auc_change", 1)]
     clauses = []
     for verb, rows in (("falls", falls), ("rises", rises)):
@@ -105,7 +105,7 @@ def _shift_clauses(at: pd.DataFrame) -> list[str]:
             f"allow falls of up to {worst:.3f})"
         )
     if not known.all():
-        clauses.append(f"nothing is said of {', '.join(at['shift'][~known])} ({NO_INTERVAL})")
+        clauses.append(f"no statement about {', '.join(at['shift'][~known])} ({NO_INTERVAL})")
     for verb, sign in (("rises", 1), ("falls", -1)):
         rows = _shows_change(at, "loss_rise", sign)
         if rows.any():

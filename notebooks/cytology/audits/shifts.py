@@ -1,4 +1,4 @@
-"""Shifts of a picture: another stain, light, focus, compression or scale, at five strengths."""
+"""Shifts of a picture: stain, light, focus, compression or scale, at five strengths."""
 
 import functools
 import hashlib
@@ -20,7 +20,7 @@ from cytology.notebook import progress
 
 @dataclass(frozen=True)
 class FramedSmear:
-    """An image as it lies in a network's square, without padding, and what its shifts depend on.
+    """An image scaled to a network's square, without padding, and what its shifts depend on.
 
     `stain` is its stain group; `own` and `other` are mean and deviation in 8-bit Lab, shape (2, 3),
     of that group and of the other one.
@@ -33,17 +33,17 @@ class FramedSmear:
     other: np.ndarray | None = None
 
     def random(self, what: str) -> np.random.Generator:
-        """Random numbers that only the file and `what` decide, the same in every run."""
+        """Random numbers that depend only on the file and `what`, the same in every run."""
         named = hashlib.sha256(f"{self.sha256} {what}".encode()).hexdigest()
         return np.random.default_rng(int(named, 16))
 
     def both_stains(self) -> tuple[np.ndarray, np.ndarray]:
-        """`own` and `other`, which only `with_stains` of the judged images knows."""
+        """`own` and `other`, which are set by `with_stains` on the judged images."""
         assert self.own is not None and self.other is not None
         return self.own, self.other
 
     def direction(self, what: str) -> int:
-        """1 or -1: half of all images shift one way, half the other."""
+        """1 or -1: half of all images shift one way, half the other way."""
         return 1 if self.random(what).random() < 0.5 else -1
 
 
@@ -63,7 +63,7 @@ def change_saturation(smear: FramedSmear, factor: float) -> Image.Image:
 
 
 def move_stain(smear: FramedSmear, share: float) -> Image.Image:
-    """Move the colours a `share` of the way from the own stain group to the other one.
+    """Move the colours a `share` of the way from the image's stain group to the other one.
 
     Mean and deviation of each Lab channel are matched as by Reinhard et al. 2001 (doi
     10.1109/38.946629), but those of the groups, not those of the image: an image that is dark
@@ -87,7 +87,7 @@ def change_brightness(smear: FramedSmear, factor: float) -> Image.Image:
 
 
 def blur(smear: FramedSmear, sigma: float) -> Image.Image:
-    """Out of focus: a Gaussian, `sigma` in pixels where the network's square has 224 a side."""
+    """Out of focus: a Gaussian, `sigma` in pixels of a square with sides of 224."""
     sigma = sigma * max(smear.image.size) / 224
     pixels = ndimage.gaussian_filter(np.asarray(smear.image, float), (sigma, sigma, 0))
     return Image.fromarray(pixels.round().astype(np.uint8))
@@ -101,14 +101,14 @@ def compress(smear: FramedSmear, quality: float) -> Image.Image:
 
 
 def add_noise(smear: FramedSmear, deviation: float) -> Image.Image:
-    """Gaussian noise of this standard deviation in grey levels, in each channel by itself."""
+    """Gaussian noise of this standard deviation in grey levels, independent in each channel."""
     pixels = np.asarray(smear.image, float)
     noise = smear.random("noise").normal(size=pixels.shape)
     return Image.fromarray(np.clip((pixels + deviation * noise).round(), 0, 255).astype(np.uint8))
 
 
 def change_scale(smear: FramedSmear, factor: float) -> Image.Image:
-    """Cells `factor` times larger, of which the middle is seen, or smaller, in an empty frame."""
+    """Cells `factor` times larger, showing the middle only, or smaller, in an empty frame."""
     image, (width, height) = smear.image, smear.image.size
     if smear.direction("scale") > 0:
         left, top = (1 - 1 / factor) * width / 2, (1 - 1 / factor) * height / 2
@@ -122,7 +122,7 @@ def change_scale(smear: FramedSmear, factor: float) -> Image.Image:
 
 
 def tilt(smear: FramedSmear, degrees: float) -> Image.Image:
-    """Turned by an angle that is no quarter turn: interpolated, the corners filled."""
+    """Turned by an angle other than a quarter turn: interpolated, with filled corners."""
     degrees *= smear.direction("orientation")
     fill = border_colour(np.asarray(smear.image))
     return smear.image.rotate(degrees, Image.Resampling.BICUBIC, fillcolor=fill)
@@ -144,7 +144,7 @@ def lab_pixels(image: Image.Image) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Shift:
-    """A kind of shift: its amounts at strengths 1 to 5, how they read, and what does it."""
+    """A kind of shift: its amounts at strengths 1 to 5, their wording, and its function."""
 
     amounts: tuple
     words: str
@@ -160,7 +160,7 @@ class Shift:
 NONE = "none"  # the shift of pictures that are untouched; their strength is 0
 SHIFT_STRENGTHS = (1, 2, 3, 4, 5)
 BOTH = ", either way"
-# Meant so that 3 is what another careful laboratory might send, and 5 is gross.
+# Chosen so that 3 is what another careful laboratory might send, and 5 is gross.
 SHIFTS = {
     "hue": Shift((5, 10, 15, 25, 40), "{:g} degrees", "degrees" + BOTH, turn_hue),
     "saturation": Shift((1.1, 1.2, 1.4, 1.7, 2), "factor {:g}", "factor" + BOTH, change_saturation),
@@ -184,7 +184,7 @@ def shifted(smear: FramedSmear, name: str, strength: int) -> Image.Image:
 
 
 def amount(name: str, strength: int) -> str:
-    """The amount of a shift in words, like `sigma 1.5 px`."""
+    """The amount of a shift in words, e.g. `sigma 1.5 px`."""
     if strength == 0:
         return "as taken"
     return SHIFTS[name].words.format(SHIFTS[name].amounts[strength - 1])
@@ -194,11 +194,11 @@ def amount(name: str, strength: int) -> str:
 
 
 def open_smears(root: Path, images: pd.DataFrame, size: int, fit: str) -> list[FramedSmear]:
-    """The chosen images as they lie in a square of `size`, with their stain groups."""
+    """The chosen images scaled to a square of `size`, with their stain groups."""
     smears = []
     for row in progress(list(images.itertuples()), "opening"):
         image = open_rgb(root / row.image_id)
-        # As `fit_to_square` does it, so that untouched pictures are pixel by pixel its own.
+        # As in `fit_to_square`, so untouched pictures equal its result pixel by pixel.
         inside = place_in_square(*image.size, size, fit)[2:]
         small = image.resize(inside, Image.Resampling.BILINEAR, reducing_gap=3.0)
         smears.append(FramedSmear(small, row.sha256))
@@ -208,9 +208,9 @@ def open_smears(root: Path, images: pd.DataFrame, size: int, fit: str) -> list[F
 def with_stains(smears: list[FramedSmear], images: pd.DataFrame) -> list[FramedSmear]:
     """The smears with the colours of their own and of the other stain group.
 
-    The groups are the values of the column `stain`; where it has no two, or misses one, two
+    The groups are the values of the column `stain`. If it has fewer than two, or gaps, they are two
     clusters (k-means) of the mean Lab of each `group`: "darker" and "lighter". The colours of a
-    group are the means over its images. Of more than two groups, the other is the one whose mean
+    group are the means over its images. With more than two groups, the other is the one whose mean
     is furthest away.
     """
     labs = [lab_pixels(smear.image).reshape(-1, 3) for smear in smears]

@@ -1,4 +1,4 @@
-"""Studies whose truth is known: do the intervals hold it, and do the tests cry wolf?
+"""Simulated studies with a known truth: do the intervals contain it, and do the tests cry wolf?
 
 Patients have several images each, and those of one patient are alike, as in any smear archive.
 """
@@ -22,11 +22,11 @@ IN_COMMON = 0.5  # share of the variance that models of one study have in common
 
 @dataclass(frozen=True)
 class Design:
-    """What the studies of a simulation are like.
+    """The design of simulated studies.
 
-    `images` of a patient: (6, 6) gives all six, (1, 60) anything between, small numbers more often
+    `images` per patient: (6, 6) gives all six, (1, 60) anything between, small numbers more often
     (the logarithm is uniform). `malignant` is the share of malignant patients. `likeness` is the
-    share of a feature's variance that the patient makes. `auc` is the true one.
+    share of a feature's variance that is due to the patient. `auc` is the true AUC.
     """
 
     patients: int = 30
@@ -36,7 +36,7 @@ class Design:
     auc: float = 0.92
 
     def patients_drawn(self, rng: np.random.Generator) -> pd.DataFrame:
-        """A row an image: `image_id, group, label`."""
+        """One row per image: `image_id, group, label`."""
         least, most = self.images
         sizes = np.exp(rng.uniform(np.log(least), np.log(most), self.patients)).round().astype(int)
         malignant = max(2, round(self.malignant * self.patients))
@@ -56,7 +56,7 @@ class Design:
 
     @property
     def distance(self) -> float:
-        """Between the classes' means, in standard deviations of a score."""
+        """The distance of the classes' means, in standard deviations of a score."""
         return float(np.sqrt(2) * norm.ppf(self.auc))
 
 
@@ -79,10 +79,10 @@ class Study:
 def cross_validated(
     design: Design, rng: np.random.Generator, aucs: tuple[float, ...] | None = None
 ) -> Study:
-    """Models whose heads learn in folds of whole patients: patients train each other's judges.
+    """Models whose heads learn in folds of whole patients, so patients train each other's judges.
 
     Features are normal; `design.auc`, or for several models `aucs`, is that of the best direction,
-    which no head finds quite. What each head reaches on new patients has a closed form.
+    which no head finds exactly. The AUC of each head on new patients has a closed form.
     """
     images = design.patients_drawn(rng)
     group, malignant = images["group"].to_numpy(), (images["label"] == "M").to_numpy()
@@ -120,12 +120,12 @@ def truths_of_head(head: LinearHead, shift: np.ndarray) -> tuple[float, float, f
 
 
 def interval_coverage(designs: list[Design], studies: int, seed: int = 0) -> pd.DataFrame:
-    """How often 95 % intervals hold the AUC that heads really have: a row an interval and design.
+    """How often 95 % intervals contain the true AUC of heads: one row per interval and design.
 
     `interval, auc, coverage, width`: the interval of the series, that of pairs of all folds without
-    doubling the variance, and that of an author who counts images, too. A study without
-    an interval counts as not held. `auc` is the mean truth; `coverage_low` and `_high` are what
-    chance leaves open with so many studies (Wilson).
+    doubling the variance, and that of an author who also counts images. A study without an interval
+    counts as a miss. `auc` is the mean truth; `coverage_low` and `_high` are the uncertainty from
+    the number of studies (Wilson).
     """
     rng, parts = np.random.default_rng(seed), []
     work = [design for design in designs for _ in range(studies)]
@@ -141,7 +141,7 @@ def interval_coverage(designs: list[Design], studies: int, seed: int = 0) -> pd.
             low, high = auc_interval(rows)
             parts.append((designs.index(design), name, study.aucs[0], low, high))
     table = pd.DataFrame(parts, columns=["design", "interval", "auc", "low", "high"])
-    # What a head of such a study reaches on average, since that is what one asks of a network.
+    # The mean over the heads of a study, since that is the AUC of interest for a network.
     table["auc"] = table.groupby("design")["auc"].transform("mean")
     table["coverage"] = (table["low"] <= table["auc"]) & (table["auc"] <= table["high"])
     table["width"] = table["high"] - table["low"]

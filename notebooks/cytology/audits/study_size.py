@@ -1,7 +1,7 @@
-"""What a study of another size would show: the width of an interval, the smallest difference seen.
+"""Predictions for studies of other sizes: interval widths and smallest detectable differences.
 
-From the variances that the study at hand has (`evaluation.statistics.clusters`): the terms that
-belong to a group shrink with the number of groups, those of a pair with its square.
+From the variances of the present study (`evaluation.statistics.clusters`): the terms of a group
+shrink with the number of groups, those of a pair with its square.
 """
 
 from collections.abc import Callable
@@ -36,11 +36,11 @@ POWER = 0.80
 WIDTH = 0.05  # of an interval of an AUC
 MARGIN = 0.05  # of AUC, within which two networks count as equivalent
 ALPHA = 0.05
-FEWEST, MOST = 4, 10_000_000  # groups of a study that is looked for
+FEWEST, MOST = 4, 10_000_000  # range of the numbers of groups that are tried
 
 
 def scaled(modelled: Callable, ratio: float) -> Callable:
-    """The variance of an AUC by its true value, with `ratio` times as many groups.
+    """The variance of an AUC as a function of its true value, with `ratio` times as many groups.
 
     `modelled` is a `binormal_variance`: its parts are malignant images, benign ones, and pairs.
     """
@@ -48,9 +48,9 @@ def scaled(modelled: Callable, ratio: float) -> Callable:
 
 
 def smallest_that(reaches: Callable[[float], float]) -> float:
-    """The least whole number of groups from which on `reaches(groups)` is not negative.
+    """The smallest number of groups from which on `reaches(groups)` is not negative.
 
-    It must rise with the number. Infinite where `MOST` do not suffice.
+    It must rise with the number. Infinite if `MOST` groups are not enough.
     """
     if reaches(MOST) < 0 or np.isnan(reaches(MOST)):
         return np.inf
@@ -65,7 +65,7 @@ def smallest_that(reaches: Callable[[float], float]) -> float:
 
 @dataclass(frozen=True)
 class AucSeen:
-    """What a study shows of an AUC: it and its variance, effective groups of each class."""
+    """An AUC of a study: its value and variance, and the effective groups of each class."""
 
     auc: float
     modelled: Callable
@@ -74,9 +74,9 @@ class AucSeen:
     inflation: float
 
     def interval(self, groups: float) -> tuple[float, float]:
-        """The interval of `intervals.auc_interval` that so many groups would have.
+        """The interval of `intervals.auc_interval` with this number of groups.
 
-        (NaN, NaN) where a class would lie in fewer than two groups.
+        (NaN, NaN) if a class would be in fewer than two groups.
         """
         ratio = groups / self.groups
         degrees = self.effective * ratio - 1
@@ -93,17 +93,17 @@ class AucSeen:
         return score_interval(self.auc, variance, freedom)
 
     def width(self, groups: float) -> float:
-        """How wide it would be."""
+        """The width of that interval."""
         low, high = self.interval(groups)
         return high - low
 
     def groups_for_width(self, width: float = WIDTH) -> float:
-        """How many groups would make it at most so wide; infinite if no number would."""
+        """How many groups would make it at most this wide; infinite if no number does."""
         return smallest_that(lambda groups: width - np.nan_to_num(self.width(groups), nan=1.0))
 
 
 def auc_seen(rows: pd.DataFrame) -> AucSeen:
-    """What judged predictions show of their AUC within folds."""
+    """The `AucSeen` of judged predictions, within folds."""
     truth, score = truth_and_score(rows)
     group, fold = rows["group"].to_numpy(), folds_of(rows)
     weights = pair_weights(truth, fold)
@@ -123,9 +123,9 @@ def auc_seen(rows: pd.DataFrame) -> AucSeen:
 
 @dataclass(frozen=True)
 class DifferenceSeen:
-    """What a study shows of a difference of two AUCs on the same images.
+    """A difference of two AUCs on the same images in a study.
 
-    Its standard error is that of `intervals.gain_error`, out of fold with the doubled variance.
+    Its standard error is that of `intervals.gain_error`, with doubled variance if out of fold.
     """
 
     aucs: tuple[float, float]
@@ -137,7 +137,7 @@ class DifferenceSeen:
 
     @property
     def difference(self) -> float:
-        """The second AUC less the first."""
+        """The second AUC minus the first."""
         return self.aucs[1] - self.aucs[0]
 
     @property
@@ -146,13 +146,13 @@ class DifferenceSeen:
         return len(np.unique(self.group))
 
     def error(self, groups: float) -> float:
-        """The standard error of the difference with so many groups."""
+        """The standard error of the difference with this number of groups."""
         modelled = [scaled(each, groups / self.groups) for each in self.modelled]
         variance = variance_if_equal(self.aucs, modelled, self.covariance, self.group)
         return float(np.sqrt(self.inflation * variance))
 
     def freedom_with(self, groups: float) -> float:
-        """Degrees of freedom with so many groups; NaN with fewer than two effective ones."""
+        """Degrees of freedom with this number of groups; NaN with fewer than two effective ones."""
         freedom = (self.freedom + 1) * groups / self.groups - 1
         return freedom if freedom >= 1 else np.nan
 
@@ -161,21 +161,21 @@ class DifferenceSeen:
         return around(self.difference, self.error(self.groups) ** 2, self.freedom)
 
     def smallest(self, groups: float, power: float = POWER, alpha: float = ALPHA) -> float:
-        """The smallest true difference that so many groups find, with this power.
+        """The smallest true difference that this number of groups detects with this power.
 
-        Found is a difference whose two-sided P is below `alpha`.
+        Detected means a two-sided P below `alpha`.
         """
         freedom = self.freedom_with(groups)
         return float((_t(1 - alpha / 2, freedom) + _t(power, freedom)) * self.error(groups))
 
     def power(self, groups: float, difference: float, alpha: float = ALPHA) -> float:
-        """The chance that so many groups find a true difference."""
+        """The probability that this number of groups detects a true difference."""
         freedom = self.freedom_with(groups)
         away = abs(difference) / self.error(groups) - _t(1 - alpha / 2, freedom)
         return float(stdtr(freedom, away))
 
     def groups_for(self, difference: float, power: float = POWER, alpha: float = ALPHA) -> float:
-        """How many groups find a true difference, with this power; infinite for none."""
+        """How many groups detect a true difference with this power; infinite for 0."""
         return smallest_that(
             lambda groups: abs(difference) - _large(self.smallest(groups, power, alpha))
         )
@@ -183,13 +183,13 @@ class DifferenceSeen:
     def groups_for_equivalence(self, margin: float = MARGIN, power: float = POWER) -> float:
         """How many groups show equal networks to be within `margin` of each other.
 
-        That is shown by a 95 % interval inside -`margin` to `margin`.
+        This is shown by a 95 % interval inside -`margin` to `margin`.
         """
         return self.groups_for(margin, (1 + power) / 2)
 
 
 def difference_seen(first: pd.DataFrame, second: pd.DataFrame) -> DifferenceSeen:
-    """What predictions of two models on the same images show of the difference of their AUCs."""
+    """The `DifferenceSeen` of two models' predictions on the same images."""
     pairs = matched(first, second)
     truth, group, fold = (
         (pairs["label"] == "M").to_numpy(), pairs["group"].to_numpy(), folds_of(pairs)
@@ -211,5 +211,5 @@ def _t(share: float, freedom: float) -> float:
 
 
 def _large(number: float) -> float:
-    """A number, or infinity where it is not known: too few groups find nothing."""
+    """A number, or infinity if unknown: too few groups detect nothing."""
     return np.inf if np.isnan(number) else number

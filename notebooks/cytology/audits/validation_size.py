@@ -1,9 +1,9 @@
 """How many images an external validation needs, by the four criteria of Riley et al. 2021.
 
 "Minimum sample size for external validation of a clinical prediction model with a binary outcome",
-doi 10.1002/sim.9025. Each criterion asks for an interval no wider than wanted: of observed over
-expected cases, of the calibration slope, of the C statistic (the AUC) and of the standardized net
-benefit. The paper counts independent persons; several images of a patient are not, see
+doi 10.1002/sim.9025. Each criterion limits the width of an interval: of observed over expected
+cases, of the calibration slope, of the C statistic (the AUC) and of the standardized net benefit.
+The paper counts independent persons; several images of a patient are not independent, see
 `validation_size`.
 """
 
@@ -29,9 +29,9 @@ from cytology.settings import InputError
 from cytology.wording import plural
 
 Z = norm.ppf((1 + LEVEL) / 2)
-# Widths of the 95 % intervals, as the paper's.
+# Widths of the 95 % intervals, as in the paper.
 WIDTHS = {"observed over expected": 0.2, "calibration slope": 0.2, "AUC": 0.1, "net benefit": 0.2}
-MOST = 1e12  # images that are looked for
+MOST = 1e12  # largest number of images that is tried
 
 
 def size_for_observed_over_expected(prevalence: float, width: float) -> float:
@@ -48,9 +48,9 @@ def size_for_calibration_slope(
 ) -> float:
     """Images for an interval of the calibration slope of this `width`, if it is 1.
 
-    `linear_predictor` are calibrated logits as the new images will have them, shape (n,), each
-    counted by `weights`. From the information matrix of a logistic regression on them: the error
-    is the same for every image, a mean over their distribution.
+    `linear_predictor` holds calibrated logits like those of the new images, shape (n,), with
+    `weights`. From the information matrix of a logistic regression on them, averaged over their
+    distribution.
     """
     share = expit(linear_predictor)
     information = [
@@ -91,8 +91,8 @@ def size_for_net_benefit(
 ) -> float:
     """Images for an interval of this `width` of the net benefit, standardized by the prevalence.
 
-    `threshold` is the probability from which one acts. A net benefit of 1 finds every case and
-    raises no false alarm.
+    `threshold` is the probability at which one acts. A net benefit of 1 means that every case is
+    found without a false alarm.
     """
     odds = (1 - prevalence) / prevalence * threshold / (1 - threshold)
     one, other = sensitivity, specificity
@@ -111,21 +111,21 @@ def validation_size(
     threshold: float,
     widths: dict[str, float] | None = None,
 ) -> pd.DataFrame:
-    """A row a criterion: `images` if all were independent, `groups` of as many images as here.
+    """One row per criterion: `images` if all were independent, `groups` of as many images as here.
 
-    `rows` are judged predictions with `label, group, logit` (and `fold`, by which they are
-    calibrated without seeing themselves). At the new place a share `prevalence` of the images is
-    malignant, each class looks as here, and one acts from the calibrated probability `threshold`
-    on. Images of a patient are worth fewer: they are multiplied by the design effect, 1 + (m - 1)
-    times the likeness, with m images in the group of an image (Kish 1965). The likeness is that of
-    the scores; for observed over expected it is 1, since the patient is malignant, not the image.
-    InputError where a share is not between 0 and 1, or a class is missing.
+    `rows` are judged predictions with `label, group, logit` (and `fold`, for cross-fitted
+    calibration). At the new place a share `prevalence` of the images is malignant, each class looks
+    the same as here, and one acts at the calibrated probability `threshold` or more. Several images
+    of a patient are worth less: their number is multiplied by the design effect, 1 + (m - 1) times
+    the likeness, with m images in the group of an image (Kish 1965). The likeness is that of the
+    scores; for observed over expected it is 1, since the patient is malignant, not the image.
+    Raises `InputError` if a share is not between 0 and 1, or a class is missing.
     """
     for name, share in (("prevalence", prevalence), ("threshold", threshold)):
         if not 0 < share < 1:
-            raise InputError(f"Parameter `{name}` is {share}: give a share between 0 and 1.")
+            raise InputError(f"Parameter `{name}` is {share}: it must be between 0 and 1.")
     if rows["label"].nunique() < 2:
-        raise InputError("A validation can only be planned from images of both classes.")
+        raise InputError("Planning a validation needs images of both classes.")
     widths = WIDTHS | (widths or {})
     several = folds_of(rows).any()
     calibrated = cross_fitted(rows, "platt") if several else _calibrated(rows)
@@ -159,7 +159,7 @@ def validation_size(
 
 
 def _calibrated(rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows of one head with calibrated logits, fitted on themselves: two numbers learn little."""
+    """Rows of one head with calibrated logits, fitted on themselves: two numbers overfit little."""
     found = fit_calibrator(rows, "platt")
     return rows.assign(logit=found.logit(rows["logit"], rows.get("class_shift", 0.0)))
 
@@ -167,8 +167,8 @@ def _calibrated(rows: pd.DataFrame) -> pd.DataFrame:
 def sizes_of_run(run: Run, prevalence: float) -> pd.DataFrame:
     """`validation_size` of each network of a run that was judged on both classes.
 
-    `prevalence` is the share of malignant images at the new place, 0: that of the images judged;
-    there one acts from `places.CLINIC_ACTS_FROM` on.
+    `prevalence` is the share of malignant images at the new place, 0: that of the images judged.
+    There one acts at a probability of `places.CLINIC_ACTS_FROM` or more.
     """
     parts = [pd.DataFrame({"architecture": [], "criterion": [], "groups": []})]
     for name, rows in judged_networks(run, compared_on(run)).items():
@@ -181,7 +181,7 @@ def sizes_of_run(run: Run, prevalence: float) -> pd.DataFrame:
 def validation_sentences(table: pd.DataFrame, unit: str) -> list[str]:
     """`validation_sentence` of each network in a table of `sizes_of_run`.
 
-    None where the split leaks or weights are random, which `planning_sentences` says.
+    Empty if the split leaks or weights are random; `planning_sentences` warns of both.
     """
     if (table["weights"] == "random").any() or table["protocol"].isin(LEAKING).any():
         return []
@@ -193,7 +193,7 @@ def validation_sentences(table: pd.DataFrame, unit: str) -> list[str]:
 
 
 def validation_sentence(table: pd.DataFrame, unit: str) -> str:
-    """What `validation_size` says: how many images and patients, and which criterion asks most."""
+    """`validation_size` in words: how many images and patients, and the strictest criterion."""
     table = table[np.isfinite(table["groups"])]
     most = table.loc[table["groups"].idxmax()]
     each = "; ".join(
@@ -201,7 +201,7 @@ def validation_sentence(table: pd.DataFrame, unit: str) -> str:
     )
     return (
         f"An external validation where {most['prevalence']:.0%} of the images are malignant needs "
-        f"{most['groups']:,.0f} {plural(unit)} with as many images each as here, for the "
-        f"{most['criterion']} above all. Independent images (and {plural(unit)}) by criterion of "
-        f"Riley et al. 2021: {each}."
+        f"{most['groups']:,.0f} {plural(unit)} with as many images each as here; the strictest "
+        f"criterion is the {most['criterion']}. Independent images (and {plural(unit)}) for each "
+        f"criterion of Riley et al. 2021: {each}."
     )

@@ -1,7 +1,7 @@
-"""Exact augmentation: the 8 orientations of a square, and how an image comes to be square.
+"""Exact augmentation: the 8 orientations of a square, and how an image is made square.
 
-A quarter turn or a flip only moves pixels. Any other angle interpolates and leaves corners to
-fill; a network can learn those corners.
+A quarter turn or a flip only moves pixels. Any other angle interpolates and leaves corners to be
+filled, and a network can learn those corners.
 """
 
 from typing import NamedTuple
@@ -13,7 +13,7 @@ from PIL import Image
 from cytology.parameters import check_parameters
 from cytology.run import Run
 
-# The order matters: the first 1, 4 or 8 are what `orientations` asks for.
+# The order matters: `orientations` takes the first 1, 4 or 8.
 ORIENTATIONS: tuple[str, ...] = ("as taken", "quarter turn", "half turn", "three-quarter turn")
 ORIENTATIONS += ("flipped left-right", "flipped, quarter turn")
 ORIENTATIONS += ("flipped top-bottom", "flipped, three-quarter turn")
@@ -28,7 +28,7 @@ class Augmentation(NamedTuple):
 
 
 def augmentation_of(run: Run) -> Augmentation:
-    """Size, fit and orientations from `augmentation.json`; `InputError` for what cannot be."""
+    """Size, fit and orientations from `augmentation.json`; `InputError` for impossible values."""
     noted = run.facts("augmentation.json")
     found = Augmentation(*(noted[name] for name in Augmentation._fields))
     check_parameters(found._asdict())
@@ -46,7 +46,7 @@ def orient(image: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def place_in_square(width: int, height: int, size: int, fit: str) -> tuple[int, int, int, int]:
-    """Where an image of `width` x `height` lies in its square: left, top, width, height."""
+    """The position of an image of `width` x `height` in its square: left, top, width, height."""
     if fit == "stretch":
         return 0, 0, size, size
     scale = size / max(width, height)
@@ -57,8 +57,8 @@ def place_in_square(width: int, height: int, size: int, fit: str) -> tuple[int, 
 def fit_to_square(image: Image.Image, size: int, fit: str) -> np.ndarray:
     """Resize to (size, size, 3) uint8: `pad` keeps the aspect ratio, `stretch` does not.
 
-    The padding has the median colour of the image's border, so that it neither stands out as a
-    black bar nor repeats cells, as mirrored padding would.
+    The padding has the median colour of the image's border: a black bar would stand out, and
+    mirrored padding would repeat cells.
     """
     left, top, width, height = place_in_square(*image.size, size, fit)
     small = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=3.0))
@@ -75,14 +75,14 @@ def border_colour(pixels: np.ndarray) -> tuple[int, ...]:
 
 
 def pictures_of(images: pd.DataFrame, orientations: int) -> pd.DataFrame:
-    """Images x orientations: each row of `images`, once for every orientation.
+    """Images x orientations: each row of `images` once for every orientation.
 
-    An augmented set is this table; no file is written for it.
+    This table is the augmented set; no image files are written.
     """
     turns = pd.DataFrame({"orientation": range(orientations)})
     return images.drop(columns="orientation", errors="ignore").merge(turns, how="cross")
 
 
 def looks_augmented(images: int, families: int) -> bool:
-    """Whether so many images are copies of others that somebody must have made them."""
+    """Whether so many images are copies that the set must have been augmented."""
     return images - families > images / 3

@@ -1,16 +1,16 @@
-"""Copies of one image among others: turned by any angle, mirrored, encoded again or resized.
+"""Finds copies among images: rotated by any angle, mirrored, re-encoded or resized.
 
-A rotation about the centre moves nothing between the rings around it. So an image is kept as
-grey levels on rings (a *disc*: the largest circle that fits), where turning is a shift along the
-rings and mirroring a reversal. The size of each ring's Fourier coefficients feels neither: it
-finds the candidates. Their phases then register one disc on the other and give the angle, and the
-correlation after that says whether it is the same picture (Reddy & Chatterji 1996, "An FFT-based
+A rotation about the centre moves nothing from one ring around it to another. So each image is
+represented by grey levels on rings (a *disc*: the largest circle that fits). Rotation shifts the
+levels along the rings, mirroring reverses them. The magnitudes of each ring's Fourier coefficients
+do not change with either, and find the candidates. Their phases then align one disc with the other
+and give the angle; the correlation after that decides (Reddy & Chatterji 1996, "An FFT-based
 technique for translation, rotation, and scale-invariant image registration",
 doi 10.1109/83.506761, without its search for shift and scale).
 
-What lies outside the disc, black or mirrored corners, is not looked at, and a disc ends where a
-black frame begins. Not found are copies that were cropped, shifted or zoomed; wrongly joined may be
-pictures that share a white frame. How many of which is measured by `benchmarks/copies.py`.
+Everything outside the disc, such as black or mirrored corners, is ignored, and a disc ends where a
+black frame begins. Copies that were cropped, shifted or zoomed are not found. Different pictures
+with the same white frame may be joined by mistake. `benchmarks/copies.py` measures both errors.
 """
 
 import numpy as np
@@ -24,14 +24,14 @@ from sklearn.neighbors import NearestNeighbors
 RINGS, ANGLES = 24, 96
 DISC = RINGS * ANGLES  # bytes
 SIDE = 96  # pixels of the square from which the rings are read
-# Angular frequencies that are compared: the first are the same in every picture of a round cell in
-# the middle, the last are noise of JPEG and interpolation.
+# Angular frequencies that are compared. The lowest are the same in every picture of a round cell in
+# the middle; the highest are noise from JPEG and interpolation.
 FREQUENCIES = np.arange(2, 21)
-COARSE = 13  # frequencies by whose size candidates are found, on pairs of rings
+COARSE = 13  # frequencies whose magnitudes find candidates, on pairs of rings
 FINER = 4  # the angle is found to a quarter of 360 / ANGLES degrees
 SAME_PICTURE = 0.80  # correlation; chosen on Herlev cells by `benchmarks/copies.py`
-BLACK = 12  # grey level up to which a pixel at the border belongs to a frame
-FAINT = 1.0  # grey levels of variation along the rings: below, a disc shows nothing to compare
+BLACK = 12  # a pixel at the border up to this grey level belongs to a frame
+FAINT = 1.0  # grey levels of variation along the rings; with less there is nothing to compare
 NEIGHBOURS = 10
 SQUARE = 0.02  # sides that differ by less count as equal
 
@@ -39,8 +39,8 @@ SQUARE = 0.02  # sides that differ by less count as equal
 def discs(image: Image.Image) -> bytes:
     """The image's discs, `DISC` bytes each: of its middle, and of the whole stretched to a square.
 
-    A square image has one. The second finds copies that were stretched before they were turned,
-    as Keras' generators do.
+    A square image has only one. The second finds copies that were stretched before they were
+    rotated, as by Keras' generators.
     """
     width, height = image.size
     side = min(width, height)
@@ -66,10 +66,10 @@ def disc(grey: Image.Image, frame: tuple[float, float, float, float]) -> bytes:
 
 
 def without_black_frame(grey: Image.Image, frame: tuple) -> tuple:
-    """`frame` drawn in so far that its largest circle meets no black that comes from the border.
+    """`frame` shrunk until its largest circle contains no black connected to the border.
 
-    Corners that a larger canvas left, or the edge of a round field of view, would be the same in
-    all pictures and make them alike.
+    Black corners of a larger canvas, or around a round field of view, would be the same in all
+    pictures and make them similar.
     """
     side = 2 * SIDE
     dark = np.asarray(grey.resize((side, side), Image.Resampling.BILINEAR, box=frame)) <= BLACK
@@ -81,7 +81,7 @@ def without_black_frame(grey: Image.Image, frame: tuple) -> tuple:
     rows, columns = np.nonzero(np.isin(regions, np.unique(regions[border & dark])))
     middle = (side - 1) / 2
     share = np.hypot(rows - middle, columns - middle).min() / (side / 2)
-    if share > 0.95:  # corners beside the circle: a turn on a canvas of its own size
+    if share > 0.95:  # only corners outside the circle: rotated without enlarging the canvas
         return frame
     share = max(share, 0.2)
     left, top, right, bottom = frame
@@ -106,7 +106,7 @@ class Discs:
 
     def _transform(self, levels: np.ndarray, part: slice) -> None:
         waves = np.fft.rfft(levels, axis=-1)
-        # A ring's share of the picture grows with its radius.
+        # A ring covers more of the picture the larger its radius.
         waves *= np.sqrt(np.arange(RINGS) + 0.5)[:, None]
         detail = waves[..., FREQUENCIES] * FREQUENCIES
         energy = 2 * (np.abs(detail) ** 2).sum(axis=(-1, -2), keepdims=True)
@@ -119,9 +119,9 @@ class Discs:
         self.shape[part] = size / np.maximum(np.linalg.norm(size, axis=1, keepdims=True), 1e-6)
 
     def register(self, one: np.ndarray, other: np.ndarray) -> pd.DataFrame:
-        """Turn disc `other[k]` onto disc `one[k]`: `similarity` (-1 to 1), `angle`, `mirrored`.
+        """Align disc `other[k]` with disc `one[k]`: `similarity` (-1 to 1), `angle`, `mirrored`.
 
-        `angle` is in degrees, -180 to 180, counted as Pillow's `rotate` counts: turned by it
+        `angle` is in degrees, -180 to 180, in the direction of Pillow's `rotate`: rotated by it
         (after mirroring left to right, if `mirrored`) the first looks like the other.
         """
         parts = [
@@ -135,7 +135,7 @@ class Discs:
         steps = ANGLES * FINER
         first, second = self.detail[one], self.detail[other]
         correlation, shift = [], []
-        for start_from in (first.conj(), first):  # as it is; mirrored
+        for start_from in (first.conj(), first):  # unchanged; mirrored
             spectrum = np.zeros((len(first), steps // 2 + 1), np.complex64)
             spectrum[:, FREQUENCIES] = (start_from * second).sum(axis=1)
             curve = np.fft.irfft(spectrum, steps, axis=-1)
@@ -144,7 +144,7 @@ class Discs:
         mirrored = correlation[1] > correlation[0]
         shift = np.where(mirrored, shift[1], shift[0])
         # Rows count downwards, so a shift to larger angles is a clockwise turn. Mirroring left to
-        # right runs through the rings from their other side.
+        # right reverses the direction along the rings.
         angle = np.where(mirrored, 180 - shift * 360 / steps, -shift * 360 / steps)
         first = np.where(mirrored[:, None, None], first, first.conj())
         return pd.DataFrame(
@@ -159,8 +159,8 @@ class Discs:
 def similarity(first: np.ndarray, second: np.ndarray, turn: np.ndarray) -> np.ndarray:
     """Correlation of discs after a turn in radians, averaged over the rings, shape (pairs,).
 
-    The first is conjugated already. A ring counts by what there is on it, but not more than the
-    middle one of its disc: else a scale bar or the corners of a canvas would speak for all rings.
+    The first is already conjugated. A ring's weight is its variation, but at most that of the
+    disc's median ring: otherwise a scale bar or the corners of a canvas would dominate.
     """
     turned = second * np.exp(1j * turn[:, None, None] * FREQUENCIES)
     product = (first * turned).sum(axis=-1).real
@@ -171,12 +171,12 @@ def similarity(first: np.ndarray, second: np.ndarray, turn: np.ndarray) -> np.nd
 
 
 def find_copies(images: pd.DataFrame) -> pd.DataFrame:
-    """Images that are copies of one another: families, each named after its first image.
+    """Families of images that are copies of one another, each named after its first image.
 
     `images` has `image_id`, `sha256` and `discs`. Returns `image_id, family, kind, similarity,
-    angle, mirrored`: a row for each image that is a copy of its family's first, and none for an
+    angle, mirrored`: one row per image that is a copy of its family's first, no row for an
     image without copies. `kind` is `same file`, `turned` (by quarter turns and flips, or not at
-    all) or `rotated` (by any other angle); the rest is what `Discs.register` says.
+    all) or `rotated` (by any other angle); the other columns are as in `Discs.register`.
     """
     table = images[["image_id", "sha256", "discs"]].sort_values("image_id", ignore_index=True)
     known = Discs(list(table["discs"]))
@@ -184,8 +184,8 @@ def find_copies(images: pd.DataFrame) -> pd.DataFrame:
     links = [np.array([np.arange(len(table)), first_of(file)])]
     family = join(links, len(table))
     while True:
-        # First among all images, then among the families found so far, until none are joined:
-        # of a family of a hundred, ten nearest neighbours show only a part.
+        # First among all images, then among the families found so far, until no more are joined:
+        # ten nearest neighbours show only a part of a family of a hundred.
         candidates = np.flatnonzero(np.isin(known.owner, first_of(family)) & ~known.faint)
         pairs = nearest_pictures(known, candidates)
         same = known.register(*pairs)["similarity"].to_numpy(float) >= SAME_PICTURE
@@ -210,7 +210,7 @@ def join(links: list[np.ndarray], images: int) -> np.ndarray:
 
 
 def nearest_pictures(known: Discs, candidates: np.ndarray) -> np.ndarray:
-    """Pairs of discs of different images that look alike however they are turned, shape (2, n)."""
+    """Pairs of similar discs of different images, whatever their rotation, shape (2, n)."""
     if len(candidates) < 2:
         return np.empty((2, 0), int)
     neighbours = min(NEIGHBOURS + 1, len(candidates))  # each disc is its own nearest
@@ -228,7 +228,7 @@ def describe_copies(image_id: pd.Series, known: Discs, file: np.ndarray, family:
     copy = np.flatnonzero(first != np.arange(len(first)))
     start = np.searchsorted(known.owner, np.arange(len(first)))
     count = np.bincount(known.owner, minlength=len(first))
-    # An image has one disc or two; of the up to four pairs the most similar counts.
+    # An image has one disc or two; of up to four pairs, the most similar one counts.
     tried = [
         known.register(start[first[copy]] + i % count[first[copy]], start[copy] + j % count[copy])
         for i in range(2)
@@ -250,11 +250,11 @@ def family_of(image_id: pd.Series, copies: pd.DataFrame) -> pd.Series:
     return image_id.map(lambda name: first.get(name, name))
 
 
-def how(copy) -> str:
-    """In words how a copy, a row of `find_copies`, differs from the first image of its family."""
+def describe_copy(copy) -> str:
+    """How a copy, a row of `find_copies`, differs from the first image of its family, in words."""
     if copy.kind == "same file":
         return "the same file"
     angle = round(abs(copy.angle)) % 360
     signed = "180°" if angle == 180 else f"{copy.angle:+.0f}°"
     words = (["mirrored"] if copy.mirrored else []) + ([f"turned {signed}"] if angle else [])
-    return ", ".join(words) or "as it is"
+    return ", ".join(words) or "not turned"

@@ -1,4 +1,4 @@
-"""What crosses a split from outside: files, copies, patients, slides; in numbers and names."""
+"""What crosses a split from outside (files, copies, patients, slides), counted and named."""
 
 from dataclasses import dataclass
 
@@ -17,11 +17,11 @@ COLUMNS = ["kind", "name", *SPLITS, "image_id", "other"]
 class Judged:
     """A split from outside and what was found about it.
 
-    `images` are rows of the manifest with the given `split` and, where anything crosses, the
-    `mended` one. `crossings` is `tables/given_split.csv`: a row a thing that crosses, with its
-    images in each part, `image_id` in the first and `other` in the last of its parts. `touched` has
-    a row a kind and `any`: how many cross, and how many images of val and of test share something
-    with train.
+    `images` are rows of the manifest with the given `split` and, if anything crosses, the repaired
+    one, `mended`. `crossings` is `tables/given_split.csv`: one row per thing that crosses, with its
+    images in each part; `image_id` is in the first of its parts, `other` in the last. `touched` has
+    one row per kind and one for `any`: how many cross, and how many images of val and test share
+    something with train.
     """
 
     images: pd.DataFrame
@@ -37,14 +37,14 @@ class Judged:
 
     @property
     def moved(self) -> pd.DataFrame:
-        """The images that the mended split has in another part."""
+        """The images that the repaired split moves to another part."""
         return self.images[self.images["split"] != self.images["mended"]]
 
 
 def judge(images: pd.DataFrame, unit: str) -> Judged:
     """What crosses the given split of `images`, rows of the manifest with a column `split`.
 
-    `unit` is what the manifest's patients are called. Images in no part are left out.
+    `unit` is the name of the manifest's patients. Images in no part are left out.
     """
     images = images[images["split"] != ""].sort_values("image_id", ignore_index=True)
     kinds = kinds_of(images, unit)
@@ -55,20 +55,20 @@ def judge(images: pd.DataFrame, unit: str) -> Judged:
 
 
 def kinds_of(images: pd.DataFrame, unit: str) -> dict[str, pd.Series]:
-    """Of each kind that is known of any image, what each image is of; empty where not known."""
+    """For each kind known for any image, the value of each image; empty if unknown."""
     columns = {FILES: "sha256", COPIES: "family", plural(unit): "patient", SLIDES: "slide"}
     kinds = {kind: unit_named(images, column) for kind, column in columns.items()}
     return {kind: values for kind, values in kinds.items() if (values != "").any()}
 
 
 def crossings_of(images: pd.DataFrame, kind: str, values: pd.Series) -> pd.DataFrame:
-    """A row for each value of a kind whose images lie in more than one part."""
+    """One row for each value of a kind whose images are in more than one part."""
     there = images[values != ""].assign(value=values[values != ""])
     counts = there.groupby(["value", "split"]).size().unstack(fill_value=0)
     counts = counts.reindex(columns=list(SPLITS), fill_value=0)
     counts = counts[(counts > 0).sum(axis=1) > 1]
     if kind == COPIES and len(counts):
-        # What the parts share as identical files is told as such.
+        # Identical files are reported as such, not as copies.
         files = there[there["value"].isin(counts.index)].groupby(["value", "split"])["sha256"]
         counts = counts[files.agg(frozenset).groupby("value").nunique().loc[counts.index] > 1]
     rows = []
@@ -77,7 +77,7 @@ def crossings_of(images: pd.DataFrame, kind: str, values: pd.Series) -> pd.DataF
         in_parts = [of_value[of_value["split"] == part] for part in SPLITS if parts[part]]
         first = in_parts[0].iloc[0]
         others = in_parts[-1]
-        if kind == COPIES:  # show two that are not the same file, if there are
+        if kind == COPIES:  # if possible, show two that are not the same file
             others = others.iloc[(others["sha256"] == first["sha256"]).argsort(kind="stable")]
         name = first["image_id"] if kind in (FILES, COPIES) else value
         rows.append((kind, name, *parts, first["image_id"], others["image_id"].iloc[0]))
@@ -87,9 +87,10 @@ def crossings_of(images: pd.DataFrame, kind: str, values: pd.Series) -> pd.DataF
 def touched_by_train(
     images: pd.DataFrame, kinds: dict[str, pd.Series], crossings: pd.DataFrame
 ) -> pd.DataFrame:
-    """A row a kind and `any`: `crossings`, and the images of val and test that share it with train.
+    """One row per kind, and one for `any`: `crossings`, and images of val and test in them.
 
-    A copy that is an identical file too counts as one of these only.
+    Only crossings with train count for these. A copy that is an identical file counts only as an
+    identical file.
     """
     train, shares = images["split"] == "train", {}
     for kind, values in kinds.items():
@@ -105,9 +106,9 @@ def touched_by_train(
 
 
 def examples(judged: Judged, most: int = 4) -> pd.DataFrame:
-    """At most `most` crossings a kind to look at: `kind, image_id, part, other, other_part`.
+    """At most `most` crossings per kind to look at: `kind, image_id, part, other, other_part`.
 
-    Those between train and test first, those with the most images first.
+    Those between train and test come first, then those with the most images.
     """
     part = judged.images.set_index("image_id")["split"]
     found = judged.crossings.assign(
@@ -125,18 +126,18 @@ def examples(judged: Judged, most: int = 4) -> pd.DataFrame:
 
 
 def in_words(judged: Judged, source: str) -> list[str]:
-    """What was found, in sentences without a name: for the notebook, the page and the report."""
+    """The findings in sentences without names: for the notebook, the page and the report."""
     sizes = judged.images["split"].value_counts().reindex(list(SPLITS), fill_value=0)
     held = ", ".join(f"{part} {sizes[part]:,}" for part in SPLITS if sizes[part])
     said = [f"The images came with a split, in {source}: {held} images."]
     known = joined([*judged.touched.index.drop("any")])
     if judged.crossings.empty:
-        return [*said, f"Nothing that is known crosses it; looked for were {known}."]
+        return [*said, f"Nothing crosses it; {known} were checked."]
     kinds = judged.crossings["kind"].value_counts(sort=False)
     crossing = joined(
         counted(number, ONE.get(kind, judged.unit), kind) for kind, number in kinds.items()
     )
-    said.append(f"What lies in more than one part: {crossing}.")
+    said.append(f"In more than one part: {crossing}.")
     for part in ("test", "val"):
         if sizes[part]:
             touched = judged.touched.loc["any", part]
@@ -144,17 +145,17 @@ def in_words(judged: Judged, source: str) -> list[str]:
             said.append(
                 f"Of the {counted(sizes[part], 'image', 'images')} in {part}, {share} something "
                 f"with train ({touched / sizes[part]:.0%})"
-                + (": a result there is too good." if touched else ".")
+                + (": results on it are too good." if touched else ".")
             )
     return [*said, mending_in_words(judged)]
 
 
 def mending_in_words(judged: Judged) -> str:
-    """What the smallest move of whole groups would be, and what it leaves of each part."""
+    """The smallest move of whole groups, and the size of each part after it, in a sentence."""
     moved, after = judged.moved, judged.images["mended"].value_counts()
     groups = counted(moved["group"].nunique(), "group", "groups")
     left = ", ".join(f"{part} {after[part]:,}" for part in SPLITS if part in after)
     return (
-        f"The smallest move of whole groups that mends it takes "
-        f"{counted(len(moved), 'image', 'images')} of {groups} to another part, and leaves {left}."
+        f"To repair it, at least {counted(len(moved), 'image', 'images')} of {groups} must move to "
+        f"another part, which leaves {left}."
     )

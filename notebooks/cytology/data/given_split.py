@@ -1,6 +1,6 @@
-"""A split that a folder brings along: which of its images lie in `train`, `val` and `test`.
+"""A split that a folder came with: its images are in `train`, `val` and `test`.
 
-Notebook 01 says what it holds and what crosses it; notebook 03 judges it, or uses it.
+Notebook 01 reports its size and what crosses it; notebook 03 checks it, or uses it.
 """
 
 import pandas as pd
@@ -17,7 +17,7 @@ GIVEN_PARTS = ("train", "val", "test")
 
 
 def part_of(image_id: str) -> str:
-    """`train`, `val` or `test` by the first folder on an image's path called so; else empty."""
+    """`train`, `val` or `test`: the first folder on the path with such a name, or empty text."""
     for folder in image_id.split("/")[:-1]:
         found = {PART_OF_WORD[word] for word in words_of(folder) if word in PART_OF_WORD}
         if len(found) == 1:
@@ -26,10 +26,10 @@ def part_of(image_id: str) -> str:
 
 
 def given_split(manifest: pd.DataFrame) -> pd.DataFrame:
-    """The parts that the folder brings along, one row each; empty unless it has `train` and more.
+    """The parts that the folder came with, one row each; empty without `train` and another part.
 
-    `part`, `images`, and of the images of a later part how many share something with `train`:
-    `copies` (family), `patients`, `slides`; whatever is not known counts as not shared.
+    Columns: `part`, `images`, and how many images of val or test share something with `train`:
+    `copies` (family), `patients`, `slides`. What is unknown counts as not shared.
     """
     part = manifest["image_id"].map(part_of)
     there = [name for name in GIVEN_PARTS if (part == name).any()]
@@ -48,13 +48,13 @@ def given_split(manifest: pd.DataFrame) -> pd.DataFrame:
 
 
 def split_in_words(parts: pd.DataFrame, unit: str) -> list[str]:
-    """What `given_split` found, in sentences; none where there is no such split."""
+    """What `given_split` found, in sentences; empty if there is no such split."""
     if parts.empty:
         return []
     held = ", ".join(f"{row.part} {row.images:,}" for row in parts.itertuples())
     said = [
-        f"This folder has a split of its own ({held} images). Notebook 03 judges it, and makes "
-        "another unless `given_split` says otherwise."
+        f"This folder came with a split ({held} images). Notebook 03 checks it, and makes another "
+        "one unless you set `given_split`."
     ]
     for row in parts[parts["part"] != "train"].itertuples():
         of_part = f"Of the {counted(row.images, 'image', 'images')} in its {row.part}"
@@ -63,8 +63,8 @@ def split_in_words(parts: pd.DataFrame, unit: str) -> list[str]:
             shared.append((number, f"shares a {what} with train", f"share a {what} with train"))
         crossing = [counted(*each) for each in shared if each[0]]
         said.append(
-            f"{of_part}, {', '.join(crossing)}: a result on that part would be too good."
+            f"{of_part}, {', '.join(crossing)}: results on that part would be too good."
             if crossing
-            else f"{of_part}, none has a copy, a {unit} or a slide in train, as far as is known."
+            else f"{of_part}, none has a known copy, {unit} or slide in train."
         )
     return said

@@ -164,7 +164,7 @@ def findings(
     rows = found_copies.itertuples()
     copied = found_copies.rename(columns={"kind": "finding", "family": "other"}).assign(
         label=found_copies["image_id"].map(label),
-        detail=[f"{copies.how(row)}, correlation {row.similarity:.2f}" for row in rows],
+        detail=[f"{copies.describe_copy(row)}, correlation {row.similarity:.2f}" for row in rows],
     )
     conflicting = copied[copied["label"] != copied["other"].map(label)]
     # Of a mask either the image is known, or only its folder.

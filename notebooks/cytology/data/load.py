@@ -1,4 +1,4 @@
-"""The images that the parameter `data` names: the drawn sample, a published set, a folder."""
+"""The images that the parameter `data` names: the drawn sample, a published set or a folder."""
 
 import pandas as pd
 
@@ -11,10 +11,10 @@ from cytology.settings import HOME, InputError, resolve
 
 
 def sample(images: int, patients: int) -> Listing:
-    """The drawn sample; drawn when it is not there, or when a picture is not as it was drawn."""
+    """The drawn sample; drawn again if it is missing or if a file has changed."""
     root = HOME / "data" / f"sample-{images}-images-{patients}-patients"
     root.parent.mkdir(parents=True, exist_ok=True)
-    # Of two runs that find none at the same moment one draws, and the other waits.
+    # If two runs start at once, one draws the sample and the other waits.
     with lock_file(root.with_name(f".{root.name}.lock")):
         if not is_whole(root):
             draw_sample(root, images, patients)
@@ -40,7 +40,7 @@ def load(
 ) -> Listing:
     """The images that `data` names: `sample`, a published set, or a folder.
 
-    `of_published` are the parameters of `published.published`. Raises `InputError`.
+    `of_published` holds the parameters of `published.published`. Raises `InputError`.
     """
     if not data:
         raise InputError(

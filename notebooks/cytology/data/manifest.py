@@ -1,4 +1,4 @@
-"""Sources of images, and the manifest: one row an image, with the group that must stay together."""
+"""The manifest: one row per image, with the group that must stay together."""
 
 import hashlib
 
@@ -20,9 +20,9 @@ APPEARANCE_COLUMNS = ["image_id", "brightness", "red", "green", "blue", "sharpne
 def independent_groups(images: pd.DataFrame) -> pd.Series:
     """The independent unit of each image, named after its patient, slide or first image.
 
-    Groups are the connected components of images that share a patient (else a slide) or a family
-    of copies: a copy ties two patients together. A slide counts also for an image whose patient
-    is known as long as some image of that slide has none.
+    Groups are the connected components of images that share a patient (if unknown, a slide) or a
+    family of copies: a copy joins two patients. An image with a known patient is also joined by
+    its slide if another image of that slide has no patient.
     """
     patient, slide = images["patient"], images["slide"]
     without_patient = set(slide[(patient == "") & (slide != "")])
@@ -34,7 +34,7 @@ def independent_groups(images: pd.DataFrame) -> pd.Series:
         ]
     )
     row, key = pd.Index(images.index).get_indexer(keys.index), pd.factorize(keys)[0]
-    # Images and keys are the points of one graph, so that its size grows with the images alone.
+    # Images and keys are the nodes of one graph, whose size grows only linearly with the images.
     points = len(images) + key.max() + 1
     graph = coo_array((np.ones(len(key)), (row, len(images) + key)), shape=(points, points))
     component = connected_components(graph, directed=False)[1][: len(images)]
@@ -42,14 +42,14 @@ def independent_groups(images: pd.DataFrame) -> pd.Series:
     known = patient.where(patient != "", slide)
     name = known.where(known != "", images["family"])
     joined = name.groupby(component).agg(lambda names: "+".join(sorted(set(names))[:3]))
-    # Of more than three names only three are shown; two groups must not get the same name by that.
+    # A name lists at most three members; two groups must not get the same name because of that.
     twice = joined.duplicated(keep=False)
     joined[twice] += " #" + joined.index[twice].astype(str)
     return component.map(joined)
 
 
 def build_manifest(readable: pd.DataFrame, copies: pd.DataFrame) -> pd.DataFrame:
-    """The manifest: `readable` with `family` and `group`; a source's own columns come last."""
+    """The manifest: `readable` with `family` and `group`; extra columns of the source come last."""
     manifest = readable.assign(family=family_of(readable["image_id"], copies))
     manifest["group"] = independent_groups(manifest)
     extra = [c for c in manifest if c not in MANIFEST_COLUMNS and c not in INSPECTED]
@@ -59,9 +59,9 @@ def build_manifest(readable: pd.DataFrame, copies: pd.DataFrame) -> pd.DataFrame
 def dataset_facts(
     data: str, listing: Listing, manifest: pd.DataFrame, rejected: pd.DataFrame
 ) -> dict:
-    """What `dataset.json` holds; its fingerprint changes with any image, name or label.
+    """The content of `dataset.json`; its fingerprint changes with any image, name or label.
 
-    `unit` is what the groups are; where nobody knows that of any image, they are just groups.
+    `unit` is the name of the groups' unit, or `group` if it is unknown for all images.
     """
     keys = manifest.sort_values("image_id")[["image_id", "label", "group", "sha256"]]
     unknown = of_unknown_unit(manifest)
@@ -84,5 +84,5 @@ def dataset_facts(
 
 
 def of_unknown_unit(manifest: pd.DataFrame) -> int:
-    """How many images have neither a patient (or what else is kept together) nor a slide."""
+    """How many images have neither a patient (or another unit) nor a slide."""
     return int(((manifest["patient"] == "") & (manifest["slide"] == "")).sum())

@@ -3,23 +3,23 @@
 import numpy as np
 import pandas as pd
 
-# Of two parts that leave as few images to move, a group goes to the first of these: what is judged
-# shall not become less than it must.
+# If two parts need equally few moves, a group goes to the first of these, so that the parts for
+# evaluation shrink as little as possible.
 FIRST = ("test", "val", "train")
 
 
 def mended(images: pd.DataFrame) -> pd.Series:
-    """The part of each image after the smallest move, in images, of whole groups.
+    """The part of each image after moving whole groups, and as few images as possible.
 
-    `images` has `group, label, split`; groups are what must not cross. Each group goes to the part
-    that has most of its images, and of equal ones to test rather than val rather than train. If a
-    part would lose a class by that, the smallest move that keeps it there is made instead, as far
-    as the groups suffice.
+    `images` has `group, label, split`; groups must not cross. Each group goes to the part with
+    most of its images; in a tie, test comes before val, and val before train. If a part would lose
+    a class that way, the smallest move that keeps the class is made instead, as far as the groups
+    allow.
     """
     parts = [part for part in FIRST if (images["split"] == part).any()]
     counts = images.groupby(["group", "split"]).size().unstack(fill_value=0)[parts]
     moved = counts.sum(axis=1).to_numpy()[:, None] - counts.to_numpy()
-    # Images first; the order of the parts decides where these are as many.
+    # The number of images counts first; the order of the parts decides ties.
     cost = moved * (len(parts) * len(counts) + 1) + np.arange(len(parts))
     home = pd.Series(np.array(parts)[cost.argmin(axis=1)], index=counts.index)
     wanted = set(zip(images["split"], images["label"], strict=True))
@@ -30,11 +30,11 @@ def mended(images: pd.DataFrame) -> pd.Series:
 
 
 def keeping_classes(cost: np.ndarray, parts: list[str], labels, wanted: set) -> list[str]:
-    """The cheapest part of each group so that each pair (part, label) of `wanted` is there.
+    """The cheapest part of each group such that each pair (part, label) of `wanted` exists.
 
-    `cost` has shape (groups, parts), `labels` are the set of each group. Exact, by dynamic
-    programming: group by group, of all choices that give the same pairs only the cheapest is kept.
-    Where the groups are too few, as many pairs as can be.
+    `cost` has shape (groups, parts), `labels` holds a set per group. Exact, by dynamic
+    programming: group by group, only the cheapest of all choices with the same pairs is kept.
+    If there are too few groups, as many pairs as possible.
     """
     best: dict[frozenset, tuple[int, tuple]] = {frozenset(): (0, ())}
     for row, of_group in zip(cost.tolist(), labels, strict=True):

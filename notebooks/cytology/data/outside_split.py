@@ -1,4 +1,4 @@
-"""A split from outside, read and used: by the folders of the images, or by a table."""
+"""Reads and uses a split from outside: from the folders of the images, or from a table."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,14 +20,14 @@ from cytology.data.splitting import (
 from cytology.settings import InputError, resolve
 from cytology.wording import composed, counted, some
 
-FOLDERS = "folders"  # the value of `given_split` that means those of the images
+FOLDERS = "folders"  # the value of `given_split` for a split by the folders of the images
 
 
 @dataclass(frozen=True)
 class Given:
     """A split from outside: `images` has the manifest's columns, `split` (may be empty) and `fold`.
 
-    `source` says where it was, without a name. `fingerprint` is that of a table which is the
+    `source` says where it came from, without a name. `fingerprint` is set if the table is the
     `split.csv` of another run.
     """
 
@@ -37,9 +37,9 @@ class Given:
 
 
 def read_given(manifest: pd.DataFrame, given_split: str) -> Given | None:
-    """The split that `given_split` names, or that of the folders; None if nothing was given.
+    """The split that `given_split` names, or that of the folders; None if there is none.
 
-    Raises `InputError` for a table that is not one of these images, in one sentence.
+    Raises `InputError` for a table that does not fit these images.
     """
     if given_split not in ("", FOLDERS):
         return from_table(manifest, resolve(given_split))
@@ -50,8 +50,8 @@ def read_given(manifest: pd.DataFrame, given_split: str) -> Given | None:
         return Given(images, "the names of its folders")
     if given_split:
         raise InputError(
-            "Parameter `given_split` is 'folders', but the images lie in no folders train and "
-            "test: name a table with the columns image,split, or leave it empty."
+            "Parameter `given_split` is 'folders', but the images are not in folders named train "
+            "and test: name a table with the columns image,split, or leave it empty."
         )
     return None
 
@@ -59,8 +59,8 @@ def read_given(manifest: pd.DataFrame, given_split: str) -> Given | None:
 def from_table(manifest: pd.DataFrame, path: Path) -> Given:
     """The split of a table with the columns `image` or `image_id`, and `split`.
 
-    Perhaps also `fold`, and `sha256`, with which the images are compared. An image is named by its
-    path, or by its file name where that is unique.
+    Optional columns are `fold`, and `sha256`, which is compared with the images. An image is named
+    by its path, or by its file name if that is unique.
     """
     if not path.is_file():
         raise InputError(f"There is no file {path}: check the parameter `given_split`.")
@@ -73,22 +73,22 @@ def from_table(manifest: pd.DataFrame, path: Path) -> Given:
         )
     if "orientation" in table:
         raise InputError(
-            f"{path} is a split of turned pictures (protocol `original`), not of images: give one "
-            "of images."
+            f"{path} splits augmented pictures (protocol `original`), not images: name a split of "
+            "images."
         )
     table["image"] = table[name].str.replace("\\", "/").str.removeprefix("./").map(composed)
     table["split"] = parts_in(table["split"], path)
     doubled = table["image"][table["image"].duplicated()]
     if len(doubled):
-        raise InputError(f"{path} names {doubled.iloc[0]!r} twice: an image is in one part.")
+        raise InputError(f"{path} names {doubled.iloc[0]!r} twice: an image belongs to one part.")
     rows = rows_of_images(manifest, table, path)
     images = manifest.assign(split=rows["split"].to_numpy(), fold=folds_in(rows, path))
     if {"sha256", "group", "label"} <= set(rows):
         other = manifest["label"].to_numpy() != rows["label"].to_numpy()
         if other.any():
             raise InputError(
-                f"{path} gives {counted(other.sum(), 'image', 'images')} the other class than "
-                f"here, the first {manifest['image_id'][other].iloc[0]!r}: name the classes alike "
+                f"{path} gives {counted(other.sum(), 'image', 'images')} another class than the "
+                f"folders, the first is {manifest['image_id'][other].iloc[0]!r}: make them agree "
                 "(parameter `classes`)."
             )
         return Given(images, "a table", fingerprint(rows.assign(fold=images["fold"].to_numpy())))
@@ -96,19 +96,19 @@ def from_table(manifest: pd.DataFrame, path: Path) -> Given:
 
 
 def parts_in(split: pd.Series, path: Path) -> pd.Series:
-    """`train`, `val` and `test` for the words of a column; the index is the number of the row."""
+    """`train`, `val` and `test` from the words of a column, indexed by row number."""
     found = {word: {PART_OF_WORD.get(each) for each in words_of(word)} for word in set(split)}
     found = {word: parts - {None} for word, parts in found.items()}
     for row, word in split.items():
         if len(found[word]) != 1:
             raise InputError(
-                f"{path}, row {row}: its split is {word[:40]!r}; it must be train, val or test."
+                f"{path}, row {row}: the split is {word[:40]!r}; it must be train, val or test."
             )
     return split.map(lambda word: next(iter(found[word])))
 
 
 def rows_of_images(manifest: pd.DataFrame, table: pd.DataFrame, path: Path) -> pd.DataFrame:
-    """The row of each image; `InputError` for images missing, extra or of other bytes."""
+    """The row of each image; `InputError` if images are missing, extra or changed."""
     image_id = manifest["image_id"]
     keys = keys_of(image_id, table["image"])
     rows = table.set_index("image").reindex(keys)
@@ -120,21 +120,21 @@ def rows_of_images(manifest: pd.DataFrame, table: pd.DataFrame, path: Path) -> p
         f"{counted(len(names), *words)} ({some([repr(name) for name in names])})"
         for names, words in (
             (missing, ("image of this run is not in it", "images of this run are not in it")),
-            (extra, ("image that it names is not here", "images that it names are not here")),
-            (other, ("image has other bytes", "images have other bytes")),
+            (extra, ("image in it is not in this run", "images in it are not in this run")),
+            (other, ("image has changed", "images have changed")),
         )
         if len(names)
     ]
     if wrong:
         raise InputError(
-            f"{path} is a split of other images than these: {'; '.join(wrong)}. Give the same "
-            "images, or take out what is not there (rejected.csv says what was left out)."
+            f"{path} does not match the images of this run: {'; '.join(wrong)}. Use the same "
+            "images, or remove rows of missing ones (rejected.csv lists what was left out)."
         )
     return rows.rename_axis("image").reset_index()
 
 
 def folds_in(rows: pd.DataFrame, path: Path) -> pd.Series:
-    """The folds of a table, empty in test; all empty where it has none."""
+    """The folds of a table, empty in test; all empty if it has none."""
     if "fold" not in rows or (rows["fold"] == "").all():
         return pd.array([pd.NA] * len(rows), dtype="Int64")
     number = pd.to_numeric(rows["fold"].replace("", None), errors="coerce")
@@ -155,11 +155,11 @@ def folds_in(rows: pd.DataFrame, path: Path) -> pd.Series:
 def split_from(
     given: Given, protocol: str, folds: int, val_share: float, seed: int
 ) -> tuple[pd.DataFrame, list[str]]:
-    """The split of the run from a given one, and in sentences what was done to it.
+    """The split of the run, made from a given one, and sentences about what was changed.
 
-    Mended under the protocol `grouped`, as it is under `given`. Without val, whole groups of train
-    become it; folds that it lacks, or that cut groups, are made. Raises `InputError` where it has
-    no train or test, leaves images out, or a part lacks a class.
+    Repaired under the protocol `grouped`, unchanged under `given`. If it has no val, whole groups
+    of train become val; if it has no folds, or they cut groups, new ones are made. Raises
+    `InputError` if train or test is missing, images are left out, or a part lacks a class.
     """
     images, said = given.images[[*ABOUT_IMAGE, "split", "fold"]].copy(), []
     check_complete(images)
@@ -167,32 +167,32 @@ def split_from(
         whole = mended(images)
         moved = int((whole != images["split"]).sum())
         images = images.assign(split=whole)
-        said.append(f"It is used mended: {counted(moved, 'image', 'images')} moved." if moved
-                    else "It is used as it is: no group crosses it.")  # fmt: skip
+        said.append(f"It is used after repair: {counted(moved, 'image', 'images')} moved." if moved
+                    else "It is used unchanged: no group crosses it.")  # fmt: skip
     else:
         cut = (images.groupby("group")["split"].nunique() > 1).sum()
-        said.append("It is used as it is, and its test is what is compared"
-                    + (f". {counted(cut, 'group lies', 'groups lie')} in several of its parts: "
-                       "every page of this run says so." if cut else "."))  # fmt: skip
+        said.append("It is used unchanged, and results on its test are the ones to compare"
+                    + (f". {counted(cut, 'group is', 'groups are')} in several of its parts: "
+                       "every page of this run warns of it." if cut else "."))  # fmt: skip
     if not (images["split"] == "val").any():
         train = images[images["split"] == "train"]
         share = min(0.5, val_share * len(images) / len(train))
         val = train.index[best_part(train, share, seed)]
         images.loc[val, "split"] = "val"
-        said.append(f"It has no val: {counted(len(val), 'image', 'images')} of train became it.")
+        said.append(f"It has no val: {counted(len(val), 'image', 'images')} of train became val.")
     held = images[images["split"] != "test"]
     images.loc[images["split"] == "test", "fold"] = pd.NA
     if held["fold"].isna().any() or (held.groupby("group")["fold"].nunique() > 1).any():
         images = with_folds(images, folds, seed)
-        why = "cut groups" if held["fold"].notna().all() else "are not for all of train and val"
-        why = "are not given" if held["fold"].isna().all() else why
-        said.append(f"Folds {why}: {folds} of whole groups were made.")
+        why = "cut groups" if held["fold"].notna().all() else "do not cover all of train and val"
+        why = "are missing" if held["fold"].isna().all() else why
+        said.append(f"Its folds {why}: {folds} folds of whole groups were made.")
     check_labels_everywhere(images)
     if given.fingerprint:
         same = given.fingerprint == fingerprint(images)
-        said.append("It is the split of that table to the last fold: the fingerprint is the same."
-                    if same else "It is not the split of that table any more: the fingerprint is "
-                    "another.")  # fmt: skip
+        said.append("It equals the split of that table, folds included: the fingerprints agree."
+                    if same else "It is no longer the split of that table: the fingerprints "
+                    "differ.")  # fmt: skip
     return images, said
 
 
@@ -201,12 +201,12 @@ def check_complete(images: pd.DataFrame) -> None:
     nowhere = images.loc[images["split"] == "", "image_id"]
     if len(nowhere):
         raise InputError(
-            f"{counted(len(nowhere), 'image lies', 'images lie')} in none of train, val and test, "
-            f"the first {nowhere.iloc[0]!r}: move them, or name a table as `given_split`."
+            f"{counted(len(nowhere), 'image is', 'images are')} not in train, val or test, the "
+            f"first is {nowhere.iloc[0]!r}: move them, or name a table as `given_split`."
         )
     for part in ("train", "test"):
         if not (images["split"] == part).any():
             raise InputError(
-                f"The given split has no {part}: leave `given_split` empty, and the series makes "
-                "one of its own."
+                f"The given split has no {part}: leave `given_split` empty, and the series makes a "
+                "split."
             )

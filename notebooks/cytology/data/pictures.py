@@ -1,4 +1,4 @@
-"""Augmented pictures written as files, as the original project kept them."""
+"""Writes augmented pictures as files, as the original project did."""
 
 import hashlib
 from pathlib import Path
@@ -15,14 +15,14 @@ from cytology.notebook import progress
 
 
 def picture_name(image_id: str) -> str:
-    """A name for what is made of one image: no two images have the same.
+    """A unique file name for pictures made from an image.
 
     Folders and suffix become part of it: `a/1.png`, `b/1.png` and `a/1.jpg` are three.
     """
     name = image_id.replace("/", "__")
     if name.replace("__", "/") == image_id:
         return name
-    # `a__b/1.png` and `a/b__1.png` would meet.
+    # `a__b/1.png` and `a/b__1.png` would collide.
     return f"{name}~{hashlib.sha256(image_id.encode()).hexdigest()[:16]}"
 
 

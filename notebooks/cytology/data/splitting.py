@@ -1,4 +1,4 @@
-"""Who may be where: groups into train, val and test, folds, and the check that nothing crosses."""
+"""Splits groups into train, val and test, makes folds, and checks that nothing crosses."""
 
 import hashlib
 
@@ -12,17 +12,17 @@ from cytology.run import GIVEN, GIVEN_LEAKS, LEAKING, Run
 from cytology.settings import InputError
 
 SPLITS = ("train", "val", "test")
-# Of an image in `split.csv`; the hash lets another group tell that it has the same image.
+# Columns of an image in `split.csv`; the hash lets others check that they have the same image.
 ABOUT_IMAGE = ["image_id", "sha256", "group", "label"]
 
 
 def split_by_group(
     manifest: pd.DataFrame, folds: int, val_share: float, test_share: float, seed: int
 ) -> pd.DataFrame:
-    """Whole groups into train, val and test, stratified by label, and folds over train and val.
+    """Split whole groups into train, val and test, by label, and train and val into folds.
 
     Returns `image_id, sha256, group, label, split, fold`; `fold` is 0 to folds-1, empty in test.
-    Raises `InputError` when there are fewer groups than that needs.
+    Raises `InputError` if there are too few groups.
     """
     check_enough_groups(manifest, folds)
     images = manifest[ABOUT_IMAGE].assign(split="train")
@@ -42,18 +42,18 @@ def with_folds(images: pd.DataFrame, folds: int, seed: int) -> pd.DataFrame:
     rest = images[images["split"] != "test"]
     most = min(rest["label"].value_counts().max(), rest["group"].nunique())
     if folds > most:
-        raise InputError(f"Parameter `folds` is {folds}; these images allow {most} at most.")
+        raise InputError(f"Parameter `folds` is {folds}; these images allow at most {most}.")
     for fold, held_out in enumerate(group_folds(folds, seed, rest["label"], rest["group"])):
         images.loc[rest.index[held_out], "fold"] = fold
     return images
 
 
 def group_folds(folds: int, seed: int, labels, groups) -> list[np.ndarray]:
-    """The positions that each of `folds` holds out: whole groups, stratified, in shuffled order.
+    """The positions that each fold holds out: whole groups, stratified, in shuffled order.
 
-    scikit-learn's StratifiedGroupKFold with its groups renamed by chance. When it shuffles itself,
-    versions before 1.8 forget which counts are whose, and the strata are lost; since then it gives
-    the same folds as here.
+    scikit-learn's StratifiedGroupKFold with randomly renamed groups. Its own shuffling mixes up the
+    groups' counts in versions before 1.8, so the strata are lost; from 1.8 on it gives the same
+    folds as this.
     """
     number = np.unique(groups, return_inverse=True)[1]
     order = np.arange(number.max() + 1)
@@ -64,11 +64,11 @@ def group_folds(folds: int, seed: int, labels, groups) -> list[np.ndarray]:
 
 
 def best_part(images: pd.DataFrame, share: float, seed: int):
-    """Mask of whole groups that hold about `share` of the images in the labels' own mix.
+    """Mask of whole groups with about `share` of the images and the same mix of labels.
 
-    Of the parts that a stratified group k-fold offers, the one nearest to the wanted number of
-    benign and of malignant images, with both labels inside and outside where one has it: with
-    few, unequal groups they differ a good deal.
+    Of the parts that a stratified group k-fold offers, the one nearest to the wanted numbers of
+    benign and malignant images, preferably with both labels inside and outside. With few, unequal
+    groups these parts differ a lot.
     """
     most = min(images["group"].nunique(), images["label"].value_counts().max())
     parts = min(max(2, round(1 / share)), most)
@@ -89,8 +89,8 @@ def split_pictures_at_random(
 ) -> pd.DataFrame:
     """THE ORIGINAL'S WAY, WHICH LEAKS: augment first, then split the files at random.
 
-    Returns `image_id, orientation, sha256, group, label, split, fold`: one row a picture, so that
-    copies of one image stand on both sides. Here to be measured, not to be used.
+    Returns `image_id, orientation, sha256, group, label, split, fold`: one row per picture, so
+    copies of one image are on both sides. For measuring the leak, not for use.
     """
     pictures = pictures_of(manifest[ABOUT_IMAGE], orientations)
     pictures = pictures[["image_id", "orientation", *ABOUT_IMAGE[1:]]]
@@ -109,18 +109,19 @@ def split_pictures_at_random(
 
 
 def check_enough_groups(manifest: pd.DataFrame, folds: int) -> None:
-    """Raise `InputError` unless each class has groups for train, val, test and all the folds."""
+    """Raise `InputError` unless each class has enough groups for train, val, test and all folds."""
     groups = manifest["group"].nunique()
     if groups < folds + 2:
         raise InputError(
-            f"{groups} groups are fewer than the split needs ({folds} folds and a test part of "
-            f"their own: {folds + 2}). Lower `folds`, or gather images of more patients."
+            f"The split needs at least {folds + 2} groups ({folds} folds and a test part), but "
+            f"there are {groups}. Lower `folds`, or gather images of more patients."
         )
     for label, count in manifest.groupby("label")["group"].nunique().items():
         if count < 4:
             raise InputError(
-                f"Class {label} has {count} groups; train, val, test and early stopping need one "
-                "each, so 4 at least. Gather images of more patients, or check `patient_pattern`."
+                f"Class {label} has {count} groups; it needs at least 4, one each for train, val, "
+                "test and early stopping. Gather images of more patients, or check "
+                "`patient_pattern`."
             )
 
 
@@ -129,12 +130,12 @@ def check_labels_everywhere(split: pd.DataFrame) -> None:
     for name in SPLITS:
         if split.loc[split["split"] == name, "label"].nunique() < 2:
             raise InputError(
-                f"The {name} part holds one class only: the groups are too few or too unequal. "
-                "Try another `seed`, a larger share, or gather images of more patients."
+                f"The {name} part has only one class: the groups are too few or too unequal. "
+                "Try another `seed` or a larger share, or gather images of more patients."
             )
 
 
-# What must not lie on both sides, and how it is called.
+# What must not be on both sides, and its name in messages.
 NEVER_APART = {
     "group": "groups",
     "patient": "patients",
@@ -145,7 +146,7 @@ NEVER_APART = {
 
 
 def leak_report(split: pd.DataFrame, manifest: pd.DataFrame) -> dict[str, int]:
-    """What crosses: copies of test images in training, and what lies in more than one part.
+    """What crosses: copies of test images in training, and what is in more than one part.
 
     Everything is taken from the manifest, not from the split's own columns: an edited split must
     not vouch for itself.
@@ -172,34 +173,33 @@ def crossings(split: pd.DataFrame, manifest: pd.DataFrame, column: str, among: l
     known = manifest.set_index("image_id")
     unit = split["image_id"].map(unit_named(known, column))
     there = unit != ""
-    # Train and val share the folds, and test has none: nothing may cross parts nor folds.
+    # Train and val share the folds, test has none: nothing may cross parts or folds.
     spread = split.loc[there, among].groupby(unit[there]).nunique()
     return sorted(spread.index[(spread > 1).any(axis=1)])
 
 
 def unit_named(images: pd.DataFrame, column: str) -> pd.Series:
-    """The value of a column of the manifest; slide 1 of one patient is not slide 1 of another."""
+    """A column of the manifest, slides with their patient: two patients may both have a slide 1."""
     unit = images[column]
     return unit.where(unit == "", images["patient"] + " " + unit) if column == "slide" else unit
 
 
 def assert_no_leak(split: pd.DataFrame, manifest: pd.DataFrame) -> None:
-    """Raise `InputError` with what crosses parts or folds: groups, patients, slides, copies."""
+    """Raise `InputError` if groups, patients, slides or copies cross parts or folds."""
     for column, name in NEVER_APART.items():
         crossing = crossings(split, manifest, column, ["split", "fold"])
         if crossing:
             raise InputError(
-                f"split.csv lets {len(crossing)} {name} cross, the first {crossing[0]!r}: run "
+                f"In split.csv {len(crossing)} {name} cross, the first is {crossing[0]!r}: run "
                 "notebook 03 again."
             )
 
 
 def read_split(run: Run) -> pd.DataFrame:
-    """Read `split.csv` for training, after checking it again.
+    """Read `split.csv` for training, and check it again.
 
-    Raises `InputError` if its images or labels are not those of the manifest, or if anything of
-    `NEVER_APART` crosses while `split.json` does not say that this was asked for, or if it was
-    edited in another way.
+    Raises `InputError` if its images or labels differ from the manifest, if it was edited, or if
+    anything in `NEVER_APART` crosses although `split.json` does not say that this was wanted.
     """
     split, manifest = run.table("split.csv"), run.manifest
     check_cells(run, split)
@@ -213,21 +213,23 @@ def read_split(run: Run) -> pd.DataFrame:
     if about["protocol"] not in LEAKING:
         assert_no_leak(split, manifest)
     elif about["leak"] != leak_report(split, manifest):
-        # Every banner is written from these numbers: they must be this split's own.
-        raise InputError("split.json does not tell what split.csv leaks: run notebook 03 again.")
+        # Every banner is written from these numbers, so they must belong to this split.
+        raise InputError(
+            "split.json does not report what leaks in split.csv: run notebook 03 again."
+        )
     if about["fingerprint"] != fingerprint(split):
         raise InputError(
-            "split.csv is not the one that split.json describes: put that one back, or run "
-            "notebook 03 again."
+            "split.csv is not the one that split.json describes: restore it, or run notebook 03 "
+            "again."
         )
     return split
 
 
 def check_cells(run: Run, split: pd.DataFrame) -> None:
-    """Make whole numbers of the folds; `InputError` for cells that no split can have."""
+    """Turn the folds into whole numbers; `InputError` for impossible cells."""
     if "sha256" not in split:
         raise InputError(
-            "split.csv is of an earlier version, which did not write the images' hashes: run "
+            "split.csv comes from an earlier version, which did not write the images' hashes: run "
             "notebook 03 again."
         )
     keys = [column for column in ("image_id", "orientation") if column in split]
@@ -246,7 +248,7 @@ def check_cells(run: Run, split: pd.DataFrame) -> None:
 def training_pictures(split_rows: pd.DataFrame, orientations: int) -> pd.DataFrame:
     """The pictures that a network trains on, from rows of the split.
 
-    Images x orientations; under the original's protocol each row is a picture already.
+    Images x orientations; under the original's protocol each row is already a picture.
     """
     return split_rows if "orientation" in split_rows else pictures_of(split_rows, orientations)
 
@@ -256,16 +258,16 @@ def check_batch_size(batch_size: int, split: pd.DataFrame, orientations: int) ->
     train = len(training_pictures(split[split["split"] == "train"], orientations))
     if batch_size > train:
         raise InputError(
-            f"Parameter `batch_size` is {batch_size}, more than the {train} pictures to train on: "
+            f"Parameter `batch_size` is {batch_size}, more than the {train} training pictures: "
             "lower it."
         )
 
 
 def judged_pictures(split_rows: pd.DataFrame) -> pd.DataFrame:
-    """The pictures on which a network is judged: originals only, each once.
+    """The pictures on which a network is evaluated: originals only, each once.
 
     Augmented copies are not independent and would only shrink the intervals. The original's
-    protocol judges whatever pictures fell into the part.
+    protocol evaluates all pictures that fell into the part.
     """
     return split_rows if "orientation" in split_rows else pictures_of(split_rows, 1)
 
@@ -281,7 +283,7 @@ def counts_by_split(split: pd.DataFrame) -> dict[str, dict[str, int]]:
 
 
 def inner_group_split(rows: pd.DataFrame, seed: int):
-    """Mask of about a fifth of the groups, on which early stopping looks; both labels in it.
+    """Mask of about a fifth of the groups, for early stopping; it has both labels.
 
     Under the original's protocol pictures are drawn without regard to groups, as it did.
     """
@@ -295,9 +297,9 @@ def inner_group_split(rows: pd.DataFrame, seed: int):
 def split_facts(
     split: pd.DataFrame, manifest: pd.DataFrame, protocol: str, unit: str, seed: int
 ) -> dict:
-    """What `split.json` holds: how the split was made, its counts and what crosses.
+    """The content of `split.json`: how the split was made, its counts, what crosses.
 
-    Of a given split that is used as it is, the `protocol` also says whether it leaks.
+    For a given split that is used unchanged, `protocol` also says whether it leaks.
     """
     leak = leak_report(split, manifest)
     if protocol in (GIVEN, GIVEN_LEAKS):
@@ -313,10 +315,10 @@ def split_facts(
 
 
 def fingerprint(split: pd.DataFrame) -> str:
-    """A hash of who is where; predictions carry it, so that none is read with another split.
+    """A hash of the split; predictions carry it, so they are never read with another split.
 
-    An image is known by its bytes and a group by its images, so that it is the same for anybody
-    who has these images, whatever their files, folders and patients are called.
+    It identifies images by their bytes and groups by their images, so it is the same for anybody
+    with these images, whatever the files, folders and patients are called.
     """
     keys = ["sha256", *(["orientation"] if "orientation" in split else []), "group", "label"]
     whole = split.assign(

@@ -1,1 +1,1 @@
-"""What predictions are worth: comparison, operating points, caveats, the summary in words."""
+"""Evaluating predictions: comparison, operating points, caveats, the summary in words."""

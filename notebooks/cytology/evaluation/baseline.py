@@ -1,4 +1,4 @@
-"""The shortcut baseline: what image size and mean colour say without a look at any cell."""
+"""The shortcut baseline: what image size and mean colour predict without looking at any cell."""
 
 import pandas as pd
 from scipy.special import expit

@@ -1,6 +1,6 @@
-"""The networks of a run and what combines them, compared; what they cost.
+"""Compares the networks of a run, their combinations, and their costs.
 
-From the tables of predictions alone: no model is loaded.
+From the tables of predictions alone; no model is loaded.
 """
 
 from itertools import combinations, product
@@ -43,16 +43,16 @@ from cytology.run import BASELINE, ENSEMBLE, Run
 
 
 def combined(run: Run, on: str) -> dict[str, pd.DataFrame]:
-    """What more than one prediction makes of an image: mean logits of the same images.
+    """Averages of several predictions: mean logits of the same images.
 
-    Each network over the orientations it was judged in (test-time augmentation) and, on test,
-    over its fold models; the networks together (the ensemble), as taken and over orientations.
+    For each network over the orientations of an image (test-time augmentation) and, on test, over
+    its fold models; for all networks together (the ensemble), as taken and over orientations.
     """
     single, found, turned = judged_networks(run, on), {}, {}
     for name in single:
         table = read_predictions(run, name, turned=True)
         rows = judged_rows(table, on)
-        # Under the original's protocol a turned picture is an image of its own.
+        # Under the original's protocol each turned picture counts as an image.
         orientations = rows.groupby("image_id")["orientation"].nunique().max()
         if orientations > 1 and len(rows) > len(single[name]):
             turned[name] = mean_logits(rows.assign(orientation=0))
@@ -72,10 +72,10 @@ def combined(run: Run, on: str) -> dict[str, pd.DataFrame]:
 
 
 def comparison(run: Run) -> pd.DataFrame:
-    """One row an architecture, at image level: the table that a run is for.
+    """One row per architecture, at image level: the main table of a run.
 
-    `auc` is within folds; where the headline is out-of-fold, `test_auc` is the kept model's. What
-    `precision` is holds for the `malignant_share` of the images judged.
+    `auc` is within folds; if the headline is out-of-fold, `test_auc` is that of the kept model.
+    `precision` is valid for the `malignant_share` of the images judged.
     """
     on = compared_on(run)
     rows = []
@@ -100,11 +100,11 @@ def baseline_of(run: Run) -> pd.DataFrame:
 
 
 def comparison_all(run: Run, baseline: pd.DataFrame, rule: str = "mean_logit") -> pd.DataFrame:
-    """Every model at image level and at that of the group, out-of-fold and on test.
+    """Every model at image level and at group level, out-of-fold and on test.
 
-    `level` is `image` or what a group is: patient, slide, field of view. `auc_pooled` takes pairs
-    of all folds together, `auc_groups_alike` gives each group the same weight, whatever its number
-    of images. Models from outside are judged on the part that their file has.
+    `level` is `image` or the unit of the groups: patient, slide, field of view. `auc_pooled` uses
+    pairs of all folds together, `auc_groups_alike` gives each group the same weight, whatever its
+    number of images. Models from outside are judged on the part in their file.
     """
     unit, rows = run.facts("split.json")["unit"], []
     for on in (OUT_OF_FOLD, TEST):
@@ -117,7 +117,9 @@ def comparison_all(run: Run, baseline: pd.DataFrame, rule: str = "mean_logit") -
             for level, part in (("image", table), (unit, by_group(table, rule))):
                 found = metrics_with_intervals(part)
                 if level == unit and rule == "vote":
-                    found |= dict.fromkeys(OF_PROBABILITIES, np.nan)  # votes are none
+                    found |= dict.fromkeys(
+                        OF_PROBABILITIES, np.nan
+                    )  # a share of votes is not a probability
                 found |= {
                     "auc_pooled": pooled_auc(part),
                     "auc_groups_alike": equal_groups_auc(part),
@@ -130,9 +132,10 @@ def pairs_of_models(run: Run, baseline: pd.DataFrame, rule: str = "mean_logit") 
     """`significance.compare_pairs` of the run's models, by image and by group, `with_gate`.
 
     `family` says which pairs are corrected together: `networks` (the question of the run), `more
-    than one` (each network against what combines it), `outside` (each model from outside against
-    the networks and the others from outside) and `baseline` (against size and colour). A model
-    from outside that has only predictions of test is compared there, the others where the run is.
+    than one` (each network against averages of its predictions), `outside` (each model from
+    outside against the networks and other models from outside) and `baseline` (against size and
+    colour). A model from outside with predictions for test only is compared there, the others on
+    the same images as the run.
     """
     on, unit = compared_on(run), run.facts("split.json")["unit"]
     single, more, elsewhere = judged_networks(run, on), combined(run, on), judged_outside(run, on)
@@ -154,7 +157,7 @@ def pairs_of_models(run: Run, baseline: pd.DataFrame, rule: str = "mean_logit") 
         parts += _compared(tables, {"outside": _pairs_of_outside(networks, only)}, unit, rule, TEST)
     table = run.marked(pd.concat(parts, ignore_index=True))
     outside = table[table["family"] == "outside"]
-    # One question, wherever it is judged; what cannot be answered is not asked.
+    # One question, wherever it is judged; questions that cannot be answered are left out.
     asked = outside["p"].where(~outside["weights"].str.contains(UNRANKED))
     for _, of_level in asked.groupby(outside["level"]):
         table.loc[of_level.index, "p_holm"] = holm(of_level)
@@ -181,7 +184,7 @@ def _compared(
 
 
 def fold_pairs(run: Run) -> pd.DataFrame:
-    """`significance.fold_differences` of the networks; empty where none share folds."""
+    """`significance.fold_differences` of the networks; empty if none share folds."""
     single = judged_networks(run, OUT_OF_FOLD)
     if len(single) < 2:
         return pd.DataFrame()
@@ -214,7 +217,7 @@ PUBLISHED_RESULTS = pd.DataFrame(
 
 
 def beside_published(table: pd.DataFrame) -> pd.DataFrame:
-    """The published results of the original above those of `comparison`; `whose` tells them."""
+    """The original's published results above those of `comparison`; `whose` says which is which."""
     columns = list(PUBLISHED_RESULTS)
     original = PUBLISHED_RESULTS.assign(whose="original, published (the split leaks)")
     ours = table[columns].assign(whose="this run, " + table["judged_on"])

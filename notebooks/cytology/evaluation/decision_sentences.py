@@ -1,4 +1,4 @@
-"""What the tables of thresholds and calibrations allow to say, and no more."""
+"""Sentences on thresholds and calibrations, saying only what their tables support."""
 
 import numpy as np
 import pandas as pd
@@ -15,9 +15,10 @@ from cytology.wording import with_span
 def decision_sentences(
     thresholds: pd.DataFrame, calibrations: pd.DataFrame, on: str, unit: str
 ) -> list[str]:
-    """Two entries a network of the series: its threshold for the wanted sensitivity, calibration.
+    """Two entries per network of the series: its threshold for the wanted sensitivity, calibration.
 
-    `on` is what the comparison rests on. One entry where nothing may be said, as in `summary`.
+    `on` is the part that the comparison is based on. One entry if nothing may be said, as in
+    `summary`.
     """
     rows = thresholds[(thresholds["judged_on"] == on) & (thresholds["rule"] == "sensitivity")]
     rows = rows[rows["model"].isin(ARCHITECTURE_NAMES)]
@@ -31,9 +32,9 @@ def decision_sentences(
 
 
 def elsewhere_sentences(values: pd.DataFrame, found: dict[str, Promise], unit: str) -> list[str]:
-    """What `places.predictive_values` and `places.promises` say of the networks of the series.
+    """`places.predictive_values` and `places.promises` of the networks of the series, in words.
 
-    Nothing where nothing may be said, as in `decision_sentences`.
+    Empty if nothing may be said, as in `decision_sentences`.
     """
     asked = values[values["asked"] & values["model"].isin(ARCHITECTURE_NAMES)]
     if unsaid(asked, unit):
@@ -47,25 +48,25 @@ def elsewhere_sentences(values: pd.DataFrame, found: dict[str, Promise], unit: s
 
 
 def _of(name: str, sentences: list[str]) -> str:
-    """Sentences about a network as one entry that begins with its name."""
+    """Sentences about a network as one entry that starts with its name."""
     text = " ".join(sentences)
     return f"{title(name)}: {text[0].lower()}{text[1:]}"
 
 
 def threshold_in_words(thresholds: pd.DataFrame, name: str, on: str) -> str:
-    """What the threshold for the wanted sensitivity gave, on what the comparison rests on."""
+    """The result of the threshold for the wanted sensitivity, on the part of the comparison."""
     keys = thresholds[["model", "rule", "judged_on"]]
     row = thresholds[(keys == [name, "sensitivity", on]).all(axis=1)].iloc[0]
     how = "cross-fitted" if on == OUT_OF_FOLD else "on test"
     return (
-        f"{title(name)}, at the threshold that was to find {row['wanted_sensitivity']:.0%} "
+        f"{title(name)}, at the threshold that should find {row['wanted_sensitivity']:.0%} "
         f"of the malignant images (chosen on {row['chosen_on']} predictions, judged {how}): "
         f"sensitivity {with_span(row, 'recall')}, specificity {with_span(row, 'specificity')}."
-    ) + (f" Of this threshold: {row['note']}." if row["note"] else "")
+    ) + (f" About this threshold: {row['note']}." if row["note"] else "")
 
 
 def calibration_in_words(calibrations: pd.DataFrame, name: str, on: str) -> str:
-    """How the network's own probabilities err, and what slope and intercept changed."""
+    """The errors of the network's own probabilities, and the effect of slope and intercept."""
     rows = calibrations[calibrations["model"] == name].set_index(["method", "judged_on"])
     raw, fitted = rows.loc[("none", on)], rows.loc[("platt", on)]
     said = (
@@ -73,34 +74,34 @@ def calibration_in_words(calibrations: pd.DataFrame, name: str, on: str) -> str:
         f"the large {with_span(raw, 'calibration_in_the_large')}{_on_the_whole(raw)}."
     )
     if fitted["note"]:
-        return f"{said} They stay as they are: {fitted['note']}."
+        return f"{said} They are left unchanged: {fitted['note']}."
     low, high = fitted["loss_change_low"].round(3), fitted["loss_change_high"].round(3)
     verb = "lower" if high < 0 else "raise" if low > 0 else "are not shown to change"
     return (
         f"{said} Slope and intercept, fitted on {fitted['fitted_on']} predictions, {verb} the log "
-        f"loss: change {with_span(fitted, 'loss_change')}; minus: better."
+        f"loss: change {with_span(fitted, 'loss_change')}; negative is better."
     )
 
 
 def _slope_in_words(row: pd.Series) -> str:
-    """The calibration slope, and what it says where its interval leaves out 1."""
+    """The calibration slope, and its meaning if its interval excludes 1."""
     name = "calibration_slope"
     slope, low, high = row[name], row[f"{name}_low"], row[f"{name}_high"]
     if np.isnan(slope):
-        return "no calibration slope, since their order is perfect, or there is none to judge"
+        return "no calibration slope, since their order is perfect or they are all alike"
     if np.isnan(low):
-        return f"calibration slope {slope:z.2f} (no interval: too much of it rests on one group)"
+        return f"calibration slope {slope:z.2f} (no interval: it depends too much on one group)"
     said = f"calibration slope {slope:z.2f} ({low:z.2f} to {high:z.2f})"
     if high.round(2) < 1:
         return f"{said}, too sure"
-    return f"{said}, not sure enough" if low.round(2) > 1 else f"{said}, not shown to be off 1"
+    return f"{said}, not sure enough" if low.round(2) > 1 else f"{said}, not shown to differ from 1"
 
 
 def _on_the_whole(row: pd.Series) -> str:
-    """What calibration in the large says where its interval leaves out 0."""
+    """The meaning of calibration in the large if its interval excludes 0."""
     low, high = row["calibration_in_the_large_low"], row["calibration_in_the_large_high"]
     if np.isnan(low):
         return ""
     if low.round(3) > 0:
-        return ", too low on the whole"
-    return ", too high on the whole" if high.round(3) < 0 else ", not shown to be off 0"
+        return ", too low overall"
+    return ", too high overall" if high.round(3) < 0 else ", not shown to differ from 0"

@@ -1,9 +1,9 @@
 """Doubtful labels: images, and whole patients, whose label the held-out predictions contradict.
 
-Scores come from heads that never saw the patient, so that no label vouches for itself. Which
-contradictions are more than the errors that one must expect, `cleanlab` decides: confident learning
-(Northcutt, Jiang & Chuang 2021, doi 10.1613/jair.1.12125). It names suspects; only somebody who
-looks at the image can tell a wrong label from a hard image.
+Scores come from heads that never saw the patient, so no label vouches for itself. `cleanlab`
+decides which contradictions exceed the expected errors, by confident learning (Northcutt, Jiang &
+Chuang 2021, doi 10.1613/jair.1.12125). It names suspects; only a person who looks at the image can
+distinguish a wrong label from a hard image.
 """
 
 import numpy as np
@@ -18,7 +18,7 @@ from cytology.run import Run
 from cytology.settings import InputError
 from cytology.wording import counted, plural, some, with_span
 
-FEWEST_OF_GROUP = 3  # images of a group, to say something of the group as a whole
+FEWEST_OF_GROUP = 3  # images of a group, to judge the group as a whole
 MOST_OF_GROUP = 0.75  # the share of a group's images that makes it doubtful as a whole
 FILE = "tables/doubtful_labels.csv"
 COLUMNS = ["image_id", "group", "label", "predicted", "probability", "margin"]
@@ -26,20 +26,20 @@ COLUMNS += ["group_images", "group_contradicted", "whole_group", "decision"]
 
 
 def doubtful_labels(rows: pd.DataFrame) -> pd.DataFrame:
-    """The images whose label is doubtful, with a column for a `decision`; the most doubtful first.
+    """The images with doubtful labels, the most doubtful first, with a column for a `decision`.
 
-    `rows` are held-out predictions, one an image: `image_id, group, label, logit, probability`.
-    `group_images` are those of the image's group with the same label, `group_contradicted` how many
-    of them are predicted to be of the other class. Where that is most of at least
-    `FEWEST_OF_GROUP`, all of these are listed first, with `whole_group`, the surest group at the
-    top: rather the group's label is wrong, or the networks do not know such groups. Then come
-    single images, by `margin` (`margins_in_group`; below 0: contradicted). `InputError` where an
+    `rows` are held-out predictions, one per image: `image_id, group, label, logit, probability`.
+    `group_images` counts the images of the same group and label, `group_contradicted` those of them
+    that are predicted to be of the other class. If these are most of at least `FEWEST_OF_GROUP`
+    images, they are listed first, marked `whole_group`, the most certain group at the top: more
+    likely the group's label is wrong, or the networks do not know such groups. Then follow single
+    images, by `margin` (`margins_in_group`; below 0: contradicted). Raises `InputError` if an
     image has several rows, or a class has none.
     """
     if rows["image_id"].duplicated().any() or rows["label"].nunique() < 2:
         raise InputError(
-            "Doubtful labels need one held-out prediction an image, and images of both classes: "
-            "take the out-of-fold rows of predictions.csv."
+            "Doubtful labels need one held-out prediction per image, and images of both classes: "
+            "use the out-of-fold rows of predictions.csv."
         )
     predicted = np.where(rows["logit"] >= 0, "M", "B")
     rows = rows.assign(predicted=predicted, margin=margins_in_group(rows), decision="")
@@ -59,17 +59,17 @@ def doubtful_labels(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def signed(rows: pd.DataFrame) -> pd.Series:
-    """The logit of each row, plus where it is on the side of the label."""
+    """The logit of each row, positive if it agrees with the label."""
     return rows["logit"].where(rows["label"] == "M", -rows["logit"])
 
 
 def margins_in_group(rows: pd.DataFrame) -> pd.Series:
-    """How far an image's logit is on the side of its label, less what its group has in common.
+    """How far an image's logit is on the side of its label, minus the effect of its group.
 
-    A contradiction says more where the same heads agree with the labels of the group's other
-    images than in a hard group, in which they contradict several. What the n images of a group have
-    in common is how much the margins of the others lie above the mean of all images, shrunk by
-    (n - 1) / n, so that a single image keeps its own.
+    A contradiction means more if the same heads agree with the labels of the group's other images
+    than in a hard group, where they contradict several. The effect of a group of n images is how
+    far the margins of the others exceed the mean of all images, shrunk by (n - 1) / n; a single
+    image keeps its own margin.
     """
     margin = signed(rows)
     above = margin - margin.mean()
@@ -85,12 +85,12 @@ def confident_contradictions(rows: pd.DataFrame) -> np.ndarray:
     return find_label_issues(
         malignant.astype(int),
         np.stack([1 - of_malignant, of_malignant], axis=1),
-        n_jobs=1,  # it would start processes, of which each imports everything
+        n_jobs=1,  # several jobs would be processes that each import everything
     )
 
 
 def doubtful_groups(table: pd.DataFrame) -> pd.DataFrame:
-    """The groups that are doubtful as a whole: `group, label`, their images and how many are."""
+    """The groups that are doubtful as a whole: `group, label`, images, contradicted images."""
     whole = table[table["whole_group"]]
     return whole[["group", "label", "group_images", "group_contradicted"]].drop_duplicates(
         ["group", "label"], ignore_index=True
@@ -98,11 +98,11 @@ def doubtful_groups(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def auc_without(tables: dict[str, pd.DataFrame], doubtful: pd.DataFrame) -> pd.DataFrame:
-    """AUC of each model with and without the doubtful images: an upper bound, a row a model.
+    """AUC of each model with and without the doubtful images: an upper bound, one row per model.
 
-    `auc_without` would hold if every doubtful label were wrong. The networks themselves chose what
-    is left out, so it rises also where all labels are right; it has no interval, for the same
-    reason. `left_out` counts the images.
+    `auc_without` would be right if every doubtful label were wrong. The networks themselves chose
+    which images are left out, so it rises even if all labels are right; for the same reason it has
+    no interval. `left_out` counts the images.
     """
     found = []
     for name, rows in tables.items():
@@ -116,10 +116,10 @@ def auc_without(tables: dict[str, pd.DataFrame], doubtful: pd.DataFrame) -> pd.D
 def doubtful_labels_of_run(run: Run) -> tuple[pd.DataFrame, pd.DataFrame]:
     """`doubtful_labels` of a run, and `auc_without` of each of its networks.
 
-    By the mean logit of all networks, over all orientations that they were judged in. Both are
-    empty where no prediction is fit to doubt a label: with the protocol of the original, whose
-    heads saw copies of what they judge, with random weights, and without cross-validation. What a
-    reader wrote into the column `decision` of an earlier `FILE` is kept.
+    Uses the mean logit of all networks and orientations. Both are empty if no prediction is fit to
+    question a label: under the original's protocol, whose heads saw copies of the images they
+    judge, with random weights, and without cross-validation. Entries in the column `decision` of
+    an earlier `FILE` are kept.
     """
     tables = judged_networks(run, OUT_OF_FOLD)
     random = any(run.about(name)["weights"] == "random" for name in tables)
@@ -138,22 +138,22 @@ def doubtful_labels_of_run(run: Run) -> tuple[pd.DataFrame, pd.DataFrame]:
 def doubtful_sentences(
     doubtful: pd.DataFrame, aucs: pd.DataFrame, names: dict[str, str], unit: str
 ) -> list[str]:
-    """What the tables of `doubtful_labels_of_run` allow to say.
+    """The tables of `doubtful_labels_of_run` in words.
 
-    `names` are the networks' titles, by the `model` of `aucs`. Sentences name groups: give a table
-    with pseudonyms where they travel.
+    `names` maps each `model` of `aucs` to its title. Sentences name groups: pass a table with
+    pseudonyms if they leave the house.
     """
     if aucs.empty:
         return [
-            "No label is doubted: that takes pretrained networks, cross-validated by whole "
+            "No label is questioned: this needs pretrained networks, cross-validated by whole "
             f"{plural(unit)}."
         ]
     if doubtful.empty:
-        return ["No label is contradicted by more than the errors that one must expect."]
+        return ["No label is contradicted beyond the expected errors of the networks."]
     sentences = [
         f"The held-out predictions contradict the label of "
-        f"{counted(len(doubtful), 'image', 'images')}: look at them, and write what you decide "
-        "into the column `decision`. A hard image with the right label stands among them, too."
+        f"{counted(len(doubtful), 'image', 'images')}: look at them, and write your decision into "
+        "the column `decision`. Hard images with the right label are among them, too."
     ]
     groups = doubtful_groups(doubtful)
     if len(groups):
@@ -162,13 +162,13 @@ def doubtful_sentences(
             for row in groups.itertuples()
         ]
         sentences.append(
-            f"As a whole {counted(len(groups), unit + ' is', plural(unit) + ' are')} contradicted: "
+            f"{counted(len(groups), unit + ' is', plural(unit) + ' are')} contradicted as a whole: "
             f"{some(words, 5)}. Check the label of the {unit} first."
         )
     sentences += [
         f"{names[row['model']]}: AUC {with_span(row, 'auc')}; without these images "
-        f"{row['auc_without']:.3f}, an upper bound: the networks chose what is left out, and it "
-        "would rise also if every label were right."
+        f"{row['auc_without']:.3f}, an upper bound: the networks chose what is left out, so it "
+        "would rise even if every label were right."
         for _, row in aucs.iterrows()
     ]
     return sentences

@@ -1,7 +1,7 @@
-"""What is judged on what: the one rule of the comparison, and that of every later question.
+"""Which images a network is judged on: one rule for the comparison and every later question.
 
-Out-of-fold, where heads were cross-validated and not fine-tuned afterwards: five times as many
-groups are judged there as on test, and nothing is chosen on these predictions. Else on test.
+Out-of-fold if heads were cross-validated and not fine-tuned afterwards: that has five times as many
+groups as test, and nothing is chosen on these predictions. Otherwise on test.
 """
 
 import re
@@ -20,13 +20,13 @@ OUT_OF_FOLD, TEST = "out-of-fold", "test"
 
 
 def compared_on(run: Run) -> str:
-    """What the comparison of this run rests on, the same for all its networks.
+    """The part that the comparison of this run is based on, the same for all its networks.
 
-    Out-of-fold only where every network was cross-validated and not fine-tuned, and where the split
-    is not one that others published with its test part.
+    Out-of-fold only if every network was cross-validated and not fine-tuned, and the split was not
+    published by others with its test part.
     """
     if not run.networks:
-        raise InputError(f"{run} holds no predictions: run notebook 04, 05 or 06 first.")
+        raise InputError(f"{run} has no predictions: run notebook 04, 05 or 06 first.")
     on_test = {name: run.is_given or fine_tuned(run, name) for name in run.networks}
     each = (headline(read_predictions(run, name), on_test[name]) for name in run.networks)
     found = {on for on, _ in each}
@@ -34,18 +34,18 @@ def compared_on(run: Run) -> str:
 
 
 def unseen_on(run: Run, names: list[str]) -> str:
-    """On which images the networks are asked something new: shifts, heatmaps.
+    """The images for new questions to the networks: shifts, heatmaps.
 
-    Out-of-fold where every network has heads of the folds. One that was fine-tuned has none, those
-    of the original's protocol have seen copies of what they judge, and of a given split test is
-    what is compared.
+    Out-of-fold if every network has heads of the folds. A fine-tuned network has none, heads of
+    the original's protocol have seen copies of the images they judge, and with a given split test
+    is what counts.
     """
     tuned = any(fine_tuned(run, name) for name in names)
     return TEST if tuned or run.is_original or run.is_given else OUT_OF_FOLD
 
 
 def headline(predictions: pd.DataFrame, on_test: bool) -> tuple[str, pd.DataFrame]:
-    """What one network is judged on, and those rows of its predictions.
+    """The part that one network is judged on, and those rows of its predictions.
 
     `on_test` if it was fine-tuned, or if the split was given with its test part.
     """
@@ -72,7 +72,7 @@ def judged_rows(table: pd.DataFrame, on: str) -> pd.DataFrame:
 def judged_networks(run: Run, on: str) -> dict[str, pd.DataFrame]:
     """The judged predictions of each network of the run that has any, images as taken.
 
-    What was fine-tuned afterwards is another network than its out-of-fold heads.
+    After fine-tuning, a network is not the one that its out-of-fold heads belong to.
     """
     names = [name for name in run.networks if on == TEST or not fine_tuned(run, name)]
     return _those_judged(run, names, on)
@@ -88,13 +88,13 @@ def _those_judged(run: Run, names: list[str], on: str) -> dict[str, pd.DataFrame
     return {name: rows for name, rows in tables.items() if len(rows)}
 
 
-# ------------------------------------------------- what the training notebooks say of it
+# ------------------------------------------------- for the training notebooks
 
 
 def classification_report(rows: pd.DataFrame, judged_on: str) -> str:
-    """scikit-learn's classification report with what it was judged on, as text.
+    """scikit-learn's classification report as text, with the part it was judged on.
 
-    A dash stands for what does not exist, as the precision of a class that is never called.
+    A dash means undefined, such as the precision of a class that is never predicted.
     """
     table = sk.classification_report(
         rows["label"] == "M",

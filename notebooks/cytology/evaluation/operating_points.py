@@ -1,6 +1,6 @@
-"""What is chosen before test is looked at, locked, and what it then gives.
+"""Thresholds, calibration and abstention of a run: chosen and locked before test is looked at.
 
-Thresholds, calibration and abstention of a run, from its tables of predictions alone.
+From the tables of predictions alone.
 """
 
 from typing import Any
@@ -36,21 +36,21 @@ ACT_FROM = np.round(np.arange(0.01, 1.0, 0.01), 2)  # thresholds of a decision c
 
 
 def deciding(run: Run) -> list[str]:
-    """The networks, and the models from outside that have something to choose a threshold on."""
+    """The networks, and the models from outside with predictions to choose a threshold on."""
     return [*run.networks, *judged_outside(run, OUT_OF_FOLD)]
 
 
 def judged_and_deciding(run: Run, on: str) -> list[str]:
-    """Those of `deciding` that are judged on a part."""
+    """The models of `deciding` that are judged on this part."""
     judged = judged_networks(run, on) | judged_outside(run, on)
     return [name for name in deciding(run) if name in judged]
 
 
 def learned_from(run: Run, architecture: str) -> tuple[str, pd.DataFrame]:
-    """What thresholds and calibration are chosen on: (its name, rows). Never test.
+    """The predictions for choosing thresholds and calibration: (name, rows). Never test.
 
-    They must come from the procedure that makes the test predictions: the out-of-fold ones, or,
-    where fine-tuning was not cross-validated, those of val, at which early stopping looked too.
+    They must come from the procedure that makes the test predictions: out-of-fold, or val if
+    fine-tuning was not cross-validated (early stopping used val, too).
     """
     table = read_predictions(run, architecture)
     if not fine_tuned(run, architecture) and (table["model"] == "oof").any():
@@ -68,10 +68,10 @@ def on_test(run: Run, architecture: str) -> pd.DataFrame:
 def with_class_shift(run: Run, architecture: str, rows: pd.DataFrame) -> pd.DataFrame:
     """The rows with `class_shift`: the log odds M/B of the images that their head was trained on.
 
-    Balanced class weights take it out of the logits; without weights it is 0. What an inner part
-    of the training images stops early has about the same odds.
+    Balanced class weights remove it from the logits; without weights it is 0. With early stopping
+    on an inner part of the training images the odds are about the same.
     """
-    # Runs of earlier versions do not say; balanced was and is what every profile has.
+    # Earlier versions did not record the weights; every profile has always had balanced ones.
     if run.about(architecture).get("class_weight") == "none":
         return rows.assign(class_shift=0.0)
     split = run.table("split.csv")
@@ -88,13 +88,13 @@ def with_class_shift(run: Run, architecture: str, rows: pd.DataFrame) -> pd.Data
 
 
 def locked_thresholds(run: Run, wanted_sensitivity: float) -> pd.DataFrame:
-    """A row a network, rule and part judged: the threshold, and what it gives.
+    """One row per network, rule and part judged: the threshold and its results.
 
-    Chosen on what `learned_from` says, locked, applied once to test. Out-of-fold figures are
-    cross-fitted. `threshold_logit` is one of the network's own logit, `threshold` its raw
-    probability; `malignant_share` is that of the images judged, on which the predictive values
-    rest. `note` says where no sensitivity can be promised, and where the threshold calls all
-    images that it was chosen on alike.
+    Chosen on `learned_from`, locked, applied once to test. Out-of-fold figures are cross-fitted.
+    `threshold_logit` applies to the network's own logit, `threshold` to its raw probability;
+    `malignant_share` is that of the images judged, on which the predictive values depend. `note`
+    warns if no sensitivity can be promised, or if the threshold gives the same answer for all
+    images that it was chosen on.
     """
     unit, rows = run.facts("split.json")["unit"], []
     for name in deciding(run):
@@ -122,13 +122,13 @@ def locked_thresholds(run: Run, wanted_sensitivity: float) -> pd.DataFrame:
 
 
 def locked_calibrations(run: Run) -> pd.DataFrame:
-    """A row a network, method and part judged: calibration in the large, slope, and errors.
+    """One row per network, method and part judged: calibration in the large, slope, and errors.
 
-    Fitted on what `learned_from` says; out-of-fold figures are cross-fitted. `slope` and
-    `intercept` are those of the saved network's logit, the undone shift included.
-    `calibration_in_the_large` and `calibration_slope` of `recalibration` judge the result, as do
-    log loss, Brier score and calibration errors; `loss_change` is that by the calibration, minus:
-    better. `note` says why there is no slope, which is then 1.
+    Fitted on `learned_from`; out-of-fold figures are cross-fitted. `slope` and `intercept` apply to
+    the saved network's logit and include undoing the shift. `calibration_in_the_large` and
+    `calibration_slope` of `recalibration` judge the result, as do log loss, Brier score and
+    calibration errors; `loss_change` is the change by calibration, negative is better. `note` says
+    why no slope could be fitted; the slope is then 1.
     """
     rows = []
     for name in deciding(run):
@@ -155,7 +155,7 @@ def locked_calibrations(run: Run) -> pd.DataFrame:
 
 
 def _of_probabilities(rows: pd.DataFrame, before: pd.DataFrame) -> dict[str, float]:
-    """How good calibrated probabilities are, and what changed against those `before`."""
+    """How good calibrated probabilities are, and the change from those `before`."""
     found, losses = recalibration(rows, variance_inflation(rows)), calibration.log_losses(rows)
     found |= classification_metrics(rows, names=OF_PROBABILITIES)
     change = losses - calibration.log_losses(before)
@@ -167,16 +167,16 @@ def _of_probabilities(rows: pd.DataFrame, before: pd.DataFrame) -> dict[str, flo
 
 
 def without_slope(calibrations: pd.DataFrame) -> str:
-    """A clause for a caption: for which networks no slope fits; empty if for none."""
+    """A clause for a caption that names networks for which no slope fits; empty if none."""
     rows = calibrations[(calibrations["method"] == "platt") & (calibrations["note"] != "")]
     names = ", ".join(rows["model"].drop_duplicates().map(title))
-    return f"; no slope fits those of {names}" if names else ""
+    return f"; no slope fits for {names}" if names else ""
 
 
 def calibrated(run: Run, architecture: str, on: str, method: str = "platt") -> pd.DataFrame:
-    """The judged rows of a network with calibrated `logit` and `probability`, never fitted on test.
+    """The judged rows of a network with calibrated `logit` and `probability`.
 
-    Out-of-fold rows are cross-fitted.
+    Never fitted on test; out-of-fold rows are cross-fitted.
     """
     source, fitted_on = learned_from(run, architecture)
     if on == OUT_OF_FOLD:
@@ -207,9 +207,9 @@ def above_threshold(
 def abstentions(run: Run, wanted_sensitivity: float) -> pd.DataFrame:
     """`decisions.abstention_curve` of networks and ensemble, by threshold rule and certainty.
 
-    Images are referred by the margin (`above_threshold`, as in notebook 09), by how far the
-    networks disagree (standard deviation of their margins; for the ensemble, which is their mean)
-    or by how far the orientations of one image do (for a network).
+    Images are referred by the margin (`above_threshold`, as in notebook 09), by the disagreement
+    of the networks (standard deviation of their margins; for the ensemble, which is their mean) or
+    by the disagreement of the orientations of an image (for a single network).
     """
     on = compared_on(run)
     parts = [
@@ -247,10 +247,10 @@ def _referred_by(run: Run, on: str, rule: str, wanted_sensitivity: float):
 
 
 def least_margin(run: Run, architecture: str, rule: str, share: float) -> float:
-    """The margin below which the least sure `share` of images lie; new ones there are referred.
+    """The margin below which the least certain `share` of images are; such new images are referred.
 
-    The margin is the distance from the threshold of `rule` in calibrated logits, of the images
-    that threshold and calibration were chosen on: never of test.
+    The margin is the distance from the threshold of `rule` in calibrated logits, on the images
+    that threshold and calibration were chosen on, never on test.
     """
     _, rows = learned_from(run, architecture)
     table = run.table("tables/thresholds.csv")
@@ -263,7 +263,7 @@ def least_margin(run: Run, architecture: str, rule: str, share: float) -> float:
 def net_benefits(run: Run) -> pd.DataFrame:
     """Net benefit by `threshold` of each network (calibrated), and of calling `all` malignant.
 
-    A network's has `_low` and `_high`. `malignant_share` is what all of them assume of the clinic.
+    A network's columns have `_low` and `_high`. All assume `malignant_share` for the clinic.
     """
     on, at = compared_on(run), ACT_FROM
     found = {"threshold": at}

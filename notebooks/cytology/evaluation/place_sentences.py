@@ -1,4 +1,4 @@
-"""Another place and referral in words: sentences that their tables allow, and no more."""
+"""Sentences on other places and on referral, saying only what the tables support."""
 
 import numpy as np
 import pandas as pd
@@ -14,28 +14,28 @@ def in_percent(share: float) -> str:
 
 
 def percent_span(row, name: str) -> str:
-    """The interval of a share in percent; where there is none, why."""
+    """The interval of a share in percent; if there is none, why."""
     low, high = row[f"{name}_low"], row[f"{name}_high"]
     return NO_INTERVAL if np.isnan(low) else f"{100 * low:.0f} to {100 * high:.0f} %"
 
 
 def prevalence_sentence(row, unit: str) -> str:
-    """What the threshold gives at another share, from a row of `prevalence.at_prevalence`."""
+    """The threshold's results at another share, from a row of `prevalence.at_prevalence`."""
     share = in_percent(row["prevalence"])
     if np.isnan(row["precision"]):
-        return f"Where {share} of the images are malignant, nothing is called malignant."
+        return f"If {share} of the images are malignant, nothing is called malignant."
     worth = "not shown to be better than"
     if row["net_benefit_low"] > 0:
         worth = "better than"
     elif row["net_benefit_high"] < 0:
         worth = "worse than"
     return (
-        f"Where {share} of the images are malignant: precision {with_span(row, 'precision')}, "
+        f"If {share} of the images are malignant: precision {with_span(row, 'precision')}, "
         f"negative predictive value {with_span(row, 'negative_predictive_value')}, "
-        f"{_alarms(row)}. For a clinic that acts from a probability of "
-        f"{in_percent(row['act_from'])} on, the net benefit is {with_span(row, 'net_benefit')}: "
-        f"{worth} calling nothing malignant. 95 % by {unit}; it takes that malignant images look "
-        "there as they do here, and benign ones, too."
+        f"{_alarms(row)}. For a clinic that acts at a probability of "
+        f"{in_percent(row['act_from'])} or more, the net benefit is "
+        f"{with_span(row, 'net_benefit')}: {worth} calling nothing malignant. 95 % by {unit}; this "
+        "assumes that malignant images look the same there as here, and benign ones, too."
     )
 
 
@@ -48,33 +48,33 @@ def _alarms(row) -> str:
 
 
 def share_sentences(row, unit: str) -> list[str]:
-    """What is known of the share of malignant images at a new place, and whether to believe it.
+    """What is known about the share of malignant images at a new place, and whether to trust it.
 
     `row` is one of `label_shift.estimated_share`.
     """
     counts = f"{row['images']} images of {counted(row['groups'], unit, plural(unit))}"
     if row["note"]:
-        return [f"Of {counts} no share of malignant images is estimated: {row['note']}."]
+        return [f"For {counts} no share of malignant images is estimated: {row['note']}."]
     if row["moved"]:
         return [
-            f"The logits of these {counts} are no mixture of those of malignant and benign images "
-            f"here, whatever their shares (P = {p_in_figures(row['p_moved'])}, by {unit}). "
-            "Something else differs, as stain, camera or kind of case: no share of malignant "
-            "images is given, and neither threshold nor calibration can be trusted there."
+            f"The logits of these {counts} are not a mixture of those of malignant and benign "
+            f"images here, whatever the shares (P = {p_in_figures(row['p_moved'])}, by {unit}). "
+            "Something else differs, such as stain, camera or kind of case: no share of malignant "
+            "images is estimated, and neither threshold nor calibration can be trusted there."
         ]
     said = [
-        f"From {counts}, without labels, {in_percent(round(row['prevalence'], 2))} are estimated "
-        f"to be malignant at this place (95 % by {unit}: {percent_span(row, 'prevalence')}; where "
-        f"the calibration was fitted, {in_percent(round(row['fitted_share'], 2))} are)."
+        f"From {counts}, without labels, an estimated {in_percent(round(row['prevalence'], 2))} "
+        f"are malignant at this place (95 % by {unit}: {percent_span(row, 'prevalence')}; "
+        f"{in_percent(round(row['fitted_share'], 2))} where the calibration was fitted)."
     ]
     if np.isnan(row["p_moved"]):
         why = f"fewer than {FEWEST_GROUPS} {plural(unit)} of a class, or new ones"
-        return [*said, f"Whether more than the shares differs cannot be tested: {why}."]
+        return [*said, f"Whether anything else differs cannot be tested: {why}."]
     return [
         *said,
-        "It takes that malignant images look there as they do here, and benign ones, too. A test "
-        f"finds no sign against it (P = {p_in_figures(row['p_moved'])}), which does not prove it: "
-        "a change that moves logits as another share would is not seen.",
+        "This assumes that malignant images look the same there as here, and benign ones, too. A "
+        f"test finds no sign against it (P = {p_in_figures(row['p_moved'])}), but that is no "
+        "proof: the test misses a change that moves logits as another share would.",
     ]
 
 
@@ -83,17 +83,17 @@ def there_sentence(row, unit: str) -> str:
     return (
         f"At the new place ({row['images']} labelled images of "
         f"{counted(row['groups'], unit, plural(unit))}): calibration in the large "
-        f"{_told(row, 'calibration_in_the_large', 0, 'too low', 'too high')}; slope "
-        f"{_told(row, 'calibration_slope', 1, 'not sure enough', 'too sure')}. 95 % by {unit}."
+        f"{_verdict(row, 'calibration_in_the_large', 0, 'too low', 'too high')}; slope "
+        f"{_verdict(row, 'calibration_slope', 1, 'not sure enough', 'too sure')}. 95 % by {unit}."
     )
 
 
-def _told(row, name: str, right: float, above: str, below: str) -> str:
-    """A number with its interval, and what it says if that leaves out what is `right`."""
+def _verdict(row, name: str, right: float, above: str, below: str) -> str:
+    """A number with its interval, and its meaning if the interval excludes the `right` value."""
     if np.isnan(row[name]):
-        return "not known (no mistake to tell it from, or one class only)"
+        return "not known (no mistakes to estimate it from, or one class only)"
     low, high = row[f"{name}_low"], row[f"{name}_high"]
-    said = f"not shown to be off {right:g}"
+    said = f"not shown to differ from {right:g}"
     if np.isnan(low):
         said = "nothing shown"
     elif low > right:
@@ -109,7 +109,7 @@ def gain_sentence(table: pd.DataFrame, unit: str) -> str:
     there = counted(int(table["groups"].iloc[0]), unit, plural(unit))
     if ways["loss"].isna().all():
         return (
-            f"Recalibration by these {there} is not tried: it takes {FEWEST_GROUPS} "
+            f"Recalibration by these {there} is not tried: it needs {FEWEST_GROUPS} "
             f"{plural(unit)} of each class."
         )
     said = []
@@ -119,22 +119,22 @@ def gain_sentence(table: pd.DataFrame, unit: str) -> str:
         said.append(f"{row['way']} {verb} the log loss: {with_span(row, 'loss_change')}")
     return (
         f"Recalibration by these {there}, judged on {plural(unit)} left out: {'; '.join(said)}. "
-        "Minus: better."
+        "Negative is better."
     )
 
 
 def referral_sentences(chosen: Referral, judged, unit: str) -> list[str]:
-    """What is promised of a referral, or what it would take, and what it gave.
+    """The promise of a referral, or what it would need, and its result.
 
-    `judged` is `referral.outcome` of patients that the limit was not chosen on.
+    `judged` is `referral.outcome` on patients that were not used to choose the limit.
     """
     several, level = plural(unit), in_percent(chosen.level)
     anywhere = np.isnan(chosen.prevalence)
     kind = several if anywhere else f"malignant {several}"
     if not chosen.promised:
         return [
-            f"This run cannot promise that at most {level} of all {several} are missed: it would "
-            f"take {chosen.needed} {kind}, and here are {chosen.patients}. So all are referred."
+            f"This run cannot promise that at most {level} of all {several} are missed: that needs "
+            f"{chosen.needed} {kind}, but there are {chosen.patients}. So all are referred."
         ]
     place = (
         "of this kind"
@@ -144,18 +144,18 @@ def referral_sentences(chosen: Referral, judged, unit: str) -> list[str]:
     if np.isinf(chosen.limit):
         return [
             f"If none of the {several} {place} were referred, at most {level} of them would be "
-            "missed: so few are malignant. The promise needs no network."
+            "missed, since so few are malignant. The promise needs no network."
         ]
     unreferred = (
-        "nobody is not referred"
+        "everybody is referred"
         if np.isnan(judged["malignant_unreferred"])
         else f"of those not referred, {with_span(judged, 'malignant_unreferred')} are malignant"
     )
     return [
-        f"Promised: if {several} {place} are referred from a score of {chosen.limit:.2f} on, "
+        f"Promised: if {several} {place} with a score of {chosen.limit:.2f} or more are referred, "
         f"at most {level} of all are malignant and not referred, on average over studies like this "
-        f"one (from {chosen.patients} {kind}; {chosen.needed} are the least).",
-        f"Judged on {several} that the limit was not chosen on: {in_percent(judged['referred'])} "
-        f"are referred; missed are {with_span(judged, 'missed')} of all; {unreferred}, which is "
-        f"not what is promised; {with_span(judged, 'spared')} of the benign ones are spared.",
+        f"one (from {chosen.patients} {kind}; at least {chosen.needed} are needed).",
+        f"Judged on {several} not used to choose the limit: {in_percent(judged['referred'])} are "
+        f"referred; {with_span(judged, 'missed')} of all are missed; {unreferred}, which is not "
+        f"what is promised; {with_span(judged, 'spared')} of the benign ones are spared.",
     ]

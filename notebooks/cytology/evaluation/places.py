@@ -1,4 +1,4 @@
-"""What the scores of a run mean at another place: another share of malignant images, and referral.
+"""The meaning of a run's scores at another place: another share of malignant images, and referral.
 
 From its tables of predictions and the thresholds and calibrations that they choose
 (`operating_points`); never from test.
@@ -35,15 +35,15 @@ from cytology.evaluation.statistics.referral import (
 )
 from cytology.run import Run
 
-CLINIC_ACTS_FROM = 0.1  # where one found cancer is worth nine false alarms
+CLINIC_ACTS_FROM = 0.1  # the probability at which one found cancer is worth nine false alarms
 
 
 def predictive_values(run: Run, wanted_sensitivity: float, prevalence: float) -> pd.DataFrame:
-    """A row a network and share of malignant images, at its threshold for a wanted sensitivity.
+    """One row per network and share of malignant images, at the threshold for a wanted sensitivity.
 
-    `at_prevalence` of the shares of an axis, and of the one `asked` for: `prevalence`, or with 0
-    the `malignant_share` of the images judged here. Net benefit is that of a clinic that acts from
-    `CLINIC_ACTS_FROM` on.
+    `at_prevalence` for the shares of an axis, and for the one `asked`: `prevalence`, or if that is
+    0 the `malignant_share` of the images judged here. Net benefit is that of a clinic that acts at
+    a probability of `CLINIC_ACTS_FROM` or more.
     """
     on, parts = compared_on(run), []
     for name in judged_and_deciding(run, on):
@@ -58,9 +58,9 @@ def predictive_values(run: Run, wanted_sensitivity: float, prevalence: float) ->
 
 
 def decision_curves(run: Run, prevalence: float) -> pd.DataFrame:
-    """`operating_points.net_benefits` where a share `prevalence` is malignant; 0: the share here.
+    """`operating_points.net_benefits` if a share `prevalence` is malignant; 0: the share here.
 
-    The calibrated probabilities are corrected from the share that they were fitted at.
+    The calibrated probabilities are corrected from the share at which they were fitted.
     """
     if not prevalence:
         return net_benefits(run)
@@ -73,7 +73,7 @@ def decision_curves(run: Run, prevalence: float) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class Promise:
-    """A referral of one network: the limit, what it gave, and the patients it was chosen on."""
+    """A referral by one network: the limit, its results, and the patients it was chosen on."""
 
     chosen: Referral
     judged_on: str
@@ -84,8 +84,8 @@ class Promise:
 def promises(run: Run, level: float, prevalence: float) -> dict[str, Promise]:
     """The `Promise` of each network: at most a share `level` of all patients is missed.
 
-    By the mean logit of a patient's images. `prevalence` is the share of malignant *patients*; 0:
-    the promise is for the place where these come from. Out-of-fold figures are cross-fitted.
+    Uses the mean logit of a patient's images. `prevalence` is the share of malignant *patients*;
+    0: the promise is for the place where these come from. Out-of-fold figures are cross-fitted.
     """
     share, found = prevalence or np.nan, {}
     for name in deciding(run):
@@ -102,7 +102,7 @@ def promises(run: Run, level: float, prevalence: float) -> dict[str, Promise]:
 
 
 def referral_table(found: dict[str, Promise]) -> pd.DataFrame:
-    """The promises as a table, a row a network: `limit`, `level`, `promised`, and the outcome."""
+    """The promises as a table, one row per network: `limit`, `level`, `promised`, the outcome."""
     rows = []
     for name, each in found.items():
         row = {"model": name, "judged_on": each.judged_on, "promised": each.chosen.promised}

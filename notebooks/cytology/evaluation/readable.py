@@ -1,4 +1,4 @@
-"""Names, numbers and tables as people read them: in notebooks, figures, the report and the card."""
+"""Names, numbers and tables as people read them, in notebooks, figures, report and model card."""
 
 import numpy as np
 import pandas as pd
@@ -13,39 +13,39 @@ from cytology.wording import TOO_FEW, UNDEFINED, counted, plural
 HEADINGS = {name: name.upper() for name in ("f1", "auc", "p", "mcc", "ece", "ace")}
 HEADINGS |= {f"auc_{name}": f"AUC {name}" for name in "first second lowest highest mixed".split()}
 HEADINGS |= {"auc_pooled": "AUC, folds pooled", "auc_groups_alike": "AUC, groups alike"}
-HEADINGS |= {"auc_change": "change of AUC (minus: worse)", "test_auc": "AUC on test"}
+HEADINGS |= {"auc_change": "change of AUC (negative: worse)", "test_auc": "AUC on test"}
 HEADINGS |= {"p_holm": "P (Holm)", "p_mcnemar": "P (McNemar)", "p_delong": "P (DeLong)"}
 HEADINGS |= {"groups_malignant": "malignant groups", "groups_benign": "benign groups"}
 HEADINGS |= {"brier": "Brier score", "inflation": "inflation (points)"}
-HEADINGS |= {"latency": "ms an image", "megabytes": "MB"}
-# The ways to split of the leakage audit.
+HEADINGS |= {"latency": "ms per image", "megabytes": "MB"}
+# The kinds of split in the leakage audit.
 PROTOCOL_TITLE = {
     "images_random": "augment, then split at random",
     "copies_together": "copies of an image together",
     "patients_together": "whole groups together",
 }
-# Of numbers that are no shares.
+# Of numbers that are not shares.
 FORMATS = dict.fromkeys(("inflation", "megabytes", "latency", "images_per_second"), ",.1f")
 FORMATS |= dict.fromkeys(("feature_seconds", "training_seconds"), ",.1f")
 FORMATS["largest_difference"] = ".1e"
 DASH = "–"
 NOT_SHOWN = "not shown"
-# Columns that begin so are metrics, too.
+# Columns that begin like this are metrics, too.
 MORE_METRICS = ("auc_", "loss_", "calibration_", "difference")
 # Why a number of a table may be missing, by its column.
 WHY = UNDEFINED | dict.fromkeys(("p", "p_holm"), "one class only")
 WHY |= dict.fromkeys(("auc_first", "auc_second", "auc_change", "auc_mixed"), "one class only")
 WHY |= dict.fromkeys(("value", "chance", "difference"), "one class only, or the same everywhere")
 WHY |= dict.fromkeys(("p_mcnemar", "p_delong"), "only where each group has one row")
-WHY |= dict.fromkeys(OF_PROBABILITIES, "a share of votes has none")
-WHY |= dict.fromkeys(("slope", "intercept"), "steps have none")
+WHY |= dict.fromkeys(OF_PROBABILITIES, "undefined for a share of votes")
+WHY |= dict.fromkeys(("slope", "intercept"), "undefined for steps")
 WHY |= {"loss_change": "nothing was changed", "malignant_unreferred": "all are referred"}
-WHY |= {"calibration_slope": "no mistake, or no difference, to tell it from"}
-WHY |= {"calibration_in_the_large": "one class only", "inflation": "of true labels only"}
+WHY |= {"calibration_slope": "no mistakes, or no differences, to estimate it from"}
+WHY |= {"calibration_in_the_large": "one class only", "inflation": "only for true labels"}
 
 
 def title(model: str) -> str:
-    """A model's name for readers, as `DenseNet121, 8 orientations` or `the ensemble`."""
+    """A model's name for readers, such as `DenseNet121, 8 orientations` or `the ensemble`."""
     first, *rest = model.split(", ")
     if first.startswith(OUTSIDE):
         return ", ".join([outside_title(first), *rest])
@@ -54,10 +54,10 @@ def title(model: str) -> str:
 
 
 def groups_in_words(row, unit: str) -> str:
-    """`20 patients: 12 malignant, 8 benign`, by the columns `groups` of a row."""
+    """`20 patients: 12 malignant, 8 benign`, from the columns `groups` of a row."""
     malignant, benign = (row.get(f"groups_{name}", np.nan) for name in ("malignant", "benign"))
     said = counted(int(row["groups"]), unit, plural(unit))
-    if pd.isna(malignant):  # runs of earlier versions did not count them
+    if pd.isna(malignant):  # earlier versions did not count them
         return said
     if malignant + benign > row["groups"]:
         return f"{said}: {malignant:.0f} with malignant images, {benign:.0f} with benign ones"
@@ -65,9 +65,9 @@ def groups_in_words(row, unit: str) -> str:
 
 
 def too_few(row, name: str, unit: str = "group") -> str:
-    """Why a metric of a row is not shown: fewer than five groups are behind it; else empty.
+    """Why a metric of a row is not shown: it is based on fewer than five groups; else empty.
 
-    Sensitivity rests on malignant groups, specificity on benign ones, all others on both.
+    Sensitivity is based on malignant groups, specificity on benign ones, all others on both.
     """
     of_test = "test_" if name.startswith("test_") else ""
     metric = name.removeprefix("test_")
@@ -83,7 +83,7 @@ def too_few(row, name: str, unit: str = "group") -> str:
 
 
 def capital(sentence: str) -> str:
-    """A sentence, or a name, with a capital first letter and no other changed."""
+    """A sentence or name with its first letter in upper case, the rest unchanged."""
     return sentence[:1].upper() + sentence[1:]
 
 
@@ -93,7 +93,7 @@ def heading(column: str) -> str:
 
 
 def is_number(column: pd.Series) -> bool:
-    """Whether a column holds numbers; truth values are words."""
+    """Whether a column holds numbers; true and false count as words."""
     return pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
 
 
@@ -106,7 +106,7 @@ def are_counts(column: pd.Series) -> bool:
 
 
 def number(value: float, column: pd.Series) -> str:
-    """A number of a column: counts with thousands apart, shares with 3 decimals, P from 0.001."""
+    """A number as text: counts with thousands separators, shares with 3 decimals, P from 0.001."""
     if pd.isna(value):
         return DASH
     if np.isinf(value):
@@ -116,7 +116,7 @@ def number(value: float, column: pd.Series) -> str:
         return "< 0.001"
     if are_counts(column) and name not in FORMATS and value % 1 == 0:
         return f"{value:,.0f}"
-    largest = column[np.isfinite(column)].abs().max()  # NaN where nothing is finite
+    largest = column[np.isfinite(column)].abs().max()  # NaN if nothing is finite
     shape = FORMATS.get(name, ",.1f" if largest >= 100 else ".3f")
     mantissa, e, exponent = f"{value:{shape}}".partition("e")
     if not set(mantissa) & set("123456789"):  # no minus before a zero
@@ -125,7 +125,7 @@ def number(value: float, column: pd.Series) -> str:
 
 
 def interval(row: pd.Series, name: str, column: pd.Series) -> str:
-    """The bounds `name_low` and `name_high` of a number, as `0.745 to 0.870`; empty without."""
+    """The bounds `name_low` and `name_high` of a number: `0.745 to 0.870`; empty if none."""
     low, high = row.get(f"{name}_low", np.nan), row.get(f"{name}_high", np.nan)
     if pd.isna(low) or pd.isna(high) or too_few(row, name):
         return ""
@@ -133,7 +133,7 @@ def interval(row: pd.Series, name: str, column: pd.Series) -> str:
 
 
 def number_or_not_shown(row: pd.Series, name: str, column: pd.Series) -> str:
-    """A number of a column, or that a metric is not shown."""
+    """A number of a column, or `NOT_SHOWN`."""
     if pd.notna(row[name]) and too_few(row, name):
         return NOT_SHOWN
     return number(row[name], column)
@@ -146,12 +146,12 @@ def bounded(row: pd.Series, name: str, column: pd.Series, apart: str = " ") -> s
 
 
 def is_empty(column: pd.Series) -> bool:
-    """Whether a column of a table with rows holds nothing at all."""
+    """Whether a column is completely empty, in a table with rows."""
     return len(column) > 0 and bool((column.isna() | (column == "")).all())
 
 
 def gaps(table: pd.DataFrame, columns) -> str:
-    """What numbers and intervals some columns of a table lack, and why; empty if none."""
+    """Which numbers and intervals are missing in some columns, and why; empty if none."""
     numbers = [name for name in columns if is_number(table[name])]
     lacking: dict[str, list[str]] = {}
     for name in numbers:
@@ -161,8 +161,8 @@ def gaps(table: pd.DataFrame, columns) -> str:
     rows = [row for _, row in table.iterrows()]
     if any(pd.notna(row[name]) and too_few(row, name) for name in numbers for row in rows):
         said.append(
-            f"Not shown: a metric of fewer than {FEWEST_GROUPS} malignant or benign groups; the "
-            "file has it."
+            f"Not shown: metrics of fewer than {FEWEST_GROUPS} malignant or benign groups; the "
+            "file has them."
         )
     alone = [
         min(row.get("groups_malignant", 0), row.get("groups_benign", 0))
@@ -173,12 +173,12 @@ def gaps(table: pd.DataFrame, columns) -> str:
     if alone:
         enough = all(groups >= FEWEST_GROUPS for groups in alone)
         why = "its groups are all alike" if enough else TOO_FEW
-        said.append(f"A number without an interval: {why}.")
+        said.append(f"Numbers without an interval: {why}.")
     return " ".join(said)
 
 
 def word(value, column: str) -> str:
-    """A value that is no number, in words; empty if there is none."""
+    """A value that is not a number, in words; empty if it is missing."""
     if isinstance(value, bool | np.bool_):
         return "yes" if value else "no"
     if pd.isna(value):
@@ -189,10 +189,10 @@ def word(value, column: str) -> str:
 
 
 def readable(table: pd.DataFrame, columns: str) -> Styler:
-    """Some columns of a table for a reader, styled: numbers with their intervals below.
+    """Some columns of a table, styled for a reader: numbers with their intervals below.
 
-    `columns` are names with spaces between; those that the table lacks, and words that no row has,
-    are passed over. Networks have their titles. A note below says what could not be computed.
+    `columns` are names separated by spaces; columns that are missing or hold no words are left
+    out. Networks have their titles. A note below explains what could not be computed.
     """
     cells, aligned = {}, {}
     table = table.infer_objects()

@@ -1,9 +1,9 @@
-"""The same training again: with other seeds, and with each fold held out in turn.
+"""Repeats a training with other seeds, and with each fold held out in turn.
 
 Each point of the grid is a plain run folder below the run's, `grid/seed1` or `grid/seed0-fold2`,
-in which notebooks 04 to 06 were executed. What seeds change is the luck of training; the patients
-stay the same. `plan` needs the points only, so splitting, whose scikit-learn takes long to
-start, is imported where a split is made.
+in which notebooks 04 to 06 were executed. Seeds change the luck of training; the patients stay the
+same. `plan` needs only the points, so splitting, whose scikit-learn starts slowly, is imported
+where a split is made.
 """
 
 import re
@@ -22,7 +22,7 @@ GRID = "grid"
 
 @dataclass(frozen=True)
 class GridPoint:
-    """A training of the grid; `fold` is the one held out, None for the run's own split."""
+    """A training of the grid; `fold` is held out, None for the run's own split."""
 
     seed: int
     fold: int | None = None
@@ -37,12 +37,12 @@ class GridPoint:
         return of / GRID / self.name
 
     def in_run(self, run: Run) -> Run:
-        """The run of this point."""
+        """The run folder of this point, opened."""
         return Run(self.folder(run.folder))
 
 
 def grid_points(seed: int, seeds: int, folds: int | None) -> tuple[GridPoint, ...]:
-    """The points of `seeds` seeds from `seed` on; without `folds` the run itself is the first."""
+    """The points of `seeds` seeds from `seed` on; without `folds`, the run itself is the first."""
     numbers = range(seed, seed + seeds)
     if folds is None:
         return tuple(GridPoint(number) for number in numbers[1:])
@@ -50,14 +50,14 @@ def grid_points(seed: int, seeds: int, folds: int | None) -> tuple[GridPoint, ..
 
 
 def points_named(names: Iterable[str]) -> list[GridPoint]:
-    """The points that `names` name, each once, by seed and fold; what names none is left out."""
+    """The points that `names` name, each once, sorted; other names are ignored."""
     matches = [re.fullmatch(r"seed(\d+)(?:-fold(\d+))?", name) for name in names]
     found = {GridPoint(int(m[1]), None if m[2] is None else int(m[2])) for m in matches if m}
     return sorted(found, key=lambda point: (point.fold is not None, point.seed, point.fold))
 
 
 def points_in(run: Run) -> list[GridPoint]:
-    """The points whose folders are there, by seed and fold."""
+    """The points whose folders exist, sorted by seed and fold."""
     return points_named(folder.name for folder in (run / GRID).glob("seed*"))
 
 
@@ -65,10 +65,10 @@ def points_in(run: Run) -> list[GridPoint]:
 
 
 def split_of(split: pd.DataFrame, point: GridPoint, seed: int) -> pd.DataFrame:
-    """The split of a point: the run's, or one whose test part is the fold that is held out.
+    """The split of a point: the run's, or one whose test part is the held-out fold.
 
-    Then the run's own test images are left out, and val, on which early stopping looks, is a
-    fifth of the other folds' groups, the same for all seeds.
+    In the latter the run's own test images are left out, and val, for early stopping, is a fifth of
+    the other folds' groups, the same for all seeds.
     """
     if point.fold is None:
         return split
@@ -78,7 +78,7 @@ def split_of(split: pd.DataFrame, point: GridPoint, seed: int) -> pd.DataFrame:
     held = rows["fold"] == point.fold
     if not held.any():
         raise InputError(
-            f"The split has no fold {point.fold}: run notebook 03 again with as many `folds`."
+            f"The split has no fold {point.fold}: run notebook 03 again with enough `folds`."
         )
     others = rows[~held]
     val = others.index[inner_group_split(others, seed)]
@@ -88,7 +88,7 @@ def split_of(split: pd.DataFrame, point: GridPoint, seed: int) -> pd.DataFrame:
 
 
 def _expected(run: Run, point: GridPoint) -> tuple[pd.DataFrame, pd.DataFrame, dict]:
-    """What a point's `split.csv`, `manifest.csv` and `split.json` must hold."""
+    """The expected content of a point's `split.csv`, `manifest.csv` and `split.json`."""
     from cytology.data.splitting import read_split, split_facts
 
     about = run.facts("split.json")
@@ -99,7 +99,7 @@ def _expected(run: Run, point: GridPoint) -> tuple[pd.DataFrame, pd.DataFrame, d
 
 
 def make_run(run: Run, point: GridPoint) -> None:
-    """Write what notebooks 04 to 06 read into the point's folder; replaces what stands there.
+    """Write the inputs of notebooks 04 to 06 into the point's folder, replacing old ones.
 
     Raises `InputError` if notebooks 01 to 03 have not run.
     """
@@ -116,9 +116,9 @@ def make_run(run: Run, point: GridPoint) -> None:
 
 
 def is_done(run: Run, point: GridPoint, architecture: str) -> bool:
-    """Whether this network was trained in the point's folder, on the split that lies there."""
+    """Whether this network was trained in the point's folder, on the split in it."""
     of_point = point.in_run(run)
-    files = ("predictions.csv", "timing.json", "metrics.json")  # the last that are written
+    files = ("predictions.csv", "timing.json", "metrics.json")  # the last to be written
     if not all(of_point.has(f"{architecture}/{name}") for name in files):
         return False
     fingerprint = of_point.facts("split.json")["fingerprint"]
@@ -130,6 +130,6 @@ def check_split(run: Run, point: GridPoint) -> None:
     of_point = point.in_run(run)
     if _expected(run, point)[2]["fingerprint"] != of_point.facts("split.json")["fingerprint"]:
         raise InputError(
-            f"{of_point} was trained on another split than the run has now: remove it, or "
-            "run it again with --seeds or --folds."
+            f"{of_point} was trained on another split than the run has now: remove it, or run it "
+            "again with --seeds or --folds."
         )

@@ -1,4 +1,4 @@
-"""How far a result moves when the same training is done again with another seed."""
+"""How much a result varies when the same training is repeated with another seed."""
 
 import itertools
 
@@ -18,11 +18,11 @@ SEED_COLUMNS = ["architecture", "weights", "recipe", "seed", "judged_on", "image
 
 
 def metrics_by_seed(run: Run) -> pd.DataFrame:
-    """A row an architecture and seed: `SEED_COLUMNS`, and metrics with their intervals by group.
+    """One row per architecture and seed: `SEED_COLUMNS`, metrics with intervals by group.
 
-    Trainings on the run's own split are judged as the run is. Where each fold was held out, the
-    networks that never saw it are judged on it, all folds of a seed together. Empty without a
-    grid. Raises `InputError` where the run was split again since.
+    Trainings on the run's own split are judged like the run. If each fold was held out, each is
+    judged by the networks that never saw it, all folds of a seed together. Empty without a grid.
+    Raises `InputError` if the run was split again since.
     """
     points = points_in(run)
     for point in points:
@@ -32,7 +32,7 @@ def metrics_by_seed(run: Run) -> pd.DataFrame:
 
 
 def _other_seeds(run: Run, points: list[GridPoint]) -> list[dict]:
-    """The run itself and its other seeds, on one split; nothing if there are no others."""
+    """The run itself and its other seeds, on one split; empty if there are no others."""
     others = [point for point in points if point.fold is None]
     if not others:
         return []
@@ -45,10 +45,10 @@ def _other_seeds(run: Run, points: list[GridPoint]) -> list[dict]:
 
 
 def _held_out_folds(run: Run, points: list[GridPoint]) -> list[dict]:
-    """Each seed's folds together, where all of them were trained."""
+    """The folds of each seed together, if all of them were trained."""
     held = [point for point in points if point.fold is not None]
     folds, seeds = len({point.fold for point in held}), sorted({point.seed for point in held})
-    on, found = f"{OUT_OF_FOLD}, trained anew for each of {folds} folds", []
+    on, found = f"{OUT_OF_FOLD}, trained separately for each of {folds} folds", []
     for name, seed in itertools.product(ARCHITECTURE_NAMES, seeds):
         done = [point for point in held if point.seed == seed and is_done(run, point, name)]
         if len(done) == folds:
@@ -71,7 +71,7 @@ def _row_of(run: Run, architecture: str, rows: pd.DataFrame, on: str) -> dict:
 
 
 def seed_sentences(table: pd.DataFrame, unit: str) -> list[str]:
-    """What the table allows to say: how far each network moved, and whether the order changed."""
+    """How much each network's AUC varied, and whether the order changed, in words."""
     sentences = []
     for on, rows in table.groupby("judged_on", sort=False):
         for name, of_network in rows.groupby("architecture", sort=False):
@@ -92,14 +92,14 @@ def seed_sentences(table: pd.DataFrame, unit: str) -> list[str]:
             sentences += about_order(rows, on)
     if (table["weights"] == "random").any():
         sentences.append(
-            "Random weights change with the seed, too: of networks that have them, this is the "
-            "spread of other networks, not of other trainings."
+            "Random weights change with the seed, too: for networks with random weights, this is "
+            "the spread of different networks, not of repeated training."
         )
     return sentences
 
 
 def about_order(rows: pd.DataFrame, on: str) -> list[str]:
-    """Whether all seeds put the networks into the same order; nothing for a single one.
+    """Whether all seeds put the networks into the same order; empty for a single seed.
 
     AUCs that print alike are equal.
     """
@@ -110,17 +110,17 @@ def about_order(rows: pd.DataFrame, on: str) -> list[str]:
     if len(ranks.drop_duplicates()) > 1:
         return [
             f"The order of the networks changes with the seed ({on}): a difference that another "
-            "seed turns is no finding."
+            "seed reverses is not a finding."
         ]
     order = "the same order" if ranks.iloc[0].is_unique else "the same order, with ties"
     return [f"All {len(by_seed)} seeds put the networks into {order} ({on})."]
 
 
 def turned_by(seeds: pd.DataFrame, table: pd.DataFrame) -> dict[frozenset, int]:
-    """Pairs of networks whose order of AUC another seed turns, each with the first such seed.
+    """Pairs of networks whose order of AUC another seed reverses, each with the first such seed.
 
-    `table` is the comparison of the run, whose order counts, and `seeds` a `metrics_by_seed`. AUCs
-    that print alike have no order.
+    `table` is the comparison of the run, which sets the order, `seeds` the table of
+    `metrics_by_seed`. AUCs that print alike have no order.
     """
     if seeds.empty:
         return {}

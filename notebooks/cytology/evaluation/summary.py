@@ -1,4 +1,4 @@
-"""The comparison in words: sentences that the tables allow, and no more."""
+"""The comparison in words, saying only what the tables support."""
 
 import pandas as pd
 
@@ -12,18 +12,19 @@ from cytology.run import BASELINE, GIVEN_LEAKS, LEAKING
 from cytology.wording import joined, plural, with_span
 
 LEAKS = {
-    "original": "Protocol original: the split leaks, so these numbers say how well copies are "
+    "original": "Protocol original: the split leaks, so these numbers show how well copies are "
     "recognized. No winner is named.",
-    GIVEN_LEAKS: "The given split leaks and is used as it is, so these numbers say how well groups "
-    "are recognized that were trained on. No winner is named.",
+    GIVEN_LEAKS: "The given split leaks and is used unchanged, so these numbers show how well "
+    "groups from training are recognized. No winner is named.",
 }
 RANDOM = (
-    "No pretrained weights: this run shows the machinery and ranks nothing. No winner is named."
+    "No pretrained weights: use this run to check the software, not to rank networks. No winner is "
+    "named."
 )
 ABOUT_FOLDS = (
-    "These intervals are about heads that are trained on as many {units} of this kind as here, not "
-    "about one saved network; the variances behind them are doubled, since {units} of one fold "
-    "train the heads that judge the others."
+    "These intervals describe heads trained on as many {units} of this kind as here, not one saved "
+    "network; their variances are doubled, since {units} of one fold train the heads that judge "
+    "the others."
 )
 
 
@@ -34,9 +35,9 @@ def summary(
     seeds: pd.DataFrame,
     everything: pd.DataFrame,
 ) -> list[str]:
-    """What the comparison of a run may say, from its tables; one sentence or two an entry.
+    """The conclusions of a run's comparison, from its tables; one or two sentences per entry.
 
-    `seeds` (`metrics_by_seed`) says whether another seed turns the order of the networks,
+    `seeds` (`metrics_by_seed`) says whether another seed reverses the order of the networks,
     `everything` (`comparison_all`) whether the baseline is better than chance.
     """
     nothing = unsaid(table, unit)
@@ -56,7 +57,7 @@ def summary(
     each = _each_in_words(table, unit)
     lead = answer(table, by_image[by_image["family"] == "networks"], unit, turned)
     return [
-        *(lead or [each]),  # the report begins with it
+        *(lead or [each]),  # the report starts with it
         *said,
         *([each] if lead else []),
         *([ABOUT_FOLDS.format(units=plural(unit))] if on == OUT_OF_FOLD else []),
@@ -68,7 +69,7 @@ def summary(
 
 
 def unsaid(table: pd.DataFrame, unit: str) -> str:
-    """Why nothing may be said of the networks in a table of results; empty if something may be."""
+    """Why a table of results allows no statement about the networks; empty if it does."""
     leaking = table.loc[table["protocol"].isin(LEAKING), "protocol"]
     if len(leaking):
         return LEAKS[leaking.iloc[0]]
@@ -78,30 +79,30 @@ def unsaid(table: pd.DataFrame, unit: str) -> str:
     if not too_few(table.iloc[0], "auc"):
         return ""
     return (
-        f"Nothing is said of the networks: judged {table['judged_on'].iloc[0]} were "
-        f"{groups_in_words(table.iloc[0], unit)}, and fewer than {FEWEST_GROUPS} of a class allow "
-        "no number."
+        f"No statement about the networks: they were judged {table['judged_on'].iloc[0]} on "
+        f"{groups_in_words(table.iloc[0], unit)}, and fewer than {FEWEST_GROUPS} of a class are "
+        "too few for any number."
     )
 
 
 def _random_in_words(random: pd.Series) -> list[str]:
-    """That the networks `random`, which are some of all, have random weights."""
+    """A warning that the networks `random` have random weights; empty if there are none."""
     if random.empty:
         return []
     one = len(random) == 1
-    shows = "it shows the machinery and is" if one else "they show the machinery and are"
+    shows = "it only checks the software and is" if one else "they only check the software and are"
     return [
-        f"No pretrained weights for {joined(random.map(NETWORK_TITLE))}: {shows} not ranked. All "
-        "that is said here is about the others."
+        f"No pretrained weights for {joined(random.map(NETWORK_TITLE))}: {shows} not ranked. The "
+        "following is about the others."
     ]
 
 
 def pairs_in_words(pairs: pd.DataFrame, unit: str, turned: dict) -> list[str]:
-    """The pairs of networks, and of averages; where the gate is closed, the rest in a sentence."""
+    """The pairs of networks, and of averages; if the gate is closed, one sentence on the rest."""
 
     def by(row):
         seed = turned.get(frozenset((row.first, row.second)))
-        luck = f" With seed {seed} their order turns round, so this is no finding."
+        luck = f" With seed {seed} their order is reversed, so this is not a finding."
         found = difference_sentence(row, title(row.first), title(row.second))
         said = f"By {row.level}: {capital(found)}"
         return said + (luck if row.separated and seed is not None else "")
@@ -117,13 +118,13 @@ def pairs_in_words(pairs: pd.DataFrame, unit: str, turned: dict) -> list[str]:
     not_asked += ["averages of predictions"] if len(more) else []
     if len(by_image) and not_asked:
         said.append(
-            f"Not asked: {joined(not_asked)}, since no two networks are separated by image."
+            f"Not tested: {joined(not_asked)}, since no two networks are separated by image."
         )
     return said
 
 
 def outside_in_words(pairs: pd.DataFrame, everything: pd.DataFrame) -> list[str]:
-    """How models from outside compare; of one whose training is unknown its AUC and no more."""
+    """How models from outside compare; if a model's training is unknown, only its AUC."""
     unknown = pairs["weights"].str.contains("unknown")
     said = [
         capital(difference_sentence(row, title(row.first), title(row.second)))
@@ -133,17 +134,16 @@ def outside_in_words(pairs: pd.DataFrame, everything: pd.DataFrame) -> list[str]
     for _, row in by_image[by_image["weights"].str.contains("unknown")].iterrows():
         said.append(
             f"{title(row['model'])}: AUC {with_span(row, 'auc', '95 % ')}, judged "
-            f"{row['judged_on']}. What it was trained on is not known, so nothing is said of "
-            "whether it is better."
+            f"{row['judged_on']}. Its training images are unknown, so no comparison is made."
         )
     return said
 
 
 def answer(table: pd.DataFrame, pairs: pd.DataFrame, unit: str, turned: dict) -> list[str]:
-    """The answer to "which is best?" in a sentence; none where there is nothing to choose from.
+    """The answer to "which is best?" in a sentence; empty if there is nothing to choose from.
 
     `table` has the networks, `pairs` their image-level rows of `compare_pairs`. `turned` maps a
-    pair of networks to a seed that turns their order (`turned_by`): then neither is better.
+    pair of networks to a seed that reverses their order (`turned_by`): then neither is better.
     """
     if len(table) < 2:
         return []
@@ -175,11 +175,11 @@ def answer(table: pd.DataFrame, pairs: pd.DataFrame, unit: str, turned: dict) ->
         return [f"{name} separates the classes best: AUC {auc}, better than {joined(beaten)}."]
     if not beaten:
         return [
-            f"No network is shown to be the best: {name} has the highest AUC, {auc}, and is not "
+            f"No network is shown to be the best: {name} has the highest AUC, {auc}, but is not "
             f"shown to be better than {joined(open_)}.{luck}"
         ]
     return [
-        f"{name} has the highest AUC, {auc}. It is better than {joined(beaten)}, and not shown to "
+        f"{name} has the highest AUC, {auc}. It is better than {joined(beaten)}, but not shown to "
         f"be better than {joined(open_)}.{luck}"
     ]
 
@@ -199,7 +199,7 @@ def _each_in_words(table: pd.DataFrame, unit: str) -> str:
 def baseline_in_words(pairs: pd.DataFrame, everything: pd.DataFrame) -> list[str]:
     """Which networks are better than size and colour alone, by the same test.
 
-    Only a baseline that is shown to be better than chance explains what a network may have learned.
+    Only a baseline that is better than chance can explain what a network may have learned.
     """
     pairs = pairs.dropna(subset="auc_first")  # of one class only
     if pairs.empty or too_few(pairs.iloc[0], "auc"):
@@ -212,18 +212,18 @@ def baseline_in_words(pairs: pd.DataFrame, everything: pd.DataFrame) -> list[str
     above = row["auc_low"] > 0.5
     said = [f"Size and mean colour alone reach AUC {with_span(row, 'auc', '95 % ')}."]
     if not above:
-        said.append("That is not shown to be more than chance: to beat it says little.")
+        said.append("That is not shown to be better than chance, so beating it says little.")
     if better.any():
         said.append(f"Better than that: {joined(names[better])}.")
     if not better.all():
         said.append(f"Not shown to be better than that: {joined(names[~better])}.")
         if above:
-            said.append("What such a network learned may be the size, the stain or the camera.")
+            said.append("Such a network may have learned the size, the stain or the camera.")
     return [" ".join(said)]
 
 
 def more_in_words(pairs: pd.DataFrame) -> list[str]:
-    """Whether more than one prediction an image helped, in a sentence."""
+    """Whether averaging several predictions per image helped, in a sentence."""
     if pairs.empty:
         return []
     better = pairs[pairs["separated"] & (pairs["difference"] > 0)]
@@ -243,7 +243,7 @@ def more_in_words(pairs: pd.DataFrame) -> list[str]:
 
 
 def worth_in_words(row: pd.Series, unit: str) -> str:
-    """What one patient is worth in points, so that nobody reads more out of a difference."""
+    """How many points one patient is worth, so that nobody reads too much into a difference."""
     return (
         f"One {unit} of the {row['groups']} is worth {100 / row['groups']:.1f} points of accuracy "
         f"on average ({row['images'] / row['groups']:.1f} images): a smaller difference can depend "

@@ -1,1 +1,1 @@
-"""Heatmaps, and whether they deserve belief."""
+"""Heatmaps, and whether they can be trusted."""

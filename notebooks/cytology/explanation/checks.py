@@ -1,10 +1,10 @@
-"""Whether heatmaps deserve belief: each check is a number an image, beside what chance gives it.
+"""Can heatmaps be trusted? Each check compares one number per image with its value by chance.
 
 The pointing game (Zhang et al. 2018, doi 10.1007/s11263-017-1059-x), heat on nuclei, deletion and
 insertion (Petsiuk et al. 2018, arXiv 1806.07421), shuffled weights (Adebayo et al. 2018, arXiv
-1810.03292), turned copies, a second method. Of images of one patient little is learned twice: the
-mean difference to chance has an interval and a P value by groups. Noise in place of the heat goes
-through all checks beside it: what noise passes is necessary, and no evidence.
+1810.03292), turned copies, a second method. Images of one patient are not independent, so the mean
+difference from chance has an interval and a P value by group. A map of noise goes through the same
+checks: a check that noise passes is necessary, but no evidence.
 """
 
 from collections.abc import Callable
@@ -21,17 +21,17 @@ from cytology.data.augmentation import border_colour, orient, place_in_square
 from cytology.data.images.opening import open_rgb
 from cytology.notebook import progress
 
-NETWORK, NOISE = "network", "noise"  # whose maps: those of the network, or noise in their place
-ORDERS = 10  # random orders of covering: five, and the same backwards
-MARGIN = 15 / 224  # of the input's side: how near a nucleus the hottest point must lie
+NETWORK, NOISE = "network", "noise"  # the source of maps: the network, or noise in its place
+ORDERS = 10  # random orders of covering: five, and their reverses
+MARGIN = 15 / 224  # of the input's side: how near to a nucleus the hottest point must be
 
 
 @dataclass(frozen=True)
 class Check:
-    """`better` is +1 where more is better than chance, -1 where less; `asks` is the question.
+    """`better` is +1 if larger than chance is better, -1 if smaller; `asks` is the question.
 
-    `evidence` is False for a check that any noise passes: heat that does not pass it is worthless,
-    and heat that does has shown nothing yet.
+    `evidence` is False for a check that any noise passes: heat that fails it is worthless, and heat
+    that passes it has shown nothing yet.
     """
 
     asks: str
@@ -44,14 +44,14 @@ class Check:
         return "evidence" if self.evidence else "necessary"
 
 
-# Two that differ by HABIT share their value, and are one piece of evidence: both must hold.
+# Two checks that differ by HABIT share their value and are one piece of evidence: both must pass.
 HABIT = ", habit"
 OTHERS = "the heat of other images"
 HEATMAP_CHECKS = {
-    "pointing game": Check("Does the hottest point lie on a nucleus?", "a random point", 1),
-    "pointing game, habit": Check("Does it, because of this image?", OTHERS, 1),
-    "heat on nuclei": Check("How much of the heat lies on nuclei?", "heat spread evenly", 1),
-    "heat on nuclei, habit": Check("Does it, because of this image?", OTHERS, 1),
+    "pointing game": Check("Is the hottest point on a nucleus?", "a random point", 1),
+    "pointing game, habit": Check("Is it, because of this image?", OTHERS, 1),
+    "heat on nuclei": Check("How much of the heat is on nuclei?", "heat spread evenly", 1),
+    "heat on nuclei, habit": Check("Is it, because of this image?", OTHERS, 1),
     "deletion": Check("Does the logit fall if the hottest goes first?", "random orders", -1),
     "insertion": Check("Does the logit rise if the hottest comes first?", "random orders", 1),
     "turned copies": Check("Is the heat of a turned copy the same?", OTHERS, 1),
@@ -66,14 +66,14 @@ HEATMAP_CHECKS = {
 
 
 def values_of(check: str, rows: pd.DataFrame, value, chance) -> pd.DataFrame:
-    """A row an image: `check, image_id, group, label, value, chance`, and `fold` of `rows`."""
+    """One row per image: `check, image_id, group, label, value, chance`, and `fold` of `rows`."""
     keys = rows[["image_id", "group", "label", *rows.columns.intersection(["fold"])]]
     keys = keys.reset_index(drop=True)
     return keys.assign(check=check, value=value, chance=chance)
 
 
 def noise_maps(shape: tuple[int, int, int], rng: np.random.Generator) -> np.ndarray:
-    """Smooth random heat of `shape` (n, rows, columns), which knows nothing of any picture."""
+    """Smooth random heat of `shape` (n, rows, columns), unrelated to any picture."""
     return gaussian_filter(rng.normal(size=shape), sigma=(0, 1, 1))
 
 
@@ -81,9 +81,9 @@ def noise_maps(shape: tuple[int, int, int], rng: np.random.Generator) -> np.ndar
 
 
 def nuclei_in_square(path: Path, size: int, fit: str) -> tuple[np.ndarray, np.ndarray]:
-    """The mask of an image's nuclei as the network meets it, and where the image lies: bool.
+    """The masks of an image's nuclei and of the image itself in the network's square: bool.
 
-    Both have shape (size, size); on the padding there is neither.
+    Both have shape (size, size); both are False on the padding.
     """
     mask = open_rgb(path).convert("L")
     left, top, width, height = place_in_square(*mask.size, size, fit)
@@ -100,8 +100,8 @@ def on_nuclei(
     """Pointing game and share of heat on nuclei, against chance and against other images' heat.
 
     `heat`, `nuclei` and `image` have shape (n, size, size). The hottest point counts as on a
-    nucleus up to `MARGIN` beside it; chance is the share of the image that would count. Heat
-    below zero and on the padding is no heat. NaN where an image has no nucleus or no heat.
+    nucleus if it is within `MARGIN` of one; chance is the share of the image where it would count.
+    Heat below zero and on the padding is ignored. NaN if an image has no nucleus or no heat.
     """
     count, size = len(heat), heat.shape[1]
     reach = round(MARGIN * size)
@@ -125,7 +125,7 @@ def on_nuclei(
 
 
 def of_others(table: np.ndarray) -> np.ndarray:
-    """The mean of each row of a square table without its diagonal; NaN are left out."""
+    """The mean of each row of a square table without its diagonal, ignoring NaN."""
     others = np.where(np.eye(len(table), dtype=bool), np.nan, table)
     found = np.isfinite(others).sum(axis=1)
     return np.nansum(others, axis=1) / np.where(found, found, np.nan)
@@ -135,9 +135,9 @@ def of_others(table: np.ndarray) -> np.ndarray:
 
 
 def cover_cells(picture: np.ndarray, cells: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """The picture with some cells of a grid of `shape` in the colour of its border.
+    """The picture with some cells of a grid of `shape` painted in the colour of its border.
 
-    `cells` are numbers of cells, row by row.
+    `cells` are indices of cells, row by row.
     """
     size = picture.shape[0]
     hidden = np.zeros(shape, bool)
@@ -158,10 +158,10 @@ def covering_curves(
 ) -> pd.DataFrame:
     """Logits while cells of the maps' grid are covered, or uncovered, one after the other.
 
-    `maps` are heat of shape (n, rows, columns), by a name. `logits(pixels, rows)` judges pictures,
-    `rows` says of which images they are; `sign` is +1 where M is explained. Rows: `image`
-    (number), `curve`, `order` (a name of `maps`, or `random`, the mean of `ORDERS`), `share` of
-    cells covered or uncovered, `logit` toward the explained class.
+    `maps` holds heat of shape (n, rows, columns) by name. `logits(pixels, rows)` judges pictures;
+    `rows` says which images they show; `sign` is +1 if M is explained. Columns: `image` (index),
+    `curve`, `order` (a name of `maps`, or `random`, the mean of `ORDERS`), `share` of cells covered
+    or uncovered, `logit` towards the explained class.
     """
     rng, shape, tables = np.random.default_rng(seed), next(iter(maps.values())).shape[1:], []
     for image, picture in enumerate(progress(pixels, "covering")):
@@ -169,7 +169,7 @@ def covering_curves(
         drawn = [rng.permutation(shape[0] * shape[1]) for _ in range(ORDERS // 2)]
         orders += [("random", cells) for each in drawn for cells in (each, each[::-1])]
         table, hidden = plan_of(orders, steps)
-        # What one order uncovers last its reverse covers first: such pictures are judged once.
+        # An order uncovers last what its reverse covers first: such pictures are judged once.
         hidden, which = np.unique(hidden, axis=0, return_inverse=True)
         changed = [cover_cells(picture, np.flatnonzero(cells), shape) for cells in hidden]
         found = logits(np.stack(changed), np.full(len(changed), image))
@@ -192,7 +192,7 @@ def plan_of(orders: list[tuple[str, np.ndarray]], steps: int) -> tuple[pd.DataFr
 
 
 def from_curves(rows: pd.DataFrame, curves: pd.DataFrame, order: str) -> pd.DataFrame:
-    """The mean logit along each curve, in an `order` (`value`) and in random ones (`chance`)."""
+    """The mean logit along each curve, for an `order` (`value`) and for random ones (`chance`)."""
     area = curves.groupby(["curve", "image", "order"])["logit"].mean().unstack("order")
     parts = [
         values_of(curve, rows.iloc[: len(part)], part[order].array, part["random"].array)
@@ -207,7 +207,7 @@ def from_curves(rows: pd.DataFrame, curves: pd.DataFrame, order: str) -> pd.Data
 def map_correlation(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     """Spearman's correlation of each map with its other, (n, rows, columns) twice: shape (n,).
 
-    NaN where a map is the same everywhere: a map of one cell says nothing about places.
+    NaN if a map is the same everywhere: a map of one cell has no places to compare.
     """
     found = np.full(len(one), np.nan)
     for k, pair in enumerate(zip(one, other, strict=True)):
@@ -217,16 +217,16 @@ def map_correlation(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 
 def correlation_with_others(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """The mean likeness of each map of `one` to those of `other` at other places: shape (n,)."""
+    """The mean correlation of each map of `one` with all others of `other`: shape (n,)."""
     count = len(one)
     table = [map_correlation(np.repeat(each[None], count, axis=0), other) for each in one]
     return of_others(np.array(table))
 
 
 def turned_back(heat: np.ndarray, orientation: int) -> np.ndarray:
-    """Maps of pictures in an orientation, (n, rows, columns), turned to lie as taken.
+    """Maps of pictures in an orientation, (n, rows, columns), turned back to the image as taken.
 
-    The rows of a map follow the picture, so it is turned as the picture was, the other way.
+    A map follows the picture, so it is turned by the inverse of the picture's orientation.
     """
     back = np.rot90(heat, -(orientation % 4), axes=(-2, -1))
     return np.flip(back, axis=-1) if orientation >= 4 else back
@@ -235,7 +235,7 @@ def turned_back(heat: np.ndarray, orientation: int) -> np.ndarray:
 def correlation_of_turned_copies(
     heat: Callable, pixels: np.ndarray, as_taken: np.ndarray
 ) -> np.ndarray:
-    """The mean likeness of the maps of the 7 turned copies to the map as taken, shape (n,).
+    """The mean correlation of the maps of the 7 turned copies with the map as taken, shape (n,).
 
     `heat(pixels)` explains pictures of the same images.
     """

@@ -1,8 +1,8 @@
 """Where a network looked: heatmaps of its logit.
 
 Grad-CAM (Selvaraju et al. 2017, doi 10.1109/ICCV.2017.74) and integrated gradients (Sundararajan et
-al. 2017, arXiv 1703.01365). A single logit has no class to choose: it speaks for M, and its
-negative for B (tf-keras-vis#11).
+al. 2017, arXiv 1703.01365). A single logit has no class to choose: the logit explains M, its
+negative B (tf-keras-vis#11).
 
 Heat is signed: above zero for the explained class, below against it.
 """
@@ -24,12 +24,12 @@ from cytology.settings import InputError
 
 
 def last_map(model: keras.Model) -> str:
-    """The layer whose maps are averaged into the pooled features: the last that knows where."""
+    """The layer whose maps are averaged into the pooled features: the last with places."""
     return [layer.name for layer in model.layers if len(layer.output.shape) == 4][-1]
 
 
 def map_of(model: keras.Model, layer: str):
-    """The output of `layer` ("": of the last map); `InputError` if it is none with places."""
+    """The output of `layer` ("": the last map); `InputError` if it has no spatial output."""
     names = [each.name for each in model.layers]
     wanted = layer or last_map(model)
     if wanted not in names:
@@ -40,14 +40,14 @@ def map_of(model: keras.Model, layer: str):
     output = model.get_layer(wanted).output
     if len(output.shape) != 4:
         raise InputError(
-            f"Parameter `explain_layer` is {layer!r}, whose output of shape {output.shape[1:]} has "
-            f"no places in the picture: name a layer before {model.name}'s pooling."
+            f"Parameter `explain_layer` is {layer!r}, but its output of shape {output.shape[1:]} "
+            f"has no positions in the picture: name a layer before {model.name}'s pooling."
         )
     return output
 
 
 def sign_of(toward) -> np.ndarray:
-    """+1 where M is to be explained, -1 where B is, float32."""
+    """+1 to explain M, -1 to explain B, float32."""
     return np.where(np.asarray(toward) == "M", 1, -1).astype(np.float32)
 
 
@@ -58,8 +58,8 @@ class Explained:
     """A network whose logits are explained, at `layer` ("": the last map).
 
     With `heads`, by fold, each image is judged and explained by the head that never saw its
-    patient; without, by the network's own. `passes` makes the features that are judged; what needs
-    a gradient is TensorFlow's in any case.
+    patient; without, by the network's own head. `passes` makes the features that are judged;
+    gradients are always computed by TensorFlow.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class Explained:
     def heat(self, pixels: np.ndarray, toward, folds=None, batch_size: int = 32) -> np.ndarray:
         """Signed maps, shape (n, rows, columns), of uint8 pictures (n, size, size, 3).
 
-        `toward` is "M" or "B", one or n of them; `folds` has shape (n,) where there are heads.
+        `toward` is "M" or "B", one or n of them; `folds` has shape (n,) if there are heads.
         """
         slopes, _ = self._lines(folds, len(pixels))
         slopes = slopes * np.broadcast_to(sign_of(toward), len(pixels))[:, None]
@@ -109,11 +109,11 @@ class Explained:
     def integrated_gradients(
         self, pixels: np.ndarray, toward, folds=None, steps: int = 16
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Attributions, shape (n, size, size), and by how much they miss completeness, (n,).
+        """Attributions, shape (n, size, size), and their completeness error, (n,).
 
         The path leads from an empty field, in the colour of the picture's border, to the picture;
-        gradients are taken in the middle of `steps` equal steps. Attributions should add up to
-        the difference of the two logits: returned is |sum - difference| / |difference|.
+        gradients are taken in the middle of `steps` equal steps. Attributions should add up to the
+        difference of the two logits; the error is |sum - difference| / |difference|.
         """
         slopes, _ = self._lines(folds, len(pixels))
         slopes = slopes * np.broadcast_to(sign_of(toward), len(pixels))[:, None]
@@ -158,8 +158,8 @@ class Explained:
     def _heat_of(self, pixels, slopes):
         pictures = tf.cast(pixels, tf.float32)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
-            # Watched from the pictures on, since a layer in the middle cannot be; going back
-            # ends at the layer all the same.
+            # The tape watches the pictures, since it cannot watch a layer in the middle; the
+            # backward pass ends at the layer all the same.
             tape.watch(pictures)
             activation, features = self._both(pictures, training=False)
             logit = tf.reduce_sum(features * slopes, axis=-1)
@@ -179,7 +179,7 @@ class Explained:
 
 
 def empty_field(picture: np.ndarray) -> np.ndarray:
-    """A picture of the same shape and type where nothing lies, in the colour of its border."""
+    """An empty picture of the same shape and type, in the colour of the border."""
     empty = np.empty_like(picture)
     empty[:] = border_colour(picture)
     return empty
@@ -192,7 +192,7 @@ def over_square(heat: np.ndarray, size: int) -> np.ndarray:
 
 
 def over_image(heat: np.ndarray, width: int, height: int, size: int, fit: str) -> np.ndarray:
-    """A map over the original image, shape (height, width): what lies on the padding is cut off."""
+    """A map over the original image, shape (height, width), without the padding."""
     left, top, inside_width, inside_height = place_in_square(width, height, size, fit)
     inside = over_square(heat, size)[top : top + inside_height, left : left + inside_width]
     resized = Image.fromarray(inside).resize((width, height), Image.Resampling.BILINEAR)

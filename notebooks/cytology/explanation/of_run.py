@@ -1,4 +1,4 @@
-"""The explanations of a run: every check of one network, the images worth showing, neighbours."""
+"""The explanations of a run: the checks of a network, images worth showing, neighbours."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,19 +22,19 @@ from cytology.networks.model_files import features_of_model, load_trained, passe
 from cytology.run import Run
 
 SHUFFLES = 3
-COVERING_STEPS = 7  # of covering: the cells of a map, a seventh of them at a time
+COVERING_STEPS = 7  # a seventh of the cells of a map at a time
 PATH_STEPS = 16  # of integrated gradients
 
 
 def explained_network(run: Run, name: str, on: str, layer: str = "") -> Explained:
-    """The network `name` of a run, with the heads of its folds where it is judged out-of-fold."""
+    """The network `name` of a run, with the heads of its folds if it is judged out-of-fold."""
     heads = read_heads(run, name) if on == OUT_OF_FOLD else None
     model, _ = load_trained(run, name)
     return Explained(model, heads, layer, passes_of_model(run, model))
 
 
 def _head_folds(explained: Explained, images: pd.DataFrame) -> np.ndarray | None:
-    """Whose heads judge `images`; None where the network has one head for all."""
+    """The folds of the heads that judge `images`; None if the network has a single head."""
     return None if "" in explained.heads else images["fold"].astype(int).to_numpy()
 
 
@@ -44,11 +44,11 @@ def _head_folds(explained: Explained, images: pd.DataFrame) -> np.ndarray | None
 def check_network(
     run: Run, explained: Explained, images: pd.DataFrame, few: int, seed: int
 ) -> tuple[pd.DataFrame, pd.DataFrame, float]:
-    """All checks of one network: (a row an image, check and map, curves, miss of completeness).
+    """All checks of a network: (one row per image, check and map; curves; completeness errors).
 
-    The column `map` says whose: the network's, or noise in its place. `images` has `image_id,
-    group, label, fold`, and `mask` where nuclei are known. The class that the network calls is
-    explained. The checks that need many passes take the first `few` images.
+    The column `map` is the network's, or noise in its place. `images` has `image_id, group, label,
+    fold`, and `mask` if nuclei are known. The predicted class is explained. Checks that need many
+    passes use the first `few` images.
     """
     name, root = explained.model.name, run.images
     size, fit = run.about(name)["image_size"], run.about(name)["fit"]
@@ -74,7 +74,7 @@ def check_network(
 
     curves = checks.covering_curves(judge, pixels, maps, sign_of(toward), COVERING_STEPS, seed)
     found, missed = explained.integrated_gradients(pixels, toward, folds, PATH_STEPS)
-    # Where it looked, for or against the class.
+    # Where the network looked, for or against the class.
     cells = checks.by_cell(np.abs(found), heat.shape[1:])
     of_copies = {
         checks.NETWORK: lambda pictures: explained.heat(pictures, toward, folds),
@@ -96,7 +96,7 @@ def check_network(
 
 
 def shuffled(explained, images, pixels, toward, maps: dict, seed: int) -> list[pd.DataFrame]:
-    """How alike maps are to heat from shuffled weights; it should be below one half."""
+    """Correlation of maps with heat from shuffled weights; it should be below one half."""
     folds = _head_folds(explained, images)
     batches = [pixels[k : k + CALIBRATION_BATCH] for k in range(0, len(pixels), CALIBRATION_BATCH)]
     heads = [
@@ -144,7 +144,7 @@ def picture_and_logits(
 
 @dataclass(frozen=True)
 class Answers:
-    """The judged predictions of a network, and its pooled features of their images, (n, width).
+    """The judged predictions of a network, and the pooled features of their images, (n, width).
 
     `rows` has `image_id, label, group, logit`, `predicted` and whether that is `wrong`.
     """
@@ -153,9 +153,9 @@ class Answers:
     features: np.ndarray
 
     def telling(self, each: int = 3) -> pd.DataFrame:
-        """The surest right and wrong answers and the least sure: `kind` right, wrong or unsure.
+        """The most certain right and wrong answers, and the least certain ones.
 
-        Within a kind one image a group, both classes in turn.
+        `kind` is right, wrong or unsure; within a kind one image per group, the classes in turn.
         """
         sure = self.rows["logit"].abs()
         kinds = {
@@ -173,7 +173,7 @@ class Answers:
         return table.drop_duplicates("image_id", ignore_index=True).drop(columns="order")
 
     def mistakes_and_neighbours(self, count: int, each: int) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """The surest mistakes, one a group, with a `title`; and what images of others lie nearest.
+        """The most certain mistakes, one per group, with a `title`, and the nearest images.
 
         The second table has `image_id, rank, neighbour, label, group, distance`.
         """
@@ -194,7 +194,7 @@ class Answers:
 
 
 def answers_of(run: Run, explained: Explained, on: str) -> Answers:
-    """The answers of a network of the run, one an image; `stain` where the manifest has it."""
+    """The answers of a network of the run, one per image, with `stain` if the manifest has it."""
     name, manifest = explained.model.name, run.manifest
     known = manifest[["image_id", "sha256", *manifest.columns.intersection(["stain"])]]
     rows = judged_networks(run, on)[name].drop_duplicates("image_id").merge(known, on="image_id")

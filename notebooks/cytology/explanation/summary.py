@@ -1,4 +1,4 @@
-"""What the checks of heatmaps came to: a table of them, and sentences."""
+"""The results of the heatmap checks: a table, and sentences."""
 
 import numpy as np
 import pandas as pd
@@ -21,17 +21,17 @@ def summary_of_networks(values: pd.DataFrame) -> pd.DataFrame:
 
 
 def check_summary(values: pd.DataFrame) -> pd.DataFrame:
-    """A row a check: means of `value` and `chance`, their `difference` with its 95 % interval.
+    """One row per check: means of `value` and `chance`, their `difference` with 95 % interval.
 
-    `values` may have a column `map`: rows of `NOISE` are judged alike, and give `noise`, the mean
-    of their values, and `noise_passed`. Images for which a check has no value are left out;
+    `values` may have a column `map`: rows of `NOISE` are judged the same way and give `noise`, the
+    mean of their values, and `noise_passed`. Images without a value for a check are left out;
     `images` and `groups` count the others.
 
-    `p` is of a t test of the difference by groups; of two checks that are one piece of evidence
-    both have the larger one. `p_holm` corrects it for the pieces of evidence of the network.
-    `passed` is `yes` where the interval lies wholly on the better side, of evidence if `p_holm` is
-    below 0.05, too; `no` where it lies on the worse one; `not shown` in between; `unclear` where
-    there is no interval: too few groups, or images all alike.
+    `p` comes from a t test of the difference by group; two checks that are one piece of evidence
+    both get the larger one. `p_holm` is corrected for the network's pieces of evidence. `passed` is
+    `yes` if the whole interval is on the better side and, for evidence, `p_holm` is below 0.05;
+    `no` if it is on the worse side; `not shown` in between; `unclear` without an interval: too few
+    groups, or all images alike.
     """
     if "map" not in values:
         return _summary_of_maps(values)
@@ -65,7 +65,7 @@ def _summary_of_maps(values: pd.DataFrame) -> pd.DataFrame:
 
 
 def _against_chance(check: str, rows: pd.DataFrame) -> dict:
-    """What `rows` of one check say: means, difference, interval and P, and of how many images."""
+    """Means, difference, interval, P and counts from the `rows` of one check."""
     about, difference = HEATMAP_CHECKS[check], (rows["value"] - rows["chance"]).to_numpy(float)
     *interval, p = mean_by_group(difference, rows)
     row = {"check": check, "kind": about.kind, "asks": about.asks, "value": rows["value"].mean()}
@@ -81,7 +81,7 @@ def mean_curves(curves: pd.DataFrame) -> pd.DataFrame:
 
 
 def evidence_pieces(rows: pd.DataFrame, column: str = "passed") -> pd.Series:
-    """What each piece of evidence came to, by its name: the worst of its checks."""
+    """The result of each piece of evidence, by its name: the worst of its checks."""
     order = ["no", "unclear", "not shown", "yes"]
     evidence = rows[rows["kind"] == "evidence"]
     worst = evidence[column].map(order.index).groupby(evidence["check"].map(piece_of), sort=False)
@@ -89,7 +89,7 @@ def evidence_pieces(rows: pd.DataFrame, column: str = "passed") -> pd.Series:
 
 
 def explanation_sentences(table: pd.DataFrame) -> list[str]:
-    """A sentence or some a network: what its heatmaps have shown, what not, and what noise does."""
+    """Sentences per network: what its heatmaps have shown and not shown, and what noise does."""
     sentences = []
     for name, rows in table.groupby("architecture", sort=False):
         found = evidence_pieces(rows)
@@ -115,14 +115,14 @@ def explanation_sentences(table: pd.DataFrame) -> list[str]:
 
 
 def _necessary_in_words(rows: pd.DataFrame) -> str:
-    """Whether heatmaps passed what any noise passes; empty where that was not asked."""
+    """Whether heatmaps passed the checks that any noise passes; empty if there were none."""
     if rows.empty:
         return ""
     lacking = rows.loc[~rows["passed"].isin(["yes", "unclear"]), "check"].tolist()
     if lacking:
         return (
-            f" NOT PASSED though any noise passes it: {'; '.join(lacking)}. These heatmaps are not "
-            "shown to depend on what the network learned."
+            f" NOT PASSED, although any noise passes it: {'; '.join(lacking)}. These heatmaps are "
+            "not shown to depend on what the network learned."
         )
     passed = (rows["passed"] == "yes").sum()
     return f" Of {len(rows)} checks that any noise passes they pass {passed}." if passed else ""

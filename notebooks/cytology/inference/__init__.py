@@ -1,1 +1,1 @@
-"""Trained networks on new images, and as files for other programs."""
+"""Trained networks applied to new images, and exported for other programs."""

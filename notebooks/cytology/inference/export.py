@@ -1,7 +1,7 @@
 """A trained network as files for other programs: Keras, LiteRT, TensorFlow Serving, ONNX.
 
-Each takes squares of raw RGB and gives the logit, as the network does; what else a user must know
-stands in `export.json` beside them. `export_check` runs the files and compares them with the
+Each takes squares of raw RGB and returns the logit, like the network; `export.json` beside them has
+everything else that a user must know. `export_check` runs the files and compares them with the
 network.
 """
 
@@ -28,7 +28,7 @@ from cytology.run import Run
 from cytology.settings import InputError
 from cytology.tables import write_json
 
-# Names of the formats, as `export_formats` has them, and the file or folder of each.
+# The formats of `export_formats`, with the file or folder of each.
 FILES = {
     "keras": "model.keras",
     "h5": "model.h5",
@@ -38,7 +38,7 @@ FILES = {
     "onnx": "model.onnx",
 }
 VERSION = "1"  # TensorFlow Serving wants a numbered folder below the model's
-# How an image becomes the square that each file takes, in words for `export.json`, by `fit`.
+# How to turn an image into the square that each file takes, by `fit`, for `export.json`.
 RESIZED = {
     "pad": "resize so that the longer side is `size`, and put it in the middle of a square of the "
     "median colour of its border",
@@ -47,16 +47,17 @@ RESIZED = {
 
 
 def formats_of(architecture: str, wanted: str) -> list[str]:
-    """The formats that `wanted` (all, or names with commas) means for an architecture.
+    """The formats that `wanted` (all, or names separated by commas) means for an architecture.
 
-    Where packages are missing, `all` goes without ONNX and says so. Raises `InputError` for a name
-    that is none, and for `onnx` by name without its packages.
+    If packages are missing, `all` leaves out ONNX and reports it. Raises `InputError` for an
+    unknown name, and for `onnx` by name without its packages.
     """
     names = list(FILES) if wanted == "all" else [name.strip() for name in wanted.split(",")]
     unknown = [name for name in names if name not in FILES]
     if unknown:
         raise InputError(
-            f"Parameter `export_formats` names {unknown[0]!r}; there are: all, {', '.join(FILES)}."
+            f"Parameter `export_formats` names {unknown[0]!r}; choose from: all, "
+            f"{', '.join(FILES)}."
         )
     if "onnx" in names and (packages := onnx_files.lacking()):
         if wanted != "all":
@@ -64,7 +65,7 @@ def formats_of(architecture: str, wanted: str) -> list[str]:
                 "Parameter `export_formats` names 'onnx', which needs packages that are not "
                 f"installed: pip install {packages}, or leave it out."
             )
-        onnx_files.say_left_out(packages)
+        onnx_files.report_left_out(packages)
         names.remove("onnx")
     possible = [name for name in FILES if name != "h5" or ARCHITECTURES[architecture].kept_as_h5]
     return [name for name in possible if name in names]
@@ -78,16 +79,16 @@ def images_of_part(run: Run, part: str, count: int, seed: int) -> list[str]:
 
 
 def squares_of(run: Run, architecture: str, image_ids: list[str]) -> np.ndarray:
-    """Images of the run as the network takes them, shape (images, size, size, 3), uint8."""
+    """Images of the run as network input, shape (images, size, size, 3), uint8."""
     root, about = run.images, run.about(architecture)
     size, fit = about["image_size"], about["fit"]
     return np.stack([fit_to_square(open_rgb(root / name), size, fit) for name in image_ids])
 
 
 def export(run: Run, model: keras.Model, formats: list[str], calibration: np.ndarray) -> Path:
-    """Write `exports/<architecture>/` in `formats`, whole or not at all; returns the folder.
+    """Write `exports/<architecture>/` in `formats`, atomically; returns the folder.
 
-    `calibration` are squares of training images, uint8, whose activations set the ranges of int8.
+    `calibration` holds squares of training images, uint8, whose activations set the int8 ranges.
     """
     name = model.name
     beside = description(run, name)
@@ -97,7 +98,7 @@ def export(run: Run, model: keras.Model, formats: list[str], calibration: np.nda
         for each in progress(formats, f"exporting {name}", unit="format"):
             path = new / FILES[each]
             if each == "keras":
-                # No copy of the run's file: in a stranger's the layers may be others than ours.
+                # Not a copy of the run's file: one from a stranger may have other layers.
                 whole.save(path)
             elif each == "h5":
                 with quietly():
@@ -116,7 +117,7 @@ def export(run: Run, model: keras.Model, formats: list[str], calibration: np.nda
 
 
 def in_float32(model: keras.Model) -> keras.Model:
-    """The same network computing in float32: other runtimes may not know its half precision."""
+    """The same network in float32: other runtimes may not support half precision."""
     if all(layer.compute_dtype == "float32" for layer in model.layers):
         return model
     twin = build(model.name, model.input_shape[1], None)
@@ -132,7 +133,10 @@ def save_for_serving(model: keras.Model, folder: Path) -> None:
     archive.add_endpoint(
         "serving_default", lambda image: {"logit": model(image, training=False)}, [given]
     )
-    for name in ("assets", "variables"):  # TensorFlow would close its own folders to the group
+    for name in (
+        "assets",
+        "variables",
+    ):  # TensorFlow's own folders would not be readable for the group
         (folder / name).mkdir(parents=True)
     with quietly():
         archive.write_out(str(folder), verbose=False)
@@ -144,9 +148,9 @@ def save_for_serving(model: keras.Model, folder: Path) -> None:
 def lite(model: keras.Model, calibration: np.ndarray | None = None) -> bytes:
     """The network as a TFLite file for one image at a time.
 
-    Without `calibration` all of it stays float32. With it (uint8 squares) everything is computed
-    in 8-bit integers: raw RGB comes in as uint8, and the logit goes out as int8, to be multiplied
-    by the scale that the file holds.
+    Without `calibration` everything is float32. With it (uint8 squares) everything is computed in
+    8-bit integers: raw RGB comes in as uint8, and the logit goes out as int8, to be multiplied by
+    the scale stored in the file.
     """
     size = model.input_shape[1]
 
@@ -171,15 +175,15 @@ def lite(model: keras.Model, calibration: np.ndarray | None = None) -> bytes:
 def full_range(squares: np.ndarray) -> np.ndarray:
     """The squares as float32, with one black and one white pixel in the corners of the first.
 
-    So the input's range is 0 to 255 whatever the images show, its scale is 1, and a raw pixel
-    means itself.
+    So the input's range is 0 to 255 whatever the images show, its scale is 1, and raw pixels need
+    no conversion.
     """
     found = squares.astype(np.float32)
     found[0, 0, 0], found[0, -1, -1] = 0, 255
     return found
 
 
-# ------------------------------------------------------------- what goes with it
+# ------------------------------------------------------------- export.json
 
 
 def description(run: Run, name: str) -> dict:
@@ -194,7 +198,7 @@ def description(run: Run, name: str) -> dict:
         "architecture": name,
         "labels": CLASSES,
         "positive": "M",
-        "output": "one logit an image; malignant (M) where it is at least the threshold's",
+        "output": "one logit per image; malignant (M) if it is at least the threshold's logit",
         "thresholds": {
             rule: {
                 "logit": each.threshold_logit,
@@ -209,8 +213,8 @@ def description(run: Run, name: str) -> dict:
         "calibration_note": locked["half"].note,
         "calibrated_probability": "1 / (1 + exp(-(intercept + slope * logit)))",
         "malignant_share": malignant_share(run, locked["half"].chosen_on),
-        "malignant_share_note": "of the images on which thresholds and calibration were chosen; "
-        "where another share is malignant, calibrated probabilities and precision do not hold",
+        "malignant_share_note": "of the images on which thresholds and calibration were chosen; if "
+        "another share is malignant, calibrated probabilities and precision are not valid",
         "preprocessing": {
             "shape": f"(images, {size}, {size}, 3), RGB",
             "pixels": "raw, 0 to 255; scaling is inside the files",
@@ -218,7 +222,7 @@ def description(run: Run, name: str) -> dict:
             f"{size}, {size}), RGB, float32",
             "size": size,
             "fit": about["fit"],
-            "how": "open the image upright, as 8-bit RGB, transparency laid on white; "
+            "how": "open the image upright, as 8-bit RGB, transparency on white; "
             f"{RESIZED[about['fit']]}. Resize with Pillow: bilinear, reducing_gap=3",
             "in_python": f"{fit_to_square.__module__}.fit_to_square("
             f"{open_rgb.__module__}.open_rgb(path), {size}, {about['fit']!r})",
@@ -236,7 +240,7 @@ def description(run: Run, name: str) -> dict:
 
 
 def malignant_share(run: Run, chosen_on: str) -> float:
-    """The share of malignant images among those that thresholds were chosen on."""
+    """The share of malignant images among those on which thresholds were chosen."""
     parts = run.facts("split.json")["counts"]
     counts = [parts[name] for name in (("train", "val") if chosen_on == OUT_OF_FOLD else ("val",))]
     return sum(part["M"] for part in counts) / sum(part["images"] for part in counts)

@@ -1,4 +1,4 @@
-"""Exported files are run and compared with the network that they came from."""
+"""Runs exported files and compares them with the network that they came from."""
 
 import time
 import warnings
@@ -18,20 +18,20 @@ from cytology.notebook import progress
 from cytology.run import Run
 from cytology.settings import InputError
 
-FLOAT_TOLERANCE = 1e-3  # of the largest logit, or of 1 where all are smaller
-MOST_CHANGED = 1  # decisions, where numbers are rounded on purpose
+FLOAT_TOLERANCE = 1e-3  # of the largest logit, or of 1 if all are smaller
+MOST_CHANGED = 1  # decisions, if numbers are rounded on purpose
 RUNS = 15  # timed, one image each
 
 
 def check_exports(
     run: Run, model: keras.Model, decision: Decision, squares: np.ndarray
 ) -> pd.DataFrame:
-    """A row an exported file: how far its logits are from the network's, and what it costs.
+    """One row per exported file: the difference of its logits from the network's, and its cost.
 
-    `squares` are test images, uint8; `latency` is the median of one image in ms on this machine;
-    `changed_decisions` are counted at the locked threshold. Files that compute in float32 must
-    keep the tolerance; int8, and files of a network that computes in half precision, may change
-    one decision.
+    `squares` are test images, uint8; `latency` is the median time for one image in ms on this
+    machine; `changed_decisions` are counted at the locked threshold. Files that compute in float32
+    must be within the tolerance; int8, and files of a network in half precision, may change one
+    decision.
     """
     folder = run / "exports" / model.name
     expected = model.predict_on_batch(squares).ravel()
@@ -85,7 +85,7 @@ def lite_runner(path: Path) -> Callable:
     scale, zero = made["quantization"]
 
     def answer(squares):
-        # Pixels need no scaling, also for int8: its input has scale 1 (see `export.full_range`).
+        # Pixels need no scaling, not even for int8: its input scale is 1 (`export.full_range`).
         interpreter.set_tensor(given["index"], squares.astype(given["dtype"]))
         interpreter.invoke()
         found = interpreter.get_tensor(made["index"]).astype(np.float32).ravel()
@@ -95,18 +95,18 @@ def lite_runner(path: Path) -> Callable:
 
 
 def interpreter_of(path: Path):
-    """What runs a TFLite file: from `ai-edge-litert` where that is installed, else TensorFlow's."""
+    """The interpreter of a TFLite file: `ai-edge-litert` if installed, else TensorFlow's."""
     try:
         from ai_edge_litert.interpreter import Interpreter
     except ModuleNotFoundError:
         Interpreter = getattr(tf.lite, "Interpreter", None)
     if Interpreter is None:
         raise InputError(
-            f"TensorFlow {tf.__version__} runs no TFLite files: install ai-edge-litert, or leave "
-            "the tflite formats out of `export_formats`."
+            f"TensorFlow {tf.__version__} cannot run TFLite files: install ai-edge-litert, or "
+            "leave the tflite formats out of `export_formats`."
         )
     with quietly(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it only says where it will live in later versions
+        warnings.simplefilter("ignore")  # it only announces a move in later versions
         # The bytes, not the path: Windows cannot replace a file that is mapped into memory.
         interpreter = Interpreter(model_content=path.read_bytes(), num_threads=cores())
         interpreter.allocate_tensors()
@@ -120,7 +120,7 @@ def megabytes(path: Path) -> float:
 
 
 def latency(answer: Callable, one) -> float:
-    """Median time of one answer in milliseconds; the first calls, which build graphs, left out."""
+    """Median time of one answer in milliseconds, without the first calls, which build graphs."""
     seconds = []
     for _ in range(RUNS + 2):
         started = time.perf_counter()
@@ -130,14 +130,14 @@ def latency(answer: Callable, one) -> float:
 
 
 def warning_of(row) -> str:
-    """A sentence about a file that does not keep its promise; empty for one that does."""
+    """A warning about a file that exceeds its tolerance; empty for a good one."""
     if row.agrees:
         return ""
     name = f"{NETWORK_TITLE[row.architecture]}, {row.format}"
     if np.isnan(row.tolerance):
         return (
-            f"{name}: {row.changed_decisions} of {row.images} test images are decided otherwise "
-            f"than by the network (at most {MOST_CHANGED} is allowed): do not use this file."
+            f"{name}: {row.changed_decisions} of {row.images} test images get another decision "
+            f"than from the network (at most {MOST_CHANGED} is allowed): do not use this file."
         )
     return (
         f"{name}: a logit differs by {row.largest_difference:.2g} from the network's, more than "
@@ -146,7 +146,7 @@ def warning_of(row) -> str:
 
 
 def write_exports(run: Run, table: pd.DataFrame) -> pd.DataFrame:
-    """Write `tables/exports.csv`; rows of networks that were not exported this time stay."""
+    """Write `tables/exports.csv`; rows of networks that were not exported this time are kept."""
     if run.has("tables/exports.csv"):
         earlier = run.table("tables/exports.csv")
         others = earlier[~earlier["architecture"].isin(table["architecture"])]

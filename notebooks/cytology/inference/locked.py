@@ -1,4 +1,4 @@
-"""What was decided before test was looked at: a network's threshold and calibration."""
+"""A network's threshold and calibration, decided before test was looked at."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from cytology.settings import InputError
 
 @dataclass(frozen=True)
 class Decision:
-    """What was chosen before test was looked at, by `rule`; all apply to the network's logit.
+    """Threshold and calibration chosen by `rule` before test was looked at, for the logit.
 
     `note` says why no slope could be fitted; it is then 1, and the intercept 0. `threshold_note`
     says what the threshold cannot promise.
@@ -27,7 +27,7 @@ class Decision:
 
     @property
     def threshold(self) -> float:
-        """The calibrated probability from which on an image is called malignant."""
+        """The lowest calibrated probability that is called malignant."""
         return float(expit(self.calibrated(self.threshold_logit)))
 
     def calibrated(self, logit):
@@ -35,16 +35,16 @@ class Decision:
         return self.intercept + self.slope * logit
 
     def margin(self, logit):
-        """How far logits lie from the threshold, in calibrated logits."""
+        """The distance of logits from the threshold, in calibrated logits."""
         return self.slope * abs(logit - self.threshold_logit)
 
     def in_words(self) -> str:
         """The decision in a sentence."""
         kind = "an uncalibrated" if self.note else "a calibrated"
         return (
-            f"rule {self.rule}, chosen on {self.chosen_on} predictions: malignant from {kind} "
-            f"probability of {self.threshold:.3f} on; calibrated logit: {self.intercept:.2f} + "
-            f"{self.slope:.2f} x logit"
+            f"rule {self.rule}, chosen on {self.chosen_on} predictions: malignant at {kind} "
+            f"probability of {self.threshold:.3f} or more; calibrated logit: "
+            f"{self.intercept:.2f} + {self.slope:.2f} x logit"
             + (f" ({self.note})" if self.note else "")
             + (f"; {self.threshold_note}" if self.threshold_note else "")
         )
@@ -58,7 +58,7 @@ def locked_decision(run: Run, architecture: str, rule: str) -> Decision:
     fitted = slopes[(slopes["model"] == architecture) & (slopes["method"] == "platt")]
     if row.empty or fitted.empty:
         raise InputError(
-            f"tables/thresholds.csv and tables/calibration.csv know no {architecture}: run "
+            f"tables/thresholds.csv and tables/calibration.csv have no {architecture}: run "
             "notebook 08 again."
         )
     row, fitted = row.iloc[0], fitted.iloc[0]

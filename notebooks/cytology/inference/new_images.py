@@ -1,4 +1,4 @@
-"""Images to predict: a folder, an archive or a list; with classes and patients where known."""
+"""Images to predict: a folder, an archive or a list, with classes and patients if known."""
 
 import os
 from dataclasses import dataclass, field
@@ -26,9 +26,9 @@ NOTHING = pd.DataFrame(columns=["image_id", "reason"], dtype=str)
 class Images:
     """Images to predict: `table` has `image_id`, `label` and `group`, empty where unknown.
 
-    `unit` is what a group is; empty if nobody knows whose the images are. `refused` are those that
+    `unit` is the name of the groups; empty if the patients are unknown. `refused` lists images that
     are not predicted, with the `reason`. `given` is what the user named, for messages: the images
-    of an archive lie below another `root`. Of images `of_neither_class` no answer can be right.
+    of an archive are below another `root`. For images `of_neither_class` no answer can be right.
     """
 
     root: Path
@@ -49,14 +49,14 @@ def choose_images(
 ) -> Images:
     """The images to predict.
 
-    `images` names new ones (`new_images`), is `unseen` (the run's images of neither class) or
-    empty: the test part. The others are for new images, as for training data.
+    `images` names new ones (`new_images`), or is `unseen` (the run's images of neither class), or
+    empty (the test part). The other parameters are for new images, as for training data.
     """
     if images == "unseen":
         unseen = run.table("unseen.csv")
         if unseen.empty:
             raise InputError(
-                "Parameter `images` is unseen, but this data set has no images of neither class: "
+                "Parameter `images` is 'unseen', but all images of this data set have a class: "
                 "name a folder."
             )
         table = unseen[["image_id"]].assign(label="", group="")
@@ -73,8 +73,8 @@ def new_images(
 ) -> Images:
     """Images of a folder, an archive or a list, with the classes and patients that are known.
 
-    An archive is unpacked into the cache, once. A list is a text file with a path a line, or a
-    table (CSV or .xlsx) with a column `image`; its paths begin where the list lies.
+    An archive is unpacked into the cache, once. A list is a text file with one path per line, or a
+    table (CSV or .xlsx) with a column `image`; its paths are relative to the list.
     """
     names = parse_classes(classes, "images_classes")
     root, found, refused = found_images(path)
@@ -93,7 +93,7 @@ def new_images(
 
 
 def found_images(path: Path) -> tuple[Path, list[str], pd.DataFrame]:
-    """The root of the images that `path` names, their ids, and what is left out and why."""
+    """The root of the images that `path` names, their ids, and the left-out files with reasons."""
     if path.is_dir():
         return path, *images_in(path, path)
     if not path.is_file():
@@ -106,7 +106,7 @@ def found_images(path: Path) -> tuple[Path, list[str], pd.DataFrame]:
             size = sum(each.stat().st_size for each in folder.rglob("*") if each.is_file())
             print(
                 f"NOTE: {path.name} was unpacked to {short(folder)} ({size / MEGABYTE:,.1f} MB): "
-                "delete that folder when you need it no more."
+                "delete that folder when you no longer need it."
             )
         return folder, *images_in(folder, path)
     if path.suffix.lower() in LISTS:
@@ -118,14 +118,14 @@ def found_images(path: Path) -> tuple[Path, list[str], pd.DataFrame]:
 
 
 def images_in(folder: Path, given: Path) -> tuple[list[str], pd.DataFrame]:
-    """Images below `folder`, as posix paths, and what is left out, with its reason.
+    """Images below `folder`, as posix paths, and the left-out files with reasons.
 
-    `InputError` about what was `given` if there is nothing to predict or to say why not.
+    `InputError` about `given` if there are neither images nor left-out files.
     """
     found, refused = images_below(folder)
     if not found and refused.empty:
         others = [path.name for path in find_files(folder)[0]]
-        holds = f"It holds {some(others)}" if others else "It holds no file"
+        holds = f"It contains {some(others)}" if others else "It contains no file"
         inner = [name for name in others if name.lower().endswith(ARCHIVES)]
         advice = f"unpack {inner[0]} and name its folder" if inner else "check `images`"
         raise InputError(f"No image in {given}. {holds}: {advice}.")
@@ -133,9 +133,9 @@ def images_in(folder: Path, given: Path) -> tuple[list[str], pd.DataFrame]:
 
 
 def those_there(folder: Path, names: list[str]) -> tuple[list[str], pd.DataFrame]:
-    """Of listed paths those that are files, from `folder` on; of the others the reason.
+    """The listed paths that are files, relative to `folder`; for the others the reason.
 
-    A name is found as the disk has it, whatever Unicode form the list is written in.
+    A name is found in the spelling of the disk, whatever Unicode form the list uses.
     """
     found, refused = [], []
     for name in names:
@@ -159,11 +159,11 @@ def listed(path: Path) -> list[str]:
     if path.suffix.lower() in (".csv", ".xlsx"):
         table = read_spreadsheet(path, "images")
         if list(table).count("image") != 1:
-            raise InputError(f"The list {path} has no column `image`: name it so, and once.")
+            raise InputError(f"The list {path} needs exactly one column named `image`.")
         lines = table["image"].tolist()
     else:
         lines = text_of(path, "images").splitlines()
     found = list(dict.fromkeys(line.strip().replace("\\", "/") for line in lines if line.strip()))
     if not found:
-        raise InputError(f"The list {path} names no image: write a path a line.")
+        raise InputError(f"The list {path} names no image: write one path per line.")
     return found

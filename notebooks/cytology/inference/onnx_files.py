@@ -1,4 +1,4 @@
-"""A network as an ONNX file, and what runs it; both need packages that not every machine has."""
+"""Writing and running a network as an ONNX file; both need packages that may be missing."""
 
 from collections.abc import Callable
 from functools import cache
@@ -12,29 +12,31 @@ from cytology.networks.backend import keras, quietly
 
 NEEDED = ("tf2onnx", "onnxruntime")  # tf2onnx brings onnx
 INPUT = "image"
-OPSET = 15  # tf2onnx' own choice; OpenCV, and with it QuPath, reads it too
+OPSET = 15  # tf2onnx' default; OpenCV, and therefore QuPath, reads it too
 
 
 def lacking() -> str:
-    """The packages that ONNX files need and that are not installed, for pip; empty if none."""
+    """The packages for ONNX files that are not installed, for pip; empty if none is missing."""
     return " ".join(name for name in NEEDED if find_spec(name) is None)
 
 
 @cache
-def say_left_out(packages: str) -> None:
-    """Print, once for the same packages, that `all` goes without ONNX."""
-    print(f"Without onnx, which needs: pip install {packages}")
+def report_left_out(packages: str) -> None:
+    """Print, once for the same packages, that `all` leaves out ONNX."""
+    print(f"The format onnx is left out; it needs: pip install {packages}")
 
 
 def write(model: keras.Model, path: Path) -> None:
     """Write an ONNX file: from `image`, (images, 3, size, size) float32, to logits, (images, 1).
 
-    Channels come first, as most programs that read ONNX lay images out.
+    Channels come first, as in most programs that read ONNX.
     """
     size = model.input_shape[1]
     planes = keras.Input((3, size, size), name=INPUT)
     turned = keras.Model(planes, model(keras.layers.Permute((2, 3, 1))(planes)))
-    turned(np.zeros((1, 3, size, size), np.float32))  # Keras exports none that was never called
+    turned(
+        np.zeros((1, 3, size, size), np.float32)
+    )  # Keras cannot export a network that was never called
     with quietly():
         turned.export(path, format="onnx", verbose=False, opset_version=OPSET)
 

@@ -1,4 +1,4 @@
-"""What new images say about the place that they come from, with and without labels."""
+"""What new images reveal about the place that they come from, with and without labels."""
 
 import numpy as np
 import pandas as pd
@@ -13,7 +13,7 @@ from cytology.run import Run
 
 
 def with_groups(answers: pd.DataFrame) -> pd.DataFrame:
-    """Answers with a logit; an image of unknown group counts as one of its own."""
+    """Answers with a logit; an image without a group counts as one group."""
     rows = answers[answers["reason"] == ""]
     alone = "image " + rows["image_id"]
     return rows.assign(group=rows["group"].where(rows["group"] != "", alone))
@@ -22,9 +22,9 @@ def with_groups(answers: pd.DataFrame) -> pd.DataFrame:
 def share_of_new(
     run: Run, architecture: str, answers: pd.DataFrame
 ) -> tuple[dict, pd.DataFrame, pd.DataFrame]:
-    """`label_shift.estimated_share` of new images; with them, and those it was compared with.
+    """`label_shift.estimated_share` of new images, with these and the images to compare with.
 
-    Both tables have logits of one scale: what class weights took out is given back.
+    Both tables have logits on the same scale: the shift by class weights is undone.
     """
     new = with_groups(answers).assign(model="final", fold=np.nan)
     new = with_class_shift(run, architecture, new)
@@ -43,13 +43,13 @@ def labelled(answers: pd.DataFrame, decision: Decision) -> pd.DataFrame:
 
 
 def recalibration_there(rows: pd.DataFrame, unit: str) -> tuple[pd.DataFrame, list[str]]:
-    """`elsewhere.recalibration_gain` of `labelled` images of both classes, and what may be said."""
+    """`elsewhere.recalibration_gain` of `labelled` images of both classes, and its sentences."""
     gain = recalibration_gain(rows)
     return gain, [there_sentence(calibration_there(rows), unit), gain_sentence(gain, unit)]
 
 
 def place_sentences(found: dict, unit: str, weights: str) -> list[str]:
-    """What may be said of a share that was estimated; nothing of random weights."""
+    """Sentences about an estimated share; none for random weights."""
     if weights == "random":
         return ["No pretrained weights: no share of malignant images is estimated."]
     return share_sentences(found, unit)

@@ -1,6 +1,6 @@
-"""A trained model on new images: files in, a table of predictions out.
+"""A trained model applied to new images: files in, a table of predictions out.
 
-With labels it is an external validation: train here, test there, at what was locked before.
+With labels it is an external validation: train here, test there, with everything locked before.
 """
 
 from dataclasses import dataclass
@@ -35,10 +35,10 @@ from cytology.run import Run
 def reference_of_run(
     run: Run, model: keras.Model, passes: Passes, batch_size: int = 32
 ) -> tuple[Reference, float]:
-    """The training images that new ones are compared with, and the share of test images flagged.
+    """The training images to compare new ones with, and the share of test images flagged.
 
-    No test image should be: they come from the same place. Both are kept in
-    `<architecture>/reference.npz`, so that the training images are needed only once.
+    No test image should be flagged, since they come from the same place. Both are kept in
+    `<architecture>/reference.npz`, so the training images are needed only once.
     """
     path, used = run / model.name / "reference.npz", file_hash(run / model.name / "model.keras")
     kept = similarity.read_reference(path, used)
@@ -67,8 +67,8 @@ def predict_files(
     """Predict image files: (`image_id, logit, reason, converted`, features of those with a logit).
 
     `passes` makes the features, the head of `model` the logits.
-    A file that cannot be read gets a row with its `reason` and no logit; the batch goes on.
-    `converted` is what was changed to read it (`opening.read_image`). Rows lie in the order of
+    A file that cannot be read gets a row with its `reason` and no logit; the batch continues.
+    `converted` says how it was converted (`opening.read_image`). Rows are in the order of
     `image_ids`; the features have shape (rows with a logit, width).
     """
     size, head = model.input_shape[1], linear_head(model)
@@ -111,8 +111,8 @@ def decide(table: pd.DataFrame, decision: Decision) -> pd.DataFrame:
 def with_neighbours(table: pd.DataFrame, features: np.ndarray, known: Reference) -> pd.DataFrame:
     """The table with the nearest training image of each readable one.
 
-    `nearest`, `nearest_label`, `distance`, and whether that is `unlike_training`: beyond the
-    reference's limit. `features` belong to the rows with a logit, in their order.
+    Columns: `nearest`, `nearest_label`, `distance`, and `unlike_training` if that is beyond the
+    reference's limit. `features` belong to the rows with a logit, in order.
     """
     readable = table["logit"].notna().to_numpy()
     found = table.assign(nearest="", nearest_label="", distance=np.nan, unlike_training=False)
@@ -131,9 +131,9 @@ def refer(
 ) -> pd.DataFrame:
     """The table with `refer`, whether a pathologist must see the image, and `refer_why`.
 
-    Because it has no prediction, is unlike all training images, or lies nearer to the threshold
-    than `least_margin`, in calibrated logits (`operating_points.least_margin`); `every`: because
-    the run knows no class for images like these.
+    Reasons: it has no prediction, is unlike all training images, or is nearer to the threshold
+    than `least_margin`, in calibrated logits (`operating_points.least_margin`). With `every`, all
+    images, because they belong to neither class of the run.
     """
     margin = decision.margin(table["logit"].astype(float))
     reasons = [
@@ -148,7 +148,7 @@ def refer(
 
 @dataclass(frozen=True)
 class Predictor:
-    """A model with all that its answers depend on: kept together, since none makes sense alone.
+    """A model with everything that its answers depend on; none of it makes sense alone.
 
     `about` is the network's `metrics.json`.
     """
@@ -162,9 +162,9 @@ class Predictor:
     batch_size: int = 32
 
     def answer(self, images: Images) -> pd.DataFrame:
-        """A row an image: what `predict_files`, `decide`, `compare` and `refer` say of it.
+        """One row per image, from `predict_files`, `decide`, `with_neighbours` and `refer`.
 
-        With `label` and `group` where they are known, and what the answers rest on.
+        With `label` and `group` if known, and the model, weights and rule of the answers.
         """
         ids, fit = list(images.table["image_id"]), self.about["fit"]
         what = (self.model, self.passes, images.root, ids, fit)
@@ -190,9 +190,9 @@ def judge_answers(
 ) -> pd.DataFrame:
     """Every metric with intervals at the locked threshold and calibration: train here, test there.
 
-    A row at image level and, where groups are known, one at the level of `unit`, by `rule`
+    One row at image level and, if groups are known, one at the level of `unit`, by `rule`
     (`predictions.by_group`). `table` has `label` and `group`; an image without a group counts as
-    one of its own.
+    one group.
     """
     rows = table[(table["label"] != "") & (table["reason"] == "")]
     alone = "image " + rows["image_id"]
@@ -201,7 +201,7 @@ def judge_answers(
         group=rows["group"].where(rows["group"] != "", alone), logit=logit, probability=expit(logit)
     )
     found = [{"level": "image"} | metrics_with_intervals(rows, decision.threshold)]
-    # Of probabilities that are all 1 the logit still knows which reach the threshold.
+    # Even if all probabilities round to 1, logits show which reach the threshold.
     called = decisions.counted_from(rows, decision.calibrated(decision.threshold_logit))
     found[0] |= metrics_with_intervals(called, names=AT_A_THRESHOLD) | recalibration(rows)
     if unit:

@@ -1,7 +1,7 @@
-"""What lies near what in a network's features: a map, nearest neighbours, images unlike any known.
+"""Similarity in a network's features: a map, nearest neighbours, images unlike any known one.
 
-A distance that counts an image itself, or its patient's others, would be small for every image of
-training and flag every new one: groups are left out.
+The nearest image to a training image is often one of the same patient. A limit from such small
+distances would flag every new image, so images of the same group are left out.
 """
 
 from dataclasses import dataclass
@@ -19,16 +19,16 @@ from threadpoolctl import threadpool_limits
 from cytology.evaluation.statistics.clusters import conformal_limit
 from cytology.files import written_whole
 
-RATE = 0.01  # of the images of new patients from the same place that are called unlike training
-SCALES = 20  # of the features, each measured without a part of the groups
+RATE = 0.01  # share of images of new patients from the same place that may be flagged
+SCALES = 20  # scales of the features, each measured without a part of the groups
 
 
 @dataclass(frozen=True)
 class Reference:
     """Known images: `table` has `image_id, label, group`, `values` their features (n, width).
 
-    `distances` are those of each to the nearest of another group, shape (n,), in units of the
-    features' standard deviations.
+    `distances` holds the distance of each to the nearest image of another group, shape (n,), in
+    units of the features' standard deviations.
     """
 
     table: pd.DataFrame
@@ -37,14 +37,14 @@ class Reference:
 
     @property
     def groups(self) -> int:
-        """How many known groups have a distance; one alone has none."""
+        """How many groups have a distance; a single group has none."""
         return self.table["group"][np.isfinite(self.distances)].nunique()
 
     @property
     def rate(self) -> float:
-        """The share of images of new groups that the limit promises to flag at most, on average.
+        """The promised upper limit for the share of images of new groups flagged, on average.
 
-        `RATE`, or what so few groups can promise: n no less than 1 / (n + 1).
+        `RATE`, or the best that n groups can promise, 1 / (n + 1).
         """
         return max(RATE, 1 / (self.groups + 1))
 
@@ -54,9 +54,8 @@ class Reference:
 
         Conformal by group (Dunn, Wasserman & Ramdas 2023, arXiv 1809.07441; Lee, Barber & Willett,
         arXiv 2306.06342): the smallest distance such that the shares of images beyond it in the n
-        groups, and that of one more group that lies beyond it as a whole, have a mean of at most
-        `rate`. A new image has one more group to be near to than each of these had, so the promise
-        is kept.
+        groups, and in one more group that is beyond it as a whole, have a mean of at most `rate`. A
+        new image has one more group to be near to than each of these had, so the promise is kept.
         """
         finite = np.isfinite(self.distances)
         if not finite.any():
@@ -65,10 +64,10 @@ class Reference:
 
 
 def reference(table: pd.DataFrame, values: np.ndarray) -> Reference:
-    """What new images are compared with; `table` has `image_id, label, group`.
+    """The `Reference` for comparing new images; `table` has `image_id, label, group`.
 
-    The scale of the features, too, is measured without an image's own group, as it is without that
-    of a new image: else a group that is odd as a whole would hide it.
+    The scale of the features is also measured without an image's own group, as for a new image:
+    otherwise a group that is odd as a whole would hide it.
     """
     table = table[["image_id", "label", "group"]].reset_index(drop=True)
     found = Reference(table, np.asarray(values, np.float32), np.empty(0))
@@ -91,8 +90,8 @@ def nearest(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Distances to the nearest known images and their positions, each of shape (n, count).
 
-    With `groups`, whose the images of `values` are, those of the same group are passed over; the
-    distance is infinite where there are too few others. `scaler` is by default that of the known.
+    With `groups`, the groups of the images of `values`, images of the same group are skipped; the
+    distance is infinite if there are too few others. `scaler` is by default that of the known.
     """
     scaler = scaler or StandardScaler().fit(known.values)
     theirs = known.table["group"].to_numpy()
@@ -117,9 +116,9 @@ def feature_places(
 ) -> tuple[np.ndarray, tuple[str, str]]:
     """Features (n, width) in two dimensions, (n, 2): `pca`, or `tsne`, which keeps neighbours.
 
-    And the names of the two axes: of principal components with their share of the variance.
-    t-SNE (van der Maaten & Hinton 2008) of the first 50 principal components. Of its map only who
-    is near whom means something; distances between heaps and their sizes do not.
+    Also returns the names of the two axes; principal components with their share of the variance.
+    t-SNE (van der Maaten & Hinton 2008) of the first 50 principal components. On its map only
+    neighbourhoods mean something; distances between clusters and their sizes do not.
     """
     scaled = StandardScaler().fit_transform(values)
     count = min(50 if method == "tsne" else 2, *scaled.shape)
@@ -130,7 +129,7 @@ def feature_places(
         words = "principal component ({:.0%} of the variance)"
         return components, (f"first {words.format(first)}", f"second {words.format(second)}")
     perplexity = min(30, (len(values) - 1) / 3)
-    with threadpool_limits(1):  # several wait for each other, and sum in an order of chance
+    with threadpool_limits(1):  # several threads wait for each other, and sum in random order
         places = TSNE(perplexity=perplexity, random_state=seed).fit_transform(components)
     return places, ("t-SNE: distances mean nothing", "")
 
@@ -144,7 +143,7 @@ def write_reference(path: Path, known: Reference, model: str, falsely: float) ->
 
 
 def read_reference(path: Path, model: str) -> tuple[Reference, float] | None:
-    """What `write_reference` wrote; None if there is nothing, or if it is of another model file."""
+    """The reference from `write_reference`; None if missing, or made with another model file."""
     if not path.is_file():
         return None
     with np.load(path, allow_pickle=False) as stored:

@@ -1,1 +1,1 @@
-"""TensorFlow, weights, building, frozen features, and the caches of arrays."""
+"""TensorFlow, weights, building networks, frozen features, and caches of arrays."""

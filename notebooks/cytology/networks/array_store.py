@@ -1,9 +1,9 @@
 """Arrays on disk, found by name: made once, added in packs, mapped into memory when read.
 
-They hold decoded images, frozen features and activations at a cut. A pack is written whole and
-never changed. So several notebooks may add at once, what was made before an interruption is kept,
-and reading copies nothing into memory. Disks err: a checksum is compared before anything from the
-cache is used, and what does not match is made again.
+They hold decoded images, frozen features and activations at a cut. A pack is written atomically and
+never changed. So several notebooks may add at once, finished packs survive an interruption, and
+reading copies nothing into memory. Disks err: a checksum is compared before anything from the cache
+is used, and damaged packs are made again.
 """
 
 import functools
@@ -19,15 +19,15 @@ PACK_BYTES = 32 * 2**20
 
 
 class Rows:
-    """Rows of a store in any order, read when they are indexed.
+    """A lazy view of selected rows of a store; data are read when indexed.
 
-    An integer gives a mapped row; a slice or an array of indices copies rows into memory, as
-    `np.asarray` does with all of them. `shape` is (rows, ...).
+    An integer gives a mapped row; a slice or an array of indices copies rows into memory, and
+    `np.asarray` copies all of them. `shape` is (rows, ...).
     """
 
     def __init__(self, packs: list[np.ndarray | None], pack: np.ndarray, row: np.ndarray):
         self.packs, self.pack, self.row = packs, pack, row
-        there = [each for each in packs if each is not None]  # damaged ones were taken out
+        there = [each for each in packs if each is not None]  # damaged packs are None
         self.shape = (len(row), *there[0].shape[1:]) if there else (0,)
         self.dtype = there[0].dtype if there else np.dtype(np.float32)
 
@@ -49,11 +49,11 @@ class Rows:
 
 
 class ArrayStore:
-    """Rows of one shape and type in `folder`, each found by its name; `names` are those it has.
+    """Rows of one shape and type in `folder`, each found by its name; `names` lists them.
 
-    A pack is `<name>.npy` with its list `<name>.names`, whose first line holds two checksums: that
-    of the names, compared when the list is read, and that of the pack, when its rows are wanted.
-    Where the `shape` of a row is given, a pack of another shape is reported and removed.
+    A pack is `<name>.npy` with its list `<name>.names`, whose first line has two checksums: that of
+    the names is compared when the list is read, that of the pack when its rows are needed. If the
+    `shape` of a row is given, a pack of another shape is reported and removed.
     """
 
     def __init__(self, folder: Path, shape: tuple[int, ...] | None = None):
@@ -65,9 +65,9 @@ class ArrayStore:
         self.look_again()
 
     def look_again(self) -> None:
-        """Also find what was added since, by whomever."""
+        """Also find packs that were added since, by any process."""
         names, pack, row = [self.names], [self._pack], [self._row]
-        # The list of names is written last: without one, a pack is not there.
+        # The list of names is written last: a pack without one does not count.
         for listed in sorted({*self.folder.glob("*.names")} - {*self._lists}):
             try:
                 added = read_list(listed)
@@ -85,14 +85,14 @@ class ArrayStore:
             self._lists.append(listed)
         if len(names) > 1:
             known = names[0].append(names[1:])
-            first = ~known.duplicated()  # two notebooks may have made the same row
+            first = ~known.duplicated()  # two notebooks may have added the same row
             self.names = known[first]
             self._pack, self._row = np.concatenate(pack)[first], np.concatenate(row)[first]
 
     def missing(self, names: pd.Index) -> np.ndarray:
-        """Positions in `names` of what is not there; of a name that stands twice, the first.
+        """Positions in `names` of missing rows; of a name that occurs twice, the first.
 
-        What lies in a damaged pack is not there: such packs are reported and removed.
+        Rows in a damaged pack are missing: such packs are reported and removed.
         """
         found = self.names.get_indexer(names)
         for number in np.unique(self._pack[found[found >= 0]]):
@@ -106,7 +106,7 @@ class ArrayStore:
         return np.flatnonzero(~names.isin(self.names) & ~names.duplicated())
 
     def _remove(self, listed: Path, trouble: str = "is damaged") -> None:
-        """Say what is wrong with a pack and remove it, first its list."""
+        """Report what is wrong with a pack and remove it, its list first."""
         print(f"{listed.with_suffix('.npy')} {trouble} and is made again.")
         listed.unlink(missing_ok=True)
         listed.with_suffix(".npy").unlink(missing_ok=True)
@@ -127,7 +127,7 @@ class ArrayStore:
         self.look_again()
 
     def rows(self, names: pd.Index) -> Rows:
-        """The rows of `names`, in their order; KeyError for one that is not there."""
+        """The rows of `names`, in order; KeyError if one is missing."""
         found = self.names.get_indexer(names)
         if (found < 0).any():
             raise KeyError(f"{names[found < 0][0]} is not in {self.folder}")
@@ -148,13 +148,13 @@ def read_list(listed: Path) -> list[str]:
 
 
 def _states(listed: Path) -> tuple:
-    """What changes when a pack or its list is written again."""
+    """Times and sizes of a pack and its list, which change when they are rewritten."""
     found = [path.stat() for path in (listed, listed.with_suffix(".npy"))]
     return tuple((about.st_mtime_ns, about.st_size) for about in found)
 
 
 @functools.cache
 def _is_whole(listed: Path, *states: tuple) -> bool:
-    """Whether a pack matches the checksum in its list; compared once in a process."""
+    """Whether a pack matches the checksum in its list; compared once per process."""
     first = listed.read_text(encoding="utf-8").partition("\n")[0]
     return first.split(" ")[1] == checksum(listed.with_suffix(".npy"))

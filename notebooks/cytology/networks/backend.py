@@ -1,4 +1,4 @@
-"""TensorFlow and Keras, started once and quietly; what the machine has, and how it is used.
+"""TensorFlow and Keras, started once and quietly; the machine's devices and how they are used.
 
 Everything that computes imports `keras` and `tf` from here. Start-up costs seconds, so modules
 that only handle tables do not.
@@ -16,10 +16,10 @@ from cytology.settings import InputError
 
 @contextlib.contextmanager
 def quietly():
-    """Hold back what TensorFlow has to say, and show what its C++ code said if something fails.
+    """Suppress TensorFlow's output, but show the messages of its C++ code if something fails.
 
-    It logs before its log level is set, and its converters whatever the level; no variable
-    silences those lines.
+    It logs before its log level is set, and its converters ignore the level; no variable silences
+    those lines.
     """
     loggers = [logging.getLogger(name) for name in ("tensorflow", "absl")]
     levels = [logger.level for logger in loggers]
@@ -45,13 +45,13 @@ def quietly():
 def start_keras():
     """Keras as the series needs it, whatever `keras.json`, the environment or this kernel set.
 
-    That is TensorFlow behind it, channels last, float32, and no limit on epochs or steps. Raises
-    `InputError` if Keras runs on something else already, or refuses its own `keras.json`.
+    That means: TensorFlow as backend, channels last, float32, no limit on epochs or steps. Raises
+    `InputError` if Keras already runs on another backend, or refuses its own `keras.json`.
     """
     loaded = sys.modules.get("keras")
     if loaded and loaded.backend.backend() != "tensorflow":
         raise InputError(
-            f"Keras already runs on {loaded.backend.backend()} in this kernel, and the networks "
+            f"Keras already runs on {loaded.backend.backend()} in this kernel, but the networks "
             "need TensorFlow: restart the kernel and run this notebook from its first cell."
         )
     os.environ |= {"KERAS_BACKEND": "tensorflow", "KERAS_NNX_ENABLED": "false"}
@@ -59,7 +59,7 @@ def start_keras():
         os.environ.pop(f"KERAS_{limit}", None)
     try:
         import keras
-    except (AssertionError, ValueError) as error:  # Keras 3.13 only asserts, without a word
+    except (AssertionError, ValueError) as error:  # Keras 3.13 asserts without a message
         if str(error) and "` configuration." not in str(error):
             raise
         home = os.environ.get("KERAS_HOME", "~/.keras")
@@ -85,12 +85,12 @@ with quietly():
     GPUS = tf.config.list_physical_devices("GPU")
 
 
-# Each network traces its own functions, once: TensorFlow takes that for a mistake.
+# Each network traces its own functions once; TensorFlow warns as if that were a mistake.
 logging.getLogger("tensorflow").addFilter(
     lambda record: "triggered tf.function retracing" not in record.getMessage()
 )
 
-# Without growth TensorFlow takes the whole GPU, and a second open notebook finds none left.
+# Without growth TensorFlow takes the whole GPU, and a second open notebook gets none.
 for _gpu in GPUS:
     tf.config.experimental.set_memory_growth(_gpu, True)
 
@@ -100,9 +100,9 @@ if "CYTOLOGY_CORES" in os.environ:
 
 
 def be_deterministic(wanted: bool, seed: int) -> None:
-    """Let every operation give the same bits each time, if `wanted`; on GPUs that takes time.
+    """If `wanted`, make every operation give identical results each time; slower on GPUs.
 
-    Call it before anything is computed. It holds for the whole process.
+    Call it before anything is computed. It applies to the whole process.
     """
     if wanted:
         keras.utils.set_random_seed(seed)  # without a seed some operations refuse
@@ -110,7 +110,7 @@ def be_deterministic(wanted: bool, seed: int) -> None:
 
 
 def device() -> str:
-    """The device in words, for tables of times: they mean little without it."""
+    """The device in words, for tables of times, which mean little without it."""
     if not GPUS:
         share = f"{cores()} of " if cores() < all_cores() else ""
         return f"CPU, {share}{all_cores()} core{'s' if all_cores() > 1 else ''}"
@@ -118,15 +118,15 @@ def device() -> str:
 
 
 def details(gpu) -> dict:
-    """What TensorFlow knows of a GPU: `device_name`, `compute_capability`; may be empty."""
+    """TensorFlow's details of a GPU: `device_name`, `compute_capability`; may be empty."""
     return tf.config.experimental.get_device_details(gpu)
 
 
 def distribution(strategy: str) -> tf.distribute.Strategy:
-    """How steps are spread over devices: `auto` takes all GPUs of this machine, `one` the first.
+    """How steps are spread over devices: `auto` uses all GPUs of this machine, `one` the first.
 
-    Keras 3 does not support MultiWorkerMirroredStrategy (keras#20585): to many machines one goes
-    by notebooks instead, with `run_all.py --dask`.
+    Keras 3 does not support MultiWorkerMirroredStrategy (keras#20585): to use several machines,
+    spread notebooks instead, with `run_all.py --dask`.
     """
     if strategy == "auto" and len(tf.config.list_logical_devices("GPU")) > 1:
         return tf.distribute.MirroredStrategy()
@@ -140,7 +140,7 @@ def enough_memory(batch_size: int):
         yield
     except tf.errors.ResourceExhaustedError as error:
         raise InputError(
-            f"The memory of the device does not hold a batch of {batch_size}: lower the parameter "
+            f"A batch of {batch_size} does not fit into the device's memory: lower the parameter "
             "`batch_size`; for training, raise `accumulate` by the same factor."
         ) from error
 

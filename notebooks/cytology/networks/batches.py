@@ -1,7 +1,7 @@
 """From files to the network: decode once, feed `tf.data`, compute frozen features once.
 
-The only file that knows `tf.data`. What is computed here lies in `outputs/cache/`, where folds,
-notebooks and runs share it; its name is a hash of everything that it depends on.
+The only file that uses `tf.data`. The results are kept in `outputs/cache/`, where folds, notebooks
+and runs share them; their names are hashes of everything that they depend on.
 """
 
 import inspect
@@ -35,7 +35,7 @@ from cytology.notebook import progress
 from cytology.run import Run
 from cytology.settings import CACHE, InputError
 
-# Features are small: without this, an hour of DenseNet121 would be in memory before it is kept.
+# Features are small: without this limit, an hour of DenseNet121's work would wait in memory.
 BATCHES_A_PACK = 32
 
 # ------------------------------------------------------------------ decode once
@@ -65,7 +65,7 @@ class DecodedImages:
         return self.pixels.dtype
 
     def reader(self, pictures: pd.DataFrame):
-        """A function from positions in `pictures` to uint8 batches, turned as they ask."""
+        """A function from positions in `pictures` to uint8 batches in their orientations."""
         rows = self.row.loc[pictures["image_id"]].to_numpy()
         orientations = pictures["orientation"].to_numpy()
 
@@ -94,7 +94,7 @@ def decode(
 ) -> DecodedImages:
     """Decode and resize every image of the manifest once, on all cores, into packs on disk.
 
-    An image is found by the hash of its file. What an interrupted call decoded is kept, and
+    An image is found by the hash of its file. Images decoded by an interrupted call are kept, and
     several notebooks that start at once share the work.
     """
     unique = manifest.drop_duplicates("sha256").set_index("sha256")["image_id"]
@@ -108,11 +108,11 @@ def decode(
 
 
 def decode_missing(store: ArrayStore, root: Path, unique: pd.Series, size: int, fit: str) -> None:
-    """Decode what `store` lacks of `unique`, which maps the hash of a file to its image."""
+    """Decode the images of `unique` that `store` lacks; it maps hashes of files to images."""
     shape = (size, size, 3)
     missing = unique.index[store.missing(unique.index)]
     chunks = in_chunks(missing, rows_of_a_pack(shape, np.uint8))
-    # One buffer for all packs: one each would stay in memory until Python clears up.
+    # One buffer for all packs: separate ones would stay in memory until Python frees them.
     buffer = np.empty((max(map(len, chunks), default=0), *shape), np.uint8)
     with progress(None, "decoding", len(missing)) as bar:
         for chunk in chunks:
@@ -139,7 +139,7 @@ def decode_missing(store: ArrayStore, root: Path, unique: pd.Series, size: int, 
 def in_chunks(items, length: int) -> list:
     """`items` cut into pieces of `length`, in random order.
 
-    So two notebooks that start at the same moment start with different pieces.
+    The random order makes two notebooks that start together work on different pieces.
     """
     chunks = [items[start : start + length] for start in range(0, len(items), length)]
     return random.Random().sample(chunks, len(chunks))
@@ -155,14 +155,14 @@ def batches(
     shuffle_seed: int | None = None,
     epochs: Iterator[int] | None = None,
 ) -> tf.data.Dataset:
-    """A `tf.data` pipeline over pictures: (batch,) and, where there are labels, more.
+    """A `tf.data` pipeline over pictures: (batch,), and with labels more.
 
-    `source` is `DecodedImages`, or `features.Features` for what a network makes of them.
+    `source` is `DecodedImages`, or `features.Features` of a network.
     `pictures` has `image_id` and `orientation`. With a `label` column (B or M) each element is
     (batch, labels of shape (batch, 1), sample weights of shape (batch,)); the weights come from
-    a `weight` column, else they are 1. Weights travel with the images, since `class_weight` is
-    ignored by some forms of input (tensorflow#33550). `shuffle_seed` gives every epoch another
-    order; `epochs` says which epoch it is, else they are counted.
+    a `weight` column, else they are 1. Weights are part of the data, since some forms of input
+    ignore `class_weight` (tensorflow#33550). `shuffle_seed` gives every epoch another order;
+    `epochs` says which epoch it is, else they are counted.
     """
     read, dtype = source.reader(pictures), tf.as_dtype(source.dtype)
 
@@ -172,8 +172,8 @@ def batches(
         return batch
 
     order = in_order(len(pictures), shuffle_seed, epochs).batch(batch_size)
-    # Nothing here is left to tf.data's autotuner, and the end of an epoch waits until it wakes,
-    # which it does after 2.5, 5, 10, 20 seconds and so on.
+    # No autotuning: at the end of an epoch, tf.data would wait until its autotuner wakes up, after
+    # 2.5, 5, 10, 20 seconds and so on.
     options = tf.data.Options()
     options.autotune.enabled = False
     if "label" not in pictures:
@@ -191,7 +191,7 @@ def batches(
 def in_order(
     count: int, shuffle_seed: int | None, epochs: Iterator[int] | None = None
 ) -> tf.data.Dataset:
-    """The numbers from 0 to `count`, in another order every epoch where there is a seed.
+    """The numbers below `count`; with a seed, in another order every epoch.
 
     The order depends on seed and epoch alone: tf.data's own shuffling differs with two devices.
     """
@@ -208,9 +208,9 @@ def in_order(
 
 
 class Epochs(keras.callbacks.Callback):
-    """Tells `batches` which epoch of a training it is.
+    """Informs `batches` of the current epoch of a training.
 
-    Counting would not do: with several devices, Keras looks into the data once beforehand.
+    Counting is not enough: with several devices, Keras reads the data once before training.
     """
 
     def __init__(self):
@@ -240,10 +240,10 @@ def frozen_features(
     kind: str = "features",
     dtype: str = "float32",
 ) -> Features:
-    """What a frozen network makes of each picture, from the cache if another run made it already.
+    """A frozen network's features of each picture, from the cache if they are there.
 
     `key` is that of `features.FeatureStore`, `kind` the folder of the cache. The values are kept
-    as `dtype`; they are written every few batches, so that an interruption loses little.
+    as `dtype`; they are written every few batches, so an interruption loses little.
     """
     store = FeatureStore(key, cache, kind, passes.shape)
     missing = store.missing(named_by_content(pictures, images.sha256))
@@ -267,7 +267,7 @@ def compute_missing(
     kind: str,
     dtype: str,
 ) -> None:
-    """Compute what `passes` makes of pictures that `store` lacks, one pack after the other."""
+    """Compute the features of pictures that `store` lacks, one pack after the other."""
     rows = rows_of_a_pack(passes.shape, dtype)
     batches_a_pack = min(BATCHES_A_PACK, max(1, rows // batch_size))
     steps = -(-len(pictures) // batch_size)

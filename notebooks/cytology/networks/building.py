@@ -1,4 +1,4 @@
-"""One `build` for all architectures, and changes to a built network."""
+"""One `build` function for all architectures, and changes to a built network."""
 
 import contextlib
 
@@ -9,15 +9,15 @@ from cytology.networks.backend import GPUS, details, keras, tf
 from cytology.networks.linear_head import EPSILON, LinearHead
 from cytology.settings import InputError
 
-# The Keras policy behind each precision: what is computed in; weights and logits stay float32.
+# The Keras policy of each precision, for computations; weights and logits stay float32.
 POLICIES = {"float32": "float32", "float16": "mixed_float16", "bfloat16": "mixed_bfloat16"}
 TENSOR_CORES = (7, 0)  # compute capability from which GPUs have them
 
 
 def precision_for(asked: str) -> str:
-    """What the parameter `precision` means here: `auto` is float16 on GPUs with tensor cores.
+    """The precision to use here: `auto` means float16 on GPUs with tensor cores.
 
-    Raises `InputError` if TensorFlow does not compute in what is asked for.
+    Raises `InputError` if TensorFlow does not support the wanted one.
     """
     if asked == "auto":
         capabilities = [details(gpu).get("compute_capability", (0, 0)) for gpu in GPUS]
@@ -26,13 +26,13 @@ def precision_for(asked: str) -> str:
         tf.nn.conv2d(tf.ones((1, 4, 4, 1), asked), tf.ones((2, 2, 1, 1), asked), 1, "SAME")
     except tf.errors.AbortedError:
         raise InputError(
-            f"Parameter `precision` is {asked}, in which TensorFlow does not compute on this "
-            "machine: set it to float32 or auto."
+            f"Parameter `precision` is {asked}, which TensorFlow does not support on this machine: "
+            "set it to float32 or auto."
         ) from None
     return asked
 
 
-CALIBRATION_BATCH = 8  # all maps of a batch stay in memory at once: 32 would need 6 GB
+CALIBRATION_BATCH = 8  # all maps of a batch are in memory at once: 32 would need 6 GB
 
 
 def build(
@@ -43,7 +43,7 @@ def build(
     One flat functional graph: preprocessing, backbone, global average ("features"), the head.
     The logit is positive for malignant; features and head stay float32 in any `precision`.
     `weights` is the path of a backbone's weights or None for random ones. Batch normalization
-    never learns here: it keeps its statistics also while every other layer is fine-tuned.
+    never learns here: it keeps its statistics even while every other layer is fine-tuned.
     """
     spec = ARCHITECTURES[architecture]
     if image_size < spec.smallest_image:
@@ -67,7 +67,7 @@ def build(
 
 @contextlib.contextmanager
 def computed_in(precision: str):
-    """Layers made here compute in `precision`; their weights stay float32."""
+    """Context whose layers compute in `precision`; their weights stay float32."""
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(POLICIES[precision])
     try:
@@ -79,10 +79,10 @@ def computed_in(precision: str):
 def head_layers(features):
     """The new top: standardize each feature, one logit; fine-tuning drops a fifth of the features.
 
-    "standardize" holds mean and variance of the training features. It is a batch normalization
+    "standardize" stores mean and variance of the training features. It is a batch normalization
     that never learns, so every file format keeps its numbers. The logit starts from zero: with
-    fewer images than features, most directions are never learned, and there a random start
-    would stay in the predictions as noise.
+    fewer images than features, most directions are never learned, and a random start would
+    remain in the predictions as noise.
     """
     standardize = keras.layers.BatchNormalization(
         center=False, scale=False, epsilon=EPSILON, dtype="float32", name="standardize"
@@ -93,7 +93,7 @@ def head_layers(features):
 
 
 def freeze_normalization(model: keras.Model) -> None:
-    """Keep every batch normalization at its stored statistics, also during training."""
+    """Keep every batch normalization at its stored statistics, even during training."""
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.trainable = False
@@ -118,10 +118,10 @@ def linear_head(model: keras.Model) -> LinearHead:
 
 
 def shuffle_weights(model: keras.Model, batches, seed: int) -> keras.Model:
-    """A copy of `model` whose weights are shuffled, the values of each variable among themselves.
+    """A copy of `model` with the values of each weight variable shuffled.
 
-    Its normalizations start again, with scale 1, shift 0 and the statistics of `batches`: with
-    those learned for other weights, hardly any unit would respond at all.
+    Its normalizations are reset, to scale 1, shift 0 and the statistics of `batches`: with
+    those learned for other weights, hardly any unit would respond.
     """
     rng, copy = np.random.default_rng(seed), keras.models.clone_model(model)
     for layer, shuffled in zip(model.layers, copy.layers, strict=True):
@@ -135,9 +135,9 @@ def shuffle_weights(model: keras.Model, batches, seed: int) -> keras.Model:
 def calibrate_normalization(model: keras.Model, batches) -> None:
     """Give a random backbone batch-normalization statistics, from unlabelled image batches.
 
-    With its initial statistics (mean 0, variance 1) the signal of a random network dies or
-    explodes layer by layer. At momentum 0 a normalization keeps the statistics of the last batch
-    alone; kept in the end is their mean over the batches.
+    With its initial statistics (mean 0, variance 1) the signal of a random network vanishes or
+    explodes layer by layer. At momentum 0 a normalization stores the statistics of the last batch
+    alone; their mean over the batches is kept in the end.
     """
     extractor = feature_extractor(model)
     layers = [
@@ -146,7 +146,7 @@ def calibrate_normalization(model: keras.Model, batches) -> None:
     momenta = [layer.momentum for layer in layers]
     for layer in layers:
         layer.trainable, layer.momentum = True, 0.0
-    # As one graph: called layer by layer it takes twice as long.
+    # As one graph: layer by layer it would take twice as long.
     extracted = tf.function(lambda images: extractor(images, training=True), reduce_retracing=True)
     found = []
     for images in batches:

@@ -1,7 +1,7 @@
-"""OpenVINO passes pictures through a frozen network, where a processor is faster so.
+"""OpenVINO, for running a frozen network where it is faster than TensorFlow.
 
-A network comes here as the file of its graph, which `passes.kept_graph` makes of a Keras model.
-Nothing here starts TensorFlow: a notebook that finds such a file in the cache does without it.
+The network is a file of its graph, which `passes.kept_graph` makes from a Keras model. Nothing here
+starts TensorFlow: a notebook that finds such a file in the cache does not need it.
 """
 
 import functools
@@ -19,7 +19,7 @@ from cytology.machine import cores
 from cytology.settings import CACHE
 
 TENSORFLOW, OPENVINO, BFLOAT16 = "tensorflow", "openvino", "openvino_bfloat16"
-# What OpenVINO is asked to compute in; weights and features are float32 in either.
+# The number formats in which OpenVINO computes; weights and features are float32 in both.
 HINTS = {OPENVINO: "f32", BFLOAT16: "bf16"}
 ENGINES = (TENSORFLOW, *HINTS)
 TITLES = {
@@ -32,26 +32,26 @@ TITLES = {
 class Passes(Protocol):
     """A frozen network as a function.
 
-    It takes uint8 pictures, shape (batch, size, size, 3), and gives float32 values, shape
+    It takes uint8 pictures, shape (batch, size, size, 3), and returns float32 values, shape
     (batch, *shape).
     """
 
     @property
     def engine(self) -> str:
-        """Which of `ENGINES` computes them."""
+        """The one of `ENGINES` that computes them."""
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The shape of what is made of one picture."""
+        """The shape of the result for one picture."""
 
     def __call__(self, pixels: np.ndarray) -> np.ndarray: ...
 
 
 @functools.cache
 def core() -> Any:
-    """OpenVINO's own `Core`; None where the package is not installed."""
-    # OpenVINO brings a package that tells its maker of every import, with a number for this user.
-    # It does without, if there is none.
+    """OpenVINO's `Core`; None if the package is not installed."""
+    # OpenVINO has a package that reports every import to its maker, with a number for this user.
+    # It also works without that package.
     sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
     try:
         import openvino
@@ -61,18 +61,18 @@ def core() -> Any:
 
 
 def offered() -> tuple[str, ...]:
-    """OpenVINO's engines on this machine; none where it is not installed."""
+    """OpenVINO's engines on this machine; empty if it is not installed."""
     if core() is None:
         return ()
     computes_in = core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    # The property knows nothing of this limit, and below AVX-512 bfloat16 ends the process.
+    # The property ignores this limit, and below AVX-512 bfloat16 kills the process.
     limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper()
     limited = limit not in ("", "ALL", "DEFAULT") and not limit.startswith(("AVX512", "AVX10"))
     return (OPENVINO,) if limited or "BF16" not in computes_in else tuple(HINTS)
 
 
 def processor() -> list[str]:
-    """What the speed of an engine depends on: the processor, what is kept from it, the version."""
+    """What the speed of an engine depends on: processor, its disabled features, version."""
     if core() is None:
         return [platform.processor()]
     names = ("FULL_DEVICE_NAME", "OPTIMIZATION_CAPABILITIES")
@@ -90,14 +90,14 @@ class OpenVinoPasses:
             "INFERENCE_PRECISION_HINT": HINTS[engine],
             "PERFORMANCE_HINT": "LATENCY",  # all cores for one batch
             "INFERENCE_NUM_THREADS": cores(),
-            # Notebooks that run at the same time would all be tied to the first core.
+            # Otherwise notebooks that run at the same time would all be tied to the first core.
             "ENABLE_CPU_PINNING": False,
         }
         self._compiled = core().compile_model(core().read_model(graph), "CPU", settings)
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The shape of what is made of one picture."""
+        """The shape of the result for one picture."""
         return tuple(self._compiled.output(0).get_partial_shape().get_max_shape())[1:]
 
     def __call__(self, pixels: np.ndarray) -> np.ndarray:
@@ -105,12 +105,12 @@ class OpenVinoPasses:
 
 
 def graph_path(architecture: str, weights_hash: str, size: int) -> Path:
-    """Where the cache keeps the graph of a network with the weights that a training starts from."""
+    """The cache's path for the graph of a network with the weights that a training starts from."""
     return CACHE / "graphs" / f"{architecture}-{digest(weights_hash, size)}.pb"
 
 
 def kept_passes(about: dict[str, Any], engine: str) -> Passes | None:
-    """The frozen network of a run without TensorFlow; None if that is not to be had.
+    """The frozen network of a run without TensorFlow; None if that is not possible.
 
     `about` is its `metrics.json`; its graph must be in the cache.
     """
@@ -119,9 +119,9 @@ def kept_passes(about: dict[str, Any], engine: str) -> Passes | None:
 
 
 def engine_here(about: dict[str, Any]) -> str:
-    """The engine that a run used, or TensorFlow where this machine does not have that one.
+    """The engine that a run used, or TensorFlow if this machine does not have that one.
 
-    Then a line says so: the last digits of the features differ, in bfloat16 more than these.
+    A line then reports it: the last digits of the features differ, in bfloat16 more than these.
     """
     engine = about["engine"]
     if engine == TENSORFLOW or engine in offered():

@@ -18,16 +18,16 @@ from cytology.networks.array_store import ArrayStore, Rows
 from cytology.run import Run
 from cytology.settings import CACHE, InputError
 
-# What features depend on besides the picture, as `metrics.json` of a trained network names it.
+# What features depend on besides the picture, as entries of a network's `metrics.json`.
 KEY = ("architecture", "weights_hash", "image_size", "fit", "precision", "engine")
 
 
 @dataclass(frozen=True)
 class Features:
-    """What a network makes of pictures, shape (pictures, ...), found by (image_id, orientation).
+    """A network's features of pictures, shape (pictures, ...), found by (image_id, orientation).
 
-    `computed` of them were computed now, in
-    `seconds`; the rest came from the cache, where they stay until they are read.
+    `computed` of them were computed now, in `seconds`; the rest came from the cache, where they
+    stay until they are read.
     """
 
     values: np.ndarray | Rows
@@ -37,7 +37,7 @@ class Features:
 
     @property
     def width(self) -> int:
-        """Features a picture."""
+        """The number of features per picture."""
         return self.values.shape[1]
 
     @property
@@ -59,7 +59,7 @@ class Features:
         return rows
 
     def of(self, pictures: pd.DataFrame) -> np.ndarray:
-        """The features of these pictures, in their order; KeyError for an unknown one."""
+        """The features of these pictures, in order; KeyError for an unknown one."""
         return self.values[self.find(pictures)]
 
     def reader(self, pictures: pd.DataFrame):
@@ -72,8 +72,8 @@ class FeatureStore(ArrayStore):
     """The features of one network in the cache, found by file hash and orientation.
 
     `key` names what they depend on besides the picture: see `KEY`. A changed image, weight file,
-    size, precision or engine, or another way to read images, never meets a stale entry, nor does
-    a network whose output for a picture has another `shape`.
+    size, precision or engine, or another way to read images, never gets a stale entry, nor does a
+    network whose output for a picture has another `shape`.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class FeatureStore(ArrayStore):
         super().__init__(cache / kind / f"{key[0]}-{digest(*key, READING)}", shape)
 
     def features(self, pictures: pd.DataFrame, sha256: pd.Series) -> Features | None:
-        """The features of `pictures` (`image_id`, `orientation`); None if any is not there.
+        """The features of `pictures` (`image_id`, `orientation`); None if any is missing.
 
         `sha256` maps an image's `image_id` to the hash of its file.
         """
@@ -98,15 +98,15 @@ class FeatureStore(ArrayStore):
 
 
 def named_by_content(pictures: pd.DataFrame, sha256: pd.Series) -> pd.Index:
-    """Pictures by file hash and orientation, as the cache names them."""
+    """The names of pictures in the cache: file hash and orientation."""
     pairs = zip(sha256.loc[pictures["image_id"]], pictures["orientation"], strict=True)
     return pd.Index([f"{content} {orientation}" for content, orientation in pairs], dtype=object)
 
 
 def key_of_run(run: Run, architecture: str, engine: str = "") -> list:
-    """What the features of a run's network depend on, as its training notebook noted it.
+    """What the features of a run's network depend on, as recorded by its training notebook.
 
-    Features that another `engine` makes have another key.
+    Features from another `engine` have another key.
     """
     about = run.about(architecture) | ({"engine": engine} if engine else {})
     return [about[name] for name in KEY]
@@ -115,13 +115,13 @@ def key_of_run(run: Run, architecture: str, engine: str = "") -> list:
 def write_features(run: Run, architecture: str, path: Path) -> None:
     """Write the features of a run's images as `NAME.features.npz`, for another run or program.
 
-    Arrays `image`, `orientation`, `features` and `checksum`, a row a picture. `InputError` if the
-    cache does not hold them.
+    Arrays `image`, `orientation`, `features` and `checksum`, one row per picture. `InputError` if
+    they are not in the cache.
     """
     found = features_in_cache(run, architecture, run.manifest, augmentation_of(run).orientations)
     if found is None:
         raise InputError(
-            f"The cache holds no features of {architecture} for {run}: run its notebook again."
+            f"The cache has no features of {architecture} for {run}: run its notebook again."
         )
     image, orientation = (found.index.get_level_values(k).to_numpy() for k in (0, 1))
     rows: dict[str, Any] = {"image": image.astype(str), "orientation": orientation}
@@ -132,7 +132,7 @@ def write_features(run: Run, architecture: str, path: Path) -> None:
 
 
 def checksums(image, orientation, values: np.ndarray) -> np.ndarray:
-    """A checksum of each picture's name and vector, shape (n,): no vector goes to another name."""
+    """A checksum of each picture's name and vector, shape (n,), so none can be mixed up."""
     rows = zip(image, orientation, np.ascontiguousarray(values, np.float32), strict=True)
     found = [zlib.crc32(f"{name} {turn}".encode() + row.tobytes()) for name, turn, row in rows]
     return np.array(found, np.uint32)
@@ -141,9 +141,9 @@ def checksums(image, orientation, values: np.ndarray) -> np.ndarray:
 def features_in_cache(
     run: Run, architecture: str, images: pd.DataFrame, orientations: int
 ) -> Features | None:
-    """Features of all orientations of `images`, as the run's training notebook left them.
+    """Features of all orientations of `images`, as kept by the run's training notebook.
 
-    `images` has `image_id` and `sha256`. None if any is not there.
+    `images` has `image_id` and `sha256`. None if any is missing.
     """
     pictures = pictures_of(images[["image_id"]], orientations)
     store = FeatureStore(key_of_run(run, architecture))

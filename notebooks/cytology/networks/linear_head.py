@@ -1,12 +1,12 @@
 """Linear heads on frozen features: logistic regression, without TensorFlow.
 
 A head standardizes each feature and takes a weighted sum. Trained heads are kept as plain numbers,
-so that later notebooks can ask the very head that never saw a patient about other pictures of her.
+so later notebooks can ask the very head that never saw a patient about other pictures of her.
 
 All heads share one objective: the mean logistic loss, by default with equal weight for both
 classes, plus `strength` / 2 times the squared length of the weights of features that are
 standardized and divided by the square root of their number. So a strength means the same for any
-number of features and of pictures: a network with every feature twice gets the same logits.
+number of features and pictures: a network with every feature doubled gets the same logits.
 """
 
 from collections.abc import Callable
@@ -26,13 +26,13 @@ from cytology.tables import require
 
 FILE = "heads.npz"
 _PARTS = ("mean", "variance", "weights", "bias")
-STRENGTHS = (3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)  # the grid that every network chooses from
-STRENGTH = 1e-3  # where none is chosen
-EPOCHS = 500  # the most; most heads converge within 50
-CONVERGED = 1e-7  # an epoch that lowers the objective by a smaller share is the last
+STRENGTHS = (3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)  # the grid for every network
+STRENGTH = 1e-3  # if none is chosen
+EPOCHS = 500  # a limit; most heads converge within 50
+CONVERGED = 1e-7  # training ends after an epoch that lowers the objective by a smaller share
 EPSILON = 1e-5  # added to the variance, as in `building.head_layers`
 THREADS = 1  # a step is short, and threads wait for each other
-COLUMNS_AT_ONCE = 256  # whose variance is computed at once: all of them would copy the features
+COLUMNS_AT_ONCE = 256  # for the variance: all columns at once would copy the features
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class LinearHead:
 
     @cached_property
     def deviation(self) -> np.ndarray:
-        """What standardizing divides by, shape (width,)."""
+        """The divisor of standardizing, shape (width,)."""
         return np.sqrt(self.variance + EPSILON)
 
     def logits(self, features: np.ndarray) -> np.ndarray:
@@ -97,13 +97,13 @@ def is_malignant(labels: pd.Series) -> np.ndarray:
 def class_weights(malignant: np.ndarray, class_weight: str) -> np.ndarray:
     """Weights of benign and malignant: `balanced` gives both the same sum, `none` gives ones.
 
-    ValueError where one of the classes is missing.
+    ValueError if one of the classes is missing.
     """
     if class_weight == "none":
         return np.ones(2)
     counts = np.bincount(malignant, minlength=2)
     if not counts.all():
-        raise ValueError("Only one class is there: nothing tells it from the other.")
+        raise ValueError("There is only one class, so no difference can be learned.")
     return len(malignant) / (2 * counts)
 
 
@@ -115,7 +115,7 @@ def scores(logits: np.ndarray, malignant: np.ndarray, of_class: np.ndarray) -> t
 
 
 def standardizing(values: np.ndarray) -> LinearHead:
-    """A head that has seen the features and no label: its logits are 0."""
+    """A head that has seen the features but no labels: its logits are 0."""
     mean = values.mean(axis=0, dtype=np.float64)
     squares = np.empty(len(mean))
     for start in range(0, len(mean), COLUMNS_AT_ONCE):
@@ -134,29 +134,29 @@ def fitted_head(
     after_epoch: Callable[[LinearHead], None] | None = None,
     untrained: LinearHead | None = None,
 ) -> LinearHead:
-    """The head of least loss and penalty: no learning rate, no order of pictures and no luck.
+    """The head that minimizes loss plus penalty: no learning rate, no order of pictures, no luck.
 
     `values` has shape (pictures, width), `malignant` (pictures,). L-BFGS (Liu & Nocedal 1989,
-    doi 10.1007/BF01589116) sees all pictures in each epoch. `after_epoch` gets the head as it
-    stands, and ends the training with `StopIteration`. `untrained` is `standardizing(values)`,
-    where it is known.
+    doi 10.1007/BF01589116) sees all pictures in each epoch. `after_epoch` gets the present head,
+    and may end the training with `StopIteration`. `untrained` is `standardizing(values)`, if
+    already known.
     """
     untrained = untrained or standardizing(values)
     share = class_weights(malignant, class_weight)[malignant.astype(int)] / len(values)
 
-    def tell(parameters: np.ndarray) -> None:
+    def report(parameters: np.ndarray) -> None:
         if after_epoch:
             after_epoch(head_with(parameters, untrained))
 
     with libraries().limit(limits=THREADS):
         found = minimize(
             loss_and_slope,
-            np.zeros(values.shape[1] + 1),  # it starts from zero: nothing is known yet
+            np.zeros(values.shape[1] + 1),  # start from zero
             args=(untrained, values, malignant, share, strength),
             jac=True,
             method="L-BFGS-B",
-            callback=tell,
-            # The loss alone says when to stop, so that the number of features plays no part.
+            callback=report,
+            # Only the loss decides when to stop, so the number of features plays no part.
             options={"maxiter": epochs, "ftol": CONVERGED, "gtol": 0.0},
         )
     return rounded(head_with(found.x, untrained), values.dtype)
@@ -170,13 +170,13 @@ def loss_and_slope(
     share: np.ndarray,
     strength: float,
 ) -> tuple[float, np.ndarray]:
-    """Loss plus penalty of a head, and their slope: where each parameter should go, and how far.
+    """Loss plus penalty of a head, and their gradient with respect to its parameters.
 
-    `share` is what each picture counts, `parameters` are the head's weights and its bias.
+    `share` is the weight of each picture, `parameters` are the head's weights and its bias.
     """
     logits, long = head_with(parameters, untrained).logits(values), parameters[:-1]
     wrong = share * (expit(logits) - malignant)
-    # The slope of standardized features, without a standardized copy of them.
+    # The gradient for standardized features, without a standardized copy of them.
     slope = wrong.astype(values.dtype) @ values - wrong.sum() * untrained.mean
     slope = slope / (untrained.deviation * np.sqrt(len(long))) + strength * long
     loss = share @ np.logaddexp(0, np.where(malignant, -logits, logits))
@@ -184,18 +184,18 @@ def loss_and_slope(
 
 
 def head_with(parameters: np.ndarray, untrained: LinearHead) -> LinearHead:
-    """The head of these weights and this bias; features are divided by the root of their number."""
+    """The head with these weights and bias; features are divided by the root of their number."""
     root = np.sqrt(len(untrained.mean))
     return replace(untrained, weights=parameters[:-1] / root, bias=parameters[-1])
 
 
 @cache
 def libraries() -> ThreadpoolController:
-    """What computes in threads; looking for it takes longer than training a small head."""
+    """The libraries with threads; finding them takes longer than training a small head."""
     return ThreadpoolController()
 
 
 def rounded(head: LinearHead, dtype: np.dtype) -> LinearHead:
-    """The head in the type of its features, as the network will hold it."""
+    """The head in the type of its features, as the network will store it."""
     mean, variance = head.mean.astype(dtype), head.variance.astype(dtype)
     return LinearHead(mean, variance, head.weights.astype(dtype), float(dtype.type(head.bias)))

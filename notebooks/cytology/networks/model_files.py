@@ -1,9 +1,9 @@
-"""The model files of a run: saved, loaded with care, compared with the live network.
+"""The model files of a run: saved, loaded safely, compared with the live network.
 
-Of a `.keras` file only the numbers are loaded. It also says which layers it wants, and whoever made
-it can name classes there that run code: Keras' own checks were bypassed again and again
-(CVE-2025-1550, CVE-2025-49655, CVE-2026-1462). So nothing is deserialized: `building.build`
-makes the network, and the arrays of the file are copied into it if their names and shapes fit.
+Only the numbers of a `.keras` file are loaded. The file also names its layers, and its author can
+name classes that run code: Keras' own checks have been bypassed repeatedly (CVE-2025-1550,
+CVE-2025-49655, CVE-2026-1462). So nothing is deserialized: `building.build` makes the network, and
+the arrays of the file are copied into it if their names and shapes fit.
 """
 
 import io
@@ -31,9 +31,9 @@ from cytology.run import Run
 from cytology.settings import InputError, short
 from cytology.tables import require
 
-CLASSES = ["B", "M"]  # a logit above 0 speaks for the second
+CLASSES = ["B", "M"]  # a logit above 0 means the second
 WEIGHTS = "model.weights.h5"  # inside a `.keras` file
-AT_ONCE = 8  # pictures, where no graph is built
+AT_ONCE = 8  # pictures, if no graph is built
 
 
 def possible_size(value: int) -> int:
@@ -43,7 +43,7 @@ def possible_size(value: int) -> int:
 
 
 class Noted(BaseModel):
-    """What of `metrics.json` the network is built from, or is printed, and what it may be."""
+    """The entries of `metrics.json` from which the network is built, and their allowed values."""
 
     model_config = ConfigDict(strict=True)
 
@@ -67,7 +67,7 @@ def save_model(model: keras.Model, run: Run) -> list[Path]:
     """Write `<architecture>/model.keras`; DenseNet121 also `model.h5`, as the original had it."""
     names = ["model.keras"] + (["model.h5"] if ARCHITECTURES[model.name].kept_as_h5 else [])
     for name in names:
-        # Keras warns that HDF5 is legacy; the docstring says why we write it.
+        # Keras warns that HDF5 is a legacy format; the docstring says why we write it.
         with written_whole(run / model.name / name) as temporary, quietly():
             model.save(temporary)
     return [run / model.name / name for name in names]
@@ -81,16 +81,16 @@ def saved_logits(path: Path, pictures: np.ndarray) -> np.ndarray:
 def logits_by_layers(model: keras.Model, pictures: np.ndarray) -> np.ndarray:
     """Logits of uint8 pictures, shape (pictures,), each layer called on its own.
 
-    For so few pictures, building a graph would take longer. `AT_ONCE` of them bound the memory.
+    For so few pictures, building a graph would take longer. `AT_ONCE` limits the memory.
     """
     parts = [pictures[k : k + AT_ONCE] for k in range(0, len(pictures), AT_ONCE)]
     return np.concatenate([np.asarray(model(part, training=False)).ravel() for part in parts])
 
 
 def images_per_second(passes: Passes, images: DecodedImages, batch_size: int = 32) -> float:
-    """Forward passes up to the pooled features, from memory: the better of two batches.
+    """Forward passes up to the pooled features, from memory: the faster of two batches.
 
-    The better, since the first may have to build the graph, and other work can only slow them.
+    The faster, since the first may have to build the graph, and other work only slows them down.
     """
     batch = images.pixels[: min(batch_size, len(images.pixels))]
     seconds = []
@@ -102,7 +102,7 @@ def images_per_second(passes: Passes, images: DecodedImages, batch_size: int = 3
 
 
 def about_file(path: Path) -> dict[str, Any]:
-    """What `metrics.json` notes of a model file, so that a later reader recognizes it."""
+    """The entry of a model file in `metrics.json`, by which a later reader recognizes it."""
     return {"classes": CLASSES, "model_sha256": file_hash(path), "keras": keras.version()}
 
 
@@ -117,9 +117,9 @@ def load_trained(run: Run, architecture: str) -> tuple[keras.Model, dict[str, An
 
 
 def passes_of_model(run: Run, model: keras.Model) -> Passes:
-    """The saved model of a run up to its pooled features, by the engine that made them there.
+    """The saved model of a run up to its pooled features, with the engine of the run.
 
-    A network that was trained further is TensorFlow's, as its predictions are.
+    A fine-tuned network always uses TensorFlow, like its predictions.
     """
     about = run.about(model.name)
     engine = TENSORFLOW if about["fine_tuned"] else engine_here(about)
@@ -129,11 +129,10 @@ def passes_of_model(run: Run, model: keras.Model) -> Passes:
 def features_of_model(
     run: Run, model: keras.Model, passes: Passes, images: pd.DataFrame, batch_size: int = 32
 ) -> np.ndarray:
-    """What the saved model's pooled features say of the run's `images`, shape (n, width).
+    """The saved model's pooled features of the run's `images`, shape (n, width).
 
-    `passes` is what `passes_of_model` gives, `images` has `image_id` and `sha256`. From the cache
-    where they were computed before: those of a network of which only the head was trained are the
-    frozen ones.
+    `passes` comes from `passes_of_model`, `images` has `image_id` and `sha256`. From the cache if
+    possible: if only the head was trained, they are the frozen features.
     """
     about, key = run.about(model.name), key_of_run(run, model.name, passes.engine)
     if about["fine_tuned"]:
@@ -145,21 +144,21 @@ def features_of_model(
 
 
 def load_safely(path: Path, architecture: str, about: dict[str, Any]) -> keras.Model:
-    """The network whose weights the `.keras` file of a run holds; `about` is its `metrics.json`.
+    """The network with the weights of a run's `.keras` file; `about` is its `metrics.json`.
 
     Prints a line if another minor version of Keras wrote it. Raises `InputError` if the file was
-    changed since training, is damaged or holds other weights, or if `about` notes what cannot be.
+    changed since training, is damaged or has other weights, or if `about` has impossible values.
     """
     again = f"run notebook {TRAINING_NOTEBOOKS[architecture]} again"
     noted = checked(architecture, about, again)
     if noted.model_sha256 != file_hash(path):
         raise InputError(
             f"{short(path)} is not the file that notebook {TRAINING_NOTEBOOKS[architecture][:2]} "
-            f"wrote: put that one back, or {again}."
+            f"wrote: restore that file, or {again}."
         )
     if minor(noted.keras) != minor(keras.version()):
         print(
-            f"{short(path)} was written by Keras {noted.keras[:20]}, and this is "
+            f"{short(path)} was written by Keras {noted.keras[:20]}, but this is "
             f"{keras.version()}: if its answers differ from predictions.csv, {again}."
         )
     model = build(architecture, noted.image_size, precision=noted.precision)
@@ -167,14 +166,14 @@ def load_safely(path: Path, architecture: str, about: dict[str, Any]) -> keras.M
         take_weights(model, path)
     except UnlikeNetwork as error:
         raise InputError(
-            f"{short(path)} does not hold the weights of {NETWORK_TITLE[architecture]} ({error}): "
+            f"{short(path)} does not have the weights of {NETWORK_TITLE[architecture]} ({error}): "
             f"{again}."
         ) from None
     return model
 
 
 def checked(architecture: str, about: dict[str, Any], again: str) -> Noted:
-    """What the network is built from; `InputError` if a `metrics.json` notes what cannot be."""
+    """The entries to build the network from; `InputError` if `metrics.json` has impossible ones."""
     try:
         return Noted.model_validate(about)
     except ValidationError as error:
@@ -186,13 +185,13 @@ def checked(architecture: str, about: dict[str, Any], again: str) -> Noted:
 
 
 class UnlikeNetwork(Exception):
-    """Why the arrays of a file cannot be a network's."""
+    """The reason why the arrays of a file do not fit a network."""
 
 
 def take_weights(model: keras.Model, path: Path) -> None:
     """Copy the arrays of the `.keras` file `path` into `model`; `UnlikeNetwork` if they do not fit.
 
-    Keras reads only a file that it wrote itself a moment ago, in which the numbers were replaced.
+    Keras reads only a file that it has just written itself, in which the numbers were replaced.
     """
     with tempfile.TemporaryDirectory() as folder:
         own = Path(folder) / "own.weights.h5"
@@ -203,7 +202,7 @@ def take_weights(model: keras.Model, path: Path) -> None:
             arrays = {name: file[name] for name in names if isinstance(file[name], h5py.Dataset)}
             try:
                 found = stored_arrays(path, arrays)
-            except Exception as error:  # what zipfile and h5py raise differs between versions
+            except Exception as error:  # zipfile and h5py raise other types in other versions
                 raise UnlikeNetwork(in_one_line(error)) from None
             for name, values in found.items():
                 arrays[name][...] = values
@@ -211,13 +210,13 @@ def take_weights(model: keras.Model, path: Path) -> None:
 
 
 def stored_arrays(path: Path, wanted: dict[str, h5py.Dataset]) -> dict[str, np.ndarray]:
-    """The arrays of a `.keras` file that are called as the `wanted` ones; others are not read.
+    """The arrays of a `.keras` file with the names of the `wanted` ones; others are not read.
 
-    Raises `ValueError` and much else if one is missing or unlike.
+    Raises `ValueError` and other errors if one is missing or does not fit.
     """
     with zipfile.ZipFile(path) as archive:
         entry = archive.getinfo(WEIGHTS)
-        # As Keras writes it; then it cannot be larger than the file in which it lies.
+        # As Keras writes it: uncompressed, so it cannot be larger than the file it is in.
         if entry.compress_type != zipfile.ZIP_STORED:
             raise ValueError(f"{WEIGHTS} is compressed")
         content = archive.read(entry)
@@ -226,10 +225,10 @@ def stored_arrays(path: Path, wanted: dict[str, h5py.Dataset]) -> dict[str, np.n
 
 
 def stored_array(file: h5py.File, name: str, like: h5py.Dataset) -> np.ndarray:
-    """The array `name`, if it lies in this very file and has the shape and type of `like`.
+    """The array `name`, if it is in this very file and has the shape and type of `like`.
 
     HDF5 can also point to any other file on the disk, by links or as an array's storage
-    (CVE-2026-1669), and unpack without end: plain numbers do neither.
+    (CVE-2026-1669), or unpack without end: plain numbers do neither.
     """
     place = file
     for part in name.encode().split(b"/"):
@@ -242,7 +241,7 @@ def stored_array(file: h5py.File, name: str, like: h5py.Dataset) -> np.ndarray:
         raise ValueError(f"{name} is missing")
     kept = place.id.get_create_plist()
     if kept.get_layout() != h5py.h5d.CONTIGUOUS or kept.get_external_count():
-        raise ValueError(f"{name} is not kept as plain numbers")
+        raise ValueError(f"{name} is not stored as plain numbers")
     if (place.shape, place.dtype) != (like.shape, like.dtype):
         raise ValueError(f"{name} has another shape or type")
     values = place[()]
@@ -257,6 +256,6 @@ def minor(version: str) -> tuple[str, ...]:
 
 
 def in_one_line(error: Exception) -> str:
-    """The first sentence of an error's message, or its kind where there is none."""
+    """The first sentence of an error's message, or its type if there is none."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text.partition(". ")[0].rstrip(".")[:200]

@@ -1,7 +1,7 @@
-"""A Keras network as a function from pictures to features, and by which engine it is computed.
+"""A Keras network as a function from pictures to features, and the choice of its engine.
 
-On a processor OpenVINO is often faster than TensorFlow, but not on each, and bfloat16 is exact
-enough for some networks and too coarse for others. So both are measured where they are used.
+OpenVINO is faster than TensorFlow on many processors, but not on all, and bfloat16 is accurate
+enough for some networks and too coarse for others. So both are measured on the machine in use.
 """
 
 import json
@@ -28,21 +28,21 @@ from cytology.networks.engines import (
 )
 from cytology.settings import CACHE, InputError
 
-TRIED = 16  # pictures that engines are compared on; the second half is timed
-LOST = 0.01  # of the differences between pictures: the most that an engine may lose
-FASTER = 1.1  # times: by less, TensorFlow stays
+TRIED = 16  # pictures for comparing engines; the second half is timed
+LOST = 0.01  # the largest share of the differences between pictures that an engine may lose
+FASTER = 1.1  # with a smaller factor, TensorFlow is kept
 
 
 @dataclass(frozen=True)
 class KerasPasses:
-    """A Keras model as it is."""
+    """A Keras model, unchanged."""
 
     model: keras.Model
     engine: str = TENSORFLOW
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The shape of what is made of one picture."""
+        """The shape of the result for one picture."""
         return tuple(self.model.output.shape[1:])
 
     def __call__(self, pixels: np.ndarray) -> np.ndarray:
@@ -51,7 +51,7 @@ class KerasPasses:
 
 @dataclass(frozen=True)
 class Engine:
-    """What computes the features of a network, and a sentence that says `why`."""
+    """The software that computes the features of a network, and a sentence that says `why`."""
 
     name: str
     why: str
@@ -64,7 +64,7 @@ class Engine:
 
 
 def passes_of_copy(extractor: keras.Model, engine: str) -> Passes:
-    """A network with weights of its own as a function; nothing of it is kept."""
+    """A network with changed weights as a function; nothing is cached."""
     if engine == TENSORFLOW:
         return KerasPasses(extractor)
     with tempfile.TemporaryDirectory() as folder:
@@ -77,9 +77,9 @@ def passes_of_copy(extractor: keras.Model, engine: str) -> Passes:
 
 
 def with_constants(extractor: keras.Model) -> tf.types.experimental.ConcreteFunction:
-    """The network as one TensorFlow function, float32 throughout, its weights constants in it.
+    """The network as one TensorFlow function in float32, with its weights as constants.
 
-    It takes uint8 pictures. TensorFlow's own way to freeze a traced function takes twice as long.
+    It takes uint8 pictures. TensorFlow's own freezing of a traced function takes twice as long.
     """
     size = extractor.input_shape[1]
     variables = (extractor.trainable_variables, extractor.non_trainable_variables)
@@ -95,12 +95,12 @@ def with_constants(extractor: keras.Model) -> tf.types.experimental.ConcreteFunc
 
 
 def graph_of(traced: tf.types.experimental.ConcreteFunction) -> bytes:
-    """What `with_constants` traced, as a file that OpenVINO reads."""
+    """The function traced by `with_constants`, as a file that OpenVINO reads."""
     return traced.graph.as_graph_def().SerializeToString()
 
 
 def kept_graph(extractor: keras.Model, weights_hash: str, traced=None) -> Path:
-    """The file of a network's graph in the cache, made where it is missing."""
+    """The file of a network's graph in the cache; made if missing."""
     path = graph_path(extractor.name, weights_hash, extractor.input_shape[1])
     if not is_sound(path):
         with written_with_checksum(path) as temporary:
@@ -118,24 +118,24 @@ def choose_engine(
     images: DecodedImages,
     precision: str = "float32",
 ) -> Engine:
-    """What the parameter `engine` means for a network here; `auto` is the fastest exact enough.
+    """The engine for a network here; `auto` is the fastest that is accurate enough.
 
-    On a GPU that is TensorFlow. Else the engines are tried on some of the `images`, and what was
-    found is kept in the cache. Raises `InputError` for one that this machine does not offer, and
-    for OpenVINO where TensorFlow is to compute in another `precision` than float32.
+    On a GPU that is TensorFlow. Otherwise the engines are tried on some of the `images`, and the
+    result is cached. Raises `InputError` for an engine that this machine lacks, and for OpenVINO if
+    `precision` is not float32.
     """
     if asked != "auto":
         if asked in HINTS and asked not in offered():
             lacking = "OpenVINO is not installed here (pip install openvino)"
             if offered():
-                lacking = f"this machine does not compute {TITLES[asked]}"
+                lacking = f"this machine does not support {TITLES[asked]}"
             raise InputError(f"Parameter `engine` is {asked}, but {lacking}: set it to auto.")
         if asked in HINTS and precision != "float32":
             raise InputError(
-                f"Parameter `engine` is {asked}, which takes a network in float32, but "
+                f"Parameter `engine` is {asked}, which needs a network in float32, but "
                 f"`precision` is {precision}: set that to float32, or `engine` to tensorflow."
             )
-        return Engine(asked, "as asked for.")
+        return Engine(asked, "as requested.")
     if GPUS:
         return Engine(TENSORFLOW, "this machine has a GPU.")
     if precision != "float32":
@@ -144,7 +144,7 @@ def choose_engine(
         return Engine(
             TENSORFLOW, "OpenVINO, which may be faster, is not installed (pip install openvino)."
         )
-    # Chosen by their hashes, so that another image in the folder seldom changes which these are.
+    # Chosen by their hashes, so a new image in the folder rarely changes the choice.
     sha256 = images.sha256.drop_duplicates().sort_values().iloc[:TRIED]
     name = digest(weights_hash, images.size, list(sha256), tf.__version__, *processor())
     path = CACHE / "engines" / f"{extractor.name}-{name}.json"
@@ -158,7 +158,7 @@ def choose_engine(
 def try_engines(
     extractor: keras.Model, weights_hash: str, pixels: np.ndarray
 ) -> dict[str, dict[str, float]]:
-    """Each engine's pictures `a_second`, and what share of their differences it has `lost`."""
+    """Each engine's pictures `a_second`, and the share of their differences that is `lost`."""
     traced = with_constants(extractor)
     graph = kept_graph(extractor, weights_hash, traced)
     ways: dict[str, Callable[[np.ndarray], np.ndarray]]
@@ -180,10 +180,10 @@ def try_engines(
 
 
 def lost_differences(features: np.ndarray, exact: np.ndarray) -> float:
-    """What share of the differences between pictures is lost in features of shape (n, width).
+    """The share of the differences between pictures that features (n, width) have lost.
 
     The squared error, as a share of the squared distances of the `exact` features from their mean:
-    what is common to all pictures tells nothing, however large.
+    what all pictures have in common carries no information, however large.
     """
     spread = np.square(exact - exact.mean(axis=0), dtype=float).sum()
     lost = np.square(features - exact, dtype=float).sum() / max(spread, 1e-30)
@@ -191,17 +191,17 @@ def lost_differences(features: np.ndarray, exact: np.ndarray) -> float:
 
 
 def fastest(tried: dict[str, dict[str, float]]) -> Engine:
-    """The fastest engine of `try_engines` that loses at most `LOST`, and why it is that one."""
+    """The fastest engine of `try_engines` that loses at most `LOST`, and the reason."""
     rates = {name: of["a_second"] for name, of in tried.items() if of["lost"] <= LOST}
     best = max(rates, key=lambda name: rates[name])
     if rates[best] < FASTER * rates[TENSORFLOW]:
         best = TENSORFLOW
     others = ", ".join(f"{TITLES[name]} {rate:.0f}" for name, rate in rates.items() if name != best)
-    why = f"{rates[best]:.0f} pictures a second on trial" + (f" ({others})." if others else ".")
+    why = f"{rates[best]:.0f} pictures per second in a trial" + (f" ({others})." if others else ".")
     if tried[best]["lost"] > 1e-6:
-        why += f" It loses {tried[best]['lost']:.2%} of what differs between pictures."
+        why += f" It loses {tried[best]['lost']:.2%} of the differences between pictures."
     why += "".join(
-        f" {TITLES[name]} ({of['a_second']:.0f}) would lose {of['lost']:.1%} of what differs "
+        f" {TITLES[name]} ({of['a_second']:.0f}) would lose {of['lost']:.1%} of the differences "
         f"between pictures; {LOST:.0%} is accepted."
         for name, of in tried.items()
         if name not in rates

@@ -1,7 +1,7 @@
-"""Where the weights of a backbone come from, and what to say when there are none.
+"""Finds the weights of a backbone.
 
-`auto` takes ImageNet weights from Keras' cache or downloads them; where neither can be had the
-run goes on with random weights, and every table, notebook and report says so.
+`auto` takes ImageNet weights from Keras' cache or downloads them; if neither is possible, the run
+continues with random weights, and every table, notebook and report warns of it.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ DOWNLOADS = "https://storage.googleapis.com/tensorflow/keras-applications/"
 class Weights:
     """`kind` is `imagenet`, `file` or `random`; `path` is the file (None for random weights).
 
-    `explanation` is the sentence that a reader must see.
+    `explanation` is a sentence for the reader.
     """
 
     kind: str
@@ -32,10 +32,10 @@ class Weights:
 def find_weights(architecture: str, weights: str) -> Weights:
     """Resolve the parameter `weights` for one architecture; downloads at most once.
 
-    Raises `InputError` if `imagenet` or a given path cannot be had.
+    Raises `InputError` if `imagenet` or a given path is not available.
     """
     if weights == "random":
-        return Weights("random", None, "Random weights, as asked for: this ranks nothing.")
+        return Weights("random", None, "Random weights, as requested: this ranks nothing.")
     if weights in ("auto", "imagenet"):
         return _imagenet(architecture, may_be_random=weights == "auto")
     path, file = resolve(weights), given_file(architecture, weights)
@@ -43,26 +43,26 @@ def find_weights(architecture: str, weights: str) -> Weights:
         return Weights("file", file, f"Weights from {file.name}.")
     if not path.exists():
         raise InputError(f"There is no file or folder {path}: check the parameter `weights`.")
-    # One file cannot serve three architectures; the other two follow `auto`.
+    # One file fits one architecture; the others follow `auto`.
     fallback = _imagenet(architecture, may_be_random=True)
-    why = f"{path.name} is not for {architecture} by its name."
+    why = f"{path.name} is not named for {architecture}."
     if path.is_dir():
         why = f"No {architecture}*.weights.h5 in {path}."
     return replace(fallback, explanation=f"{why} {fallback.explanation}")
 
 
 def given_file(architecture: str, weights: str) -> Path | None:
-    """The file for an architecture that `weights`, a file or a folder, names; None without one."""
+    """The file for an architecture in `weights`, a file or a folder; None if there is none."""
     path = resolve(weights)
     files = sorted(path.glob("*.h5")) if path.is_dir() else [path]
     return next((file for file in files if file.is_file() and is_for(architecture, file)), None)
 
 
 def weights_mark(architecture: str, weights: str) -> str:
-    """What changes when `find_weights` would find something else: a hash, or why there is none.
+    """A mark of what `find_weights` would find: a hash, or the reason why there is none.
 
-    Nothing is downloaded. Where ImageNet weights were out of reach and no longer are, that counts
-    as a change.
+    Nothing is downloaded. If ImageNet weights were out of reach and no longer are, that counts as a
+    change.
     """
     if weights == "random":
         return "random"
@@ -76,7 +76,7 @@ def weights_mark(architecture: str, weights: str) -> str:
 
 
 def is_for(architecture: str, path: Path) -> bool:
-    """Whether a file is named for an architecture; Keras itself writes `mobilenet_v2_...`."""
+    """Whether a file is named for an architecture; Keras writes `mobilenet_v2_...`."""
     return path.name.lower().replace("_", "").replace("-", "").startswith(architecture)
 
 
@@ -90,23 +90,23 @@ def _imagenet(architecture: str, may_be_random: bool) -> Weights:
             "random",
             None,
             f"NO PRETRAINED WEIGHTS for {network.title}: none in {cached.parent}, and they cannot "
-            f"be downloaded ({trouble}). The run goes on with random weights: it shows the "
-            "machinery and ranks nothing. To change that, connect once, or pass a file with the "
-            "parameter `weights`.",
+            f"be downloaded ({trouble}). The run continues with random weights: use it to check "
+            "the software, not to rank networks. To change that, connect to the internet once, or "
+            "name a file with the parameter `weights`.",
         )
     if trouble:
         raise InputError(
             f"ImageNet weights of {network.title} are not in {cached.parent} and cannot be "
-            f"downloaded ({trouble}): connect, or set `weights` to a file or to auto."
+            f"downloaded ({trouble}): connect to the internet, or set `weights` to a file or auto."
         )
     return Weights("imagenet", cached, "ImageNet weights.")
 
 
 def is_official(path: Path, md5: str | None) -> bool:
-    """Whether a file of weights is there and, where its `md5` is known, has that hash."""
+    """Whether a file of weights exists and, if its `md5` is known, has that hash."""
     if not path.is_file() or md5 is None:
         return path.is_file()
-    # Against damage, as Keras itself compares it; https speaks for where the file came from.
+    # Against damage, as in Keras itself; https guarantees where the file came from.
     found = hashlib.md5(path.read_bytes(), usedforsecurity=False)
     return found.hexdigest() == md5
 
@@ -114,7 +114,7 @@ def is_official(path: Path, md5: str | None) -> bool:
 def download_weights(address: str, path: Path, md5: str | None = None) -> str:
     """Fetch `address` to `path` through Keras, which compares the hash if there is one.
 
-    Returns what went wrong, empty if nothing did.
+    Returns what went wrong; empty if nothing did.
     """
     trouble = unreachable(address)
     if trouble:
@@ -131,7 +131,7 @@ def download_weights(address: str, path: Path, md5: str | None = None) -> str:
 
 
 def keras_models() -> Path:
-    """The folder in which Keras keeps the weights that it downloaded."""
+    """The folder in which Keras keeps downloaded weights."""
     return Path(os.environ.get("KERAS_HOME", Path.home() / ".keras")) / "models"
 
 

@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 from PIL import Image, ImageOps
 
 from cytology.data.augmentation import ORIENTATIONS, fit_to_square, orient
-from cytology.data.copies import how
+from cytology.data.copies import describe_copy
 from cytology.data.images.opening import open_rgb
 from cytology.plots.style import CLASS_COLOUR, CLASS_NAME, GREY, Look, grid, picture
 from cytology.wording import plural
@@ -140,7 +140,7 @@ def copies(root: Path, found: pd.DataFrame, families: int = 3, most: int = 6) ->
         members = chosen[chosen["family"] == family].sort_values("turn", ascending=False)
         titles = ["first of its family"]
         for copy in members.itertuples():
-            titles.append(how(copy))
+            titles.append(describe_copy(copy))
         names = [family, *members["image_id"]]
         for axis, name, title in zip(axes[row * most :], names[:most], titles[:most], strict=False):
             axis.set_visible(True)

@@ -6,13 +6,13 @@ from pathlib import Path
 from IPython.display import display
 
 from cytology.data.sources.listing import IMAGE_SUFFIXES
-from cytology.notebook import somebody_looks_on
+from cytology.notebook import is_interactive
 from cytology.plots.style import show_figure
 
 
 def threshold_slider(draw: Callable, threshold: float) -> None:
     """A slider that draws the figure `draw(threshold)` again; it begins at `threshold`."""
-    if not somebody_looks_on():
+    if not is_interactive():
         return
     import ipywidgets
 
@@ -36,7 +36,7 @@ def upload(folder: Path, answer: Callable) -> None:
 
     What `answer` displays and prints appears below the button, also its errors.
     """
-    if not somebody_looks_on():
+    if not is_interactive():
         print("In JupyterLab or Colab there is a button here to upload images of your own.")
         return
     import ipywidgets

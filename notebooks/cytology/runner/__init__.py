@@ -1,1 +1,1 @@
-"""Running notebooks: the plan, what has changed, the record, the terminal."""
+"""Running notebooks: the plan, changes since the last run, the record, the terminal."""

@@ -1,7 +1,7 @@
-"""What a finished notebook was made from, and whether any of it has changed since.
+"""What a finished notebook depends on, and whether any of it has changed since.
 
-`run.json` keeps of each notebook the hashes of its code, of the files that it read and of those
-that it wrote, beside its parameters. Started again, a run redoes what differs, and nothing else.
+For each notebook, `run.json` keeps its parameters and the hashes of its code, inputs and outputs.
+A run that is started again redoes what differs, and nothing else.
 """
 
 import ast
@@ -20,7 +20,7 @@ from cytology.run import Run
 from cytology.wording import some
 
 PACKAGE = Path(cytology.__file__).parent
-# Other versions of these may give other numbers: what is kept from them is said to be.
+# Other versions of these may give other numbers: kept results of other versions are reported.
 COMPUTED_WITH = ("python", "tensorflow", "openvino", "keras", "numpy", "scikit-learn")
 
 
@@ -28,7 +28,7 @@ COMPUTED_WITH = ("python", "tensorflow", "openvino", "keras", "numpy", "scikit-l
 
 
 def state(notebook: Path, run: Path, parameters: dict) -> dict:
-    """What a notebook would be made from now: `code`, `inputs` and `outside`, each as hashes."""
+    """The current hashes of what a notebook depends on: `code`, `inputs` and `outside`."""
     return {
         "code": code_hash(notebook),
         "inputs": {name: hash_of(run / name) for name in inputs(notebook.stem, run)},
@@ -37,7 +37,7 @@ def state(notebook: Path, run: Path, parameters: dict) -> dict:
 
 
 def inputs(notebook: str, run: Path) -> list[str]:
-    """The files of the run that the notebook reads; one that is not there yet is named too."""
+    """The files of the run that the notebook reads, including those that do not exist yet."""
     found = []
     for name in READS.get(notebook, tuple(WRITTEN_BY)):
         matching = sorted(run.glob(name)) if "*" in name else [run / name]
@@ -46,14 +46,14 @@ def inputs(notebook: str, run: Path) -> list[str]:
 
 
 def outputs(notebook: str, run: Path) -> dict[str, str | None]:
-    """The hashes of the files of the run that the notebook wrote, by name."""
+    """Hashes by name of the files of the run that the notebook wrote."""
     files = (path for path in run.rglob("*") if path.is_file() and UNFINISHED not in str(path))
     names = (path.relative_to(run).as_posix() for path in files)
     return {name: hash_of(run / name) for name in sorted(names) if is_from(notebook, name)}
 
 
 def is_from(notebook: str, name: str) -> bool:
-    """Whether the notebook wrote this file; figures begin with its number or its network."""
+    """Whether the notebook wrote this file; names of figures begin with its number or network."""
     if name.startswith("figures/"):
         figure = name.removeprefix("figures/")
         return figure.startswith((f"{notebook[:2]}_", f"{TRAINED_BY.get(notebook)}_"))
@@ -61,7 +61,7 @@ def is_from(notebook: str, name: str) -> bool:
 
 
 def code_hash(notebook: Path) -> str:
-    """A hash of a notebook's code and of all of the package that it imports, however far."""
+    """A hash of a notebook's code and of all modules that it imports, directly or not."""
     digest = hashlib.sha256("\n".join(cells_of(notebook)).encode())
     for module in sorted(modules_behind(notebook)):
         digest.update(module.encode() + source(module))
@@ -69,7 +69,7 @@ def code_hash(notebook: Path) -> str:
 
 
 def cells_of(notebook: Path) -> list[str]:
-    """The source of a notebook's code cells, but for parameters and set-up."""
+    """The source of a notebook's code cells, except parameters and set-up."""
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
     return [
         source_of(cell)
@@ -80,7 +80,7 @@ def cells_of(notebook: Path) -> list[str]:
 
 
 def modules_behind(notebook: Path) -> set[str]:
-    """The modules of the package that a notebook imports, however far."""
+    """The modules of the package that a notebook imports, directly or not."""
     return modules_of(frozenset().union(*map(imported_by_cell, cells_of(notebook))))
 
 
@@ -98,7 +98,7 @@ def modules_of(names: frozenset[str]) -> set[str]:
 
 @functools.cache
 def imported_by(module: str) -> frozenset[str]:
-    """Dotted names that a module of the package imports from it."""
+    """Dotted names that a module of the package imports from the package."""
     return imported(files_of(module)[0].read_text(encoding="utf-8"))
 
 
@@ -109,7 +109,7 @@ def imported_by_cell(text: str) -> frozenset[str]:
     try:
         return imported(TransformerManager().transform_cell(text))
     except SyntaxError:
-        return frozenset()  # executing the notebook says it better
+        return frozenset()  # executing the notebook gives a better message
 
 
 def imported(text: str) -> frozenset[str]:
@@ -119,13 +119,13 @@ def imported(text: str) -> frozenset[str]:
         if isinstance(node, ast.Import):
             found |= {name.name for name in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            # `from cytology import plots` names a module, `from cytology.plots import roc` none.
+            # `from cytology import plots` names a module, `from cytology.plots import roc` not.
             found |= {node.module} | {f"{node.module}.{name.name}" for name in node.names}
     return frozenset(name for name in found if name.split(".")[0] == PACKAGE.name)
 
 
 def files_of(module: str) -> list[Path]:
-    """The source of a module and the files that go with it; nothing of a package, a mere label."""
+    """The source of a module and the files that go with it; empty for a package."""
     path = PACKAGE.parent.joinpath(*module.split(".")).with_suffix(".py")
     return [path, *path.parent.glob(f"{path.stem}.*.*")] if path.is_file() else []
 
@@ -137,7 +137,7 @@ def source(module: str) -> bytes:
 
 
 def outside(notebook: str, run: Path, parameters: dict) -> dict[str, str]:
-    """What stands outside the run folder and is read: a mark a parameter that names it."""
+    """A mark of the input outside the run folder, for each parameter that names some."""
     found: dict[str, str] = {}
     for name, place in PLACES.items():
         value = parameters.get(name)
@@ -148,7 +148,7 @@ def outside(notebook: str, run: Path, parameters: dict) -> dict[str, str]:
 
             found[name] = weights_mark(TRAINED_BY[notebook], value)
         elif name == "data":
-            # Also of words like `sample`: where the images lie, notebook 01 has noted.
+            # Also for words like `sample`: notebook 01 has recorded where the images are.
             found[name] = mark_of(Path(Run(run).facts_if_there("dataset.json").get("root", "")))
         elif value:
             found[name] = mark_of(Path(value))
@@ -156,9 +156,9 @@ def outside(notebook: str, run: Path, parameters: dict) -> dict[str, str]:
 
 
 def mark_of(path: Path) -> str:
-    """What changes with a file, or with any file of a folder; empty if neither is there.
+    """A hash that changes with a file, or with any file of a folder; empty if neither exists.
 
-    Of a folder names, sizes and times: to read tens of thousands of images would take minutes.
+    For a folder of names, sizes and times: reading tens of thousands of images would take minutes.
     """
     if path.is_file():
         return hash_of(path) or ""
@@ -172,7 +172,7 @@ def mark_of(path: Path) -> str:
 
 
 def hash_of(path: Path) -> str | None:
-    """SHA-256 of a file; None if it is not there. Read once, until it changes."""
+    """SHA-256 of a file; None if it is missing. Computed again only if the file changes."""
     if not path.is_file():
         return None
     about = path.stat()
@@ -188,15 +188,15 @@ def _hash_of(path: Path, changed: int, size: int) -> str:
 
 
 def changes(entry: dict, now: dict, parameters: dict, run: Path) -> list[str]:
-    """Why a notebook must run again, in words; empty if its results still stand.
+    """Why a notebook must run again, in words; empty if its results are still valid.
 
-    `entry` is what `run.json` has of it, `now` its `state`. A result that was altered by hand is
-    no reason: it is kept (see `altered`), and what reads it runs again.
+    `entry` is its entry in `run.json`, `now` its `state`. A result that was edited by hand is not
+    a reason: it is kept (see `altered`), and the notebooks that read it run again.
     """
     if entry.get("status") != "ok":
         return ["it was not finished"] if entry else []
     if "code" not in entry:
-        return ["run.json does not say what it was made from"]
+        return ["run.json does not record its inputs"]
     before = entry["parameters"]
     names = [
         name
@@ -214,6 +214,6 @@ def changes(entry: dict, now: dict, parameters: dict, run: Path) -> list[str]:
 
 
 def altered(entry: dict, run: Path) -> list[str]:
-    """Results of a notebook that are no longer what it wrote."""
+    """Results of a notebook that changed after it wrote them."""
     hashes = entry["outputs"].items()
     return [name for name, old in hashes if (run / name).is_file() and hash_of(run / name) != old]

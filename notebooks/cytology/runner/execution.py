@@ -1,4 +1,4 @@
-"""Executing a plan: what is done with each task, one after the other or several at once."""
+"""Executing a plan, one notebook after the other or several at once."""
 
 import contextlib
 import json
@@ -31,11 +31,11 @@ from cytology.wording import some
 
 
 class Execution:
-    """A plan that is carried out: decides what is done with each task, and records it.
+    """Carries out a plan: decides what to do with each task, and records it.
 
-    `reasons` say why a notebook that ran before runs again; `notices` what a reader must know of
-    those that are kept; `pages` are the HTML pages that `writer` writes of what was executed, while
-    the next notebook runs.
+    `reasons` says why a notebook runs again; `notices` holds warnings about notebooks that are
+    kept; `pages` are the HTML pages of executed notebooks, which `writer` writes while the next
+    notebook runs.
     """
 
     def __init__(self, plan: Plan, record: Record, writer: Executor):
@@ -47,10 +47,10 @@ class Execution:
         self.notices: list[str] = []
 
     def begin(self, task: Task) -> Result | None:
-        """Decide on a task: keep it, refuse it, or (None) let it be executed.
+        """Decide on a task: keep it, refuse it, or execute it (None).
 
-        What is finished and unchanged is kept. A point of the grid gets its run folder first, and
-        is refused where that cannot be made.
+        A finished and unchanged task is kept. A point of the grid first gets its run folder, and
+        is refused if that cannot be made.
         """
         run, earlier = Path(task.parameters["run_dir"]), self.record.entry(task.name)
         if task.point is not None:
@@ -69,14 +69,14 @@ class Execution:
         return None
 
     def end(self, task: Task, result: Result) -> None:
-        """Record how a task ended and what it made; what is kept keeps its entry."""
+        """Record how a task ended and its outputs; a kept task keeps its entry."""
         if result.status == "kept":
             return
         facts = {"status": result.status, "seconds": result.seconds}
         facts["peak_memory_mib"] = result.peak_memory_mib
         if result.status == "ok":
             notebook, run = task.notebook.stem, Path(task.parameters["run_dir"])
-            # Again, since the notebook may have drawn or downloaded what it needs.
+            # Again, since the notebook may have drawn or downloaded its input.
             facts["outside"] = changes.outside(notebook, run, task.parameters)
             facts["outputs"] = changes.outputs(notebook, run)
             facts["versions"] = self.versions()
@@ -87,23 +87,23 @@ class Execution:
             self.pages.append(self.writer.submit(to_html, task.output))
 
     def versions(self) -> dict[str, str]:
-        """The versions that the numbers of this run may depend on."""
+        """The package versions that the numbers of this run may depend on."""
         return {name: self.record.content["versions"][name] for name in changes.COMPUTED_WITH}
 
     def about_kept(self, name: str, entry: dict, run: Path) -> Iterator[str]:
-        """What was altered by hand, and what other versions computed."""
+        """Warnings about results that were edited by hand or made with other versions."""
         if files := changes.altered(entry, run):
             yield (
-                f"{some(files)} of {short(run)} changed after {name} had ended, and is used as it "
-                f"is now; --from {name[:2]} runs it again."
+                f"{some(files)} of {short(run)} changed after {name} ended, and is used in its "
+                f"present state; --from {name[:2]} runs the notebook again."
             )
         present, before = self.versions(), entry["versions"].items()
         old = [f"{what} {version}" for what, version in before if version != present[what]]
         if old:
-            yield f"{name} is kept as computed with {', '.join(old)}."
+            yield f"{name} is kept, although it was computed with {', '.join(old)}."
 
     def one_by_one(self, tasks: list[Task]) -> dict[str, Result]:
-        """Execute tasks in their order until one fails; returns the results by name."""
+        """Execute tasks in order until one fails; returns the results by name."""
         results, width = {}, max(len(task.name) for task in tasks)
         for task in tasks:
             result = self.begin(task)
@@ -119,7 +119,7 @@ class Execution:
         return results
 
     def together(self, tasks: list[Task], send: Send) -> dict[str, Result]:
-        """Execute tasks as soon as what they need is done; returns the results by name."""
+        """Execute each task as soon as its inputs are ready; returns the results by name."""
         board = terminal.Board(max(len(task.name) for task in tasks))
 
         def end(task: Task, result: Result) -> None:
@@ -130,10 +130,10 @@ class Execution:
 
 
 def run(plan: Plan, jobs: int = 1, dask: str | None = None) -> int:
-    """Run the notebooks of `plan`, print how it went, write the report; returns the exit code.
+    """Run the notebooks of `plan`, print the outcome, write the report; returns the exit code.
 
     One after the other, or `jobs` at once, or on the cluster at `dask`. Raises `InputError` if
-    that does not answer, or another run is at work in the folder, `MachineError` if the folder
+    the cluster does not answer or another run is using the folder, `MachineError` if the folder
     cannot be written to.
     """
     tasks = tasks_of(plan)
@@ -150,7 +150,7 @@ def run(plan: Plan, jobs: int = 1, dask: str | None = None) -> int:
         made = Run(plan.run)
         if code == 130:
             name = next(name for name, each in results.items() if each.status == "interrupted")
-            print(f"Interrupted in {name}; what is done is kept in {short(plan.run)}.")
+            print(f"Interrupted in {name}; finished work is kept in {short(plan.run)}.")
         else:
             for page in execution.pages:
                 page.result()
@@ -166,7 +166,7 @@ def run(plan: Plan, jobs: int = 1, dask: str | None = None) -> int:
 def execute_all(
     execution: Execution, tasks: list[Task], jobs: int, dask: str | None
 ) -> dict[str, Result]:
-    """Execute `tasks` where the options say; returns the results by name."""
+    """Execute `tasks` here or on a cluster; returns the results by name."""
     plan, how = execution.plan, ""
     where: contextlib.AbstractContextManager[Send | None] = contextlib.nullcontext()
     if dask:
@@ -180,14 +180,14 @@ def execute_all(
 
 
 def exit_code(results: dict[str, Result]) -> int:
-    """What the command exits with: 0 all went well, 1 a notebook failed, 130 interrupted."""
+    """The exit code of the command: 0 success, 1 a notebook failed, 130 interrupted."""
     if any(result.status == "interrupted" for result in results.values()):
         return 130
     return 0 if all(result.is_good for result in results.values()) else 1
 
 
 def conclusions(run: Run) -> dict[str, list[dict]]:
-    """What machines want to know of a run besides: its caveats, and the comparison as records."""
+    """A run's caveats, and its comparison as records, for other programs."""
     table = run.rows("tables/comparison.csv")
     return {
         "caveats": [asdict(caveat) for caveat in caveats(run) + about_outside(run)],
@@ -196,15 +196,15 @@ def conclusions(run: Run) -> dict[str, list[dict]]:
 
 
 def verify(project: Project, folder: Path, jobs: int | None) -> int:
-    """Run a finished run again from its images and compare every table; returns the exit code.
+    """Repeat a finished run from its images and compare every table; returns the exit code.
 
-    As many notebooks at once as the run had, unless `jobs` says otherwise: how the last bits round
-    depends on the cores that each of them has.
+    Runs as many notebooks at once as the first time, unless `jobs` is given: the rounding of the
+    last bits depends on the number of cores per notebook.
     """
     record = check_finished(folder)
     with sole_run(folder):
         again = scratch(folder)
-        # A cache of its own: what was computed before proves nothing.
+        # A separate cache: reusing earlier results would prove nothing.
         with variable("CYTOLOGY_CACHE", str(again / "cache")):
             at_once = jobs or record.get("notebooks_at_once") or 1
             code = run(plan_again(project, record, folder, again), at_once)
@@ -221,7 +221,7 @@ def verify(project: Project, folder: Path, jobs: int | None) -> int:
 
 @contextlib.contextmanager
 def variable(name: str, value: str) -> Iterator[None]:
-    """Set a variable of the environment for the processes that are started meanwhile."""
+    """Set an environment variable for processes that are started meanwhile."""
     before = os.environ.get(name)
     os.environ[name] = value
     try:
@@ -234,7 +234,7 @@ def variable(name: str, value: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Silence what papermill and its helpers log; of a failure a sentence is printed."""
+    """Silence the logs of papermill and its helpers; failures are printed as a sentence."""
     logging.disable(logging.CRITICAL)
     try:
         with warnings.catch_warnings():

@@ -1,4 +1,4 @@
-"""Executing a notebook without a person looking on: papermill, memory, progress, errors."""
+"""Executing a notebook unattended: papermill, memory, progress, errors."""
 
 import contextlib
 import os
@@ -15,16 +15,16 @@ import psutil
 from cytology.files import written_whole
 
 SAMPLE_SECONDS = 0.2
-END_SECONDS = 5  # that a process has to end when it is asked to
-# Kernels see in it that nobody looks on. Debuggers warn of Python's frozen modules at every start.
+END_SECONDS = 5  # how long a process may take to end when asked to
+# Tells kernels that nobody is watching. Debuggers warn about frozen modules at every start.
 HEADLESS = {"CYTOLOGY_HEADLESS": "1", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
-# What the machine may lack, by words in the error of any library.
+# What the machine lacks, by words in the error of any library.
 SHORTAGES = {
     "No space left on device": "The disk is full: make room",
     "database or disk is full": "The disk is full: make room",
     "Disk quota exceeded": "Your share of the disk is full: make room",
     "Read-only file system": "The disk is read-only: choose another folder with --run-dir",
-    "Permission denied": "The system does not permit it: change the permissions",
+    "Permission denied": "Permission was denied: change the permissions",
     "File name too long": "A name is too long for this disk: choose a shorter one",
 }
 OUT_OF_MEMORY = ("MemoryError", "_ArrayMemoryError", "ResourceExhaustedError")
@@ -34,7 +34,7 @@ LESS_MEMORY = "lower `batch_size` or `image_size`, or run fewer notebooks at onc
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a notebook stopped: the error without colours, and the cell it happened in."""
+    """Why a notebook stopped: the error as plain text, and the cell in which it happened."""
 
     name: str
     text: str
@@ -42,7 +42,7 @@ class Failure:
 
     @property
     def is_input(self) -> bool:
-        """Whether the sentence alone helps: something that the user gave cannot be used."""
+        """Whether the message alone is enough: the user's input cannot be used."""
         return self.name in ("InputError", "MachineError")
 
     def __str__(self) -> str:
@@ -51,9 +51,9 @@ class Failure:
 
 @dataclass(frozen=True)
 class Result:
-    """How a notebook ended: `ok`, `failed`, `interrupted`, or `kept` from before.
+    """How a notebook ended: `ok`, `failed`, `interrupted`, or `kept` from an earlier run.
 
-    With its seconds, and its memory in MiB.
+    With its time in seconds and its peak memory in MiB.
     """
 
     status: str
@@ -63,15 +63,14 @@ class Result:
 
     @property
     def is_good(self) -> bool:
-        """Whether other notebooks can go on from it."""
+        """Whether other notebooks can use its results."""
         return self.status in ("ok", "kept")
 
 
 class Watch(threading.Thread):
-    """Watches a notebook's kernel: its peak memory, and a call at every look.
+    """Watches a notebook's kernel: measures its peak memory, and calls `look` each time.
 
-    Peak memory is the largest resident set of any one process, the kernel or a worker of it, in
-    MiB.
+    Peak memory is the largest resident set of any single process, kernel or worker, in MiB.
     """
 
     def __init__(self, look: Callable[[], None]):
@@ -82,7 +81,7 @@ class Watch(threading.Thread):
         self._ended = threading.Event()
 
     def follow(self, pid: int) -> None:
-        """Watch this process, and those that it starts."""
+        """Watch this process and its children."""
         with contextlib.suppress(psutil.Error):
             self.seen[pid] = psutil.Process(pid)
 
@@ -93,20 +92,20 @@ class Watch(threading.Thread):
         self.look()
 
     def sample(self) -> None:
-        """Look once at every process."""
+        """Measure every process once."""
         for process in list(self.seen.values()):
             with contextlib.suppress(psutil.Error):
                 self.peak = max(self.peak, process.memory_info().rss / 2**20)
                 self.seen |= {child.pid: child for child in process.children()}
 
     def end(self) -> None:
-        """Stop watching, and end a kernel that outlived an interruption."""
+        """Stop watching, and end a kernel that survived an interruption."""
         self._ended.set()
         self.join()
         self.end_processes()
 
     def end_processes(self) -> None:
-        """Ask each process that was seen and still runs to end, and end after 5 s what has not."""
+        """Ask each process that still runs to end, and kill it after 5 s if it does not."""
         for process in self.at_work():
             with contextlib.suppress(psutil.Error):
                 process.terminate()
@@ -118,13 +117,13 @@ class Watch(threading.Thread):
                 process.kill()
 
     def at_work(self) -> list[psutil.Process]:
-        """The processes that were seen and have not ended.
+        """The watched processes that have not ended.
 
-        One that has ended but was not asked for its exit code yet is not waited for, as psutil
-        would: who took over the orphans of a kernel may be slow to ask.
+        Zombies are left out, although psutil would wait for them: the process that adopted them
+        may be slow to collect their exit codes.
         """
         left = []
-        # psutil compares start times, so a number that was given away again is never hit.
+        # psutil compares start times, so a process that reuses a number is never hit.
         for process in list(self.seen.values()):
             with contextlib.suppress(psutil.Error):
                 if process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
@@ -140,14 +139,14 @@ def execute(
     wanted: Callable[[], bool] = lambda: True,
     environment: Mapping[str, str] = MappingProxyType({}),
 ) -> Result:
-    """Execute `notebook` in a process of its own and write it, with its outputs, to `output`.
+    """Execute `notebook` in its own process and write it, with its outputs, to `output`.
 
-    `progress(done, cells, seconds)` is called several times a second, and `wanted()` too: when
-    that says no, the kernel is ended. The kernel sees `environment` besides this process's own;
-    its working folder is the notebook's, as in JupyterLab. Several threads may execute a notebook
-    each. Never raises for what a notebook does; an interruption (Ctrl-C) ends the kernel and gives
-    the status `interrupted`. While it runs, `output` stays as it was: a killed run leaves no half
-    of a notebook.
+    `progress(done, cells, seconds)` and `wanted()` are called several times a second; the kernel
+    is ended when `wanted()` returns False. The kernel gets `environment` in addition to this
+    process's own; its working folder is the notebook's, as in JupyterLab. Several threads may
+    each execute a notebook. Never raises for errors in the notebook; an interruption (Ctrl-C)
+    ends the kernel and gives the status `interrupted`. `output` is replaced only at the end, so
+    a killed run leaves no half-written notebook.
     """
     import nbformat
     import papermill
@@ -163,14 +162,14 @@ def execute(
 
     class Kernel(AsyncKernelManager):
         async def start_kernel(self, **options):
-            # Here, since papermill changes the working folder of the whole process for it.
+            # Set here, since papermill would change the working folder of the whole process.
             options |= {"cwd": str(notebook.parent), "env": os.environ | HEADLESS | environment}
             await super().start_kernel(**options)
             watch.follow(self.provisioner.pid)
 
     def on_cell_start(cell, cell_index):
         nonlocal begun, at_cell
-        # papermill's own cell with the parameters is none of the notebook's.
+        # papermill's own cell with the parameters is not one of the notebook's.
         if "injected-parameters" not in cell.metadata.get("tags", []):
             begun += 1
         at_cell = cell.source
@@ -199,9 +198,9 @@ def execute(
                 status = "interrupted"
                 failure = Failure("KeyboardInterrupt", "interrupted", at_cell)
             except (PapermillExecutionError, DeadKernelError) as error:
-                # papermill has written what was executed: that is kept, and looked at.
+                # papermill has written what was executed: keep it for inspection.
                 status, failure = "failed", failure_of(error, at_cell)
-    except Exception as error:  # whatever stops a notebook is that notebook's failure
+    except Exception as error:  # any error counts as this notebook's failure
         status, failure = "failed", failure_of(error, at_cell)
     finally:
         watch.end()
@@ -209,12 +208,12 @@ def execute(
 
 
 def _literal(path: Path) -> str:
-    """`path` so that papermill, which formats paths with the parameters, leaves it as it is."""
+    """`path` with braces escaped, since papermill formats paths with the parameters."""
     return str(path).replace("{", "{{").replace("}", "}}")
 
 
 def failure_of(error: Exception, cell: str) -> Failure:
-    """What to tell of an exception that executing a notebook raised in `cell`.
+    """The failure to report for an exception that a notebook raised in `cell`.
 
     Without a cell, the notebook's process did not start.
     """
@@ -237,9 +236,9 @@ def failure_of(error: Exception, cell: str) -> Failure:
 
 
 def shortage_of(name: str, text: str) -> str:
-    """What the machine lacks and what to do, by the name and the text of an error; may be empty."""
+    """What the machine lacks and what to do, from the name and text of an error; may be empty."""
     if name in OUT_OF_MEMORY:
-        return f"There is too little memory: {LESS_MEMORY}"
+        return f"There is not enough memory: {LESS_MEMORY}"
     if name not in ("OSError", "PermissionError", "OperationalError", "RuntimeError"):
         return ""
     return next((advice for words, advice in SHORTAGES.items() if words in text), "")

@@ -15,7 +15,7 @@ from cytology.settings import HOME, PROJECT_ROOT, InputError, short
 
 @dataclass(frozen=True)
 class Project:
-    """The folder that holds `notebooks/` and `notebooks/profiles/`; tests bring their own."""
+    """The folder with `notebooks/` and `notebooks/profiles/`; tests use their own."""
 
     root: Path = PROJECT_ROOT
 
@@ -29,13 +29,13 @@ class Project:
 
     @property
     def home(self) -> Path:
-        """Where `data` and `outputs` lie."""
+        """The folder of `data` and `outputs`."""
         return HOME if self.root == PROJECT_ROOT else self.root
 
 
 @dataclass(frozen=True)
 class Notebook:
-    """A notebook of the series; `parameters` are the names and defaults of its tagged cell."""
+    """A notebook of the series; `parameters` holds names and defaults from its tagged cell."""
 
     path: Path
     title: str
@@ -47,8 +47,8 @@ class Notebook:
 
 
 def find_notebooks(folder: Path) -> list[Notebook]:
-    """The notebooks `NN_name.ipynb` of `folder` in the order of their numbers, but each after those
-    whose files it reads; `InputError` if there are none."""
+    """The notebooks `NN_name.ipynb` of `folder` by number, but each after those whose files it
+    reads; `InputError` if there are none."""
     paths = {path.stem: path for path in sorted(folder.glob("[0-9][0-9]_*.ipynb"))}
     if not paths:
         raise InputError(f"There are no notebooks NN_name.ipynb in {short(folder)}.")
@@ -66,7 +66,7 @@ def find_notebooks(folder: Path) -> list[Notebook]:
 
 
 def read_notebook(path: Path) -> Notebook:
-    """Title and parameters of one notebook, read from the file without executing it."""
+    """Title and parameters of a notebook, read from the file without executing it."""
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
     prose = "\n".join(source_of(cell) for cell in cells if cell["cell_type"] == "markdown")
     title = re.search(r"^#\s+(.+)$", prose, re.MULTILINE)
@@ -78,7 +78,7 @@ def read_notebook(path: Path) -> Notebook:
 def choose(
     notebooks: list[Notebook], only: Iterable[str] = (), start: str | None = None
 ) -> list[Notebook]:
-    """The notebooks named in `only`, or those from `start` on, or all; always in their order."""
+    """The notebooks named in `only`, or those from `start` on, or all; in order."""
     if start:
         return notebooks[notebooks.index(find(notebooks, start)) :]
     wanted = [find(notebooks, word) for word in only]
@@ -97,16 +97,16 @@ def find(notebooks: list[Notebook], word: str) -> Notebook:
 
 
 def did_you_mean(word: str, words: Iterable[str]) -> str:
-    """A sentence that names the nearest of `words`, or all of them when none is near."""
+    """A sentence with the most similar of `words`, or with all of them if none is similar."""
     words = list(words)
-    # A name without its number should be found too: `comparisn` means 07_comparison.
+    # Also find a name without its number: `comparisn` means 07_comparison.
     keys = {word.lower(): word for word in words} | {re.sub(r"^\d\d_", "", w): w for w in words}
     close = difflib.get_close_matches(word.lower(), keys, n=1, cutoff=0.5)
-    return f" Did you mean `{keys[close[0]]}`?" if close else f" There are: {', '.join(words)}."
+    return f" Did you mean `{keys[close[0]]}`?" if close else f" Choose from: {', '.join(words)}."
 
 
 def check_parameter_names(names: Iterable[str], known: Iterable[str], where: str) -> None:
-    """`InputError` with the nearest name if one of `names` is not known."""
+    """`InputError` with the most similar name if one of `names` is unknown."""
     known = sorted(known)
     for name in names:
         if name not in known:
@@ -126,7 +126,9 @@ def read_profile(project: Project, name: str) -> dict:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{short(path)} is no YAML file: {' '.join(str(error).split())}") from None
+        raise InputError(
+            f"{short(path)} is not a YAML file: {' '.join(str(error).split())}"
+        ) from None
     if not isinstance(content, dict):
-        raise InputError(f"{short(path)} must hold lines like `seed: 0`.")
+        raise InputError(f"{short(path)} must contain lines like `seed: 0`.")
     return content

@@ -1,7 +1,7 @@
 """Several notebooks at once: on this machine, or on a Dask cluster.
 
-Both give a function that sends a task and returns its future, so that what waits for what is
-written once. Each notebook has a process of its own, so threads are enough to wait for them.
+Both provide a function that sends a task and returns its future, so the rule for what waits for
+what is written once. Each notebook has its own process, so threads are enough to wait for them.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ from cytology.runner.headless import Failure, Result
 from cytology.runner.plan import Task
 from cytology.settings import InputError
 
-# As long as they take in `quick` from empty caches.
+# How long they take in `quick` with empty caches.
 LONGEST_FIRST = ("06", "05", "11", "12", "10", "13", "04", "14", "07", "09", "08")
 ANSWER_SECONDS = 10  # how long a cluster may take to answer
 Send = Callable[[Task], Future]
@@ -29,7 +29,7 @@ Send = Callable[[Task], Future]
 
 @contextlib.contextmanager
 def on_this_machine(jobs: int) -> Iterator[Send]:
-    """Threads for `jobs` notebooks at once, each with its share of the cores."""
+    """Threads for `jobs` notebooks at once, each with an equal share of the cores."""
     share = {"CYTOLOGY_CORES": str(max(1, cores() // jobs))}
     pool, interrupted = ThreadPoolExecutor(jobs), threading.Event()
 
@@ -42,7 +42,7 @@ def on_this_machine(jobs: int) -> Iterator[Send]:
 
     try:
         yield send
-    finally:  # notebooks still run after an interruption only
+    finally:  # only after an interruption do notebooks still run here
         interrupted.set()
         pool.shutdown(cancel_futures=True)
 
@@ -51,9 +51,9 @@ def on_this_machine(jobs: int) -> Iterator[Send]:
 def on_cluster(address: str) -> Iterator[Send]:
     """The workers of the Dask scheduler at `address`.
 
-    A notebook whose worker is lost runs again, until it has lost more workers than the scheduler's
-    `allowed-failures` (3). Workers must see the project and the run folder under the same paths.
-    Raises `InputError` if nobody answers, or if there is no worker.
+    A notebook whose worker is lost runs again, up to the scheduler's `allowed-failures` (3).
+    Workers must see the project and the run folder under the same paths. Raises `InputError` if
+    the scheduler does not answer or has no workers.
     """
     try:
         from distributed import Client
@@ -66,9 +66,9 @@ def on_cluster(address: str) -> Iterator[Send]:
             f"--dask {address}: no Dask scheduler answers there ({type(error).__name__}). "
             "Start one, or check the address."
         ) from None
-    with client:  # without its client the cluster cancels what was sent
+    with client:  # if its client is gone, the cluster cancels what was sent
         if not client.scheduler_info()["workers"]:
-            raise InputError(f"--dask {address}: the cluster has no worker. Start one.")
+            raise InputError(f"--dask {address}: the cluster has no workers. Start one.")
         pool = client.get_executor(pure=False)
 
         def send(task: Task) -> Future:
@@ -78,13 +78,13 @@ def on_cluster(address: str) -> Iterator[Send]:
 
 
 def execute_on_worker(notebook: Path, output: Path, parameters: dict) -> Result:
-    """`headless.execute` on a Dask worker; the kernel is ended when nobody waits for it."""
+    """`headless.execute` on a Dask worker; ends the kernel when nobody waits for it any more."""
     from distributed import get_worker
 
     worker = get_worker()
     task = worker.state.tasks[worker.get_current_task()]
-    # Images must not be read by the cluster here: its workers may all be executing notebooks,
-    # which then wait for each other for ever.
+    # The notebook must not read its images through the cluster: if all workers are executing
+    # notebooks, they would wait for each other for ever.
     os.environ.pop("DASK_SCHEDULER_ADDRESS", None)
 
     def wanted() -> bool:
@@ -104,12 +104,12 @@ def run_together(
     look: Callable[[list[str]], None],
     seconds: float = 0.5,
 ) -> dict[str, Result]:
-    """Execute each task as soon as what it needs is done; returns the results by name.
+    """Execute each task as soon as its inputs are ready; returns the results by name.
 
-    `begin` is called before a task is sent; if it gives a result, nothing is sent. `end` is
-    called with each result, `look` every few moments with the names of what was sent. After a
-    failure nothing that depends on it is started; everything else goes on. After an interruption
-    what was sent has the status `interrupted`.
+    `begin` is called before a task is sent; if it returns a result, the task is not sent. `end` is
+    called with each result, `look` every few moments with the names of the running tasks. After a
+    failure nothing that depends on it is started; everything else continues. After an interruption
+    running tasks have the status `interrupted`.
     """
     waiting = list(tasks)
     sent: dict[Future, Task] = {}
@@ -130,9 +130,9 @@ def run_together(
                 else:
                     finish(task, early)
             if not sent and not any(_may_start(task, results) for task in waiting):
-                break  # what still waits needs something that failed
+                break  # the waiting tasks need something that failed
             for future in wait(sent, timeout=seconds, return_when=FIRST_COMPLETED).done:
-                if future.cancelled():  # the scheduler is lost: there is nowhere to send more
+                if future.cancelled():  # the scheduler is lost: no more can be sent
                     waiting.clear()
                 finish(sent.pop(future), _result_of(future))
             look([task.name for task in sent.values()])
@@ -144,12 +144,12 @@ def run_together(
 
 
 def _urgency(tasks: list[Task], task: Task) -> tuple[int, int]:
-    """What most tasks wait for goes first, and of these what takes long: it should not come last.
+    """Sort key: tasks that most others wait for come first, and among these the longest.
 
     The greater, the sooner.
     """
     waiting = {task.name}
-    for other in tasks:  # each stands after what it needs
+    for other in tasks:  # each comes after what it needs
         if waiting.intersection(other.needs):
             waiting.add(other.name)
     number = task.name[:2]
@@ -162,9 +162,9 @@ def _may_start(task: Task, results: dict[str, Result]) -> bool:
 
 
 def _result_of(future: Future) -> Result:
-    lost = ConnectionError("no connection to the scheduler any more")
+    lost = ConnectionError("the connection to the scheduler was lost")
     error = lost if future.cancelled() else future.exception()
     if error is None:
         return future.result()
-    text = f"it could not be executed to its end: {error}"
+    text = f"it could not be completed: {error}"
     return Result("failed", 0.0, 0, Failure(type(error).__name__, text, ""))

@@ -1,6 +1,6 @@
 """What to run: the notebooks, their parameters, the run folder, the grid.
 
-Everything that can be refused is refused here, before the first notebook starts.
+Invalid input is refused here, before the first notebook starts.
 """
 
 import os
@@ -35,22 +35,24 @@ from cytology.runner.notebooks import (
 from cytology.runner.record import read_run
 from cytology.settings import InputError, short
 
-OWN_OPTIONS = ("data", "given_split", "outside", "run_dir")  # parameters with an option
+OWN_OPTIONS = ("data", "given_split", "outside", "run_dir")  # parameters with their own option
 DEFAULT_PROFILE = "quick"
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What to run: every parameter of the series by name, and the notebooks in their order."""
+    """What to run: every parameter of the series by name, and the notebooks in order."""
 
     profile: str
     parameters: dict
     notebooks: list[Notebook]
     command: str
-    points: tuple[GridPoint, ...] = ()  # the grid: trainings with other seeds, or a fold held out
-    again: bool = False  # also what is finished and unchanged
-    taken: str = ""  # the paths and addresses that `run.json` brought along, in a sentence
-    # By run folder and notebook: the engine of a training that is done again.
+    points: tuple[
+        GridPoint, ...
+    ] = ()  # the grid: training with other seeds, or with a fold held out
+    again: bool = False  # also run what is finished and unchanged
+    taken: str = ""  # a sentence with the paths and addresses taken from `run.json`
+    # By run folder and notebook: the engine of a training that is repeated.
     engines: Mapping[tuple[str, str], str] = field(default_factory=dict)
 
     @property
@@ -58,14 +60,14 @@ class Plan:
         return Path(self.parameters["run_dir"])
 
     def engine_again(self, point: str, notebook: str) -> dict[str, str]:
-        """The parameter `engine` of a notebook, also of a `point` of the grid, that had one."""
+        """The parameter `engine` recorded for a notebook, or for it at a `point` of the grid."""
         found = self.engines.get((point, notebook))
         return {"engine": found} if found else {}
 
 
 @dataclass(frozen=True)
 class Task:
-    """A notebook to execute: with what, to which file, after which others."""
+    """A notebook to execute: its parameters, its output file, and which others come first."""
 
     name: str
     notebook: Path
@@ -76,9 +78,9 @@ class Task:
 
 
 def tasks_of(plan: Plan) -> list[Task]:
-    """What is to be executed, in an order that serves all needs.
+    """The notebooks to execute, each after those that it needs.
 
-    The training notebooks stand again for each point of the grid, in a run folder of its own
+    The training notebooks are repeated for each point of the grid, each with its own run folder
     below the run's.
     """
     found: list[Task] = []
@@ -116,10 +118,10 @@ def make_plan(
 ) -> Plan:
     """Plan a run, or raise `InputError` before anything is started or written.
 
-    `given` are parameters from the command line, texts not yet typed; their relative paths start
-    at the working folder, those of a profile at the project's root. Without `profile` the
-    parameters of the run folder's `run.json` are the base, if it has one. `seeds` and `folds` make
-    the grid: how many seeds, and whether each of so many folds is held out.
+    `given` holds parameters from the command line as text; their paths are relative to the working
+    folder, those of a profile to the project's root. Without `profile`, the parameters start from
+    the run folder's `run.json`, if it has one. `seeds` and `folds` make the grid: the number of
+    seeds, and the number of folds of which each is held out once.
     """
     if folds is not None:
         given = given | with_folds(given, folds)
@@ -153,20 +155,20 @@ def make_plan(
     if other and not force:
         raise InputError(
             f"{short(run)} was made with {'; '.join(other)}: choose another folder with --run-dir, "
-            "or --force to redo here what depends on it."
+            "or use --force to redo what depends on it."
         )
     points = points_of(parameters, chosen, seeds, folds)
     noted = points_named(name.split("/")[0] for name in earlier.get("grid", {}))
     command = command_line(project, name, parameters, grid_options(parameters, {*points, *noted}))
-    # With other parameters, --force redoes what depends on them; else everything.
+    # With other parameters, --force redoes what depends on them, otherwise everything.
     again = bool(start) or (force and not other)
     return Plan(name, parameters, chosen, command, points, again, taken)
 
 
 def plan_again(project: Project, record: dict, first: Path, run: Path) -> Plan:
-    """The plan that does again, in the folder `run`, what the `record` of the run `first` says.
+    """The plan that repeats the run `first`, according to its `record`, in the folder `run`.
 
-    With the engines that were used there: on another machine `auto` might choose others.
+    It uses the same engines: on another machine `auto` might choose others.
     """
     notebooks = [
         notebook
@@ -189,18 +191,18 @@ def plan_again(project: Project, record: dict, first: Path, run: Path) -> Plan:
 def taken_over(project: Project, profile: str, stored: dict, given: dict) -> str:
     """A sentence with the paths and addresses that a run takes from its `run.json`; may be empty.
 
-    The run folder may come from somebody else: one should see what is read, and from where it is
-    downloaded. What is `given` now, or what the profile says too, is left out.
+    The run folder may come from somebody else, so the user should see what is read and from where
+    it is downloaded. Values that are `given`, or that the profile has too, are left out.
     """
     base = profile_parameters(project, profile, may_be_gone=True)
     names = {*PLACES, "address"} - {"run_dir", *given}
     found = {name: stored[name] for name in sorted(names) if stored.get(name)}
     other = [f"{name}={value!r}" for name, value in found.items() if value != base.get(name)]
-    return f"NOTE: taken from run.json: {', '.join(other)}" if other else ""
+    return f"NOTE: from run.json: {', '.join(other)}" if other else ""
 
 
 def with_folds(given: dict, folds: int) -> dict:
-    """The parameter `folds` as `--folds` sets it; `InputError` if `-p folds` says otherwise."""
+    """The parameter `folds` as set by `--folds`; `InputError` if `-p folds` differs."""
     if given.get("folds", str(folds)) != str(folds):
         raise InputError(f"--folds {folds} and -p folds {given['folds']} differ: give one of them.")
     return {"folds": str(folds)}
@@ -212,16 +214,16 @@ def points_of(parameters: dict, chosen: list[Notebook], seeds: int, folds: int |
         raise InputError(f"--seeds is {seeds}; it must be a whole number of at least 1.")
     found = grid_points(parameters.get("seed", 0), seeds, folds)
     if found and not {notebook.name for notebook in chosen} & {*TRAINING_NOTEBOOKS.values()}:
-        raise InputError("--seeds and --folds are for notebooks 04 to 06, and none is to be run.")
+        raise InputError("--seeds and --folds need one of the notebooks 04 to 06; none is chosen.")
     if folds is not None and parameters.get("protocol") == "original":
         raise InputError(
-            "--folds keeps groups apart, which the protocol `original` does not: leave it out."
+            "--folds keeps groups together, which the protocol `original` does not: remove --folds."
         )
     return found
 
 
 def grid_options(parameters: dict, points: Collection[GridPoint]) -> list[str]:
-    """The options that make `points`, of this call and of earlier ones, as words of a command."""
+    """The options that make `points`, from this call and earlier ones, as words of a command."""
     first = parameters.get("seed", 0)
     seeds = max((point.seed - first + 1 for point in points), default=1)
     words = ["--seeds", str(seeds)] if seeds > 1 else []
@@ -241,7 +243,7 @@ def defaults_of(notebooks: list[Notebook]) -> dict:
 def profile_parameters(project: Project, profile: str, may_be_gone: bool = False) -> dict:
     """Every parameter of the series: the notebooks' defaults, changed by the profile.
 
-    The file of a profile `may_be_gone` since a run was made with it.
+    If `may_be_gone`, the profile's file may be missing: an old run may have used it.
     """
     defaults = defaults_of(find_notebooks(project.notebooks))
     gone = may_be_gone and not (project.profiles / f"{profile}.yaml").is_file()
@@ -254,7 +256,7 @@ def profile_parameters(project: Project, profile: str, may_be_gone: bool = False
 
 
 def default_run(project: Project, profile: str, base: dict, given: dict) -> str:
-    """The run folder when none is given: the profile's, or one that also names the data."""
+    """The default run folder: named after the profile, and after the data if not the profile's."""
     data = given.get("data")
     if data is None or data == base.get("data"):
         return base["run_dir"]
@@ -262,9 +264,9 @@ def default_run(project: Project, profile: str, base: dict, given: dict) -> str:
 
 
 def other_parameters(earlier: dict, parameters: dict) -> list[str]:
-    """Parameters that a finished notebook of the run had another value of, in words.
+    """Parameters whose value differs from that of a finished notebook of the run, in words.
 
-    Notebooks that failed protect nothing: whoever corrects a parameter goes on in the same folder.
+    Failed notebooks do not count: after correcting a parameter one continues in the same folder.
     """
     found = {}
     for entry in earlier.get("notebooks", {}).values():
@@ -277,7 +279,7 @@ def other_parameters(earlier: dict, parameters: dict) -> list[str]:
 
 
 def command_line(project: Project, profile: str, parameters: dict, more: list[str]) -> str:
-    """The shell command that gives this run again, with what differs from the profile."""
+    """The shell command that repeats this run, with the differences from the profile."""
     base = profile_parameters(project, profile, may_be_gone=True)
     words = ["python", "run_all.py", "--profile", profile]
     for name, value in parameters.items():

@@ -1,4 +1,4 @@
-"""The record of a run, `run.json`: what began, how it ended. And the lock of its folder."""
+"""The record of a run, `run.json`: what started and how it ended. Also the lock of its folder."""
 
 import contextlib
 import datetime
@@ -20,12 +20,12 @@ LOCK = ".lock"
 
 @contextlib.contextmanager
 def sole_run(run: Path) -> Iterator[None]:
-    """Keep other runs out of a run folder, and clear away what a killed one left half written.
+    """Keep other runs out of a run folder, and remove unfinished files of a killed run.
 
-    The system itself frees the lock when the process ends, however it ends. Raises `InputError`
-    if another run is at work there, or a link leads out of the folder.
+    The system frees the lock when the process ends, however it ends. Raises `InputError` if
+    another run is using the folder, or a link leads out of it.
     """
-    with files.disk_errors_told(run / LOCK):
+    with files.disk_errors_explained(run / LOCK):
         run.mkdir(parents=True, exist_ok=True)
         files.refuse_links_out(run)
         lock = files.lock_file(run / LOCK)
@@ -33,21 +33,21 @@ def sole_run(run: Path) -> Iterator[None]:
             lock.acquire(timeout=0)
         except Timeout:
             raise InputError(
-                f"Another run is at work in {short(run)}: wait until it has ended, or choose "
-                "another folder with --run-dir."
+                f"Another run is using {short(run)}: wait until it ends, or choose another folder "
+                "with --run-dir."
             ) from None
     try:
         files.remove_unfinished(run)
-        files.remove_unfinished(CACHE, files.FORGOTTEN_SECONDS)  # other runs may be at work there
+        files.remove_unfinished(CACHE, files.FORGOTTEN_SECONDS)  # other runs may be using it
         yield
     finally:
         lock.release()
 
 
 class Record:
-    """The `run.json` of a run that is at work, written after each note; by this process only.
+    """The `run.json` of a run in progress, rewritten after each note; by this process only.
 
-    Begins with facts `about` the run; notebooks not run this time keep their earlier entry.
+    It starts with facts `about` the run; notebooks not run this time keep their earlier entry.
     """
 
     def __init__(self, run: Path, about: dict):
@@ -67,24 +67,24 @@ class Record:
             self.content["verification"] = earlier["verification"]
 
     def entry(self, name: str) -> dict:
-        """What is noted of a notebook, here or of the grid; empty if it never began."""
+        """The entry of a notebook, also of the grid; empty if it never started."""
         return self._entries(name).get(name, {})
 
     def begin(self, name: str, parameters: dict, made_from: dict) -> None:
-        """Note that a notebook begins, with these parameters and made from this."""
-        (self.run / VERIFICATION).unlink(missing_ok=True)  # of what stood before
+        """Note that a notebook starts, with its parameters and the hashes of its inputs."""
+        (self.run / VERIFICATION).unlink(missing_ok=True)  # it is about the old results
         self.content.pop("verification", None)
         entry = {"status": "running", "started": now(), "parameters": parameters}
         self._entries(name)[name] = entry | made_from
         self.write()
 
     def end(self, name: str, facts: dict) -> None:
-        """Note that a notebook ended, and how."""
+        """Note how a notebook ended."""
         self._entries(name)[name] |= {"ended": now()} | facts
         self.write()
 
     def note(self, **facts) -> None:
-        """Note facts of the whole run."""
+        """Note facts about the whole run."""
         self.content |= facts
         self.write()
 
@@ -126,5 +126,5 @@ def _key(path: Path, key: str):
 
 
 def now() -> str:
-    """The time in the local zone, to the second."""
+    """The local time with its zone, to the second."""
     return datetime.datetime.now().astimezone().isoformat(timespec="seconds")

@@ -1,29 +1,29 @@
-"""Standard output and error whose reader may leave: `run_all.py --list | head`."""
+"""Standard output and error that survive a closed pipe: `run_all.py --list | head`."""
 
 import errno
 import os
 import sys
 
-# Windows has no signal for a closed pipe, and sometimes another error.
+# Windows has no signal for a closed pipe, and sometimes raises another error.
 READER_GONE = (errno.EPIPE, errno.EINVAL) if os.name == "nt" else (errno.EPIPE,)
 
 
 class Stream:
-    """A stream of text that drops what nobody reads any more.
+    """A text stream that drops its output once the reader is gone.
 
-    What a command writes to files, and its exit code, must not depend on its reader.
+    The files that a command writes, and its exit code, must not depend on its reader.
     """
 
     def __init__(self, stream):
         self._stream = stream
 
     def write(self, text: str) -> int:
-        """Write `text`; to nowhere once the reader is gone."""
+        """Write `text`; do nothing once the reader is gone."""
         self._or_nowhere(self._stream.write, text)
         return len(text)
 
     def flush(self) -> None:
-        """Pass on what is buffered; Python calls this also at its end."""
+        """Flush the buffer; Python also calls this at exit."""
         self._or_nowhere(self._stream.flush)
 
     def _or_nowhere(self, act, *arguments) -> None:
@@ -32,7 +32,7 @@ class Stream:
         except OSError as error:
             if error.errno not in READER_GONE:
                 raise
-            # As Python's documentation of SIGPIPE does: what is still buffered must go somewhere.
+            # As in Python's documentation of SIGPIPE: the rest of the buffer must go somewhere.
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self._stream.fileno())
             os.close(nowhere)
@@ -42,7 +42,7 @@ class Stream:
 
 
 def prepare() -> None:
-    """Let nothing that this process prints end it."""
+    """Make sure that printing never ends this process."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if hasattr(stream, "reconfigure"):

@@ -1,4 +1,4 @@
-"""What `run_all.py` prints: how far it is, and at the end how it went."""
+"""What `run_all.py` prints: its progress, and a summary at the end."""
 
 import os
 import sys
@@ -21,7 +21,7 @@ WIDTH = 100
 
 
 class Progress:
-    """One line a notebook: rewritten live on a terminal, printed once at the end elsewhere."""
+    """One line per notebook: updated live on a terminal, otherwise printed once at the end."""
 
     def __init__(self, name: str, width: int, again: str = ""):
         self.name = f"{name:{width}}"
@@ -33,7 +33,7 @@ class Progress:
             print_line(self.name, live=True, end="")
 
     def show(self, done: int, cells: int, seconds: float) -> None:
-        """Show how far the notebook is; at most twice a second."""
+        """Show the progress of the notebook, at most twice a second."""
         self.cells = (done, cells)
         if self.live and time.monotonic() - self.shown > 0.5:
             self.shown = time.monotonic()
@@ -48,7 +48,7 @@ class Progress:
 
 
 class Board:
-    """Notebooks that run at once: on a terminal a live line of them, and a line for each ended."""
+    """Notebooks that run at once: a live line on a terminal, and a line for each when it ends."""
 
     def __init__(self, width: int):
         self.width = width
@@ -56,7 +56,7 @@ class Board:
         self.since: dict[str, float] = {}
 
     def show(self, names: list[str]) -> None:
-        """Show what runs, and for how long it has."""
+        """Show which notebooks run, and for how long."""
         now = time.monotonic()
         self.since = {name: self.since.get(name, now) for name in names}
         if self.live:
@@ -69,7 +69,7 @@ class Board:
 
 
 def line_of(name: str, result: Result, again: str, far: str = "") -> str:
-    """The line of a notebook that has ended; `again` is why it ran although it had run before."""
+    """The line of a notebook that has ended; `again` is the reason if it had run before."""
     if result.status == "kept":
         return f"{name}   kept: unchanged"
     why = f"   again: {again}" if again else ""
@@ -77,7 +77,7 @@ def line_of(name: str, result: Result, again: str, far: str = "") -> str:
 
 
 def print_line(line: str, live: bool, end: str = "\n") -> None:
-    """Print a line; on a terminal (`live`) over the one that stands there."""
+    """Print a line; on a terminal (`live`) replace the present one."""
     print(f"\r{line:<{WIDTH - 1}}" if live else line, end=end, flush=True)
 
 
@@ -85,7 +85,7 @@ def print_line(line: str, live: bool, end: str = "\n") -> None:
 
 
 def print_end(run: Run, tasks: list[Task], results: dict[str, Result], notices: list[str]) -> None:
-    """Failures, times, what was kept, caveats and comparison."""
+    """Print failures, times, kept notebooks, caveats and the comparison."""
     for task in tasks:
         result = results.get(task.name)
         if result and result.failure:
@@ -100,7 +100,7 @@ def print_end(run: Run, tasks: list[Task], results: dict[str, Result], notices: 
 
 
 def print_failure(name: str, failure: Failure, executed: Path) -> None:
-    """The sentence alone where it says what to do; for anything else the error and its cell."""
+    """Print a failure: the message alone if it says what to do, else the error with its cell."""
     print(f"\n{name} stopped: {failure}" if failure.is_input else f"\n{name} failed: {failure}")
     if not failure.is_input and failure.cell:
         print("In this cell:\n" + textwrap.indent(failure.cell.rstrip(), "    "))
@@ -109,7 +109,7 @@ def print_failure(name: str, failure: Failure, executed: Path) -> None:
 
 
 def print_times(results: dict[str, Result]) -> None:
-    """A table of status, time and peak memory of what was executed."""
+    """Print a table of status, time and peak memory of the executed notebooks."""
     results = {name: result for name, result in results.items() if result.status != "kept"}
     if not results:
         return
@@ -125,17 +125,17 @@ def print_times(results: dict[str, Result]) -> None:
 
 
 def print_kept(results: dict[str, Result], notices: list[str]) -> None:
-    """Which notebooks were kept, and what a reader must know of them."""
+    """Print which notebooks were kept, and the warnings about them."""
     kept = [name for name, result in results.items() if result.status == "kept"]
     if kept:
-        text = f"Kept, since code, parameters and inputs are unchanged: {', '.join(kept)}. "
+        text = f"Kept, because code, parameters and inputs are unchanged: {', '.join(kept)}. "
         print("\n" + textwrap.fill(text + "--force runs them again.", WIDTH))
     for notice in notices:
         print("\n" + textwrap.fill(f"NOTE: {notice}", WIDTH))
 
 
 def print_caveats(run: Run) -> None:
-    """What every reader must know; a leak in red on a terminal."""
+    """Print the caveats of the run; a leak in red on a terminal."""
     colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     for caveat in caveats(run) + about_outside(run):
         text = textwrap.fill(caveat.text, WIDTH, initial_indent="!! ", subsequent_indent="!! ")
@@ -143,7 +143,7 @@ def print_caveats(run: Run) -> None:
 
 
 def print_comparison(run: Run) -> None:
-    """`tables/comparison.csv` as text, as many of its columns as fit, and who was judged."""
+    """Print `tables/comparison.csv`, as many columns as fit, and on whom it was computed."""
     if not run.has("tables/comparison.csv"):
         return
     table = run.table("tables/comparison.csv")
@@ -168,9 +168,9 @@ def print_comparison(run: Run) -> None:
 
 
 def print_verification(run: Path, again: Path, files: list[str], found: pd.DataFrame) -> None:
-    """How a run compared with the same run again in the folder `again`."""
+    """Print how a run compares with its repetition in the folder `again`."""
     print(f"\nVerification of {short(run)}:")
     for sentence in verdict_in_words(found, files):
         print(textwrap.fill(sentence, WIDTH))
     if len(found):
-        print(f"The second run stays in {short(again)} to be looked at.")
+        print(f"The second run is kept in {short(again)} for inspection.")

@@ -1,7 +1,7 @@
-"""A run compared with the same run again: every table, every number.
+"""Compares a run with its repetition: every table, every number.
 
-The second run starts from the images, with a cache of its own. What must differ is named in
-`MEASURED`; anything else that changed is reported, with the file, the row and both values.
+The second run starts from the images, with its own cache. `MEASURED` names what must differ;
+any other difference is reported, with the file, the row and both values.
 """
 
 import json
@@ -17,7 +17,7 @@ from cytology.runner.record import now, read_run
 from cytology.settings import InputError, short
 from cytology.tables import write_json, write_table
 
-# Times and where they were measured; sizes and hashes of files that hold the time of their making.
+# Times and where they were measured; sizes and hashes of files that contain a time stamp.
 MEASURES = (
     "device",
     "feature_seconds",
@@ -38,19 +38,21 @@ NOT_COMPARED = tuple(
     "run.json verification.* model_card.md checklist.md inference/uploads/* cache/*".split()
 )
 DIFFERENCE_COLUMNS = ["file", "row", "column", "before", "after"]
-MADE_BY_VERIFY = ".made-by-verify"  # in the folder of a second run, which alone may be removed
+MADE_BY_VERIFY = (
+    ".made-by-verify"  # marks the folder of a second run; only such a folder may be removed
+)
 
 
 def scratch(run: Path) -> Path:
-    """A new folder for the second run; one that an earlier verification left is removed.
+    """A new folder for the second run; that of an earlier verification is removed.
 
-    Raises `InputError` if something else has its name.
+    Raises `InputError` if another folder has this name.
     """
     folder = run.with_name(fitting(run.name, "-verification"))
     if os.path.lexists(folder) and not (folder / MADE_BY_VERIFY).is_file():
         raise InputError(
-            f"--verify {short(run)}: the second run needs {short(folder)}, which was not made by "
-            "--verify: rename it, or remove it."
+            f"--verify {short(run)}: the second run needs the name {short(folder)}, but that "
+            "folder was not made by --verify: rename or remove it."
         )
     with folder_written_whole(folder) as new:
         (new / MADE_BY_VERIFY).touch()
@@ -58,9 +60,9 @@ def scratch(run: Path) -> Path:
 
 
 def compare_runs(first: Path, second: Path) -> tuple[list[str], pd.DataFrame]:
-    """(the files compared, what differs between two runs as rows of `COLUMNS`).
+    """(the files compared, the differences between two runs as rows of `COLUMNS`).
 
-    Compared are all tables (CSV), facts (JSON) and sentences (Markdown) of either run.
+    It compares all tables (CSV), facts (JSON) and sentences (Markdown) of either run.
     """
     names = sorted(compared(first) | compared(second))
     rows = [row for name in names for row in table_differences(name, first / name, second / name)]
@@ -80,7 +82,7 @@ def compared(run: Path) -> set[str]:
 
 
 def table_differences(name: str, first: Path, second: Path) -> list[tuple]:
-    """Rows of `COLUMNS` for one file, but for what is measured."""
+    """Rows of `COLUMNS` for one file, without what is measured."""
     if not (first.is_file() and second.is_file()):
         return [(name, "", "", *("there" if path.is_file() else "" for path in (first, second)))]
     measured = {
@@ -131,9 +133,9 @@ def flat(content, prefix: str = "") -> dict[str, str]:
 
 
 def verdict_in_words(found: pd.DataFrame, files: list[str], most: int = 10) -> list[str]:
-    """Sentences: how many files are identical, and which number moved, column by column."""
+    """Sentences: how many files are identical, and which numbers changed, column by column."""
     if found.empty:
-        return [f"All {len(files)} tables are identical, but for times and sizes of files."]
+        return [f"All {len(files)} tables are identical, except times and file sizes."]
     sentences = [f"{found['file'].nunique()} of {len(files)} tables differ:"]
     for (file, column), rows in list(found.groupby(["file", "column"], sort=False))[:most]:
         one, numbers = rows.iloc[0], rows[["before", "after"]].apply(pd.to_numeric, errors="coerce")
@@ -144,14 +146,12 @@ def verdict_in_words(found: pd.DataFrame, files: list[str], most: int = 10) -> l
             + (f"; {len(rows)} rows, largest difference {largest:.2g}" if len(rows) > 1 else "")
         )
     more = found.groupby(["file", "column"]).ngroups - most
-    return sentences + (
-        [f"and {more} columns more: verification.csv names them."] if more > 0 else []
-    )
+    return sentences + ([f"and {more} more columns: see verification.csv."] if more > 0 else [])
 
 
 def write_verification(run: Path, files: list[str], found: pd.DataFrame) -> dict:
-    """Write that the run was run again: `verification.json`, which is returned, and
-    `verification.csv` where it differs."""
+    """Record the verification in `verification.json`, which is returned, and the differences, if
+    any, in `verification.csv`."""
     (run / "verification.csv").unlink(missing_ok=True)
     if len(found):
         write_table(run, "verification.csv", found)
@@ -162,10 +162,10 @@ def write_verification(run: Path, files: list[str], found: pd.DataFrame) -> dict
 
 
 def check_finished(run: Path) -> dict:
-    """The `run.json` of a run that can be verified; `InputError` if it is none or unfinished."""
+    """The `run.json` of a finished run; `InputError` if there is none or it is unfinished."""
     record = read_run(run)
     if not record:
-        raise InputError(f"--verify {short(run)}: there is no run.json in it; name a run folder.")
+        raise InputError(f"--verify {short(run)}: it has no run.json; name a run folder.")
     entries = {**record["notebooks"], **record["grid"]}
     unfinished = [name for name, entry in entries.items() if entry.get("status") != "ok"]
     if unfinished:

@@ -1,1 +1,1 @@
-"""Heads on frozen features, and fine-tuning."""
+"""Training heads on frozen features, and fine-tuning."""

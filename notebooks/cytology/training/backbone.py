@@ -1,4 +1,4 @@
-"""A network with the weights that its training starts from: ImageNet's, a file's or random ones."""
+"""A network with its initial weights: from ImageNet, from a file, or random."""
 
 import hashlib
 from pathlib import Path
@@ -35,12 +35,12 @@ def with_weights(
     precision: str = "float32",
     strategy: str = "one",
 ) -> tuple[keras.Model, str]:
-    """Build a network with its weights: (model, hash that names the weights).
+    """Build a network with its weights: (model, hash of the weights).
 
-    A random backbone gets batch-normalization statistics from unlabelled images of train and
-    val, never of test, and is then kept in the cache, so that later runs meet the very same one.
-    Its name comes from what it was made from and not from its file, whose last digits differ
-    between processors. With several GPUs and `strategy` auto its variables lie on all of them.
+    A random backbone gets batch-normalization statistics from unlabelled images of train and val,
+    never test, and is then cached, so later runs use the very same one. Its hash is that of its
+    ingredients, not of its file, whose last digits differ between processors. With several GPUs
+    and `strategy` auto its variables are on all of them.
     """
     given = str(weights.path) if weights.path else None
     with distribution(strategy).scope():
@@ -55,14 +55,14 @@ def with_weights(
 def random_weights(
     model: keras.Model, images: DecodedImages, split: pd.DataFrame, seed: int
 ) -> Path:
-    """The file of weights for a random network like `model`, made where it is missing.
+    """The file of weights for a random network like `model`; made if missing.
 
-    Its normalizations know these images. The name depends on the shape of every weight: what a
-    network of other shapes left in the cache is not used.
+    Its normalizations are calibrated on these images. The name depends on the shape of every
+    weight, so weights of a network with other shapes are never used.
     """
     architecture = model.name
     held = split[split["split"] != "test"]
-    # The original's protocol has test copies of training images; then nothing can be kept apart.
+    # Under the original's protocol test has copies of training images and cannot be kept apart.
     names = held["image_id"].drop_duplicates().sample(frac=1, random_state=seed)
     pictures = pictures_of(names.iloc[:CALIBRATION_IMAGES].to_frame(), 1)
     pixels = images.batch(pictures["image_id"], pictures["orientation"])
@@ -83,9 +83,9 @@ def random_weights(
 def frozen_network(
     run: Run, architecture: str, weights: str, engine: str
 ) -> tuple[Passes, DecodedImages]:
-    """The network that made the frozen features of a run, by `engine`, and the decoded images.
+    """The network that made the frozen features of a run, with `engine`, and the decoded images.
 
-    Raises `InputError` if `weights` are not those that the run started from.
+    Raises `InputError` if `weights` are not the run's initial ones.
     """
     about = run.about(architecture)
     images = decode(run.images, run.manifest, about["image_size"], about["fit"])
@@ -96,7 +96,7 @@ def frozen_network(
     if weights_hash != about["weights_hash"]:
         raise InputError(
             f"Parameter `weights` is {weights!r}, but {architecture} was trained with other "
-            f"weights ({about['weights']}): give those of the run."
+            f"weights ({about['weights']}): use those of the run."
         )
     made_by = Engine(engine, "as in the run.")
     return made_by.passes(feature_extractor(model), weights_hash), images

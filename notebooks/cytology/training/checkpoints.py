@@ -1,9 +1,9 @@
 """An interrupted training continues after its last whole epoch, as if nothing had happened.
 
-After each epoch one file keeps all that the rest depends on: the network's weights, the state of
-the optimizer and of dropout's random numbers, the history, and what early stopping remembers,
-which Keras' own BackupAndRestore forgets (keras#14862). The order of the data need not be kept: it
-depends on seed and epoch alone. Heads on frozen features take seconds and are trained again.
+After each epoch one file keeps the full state: the network's weights, the state of the optimizer
+and of dropout's random numbers, the history, and the memory of early stopping, which Keras' own
+BackupAndRestore forgets (keras#14862). The order of the data need not be kept: it depends on seed
+and epoch alone. Heads on frozen features take seconds and are trained again.
 """
 
 import json
@@ -19,8 +19,8 @@ from cytology.networks.backend import keras
 from cytology.run import Run
 
 FOLDER = "checkpoint"
-KEPT = 2  # the one before is there in case the last is damaged
-# What reading a damaged npz file may raise: zipfile and NumPy say it in many ways.
+KEPT = 2  # one more, in case the last is damaged
+# What reading a damaged npz file may raise: zipfile and NumPy have many errors for it.
 DAMAGE: tuple[type[Exception], ...] = (zipfile.BadZipFile, zlib.error, OSError, EOFError)
 DAMAGE += (ValueError, KeyError, NotImplementedError, RuntimeError)
 STOPPING = ("wait", "best", "best_epoch", "stopped_epoch")  # of Keras' EarlyStopping
@@ -29,9 +29,9 @@ STOPPING = ("wait", "best", "best_epoch", "stopped_epoch")  # of Keras' EarlySto
 class Checkpoint(keras.callbacks.Callback):
     """Keeps the state of a training in `folder` after each epoch, and continues from it.
 
-    Pass it to `fit` after `stopping`, with `initial_epoch=checkpoint.epoch`. `key` names all that
-    the training depends on: the state of another one is reported and removed. `rows` are the logs
-    of all epochs, also of those before the interruption.
+    Pass it to `fit` after `stopping`, with `initial_epoch=checkpoint.epoch`. `key` is a hash of all
+    that the training depends on: the state of another training is reported and removed. `rows` are
+    the logs of all epochs, including those before the interruption.
     """
 
     def __init__(self, folder: Path, key: str, epochs: int, stopping: list):
@@ -44,9 +44,9 @@ class Checkpoint(keras.callbacks.Callback):
         if self.found:
             about = self.found["about"]
             self.rows = about["rows"]
-            # Stopped early means ended: no epoch is left to do.
+            # Stopped early means finished: no epoch is left to do.
             self.epoch = epochs if about["stopping"].get("stopped_epoch") else len(self.rows)
-            print(f"Going on after epoch {len(self.rows)} of {epochs}, which {folder} holds.")
+            print(f"Continuing after epoch {len(self.rows)} of {epochs}, saved in {folder}.")
 
     def on_train_begin(self, logs=None):
         if not self.found:
@@ -57,8 +57,8 @@ class Checkpoint(keras.callbacks.Callback):
             for name, value in self.found["about"]["stopping"].items():
                 setattr(self.stopping, name, value)
             self.stopping.best_weights = self.found["best"] or None
-            # A lower loss is better. Older versions of Keras find that out after the first epoch,
-            # and then forget what was best.
+            # A lower loss is better. Older versions of Keras find this out after the first epoch,
+            # and then forget the best value.
             self.stopping.monitor_op = keras.ops.less
         self.found = None
 
@@ -78,7 +78,7 @@ class Checkpoint(keras.callbacks.Callback):
             old.unlink()
 
     def _variables(self) -> list:
-        """All that changes while training; the optimizer makes its own with the first step."""
+        """All variables that change in training; the optimizer makes its own in the first step."""
         if not self.model.optimizer.built:
             self.model.optimizer.build(self.model.trainable_variables)
         return self.model.variables + self.model.optimizer.variables
@@ -104,7 +104,7 @@ class Checkpoint(keras.callbacks.Callback):
 def read_state(path: Path) -> dict:
     """A state as `Checkpoint` wrote it: `about`, `variables` and `best`.
 
-    Each array in the file has a checksum, which is compared as it is read: `BadZipFile` if it
+    Each array in the file has a checksum, which is compared when it is read: `BadZipFile` if it
     differs.
     """
     with np.load(path, allow_pickle=False) as stored:
@@ -118,12 +118,12 @@ def read_state(path: Path) -> dict:
 
 
 def folder_of(run: Run, architecture: str) -> Path:
-    """Where a run keeps the states of a network's training."""
+    """The folder for the states of a network's training."""
     return run / architecture / FOLDER
 
 
 def remove_checkpoint(run: Run, architecture: str) -> None:
-    """Remove the states of a training whose results are written."""
+    """Remove the states of a finished training."""
     folder = folder_of(run, architecture)
     if folder.exists():
         shutil.rmtree(folder)

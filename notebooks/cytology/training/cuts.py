@@ -1,7 +1,7 @@
-"""A network in two: what lies before a cut stays as it is, what comes after it is trained.
+"""Splits a network into two: the part before a cut stays frozen, the part after it is trained.
 
-So each picture passes through the first part once: its activations at the cut are kept on disk,
-and every epoch begins there.
+Each picture passes through the first part only once: its activations at the cut are kept on disk,
+and every epoch starts there.
 """
 
 import math
@@ -22,17 +22,17 @@ from cytology.networks.passes import KerasPasses
 from cytology.settings import CACHE, InputError
 
 KIND = "activations"  # folder of the cache
-SHARE_OF_DISK = 0.5  # of what is free: the most that activations may take
+SHARE_OF_DISK = 0.5  # the largest share of the free disk that activations may take
 
 
 def cut_points(model: keras.Model) -> list[str]:
-    """Layers whose output all data must pass through, from the first to the pooled features."""
+    """Layers through which all data pass, from the first to the pooled features."""
     place = {layer.output.name: number for number, layer in enumerate(model.layers)}
     last_reader = [0] * len(place)
     for number, layer in enumerate(model.layers):
         for tensor in _inputs(layer):
             last_reader[place[tensor.name]] = number
-    # Nothing that an earlier layer gives is read after a cut.
+    # No output of an earlier layer is read after a cut.
     earlier = np.maximum.accumulate([0, *last_reader[:-1]])
     found = [layer.name for n, layer in enumerate(model.layers) if earlier[n] <= n]
     return found[1 : found.index("features") + 1]
@@ -47,9 +47,9 @@ def _inputs(layer: Any) -> list:
 def cut_before(model: keras.Model, start: str) -> str:
     """The layer whose output is kept when training begins at the block or layer `start`.
 
-    `last` is the architecture's `last_block`. A block is named by what the names of its layers
-    begin with (`block_16`, `conv5`) or by the layer that ends it (`mixed9`). Raises `InputError`
-    for another name.
+    `last` is the architecture's `last_block`. A block is named by the beginning of its layers'
+    names (`block_16`, `conv5`) or by its last layer (`mixed9`). Raises `InputError` for another
+    name.
     """
     wanted = ARCHITECTURES[model.name].last_block if start == "last" else start
     cuts = set(cut_points(model))
@@ -70,9 +70,9 @@ def cut_before(model: keras.Model, start: str) -> str:
 
 @dataclass(frozen=True)
 class Cut:
-    """A network in two: `before` gives activations, `after` makes logits of them.
+    """A network in two parts: `before` gives activations, `after` turns them into logits.
 
-    Both are parts of a `copy`, so that the network's own graph stays as it was.
+    Both are parts of a `copy`, so the network's own graph stays unchanged.
     """
 
     layer: str
@@ -88,7 +88,7 @@ def cut(model: keras.Model, layer: str) -> Cut:
         copy_variables(model, copy)
         at = copy.get_layer(layer).output
         after = keras.Model(at, copy.output, name=model.name)
-    # Outside: on several devices `predict_on_batch` would give every device the whole batch.
+    # Not in the scope: on several devices `predict_on_batch` gives every device the whole batch.
     before = keras.Model(copy.input, at, name=model.name)
     return Cut(layer, before, after, copy)
 
@@ -109,11 +109,11 @@ def activations(
     batch_size: int,
     cache: Path = CACHE,
 ) -> Features:
-    """What reaches the cut, for every picture of the split in all orientations; kept on disk.
+    """Activations at the cut for every picture of the split in all orientations; kept on disk.
 
-    `key` is that of the run's features. Prints first how much disk space it takes. Kept as float32,
-    or, with a note, as float16 where only that fits into half of the free space; raises
-    `InputError` where neither does.
+    `key` is that of the run's features. Prints first how much disk space they need. They are kept
+    as float32, or, with a note, as float16 if only that fits into half of the free space; raises
+    `InputError` if neither fits.
     """
     pictures = training_pictures(split, orientations)
     shape, names = parts.before.output.shape[1:], named_by_content(pictures, images.sha256)
@@ -126,10 +126,10 @@ def activations(
         if need <= room:
             exact = "" if dtype == "float32" else ", rounded to float16 since float32 does not fit"
             print(f"Activations after {parts.layer}: {need / 1e9:.2f} GB of disk{exact}.")
-            passes = KerasPasses(parts.before)  # what is trained on them is in TensorFlow too
+            passes = KerasPasses(parts.before)  # in TensorFlow, like the training on them
             return frozen_features(passes, images, pictures, kept, batch_size, cache, KIND, dtype)
     raise InputError(
-        f"Activations after {parts.layer} take {need / 1e9:.1f} GB even as float16, and only half "
-        f"of the free disk, {room / 1e9:.1f} GB, may be used: free some in {cache}, choose a "
+        f"Activations after {parts.layer} take {need / 1e9:.1f} GB even as float16, but only half "
+        f"of the free disk, {room / 1e9:.1f} GB, may be used: free space in {cache}, choose a "
         "later block in `fine_tune_from`, or fewer `orientations`."
     )

@@ -1,4 +1,4 @@
-"""Training more than the head: the whole network, or what comes after a cut."""
+"""Training more than the head: the whole network, or the part after a cut."""
 
 import inspect
 import sys
@@ -20,7 +20,7 @@ from cytology.networks import building, linear_head
 from cytology.networks.backend import GPUS, enough_memory, keras, tf
 from cytology.networks.batches import DecodedImages, Epochs, batches
 from cytology.networks.features import Features
-from cytology.notebook import somebody_looks_on
+from cytology.notebook import is_interactive
 from cytology.settings import InputError
 from cytology.training import cuts
 from cytology.training.checkpoints import Checkpoint, folder_of
@@ -32,7 +32,7 @@ EVERY_LAYER = ""
 
 
 def recipe_in_words(train_head: bool, fine_tune: bool, start: str, rounded: bool = False) -> str:
-    """What was trained, in the words of the comparison; `rounded` if from float16 activations."""
+    """What was trained, as shown in the comparison; `rounded` if from float16 activations."""
     if not fine_tune:
         return "head on frozen features"
     what = "every layer" if start == EVERY_LAYER else f"layers from {start}"
@@ -41,7 +41,7 @@ def recipe_in_words(train_head: bool, fine_tune: bool, start: str, rounded: bool
 
 
 def fine_tune_network(network: Network, images: DecodedImages, split: pd.DataFrame) -> Stage:
-    """Train a network further, as the parameters of its notebook ask; see `fine_tune_from`."""
+    """Fine-tune a network according to its notebook's parameters; see `fine_tune_from`."""
     started, run = time.perf_counter(), network.run
     stage = fine_tune_from(
         run.parameters["fine_tune_from"],
@@ -66,8 +66,8 @@ def fine_tune_from(
 ) -> Stage:
     """`fine_tune` from the block `start` on, or every layer if it is empty.
 
-    The result is that of freezing what lies before `start` and training the whole network. `key`
-    is that of the run's features, `kept_in` the folder that keeps the state after each epoch.
+    The result is the same as freezing the part before `start` and training the whole network. `key`
+    is that of the run's features, `kept_in` the folder for the state after each epoch.
     """
     tables = (split.to_csv(index=False), images.sha256.sort_index().to_csv())
     whole = (*key, *tables, start, asdict(recipe))
@@ -77,12 +77,12 @@ def fine_tune_from(
     kept = activations(parts, images, split, recipe.orientations, key, recipe.batch_size)
     name = training_key(*whole, kept.dtype.name)
     stage = fine_tune(parts.after, kept, split, recipe, kept_in, name)
-    cuts.copy_variables(parts.copy, model)  # what was trained
+    cuts.copy_variables(parts.copy, model)  # take over the trained weights
     return replace(stage, rounded=kept.dtype == np.float16)
 
 
 def training_key(*parts: Any) -> str:
-    """The name of a training: of `parts`, of the code that it runs, and of Keras' version."""
+    """A hash that names a training: of `parts`, of its code, and of Keras' version."""
     modules = (building, linear_head, pipeline, cuts, sys.modules[__name__])
     return digest(*parts, *map(inspect.getsource, modules), keras.version())
 
@@ -100,9 +100,9 @@ def fine_tune(
 ) -> Stage:
     """Train every layer that may learn, then predict val and test.
 
-    `source` are the images, or for the part after a cut the activations before it. The folder
+    `source` is the images, or for the part after a cut the activations before it. The folder
     `kept_in` keeps the state after each epoch; an interrupted training continues from there if the
-    `key`, which names all that it depends on (see `training_key`), is the same.
+    `key` (see `training_key`) is the same.
     """
     check_possible(model, split, recipe)
     train, val, judged = weighed_parts(split, recipe)
@@ -131,18 +131,18 @@ def fit(
     epochs_done: int = 0,
 ) -> dict[str, list[float]]:
     """Freeze, compile, fit: loss and accuracy of each epoch on `train` and `val`."""
-    # A batch is too small to estimate statistics from: normalizations keep those of the start.
+    # A batch is too small to estimate statistics: normalizations keep their initial ones.
     building.freeze_normalization(model)
-    with model.distribute_strategy.scope():  # several GPUs each hold a copy of the optimizer
+    with model.distribute_strategy.scope():  # each of several GPUs has a copy of the optimizer
         compile_model(model, optimizer_of(model.name, recipe), recipe.steps_per_execution)
     history = model.fit(
         train,
         validation_data=val,  # watched after each epoch, never learned from
         epochs=recipe.epochs,
-        initial_epoch=epochs_done,  # of a training that was interrupted
+        initial_epoch=epochs_done,  # if the training was interrupted
         callbacks=list(callbacks),
-        shuffle=False,  # `batches` does it; Keras would warn that it cannot
-        verbose=1 if somebody_looks_on() else 2,
+        shuffle=False,  # `batches` shuffles; Keras would warn that it cannot
+        verbose=1 if is_interactive() else 2,
     )
     return history.history
 
@@ -163,14 +163,14 @@ def compile_model(model: keras.Model, optimizer: Any, steps_per_execution: int =
 
 
 def optimizer_of(architecture: str, recipe: Recipe) -> keras.optimizers.Optimizer:
-    """The original's optimizer; several batches make one step where the recipe accumulates."""
+    """The original's optimizer; if the recipe accumulates, several batches make one step."""
     several = recipe.accumulate if recipe.accumulate > 1 else None
     optimizer = getattr(keras.optimizers, ARCHITECTURES[architecture].optimizer)
     return optimizer(recipe.learning_rate, gradient_accumulation_steps=several)
 
 
 def early_stopping(patience: int | None) -> list[keras.callbacks.EarlyStopping]:
-    """Keras' early stopping on val loss, which keeps the weights of the best epoch; or none."""
+    """Keras' early stopping on val loss, keeping the weights of the best epoch; empty if none."""
     if patience is None:
         return []
     return [keras.callbacks.EarlyStopping("val_loss", patience=patience, restore_best_weights=True)]
@@ -183,7 +183,7 @@ def check_possible(model: keras.Model, split: pd.DataFrame, recipe: Recipe) -> N
     """`InputError` for a batch larger than the training part, or accumulating on several GPUs."""
     check_batch_size(recipe.batch_size, split, recipe.orientations)
     if recipe.accumulate > 1 and model.distribute_strategy.num_replicas_in_sync > 1:
-        # Keras 3.15 fails there with an error of TensorFlow's graphs.
+        # Keras 3.15 fails there with an error in TensorFlow's graphs.
         raise InputError(
             f"Parameter `accumulate` is {recipe.accumulate}, which does not work on several GPUs: "
             "set `strategy` to one."
@@ -193,9 +193,9 @@ def check_possible(model: keras.Model, split: pd.DataFrame, recipe: Recipe) -> N
 def weighed_parts(
     split: pd.DataFrame, recipe: Recipe
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    """Pictures to train on and to watch, with the weights of their classes, and to judge at last.
+    """Pictures to train on and to validate on, with class weights, and pictures to predict.
 
-    Both losses weigh the classes as in training, so that their curves can be compared.
+    Both losses weight the classes as in training, so their curves can be compared.
     """
     train = training_pictures(split[split["split"] == "train"], recipe.orientations)
     val = judged_pictures(split[split["split"] == "val"])
@@ -215,5 +215,5 @@ def predict_logits(
 ) -> np.ndarray:
     """Logits of pictures, shape (n,), in the order of `pictures`."""
     feed = batches(source, pictures[["image_id", "orientation"]], batch_size)
-    # Not `predict_on_batch`: with several devices, each would be given the whole batch.
+    # Not `predict_on_batch`: with several devices, each would get the whole batch.
     return model.predict(feed, verbose=0).ravel()

@@ -28,7 +28,7 @@ def as_arrays(features: Features, split: pd.DataFrame) -> tuple[np.ndarray, np.n
 def cross_validate_head(
     features: Features, split: pd.DataFrame, recipe: HeadRecipe, watch: bool = True
 ) -> Stage:
-    """Each fold is predicted by a head that never saw it; test is predicted by all of them."""
+    """Each fold is predicted by a head that never saw it, test by all heads."""
     held, test = split[split["split"] != "test"], split[split["split"] == "test"]
     rows, curves, heads = [], [], {}
     folds = sorted(held["fold"].unique())
@@ -53,9 +53,9 @@ def head_of_fold(
 ) -> tuple[LinearHead, pd.DataFrame]:
     """Train on the `others`: (head, its rows of history.csv).
 
-    With a `patience`, an inner group split of the others says when to stop. Without, the head
+    With a `patience`, an inner group split of the others decides when to stop. Without, the head
     trains on all of them, and the validation curve is that of the `unseen` fold, which decides
-    nothing. `watch` False saves the time that this curve takes.
+    nothing. `watch` False saves the time for this curve.
     """
     if recipe.patience is not None:
         stops = inner_group_split(others, recipe.seed)
@@ -70,16 +70,16 @@ def predicted(
 ) -> pd.DataFrame:
     """Rows of predictions.csv for all orientations of images.
 
-    Those that are turned serve test-time augmentation and no other figure.
+    Turned ones are used for test-time augmentation and for nothing else.
     """
     pictures = training_pictures(rows, recipe.orientations)
     return prediction_rows(pictures, head.logits(features.of(pictures)), model, recipe.seed)
 
 
 def train_final_head(features: Features, split: pd.DataFrame, recipe: HeadRecipe) -> Stage:
-    """Train the head on train and watch val; its strength is the one named `final`.
+    """Train the head on train and validate on val; its strength is the one named `final`.
 
-    Val stops the training where the recipe has a `patience`.
+    Val stops the training if the recipe has a `patience`.
     """
     started = time.perf_counter()
     train = training_pictures(split[split["split"] == "train"], recipe.orientations)
@@ -97,10 +97,10 @@ def train_head(
     recipe: HeadRecipe,
     name: str,
 ) -> tuple[LinearHead, pd.DataFrame]:
-    """Train on pictures `train`, watch pictures `watched` if any: (head, its rows of history.csv).
+    """Train on pictures `train`, validate on `watched` if any: (head, its rows of history.csv).
 
-    The strength is the recipe's for `name`. With a `patience`, the head of the lowest watched loss
-    is kept.
+    The strength is the recipe's for `name`. With a `patience`, the head with the lowest validation
+    loss is kept.
     """
     values, malignant = features.of(train), is_malignant(train["label"])
     curve = Curve(linear_head.class_weights(malignant, recipe.class_weight), recipe.patience)
@@ -119,10 +119,10 @@ def train_head(
 
 @dataclass
 class Curve:
-    """What each epoch of a head is worth on the `sets`, features and truth by prefix.
+    """Loss and accuracy of each epoch of a head on the `sets`, features and truth by prefix.
 
-    All losses weigh the classes as the training does, so that their curves can be compared; the
-    penalty is in none of them.
+    All losses weight the classes as in training, so their curves can be compared; none includes the
+    penalty.
     """
 
     of_class: np.ndarray
@@ -132,7 +132,7 @@ class Curve:
     heads: list[LinearHead] = field(default_factory=list)
 
     def add(self, head: LinearHead) -> None:
-        """Note an epoch; `StopIteration` ends the training when patience has run out."""
+        """Record an epoch; `StopIteration` ends the training when patience has run out."""
         found: dict[str, float] = {}
         for prefix, (values, truth) in self.sets.items():
             loss, accuracy = linear_head.scores(head.logits(values), truth, self.of_class)
@@ -143,11 +143,11 @@ class Curve:
             raise StopIteration
 
     def best(self) -> int:
-        """The epoch of the lowest watched loss, from 0."""
+        """The epoch with the lowest validation loss, from 0."""
         return int(np.argmin([found["val_loss"] for found in self.epochs]))
 
 
-# ------------------------------------------------------------------- what came of it
+# ------------------------------------------------------------------- results
 
 
 def epochs_in_words(history: pd.DataFrame, recipe: HeadRecipe) -> str:
@@ -156,7 +156,7 @@ def epochs_in_words(history: pd.DataFrame, recipe: HeadRecipe) -> str:
     few, many = epochs.min(), epochs.max()
     words = f"The heads ended after {few if few == many else f'{few} to {many}'} epochs"
     if (epochs >= recipe.epochs).any():
-        return f"{words}: `head_epochs` stopped some before they converged."
+        return f"{words}: `head_epochs` stopped some of them before they converged."
     return f"{words}, {'converged' if recipe.patience is None else 'converged or stopped early'}."
 
 
@@ -171,9 +171,9 @@ def orientations_tried(
 ) -> pd.DataFrame:
     """Out-of-fold logits of the same folds, trained with 1, 4 and all orientations.
 
-    All have the same strengths and are trained until they converge, so that none is trained longer
-    than another. `folds` were trained with all orientations already. All are judged on the images
-    as taken. Under the original's protocol a picture is an image: nothing can be left out.
+    All have the same strengths and are trained until they converge, so none is trained longer than
+    another. `folds` were already trained with all orientations. All are judged on the images as
+    taken. Under the original's protocol a picture counts as an image: nothing can be left out.
     """
     tried = {recipe.orientations: folds.predictions}
     for fewer in (1, 4):

@@ -1,8 +1,8 @@
-"""The files of models from outside: what others predicted for the images of a run, or computed.
+"""The files of models from outside: predictions or features for the images of a run.
 
-A folder holds a file for each model: `NAME.predictions.csv`, or `NAME.features.npz`, `.h5` or
-`.csv`. A text `NAME.training.txt` may say what the model was trained on. Nothing is guessed, and
-nothing is taken in part: a file either fits the images of the run or is refused.
+The folder has a file for each model: `NAME.predictions.csv`, or `NAME.features.npz`, `.h5` or
+`.csv`. A text `NAME.training.txt` may describe its training. Nothing is guessed or used in part: a
+file either fits the images of the run or is refused.
 """
 
 import csv
@@ -26,15 +26,15 @@ PARAMETER = "outside"  # of notebook 07
 ENDINGS = (".predictions.csv", ".features.npz", ".features.h5", ".features.csv")
 TRAINING = ".training.txt"
 NAME = re.compile(r"\w[\w .+-]*")
-# What others call the names of images, and their vectors.
+# Usual names for the images and for their vectors.
 IMAGE = ("image", "image_id", "images", "name", "names", "filename", "filenames", "path", "paths")
 ORIENTATIONS = (1, 4, 8)
-SUREST = 1e-12  # a probability of 0 or 1 has no logit: it counts as this near to it
+SUREST = 1e-12  # a probability of 0 or 1 has no logit: it is moved inwards by this much
 
 
 @dataclass(frozen=True)
 class OutsideModel:
-    """A file of a model from outside; `training` is what is said about its training, or empty."""
+    """A file of a model from outside; `training` is the text about its training, or empty."""
 
     name: str
     path: Path
@@ -46,15 +46,15 @@ class OutsideModel:
         return not self.path.name.lower().endswith(ENDINGS[0])
 
     def wrong(self, what: str) -> InputError:
-        """The error about this file."""
+        """The error for this file."""
         return InputError(f"{self.path}: {what}")
 
 
 def find_models(folder: Path) -> tuple[list[OutsideModel], list[str]]:
-    """The models of a folder, by name, and the names of the files there that belong to none.
+    """The models of a folder, by name, and the names of other files in it.
 
-    Raises `InputError` where there is none, where two have one name, or for a name that cannot be
-    a folder's.
+    Raises `InputError` if there is no model, if two have the same name, or if a name cannot be used
+    for a folder.
     """
     models: dict[str, OutsideModel] = {}
     used: set[str] = set()
@@ -70,7 +70,7 @@ def find_models(folder: Path) -> tuple[list[OutsideModel], list[str]]:
             )
         if (other := models.get(name.lower())) is not None:
             raise InputError(
-                f"{folder} holds two models called {name}: {other.path.name} and {path.name}. "
+                f"{folder} contains two models named {name}: {other.path.name} and {path.name}. "
                 "Rename one of them."
             )
         about = path.with_name(path.name[: -len(ending)] + TRAINING)
@@ -82,7 +82,7 @@ def find_models(folder: Path) -> tuple[list[OutsideModel], list[str]]:
         models[name.lower()] = OutsideModel(name, path, training)
     if not models:
         raise InputError(
-            f"Parameter `{PARAMETER}`: {folder} holds no model. Name the files NAME"
+            f"Parameter `{PARAMETER}`: {folder} contains no model. Name the files NAME"
             + ", NAME".join(ENDINGS)
             + "."
         )
@@ -90,11 +90,11 @@ def find_models(folder: Path) -> tuple[list[OutsideModel], list[str]]:
 
 
 def images_named(model: OutsideModel, names: pd.Series, images: pd.Series) -> pd.Series:
-    """The `image_id` of each name: the path as in the manifest, or a file name that is unique.
+    """The `image_id` of each name: the path as in the manifest, or a unique file name.
 
-    `InputError` for names that are none of the `images`.
+    `InputError` for names that are not among the `images`.
     """
-    # As Windows writes paths, and as `find` does.
+    # Accept paths as written by Windows and by `find`.
     names = names.astype(str).map(normalized).str.replace("\\", "/").str.removeprefix("./")
     known = images.drop_duplicates()
     keys = keys_of(known, names)
@@ -103,38 +103,38 @@ def images_named(model: OutsideModel, names: pd.Series, images: pd.Series) -> pd
     if len(unknown):
         raise model.wrong(
             f"{counted(unknown.nunique(), 'image is', 'images are')} not in this run, or not the "
-            f"only one of that name, the first {unknown.iloc[0]!r}. An image is named like "
+            f"only one of that name, the first is {unknown.iloc[0]!r}. An image is called, e.g., "
             f"{known.iloc[0]!r}."
         )
     return names.map(of_name)
 
 
 def refuse_gaps(model: OutsideModel, there: pd.Index, wanted: pd.Index, what: str) -> None:
-    """`InputError` for doubled images, and for those of `wanted` that are missing."""
+    """`InputError` for duplicate images, and for missing ones of `wanted`."""
     doubled, missing = there[there.duplicated()], wanted.difference(there)
     if len(doubled):
         raise model.wrong(f"it has {doubled[0]!r} twice.")
     if len(missing):
         lacking = counted(len(missing), "image", "images")
-        raise model.wrong(f"it lacks {lacking} of {what}, the first {missing[0]!r}.")
+        raise model.wrong(f"it lacks {lacking} of {what}, the first is {missing[0]!r}.")
 
 
 # ------------------------------------------------------------------- predictions
 
 
 def read_predictions(model: OutsideModel, split: pd.DataFrame, seed: int) -> pd.DataFrame:
-    """Rows of `predictions.csv` for a model's predictions, on the part where they were made.
+    """Rows of `predictions.csv` for a model's predictions.
 
-    With a column `fold`: `oof` rows of train and val, if all are predicted and in the folds of
-    this run. Without, and for images without a fold: `final` rows of test; others are not used.
+    With a column `fold`: `oof` rows of train and val, if all are predicted and in the folds of this
+    run. Without it, and for images without a fold: `final` rows of test; others are not used.
     """
     table = read_spreadsheet(model.path, PARAMETER)
     image = next((name for name in IMAGE if name in table), None)
     value = next((name for name in ("logit", "probability") if name in table), None)
     if image is None or value is None or table.columns.has_duplicates:
         raise model.wrong(
-            "it needs the columns image and probability (or logit), each once, and fold where it "
-            f"was cross-validated; it has {', '.join(table.columns)}."
+            "it needs the columns image and probability (or logit), each once, and fold if it was "
+            f"cross-validated; it has {', '.join(table.columns)}."
         )
     table["image_id"] = images_named(model, table[image], split["image_id"])
     refuse_gaps(model, pd.Index(table["image_id"]), pd.Index([]), "")
@@ -146,7 +146,7 @@ def read_predictions(model: OutsideModel, split: pd.DataFrame, seed: int) -> pd.
     if wrong.any():
         row = table[wrong].iloc[0]
         kind = "number" if value == "logit" else "number from 0 to 1"
-        raise model.wrong(f"the {value} of {row['image_id']!r} is {row[value]!r}, no {kind}.")
+        raise model.wrong(f"the {value} of {row['image_id']!r} is {row[value]!r}, not a {kind}.")
     rows = split.set_index("image_id")
     said = table["fold"] if "fold" in table else pd.Series("", index=table.index)
     named, held = said != "", split[split["split"] != "test"]
@@ -168,14 +168,14 @@ def read_predictions(model: OutsideModel, split: pd.DataFrame, seed: int) -> pd.
     if unused := len(table) - sum(map(len, made)):
         what = counted(unused, "prediction is", "predictions are")
         print(
-            f"{model.path.name}: {what} of train or val and without a fold, and not used: the "
-            "model may have been trained on these images."
+            f"{model.path.name}: {what} for train or val without a fold, and not used: the model "
+            "may have been trained on these images."
         )
     return pd.concat(made, ignore_index=True).sort_values(["model", "image_id"], ignore_index=True)
 
 
 def check_folds(model: OutsideModel, table: pd.DataFrame, said: pd.Series, rows: pd.DataFrame):
-    """`InputError` unless each image is in the fold that this run put it in."""
+    """`InputError` unless each image is in the same fold as in this run."""
     ours, theirs = table["image_id"].map(rows["fold"]), pd.to_numeric(said, errors="coerce")
     other = (ours.astype("Float64") != theirs).fillna(True).to_numpy(bool)
     if other.any():
@@ -183,8 +183,8 @@ def check_folds(model: OutsideModel, table: pd.DataFrame, said: pd.Series, rows:
         here = "in test" if pd.isna(fold) else f"in fold {fold}"
         raise model.wrong(
             f"its folds are not those of this run: {image_id!r} is in fold {said[other].iloc[0]} "
-            f"there and {here} here. Take the folds from this run's split.csv, or remove the "
-            "column fold: then it is judged on test only."
+            f"there, but {here} here. Take the folds from this run's split.csv, or remove the "
+            "column fold; the model is then judged on test only."
         )
 
 
@@ -194,30 +194,30 @@ def check_folds(model: OutsideModel, table: pd.DataFrame, said: pd.Series, rows:
 def read_features(model: OutsideModel, split: pd.DataFrame) -> Features:
     """Features of all images of a split, float32.
 
-    A file of turned copies, too, has `orientation`, of 4 or of 8 for each image; else all are
-    images as taken. Where it has `checksum` (`features.write_features`), each vector must be that
-    of its name.
+    A file with turned copies has a column `orientation`, with 4 or 8 for each image; otherwise all
+    are images as taken. If it has `checksum` (`features.write_features`), each vector must match
+    its name.
     """
     arrays = READERS[model.path.suffix.lower()](model)
     names, turned, values = _vectors(model, arrays)
     if values.ndim != 2 or len(values) != len(names) or not values.shape[1]:
         raise model.wrong(
-            f"it has {len(names)} names and vectors of shape {values.shape}: one row for each name "
-            "is needed."
+            f"it has {len(names)} names, but vectors of shape {values.shape}: it needs one row per "
+            "name."
         )
     images = images_named(model, pd.Series(names), split["image_id"])
     index = pd.MultiIndex.from_arrays([images, turned], names=["image_id", "orientation"])
     wanted = split["image_id"].drop_duplicates()
     count = int(turned.max()) + 1 if len(turned) else 1
     if count not in ORIENTATIONS:
-        raise model.wrong(f"it has {count} orientations: give 1, 4 or 8 for each image.")
+        raise model.wrong(f"it has {count} orientations: it needs 1, 4 or 8 for each image.")
     whole = pd.MultiIndex.from_product([wanted, range(count)], names=index.names)
     refuse_gaps(model, index, whole, "this run")
     if len(index) != len(whole):
         raise model.wrong(f"its orientations are not whole numbers from 0 to {count - 1}.")
     values = np.ascontiguousarray(values, np.float32)
     if (odd := ~np.isfinite(values).all(axis=1)).any():
-        raise model.wrong(f"the vector of {images[odd].iloc[0]!r} holds NaN or infinity.")
+        raise model.wrong(f"the vector of {images[odd].iloc[0]!r} contains NaN or infinity.")
     if "checksum" in arrays:
         odd = checksums(names, turned, values) != arrays["checksum"]
         if odd.any():
@@ -228,14 +228,14 @@ def read_features(model: OutsideModel, split: pd.DataFrame) -> Features:
 
 
 def _vectors(model: OutsideModel, arrays: dict[str, np.ndarray]):
-    """(names, orientations, vectors): of named arrays, or of one array an image."""
+    """(names, orientations, vectors): from named arrays, or from one array per image."""
     key = next((name for name in IMAGE if name in arrays), None)
-    if key is None:  # the name of each array is an image's
+    if key is None:  # the name of each array is that of an image
         lengths = {np.size(each) for each in arrays.values()}
         if len(lengths) != 1:
             raise model.wrong(
                 f"its vectors have {len(lengths)} lengths, from {min(lengths, default=0)} to "
-                f"{max(lengths, default=0)}: all need the same."
+                f"{max(lengths, default=0)}: all must have the same."
             )
         values = np.stack([np.ravel(each) for each in arrays.values()])
         return list(arrays), np.zeros(len(values), int), values
@@ -245,7 +245,7 @@ def _vectors(model: OutsideModel, arrays: dict[str, np.ndarray]):
     vectors = [each for each in arrays.values() if each.ndim == 2 and each.dtype.kind in "fiu"]
     if len(vectors) != 1 or len(turned) != len(names):
         raise model.wrong(
-            f"beside {key} it needs one array of vectors, shape (images, width); it has "
+            f"besides {key} it needs one array of vectors, shape (images, width); it has "
             f"{', '.join(f'{name} {each.shape}' for name, each in arrays.items())}."
         )
     return names, turned, vectors[0]
@@ -267,7 +267,7 @@ def _arrays_of_h5(model: OutsideModel) -> dict[str, np.ndarray]:
     def keep(name: str, each) -> None:
         if isinstance(each, h5py.Dataset):
             if each.external or each.is_virtual:
-                raise model.wrong(f"its array {name} lies in another file: put it into this one.")
+                raise model.wrong(f"its array {name} is in another file: put it into this one.")
             arrays[name] = each[()]
 
     try:
@@ -288,7 +288,7 @@ def _arrays_of_csv(model: OutsideModel) -> dict[str, np.ndarray]:
     words = [name for name in rest if not pd.api.types.is_numeric_dtype(rest[name])]
     if not set(about) & set(IMAGE) or words:
         raise model.wrong(
-            "it needs a column image, and beside it numbers only"
+            "it needs a column image, and otherwise only numbers"
             + (f"; the column {words[0]} has other values." if words else ".")
         )
     arrays = {name: table[name].to_numpy() for name in about}

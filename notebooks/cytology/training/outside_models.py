@@ -1,7 +1,7 @@
-"""Models from outside become models of the run: their features get a head as all others do.
+"""Makes models from outside models of the run: their features get a head like all others.
 
-Each gets a folder `outside/NAME` with its predictions and what is known of it, so that whatever
-compares the networks of the run compares it, too.
+Each gets a folder `outside/NAME` with its predictions and what is known about it, so every
+comparison of the run's networks includes it.
 """
 
 import shutil
@@ -30,8 +30,8 @@ UNKNOWN = "from outside, training unknown"  # such a model is never called bette
 def take_outside_models(run: Run) -> None:
     """Read the models of the folder `outside`, and write each into the run.
 
-    All files are read before anything is written. What an earlier folder left in the run is
-    removed. Raises `InputError` for a file that does not fit.
+    All files are read before anything is written. Models of an earlier folder are removed from the
+    run. Raises `InputError` for a file that does not fit.
     """
     folder = run.parameters["outside"]
     taken = [_read(run, model) for model in _models(run, folder)] if folder else []
@@ -42,17 +42,17 @@ def take_outside_models(run: Run) -> None:
 
 
 def _models(run: Run, folder: str) -> list[OutsideModel]:
-    """The models of the folder; what else lies there is named."""
+    """The models of the folder; other files in it are reported."""
     if run.is_original:
         raise InputError(
-            "Parameter `outside`: under the original's protocol a picture is an image of its own, "
-            "and files from outside name images. Leave it empty, or run notebook 03 with "
+            "Parameter `outside`: under the original's protocol each picture counts as an image, "
+            "but files from outside name images. Leave it empty, or run notebook 03 with "
             "`protocol` grouped."
         )
-    compared_on(run)  # raises, where no network is there to compare with
+    compared_on(run)  # raises if there is no network to compare with
     if (run / OUTSIDE).resolve() in (resolve(folder), *resolve(folder).parents):
         raise InputError(
-            f"Parameter `outside`: {folder} is where the run keeps what it makes of models from "
+            f"Parameter `outside`: {folder} is where the run keeps its own results for models from "
             "outside. Name another folder."
         )
     models, others = outside_files.find_models(resolve(folder))
@@ -89,9 +89,9 @@ def _write(run: Run, model: OutsideModel, found) -> None:
 
 
 def with_heads(run: Run, features: Features, about: dict[str, Any]) -> pd.DataFrame:
-    """Predictions of heads trained on features as the networks' were; notes in `about` how.
+    """Predictions of heads trained on features like those of the networks; `about` gets details.
 
-    Writes what each strength gives, and keeps the features for the audit.
+    Writes the results of each strength, and keeps the features for the audit.
     """
     split, seed, weight = read_split(run), about["seed"], about["class_weight"]
     orientations = 1 + int(features.index.get_level_values("orientation").max())
@@ -108,7 +108,7 @@ def with_heads(run: Run, features: Features, about: dict[str, Any]) -> pd.DataFr
 
 
 def keep_features(run: Run, about: dict, features: Features, orientations: int) -> None:
-    """Put features into the cache, where the leakage audit and the learning curve find them."""
+    """Put features into the cache for the leakage audit and the learning curve."""
     images = run.manifest.set_index("image_id")["sha256"]
     ids = features.index.get_level_values("image_id").unique()
     pictures = pictures_of(pd.DataFrame({"image_id": ids}), orientations)
@@ -119,14 +119,14 @@ def keep_features(run: Run, about: dict, features: Features, orientations: int) 
 
 
 def known_of(model: OutsideModel, predictions: pd.DataFrame, orientations: int) -> str:
-    """What is known of how a model from outside was trained, and what is not."""
-    named = f"It says of its training: {model.training.rstrip('.')}." if model.training else ""
+    """What is known about the training of a model from outside, and what is not."""
+    named = f"Its authors say: {model.training.rstrip('.')}." if model.training else ""
     if model.has_features:
         turned = "images as taken" if orientations == 1 else f"{orientations} orientations"
-        own = "Whether the network behind its features has seen these images is not known here."
+        own = "Whether the network behind its features has seen these images is unknown."
         return (
-            f"Its head was trained here on {turned}, in the same folds and by the same recipe as "
-            f"those of the networks. {named or own}"
+            f"Its head was trained here on {turned}, with the same folds and recipe as those of "
+            f"the networks. {named or own}"
         )
     if (predictions["model"] == "oof").any():
         folds = "Its file says that no image was predicted by a model that had seen its fold."
@@ -134,6 +134,6 @@ def known_of(model: OutsideModel, predictions: pd.DataFrame, orientations: int) 
     if named:
         return f"{named} That cannot be checked here."
     return (
-        "What it was trained on is not known: it may have seen the images of test. So nothing is "
-        "said of whether it is better."
+        "Its training images are unknown: it may have seen the test images. So it is not compared "
+        "with the networks."
     )

@@ -1,4 +1,4 @@
-"""How heads and networks are trained, and what a stage of the training gives."""
+"""How heads and networks are trained, and the results of a stage of training."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,12 +15,12 @@ from cytology.run import Run
 
 @dataclass(frozen=True)
 class HeadRecipe:
-    """How heads are trained, the same for every architecture; data choose their `strengths`.
+    """How heads are trained, the same for every architecture; their `strengths` depend on the data.
 
-    Those are by the `model` of the predictions: `fold0`, `fold1`, ..., `final`.
+    `strengths` are by the `model` of the predictions: `fold0`, `fold1`, ..., `final`.
     """
 
-    epochs: int  # the most
+    epochs: int  # the maximum
     class_weight: str
     patience: int | None  # None: no early stopping
     seed: int  # of the groups held back for early stopping
@@ -29,7 +29,7 @@ class HeadRecipe:
 
     @classmethod
     def of(cls, run: Run, strengths: dict[str, float]) -> "HeadRecipe":
-        """What the parameters of a training notebook ask for."""
+        """The recipe from the parameters of a training notebook."""
         asked = run.parameters
         return cls(
             asked["head_epochs"],
@@ -43,7 +43,7 @@ class HeadRecipe:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a network is fine-tuned; the same for every architecture unless its notebook says so."""
+    """How a network is fine-tuned; the same for every architecture unless its notebook differs."""
 
     learning_rate: float
     epochs: int
@@ -53,11 +53,11 @@ class Recipe:
     seed: int
     orientations: int = 8
     accumulate: int = 1  # batches whose gradients make one step
-    steps_per_execution: int = 1  # steps between two looks at the progress
+    steps_per_execution: int = 1  # steps between two updates of the progress bar
 
     @classmethod
     def of(cls, run: Run, architecture: str) -> "Recipe":
-        """What the parameters of a training notebook ask for; the rate is else the original's."""
+        """The recipe from a training notebook's parameters; the default rate is the original's."""
         asked = run.parameters
         same = ("epochs", "batch_size", "class_weight", "seed", "accumulate", "steps_per_execution")
         return cls(
@@ -70,10 +70,10 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Stage:
-    """What a stage of the training gives: rows of `predictions.csv` and of `history.csv`.
+    """The results of a stage of training: rows of `predictions.csv` and of `history.csv`.
 
-    Stages that train heads also give them, with their strengths. `rounded` says that fine-tuning
-    began from activations rounded to float16.
+    Stages that train heads also have these, with their strengths. `rounded` means that fine-tuning
+    started from activations rounded to float16.
     """
 
     predictions: pd.DataFrame
@@ -89,8 +89,8 @@ def history_table(
 ) -> pd.DataFrame:
     """Rows of `history.csv`: model, stage, epoch (from 1), loss and accuracy, train and val.
 
-    `history` is Keras' dictionary of lists, or the logs of each epoch. Empty are `val_loss` and
-    `val_accuracy` where nothing was watched.
+    `history` is Keras' dictionary of lists, or the logs of each epoch. `val_loss` and
+    `val_accuracy` are empty if there was no validation.
     """
     table = pd.DataFrame(history)
     table = table.assign(model=model, stage=stage, epoch=np.arange(1, len(table) + 1))

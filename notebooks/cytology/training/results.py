@@ -1,4 +1,4 @@
-"""What a training notebook leaves behind: its tables, its model, what is known of it, its times."""
+"""The results of a training notebook: tables, model, metrics and times."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,15 +19,15 @@ from cytology.training.fine_tuning import recipe_in_words
 from cytology.training.recipes import Stage
 from cytology.training.start import Network
 
-COMPARED = 32  # pictures that the saved model must answer as before
+COMPARED = 32  # pictures for which the saved model must give the same logits
 MOST_DIFFERENCE = 1e-3  # of a logit after loading, as a share of the largest
-MOST_IN_SHORT = 0.25  # from features in 16 bits, or by a GPU, which shortens what it multiplies
+MOST_IN_SHORT = 0.25  # the same for 16-bit features, or a GPU, which rounds its factors
 
 
 def write_tables(network: Network, stages: list[Stage]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Write `predictions.csv` and `history.csv` and return both.
 
-    Of the predictions of the final model, those after the last stage count.
+    The predictions of the final model are those after the last stage.
     """
     tables = [stage.predictions for stage in stages]
     earlier = [table[table["model"] != "final"] for table in tables[:-1]]
@@ -41,7 +41,7 @@ def write_tables(network: Network, stages: list[Stage]) -> tuple[pd.DataFrame, p
 
 @dataclass(frozen=True)
 class Judged:
-    """Predictions that the comparison will rest on, `on` which part, and those of test."""
+    """Predictions for the comparison, the part that they are `on`, and those on test."""
 
     on: str
     rows: pd.DataFrame
@@ -49,7 +49,7 @@ class Judged:
 
 
 def judge(predictions: pd.DataFrame, split: pd.DataFrame, on_test: bool) -> Judged:
-    """What a network is judged on; see `judged.headline`. Images as taken."""
+    """The predictions that a network is judged on; see `judged.headline`. Images as taken."""
     taken = as_taken(predictions, split)
     on, rows = headline(taken, on_test)
     return Judged(on, rows, judged_rows(taken, TEST))
@@ -58,7 +58,7 @@ def judge(predictions: pd.DataFrame, split: pd.DataFrame, on_test: bool) -> Judg
 def save(network: Network, features: Features | None, images: DecodedImages) -> None:
     """Save the model and load it again: `RuntimeError` if the file does not give the same logits.
 
-    Those are the live model's; where only the head was trained, also those of its frozen
+    They are compared with the live model; if only the head was trained, also with its frozen
     `features`, which another engine may have made.
     """
     pictures = pd.DataFrame({"image_id": images.row.index, "orientation": 0})
@@ -80,13 +80,13 @@ def save(network: Network, features: Features | None, images: DecodedImages) -> 
             most = MOST_DIFFERENCE if exact else MOST_IN_SHORT
             difference = compared(path, found, of_features, most)
             print(
-                f"of {len(found)} pictures they differ by {difference:.1e} from those of features "
+                f"for {len(found)} pictures they differ by {difference:.1e} from those of features "
                 f"by {TITLES[network.engine.name]}"
             )
 
 
 def compared(path: Path, found: np.ndarray, expected: np.ndarray, most: float) -> float:
-    """The largest difference of logits; `RuntimeError` from `most` of the largest logit on."""
+    """The largest difference of logits; `RuntimeError` if above `most` times the largest logit."""
     difference = float(np.abs(found - expected).max())
     if not difference < most * max(1.0, np.abs(expected).max()):
         raise RuntimeError(f"{path} does not give the same logits after loading")
@@ -94,7 +94,7 @@ def compared(path: Path, found: np.ndarray, expected: np.ndarray, most: float) -
 
 
 def write_metrics(network: Network, stages: list[Stage], judged: Judged) -> None:
-    """Write `metrics.json`: the weights, the recipe, what the saved model is and how good."""
+    """Write `metrics.json`: weights, recipe, saved model and its metrics."""
     run, name, asked = network.run, network.architecture, network.run.parameters
     split, rounded = run.facts("split.json"), any(stage.rounded for stage in stages)
     words = recipe_in_words(

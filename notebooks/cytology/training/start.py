@@ -1,4 +1,4 @@
-"""What a training starts from: the split, the images, and the network that is to be trained."""
+"""The start of a training: the split, the images, and the network."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,7 +24,7 @@ from cytology.training.cuts import cut_before
 
 
 def split_and_images(run: Run) -> tuple[pd.DataFrame, DecodedImages]:
-    """The split, checked again before anything is trained on it, and the decoded images."""
+    """The split, checked again before training, and the decoded images."""
     split = read_split(run)
     check_batch_size(run.parameters["batch_size"], split, augmentation_of(run).orientations)
     return split, decode_images(run)
@@ -32,10 +32,10 @@ def split_and_images(run: Run) -> tuple[pd.DataFrame, DecodedImages]:
 
 @dataclass(frozen=True, repr=False)
 class Network:
-    """A network of a run, and the weights that its training starts from.
+    """A network of a run, with its initial weights.
 
-    `precision` is what it is trained in, `engine` what computes its frozen features, `fit` how
-    images became squares, `orientations` how many of each image it sees, `start` its weights before
+    `precision` is that of its training, `engine` computes its frozen features, `fit` is how images
+    were made square, `orientations` how many of each image it sees, `start` its weights before
     training.
     """
 
@@ -66,23 +66,23 @@ class Network:
 
     @property
     def key(self) -> list:
-        """What its features depend on, as `features.KEY` names it."""
+        """What its features depend on: the values of `features.KEY`."""
         made_by = [self.precision, self.engine.name]
         return [self.architecture, self.weights_hash, self.size, self.fit, *made_by]
 
     @cached_property
     def passes(self) -> Passes:
-        """What makes its pooled features; in TensorFlow with the weights that it has by then."""
+        """The function for its pooled features; TensorFlow uses the network's present weights."""
         return self.engine.passes(feature_extractor(self.model), self.weights_hash)
 
     def start_again(self) -> None:
-        """Put back the weights of the start: a cell that is run twice must not train on."""
+        """Restore the initial weights: a cell that is run twice must not continue training."""
         self.model.set_weights(self.start)
 
     def features(self, images: DecodedImages, split: pd.DataFrame) -> Features | None:
-        """What the frozen network makes of each picture; None if no head is to be trained."""
+        """The frozen network's features of each picture; None if no head is to be trained."""
         if not self.run.parameters["train_head"]:
-            print("train_head is False: what is trained changes the features, so none can be kept.")
+            print("train_head is False: fine-tuning changes the features, so none are kept.")
             return None
         pictures = training_pictures(split, self.orientations)
         batch_size, present = self.run.parameters["batch_size"], self.model.get_weights()
@@ -112,9 +112,9 @@ class Network:
 def build_network(
     run: Run, architecture: str, images: DecodedImages, split: pd.DataFrame
 ) -> Network:
-    """Build a network as the parameters of its notebook ask; see `backbone.with_weights`.
+    """Build a network according to its notebook's parameters; see `backbone.with_weights`.
 
-    Raises `InputError` if they name weights that cannot be had, or a block that it does not have.
+    Raises `InputError` if they name weights that are not available, or a block that does not exist.
     """
     asked, augmentation = run.parameters, augmentation_of(run)
     be_deterministic(asked["deterministic"], asked["seed"])
@@ -124,11 +124,11 @@ def build_network(
         architecture, weights, images, split, asked["seed"], precision, asked["strategy"]
     )
     if asked["fine_tune"] and asked["fine_tune_from"]:
-        cut_before(model, asked["fine_tune_from"])  # an unknown block is refused before the work
+        cut_before(model, asked["fine_tune_from"])  # refuse an unknown block before the work
     extractor = feature_extractor(model)
     if asked["train_head"]:
         engine = choose_engine(asked["engine"], extractor, weights_hash, images, precision)
     else:
-        engine = Engine(TENSORFLOW, "all that is trained is in TensorFlow.")
+        engine = Engine(TENSORFLOW, "fine-tuning needs TensorFlow.")
     noted = weights, weights_hash, precision, engine, augmentation.fit, augmentation.orientations
     return Network(run, model, *noted, model.get_weights())

@@ -1,8 +1,9 @@
-"""How strong the penalty of a head is: chosen from one grid, by patients that it never saw.
+"""Chooses the strength of a head's penalty from one grid, on patients that the head never saw.
 
 The strength for fold k is judged on the other folds, each predicted by heads that saw neither it
-nor fold k: nothing about fold k decides how the head is trained that predicts it. A head without
-two folds serves both. The strength of the final head is judged on all folds; test decides nothing.
+nor fold k: nothing about fold k influences the training of the head that predicts it. A head
+without two folds serves both. The strength of the final head is judged on all folds; test decides
+nothing.
 """
 
 from dataclasses import dataclass
@@ -25,16 +26,16 @@ from cytology.networks.linear_head import (
 )
 from cytology.notebook import progress
 
-MOST_STRENGTH_IMAGES = 2000  # that choose a strength
+MOST_STRENGTH_IMAGES = 2000  # for choosing a strength
 STRENGTH_COLUMNS = "strength chosen image_id orientation group label fold logit".split()
 CHOSEN = "chosen in inner folds"
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """Strengths by the `model` of the predictions, and what `strengths.csv` holds.
+    """Strengths by the `model` of the predictions, and the content of `strengths.csv`.
 
-    `rows` are out-of-fold logits of images as taken, with `STRENGTH_COLUMNS`, a row an image and
+    `rows` are out-of-fold logits of images as taken, with `STRENGTH_COLUMNS`, one row per image and
     strength; `chosen` says whether the head of this image's fold is trained with this strength.
     """
 
@@ -45,9 +46,9 @@ class Chosen:
 def choose_strengths(
     features: Features, split: pd.DataFrame, class_weight: str = "balanced", seed: int = 0
 ) -> Chosen:
-    """The strength of least log loss for each fold's head and for the final one.
+    """The strength with the lowest log loss for each fold's head and for the final one.
 
-    Of more than `MOST_STRENGTH_IMAGES` images, a random part of each fold is taken.
+    With more than `MOST_STRENGTH_IMAGES` images, a random part of each fold is used.
     """
     rows = judged_pictures(split[split["split"] != "test"])
     if len(rows) > MOST_STRENGTH_IMAGES:
@@ -65,7 +66,7 @@ def choose_strengths(
             strength: loss_without(outside, logits, malignant, fold, class_weight)
             for strength, logits in found.items()
         }
-        # Where too few groups leave nothing to judge by, the first of equals must not win.
+        # If too few groups leave nothing to judge by, the first of equals must not win.
         unknown = np.isnan([*losses.values()]).any()
         return STRENGTH if unknown else min(losses, key=lambda each: losses[each])
 
@@ -81,9 +82,9 @@ def choose_strengths(
 def logits_without(
     values: np.ndarray, malignant: np.ndarray, fold: np.ndarray, strength: float, class_weight: str
 ) -> dict[frozenset, np.ndarray]:
-    """Logits of all images by heads that saw all folds but one or two, by what they did not see.
+    """Logits of all images by heads that saw all folds but one or two, keyed by these folds.
 
-    Two folds whose absence leaves a single class are left out.
+    Pairs of folds without which only one class remains are left out.
     """
     folds, found = sorted(set(fold)), {}
     for unseen in [*combinations(folds, 1), *combinations(folds, 2)]:
@@ -99,7 +100,7 @@ def out_of_fold(
 ) -> np.ndarray:
     """The logit of each image by the head that saw neither its fold nor those `outside`.
 
-    NaN where there is no such head, and for images of the folds `outside`.
+    NaN if there is no such head, and for images of the folds `outside`.
     """
     found = np.full(len(fold), np.nan)
     for k in set(fold).difference(outside):
@@ -118,7 +119,7 @@ def loss_without(
 ) -> float:
     """Out-of-fold log loss of the folds that are not `outside`, weighted as in training.
 
-    All their images count together. NaN where no image can be judged.
+    All their images count together. NaN if no image can be judged.
     """
     logit = out_of_fold(logits, fold, outside)
     known = ~np.isnan(logit)
@@ -130,7 +131,7 @@ def loss_without(
 
 
 def by_strength(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    """A row a network and strength, and one with those chosen: `architecture, strength, auc, loss`.
+    """One row per network and strength, one for the chosen: `architecture, strength, auc, loss`.
 
     `tables` are the rows of `strengths.csv` by architecture. `strength` is text, `CHOSEN` the last
     of each network; AUC within folds, log loss with equal weight for both classes.
@@ -156,15 +157,15 @@ def order_sentence(table: pd.DataFrame) -> str:
     words = f"With strengths chosen in inner folds, the order by AUC is {tuned}; "
     if not others:
         return words + "it is the same with every fixed strength of the grid."
-    same = "the same" if plain == tuned else f"another, {plain}"
+    same = "the same" if plain == tuned else f"different, {plain}"
     return (
-        f"{words}with one plain strength for all, {STRENGTH:g}, it is {same}. It depends on the "
-        f"recipe: it is another at {', '.join(others)}."
+        f"{words}with one fixed strength for all, {STRENGTH:g}, it is {same}. It depends on the "
+        f"recipe: it is different at {', '.join(others)}."
     )
 
 
 def _order_of(part: pd.DataFrame) -> str:
-    """Networks from the highest AUC down; an equals sign where three decimals are the same."""
+    """Networks from the highest AUC down; an equals sign if three decimals are the same."""
     rounded = part.assign(auc=part["auc"].round(3))
     ranked = rounded.sort_values(["auc", "architecture"], ascending=[False, True])
     titles = [title(name) for name in ranked["architecture"]]

@@ -1,4 +1,4 @@
-"""Pictures of more than 8 bits look as they would in 8, and what was done is told."""
+"""Pictures with more than 8 bits look as they would in 8, and the conversion is reported."""
 
 import struct
 import tracemalloc
@@ -54,7 +54,7 @@ def test_whole_numbers_that_fill_their_type_come_out_as_in_8_bits(smear, dtype):
 
 
 def stretched(image, low, high):
-    """The values of an 8-bit image so that its least is `low` and its greatest `high`."""
+    """The values of an 8-bit image, from `low` to `high`."""
     values = np.asarray(image, float)
     return low + (values - values.min()) / np.ptp(values) * (high - low)
 
@@ -112,7 +112,7 @@ def test_dark_negatives_have_a_scale_too():
 def test_pixels_that_are_no_numbers_are_refused(value):
     values = np.full((9, 9, 1), 3, np.float32)
     values[4, 4] = value
-    with pytest.raises(UnreadableImage, match="damaged: pixels that are no numbers"):
+    with pytest.raises(UnreadableImage, match="damaged: some pixels are not numbers"):
         eight_bits(values, 32, False)
 
 
@@ -154,7 +154,11 @@ def test_a_grey_png_of_16_bits(smear):
 @pytest.mark.parametrize("mode", ["L", "RGB"])
 @pytest.mark.parametrize(
     ("alpha", "told"),
-    [(0, "; alpha is 0 everywhere: ignored"), (65535, ""), (None, "; transparent: laid on white")],
+    [
+        (0, "; alpha is 0 everywhere: ignored"),
+        (65535, ""),
+        (None, "; transparent: placed on white"),
+    ],
 )
 def test_alpha_of_16_bits(smear, mode, alpha, told):
     plain = smear(1).convert(mode)

@@ -1,4 +1,4 @@
-"""An image is told by its first bytes, also where its name says nothing or something else."""
+"""An image is recognized by its first bytes, even if its name says nothing or something else."""
 
 import os
 from io import BytesIO
@@ -111,7 +111,7 @@ def test_a_file_too_large_to_be_read_whole_is_refused(tmp_path, monkeypatch):
     path = tmp_path / "x.png"
     path.write_bytes(bytes(100))
     monkeypatch.setattr(kinds, "MOST_FILE_BYTES", 99)
-    reason = "a file of 100 bytes: at most 99 are read"
+    reason = "a file of 100 bytes: the limit is 99"
     with pytest.raises(UnreadableImage, match=f"^{reason}$"):
         open_rgb(path)
     assert inspect_image(path) == {"reason": reason}

@@ -1,4 +1,4 @@
-"""Files that are images are read upright in RGB; the others say why not; what was done is told."""
+"""Image files are read upright in RGB, with a note of conversions; others give the reason."""
 
 import struct
 import warnings
@@ -67,10 +67,10 @@ def test_a_file_that_is_gone_has_a_reason(tmp_path):
 
 def test_too_many_pixels_are_refused_before_they_fill_the_memory(smear, monkeypatch):
     monkeypatch.setattr(kinds, "MOST_PIXELS", 1000)
-    with pytest.raises(UnreadableImage, match="3,072 pixels: at most 1,000 are read"):
+    with pytest.raises(UnreadableImage, match="3,072 pixels: the limit is 1,000"):
         open_rgb(encoded(smear(1), "PNG"))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)  # Pillow's own error says it as well
-    with pytest.raises(UnreadableImage, match="3,072 pixels: at most 1,000 are read"):
+    with pytest.raises(UnreadableImage, match="3,072 pixels: the limit is 1,000"):
         open_rgb(encoded(smear(1), "PNG"))
 
 
@@ -82,7 +82,7 @@ def test_few_bytes_that_promise_many_pixels_are_refused(smear, monkeypatch):
 
 
 def test_another_format_never_reaches_its_reader(tmp_path, monkeypatch):
-    """Pillow would start Ghostscript for this one, whatever the file is called."""
+    """Pillow would start Ghostscript for this one, whatever the name of the file."""
     page = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n"
     (tmp_path / "smear.jpg").write_bytes(page)
     assert Image.open(tmp_path / "smear.jpg").format == "EPS"
@@ -102,7 +102,7 @@ def test_a_telephones_two_pictures_in_one_jpeg_are_read(smear, tmp_path):
         ("RGB", ""),
         ("L", ""),
         ("P", ""),
-        ("RGBA", "transparent: laid on white"),
+        ("RGBA", "transparent: placed on white"),
         ("CMYK", "CMYK: converted to RGB"),
         ("I;16", "16-bit grey: scaled by its own depth, 0 to 1,023"),
         ("F", "32-bit float grey: scaled by its own depth, 0 to 255"),
@@ -124,7 +124,7 @@ def test_the_name_of_a_file_does_not_matter(smear, tmp_path, suffix):
 def test_a_jpeg_that_pillow_does_not_know_is_not_called_another_format(smear):
     content = bytearray(encoded(smear(1), "JPEG"))
     content[content.index(b"\xff\xc0") + 4] = 12  # bits a channel
-    with pytest.raises(UnreadableImage, match="damaged, or of a rare kind"):
+    with pytest.raises(UnreadableImage, match="damaged, or of a rare type"):
         open_rgb(bytes(content))
 
 
@@ -170,7 +170,7 @@ def test_a_colour_that_stands_for_transparency_becomes_white_where_it_occurs(sme
     assert read_image(encoded(Image.fromarray(pixels), "PNG", transparency=(255,) * 3))[1] == ""
     pixels[:8] = 9
     image, told = read_image(encoded(Image.fromarray(pixels), "PNG", transparency=(9, 9, 9)))
-    assert (np.asarray(image)[:8] == 255).all() and told == "transparent: laid on white"
+    assert (np.asarray(image)[:8] == 255).all() and told == "transparent: placed on white"
 
 
 # -------------------------------------------------------------------------- EXIF

@@ -1,4 +1,4 @@
-"""TIFF of every make looks as its 8-bit original, or is refused with the reason."""
+"""A TIFF of any kind looks like its 8-bit original, or is refused with the reason."""
 
 import logging
 import struct
@@ -158,7 +158,7 @@ def test_alpha_is_laid_on_white(smear, kind, bits):
     image, told = read_image(tiff(values, extrasamples=[kind]))
     expected = np.asarray(smear(1)) * (alpha / 255) + 255 * (1 - alpha / 255)
     assert difference(image, np.rint(expected)) <= 2
-    assert told.endswith("transparent: laid on white")
+    assert told.endswith("transparent: placed on white")
 
 
 @pytest.mark.parametrize("planar", ["contig", "separate"])
@@ -171,7 +171,7 @@ def test_grey_with_alpha(smear, kind, planar):
     image, told = read_image(tiff(values, **GREY, planarconfig=planar, extrasamples=[kind]))
     expected = grey * (alpha / 255) + 255 * (1 - alpha / 255)
     assert difference(np.asarray(image)[..., :1], np.rint(expected)) <= 2
-    assert told == "transparent: laid on white"
+    assert told == "transparent: placed on white"
 
 
 def test_colours_that_hold_their_alpha_are_scaled_as_it_is(smear):
@@ -190,7 +190,7 @@ def test_a_fourth_channel_that_is_no_alpha_is_ignored(smear, white):
     )
     image, told = read_image(tiff(values, extrasamples=["unspecified"]))
     assert difference(image, smear(1)) <= 1
-    assert told.startswith("a fourth channel that is no alpha: ignored")
+    assert told.startswith("a fourth channel that is not alpha: ignored")
 
 
 # --------------------------------------------------------------- frames and copies
@@ -286,12 +286,12 @@ REFUSED = {
         lambda s: tiff(deep(s(1).convert("CMYK")), photometric="separated"),
         "a TIFF of SEPARATED colours of 16 bits",
     ),
-    "preview": (preview_only, "only a preview of a picture"),
+    "preview": (preview_only, "only a preview, as in raw"),
     "hole": (holed, "damaged: a part of the picture is missing"),
     "cut": (lambda s: tiff(deep(s(1)))[:-2000], "damaged: "),
     "no numbers": (
         lambda s: tiff(np.full((9, 9), np.nan, np.float32), **GREY),
-        "damaged: pixels that are no numbers",
+        "damaged: some pixels are not numbers",
     ),
 }
 
@@ -308,14 +308,14 @@ def test_what_cannot_be_a_picture_is_refused_with_the_reason(smear, kind):
 def test_the_limit_of_pixels_stands_before_decoding(smear, monkeypatch, options):
     content = tiff(deep(smear(1)), **options)
     monkeypatch.setattr(kinds, "MOST_PIXELS", 1000)
-    with pytest.raises(UnreadableImage, match="3,072 pixels: at most 1,000 are read"):
+    with pytest.raises(UnreadableImage, match="3,072 pixels: the limit is 1,000"):
         read_image(content)
 
 
 def test_a_huge_tile_of_a_small_picture_is_refused(smear, monkeypatch):
     content = tiff(deep(smear(1)), tile=(160, 160))
     monkeypatch.setattr(kinds, "MOST_PIXELS", 10_000)
-    with pytest.raises(UnreadableImage, match="25,600 pixels: at most 10,000 are read"):
+    with pytest.raises(UnreadableImage, match="25,600 pixels: the limit is 10,000"):
         read_image(content)
 
 
@@ -355,7 +355,7 @@ def test_other_files_of_a_set_are_not_looked_for(smear, tmp_path):
         (tmp_path / f"c{k}.ome.tif").write_bytes(tiff(channel, **GREY, description=xml.format(k)))
     assert tifffile.imread(tmp_path / "c0.ome.tif").shape == (3, 48, 64)
     for source in (tmp_path / "c0.ome.tif", (tmp_path / "c0.ome.tif").read_bytes()):
-        with pytest.raises(UnreadableImage, match="a channel of several"):
+        with pytest.raises(UnreadableImage, match="one channel; the others"):
             read_image(source)
 
 
@@ -383,5 +383,7 @@ def test_raw_pixels_of_many_bytes_are_refused_before_they_are_decoded(smear, mon
     monkeypatch.setattr(tiffs, "MOST_PIXEL_BYTES", raw)
     read_image(content)
     monkeypatch.setattr(tiffs, "MOST_PIXEL_BYTES", raw - 1)
-    with pytest.raises(UnreadableImage, match=f"^{raw:,} bytes of pixels: at most {raw - 1:,}"):
+    with pytest.raises(
+        UnreadableImage, match=f"^{raw:,} bytes of pixels: the limit is {raw - 1:,}"
+    ):
         read_image(content)

@@ -1,4 +1,4 @@
-"""A folder of one's own: which files count, of which class, and of which patient."""
+"""A user's own folder: which files count, of which class, and of which patient."""
 
 import os
 import shutil
@@ -85,7 +85,7 @@ def test_a_link_to_its_own_parent_ends(root):
     listing = folder(root)
     assert listing.images["image_id"].tolist() == before
     assert listing.refused.to_numpy().tolist() == [
-        ["B/loop", "B", "a link to a folder that was read already", ""]
+        ["B/loop", "B", "a link to a folder that was already read", ""]
     ]
 
 
@@ -111,8 +111,8 @@ def test_links_out_of_the_folder_are_named_and_followed_only_if_asked(root, tmp_
     private = tmp_path / "private"
     places = {"B/all": private, "M/one.png": private / "a.png", "M/up": tmp_path}
     assert dict(listing.refused[["image_id", "reason"]].to_numpy()) == {
-        name: f"a link to {place}, outside the data folder: not followed; name that place itself, "
-        "or set `follow_links` in notebook 01"
+        name: f"a link to {place}, outside the data folder: not followed; use that folder "
+        "as `data`, or set `follow_links` in notebook 01"
         for name, place in places.items()
     }
     asked = folder(root, follow_links=True).images["image_id"].tolist()
@@ -140,7 +140,7 @@ def test_a_folder_nested_too_deep_is_left_out(root, smear):
     listing = folder(root)
     assert listing.images["image_id"].tolist() == before
     deep = listing.refused
-    assert deep["reason"].tolist() == ["in more than 100 folders: not read"]
+    assert deep["reason"].tolist() == ["in more than 100 nested folders: not read"]
     assert deep["image_id"].iloc[0] == "/".join(["M", *["a"] * 100])
     subprocess.run(["rm", "-r", place / "a"], check=True)  # `shutil.rmtree` recurses
 
@@ -154,7 +154,7 @@ def test_names_that_are_formulas_are_left_out_and_no_cell_begins_with_them(tmp_p
     listing = folder(tmp_path)
     assert listing.images["image_id"].tolist() == ["B/1.png", "M/1.png"]
     assert listing.unseen.empty and len(listing.refused) == 3
-    assert all("like the formula of a spreadsheet: rename" in why for why in listing.refused.reason)
+    assert all("like a formula in a spreadsheet: rename" in why for why in listing.refused.reason)
     write_table(tmp_path, "rejected.csv", listing.refused)  # which refuses what is a formula
 
 
@@ -197,14 +197,14 @@ def test_no_such_folder(tmp_path):
 
 def test_a_folder_without_class_folders(tmp_path):
     assert refused(folder, tmp_path).startswith(
-        f"No image in {tmp_path} lies in a folder named b, benign, m, malignant"
+        f"No image in {tmp_path} is in a folder named b, benign, m, malignant"
     )
 
 
 def test_one_class_only(root):
     shutil.rmtree(root / "M")
     assert refused(folder, root).startswith(
-        f"All images in {root} are of one class, B: two classes are needed."
+        f"All images in {root} belong to one class, B, but two are needed."
     )
 
 
@@ -233,7 +233,7 @@ def test_two_class_names_on_one_path_are_refused(tmp_path, smear, path, names):
     put(tmp_path, smear, path, "B/1.png", "M/1.png")
     sentence = refused(folder, tmp_path)
     assert sentence.startswith(f"Two folders on the path {path!r} are named like classes, {names}:")
-    assert "say with `classes` which folders are the classes" in sentence
+    assert "name the class folders with `classes`" in sentence
 
 
 def test_classes_settle_two_class_names_on_one_path(tmp_path, smear):
@@ -267,7 +267,7 @@ def test_images_of_neither_class_are_counted_by_their_folder_and_listed(tmp_path
     put(tmp_path, smear, *paths, "train/atypical/1.png", "loose.png")
     listing = folder(tmp_path)
     assert listing.notes == (
-        "4 images lie in folders of neither class and nothing is trained on them: 'normal' (2), "
+        "4 images are in folders of neither class and not used for training: 'normal' (2), "
         "'.' (1), 'atypical' (1). unseen.csv lists them; to use them, name their folder in "
         "`classes`.",
     )
@@ -300,7 +300,7 @@ def test_a_class_that_no_folder_has_is_refused_with_those_there(tmp_path, smear)
     put(tmp_path, smear, "normal/1.png", "cancer/1.png", "cancer/2.png")
     assert refused(folder, tmp_path, "norml=B, cancer=M") == (
         f"Parameter `classes` is 'norml=B, cancer=M', but no folder with images in {tmp_path} is "
-        "called 'norml'. Folders with images: 'cancer' (2), 'normal' (1)."
+        "named 'norml'. Folders with images: 'cancer' (2), 'normal' (1)."
     )
     assert "Folders with images: 'cancer' (2), 'normal' (1)." in refused(folder, tmp_path)
 
@@ -315,7 +315,7 @@ def test_images_are_told_by_their_first_bytes_where_the_name_does_not(tmp_path, 
     listing = folder(tmp_path)
     assert listing.images["image_id"].tolist() == ["B/1", "B/2.2024", "M/1.jfif", "M/IM000"]
     assert listing.unseen.empty and listing.refused[["image_id", "reason"]].to_numpy().tolist() == [
-        ["M/slide.mrxs", "only the preview of a slide: export images from it"]
+        ["M/slide.mrxs", "only a preview of a slide: export images from the slide"]
     ]
 
 

@@ -1,4 +1,4 @@
-"""Whose image it is: patterns over paths, and tables as people write them."""
+"""The patient of each image: patterns over paths, and tables as people write them."""
 
 import datetime
 import unicodedata
@@ -23,7 +23,7 @@ def listed(*image_ids):
 @pytest.mark.parametrize(
     ("pattern", "part"),
     [
-        (r"(p\d+", "is no regular expression: missing )"),
+        (r"(p\d+", "is not a regular expression: missing )"),
         (r"p\d+_", "has no group: put the part that is the patient in parentheses"),
         (r"(case\d+)", "matches no image path; a path looks like 'B/p1_0.png'"),
     ],
@@ -74,7 +74,7 @@ def test_a_csv_as_any_spreadsheet_writes_it(tmp_path, encoding, separator, end):
     path.write_bytes((end.join(rows) + end).encode(encoding))
     found, notes = add_patients_from_csv(listed("B/a.png", "B/b.png"), path)
     assert found["patient"].tolist() == ["Müller", ""]
-    said = "Patientinnen.csv names 2 images that are not among those used, like 'q.png'."
+    said = "Patientinnen.csv names 2 images that are not among those used, e.g. 'q.png'."
     assert notes == (said,)
 
 
@@ -95,15 +95,18 @@ def test_empty_cells_behind_the_last_column_are_no_cells(tmp_path, declared):
         ),
         ("image,patient\nB/a.png,1\nB/a.png,2\n", "names 'B/a.png' twice, with different"),
         ("image,patient\nB/a.png,1\nB\\a.png,2\n", "names 'B/a.png' twice, with different"),
-        ("image,patient\nz.png,1\n", "names none of the images; an image is named like 'B/a.png'"),
-        ("", "has no names of columns in its first line"),
-        ('image,patient\n"a.png,1\n', "is no readable CSV: unexpected end of data"),
+        (
+            "image,patient\nz.png,1\n",
+            "names none of the images; an image is called, for example, 'B/a.png'",
+        ),
+        ("", "has no column names in its first line"),
+        ('image,patient\n"a.png,1\n', "is not a readable CSV: unexpected end of data"),
         (
             "image,patient\na.png,1,2\n",
-            "has a cell in row 2 behind the last of its 2 names",
+            "has a cell in row 2 to the right of its 2 named columns",
         ),
         ("image,patient,patient\na.png,1,2\n", "each once; it has image, patient, patient."),
-        ("image,patient\na.png,1\0\n", "holds bytes that are no text"),
+        ("image,patient\na.png,1\0\n", "contains bytes that are not text"),
     ],
 )
 def test_a_bad_csv_is_refused_with_its_path(tmp_path, text, part):
@@ -123,8 +126,8 @@ def test_a_patient_or_slide_that_is_a_formula_is_refused_with_its_row(tmp_path, 
     row = f'B/b.png,"{name}",1' if column == "patient" else f'B/b.png,1,"{name}"'
     path.write_text(f"image,patient,slide\nB/a.png,-7,1\n,,\n{row}\n", "utf-8")
     assert refused(add_patients_from_csv, listed("B/a.png", "B/b.png"), path) == (
-        f"{path}, row 4: the {column} is called {name!r}, which a spreadsheet takes for a formula: "
-        "use a name that does not begin with =, +, @ or -, or none."
+        f"{path}, row 4: the {column} is named {name!r}, which a spreadsheet takes for a formula: "
+        "use a name that does not begin with =, +, @ or -, or leave it empty."
     )
 
 
@@ -133,15 +136,15 @@ def test_a_name_of_very_many_letters_is_refused_with_its_row(tmp_path, first):
     path, row = tmp_path / "patients.csv", 4 if first else 3
     path.write_text(f"{first}image,patient\nB/a.png,{'W' * 200}\nB/b.png,{'W' * 100_000}\n")
     assert refused(add_patients_from_csv, listed("B/a.png", "B/b.png"), path) == (
-        f"{path}, row {row}: the patient has a name of 100,000 letters, {'W' * 30!r}...: at most "
-        "200 are taken; perhaps a quotation mark is lost."
+        f"{path}, row {row}: the patient has a name of 100,000 letters, {'W' * 30!r}...: the limit "
+        "is 200; perhaps a quotation mark is missing."
     )
 
 
 def test_a_pattern_that_finds_a_formula_is_refused():
     sentence = refused(add_patients_from_pattern, listed("B/x =1+1_1.png"), "x ([^_]+)_")
     assert sentence.startswith(
-        "Parameter `patient_pattern`: the patient in 'B/x =1+1_1.png' is called '=1+1', which"
+        "Parameter `patient_pattern`: the patient in 'B/x =1+1_1.png' is named '=1+1', which"
     )
 
 
@@ -150,14 +153,14 @@ def test_a_pattern_that_does_not_end_is_stopped(monkeypatch):
     table = listed("B/ok.png", f"B/{'a' * 40}!.png")
     assert refused(add_patients_from_pattern, table, "((a+)+)$") == (
         f"Parameter `patient_pattern` '((a+)+)$' was stopped after 1 seconds, at the path "
-        f"'B/{'a' * 40}!.png': write it without a repeat inside of a repeat."
+        f"'B/{'a' * 40}!.png': write it without a repeat inside a repeat."
     )
 
 
 @pytest.mark.parametrize("pattern", ["(" * 3000 + ")" * 3000, "(a{99999999999})"])
 def test_a_pattern_that_python_cannot_read_is_refused(pattern):
     sentence = refused(add_patients_from_pattern, listed("B/a.png"), pattern)
-    assert "is no regular expression" in sentence
+    assert "is not a regular expression" in sentence
 
 
 def test_a_csv_that_is_missing_or_not_in_utf8(tmp_path):
@@ -167,7 +170,7 @@ def test_a_csv_that_is_missing_or_not_in_utf8(tmp_path):
     )
     path.write_bytes("image,patient\nB/ä.png,1\n".encode("latin-1"))
     said = refused(add_patients_from_csv, listed("B/a.png"), path)
-    assert said.endswith("is no text in UTF-8 (line 2): save it as 'CSV UTF-8' or as .xlsx.")
+    assert said.endswith("is not UTF-8 text (line 2): save it as 'CSV UTF-8' or as .xlsx.")
 
 
 @pytest.mark.parametrize("first", ["sep=;", "SEP=;", '"sep=;"', "sep=;;;", "\ufeffsep=;"])
@@ -224,9 +227,9 @@ def test_of_several_sheets_the_first_is_read_and_this_is_said(workbook, capsys):
 def test_a_bad_row_of_a_workbook_is_refused_with_its_number(workbook):
     path = workbook([("image", "patient"), (), ("B/a.png", "@SUM(1)")])
     sentence = refused(add_patients_from_csv, listed("B/a.png"), path)
-    assert f"{path}, row 3: the patient is called '@SUM(1)'" in sentence
+    assert f"{path}, row 3: the patient is named '@SUM(1)'" in sentence
     sentence = refused(add_patients_from_csv, listed("B/a.png"), workbook([]))
-    assert sentence.endswith("has no names of columns in its first line.")
+    assert sentence.endswith("has no column names in its first line.")
 
 
 @pytest.mark.parametrize("share", [0, 0.5, 0.99])
@@ -235,7 +238,9 @@ def test_a_broken_workbook_is_refused(workbook, share):
     whole = path.read_bytes()
     path.write_bytes(whole[: int(share * len(whole))])
     sentence = refused(add_patients_from_csv, listed("B/a.png"), path)
-    assert f"`patients_csv`: {path} is no readable .xlsx file: File is not a zip file." == sentence
+    assert (
+        f"`patients_csv`: {path} is not a readable .xlsx file: File is not a zip file." == sentence
+    )
 
 
 def test_a_workbook_without_sheets_or_too_large_is_refused(workbook, monkeypatch):
@@ -243,10 +248,10 @@ def test_a_workbook_without_sheets_or_too_large_is_refused(workbook, monkeypatch
     with zipfile.ZipFile(path.with_name("none.xlsx"), "w") as packed:
         packed.writestr("a.txt", "no workbook")
     sentence = refused(add_patients_from_csv, listed("B/a.png"), path.with_name("none.xlsx"))
-    assert "is no readable .xlsx file: " in sentence
+    assert "is not a readable .xlsx file: " in sentence
     monkeypatch.setattr(spreadsheets, "MOST_WORKBOOK_BYTES", 1000)
     sentence = refused(add_patients_from_csv, listed("B/a.png"), path)
-    assert sentence.endswith("is no readable .xlsx file: it unpacks to more than 1,000 bytes.")
+    assert sentence.endswith("is not a readable .xlsx file: it unpacks to more than 1,000 bytes.")
 
 
 @pytest.mark.parametrize("form", ["NFC", "NFD"])
@@ -268,7 +273,8 @@ def test_labels_of_a_csv_that_contradict_the_folders_are_refused(tmp_path):
         add_patients_from_csv(listed("B/a.png", "M/b.png"), path, names=CLASS_NAMES)
     assert str(error.value) == (
         f"{path} contradicts the folders: its column `label` gives 1 image the other class, the "
-        "first 'B/a.png'. The class is read from the folder: move the images, or remove the column."
+        "first is 'B/a.png'. The class is read from the folder: move the images, or remove the "
+        "column."
     )
 
 
@@ -291,10 +297,10 @@ def test_no_row_of_a_csv_disappears_without_a_word(tmp_path):
     found, notes = add_patients_from_csv(listed("B/a.png", "B/x.png", "M/x.png"), path)
     assert found["patient"].tolist() == ["1", "", ""]
     assert notes == (
-        "p.csv names 'x.png', which several images are called: write their paths below the folder "
-        "(1 such name, not used).",
-        "p.csv names 1 image that is not among those used, like 'gone.png'.",
+        "p.csv names 'x.png', but several images have this name: write their paths below the "
+        "folder (1 such name not used).",
+        "p.csv names 1 image that is not among those used, e.g. 'gone.png'.",
     )
     path.write_text("image,patient\nB/a.png,1\n,2\n", "utf-8")
     sentence = refused(add_patients_from_csv, listed("B/a.png"), path)
-    assert "has 1 row with a patient and no image, the first of '2'" in sentence
+    assert "has 1 row with a patient but no image, the first for '2'" in sentence

@@ -1,4 +1,4 @@
-"""Published image sets, as trees of tiny files with the names and counts that the authors give."""
+"""Published image sets, as trees of tiny files with the published names and counts."""
 
 import dataclasses
 import hashlib
@@ -198,7 +198,7 @@ def test_an_archive_is_unpacked_once_and_then_used(breakhis, tmp_path, monkeypat
     assert again.source == first.source, "also when the archive is gone"
     other = tmp_path / "other.tar.gz"
     other.write_bytes(b"another archive")
-    with pytest.raises(InputError, match="holds images that are not from .*other.tar.gz"):
+    with pytest.raises(InputError, match="contains images that are not from .*other.tar.gz"):
         published("breakhis", archive=str(other), folder=data)
 
 
@@ -244,7 +244,7 @@ def test_a_download_has_the_checksum_of_its_authors(tmp_path, monkeypatch, kind)
         monkeypatch.setitem(PUBLISHED, "fnac2019", changed)
         return published("fnac2019", folder=data)
 
-    with pytest.raises(InputError, match=f"not what its authors published .its {kind} is .*0000"):
+    with pytest.raises(InputError, match=f"not the file that its authors published .{kind} .*0000"):
         fetched(f"{kind}:" + "0" * 64)
     assert not list(data.iterdir())
     right = hashlib.new(kind, served.read_bytes()).hexdigest()
@@ -336,8 +336,8 @@ def test_fnac_classes_patients_and_what_is_only_looked_at(fnac, small_fnac):
     assert (listing.root / listing.unseen["image_id"].iloc[0]).is_file()
     assert "C1 (insufficient) is left out" in listing.notes[0]
     assert listing.notes[1:] == (
-        "3 patients found, 321 expected: the set is incomplete or is another version.",
-        "4 slides found, 470 expected: the set is incomplete or is another version.",
+        "3 patients found, 321 expected: the set is incomplete or another version.",
+        "4 slides found, 470 expected: the set is incomplete or another version.",
         "Patients with patches of both classes: 1.",
     )
 
@@ -371,7 +371,7 @@ def test_fnac_without_metadata_or_patches(fnac):
     with pytest.raises(InputError, match="names slide '11B1P' twice"):
         published("fnac", archive=str(fnac))
     path.write_text("")
-    with pytest.raises(InputError, match="no readable CSV"):
+    with pytest.raises(InputError, match="not a readable CSV"):
         published("fnac", archive=str(fnac))
     path.unlink()
     with pytest.raises(InputError, match="no metadata/master_metadata.csv below"):
@@ -388,7 +388,7 @@ def test_fnac_metadata_that_are_formulas_are_refused(fnac, small_fnac, what):
     table = pd.read_csv(path, dtype=str)
     table.loc[1, what] = "=1+1"
     table.to_csv(path, index=False)
-    with pytest.raises(InputError, match="master_metadata.csv, row 3: the .* is called '=1.1'"):
+    with pytest.raises(InputError, match="master_metadata.csv, row 3: the .* is named '=1.1'"):
         published("fnac", archive=str(fnac))
 
 
@@ -397,7 +397,9 @@ def test_fnac_slides_that_nobody_owns_are_named(fnac, small_fnac):
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
     listing = published("fnac", archive=str(fnac))
     assert set(listing.images.loc[listing.images["slide"] == "13B3M", "patient"]) == {""}
-    assert listing.notes[-1] == "7 patches are of slides that the metadata gives no patient: 13B3M."
+    assert (
+        listing.notes[-1] == "7 patches are from slides without a patient in the metadata: 13B3M."
+    )
 
 
 # ------------------------------------------------------------------- FNAC 2019

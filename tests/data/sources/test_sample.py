@@ -85,7 +85,7 @@ def test_another_seed_gives_other_images(tiny, tmp_path):
 
 
 def test_the_number_of_workers_changes_nothing(tmp_path):
-    """48 images are drawn by several processes, or by threads if the caller's joblib says so."""
+    """48 images are drawn by several processes, or by threads if the caller set joblib so."""
     draw_sample(tmp_path / "many", images=48, patients=4, height=48, width=64)
     with parallel_config(backend="threading"):
         draw_sample(tmp_path / "threads", images=48, patients=4, height=48, width=64)

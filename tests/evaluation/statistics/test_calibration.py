@@ -1,4 +1,4 @@
-"""Calibration against statsmodels and by hand, and never judged on what it was fitted on."""
+"""Calibration against statsmodels and by hand, never judged on the images it was fitted on."""
 
 import numpy as np
 import pandas as pd
@@ -240,7 +240,7 @@ def test_reliability_counts_by_hand():
 
 
 def test_the_bounds_of_a_bin_count_groups():
-    """Copies of images add nothing; as many patients more do."""
+    """Copies of images add nothing; the same number of new patients does."""
     rows = rows_too_sure(11, count=120, groups=40, times=1).drop(columns="fold")
 
     def widths(rows):

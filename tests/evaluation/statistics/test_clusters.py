@@ -144,7 +144,7 @@ def test_the_squares_of_unequal_groups_are_divided_by_what_is_left_of_their_shar
 
 
 def test_the_variance_of_a_mean_of_unequal_groups_is_unbiased_for_independent_images():
-    """The factor groups / (groups - 1) gives too little where one group holds most images."""
+    """The factor groups / (groups - 1) is too small if one group has most images."""
     sizes, rng = np.array([12, 3, 2, 2, 1]), np.random.default_rng(0)
     shares, group = sizes / 20, np.repeat(np.arange(5), sizes)
     values = rng.normal(size=(8000, 20))
@@ -238,7 +238,7 @@ def test_likeness_asks_for_the_order_alone_and_stays_between_0_and_1():
 @pytest.mark.parametrize(
     ("score", "group"),
     [([1.0, 2, 3], [0, 0, 0]), ([1.0, 2, 3], [0, 1, 2]), ([1.0, 1, 1, 1], [0, 0, 1, 1])],
-    ids=["one group", "one image a group", "all equal"],
+    ids=["one group", "one image per group", "all equal"],
 )
 def test_what_cannot_be_known_is_taken_as_wholly_alike(score, group):
     assert intraclass_correlation(np.array(score), np.array(group)) == 1

@@ -104,7 +104,7 @@ def test_a_promised_sensitivity_is_kept_on_average(patients, unequal):
         new = malignant(200)
         attained.append((new["logit"] >= chosen).groupby(new["group"]).mean().mean())
     error = np.std(attained) / np.sqrt(300)
-    # No less, and with as many patients not much more.
+    # Not less, and with this many patients not much more.
     assert 0.95 - 2 * error <= np.mean(attained) <= 0.97 + 0.5 / patients
 
 
@@ -120,7 +120,7 @@ def test_without_enough_patients_the_threshold_is_the_lowest_and_a_note_says_so(
     rows = rows_of("BBMMM", [0.1, 0.3, 0.7, 0.9, 2.0])
     assert choose_threshold(rows, "sensitivity", 0.95) == 0.7
     assert unpromised(rows, 0.95, "field of view") == (
-        "a sensitivity of 95% cannot be promised: it takes 19 malignant fields of view, and here "
+        "a sensitivity of 95% cannot be promised: it needs 19 malignant fields of view, but there "
         "are 3; the threshold is the lowest score of a malignant image"
     )
     assert "no number of patients is enough" in unpromised(rows, 1.0, "patient")
@@ -135,7 +135,7 @@ def test_youdens_threshold_lies_in_the_middle_of_the_gap():
 
 
 def test_sure_logits_keep_a_threshold_between_them():
-    """Their probabilities are all exactly 1."""
+    """Their probabilities all round to exactly 1."""
     rows = rows_of("BBBMMM", [40.0, 50.0, 60.0, 70.0, 80.0, 90.0])
     assert (rows["probability"] == 1).all()
     for rule in ("youden", "sensitivity"):

@@ -78,7 +78,7 @@ def test_moved_logits_are_no_mixture(moved, least):
 
 
 def test_patients_count_and_not_images():
-    """Each image ten times is worth as much as once; each image a patient seems worth more."""
+    """Each image ten times counts like once; each image as a patient seems to count more."""
     known, new = known_and_new(0, 0.3)
 
     def width(rows):

@@ -72,7 +72,7 @@ def test_elsewhere_malignant_patients_count():
 
 @pytest.mark.parametrize("level", [0.0, 1.0, 5])
 def test_a_level_lies_between_none_and_all(level):
-    with pytest.raises(InputError, match="must lie between 0 and 1"):
+    with pytest.raises(InputError, match="must be between 0 and 1"):
         choose_referral(by_patient(study(np.random.default_rng(4))), level)
 
 

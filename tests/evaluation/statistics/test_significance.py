@@ -105,9 +105,9 @@ def test_turned_pictures_are_matched_by_image_and_orientation():
 def test_tables_of_different_images_are_refused():
     first, second = model_tables(two_models(0)).values()
     for other in (second.iloc[1:], pd.concat([second, second.iloc[:1]])):
-        with pytest.raises(InputError, match="do not hold the same images, each once"):
+        with pytest.raises(InputError, match="do not have the same images, each once"):
             matched(first, other)
-        with pytest.raises(InputError, match="do not hold the same images, each once"):
+        with pytest.raises(InputError, match="do not have the same images, each once"):
             matched(other, first)
 
 
@@ -161,7 +161,9 @@ def test_one_class_has_no_p_value(label):
         model_tables(two_models(0).assign(label=label)), [("a", "b")]
     ).itertuples()
     assert np.isnan([row.p, row.p_holm, row.difference, row.difference_low]).all()
-    assert difference_sentence(row, "A", "B") == "Nothing can be said of A and B: one class only."
+    assert (
+        difference_sentence(row, "A", "B") == "Nothing can be said about A and B: one class only."
+    )
 
 
 @pytest.mark.parametrize("seed", range(3))

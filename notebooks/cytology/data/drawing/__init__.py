@@ -1,1 +1,1 @@
-"""One smear, drawn: its layers, its cells, its photograph."""
+"""Drawing one smear: its layers, its cells, its photograph."""

@@ -1,4 +1,4 @@
-"""What lies on a drawn smear: epithelium, white and red blood cells, strands and debris."""
+"""The content of a drawn smear: epithelium, white and red blood cells, strands and debris."""
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -17,7 +17,7 @@ def draw_cytoplasm(smear: Smear, centre, radii, angle=0.0, rough=0.08, strength=
 
 
 def draw_nucleus(smear: Smear, centre, radii, angle, atypia, dark=1.0, in_mask=True) -> None:
-    """A nucleus; with `atypia` its margin gets uneven, its chromatin coarse, nucleoli appear."""
+    """A nucleus; `atypia` makes its margin uneven and its chromatin coarse, and adds nucleoli."""
     rng = smear.rng
     window, distance = smear.outline(centre, radii, angle, 0.02 + 0.09 * atypia)
     inside = cover(distance)
@@ -34,7 +34,7 @@ def draw_nucleus(smear: Smear, centre, radii, angle, atypia, dark=1.0, in_mask=T
 
 
 def nucleus_radius(atypia: float) -> float:
-    """Mean radius of an epithelial nucleus in micrometres: a red cell when bland, up to double."""
+    """Mean radius of an epithelial nucleus in micrometres: that of a red cell up to its double."""
     return 3.4 + 3.9 * atypia
 
 
@@ -51,7 +51,7 @@ def epithelial_nucleus(smear: Smear, centre, atypia, dark) -> float:
 
 
 def lattice(count: int, spacing: float, jitter: float, rng) -> np.ndarray:
-    """The `count` places of a honeycomb nearest to 0, shape (count, 2), in units of `spacing`."""
+    """The `count` points of a honeycomb nearest to 0, shape (count, 2), in units of `spacing`."""
     steps = np.arange(-9, 10)
     row, column = (axis.ravel() for axis in np.meshgrid(steps, steps, indexing="ij"))
     places = np.column_stack([row * np.sqrt(3) / 2, column + row % 2 / 2])
@@ -113,8 +113,8 @@ def bare_nuclei(smear: Smear, centre, count, atypia, dark) -> None:
 def draw_epithelium(smear: Smear, atypia: float, share: float) -> None:
     """Groups and single cells until nuclei cover `share` of the field.
 
-    The share does not depend on the label (real malignant smears are often richer in cells), so
-    that the amount of blue does not tell it.
+    The share does not depend on the label, so the amount of blue does not reveal it. (Real
+    malignant smears often have more cells.)
     """
     rng = smear.rng
     kinds = (honeycomb_sheet, crowded_group, single_cells, bare_nuclei)
@@ -129,7 +129,7 @@ def draw_epithelium(smear: Smear, atypia: float, share: float) -> None:
         draw = kinds[rng.choice(4, p=chances / chances.sum())]
         most = rng.integers(7, 32) if draw in kinds[:2] else rng.integers(1, 6)
         count = max(1, min(most, round(missing)))
-        # Of a few places the one farthest from other groups: they lie apart on real slides.
+        # Choose the place farthest from other groups: on real slides they are apart.
         tries = [smear.somewhere() for _ in range(6)]
         far = [min((np.hypot(*(place - old)) for old in taken), default=0) for place in tries]
         taken.append(tries[int(np.argmax(far))])
@@ -155,7 +155,7 @@ def draw_leukocytes(smear: Smear, count: int) -> None:
 
 
 def draw_red_cells(smear: Smear, amount: float) -> None:
-    """Red cells: a crowded carpet with gaps, or single ones, round or drawn out by smearing."""
+    """Red cells: a crowded carpet with gaps, or single ones, round or stretched by smearing."""
     rng, card = smear.rng, smear.card
     cells = np.maximum(smear.layers["cytoplasm"], smear.layers["nucleus"]) > 0.25
     away = ndimage.distance_transform_edt(~cells) / smear.um
@@ -163,7 +163,7 @@ def draw_red_cells(smear: Smear, amount: float) -> None:
         grain = smear.noise(1.7) + 0.6 * smear.noise(4) + 0.5 * smear.noise(9)
         level = np.quantile(grain, 1 - (0.3 + 0.55 * amount))
         carpet = cover(grain - level, 0.5) * (0.95 + 0.06 * smear.noise(3))
-        # Cells lie in a clear lacuna, as the carpet shrinks away from them when it dries.
+        # A clear gap surrounds the cells, since the carpet shrinks away from them as it dries.
         smear.layers["red"] = carpet * np.clip(away / 2.2 - 0.3, 0, 1)
         smear.layers["rim"] += 4 * carpet * (1 - np.clip(carpet, 0, 1))
         return

@@ -1,12 +1,12 @@
-"""A field under the microscope in layers, the stain of a patient, and the photograph of both."""
+"""A microscope field in layers, the stain of a patient, and the photograph of both."""
 
 from dataclasses import dataclass, field
 
 import numpy as np
 from scipy import ndimage
 
-# Optical densities in red, green and blue light at full strength: two ends between which every
-# patient lies. Light that passes is 10 ** -density (Beer and Lambert), so that layers add up.
+# Optical densities in red, green and blue light at full strength: each patient is between these two
+# ends. The transmitted light is 10 ** -density (Beer and Lambert), so layers add up.
 STAINS = {
     "Giemsa": {
         "nucleus": ([0.58, 0.74, 0.24], [0.90, 0.76, 0.22]),  # violet to deep blue
@@ -36,7 +36,7 @@ def stain_of_patient(card: dict) -> dict[str, np.ndarray]:
 
 @dataclass
 class Smear:
-    """One field under the microscope: a strength from 0 up, float (height, width), a layer."""
+    """One microscope field: per layer a strength from 0 up, float (height, width)."""
 
     card: dict
     rng: np.random.Generator
@@ -53,7 +53,7 @@ class Smear:
         self.coarse = self.noise(0.8)
 
     def noise(self, um: float) -> np.ndarray:
-        """Smooth noise of mean 0 and deviation 1 whose grain is about `um` micrometres."""
+        """Smooth noise of mean 0 and deviation 1 with a grain of about `um` micrometres."""
         rough = ndimage.gaussian_filter(
             self.rng.standard_normal((self.height, self.width)), um * self.um, mode="wrap"
         )
@@ -89,17 +89,17 @@ class Smear:
 
 
 def cover(distance, soft=1.2):
-    """Share of a pixel that a shape covers: edges without steps, `soft` pixels wide."""
+    """Share of each pixel that a shape covers: smooth edges, `soft` pixels wide."""
     return np.clip(distance / soft + 0.5, 0, 1)
 
 
 def lay(smear: Smear, layer: str, window, strength) -> None:
-    """Put `strength` on a layer where it is stronger than what lies there."""
+    """Put `strength` on a layer wherever it exceeds the present strength."""
     smear.layers[layer][window] = np.maximum(smear.layers[layer][window], strength)
 
 
 def photograph(smear: Smear) -> np.ndarray:
-    """Light through all layers, lens and sensor: uint8 (height, width, 3)."""
+    """The photograph, through all layers, lens and sensor: uint8 (height, width, 3)."""
     rng, card, layers = smear.rng, smear.card, smear.layers
     layers["nucleus"] = 1.7 * (1 - np.exp(-layers["nucleus"] / 1.25))  # overlaps saturate
     film = 1 + 0.3 * smear.coarse + 0.4 * smear.noise(12)

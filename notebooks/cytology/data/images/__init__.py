@@ -1,1 +1,1 @@
-"""One image file: whether it is one, and its pixels as 8-bit RGB."""
+"""Reading one image file: whether it is an image, and its pixels as 8-bit RGB."""

@@ -1,6 +1,6 @@
-"""Pictures of more than 8 bits a channel, or of floats, as 8-bit pictures.
+"""Converts pictures with more than 8 bits per channel, or floats, to 8 bits.
 
-Pillow keeps the upper 8 of 16 bits, which leaves 16 dark levels of a 12-bit camera.
+Pillow keeps the upper 8 of 16 bits, which leaves only 16 dark levels of a 12-bit camera.
 """
 
 import math
@@ -12,16 +12,16 @@ from PIL import Image
 
 from cytology.data.images.kinds import UnreadableImage
 
-SAMPLE = 1_000_000  # pixels that tell the range
-PERCENTILES = (0.1, 99.9)  # of the pixels: a hot or a dead one does not set the range
+SAMPLE = 1_000_000  # pixels from which the range is found
+PERCENTILES = (0.1, 99.9)  # of the pixels: single hot or dead ones do not set the range
 DEPTHS = (8, 10, 12, 14, 16)  # bits of cameras
 FLAT = 1 / 16  # a range below this share of the highest value is a blank field and its noise
-OVERSHOOT = 1.01  # floats that were sharpened or resized go a little beyond white
-_BLOCK = 1_000_000  # pixels that are scaled at once, in float64
+OVERSHOOT = 1.01  # floats that were sharpened or resized exceed white a little
+_BLOCK = 1_000_000  # pixels scaled at once, in float64
 
 
 def read_png(content: bytes) -> tuple[Image.Image, list[str]]:
-    """A PNG of 16 bits as `read_tiff` returns a picture; its orientation is not applied."""
+    """A PNG of 16 bits, returned as by `read_tiff`, but without applying its orientation."""
     pixels = imagecodecs.png_decode(content)
     pixels = pixels.reshape(*pixels.shape[:2], -1)
     return eight_bits(pixels, 16, has_alpha=pixels.shape[2] in (2, 4))
@@ -36,13 +36,13 @@ def eight_bits(
 ) -> tuple[Image.Image, list[str]]:
     """Pixels of shape (height, width, 1 to 4) as an 8-bit picture, and how they were scaled.
 
-    All channels but alpha are scaled by one range, so that colours keep their balance.
+    All channels except alpha are scaled by one range, so the colour balance is kept.
     """
     height, width, channels = pixels.shape
     notes: list[str] = []
     low, high = 0.0, 255.0
     if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
-        raise UnreadableImage("damaged: pixels that are no numbers")
+        raise UnreadableImage("damaged: some pixels are not numbers")
     opaque = full_scale(float(pixels[..., -1].max()), pixels.dtype) if has_alpha else 0
     if pixels.dtype != np.uint8:
         # Premultiplied colours have the scale of their alpha.
@@ -60,7 +60,7 @@ def eight_bits(
     if has_alpha:
         scale(pixels[..., -1:], 0, opaque, result[..., -1:])
     mode = ("L" if channels < 3 else "RGB") + ("" if not has_alpha else "Aa"[premultiplied])
-    # Without a copy where Pillow keeps pixels like this.
+    # Without a copy if Pillow stores pixels in the same way.
     return Image.frombuffer(mode, (width, height), result, "raw", mode, 0, 1), notes
 
 
@@ -70,11 +70,11 @@ def said(value: float) -> str:
 
 
 def window(pixels: np.ndarray, has_alpha: bool) -> tuple[float, float, Literal["range", "depth"]]:
-    """The values that become black and white, and what they come from.
+    """The values that become black and white, and where they come from.
 
     A picture that reaches into the upper half of a camera's depth (10, 12, 14, 16 bits), as the
-    bright background of a smear does, is scaled by that depth, so that it looks as in 8 bits.
-    Another one is stretched to its own range. A blank field is not: its noise would fill it.
+    bright background of a smear does, is scaled by that depth and looks as it would in 8 bits.
+    Any other is stretched to its own range, except a blank field, whose noise would fill it.
     """
     step = max(1, pixels.shape[0] * pixels.shape[1] // SAMPLE)
     sample = pixels.reshape(-1, pixels.shape[2])[::step]
@@ -91,9 +91,9 @@ def window(pixels: np.ndarray, has_alpha: bool) -> tuple[float, float, Literal["
 
 
 def full_scale(highest: float, dtype: np.dtype) -> float:
-    """White of the smallest depth that holds `highest`: 1 for floats, or 255, 1023 ... 65535.
+    """White of the smallest depth that contains `highest`: 1 for floats, or 255, 1023 ... 65535.
 
-    Beyond these, it is the greatest integer, and infinity for floats, which have no depth.
+    Above these it is the largest integer, or infinity for floats, which have no depth.
     """
     most = math.inf if dtype.kind == "f" else np.iinfo(dtype).max
     whites = [1.0] * (dtype.kind == "f") + [2**bits - 1 for bits in DEPTHS]
@@ -120,5 +120,5 @@ TURNS = {
 
 
 def turned(image: Image.Image, orientation: int | None) -> Image.Image:
-    """An image as its orientation mark (EXIF, or a tag of a TIFF) asks for it."""
+    """An image turned according to its orientation mark (EXIF, or a tag of a TIFF)."""
     return image.transpose(TURNS[orientation]) if orientation in TURNS else image

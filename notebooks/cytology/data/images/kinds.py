@@ -1,7 +1,7 @@
-"""Which image files are read: the format by the first bytes, and the limits of size.
+"""Which image files are read: the format from the first bytes, and limits of size.
 
-Own signatures rather than a library: `filetype` knows no format of a microscope, `puremagic`
-guesses from the name as well, and Pillow would have to decode a file to name it.
+Own signatures instead of a library: `filetype` does not know the formats of microscopes,
+`puremagic` also guesses from the name, and Pillow would have to decode a file to name its format.
 """
 
 import re
@@ -11,19 +11,19 @@ from PIL import Image
 
 READ = ("JPEG", "PNG", "BMP", "TIFF")
 HEAD_BYTES = 256
-# Pillow's limit; a slide scanner's field has 10 million.
+# Pillow's limit; a field of a slide scanner has 10 million.
 MOST_PIXELS = Image.MAX_IMAGE_PIXELS or 89_478_485
-# A blank picture takes a byte for some hundred pixels. Small ones are decoded whatever they claim.
+# A blank picture takes a byte per several hundred pixels. Small ones are always decoded.
 PIXELS_A_BYTE = 1000
 FEW_PIXELS = 4_000_000
 MOST_PIXEL_BYTES = 8 * MOST_PIXELS  # of raw pixels: four channels of 16 bits
-MOST_FILE_BYTES = 2 * MOST_PIXEL_BYTES  # of a file, which is read whole
+MOST_FILE_BYTES = 2 * MOST_PIXEL_BYTES  # of a file, which is read into memory
 
 # Matched in this order. ISO media files (HEIC, AVIF) name their brand first, then compatible ones.
 SIGNATURES = {
     "JPEG": rb"\xff\xd8\xff",
     "PNG": rb"\x89PNG\r\n\x1a\n",
-    # Two letters are too few: the size of the header that follows is known as well.
+    # Two letters are too few, so the size of the following header is checked too.
     "BMP": rb"BM.{12}[\x0c\x10\x28\x34\x38\x40\x6c\x7c]\0\0\0",
     "Canon CR2": rb"II\*\0.{4}CR",  # a TIFF, but its first picture is only a preview
     "TIFF": rb"II[*+]\0|MM\0[*+]",
@@ -48,17 +48,17 @@ PATTERNS = {kind: re.compile(pattern, re.DOTALL) for kind, pattern in SIGNATURES
 
 
 class UnreadableImage(ValueError):
-    """A file that is no usable image; the message is the reason."""
+    """A file that is not a usable image; the message is the reason."""
 
 
 def kind_of(head: bytes) -> str:
-    """The image format of a file from its first `HEAD_BYTES`; empty text for no image we know."""
+    """The image format of a file from its first `HEAD_BYTES`; empty text if unknown."""
     head = head[:HEAD_BYTES]
     return next((kind for kind, pattern in PATTERNS.items() if pattern.match(head)), "")
 
 
 def kind_of_file(path: Path) -> str:
-    """`kind_of` the file at `path`; empty text for what is no regular file.
+    """`kind_of` the file at `path`; empty text if it is not a regular file.
 
     Raises `OSError` if the file cannot be read.
     """
@@ -77,19 +77,19 @@ def refusal(kind: str) -> str:
 
 
 def check_file(path: Path) -> None:
-    """Raise `UnreadableImage` for what is no regular file, or is too large to be read whole."""
+    """Raise `UnreadableImage` if it is not a regular file or is too large."""
     if path.exists() and not path.is_file():
-        raise UnreadableImage("a pipe or a device, no file")  # reading it might never end
+        raise UnreadableImage("a pipe or a device, not a file")  # reading it might never end
     if path.exists() and (size := path.stat().st_size) > MOST_FILE_BYTES:
-        raise UnreadableImage(f"a file of {size:,} bytes: at most {MOST_FILE_BYTES:,} are read")
+        raise UnreadableImage(f"a file of {size:,} bytes: the limit is {MOST_FILE_BYTES:,}")
 
 
 def check_pixels(pixels: int, size: int) -> None:
-    """Raise `UnreadableImage` for a header of more pixels than a smear has, or its bytes can hold.
+    """Raise `UnreadableImage` for more pixels than a smear has, or than the file's bytes can hold.
 
-    A few bytes can promise gigabytes: such a file is refused before anything is decoded.
+    A few bytes can claim gigabytes of pixels: such a file is refused before decoding.
     """
     if pixels > MOST_PIXELS:
-        raise UnreadableImage(f"{pixels:,} pixels: at most {MOST_PIXELS:,} are read")
+        raise UnreadableImage(f"{pixels:,} pixels: the limit is {MOST_PIXELS:,}")
     if pixels > max(FEW_PIXELS, PIXELS_A_BYTE * size):
         raise UnreadableImage(f"damaged: {size:,} bytes cannot hold {pixels:,} pixels")

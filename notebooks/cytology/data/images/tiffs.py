@@ -1,6 +1,6 @@
-"""TIFF that Pillow cuts to 8 bits, garbles or refuses: read with `tifffile`, the field's reader.
+"""Reads TIFFs that Pillow cuts to 8 bits, garbles or refuses, with `tifffile`, the field's reader.
 
-That is more than 8 bits, floats, separate planes, channels as pages, and newer compressions.
+These have more than 8 bits, floats, separate planes, channels as pages, or newer compressions.
 """
 
 import contextlib
@@ -19,22 +19,22 @@ from cytology.data.images.kinds import MOST_PIXEL_BYTES, UnreadableImage, check_
 from cytology.wording import printable
 
 SAVE_AS_RGB = "save it as one RGB picture"
-# 8 bits or fewer, compressed in a way that all builds of Pillow know (none, CCITT, LZW, JPEG,
-# Deflate, PackBits), are Pillow's.
+# Pillow reads 8 bits or fewer with a compression that all its builds know (none, CCITT, LZW, JPEG,
+# Deflate, PackBits).
 PILLOWS_COMPRESSIONS = {1, 2, 3, 4, 5, 6, 7, 8, 32773, 32946}
 MIN_IS_WHITE, RGB, GREYS = 0, 2, (0, 1)  # values of the tag PhotometricInterpretation
-SAMPLES = {0: 1, 1: 1, RGB: 3, 3: 1, 5: 4, 6: 3}  # of a pixel: grey, RGB, palette, CMYK, YCbCr
+SAMPLES = {0: 1, 1: 1, RGB: 3, 3: 1, 5: 4, 6: 3}  # per pixel: grey, RGB, palette, CMYK, YCbCr
 PREMULTIPLIED, ALPHA = 1, (1, 2)  # values of the tag ExtraSamples
 ORIENTATION = 274
-MOST_FRAMES = 10_000  # finding them takes time that grows with the square of their number
+MOST_FRAMES = 10_000  # the time to find them grows with the square of their number
 PRIMARIES = np.eye(3, dtype=int).tolist()
 
 
 def read_tiff(file: BinaryIO, size: int) -> tuple[Image.Image | None, list[str]]:
-    """The first picture of a TIFF of `size` bytes, and what is worth telling of it.
+    """The first picture of a TIFF of `size` bytes, and notes about it.
 
-    The picture is 8-bit L, RGB, or one of them with alpha, and upright. None instead of it where
-    Pillow reads it rightly. Raises `UnreadableImage` with the reason.
+    The picture is upright, 8-bit L or RGB, perhaps with alpha; None if Pillow reads it correctly.
+    Raises `UnreadableImage` with the reason.
     """
     notes = []
     with errors_logged() as errors, tifffile.TiffFile(file, _multifile=False) as tiff:
@@ -44,26 +44,26 @@ def read_tiff(file: BinaryIO, size: int) -> tuple[Image.Image | None, list[str]]
         check_pixels(page.imagewidth * page.imagelength * page.imagedepth, size)
         if (frames := frames_of(tiff.series)) > 1:
             notes.append(f"{frames} frames: only the first is used")
-        if sizes_of(series).get("C", 1) > 1:  # as OME, ImageJ and others note it
+        if sizes_of(series).get("C", 1) > 1:  # as recorded by OME, ImageJ and others
             pages = channel_pages(series, channel_colours(tiff))
             notes.append("3 channels as pages: taken as red, green and blue")
         elif int(ome_pixels(tiff).get("SizeC", 1)) > page.samplesperpixel:
-            raise UnreadableImage(f"a channel of several, the others in other files: {SAVE_AS_RGB}")
+            raise UnreadableImage(f"one channel; the others are in other files: {SAVE_AS_RGB}")
         elif may_be_channels(series):
             raise UnreadableImage(
                 f"{frames} grey pages, perhaps the channels of one picture: {SAVE_AS_RGB}"
             )
-        notes += told_of_bands(page)
+        notes += notes_on_bands(page)
         if len(pages) == 1 and page.index == 0 and is_pillows(page):
             return None, notes
         image, told = picture_of(pages, size)
-    # What matters has surely raised an exception; a tag that cannot be read may not.
+    # Serious damage has raised an exception by now; an unreadable tag may not have.
     damage = [printable(f"damaged TIFF: {' '.join(error.split())[:200]}") for error in errors[:1]]
     return image, notes + told + damage
 
 
 def check_frames(tiff: tifffile.TiffFile) -> None:
-    """Raise `UnreadableImage` for a TIFF of more pages than a picture has; it counts no further."""
+    """Raise `UnreadableImage` for a TIFF with more than `MOST_FRAMES` pages."""
     try:
         tiff.pages[MOST_FRAMES]
     except IndexError:
@@ -72,17 +72,17 @@ def check_frames(tiff: tifffile.TiffFile) -> None:
 
 
 def first_series(found: list) -> tifffile.TiffPageSeries:
-    """The first picture (or stack of them) that is no reduced copy of another."""
+    """The first picture (or stack of them) that is not a reduced copy of another."""
     if not found:
         raise UnreadableImage("damaged: a TIFF without a picture")
     whole = [series for series in found if not series.keyframe.is_reduced]
     if not whole:
-        raise UnreadableImage("only a preview of a picture, as in raw files of cameras")
+        raise UnreadableImage("only a preview, as in raw files of cameras")
     return whole[0]
 
 
 def frames_of(found: list) -> int:
-    """How many whole pictures a TIFF holds: slices, times or pages, but no reduced copies."""
+    """How many pictures a TIFF holds: slices, times or pages, without reduced copies."""
     return sum(
         math.prod(size for axis, size in sizes_of(series).items() if axis not in "CYXS")
         for series in found
@@ -91,12 +91,12 @@ def frames_of(found: list) -> int:
 
 
 def sizes_of(series: tifffile.TiffPageSeries) -> dict[str, int]:
-    """The length of each axis; C are channels, S samples of a page, Z slices, T times."""
+    """The length of each axis: C channels, S samples of a page, Z slices, T times."""
     return dict(zip(series.axes, series.shape, strict=True))
 
 
 def may_be_channels(series: tifffile.TiffPageSeries) -> bool:
-    """Whether 2 to 4 grey pages of one size stand there without a word on what they are."""
+    """Whether there are 2 to 4 grey pages of one size with no information on what they are."""
     page = series.keyframe
     is_grey = page.photometric in GREYS and page.samplesperpixel == 1 and page.bitspersample >= 8
     return is_grey and set(series.axes) <= set("IQYX") and frames_of([series]) in (2, 3, 4)
@@ -105,7 +105,7 @@ def may_be_channels(series: tifffile.TiffPageSeries) -> bool:
 def channel_pages(series: tifffile.TiffPageSeries, colours: list[list[int]]) -> list:
     """The pages of the first picture's red, green and blue channel.
 
-    Three channels without colours are taken in this order. Raises `UnreadableImage` for others.
+    Three channels without colours are used in this order. Raises `UnreadableImage` for others.
     """
     sizes, colours = sizes_of(series), colours or PRIMARIES
     count = sizes["C"]
@@ -117,12 +117,12 @@ def channel_pages(series: tifffile.TiffPageSeries, colours: list[list[int]]) -> 
     pages = [series.pages[k] for k in places if k < len(series.pages)]
     there = [page.aspage() for page in pages if page is not None]
     if len(there) < len(PRIMARIES):
-        raise UnreadableImage(f"channels outside of this file or its pages: {SAVE_AS_RGB}")
+        raise UnreadableImage(f"channels outside this file or its pages: {SAVE_AS_RGB}")
     return there
 
 
 def channel_colours(tiff: tifffile.TiffFile) -> list[list[int]]:
-    """The channels' colours as rows of 0 or 1 (red, green, blue); empty where none are given."""
+    """The channels' colours as rows of 0 or 1 (red, green, blue); empty if none are given."""
     channels = ome_pixels(tiff).get("Channel", [])
     channels = channels if isinstance(channels, list) else [channels]
     codes = [int(channel["Color"]) for channel in channels if "Color" in channel]  # RGBA
@@ -130,20 +130,20 @@ def channel_colours(tiff: tifffile.TiffFile) -> list[list[int]]:
     if tiff.imagej_metadata:
         colours = [table[:, -1].tolist() for table in tiff.imagej_metadata.get("LUTs", [])]
     plain = [[level // 255 for level in colour] for colour in colours]
-    # White is OME's word for no colour.
+    # In OME white means no colour.
     return [] if all(colour == [1, 1, 1] for colour in plain) else plain
 
 
 def ome_pixels(tiff: tifffile.TiffFile) -> dict:
-    """What OME metadata say of the first picture; empty where there are none."""
+    """The OME metadata of the first picture; empty if there are none."""
     if not tiff.ome_metadata:
         return {}
     image = tifffile.xml2dict(tiff.ome_metadata)["OME"].get("Image", {})
     return (image[0] if isinstance(image, list) else image).get("Pixels", {})
 
 
-def told_of_bands(page: tifffile.TiffPage) -> list[str]:
-    """What is worth telling of a page's samples; `UnreadableImage` if they make no picture."""
+def notes_on_bands(page: tifffile.TiffPage) -> list[str]:
+    """Notes about a page's samples; `UnreadableImage` if they do not make a picture."""
     samples, photometric = page.samplesperpixel, page.photometric
     if photometric not in SAMPLES:
         raise UnreadableImage(f"a TIFF of {tag_name(photometric)} colours: {SAVE_AS_RGB}")
@@ -156,17 +156,17 @@ def told_of_bands(page: tifffile.TiffPage) -> list[str]:
         return []
     if photometric in GREYS:
         raise UnreadableImage(f"2 channels: {SAVE_AS_RGB}")
-    # Without the tag, four samples of RGB are what everybody takes them for.
-    return ["a fourth channel that is no alpha: ignored"] if page.extrasamples else []
+    # Without the tag, the fourth sample is alpha, as for other readers.
+    return ["a fourth channel that is not alpha: ignored"] if page.extrasamples else []
 
 
 def tag_name(photometric: int) -> str:
-    """The name of a kind of colours, or its number if TIFF knows none."""
+    """The name of a colour type, or its number if TIFF has no name for it."""
     return str(getattr(photometric, "name", photometric))
 
 
 def is_pillows(page: tifffile.TiffPage) -> bool:
-    """Whether Pillow reads a page rightly: at most 8 bits, its compressions, not grey and alpha."""
+    """Whether Pillow reads a page correctly: at most 8 bits, not grey with alpha."""
     return (
         np.max(page.bitspersample) <= 8
         and page.sampleformat == tifffile.SAMPLEFORMAT.UINT
@@ -176,7 +176,7 @@ def is_pillows(page: tifffile.TiffPage) -> bool:
 
 
 def picture_of(pages: list, size: int) -> tuple[Image.Image, list[str]]:
-    """Pages of one channel, or one page of all, as an upright 8-bit picture, and notes."""
+    """Pages of one channel each, or one page of all, as an upright 8-bit picture, and notes."""
     page = pages[0]
     if page.photometric not in (*GREYS, RGB) or page.dtype is None or page.dtype.kind not in "uif":
         raise UnreadableImage(
@@ -185,8 +185,7 @@ def picture_of(pages: list, size: int) -> tuple[Image.Image, list[str]]:
         )
     if (raw := sum(each.nbytes for each in pages)) > MOST_PIXEL_BYTES:
         raise UnreadableImage(
-            f"{raw:,} bytes of pixels: at most {MOST_PIXEL_BYTES:,} are read; "
-            "save it as 8 or 16 bits"
+            f"{raw:,} bytes of pixels: the limit is {MOST_PIXEL_BYTES:,}; save it as 8 or 16 bits"
         )
     for each in pages:
         check_whole(each, size)
@@ -208,7 +207,7 @@ def picture_of(pages: list, size: int) -> tuple[Image.Image, list[str]]:
 
 
 def check_whole(page: tifffile.TiffPage, size: int) -> None:
-    """Raise `UnreadableImage` where strips or tiles are missing: they would be black."""
+    """Raise `UnreadableImage` if strips or tiles are missing: they would be black."""
     ends = [at + n for at, n in zip(page.dataoffsets, page.databytecounts, strict=False)]
     whole = len(ends) >= math.prod(page.chunked) and all(page.databytecounts)
     if not whole or max(ends) > size:
@@ -218,7 +217,7 @@ def check_whole(page: tifffile.TiffPage, size: int) -> None:
 
 
 class ErrorsOfThread(logging.Handler):
-    """Keeps what is logged as an error for the thread that asked, and shows it nowhere."""
+    """Collects logged errors of one thread, and shows them nowhere."""
 
     def __init__(self):
         super().__init__(logging.ERROR)
@@ -237,7 +236,7 @@ LOGGER.propagate = False
 
 @contextlib.contextmanager
 def errors_logged() -> Iterator[list[str]]:
-    """What `tifffile` logs as errors in this thread meanwhile: it would fill the notebook."""
+    """Collects the errors that `tifffile` logs in this thread; they would fill the notebook."""
     errors: list[str] = []
     ERRORS.of.errors = errors
     yield errors

@@ -1,1 +1,1 @@
-"""Where images come from: folders, published sets, the drawn sample; whose they are."""
+"""Sources of images: folders, published sets, the drawn sample; and their patients."""

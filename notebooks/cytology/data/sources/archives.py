@@ -1,7 +1,7 @@
-"""Large archives: a broken download resumes where it stopped, and a set is unpacked whole or not.
+"""Large archives: a broken download resumes where it stopped; unpacking is all or nothing.
 
-An archive comes from the internet: nothing in it may be written outside its folder, and what it
-unpacks to is bounded by its own size and by the free disk.
+An archive comes from the internet: nothing in it may be written outside its folder, and its
+unpacked size is limited by its own size and by the free disk space.
 """
 
 import http.client
@@ -26,22 +26,22 @@ _BLOCK = 1 << 20
 MEGABYTE = 1_000_000
 STALL_SECONDS = 60.0
 USABLE_SHARE_OF_FREE_DISK = 0.9
-# Images hardly compress: what unpacks to more than this many times its size, and a GB, is a bomb.
+# Images hardly compress: an archive that grows by more than this factor, and a GB, is a bomb.
 MOST_TIMES, MOST_BYTES = 50, 1_000_000_000
 MOST_MEMBERS = 200_000
-MOST_HEADER = 1_000_000  # bytes; of a tar's extended header, which `tarfile` reads at once
+MOST_HEADER = 1_000_000  # bytes of a tar's extended header, which `tarfile` reads at once
 UNPACKED = ".unpacked-from.txt"
 
 
 class Unreachable(InputError):
-    """An address that cannot be had now. The message is the bare reason, without a full stop."""
+    """An address that cannot be reached. The message is the bare reason, without a full stop."""
 
 
 # -------------------------------------------------------------------- download
 
 
 def is_safe(address: str) -> bool:
-    """Whether nobody on the way can change what comes: https, or this very machine."""
+    """Whether nobody can change the file on its way: https, or this machine."""
     try:
         parts = urllib.parse.urlsplit(address)
         here = parts.hostname in ("localhost", "127.0.0.1", "::1")
@@ -51,11 +51,11 @@ def is_safe(address: str) -> bool:
 
 
 class SafeRedirects(urllib.request.HTTPRedirectHandler):
-    """Goes only where `is_safe`, also when a server sends it elsewhere."""
+    """Follows redirects only to addresses that are `is_safe`."""
 
     def redirect_request(self, request, response, code, message, headers, address):
         if not is_safe(address):
-            raise urllib.error.URLError(f"the server leads to {address}, which is not https")
+            raise urllib.error.URLError(f"the server redirects to {address}, which is not https")
         return super().redirect_request(request, response, code, message, headers, address)
 
 
@@ -65,10 +65,10 @@ OPENER = urllib.request.build_opener(SafeRedirects)
 def download(address: str, path: Path) -> None:
     """Fetch `address` (https; http from this machine) to `path`; a broken download resumes.
 
-    Until all bytes that the server announced are there, they lie in `<name>.part` beside `path`.
-    Where the server cannot resume, or the file has changed, the download starts over. Raises
-    `Unreachable` with the reason when there is no connection or no such file, and `InputError`
-    when the disk is too small or the connection breaks.
+    Until the download is complete, it is in `<name>.part` beside `path`. If the server cannot
+    resume, or the file has changed, the download starts over. Raises `Unreachable` with the reason
+    if there is no connection or no such file, and `InputError` if the disk is too small or the
+    connection breaks.
     """
     if not is_safe(address):
         raise InputError(
@@ -81,13 +81,13 @@ def download(address: str, path: Path) -> None:
         have = part.stat().st_size if file["address"] == address else 0
     if have:
         headers["Range"] = f"bytes={have}-"
-    if have and file["version"]:  # the server sends the rest only if the file is still the same
+    if have and file["version"]:  # the server sends the rest only if the file is unchanged
         headers["If-Range"] = file["version"]
     try:
         request = urllib.request.Request(address, headers=headers)  # noqa: S310 (see is_safe)
         response = OPENER.open(request, timeout=STALL_SECONDS)
     except (OSError, http.client.HTTPException) as error:
-        if have and getattr(error, "code", None) == 416:  # the file is shorter than what we have
+        if have and getattr(error, "code", None) == 416:  # the file is shorter than our part of it
             part.unlink()
             return download(address, path)
         raise Unreachable(_reason(error)) from None
@@ -105,23 +105,23 @@ def download(address: str, path: Path) -> None:
     if part.stat().st_size != length:
         raise InputError(
             f"The download of {path.name} broke off at {part.stat().st_size / MEGABYTE:.1f} of "
-            f"{length / MEGABYTE:.1f} MB ({trouble}): run it again, and it resumes there."
+            f"{length / MEGABYTE:.1f} MB ({trouble}): run it again to resume."
         )
     part.replace(path)
     memory.unlink()
 
 
 def _described(address: str, response: http.client.HTTPResponse) -> dict:
-    """What identifies the file on the server; `Unreachable` if it is a page and no file."""
+    """Length and version of the file on the server; `Unreachable` if it is a web page."""
     headers = response.headers
     if headers.get_content_type() == "text/html" or not headers.get("Content-Length", "").isdigit():
-        raise Unreachable("the server answers with a web page or without a length, not with a file")
+        raise Unreachable("the server sends a web page, or no length, instead of a file")
     version = headers.get("ETag") or headers.get("Last-Modified", "")
     return {"address": address, "version": version, "length": int(headers["Content-Length"])}
 
 
 def _receive(response: http.client.HTTPResponse, part: Path, have: int, length: int) -> str:
-    """Append the response to `part` (or start it again); returns why it ended early, if it did."""
+    """Append the response to `part`, or start it again; returns why it ended early, if it did."""
     bar = progress(None, f"downloading {part.stem}", length // MEGABYTE, "MB")
     with part.open("ab" if have else "wb") as file, bar:
         try:
@@ -139,15 +139,15 @@ def _reason(error: Exception) -> str:
 
 
 def _room(folder: Path) -> float:
-    """How many bytes may still be written to the disk of `folder`."""
+    """How many bytes can still be written to the disk of `folder`."""
     return shutil.disk_usage(folder).free * USABLE_SHARE_OF_FREE_DISK
 
 
 def _check_room(size: int, room: float, path: Path) -> None:
     if size > room:
         raise InputError(
-            f"{path.name} needs {size / MEGABYTE:,.0f} MB or more, and the disk has "
-            f"{room / MEGABYTE:,.0f} MB to spare: make room first."
+            f"{path.name} needs at least {size / MEGABYTE:,.0f} MB, but the disk has only "
+            f"{room / MEGABYTE:,.0f} MB left: make room first."
         )
 
 
@@ -155,19 +155,17 @@ def _check_room(size: int, room: float, path: Path) -> None:
 
 
 def unpack(archive: Path, folder: Path) -> None:
-    """Unpack a .tar, .tar.gz or .zip file to `folder`, which must not be there yet.
+    """Unpack a .tar, .tar.gz or .zip file to `folder`, which must not exist yet.
 
-    Everything goes to a temporary folder beside `folder` first and is renamed at the end: a
-    failure leaves nothing. The format is recognized by the content, not by the name. Raises
-    `InputError` for an archive that is damaged, encrypted or none, unpacks to more than the disk
-    has room for or a set of images has, or has links, devices or names that lead outside.
+    Everything goes to a temporary folder first, which is renamed at the end: a failure leaves
+    nothing. The format is recognized by the content, not by the name. Raises `InputError` if the
+    file is damaged, encrypted or not an archive, if it unpacks to more than the disk can hold or a
+    set of images has, or if it has links, devices or names that lead outside.
     """
     if folder.is_dir() and not any(folder.iterdir()):
         folder.rmdir()
     if folder.exists():
-        raise InputError(
-            f"{short(folder)} is there already: move it away to unpack {archive.name}."
-        )
+        raise InputError(f"{short(folder)} already exists: move it away to unpack {archive.name}.")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".unpacking-", dir=folder.parent) as temporary:
         whole = Path(temporary, folder.name)
@@ -184,19 +182,19 @@ def unpack(archive: Path, folder: Path) -> None:
             )
         except InputError:
             raise
-        except Exception as error:  # of a damaged archive, zipfile and tarfile raise a dozen kinds
+        except Exception as error:  # zipfile and tarfile raise a dozen types for damaged archives
             why = (str(error) or type(error).__name__).splitlines()[0].rstrip(":.")
             if isinstance(error, OSError) and error.errno:
                 raise InputError(f"{archive} cannot be unpacked to {folder}: {why}.") from None
             raise InputError(
-                f"{archive} is damaged or incomplete, or no archive ({why}): delete it and "
+                f"{archive} is damaged, incomplete or not an archive ({why}): delete it and "
                 "download it again."
             ) from None
         whole.replace(folder)
 
 
 def unpacked_mark(archive: Path) -> str:
-    """Name and size of an archive; `unpack` leaves them in the folder, above its SHA-256."""
+    """Name and size of an archive; `unpack` writes them into the folder, above its SHA-256."""
     return f"{archive.name} {archive.stat().st_size}"
 
 
@@ -210,11 +208,11 @@ def unpacked_from(folder: Path) -> tuple[str, str]:
 
 
 class CheckedHeader(tarfile.TarInfo):
-    """A header of a tar whose size is looked at before `tarfile` reads or skips so many bytes."""
+    """A tar header whose size is checked before `tarfile` reads or skips so many bytes."""
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
-        """The header in these bytes; `tarfile.ReadError` for a size that no header has."""
+        """The header in these bytes; `tarfile.ReadError` if it is too large."""
         found = super().frombuf(buf, encoding, errors)
         if found.size < 0 or (found.size > MOST_HEADER and not found.isreg()):
             raise tarfile.ReadError(f"a header of {found.size:,} bytes")
@@ -222,10 +220,10 @@ class CheckedHeader(tarfile.TarInfo):
 
 
 def _untar(raw: BinaryIO, archive: Path, whole: Path) -> Iterator[str]:
-    """Write one member after the other, each after its checks; yields the names."""
+    """Check and write one member after the other; yields the names."""
     room, total = _room(whole), 0
     with tarfile.open(fileobj=raw, tarinfo=CheckedHeader) as tar:
-        # The first releases of Python 3.11 have no filter; what it refuses is refused here, too.
+        # The first releases of Python 3.11 have no filter; this refuses the same members.
         tar.extraction_filter = getattr(tarfile, "data_filter", lambda member, path: member)
         for number, member in enumerate(tar, start=1):
             total += member.size
@@ -236,8 +234,8 @@ def _untar(raw: BinaryIO, archive: Path, whole: Path) -> Iterator[str]:
                 _refuse(archive, f"its member {member.name!r} is a link, a device or sparse")
             tar.extract(member, whole, set_attrs=False)  # permissions are the umask's
             yield member.name
-        # tarfile takes a missing end for the end. There must be a block of zeros, and reading on
-        # lets gzip compare its checksum.
+        # tarfile does not notice a missing end. There must be a block of zeros, and reading on
+        # makes gzip check its checksum.
         if tar.fileobj.tell() < tar.offset + tarfile.BLOCKSIZE:
             raise EOFError("the end is missing")
         while tar.fileobj.read(_BLOCK):
@@ -247,7 +245,7 @@ def _untar(raw: BinaryIO, archive: Path, whole: Path) -> Iterator[str]:
 def _unzip(raw: BinaryIO, archive: Path, whole: Path) -> Iterator[str]:
     """Check all members, then write one after the other; yields the names."""
     with zipfile.ZipFile(raw) as packed:
-        # zipfile reads no more of a member than the size that it states.
+        # zipfile reads no more of a member than its stated size.
         total = sum(member.file_size for member in packed.infolist())
         _check_size(len(packed.infolist()), total, archive)
         _check_room(total, _room(whole), archive)
@@ -266,15 +264,17 @@ def _check_size(members: int, total: int, archive: Path) -> None:
         _refuse(archive, f"it has more than {MOST_MEMBERS:,} members", advice)
     if total > most:
         what = f"more than {most / MEGABYTE:,.0f} MB, {MOST_TIMES} times its size and more"
-        _refuse(archive, f"it would become {what}, which no images do")
+        _refuse(archive, f"it would grow to {what}, unlike images")
 
 
 def _check_name(name: str, archive: Path) -> None:
-    path = PureWindowsPath(name)  # which knows every kind of separator and root
+    path = PureWindowsPath(name)  # knows all separators and roots
     if path.anchor or ".." in path.parts:
-        _refuse(archive, f"its member {name!r} would lie outside the folder")
+        _refuse(archive, f"its member {name!r} would be written outside the folder")
     if len(path.parts) > MOST_FOLDERS:
-        _refuse(archive, f"its member {name[:60]!r}... lies in more than {MOST_FOLDERS} folders")
+        _refuse(
+            archive, f"its member {name[:60]!r}... is in more than {MOST_FOLDERS} nested folders"
+        )
 
 
 def _refuse(

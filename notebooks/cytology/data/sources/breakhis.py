@@ -1,4 +1,4 @@
-"""BreaKHis: how its files are named, what the authors published, and what is missing."""
+"""BreaKHis: its file names, what the authors published, and what is missing."""
 
 import re
 from pathlib import Path
@@ -19,10 +19,10 @@ IMAGE_NAME = re.compile(r"SOB_([BM]_[A-Z]{1,2})-(\d+-(\d+)[A-Z]*)-(40|100|200|40
 
 
 def slides() -> pd.DataFrame:
-    """Published images of BreaKHis; one row a slide folder and magnification.
+    """Published images of BreaKHis; one row per slide folder and magnification.
 
-    Columns `folder`, `magnification`, `label` and `expected` (images); the table beside this file
-    has the 82 folders with their images at each magnification.
+    Columns: `folder`, `magnification`, `label` and `expected` (images), from the table beside this
+    file, which lists the 82 folders.
     """
     table = pd.read_csv(Path(__file__).with_name("breakhis.slides.csv"))
     table = table.melt("folder", var_name="magnification", value_name="expected")
@@ -30,11 +30,11 @@ def slides() -> pd.DataFrame:
 
 
 def read_breakhis(root: Path, magnification: str = "all") -> Listing:
-    """Histology of surgical biopsies; the names of the files say everything.
+    """Histology of surgical biopsies; everything is read from the file names.
 
     `SOB_B_A-14-22549AB-40-001.png` is benign, adenosis, slide 14-22549AB, patient 22549 (slides
-    of one case differ in their letters), magnification 40X, which is a 4x objective. The case
-    13412 stands under two subtypes.
+    of one case differ in their letters), magnification 40X, which is a 4x objective. Case 13412
+    appears under two subtypes.
     """
     ids, refused = images_below(root)
     rows, strange = [], []
@@ -49,7 +49,7 @@ def read_breakhis(root: Path, magnification: str = "all") -> Listing:
     if not rows:
         raise InputError(
             f"No image below {root} is named like those of BreaKHis at magnification "
-            f"{magnification} (SOB_B_A-14-22549AB-40-001.png): give the archive or its unpacked "
+            f"{magnification} (SOB_B_A-14-22549AB-40-001.png): name the archive or its unpacked "
             "folder with the parameter `archive`."
         )
     columns = [*LISTED, "subtype", "magnification", "folder", "number"]
@@ -62,7 +62,7 @@ def read_breakhis(root: Path, magnification: str = "all") -> Listing:
 
 
 def _breakhis_differences(images: pd.DataFrame, wanted: tuple[str, ...]) -> tuple[str, ...]:
-    """What is not as published: missing slide folders, then counts a class and magnification."""
+    """Differences from the published set: slide folders, then counts by class and magnification."""
     keys = ["magnification", "label", "folder"]
     expected = slides().set_index(keys)["expected"]
     numbers = images.groupby(keys)["number"].agg(list).rename("numbers")
@@ -90,7 +90,7 @@ def _breakhis_differences(images: pd.DataFrame, wanted: tuple[str, ...]) -> tupl
 
 
 def _gap(key: tuple[str, str, str], row, numbers: pd.Series) -> str:
-    """The missing files of a slide, if as many numbers are left out as images are missing."""
+    """The missing files of a slide, if the gaps in the numbers match the missing images."""
     have = numbers.get(key, [])
     gaps = sorted(set(range(min(have), max(have))) - set(have)) if have else []
     if not gaps or len(gaps) != row.expected - row.found:

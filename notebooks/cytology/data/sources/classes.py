@@ -1,4 +1,4 @@
-"""The class of an image: the folder on its path that is named like a class, and what it holds."""
+"""The class of an image, from the folder on its path that is named like a class."""
 
 from collections import Counter
 from pathlib import Path
@@ -10,7 +10,7 @@ from cytology.wording import counted, normalized, some
 
 CLASS_NAMES = {"b": "B", "benign": "B", "m": "M", "malignant": "M"}
 BENIGN_MALIGNANT = {"B": "benign", "M": "malignant"}
-# Published sets that come as a folder (Herlev, UCSB): their file names, and what they hold.
+# Published sets that come as a folder (Herlev, UCSB): their file names and classes.
 KNOWN_FILES = {
     r"(normal|light-dysplastic|moderate-dysplastic|severe-dysplastic|carcinoma-in-situ)[-_]": {
         "B": "normal cells of the cervix",
@@ -26,7 +26,7 @@ KNOWN_FILES = {
 def parse_classes(classes: str, parameter: str = "classes") -> dict[str, str]:
     """Folder names (lower case) to labels; `normal=B, cancer=M` replaces the usual names.
 
-    `parameter` is what the user knows it by, for the sentence of an `InputError`.
+    `parameter` is its name for the user, for the message of an `InputError`.
     """
     if not classes:
         return CLASS_NAMES
@@ -43,31 +43,31 @@ def parse_classes(classes: str, parameter: str = "classes") -> dict[str, str]:
 
 
 def class_of(image_id: str, names: dict[str, str], parameter: str = "classes") -> str:
-    """The label of an image by the folder on its path named like a class; empty if there is none.
+    """The label of an image, from the folder on its path named like a class; empty if none is.
 
-    Raises `InputError` if folders on its path name both classes: which of them is meant, only the
-    user can tell.
+    Raises `InputError` if folders on its path name both classes: only the user knows which one is
+    meant.
     """
     found = classes_on(image_id, names)
     if len(found) > 1:
         inner = list(found.values())[-1]
         raise InputError(
             f"Two folders on the path {image_id!r} are named like classes, "
-            f"{' and '.join(repr(part) for part in found.values())}: say with `{parameter}` which "
-            f"folders are the classes, like '{normalized(inner)}={list(found)[-1]}, ...' (no other "
-            "folder then counts as one), or rename the one that is none."
+            f"{' and '.join(repr(part) for part in found.values())}: name the class folders with "
+            f"`{parameter}`, like '{normalized(inner)}={list(found)[-1]}, ...' (no other folder "
+            "then counts), or rename the one that is not a class."
         )
     return next(iter(found), "")
 
 
 def class_or_none(image_id: str, names: dict[str, str]) -> str:
-    """`class_of` for a file that is not used, where a doubtful class is none."""
+    """`class_of` for a file that is not used: empty if the class is doubtful."""
     found = list(classes_on(image_id, names))
     return found[0] if len(found) == 1 else ""
 
 
 def classes_on(image_id: str, names: dict[str, str]) -> dict[str, str]:
-    """The labels that folders on a path are named for, each with the first such folder."""
+    """The labels named by folders on a path, each with the first such folder."""
     found: dict[str, str] = {}
     for part in image_id.split("/")[:-1]:
         label = names.get(normalized(part).lower())
@@ -77,9 +77,9 @@ def classes_on(image_id: str, names: dict[str, str]) -> dict[str, str]:
 
 
 def what_classes_are(images: pd.DataFrame, names: dict[str, str]) -> dict[str, str]:
-    """What B and M of a listing are called: by files that are known, else by their folders.
+    """What B and M mean in a listing: from known files of published sets, else from the folders.
 
-    Folders with the usual names say no more than benign and malignant.
+    Folders with the usual names mean only benign and malignant.
     """
     files = images["image_id"].str.rsplit("/").str[-1]
     for pattern, known in KNOWN_FILES.items():
@@ -97,17 +97,17 @@ def what_classes_are(images: pd.DataFrame, names: dict[str, str]) -> dict[str, s
 
 
 def classes_in_words(folders: Counter) -> str:
-    """Folders with their images, the fullest first."""
+    """Folders with their numbers of images, the largest first."""
     return some([f"{name!r} ({number:,})" for name, number in folders.most_common()], 8)
 
 
-def what_is_there(image_ids: pd.Series, refused: pd.DataFrame) -> str:
-    """The folders that hold images, and the first file that is left out, in sentences."""
+def content_in_words(image_ids: pd.Series, refused: pd.DataFrame) -> str:
+    """The folders with images, and the first file that is left out, in sentences."""
     folders = Counter(name for i in image_ids for name in dict.fromkeys(i.split("/")[:-1]))
     said = (
         f"Folders with images: {classes_in_words(folders)}."
         if folders
-        else "No folder has an image."
+        else "No folder contains an image."
     )
     if len(refused):
         name, reason = refused[["image_id", "reason"]].iloc[0]
@@ -117,37 +117,37 @@ def what_is_there(image_ids: pd.Series, refused: pd.DataFrame) -> str:
 
 
 def check_classes(root: Path, images: pd.DataFrame, classes: str, refused: pd.DataFrame) -> None:
-    """Raise `InputError` unless `images` have both classes, and `classes` names only folders there.
+    """Raise `InputError` unless both classes have images, and all folders in `classes` exist.
 
-    `images` has `image_id` and `label`, which is empty where the image is of no class.
+    `images` has `image_id` and `label`, which is empty if the image belongs to no class.
     """
-    names, there = parse_classes(classes), what_is_there(images["image_id"], refused)
+    names, there = parse_classes(classes), content_in_words(images["image_id"], refused)
     folders = {normalized(part).lower() for i in images["image_id"] for part in i.split("/")[:-1]}
     gone = [name for name in names if name not in folders]
     if classes and gone:
         raise InputError(
-            f"Parameter `classes` is {classes!r}, but no folder with images in {root} is called "
+            f"Parameter `classes` is {classes!r}, but no folder with images in {root} is named "
             f"{' or '.join(map(repr, gone))}. {there}"
         )
     found = set(images["label"]) - {""}
     if not found:
         raise InputError(
-            f"No image in {root} lies in a folder named {', '.join(sorted(names))} (in any "
-            "letter case); give your own folder names with `classes`, like 'normal=B, cancer=M'. "
+            f"No image in {root} is in a folder named {', '.join(sorted(names))} (in any letter "
+            "case); name your own folders with `classes`, like 'normal=B, cancer=M'. "
             f"{there}"
         )
     if len(found) == 1:
         raise InputError(
-            f"All images in {root} are of one class, {found.pop()}: two classes are needed. "
-            f"Folders that count: {', '.join(sorted(names))}; others are named with `classes`. "
+            f"All images in {root} belong to one class, {found.pop()}, but two are needed. "
+            f"Folders that count: {', '.join(sorted(names))}; name others with `classes`. "
             f"{there}"
         )
 
 
 def categories(image_ids: pd.Series, of_classes: pd.Series) -> list[str]:
-    """For each image of no class the folder that sets it apart from those of the classes.
+    """For each image of no class, the folder that distinguishes it from those of the classes.
 
-    The first folder on its path that leads to no image of a class; its own folder if all do.
+    The first folder on its path that has no image of a class; its own folder if all do.
     """
     known = {tuple(i.split("/")[:k]) for i in of_classes for k in range(i.count("/") + 1)}
     found = []
@@ -159,12 +159,12 @@ def categories(image_ids: pd.Series, of_classes: pd.Series) -> list[str]:
 
 
 def about_unseen(category: pd.Series) -> tuple[str, ...]:
-    """A sentence on the images that lie in folders of neither class."""
+    """A sentence about the images in folders of neither class."""
     if category.empty:
         return ()
-    images = counted(len(category), "image lies", "images lie")
+    images = counted(len(category), "image is", "images are")
     return (
-        f"{images} in folders of neither class and nothing is trained on them: "
+        f"{images} in folders of neither class and not used for training: "
         f"{classes_in_words(Counter(category))}. unseen.csv lists them; to use them, name their "
         "folder in `classes`.",
     )

@@ -1,4 +1,4 @@
-"""Two sets of breast fine-needle aspirates: the multi-centre one of 2026, and that of 2019."""
+"""Two sets of breast fine-needle aspirates: the multi-centre set of 2026, and the set of 2019."""
 
 import dataclasses
 from pathlib import Path
@@ -12,10 +12,10 @@ from cytology.settings import InputError
 from cytology.wording import composed, normalized, some
 
 CATEGORIES = {"I": "C1", "II": "C2", "III": "C3", "IV": "C4", "V": "C5"}
-# The authors publish two counts of C4 and C5: README and paper, and their own checking script.
+# The authors publish two counts of C4 and C5: in README and paper, and in their checking script.
 PATCHES = {"C1": (33,), "C2": (3706,), "C3": (478,), "C4": (402, 398), "C5": (2779, 2778)}
 FNAC_TABLES = ("master_metadata.csv", "slide_metadata.csv")
-# The names that the authors' own scripts accept, the likeliest first.
+# The names that the authors' scripts accept, the most likely first.
 FNAC_COLUMNS = {
     "slide": ("wsi_file_stem", "slide_number", "slide_id", "wsi_id"),
     "patient": ("patient_id",),
@@ -28,7 +28,7 @@ def read_fnac(root: Path, magnification: str = "all") -> Listing:
     """Patches of breast FNAC slides, `patches/<slide>/<I to V>/<slide>_x.._y...png`.
 
     C2 is B and C5 is M. C3 and C4 are `unseen`; C1 (too little material) is left out. Patient,
-    site and stain of a slide come from the metadata. Labels are the patches' own: a patient may
+    site and stain of a slide come from the metadata. Each patch has its own label: a patient may
     have patches of several categories.
     """
     ids, refused = listing.images_below(root)
@@ -41,7 +41,7 @@ def read_fnac(root: Path, magnification: str = "all") -> Listing:
     patches = pd.DataFrame(rows, columns=["image_id", "slide", "category"])
     if not set(patches["category"]) >= {"C2", "C5"}:
         raise InputError(
-            f"{root} has no patches/<slide>/II and patches/<slide>/V with images: give the archive "
+            f"{root} has no patches/<slide>/II and patches/<slide>/V with images: name the archive "
             "breast-cytology-main.zip or its unpacked folder with the parameter `archive`."
         )
     metadata = _fnac_metadata(root)
@@ -62,18 +62,18 @@ def read_fnac(root: Path, magnification: str = "all") -> Listing:
 
 
 def _fnac_metadata(root: Path) -> pd.DataFrame:
-    """Patient, site and stain of every slide; index the slide's name without its suffix."""
+    """Patient, site and stain of every slide, indexed by the slide's name without suffix."""
     files = {path.name: path for path in listing.find_files(root)[0] if path.name in FNAC_TABLES}
     path = next((files[name] for name in FNAC_TABLES if name in files), None)
     if path is None:
         raise InputError(
-            f"There is no metadata/{FNAC_TABLES[0]} below {root}, which says whose the slides are: "
-            "unpack the whole of breast-cytology-main.zip."
+            f"There is no metadata/{FNAC_TABLES[0]} below {root}, with the slides' patients: "
+            "unpack all of breast-cytology-main.zip."
         )
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise InputError(f"{path} is no readable CSV in UTF-8: {error}.") from None
+        raise InputError(f"{path} is not a readable CSV in UTF-8: {error}.") from None
     columns = {
         what: next((n for n in FNAC_COLUMNS[what] if n in table), "") for what in FNAC_COLUMNS
     }
@@ -98,7 +98,7 @@ def _fnac_metadata(root: Path) -> pd.DataFrame:
 
 
 def _fnac_notes(patches: pd.DataFrame, metadata: pd.DataFrame) -> tuple[str, ...]:
-    """Differences from the published counts, and what the metadata leaves open."""
+    """Differences from the published counts, and gaps in the metadata."""
     found = patches["category"].value_counts()
     counts = {f"patches of {name}": int(found.get(name, 0)) for name in PATCHES}
     counts |= {"patients": metadata["patient"].nunique(), "slides": len(metadata)}
@@ -107,7 +107,7 @@ def _fnac_notes(patches: pd.DataFrame, metadata: pd.DataFrame) -> tuple[str, ...
     nameless = patches[patches["patient"] == ""]
     if len(nameless):
         notes.append(
-            f"{len(nameless):,} patches are of slides that the metadata gives no patient: "
+            f"{len(nameless):,} patches are from slides without a patient in the metadata: "
             f"{some(sorted(set(nameless['slide'])))}."
         )
     for what in ("site", "stain"):
@@ -121,7 +121,7 @@ def _fnac_notes(patches: pd.DataFrame, metadata: pd.DataFrame) -> tuple[str, ...
 
 
 def read_fnac2019(root: Path, magnification: str = "all") -> Listing:
-    """212 FNAC images in folders `B` and `M`, or otherwise named like the classes; no patients."""
+    """212 FNAC images in folders `B` and `M`, or others named like the classes; no patients."""
     taken = listing.folder(root)
     found = taken.images["label"].value_counts()
     counts = {"benign images": int(found["B"]), "malignant images": int(found["M"])}

@@ -1,7 +1,6 @@
-"""A folder of the user's images: which files are images, of which class and of which patient.
+"""A folder of the user's images: which files are images, of which class and which patient.
 
-Every source of images yields a `Listing`, so that nothing after it needs to know where the
-images came from.
+Every source of images yields a `Listing`, so later steps need not know where the images came from.
 """
 
 import contextlib
@@ -19,15 +18,15 @@ from cytology.data.sources.patients import add_patients_from_csv, add_patients_f
 from cytology.settings import MOST_FOLDERS, InputError, resolve
 from cytology.wording import is_formula, is_one_line, printable
 
-# Files with these suffixes are taken for images, whether they can be read or not.
+# Files with these suffixes count as images, whether they can be read or not.
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".dib", ".tif", ".tiff"}
 OTHER_IMAGES = set(
     ".webp .gif .heic .heif .avif .jp2 .j2k .jxl .jxr .svg .ico .psd .xcf .tga .ppm .pgm .pbm .pnm "
     ".dcm .dicom .svs .ndpi .scn .mrxs .vms .bif .czi .lif .nd2 .vsi .oib .oif .oir .lsm .stk .dm3 "
     ".raw .cr2 .cr3 .nef .arw .dng .orf .rw2 .raf".split()
 )
-PREVIEWS = {".mrxs"}  # a JPEG of the whole slide, whose data lie in a folder beside it
-# Files with these suffixes are none; of all others the first bytes decide.
+PREVIEWS = {".mrxs"}  # a JPEG preview of a slide, whose data are in a folder beside it
+# Files with these suffixes are not images; for all others the first bytes decide.
 NEVER_IMAGES = set(
     ".csv .tsv .txt .md .json .xml .html .yaml .yml .db .ini .log .xlsx .xls .doc .docx .pdf .dat "
     ".mat .npy .npz .h5 .zip .gz .tar .py .ipynb".split()
@@ -38,16 +37,15 @@ REFUSED = ["image_id", "label", "reason", "other"]
 
 @dataclass(frozen=True)
 class Listing:
-    """What a source of images yields before any image is opened.
+    """The images of a source before any is opened.
 
     `images` has the columns of `LISTED`, sorted by `image_id` (the posix path below `root`);
-    `label` is B or M, an unknown patient or slide is empty text; then the source's own columns.
-    `unit` is the word for the independent unit, `classes` says what B and M are. `source` says what
-    the images are, under which licence, and what to cite. `notes` are sentences that a reader must
-    see. `refused` (columns `REFUSED`) names what looked like an image and is none, or is the mask
-    of the image `other`.
-    `unseen` (`image_id`, `category` and more) are images of neither class: no network is trained
-    or judged on them.
+    `label` is B or M, an unknown patient or slide is empty text; then extra columns of the source.
+    `unit` names the independent unit, `classes` says what B and M mean. `source` describes the
+    images, their licence, and what to cite. `notes` are warnings for the reader. `refused` (columns
+    `REFUSED`) lists files that look like images but are not, or are the mask of the image `other`.
+    `unseen` (`image_id`, `category` and more) holds images of neither class, which are not used
+    for training or evaluation.
     """
 
     root: Path
@@ -71,10 +69,10 @@ def folder(
 ) -> Listing:
     """The images of a folder.
 
-    The class of an image is the folder on its path that is named like a class, whatever the
-    letter case. Patients come from `patients_csv` or else from `patient_pattern`; an image that
-    neither knows has an empty patient. Masks are left out, and with `follow_links` false what
-    links lead to outside of the folder; images in other folders are `unseen`.
+    The class of an image is the folder on its path that is named like a class, in any letter case.
+    Patients come from `patients_csv`, else from `patient_pattern`; an image in neither has an
+    empty patient. Masks are left out, and so are targets of links outside the folder unless
+    `follow_links` is true. Images in other folders are `unseen`.
     Raises `InputError` with the path for anything that cannot be used.
     """
     if not root.is_dir():
@@ -117,9 +115,9 @@ def with_patients(
 
 
 def images_below(root: Path, follow_links: bool = False) -> tuple[list[str], pd.DataFrame]:
-    """The images below `root`: sorted ids, and rows of `REFUSED` for what is left out.
+    """The images below `root`: sorted ids, and rows of `REFUSED` for files that are left out.
 
-    What looks like an image is one until it is opened: by its suffix, or by its first bytes.
+    A file counts as an image by its suffix or its first bytes, until it is opened.
     """
     files, refused = find_files(root, follow_links)
     rows: list[tuple[str, ...]]
@@ -135,7 +133,7 @@ def images_below(root: Path, follow_links: bool = False) -> tuple[list[str], pd.
             continue
         reason = why_no_id(path.relative_to(root).as_posix())
         if path.suffix.lower() in PREVIEWS:
-            reason = reason or "only the preview of a slide: export images from it"
+            reason = reason or "only a preview of a slide: export images from the slide"
         if reason:
             rows.append((image_id, "", reason, ""))
         else:
@@ -155,20 +153,20 @@ def id_of(path: Path, root: Path) -> str:
 def why_no_id(path: str) -> str:
     """Why a posix path cannot name an image in tables; empty if it can.
 
-    Folders count each: they become patients, slides and categories.
+    Each folder is checked too: folders become patients, slides and categories.
     """
     if not is_one_line(path):
         return "a name that is not UTF-8 or has a line break: rename the file or its folder"
     if any(map(is_formula, [path, *path.split("/")[:-1]])):
         return (
-            "a name that begins with =, +, @ or - like the formula of a spreadsheet: rename the "
+            "a name that begins with =, +, @ or -, like a formula in a spreadsheet: rename the "
             "file or its folder"
         )
     return ""
 
 
 def looks_like_an_image(path: Path) -> bool:
-    """Whether a file is taken for an image; raises `OSError` if only its bytes could tell."""
+    """Whether a file counts as an image; `OSError` if its bytes are needed but cannot be read."""
     suffix = path.suffix.lower()
     if suffix in IMAGE_SUFFIXES | OTHER_IMAGES:
         return True
@@ -176,11 +174,11 @@ def looks_like_an_image(path: Path) -> bool:
 
 
 def find_files(root: Path, follow_links: bool = False) -> tuple[list[Path], dict[Path, str]]:
-    """All files below `root`, and what looked like images and is none, with the reason.
+    """All files below `root`, and the reasons for what cannot be read.
 
-    Hidden files and folders are passed over. Links are followed, out of `root` only with
-    `follow_links`; no folder is entered twice, so a link to its own parent ends there. What is not
-    followed is named.
+    Hidden files and folders are skipped. Links are followed, but out of `root` only with
+    `follow_links`. No folder is entered twice, so loops of links end. Links that are not followed
+    are reported.
     """
     files, refused, seen, home = [], {}, set(), Path(os.path.realpath(root))
 
@@ -191,9 +189,9 @@ def find_files(root: Path, follow_links: bool = False) -> tuple[list[Path], dict
         real, depth = Path(os.path.realpath(place)), len(Path(place).relative_to(root).parts)
         reason = "" if follow_links else leads_out(real, home)
         if real in seen:
-            reason = "a link to a folder that was read already"
+            reason = "a link to a folder that was already read"
         elif depth > MOST_FOLDERS:
-            reason = f"in more than {MOST_FOLDERS} folders: not read"
+            reason = f"in more than {MOST_FOLDERS} nested folders: not read"
         if reason:
             folders.clear()
             refused[Path(place)] = reason
@@ -214,12 +212,12 @@ def find_files(root: Path, follow_links: bool = False) -> tuple[list[Path], dict
 
 
 def leads_out(real: Path, home: Path) -> str:
-    """Why a link to `real` is not followed; empty if it leads to a place below `home`."""
+    """Why a link to `real` is not followed; empty if it leads below `home`."""
     if real.is_relative_to(home):
         return ""
     return (
-        f"a link to {printable(str(real))}, outside the data folder: not followed; name that place "
-        "itself, or set `follow_links` in notebook 01"
+        f"a link to {printable(str(real))}, outside the data folder: not followed; use that folder "
+        "as `data`, or set `follow_links` in notebook 01"
     )
 
 
@@ -231,10 +229,10 @@ def refusals(rows: Iterable[tuple[str, ...]]) -> pd.DataFrame:
 def differences_of(
     found: dict[str, int], expected: Mapping[str, tuple[int, ...]]
 ) -> tuple[str, ...]:
-    """A sentence for every count that is none of those published."""
+    """A sentence for every count that differs from the published ones."""
     return tuple(
         f"{found.get(what, 0):,} {what} found, {numbers[0]:,} expected: the set is incomplete or "
-        "is another version."
+        "another version."
         for what, numbers in expected.items()
         if found.get(what, 0) not in numbers
     )

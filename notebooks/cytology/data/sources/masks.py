@@ -1,8 +1,8 @@
-"""Masks and other drawings beside the images: recognized, so that no network is trained on them.
+"""Recognizes masks and other drawings among the images, so no network is trained on them.
 
-Published sets lay them beside their images (`00 (0)_mask.png`), below them (`masks/00.png`) or in a
-tree of their own (`Ground Truth/B/00.tif`). A drawing is recognized by its name if the same name
-without a word like *mask* is there too, else by its few exact colours.
+Published sets put them beside their images (`00 (0)_mask.png`), below them (`masks/00.png`) or in a
+separate tree (`Ground Truth/B/00.tif`). A drawing is recognized by its name if there is a file with
+the same name but without a word like *mask*, otherwise by its few exact colours.
 """
 
 import re
@@ -12,26 +12,26 @@ import pandas as pd
 
 from cytology.wording import composed
 
-# Words for what was drawn by hand or by a program over an image, or taken of the whole slide.
+# Words for drawings over an image, by hand or by a program, and for pictures of the whole slide.
 _DRAWN = set(
     "mask masks masked seg segm segs segment segments segmented segmentation segmentations gt gts "
     "groundtruth truth ground label labels labelled labeled labelmap annotation annotations annot "
     "anno annotated contour contours outline outlines boundary boundaries overlay overlays display "
     "manual heatmap heatmaps macro thumb thumbs thumbnail thumbnails".split()
 )
-# Words for the image itself, which its mask's name need not repeat.
+# Words for the image itself, which the name of its mask may lack.
 PLAIN = set("image images img imgs raw original originals orig photo photos slide slides".split())
 MASK_FOLDERS = {"mask", "masks"}
-MASK_FOLDER = "in a folder of masks"  # the reason to leave a file out whose image is not known
+MASK_FOLDER = "in a folder of masks"  # the reason to leave a file out if its image is unknown
 FEW_COLOURS = 16  # a stained smear has thousands, also in a palette of 256
 MASK_WORDS = re.compile(r"[A-Z]?[^\W\d_A-Z]+|[A-Z]+(?![^\W\d_A-Z])|\d+")
 
 
 def masks_by_name(image_ids: list[str]) -> dict[str, str]:
-    """The files that are masks by their name, each with its image's id (empty: not known).
+    """The files that are masks by their name, each with its image's id (empty if unknown).
 
-    A file is one if a word of `DRAWN` stands in its path below the data folder, and the path
-    without it is that of another file; also whatever lies in a folder called `masks`.
+    A file is a mask if its path below the data folder has a word of `DRAWN`, and without the word
+    is the path of another file; or if it is in a folder named `masks`.
     """
     plain, drawn = defaultdict(list), {}
     for image_id in image_ids:
@@ -52,14 +52,14 @@ def masks_by_name(image_ids: list[str]) -> dict[str, str]:
 
 
 def words_of(image_id: str) -> list[str]:
-    """The words and numbers of a path without its suffix, in lower case: `a/ImgMask_01` has 4."""
+    """The words and numbers of a path without suffix, in lower case: `a/ImgMask_01` has 4."""
     stem = re.sub(r"\.\w{1,5}$", "", composed(image_id))
     return [word.lower() for word in MASK_WORDS.findall(stem)]
 
 
 def keys_without(words: list[str]) -> list[tuple[str, ...]]:
-    """The words without those of `DRAWN` and `PLAIN`, with the number after a drawn word, then
-    without: a second mask of an image is called `..._mask_1`."""
+    """The words without those of `DRAWN` and `PLAIN`: once with the number after a drawn word, once
+    without it, since the second mask of an image may be named `..._mask_1`."""
     every = tuple(word for word in words if word not in _DRAWN | PLAIN)
     fewer = tuple(
         word
@@ -70,11 +70,11 @@ def keys_without(words: list[str]) -> list[tuple[str, ...]]:
 
 
 def masks_by_colour(readable: pd.DataFrame) -> dict[str, str]:
-    """The files of `readable` that have few colours and an image of their size and name.
+    """The files of `readable` with few colours for which there is an image of their size and name.
 
-    The image's name is the file's own with another suffix or folder, or the beginning of it
+    The image has the same name with another suffix or folder, or the beginning of the name
     (`149056321-001.bmp` and `149056321-001-d.bmp`). `readable` has `image_id`, `width`, `height`
-    and `colours`. Returns the image's id of each.
+    and `colours`. Returns the id of the image for each.
     """
     few = readable["colours"] <= FEW_COLOURS
     images = defaultdict(list)
@@ -87,12 +87,12 @@ def masks_by_colour(readable: pd.DataFrame) -> dict[str, str]:
         keys = [(tuple(words[:end]), row.width, row.height) for end in range(len(words), 0, -1)]
         partners = [image_id for key in keys for image_id in images.get(key, ())]
         if partners:
-            # Names like `1.png` stand in many folders: the image nearest to the mask is meant.
+            # Names like `1.png` occur in many folders: the image nearest to the mask is meant.
             found[row.image_id] = max(partners, key=lambda other: shared(other, row.image_id))
     return found
 
 
 def shared(one: str, other: str) -> int:
-    """How many folders two paths begin with in common."""
+    """How many leading folders two paths have in common."""
     pairs = zip(one.split("/"), other.split("/"), strict=False)
     return next((k for k, (a, b) in enumerate(pairs) if a != b), 0)

@@ -1,7 +1,7 @@
-"""Whose image it is: from a pattern over the paths, or from a table that a person made.
+"""The patient of each image: from a pattern over the paths, or from a table that a person made.
 
-Names are compared in Unicode's composed form, without blanks around them: the same patient may be
-written in two ways by two systems (`wording.normalized`).
+Names are compared in Unicode's composed form, without surrounding blanks: two systems may write
+the same patient in two ways (`wording.normalized`).
 """
 
 import json
@@ -18,10 +18,10 @@ from cytology.settings import InputError
 from cytology.wording import composed, counted, is_formula, normalized, some
 
 LABEL_COLUMNS = ("label", "class", "diagnosis")
-MOST_LETTERS = 200  # of a patient's name: a lost quotation mark makes one of a whole file
+MOST_LETTERS = 200  # of a patient's name: a missing quotation mark turns a whole file into one
 PATTERN_SECONDS = 20
-# Python cannot stop its own search, and some patterns take longer than the universe is old. A line
-# for each path, so that the parent knows at which one it was.
+# Python cannot interrupt a search, and some patterns would take longer than the universe is old.
+# One line per path, so the parent knows how far it got.
 SEARCH = """
 import json, re, sys
 pattern, paths = json.load(sys.stdin)
@@ -37,12 +37,12 @@ for path in paths:
 def add_patients_from_pattern(
     listing: pd.DataFrame, pattern: str, parameter: str = "patient_pattern"
 ) -> pd.DataFrame:
-    """Fill `patient` with the first group of `pattern`, searched in each image's path."""
+    """Fill `patient` with the first group of `pattern`, matched in each image's path."""
     try:
         expression = re.compile(composed(pattern))
     except (re.error, OverflowError, RecursionError) as error:
         raise InputError(
-            f"Parameter `{parameter}` {pattern!r} is no regular expression: {error}."
+            f"Parameter `{parameter}` {pattern!r} is not a regular expression: {error}."
         ) from None
     if expression.groups < 1:
         raise InputError(
@@ -62,9 +62,9 @@ def add_patients_from_pattern(
 
 
 def searched(pattern: str, paths: list[str], parameter: str) -> list[list[str | None] | None]:
-    """For each path None, or a list with what the first group of `pattern` matched.
+    """For each path None, or a list with the match of the first group of `pattern`.
 
-    Another process searches: `InputError` if it does not end within `PATTERN_SECONDS`.
+    A separate process searches: `InputError` if it does not end within `PATTERN_SECONDS`.
     """
     command = [sys.executable, "-IS", "-c", SEARCH]
     given = json.dumps([pattern, paths]).encode()
@@ -76,28 +76,28 @@ def searched(pattern: str, paths: list[str], parameter: str) -> list[list[str | 
         path = paths[(error.stdout or b"").count(b"\n")]
         raise InputError(
             f"Parameter `{parameter}` {pattern!r} was stopped after {PATTERN_SECONDS} seconds, at "
-            f"the path {path!r}: write it without a repeat inside of a repeat."
+            f"the path {path!r}: write it without a repeat inside a repeat."
         ) from None
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 def check_patient_names(names: Iterable[str], places: Iterable[str]) -> None:
-    """`InputError` for a patient or slide that no table or figure can hold, with its place."""
+    """`InputError`, with its place, for a patient or slide unfit for tables and figures."""
     for name, place in zip(names, places, strict=True):
         if len(name) > MOST_LETTERS:
             raise InputError(
-                f"{place} has a name of {len(name):,} letters, {name[:30]!r}...: at most "
-                f"{MOST_LETTERS} are taken; perhaps a quotation mark is lost."
+                f"{place} has a name of {len(name):,} letters, {name[:30]!r}...: the limit is "
+                f"{MOST_LETTERS}; perhaps a quotation mark is missing."
             )
         if is_formula(name):
             raise InputError(
-                f"{place} is called {name!r}, which a spreadsheet takes for a formula: use a name "
-                "that does not begin with =, +, @ or -, or none."
+                f"{place} is named {name!r}, which a spreadsheet takes for a formula: use a name "
+                "that does not begin with =, +, @ or -, or leave it empty."
             )
 
 
 def unit_of(patient_pattern: str) -> str:
-    """What the groups are: the name of the pattern's first group, like `slide`, else `patient`."""
+    """The unit of the groups: the name of the pattern's first group, e.g. `slide`, or `patient`."""
     if not patient_pattern:
         return "patient"
     names = {number: name for name, number in re.compile(patient_pattern).groupindex.items()}
@@ -115,15 +115,15 @@ def add_patients_from_csv(
 ) -> tuple[pd.DataFrame, tuple[str, ...]]:
     """Fill `patient` and `slide` from a table `image,patient[,slide]`: (listing, notes on it).
 
-    `image` is the path below the data folder, or the bare file name where that is unique. How the
-    file may be written, `spreadsheets` says. A column of labels is held against the folders, by
-    the `names` of classes. Raises `InputError` for what cannot be used.
+    `image` is the path below the data folder, or the bare file name if that is unique. See
+    `spreadsheets` for the file formats. A column of labels is compared with the folders, by the
+    `names` of classes. Raises `InputError` for a table that cannot be used.
     """
     table = read_table_of_patients(path, parameter)
     keys = keys_of(listing["image_id"], table["image"])
     if not keys.notna().any():
         raise InputError(
-            f"{path} names none of the images; an image is named like "
+            f"{path} names none of the images; an image is called, for example, "
             f"{listing['image_id'].iloc[0]!r}."
         )
     check_labels(listing, table, keys, path, names or {})
@@ -151,19 +151,19 @@ def read_table_of_patients(path: Path, parameter: str) -> pd.DataFrame:
     nameless = table[(table["image"] == "") & (table["patient"] != "")]
     if len(nameless):
         raise InputError(
-            f"{path} has {counted(len(nameless), 'row', 'rows')} with a patient and no image, the "
-            f"first of {nameless['patient'].iloc[0]!r}: name the image in each row."
+            f"{path} has {counted(len(nameless), 'row', 'rows')} with a patient but no image, the "
+            f"first for {nameless['patient'].iloc[0]!r}: name the image in each row."
         )
     for column in ("patient", "slide"):
         places = (f"{path}, row {number}: the {column}" for number in table.index)
         check_patient_names(table[column], places)
-    # As Windows writes paths, and as `find` does.
+    # Accept paths as written by Windows and by `find`.
     table["image"] = table["image"].str.replace("\\", "/").str.removeprefix("./")
     return table[table["image"] != ""].reset_index(drop=True)
 
 
 def keys_of(image_ids: pd.Series, named: pd.Series) -> pd.Series:
-    """The name by which a table knows each image: its path, or its file name where unique."""
+    """The name of each image in a table: its path, or its file name if unique."""
     paths = image_ids.map(composed)
     names = paths.str.rsplit("/", n=1).str[-1]
     names = names.where(~names.duplicated(keep=False))
@@ -182,7 +182,7 @@ def check_labels(
         if len(wrong):
             raise InputError(
                 f"{path} contradicts the folders: its column `{column}` gives "
-                f"{counted(len(wrong), 'image', 'images')} the other class, the first "
+                f"{counted(len(wrong), 'image', 'images')} the other class, the first is "
                 f"{wrong['image_id'].iloc[0]!r}. The class is read from the folder: move the "
                 f"images, or remove the column."
             )
@@ -191,19 +191,19 @@ def check_labels(
 def notes_about(
     table: pd.DataFrame, keys: pd.Series, image_ids: pd.Series, path: Path
 ) -> tuple[str, ...]:
-    """Sentences about what of the table was not used: rows without an image, other columns."""
+    """Sentences about unused parts of the table: rows without an image, other columns."""
     notes, unknown = [], sorted(set(table["image"]) - set(keys.dropna()))
     file_names = image_ids.map(composed).str.rsplit("/", n=1).str[-1]
     several = [name for name in unknown if (file_names == name).any()]
     gone = [name for name in unknown if name not in several]
     if several:
         notes.append(
-            f"{path.name} names {several[0]!r}, which several images are called: write their paths "
-            f"below the folder ({counted(len(several), 'such name', 'such names')}, not used)."
+            f"{path.name} names {several[0]!r}, but several images have this name: write their "
+            f"paths below the folder ({counted(len(several), 'such name', 'such names')} not used)."
         )
     if gone:
         images = counted(len(gone), "image that is", "images that are")
-        notes.append(f"{path.name} names {images} not among those used, like {gone[0]!r}.")
+        notes.append(f"{path.name} names {images} not among those used, e.g. {gone[0]!r}.")
     labels = sorted(set(LABEL_COLUMNS) & set(table))
     if labels:
         notes.append(

@@ -1,7 +1,7 @@
-"""Published image sets: where they come from, how their folders are read, what to know of them.
+"""Published image sets: where to get them, how to read their folders, what to know about them.
 
-Each yields a `Listing`, like a folder of images. What is found is compared with what the
-authors published; a difference is a sentence for the reader, not an error.
+Each yields a `Listing`, like a folder of images. The images are compared with the published
+counts; a difference gives a note for the reader, not an error.
 """
 
 import dataclasses
@@ -26,12 +26,11 @@ ARCHIVE_SUFFIXES = (".tar.gz", ".tgz", ".tar", ".zip")
 
 @dataclasses.dataclass(frozen=True)
 class PublishedSet:
-    """A published set. `read(root, magnification)` lists what was unpacked to `root`.
+    """A published set. `read(root, magnification)` lists the images unpacked to `root`.
 
-    `page` is for people; `address` is the file itself, empty where there is no direct one.
-    `classes` says what B and M are. `caveats` are what every reader of a result must know.
-    `checksum` is that of the archive as its authors give it, like `md5:...` or `sha256:...`; None
-    where none of theirs is known to us.
+    `page` is for people; `address` is the file itself, empty if there is no direct link. `classes`
+    says what B and M mean. `caveats` are warnings that every reader of a result needs. `checksum`
+    is the authors' checksum of the archive, like `md5:...` or `sha256:...`; None if unknown.
     """
 
     title: str
@@ -55,11 +54,11 @@ def published(
     magnification: str = "all",
     folder: Path = HOME / "data",
 ) -> Listing:
-    """The published set `name` (a key of `PUBLISHED`), fetched if it has to be.
+    """The published set `name` (a key of `PUBLISHED`), downloaded if necessary.
 
-    `archive` is an archive or an unpacked folder. Without it: what lies unpacked in
-    `folder/<name>`, else an archive in `folder`, else the download from `address` (empty: the
-    official one). Raises `InputError` with what to do where the images cannot be had.
+    `archive` is an archive or an unpacked folder. Without it: the unpacked set in `folder/<name>`,
+    else an archive in `folder`, else a download from `address` (empty: the official one). Raises
+    `InputError`, saying what to do, if the images cannot be found.
     """
     chosen = PUBLISHED[name]
     if magnification not in chosen.magnifications:
@@ -71,7 +70,7 @@ def published(
     listing = chosen.read(root, magnification)
     notes = chosen.caveats + listing.notes
     source = f"{chosen.title}. Licence: {chosen.licence}. Cite: {chosen.citation}."
-    if seen := unpacked_from(root)[1]:  # whoever knows the authors' checksum can compare
+    if seen := unpacked_from(root)[1]:  # to be compared with the authors' checksum
         source += f" The archive's SHA-256: {seen}."
     return dataclasses.replace(
         listing, unit=chosen.unit, source=source, notes=notes, classes=chosen.classes
@@ -88,8 +87,8 @@ def _root(name: str, given: Path | None, address: str, folder: Path) -> Path:
     if place.is_dir() and any(place.iterdir()):
         if given is not None and unpacked_from(place)[0] != unpacked_mark(given):
             raise InputError(
-                f"{short(place)} holds images that are not from {given}: move that folder away, or "
-                "leave `archive` empty to use them."
+                f"{short(place)} contains images that are not from {given}: move that folder away, "
+                "or leave `archive` empty to use them."
             )
         return place
     here = [folder / file for file in (chosen.archive, *(name + s for s in ARCHIVE_SUFFIXES))]
@@ -120,14 +119,14 @@ def _downloaded(name: str, address: str, path: Path) -> Path:
 
 
 def check_sum(path: Path, checksum: str) -> None:
-    """Remove `path` and raise `InputError` if its content has not the `checksum`, `kind:hex`."""
+    """Remove `path` and raise `InputError` if its content does not match `checksum`, `kind:hex`."""
     kind, expected = checksum.split(":")
     with path.open("rb") as file:
         found = hashlib.file_digest(file, kind).hexdigest()
     if found != expected:
         path.unlink()
         raise InputError(
-            f"{path.name} is not what its authors published (its {kind} is {found}, theirs "
+            f"{path.name} is not the file that its authors published ({kind} {found} instead of "
             f"{expected}) and was removed: run it again, or download it in a browser."
         )
 
@@ -171,8 +170,8 @@ PUBLISHED = {
         archive="breast-cytology-main.zip",
         classes={"B": "patches of category C2, benign", "M": "patches of category C5, malignant"},
         caveats=(
-            "B is category C2 (benign) and M is C5 (malignant), each patch's own label and no "
-            "patient's diagnosis; C1 (insufficient) is left out, and C3 and C4 are only looked at.",
+            "B is category C2 (benign) and M is C5 (malignant), the label of each patch, not the "
+            "patient's diagnosis; C1 (insufficient) is left out; C3 and C4 are only looked at.",
         ),
         read=read_fnac,
     ),
@@ -187,8 +186,8 @@ PUBLISHED = {
         classes={"B": "benign breast aspirates", "M": "malignant breast aspirates"},
         caveats=(
             "FNAC 2019 names no patients: images of one patient cannot be kept together, every "
-            "number may be too good by an amount that nobody can tell, and the intervals take "
-            "images for independent, so they are too narrow.",
+            "number may be too good by an unknown amount, and the intervals treat images as "
+            "independent, so they are too narrow.",
         ),
         read=read_fnac2019,
     ),

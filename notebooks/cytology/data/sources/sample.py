@@ -1,7 +1,7 @@
 """The sample: procedural drawings of fine-needle-aspirate smears, with masks of their nuclei.
 
-These are drawings to show that the machinery works. They are no medical data: nothing measured
-on them says anything about patients, and a network trained on them must not see a real smear.
+The drawings show that the software works. They are not medical data: nothing measured on them says
+anything about patients, and a network trained on them must not be used on a real smear.
 
 The drawings follow what cytology books say of breast aspirates: benign ones are flat honeycomb
 sheets of small uniform nuclei among bare oval nuclei; malignant ones are crowded, overlapping
@@ -9,10 +9,10 @@ groups and single cells, with large, unequal, coarse nuclei (Robinson's six feat
 dissociation, size, uniformity, nucleoli, margin, chromatin; Lancet 1994; 343: 947). Colours follow
 two photographs of real smears. Lengths are in micrometres until they meet a pixel.
 
-Two things are built in on purpose. Every patient has stain, light, focus and cell density of its
-own, the same for all of its images: images of one patient in training and in test make a score
-too good. None of these depends on the label, so that mean colour tells little. And `atypia`, which
-shapes the nuclei, overlaps between the classes, as it does at the microscope.
+Two things are built in on purpose. Every patient has its own stain, light, focus and cell density,
+the same in all of its images: if images of one patient are in training and test, the score is too
+good. None of these depends on the label, so mean colour reveals little. And `atypia`, which shapes
+the nuclei, overlaps between the classes, as it does under the microscope.
 """
 
 from pathlib import Path
@@ -34,22 +34,22 @@ from cytology.files import file_hash
 from cytology.notebook import progress
 from cytology.tables import write_table
 
-# Numbers from 0 to 1 that make a patient.
+# Numbers from 0 to 1 that describe a patient.
 TRAITS = (
     *("atypia", "cells", "reds", "carpet", "elongation", "direction", "strands", "inflammation"),
     *("ground", "hue", "red_hue", "strength", "brightness", "warmth", "vignette", "focus", "zoom"),
 )
-# Atypia of the most typical patient of a class and of the least typical one: they overlap.
+# Atypia of the most and the least typical patient of a class: the classes overlap.
 ATYPIA = {"B": (0.0, 0.50), "M": (1.0, 0.42)}
 # Columns of `sample.csv` that name files, and those that hold their SHA-256.
 HASHED = {"image": "sha256", "mask": "mask_sha256"}
 
 
 def patient_cards(patients: int, rng) -> list[dict]:
-    """One dict a patient: `label`, `stain` and every trait of `TRAITS` from 0 to 1.
+    """One dict per patient: `label`, `stain` and every trait of `TRAITS` from 0 to 1.
 
-    Only atypia depends on the label. Each class has both stains, in turn by atypia, and atypia
-    from one end of its range to the other; most patients are nearer to the typical end.
+    Only atypia depends on the label. In each class atypia covers its whole range, mostly near the
+    typical end, and the two stains alternate with it.
     """
     labels = rng.permutation(["B", "M"] * (patients // 2) + ["B"] * (patients % 2))
     cards = [{"label": str(label)} for label in labels]
@@ -66,7 +66,9 @@ def patient_cards(patients: int, rng) -> list[dict]:
 def images_per_patient(images: int, patients: int, rng) -> np.ndarray:
     """Unequal numbers of images, shape (patients,), at least 1 each and `images` in all."""
     if patients < 4 or images < patients:
-        raise ValueError(f"The sample needs 4 patients with an image each: {images=}, {patients=}.")
+        raise ValueError(
+            f"The sample needs at least 4 patients with an image each: {images=}, {patients=}."
+        )
     shares = rng.uniform(8, 18, patients)
     ends = np.round(np.cumsum(shares) / shares.sum() * (images - patients)).astype(int)
     return 1 + np.diff(ends, prepend=0)
@@ -81,7 +83,7 @@ def draw_smear(card: dict, rng, height: int, width: int) -> tuple[np.ndarray, np
     atypia = float(np.clip(card["atypia"] + rng.normal(0, 0.1), 0, 1))
     share = (0.10 + 0.10 * card["cells"]) * np.exp(rng.normal(0, 0.3))
     if rng.random() < 0.08:
-        share *= 0.2  # a few cells only: hard for anyone
+        share *= 0.2  # only a few cells: hard for anyone
     draw_epithelium(smear, atypia, share)
     draw_leukocytes(smear, rng.poisson(0.5 + 4 * card["inflammation"]))
     draw_red_cells(smear, np.clip(card["reds"] + rng.normal(0, 0.12), 0, 1))
@@ -91,7 +93,7 @@ def draw_smear(card: dict, rng, height: int, width: int) -> tuple[np.ndarray, np
 
 
 def draw_image(folder: Path, row: dict, card: dict, seed: list[int], height: int, width: int):
-    """Draw one image and its mask to the paths of its row of the table."""
+    """Draw one image and its mask to the paths in its row of the table."""
     picture, mask = draw_smear(card, np.random.default_rng(seed), height, width)
     Image.fromarray(picture).save(folder / row["image"])
     Image.fromarray(mask.astype(np.uint8) * 255).save(folder / row["mask"])
@@ -100,12 +102,12 @@ def draw_image(folder: Path, row: dict, card: dict, seed: list[int], height: int
 def draw_sample(
     folder: Path, images: int, patients: int, seed: int = 0, height: int = 192, width: int = 256
 ) -> pd.DataFrame:
-    """Draw the sample into `folder` and return its table, one row an image.
+    """Draw the sample into `folder` and return its table, one row per image.
 
     Columns: `image` and `mask` (paths below `folder`), `label` (B benign, M malignant), `patient`,
-    `slide` (empty: one a patient), `stain`, and the hashes of both files. Sizes are in pixels.
+    `slide` (empty: one per patient), `stain`, and the hashes of both files. Sizes are in pixels.
     The same arguments give the same bytes in any order and on any number of cores, since each
-    image has its own random generator. `sample.csv` is written last: where it is, the sample is
+    image has its own random generator. `sample.csv` is written last: if it exists, the sample is
     complete.
     """
     rng = np.random.default_rng([seed, patients, images])
@@ -118,12 +120,12 @@ def draw_sample(
             row = {"image": path, "label": card["label"], "patient": f"patient{patient + 1:02d}"}
             row |= {"slide": "", "stain": card["stain"], "mask": f"masks/{path}"}
             tasks.append((row, card, [seed, patient, number]))
-    # While drawing, an older table must not vouch for a sample that is half new.
+    # While drawing, an older table must not vouch for a half-new sample.
     (folder / "sample.csv").unlink(missing_ok=True)
     for label in ATYPIA:
         (folder / "masks" / label).mkdir(parents=True, exist_ok=True)
         (folder / label).mkdir(parents=True, exist_ok=True)
-    # Processes take a second or two to start; a few images are drawn sooner without.
+    # Processes take a second or two to start; a few images are drawn faster without them.
     drawn = Parallel(n_jobs=-1 if images > 40 else 1, return_as="generator_unordered")(
         delayed(draw_image)(folder, *task, height, width) for task in tasks
     )
@@ -137,12 +139,12 @@ def draw_sample(
 
 
 def is_whole(folder: Path) -> bool:
-    """Whether the sample in `folder` is complete, and every picture as it was drawn."""
+    """Whether the sample in `folder` is complete and no picture has changed."""
     if not (folder / "sample.csv").is_file():
         return False
     table = pd.read_csv(folder / "sample.csv", dtype=str, keep_default_na=False)
     if not {*HASHED, *HASHED.values()} <= {*table}:
-        return False  # of an earlier version
+        return False  # from an earlier version
     pairs = [pair for columns in HASHED.items() for pair in table[list(columns)].to_numpy()]
     return all(
         (folder / name).is_file() and file_hash(folder / name) == hash for name, hash in pairs

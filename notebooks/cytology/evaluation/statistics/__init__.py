@@ -1,1 +1,1 @@
-"""Metrics, intervals and tests that know patients and folds."""
+"""Metrics, intervals and tests that respect patients and folds."""

@@ -1,4 +1,4 @@
-"""95 % intervals by drawing whole groups, the cluster bootstrap: of curves, and where no test fits.
+"""95 % intervals by drawing whole groups (cluster bootstrap), for curves and where no test fits.
 
 Rows have `label` and `group`.
 """
@@ -13,17 +13,17 @@ from cytology.evaluation.statistics.intervals import FEWEST_GROUPS, LEVEL
 from cytology.evaluation.statistics.metrics import cumulative_counts, truth_and_probability
 
 DRAWS = 500  # of a band
-AT_ONCE = 20_000_000  # weights in memory at once: 160 MB, and some copies of them
+AT_ONCE = 20_000_000  # weights in memory at once: 160 MB, and several copies
 
 
 def group_weights(rows: pd.DataFrame, draws: int) -> np.ndarray:
     """How often each group was drawn, shape (draws, groups), groups in sorted order.
 
-    Images of one patient are alike: drawing images would give bands that are too narrow (Field &
-    Welsh 2007, doi 10.1111/j.1467-9868.2007.00593.x, the cluster bootstrap). Of cross-validated
-    rows half as many groups are drawn, which doubles the variance. All models of a run meet the
-    same draws. NaN, as every band from them, where fewer than `FEWEST_GROUPS` hold a class: of four
-    groups there are only 35 different draws, which hide how wrong four patients can be.
+    Images of one patient are alike, so drawing images would give bands that are too narrow (Field &
+    Welsh 2007, doi 10.1111/j.1467-9868.2007.00593.x, the cluster bootstrap). For cross-validated
+    rows half as many groups are drawn, which doubles the variance. All models of a run get the same
+    draws. NaN, like every band from them, if fewer than `FEWEST_GROUPS` groups have a class: four
+    groups allow only 35 different draws, which hide how wrong four patients can be.
     """
     groups = rows["group"].nunique()
     if rows.groupby("label")["group"].nunique().min() < FEWEST_GROUPS:
@@ -45,7 +45,7 @@ def group_intervals(rows: pd.DataFrame, statistic: Callable, draws: int) -> dict
     """The `percentile_interval` of each number of a `statistic`, by drawing whole groups.
 
     `statistic` takes weights of shape (some draws, rows) and returns a dictionary of arrays of
-    shape (some draws, ...): not all draws at once, so that memory stays small.
+    shape (some draws, ...): not all draws at once, to save memory.
     """
     weights = group_weights(rows, draws)
     codes = np.unique(rows["group"].to_numpy(), return_inverse=True)[1]
@@ -60,8 +60,8 @@ def group_intervals(rows: pd.DataFrame, statistic: Callable, draws: int) -> dict
 def curve_bands(rows: pd.DataFrame, draws: int = DRAWS, points: int = 101) -> pd.DataFrame:
     """Pointwise 95 % bands of the ROC and precision-recall curves, by drawing whole groups.
 
-    Columns: `at` (0 to 1), `sensitivity_low`, `_high` where `at` is 1 - specificity, and
-    `precision_low`, `_high` where `at` is the sensitivity.
+    Columns: `at` (0 to 1), `sensitivity_low`, `_high` with `at` as 1 - specificity, and
+    `precision_low`, `_high` with `at` as sensitivity.
     """
     truth, probability = truth_and_probability(rows)
     at = np.linspace(0, 1, points)
@@ -74,7 +74,7 @@ def curve_bands(rows: pd.DataFrame, draws: int = DRAWS, points: int = 101) -> pd
         for k in np.flatnonzero(both):
             f, n = np.append(0, found[k]), np.append(0, false[k])
             sensitivity[k] = np.interp(at, n / n[-1], f / f[-1])
-            f, n = f[f + n > 0], n[f + n > 0]  # from the first image drawn on
+            f, n = f[f + n > 0], n[f + n > 0]  # starting with the first image drawn
             precision[k] = np.interp(at, f / f[-1], f / (f + n))
         return {"sensitivity": sensitivity, "precision": precision}
 

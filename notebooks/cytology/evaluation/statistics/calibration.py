@@ -1,8 +1,8 @@
-"""Calibration: does a probability of 0.9 come true nine times in ten, and what makes it so?
+"""Calibration: does a probability of 0.9 come true nine times in ten, and how to make it so?
 
-What calibrates is fitted on predictions of images that the model did not learn from, and never on
-test. Rows have `label`, `group`, `logit`, where folds matter `fold`, and where balanced class
-weights shifted the logits `class_shift`: by how much.
+Calibration is fitted on predictions for images that the model did not learn from, never on test.
+Rows have `label`, `group`, `logit`; `fold` if folds matter; and `class_shift`, the shift of the
+logits by balanced class weights, if there is any.
 """
 
 from collections.abc import Callable
@@ -22,17 +22,17 @@ from cytology.evaluation.statistics.recalibration import logistic_fit
 from cytology.settings import InputError
 
 CALIBRATION_METHODS = ("none", "platt", "isotonic")
-# Why no slope is applied: it would turn the order round, or make all images alike.
+# Why no slope is applied: it would reverse the order, or make all images alike.
 NO_SIGNAL = "no slope fits: malignant images do not have the higher scores"
 FLATTEST = 1e-6  # a slope, in standard deviations of the logit, that counts as none
 
 
 @dataclass(frozen=True)
 class Calibrator:
-    """What turns logits into probabilities: slope and intercept, or isotonic steps.
+    """Turns logits into probabilities, by slope and intercept or by isotonic steps.
 
     `unshifts` says whether the shift by class weights is undone first. `unfitted` says why no
-    slope could be fitted; the probabilities then stay as they are.
+    slope could be fitted; the probabilities are then left unchanged.
     """
 
     slope: float = 1.0
@@ -52,7 +52,7 @@ class Calibrator:
 def fit_calibrator(rows: pd.DataFrame, method: str) -> Calibrator:
     """Fit a calibrator on rows that the model did not learn from.
 
-    First the shift by balanced class weights is undone: trained with them, a network speaks as if
+    First the shift by balanced class weights is undone: a network trained with them predicts as if
     both classes were equally frequent, so its logits lack the log odds of the classes in its
     training images (Saerens et al. 2002, doi 10.1162/089976602753284446). `platt` then fits slope
     and intercept by logistic regression (Platt 1999, Advances in Large Margin Classifiers, 61-74),
@@ -73,14 +73,15 @@ def fit_calibrator(rows: pd.DataFrame, method: str) -> Calibrator:
 
 
 def smoothed_targets(rows: pd.DataFrame) -> np.ndarray:
-    """What the probabilities of images are fitted to, instead of 1 and 0, shape (n,).
+    """Targets of the calibration fit, instead of 1 and 0, shape (n,).
 
-    Platt's (N + 1) / (N + 2) for malignant images and 1 / (N + 2) for benign ones, where N are the
-    groups of the class. So perfect order has a finite slope, and no isotonic step is 0 or 1.
+    Platt's (N + 1) / (N + 2) for malignant images and 1 / (N + 2) for benign ones, where N is the
+    number of groups of the class. So a perfect order has a finite slope, and no isotonic step is 0
+    or 1.
     """
     counts = rows.groupby("label")["group"].nunique()
     if not {"B", "M"} <= set(counts.index):
-        raise InputError("Calibration needs images of both classes to be fitted on.")
+        raise InputError("Fitting a calibration needs images of both classes.")
     benign, malignant = 1 / (counts["B"] + 2), (counts["M"] + 1) / (counts["M"] + 2)
     return np.where(rows["label"] == "M", malignant, benign)
 
@@ -92,7 +93,7 @@ def calibrate(rows: pd.DataFrame, calibrator: Calibrator) -> pd.DataFrame:
 
 
 def by_fold(rows: pd.DataFrame, made: Callable) -> pd.DataFrame:
-    """`made(rows of a fold, rows of the others)` for each fold, in the order of the rows."""
+    """`made(rows of a fold, rows of other folds)` for each fold, in the order of the rows."""
     parts = [
         made(rows[rows["fold"] == fold], rows[rows["fold"] != fold])
         for fold in sorted(rows["fold"].unique())
@@ -101,24 +102,24 @@ def by_fold(rows: pd.DataFrame, made: Callable) -> pd.DataFrame:
 
 
 def cross_fitted(rows: pd.DataFrame, method: str) -> pd.DataFrame:
-    """Rows calibrated fold by fold, each by what was fitted on the other folds.
+    """Rows calibrated fold by fold, each fold by a fit on the others.
 
-    `InputError` if the others of a fold hold one class only.
+    `InputError` if the other folds of one have only one class.
     """
     return by_fold(rows, lambda here, others: calibrate(here, fit_calibrator(others, method)))
 
 
 def log_losses(rows: pd.DataFrame) -> np.ndarray:
-    """The log loss of each row from its `logit`, in nats, shape (n,); finite, however sure."""
+    """The log loss of each row from its `logit`, in nats, shape (n,); always finite."""
     right = np.where(rows["label"] == "M", rows["logit"], -rows["logit"])
     return np.logaddexp(0, -right)
 
 
 def reliability(rows: pd.DataFrame, equal_counts: int = 0) -> pd.DataFrame:
-    """A row a bin: `said` (mean probability), `true` (share malignant), `images`, bounds.
+    """One row per bin: `said` (mean probability), `true` (share malignant), `images`, bounds.
 
-    `true_low`, `true_high`: 95 % by group. Ten bins of equal width, without the empty ones; or
-    `equal_counts` bins of as many rows each, which may show an image several times.
+    `true_low`, `true_high`: 95 % by group. Ten bins of equal width, without empty ones; or
+    `equal_counts` bins with equally many rows, where an image may have several rows.
     """
     if equal_counts:
         rows = rows.sort_values("probability", kind="stable")

@@ -1,7 +1,7 @@
-"""Variances that know that images of one group are alike, and that each fold had its own head.
+"""Variances for images that are alike within groups, judged by a different head in each fold.
 
-`truth` says which rows are malignant (bool), `group` and `fold` whose and which fold's they are;
-all have shape (n,).
+`truth` says which rows are malignant (bool); `group` and `fold` are those of each row; all have
+shape (n,).
 """
 
 from collections.abc import Callable
@@ -11,14 +11,14 @@ import pandas as pd
 from scipy.special import ndtri, owens_t
 from scipy.stats import rankdata
 
-# Of scores from cross-validation the variance is at most twice what independent scores would have:
-# patient i trains the head that judges patient j, and j the head that judges i, so that the luck of
-# each pair of patients counts twice. docs/statistics.md shows what happens without it.
+# The variance of scores from cross-validation is at most twice that of independent scores: patient
+# i trains the head that judges patient j, and j the head that judges i, so the luck of each pair
+# of patients counts twice. docs/statistics.md shows what happens without this factor.
 CROSS_VALIDATED = 2.0
 
 
 def folds_of(rows: pd.DataFrame) -> np.ndarray:
-    """The fold of each row as whole numbers from 0; zeros where no several heads judged them."""
+    """The fold of each row as whole numbers from 0; zeros if one head judged all rows."""
     # Images of val have a fold, too.
     kept_model = "model" in rows and (rows["model"] != "oof").any()
     if kept_model or "fold" not in rows or rows["fold"].isna().any():
@@ -27,7 +27,7 @@ def folds_of(rows: pd.DataFrame) -> np.ndarray:
 
 
 def variance_inflation(rows: pd.DataFrame) -> float:
-    """What variances are multiplied with: `CROSS_VALIDATED` for rows of several folds, else 1."""
+    """The factor for variances: `CROSS_VALIDATED` for rows of several folds, else 1."""
     return CROSS_VALIDATED if folds_of(rows).any() else 1.0
 
 
@@ -35,10 +35,10 @@ def variance_inflation(rows: pd.DataFrame) -> float:
 
 
 def placements(truth: np.ndarray, score: np.ndarray, fold: np.ndarray | None = None) -> np.ndarray:
-    """For each row the share of the other class, in its fold, that it is on the right side of.
+    """For each row, the share of the other class in its fold for which its order is right.
 
     The structural components V10 (of positives) and V01 (of negatives) of DeLong et al. 1988, by
-    ranks (Sun & Xu 2014, doi 10.1109/LSP.2014.2337313). Zero where the other class is missing:
+    ranks (Sun & Xu 2014, doi 10.1109/LSP.2014.2337313). Zero if the other class is missing:
     `pair_weights` gives such a row no weight.
     """
     found = np.zeros(len(score))
@@ -52,9 +52,9 @@ def placements(truth: np.ndarray, score: np.ndarray, fold: np.ndarray | None = N
 
 
 def pair_weights(truth: np.ndarray, fold: np.ndarray | None = None) -> np.ndarray:
-    """The share of all pairs of a malignant and a benign image of one fold that a row is part of.
+    """Each row's share of all pairs of a malignant and a benign image of one fold.
 
-    The weights of either class add up to 1; NaN where no fold has both classes.
+    The weights of either class add up to 1; NaN if no fold has both classes.
     """
     weights = np.zeros(len(truth))
     for part in rows_by_fold(truth, fold):
@@ -86,10 +86,10 @@ def clustered_covariance(
     """Covariance of AUCs whose rows are correlated within groups, and degrees of freedom.
 
     `components` has shape (models, n), from `placements`, `weights` (n,) from `pair_weights`.
-    Obuchowski 1997 (doi 10.2307/2533958), equations for S10, S01 and S11, which counts groups and
-    not images; with one row a group and one fold it is DeLong's. Where groups differ in size, each
-    class's squares are those of `unbiased_squares`. The degrees of freedom are on the safe side:
-    those of the class with fewer `effective_groups`. NaN where a class lies in fewer than two
+    Obuchowski 1997 (doi 10.2307/2533958), equations for S10, S01 and S11, which count groups, not
+    images; with one row per group and one fold it is DeLong's. For groups of different size the
+    squares of each class are those of `unbiased_squares`. The degrees of freedom are on the safe
+    side: those of the class with fewer `effective_groups`. NaN if a class is in fewer than two
     groups.
     """
     auc = components[:, truth] @ weights[truth]
@@ -110,9 +110,9 @@ def clustered_covariance(
 def unbiased_squares(sums: np.ndarray, shares: np.ndarray) -> np.ndarray:
     """Sums of squares and products of deviations by group, shape (models, models).
 
-    `sums` has shape (models, groups). A group with a large share of the images draws the mean to
-    itself, so that its deviation is too small: it is divided by the root of what is left of the
-    share (CR2 of Bell & McCaffrey 2002, Survey Methodology 28:169).
+    `sums` has shape (models, groups). A group with a large share of the images pulls the mean
+    towards itself, so its deviation is too small: it is divided by the square root of 1 - share
+    (CR2 of Bell & McCaffrey 2002, Survey Methodology 28:169).
     """
     known = (shares > 0) & (shares < 1)
     scaled = sums[:, known] / np.sqrt(1 - shares[known])
@@ -120,21 +120,21 @@ def unbiased_squares(sums: np.ndarray, shares: np.ndarray) -> np.ndarray:
 
 
 def effective_groups(shares: np.ndarray) -> float:
-    """How many groups of equal size are worth as much: 1 / sum of squared shares (Kish 1965)."""
+    """The equivalent number of groups of equal size: 1 / sum of squared shares (Kish 1965)."""
     return float(shares.sum() ** 2 / (shares**2).sum())
 
 
 def conformal_limit(score: np.ndarray, group, rate: float) -> float:
-    """The highest score below which at most a share `rate` of a new group lies, on average.
+    """The highest score below which, on average, at most a share `rate` of a new group falls.
 
-    Conformal risk control: with one more group of which all scores are lower, the mean of the
-    groups' shares of lower scores is at most `rate`. With too few groups the lowest score.
+    Conformal risk control: after adding one more group whose scores are all lower, the mean over
+    groups of their shares of lower scores is at most `rate`. With too few groups, the lowest score.
     """
     codes, groups = pd.factorize(group)
-    weight = 1 / np.bincount(codes)[codes]  # of a row in the share of its group
+    weight = 1 / np.bincount(codes)[codes]  # of a row within its group
     order = np.argsort(score, kind="stable")
     below = np.concatenate([[0.0], np.cumsum(weight[order])[:-1]])
-    first = np.searchsorted(score[order], score[order], side="left")  # ties lie together
+    first = np.searchsorted(score[order], score[order], side="left")  # ties stay together
     enough = below[first] <= rate * (len(groups) + 1) - 1 + 1e-9
     return float(score[order][enough].max() if enough.any() else score.min())
 
@@ -145,9 +145,9 @@ def conformal_limit(score: np.ndarray, group, rate: float) -> float:
 def intraclass_correlation(score: np.ndarray, group: np.ndarray) -> float:
     """How alike scores are within groups: intraclass correlation, from 0 to 1.
 
-    One-way analysis of variance with groups of unequal size (Donner 1986, doi 10.2307/1403259), of
-    the normal scores of the ranks, so that no outlier and no scale matters. 1, the cautious answer,
-    where one group, or one image a group, cannot tell.
+    One-way analysis of variance with groups of unequal size (Donner 1986, doi 10.2307/1403259), on
+    normal scores of the ranks, so outliers and scale do not matter. Returns 1, the cautious value,
+    if it cannot be estimated: with one group, or one image per group.
     """
     sizes = group_sums(np.ones(len(score)), group)
     groups, count = len(sizes), len(score)
@@ -163,7 +163,7 @@ def intraclass_correlation(score: np.ndarray, group: np.ndarray) -> float:
 
 
 def both_below(share, correlation: float):
-    """The chance that two normal variables both lie below a point that each does with `share`.
+    """The probability that two normal variables are both below the point where each has `share`.
 
     By Owen's T (1956): `share` - 2 T(h, sqrt((1 - r) / (1 + r))) with h the quantile of `share`.
     """
@@ -171,20 +171,20 @@ def both_below(share, correlation: float):
 
 
 def inside(share: float, group: np.ndarray) -> float:
-    """A share or AUC, or half a group away from 0 and 1: nearer so few groups cannot know it."""
+    """A share or AUC, kept half a group away from 0 and 1: so few groups cannot show more."""
     edge = 1 / (2 * len(np.unique(group)))
     return float(np.clip(share, edge, 1 - edge))
 
 
 def binormal_variance(truth, score, group, fold) -> Callable[[float], np.ndarray]:
-    """The variance of an AUC by its true value, for scores alike within groups, in three parts.
+    """The variance of an AUC as a function of its true value, in three parts.
 
-    Those of malignant images, of benign ones, and of pairs; they are added. Scores are normal in
-    both classes, equally wide, and correlate by `intraclass_correlation`. Two pairs of a malignant
-    and a benign image are both in order with the chance `both_below`: of correlation 1/2 if they
-    have one image in common, of half that of its group if its group. What a pair adds by itself
-    counts once for each pair of effective images. Over folds the variances are summed by the
-    squares of their shares of all pairs.
+    The parts, of malignant images, of benign ones, and of pairs, are to be added. The model: scores
+    are normal in both classes with equal width, and correlate by `intraclass_correlation`. Two
+    pairs of a malignant and a benign image are both in order with the probability `both_below`:
+    with correlation 1/2 if they share an image, with half the group's correlation if they share a
+    group. The contribution of a pair itself counts once for each pair of effective images. Over
+    folds the variances are summed, weighted by the squares of their shares of all pairs.
     """
     classes = truth, ~truth
     alike = np.array([intraclass_correlation(score[which], group[which]) for which in classes])
@@ -210,7 +210,7 @@ def binormal_variance(truth, score, group, fold) -> Callable[[float], np.ndarray
 
 
 def mean_variance(modelled: list[Callable]) -> Callable:
-    """The mean of several `binormal_variance`s: the most that the mean of such AUCs can have."""
+    """The mean of several `binormal_variance`s: an upper bound for the mean of such AUCs."""
     return lambda auc: np.mean([each(auc) for each in modelled], axis=0)
 
 

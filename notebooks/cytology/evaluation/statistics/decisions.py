@@ -1,8 +1,8 @@
 """From a probability to a decision: thresholds, net benefit, and when not to answer.
 
-A threshold is chosen on predictions of images that the model did not learn from, locked, and
-only then applied to test. It is one of the logit: probabilities of sure images are all exactly 1.
-Rows have `label`, `group`, `logit` and, where folds matter, `fold`.
+A threshold is chosen on predictions for images that the model did not learn from, locked, and only
+then applied to test. It applies to the logit, since very certain probabilities all round to 1.
+Rows have `label`, `group`, `logit` and, if folds matter, `fold`.
 """
 
 import numpy as np
@@ -35,43 +35,43 @@ REFERRED = np.round(np.arange(0, 0.55, 0.05), 2)
 
 
 def choose_threshold(rows: pd.DataFrame, rule: str, wanted_sensitivity: float) -> float:
-    """The logit from which on an image is called malignant.
+    """The lowest logit that is called malignant.
 
-    `half` is 0, the network's own probability of one half; `youden` makes sensitivity +
-    specificity greatest (Youden 1950), in the middle between two images, since neither side has a
-    claim on the gap.
+    `half` is 0, the network's own probability of one half; `youden` maximizes sensitivity +
+    specificity (Youden 1950), in the middle between two images, since neither side has a claim on
+    the gap.
 
     `sensitivity` is the highest logit of a malignant image at which new patients keep
-    `wanted_sensitivity` on average, over studies and over patients of any number of images.
+    `wanted_sensitivity` on average, over studies and over patients with any number of images.
     Conformal risk control (Angelopoulos et al., ICLR 2024, arXiv 2208.02814) with groups as units:
-    the shares that are missed in the n malignant groups, and that of one more group in which all
-    are, have a mean of at most 1 - `wanted_sensitivity`. Where n is too small for that
-    (`unpromised`), nothing is promised, and the threshold is the lowest logit.
+    the shares missed in the n malignant groups, and in one more group in which all are missed, have
+    a mean of at most 1 - `wanted_sensitivity`. If n is too small for that (`unpromised`), nothing
+    is promised, and the threshold is the lowest logit.
     """
     if rule == "half":
         return 0.0
     truth, score = (rows["label"] == "M").to_numpy(), rows["logit"].to_numpy(float)
     if not 0 < truth.sum() < len(truth):
-        raise InputError("A threshold needs images of both classes to be chosen on.")
+        raise InputError("Choosing a threshold needs images of both classes.")
     if rule == "sensitivity":
         return conformal_limit(score[truth], rows["group"][truth], 1 - wanted_sensitivity)
     false, found, thresholds = roc_curve(truth, score, drop_intermediate=False)
     best = int(np.argmax(found - false))
-    # The first calls nothing malignant; a logit above all does.
+    # The first threshold calls nothing malignant: a logit above all others.
     chosen = thresholds[best] if best else score.max() + 2
     below = score[score < chosen]
     return float((chosen + below.max()) / 2 if len(below) else chosen)
 
 
 def unpromised(rows: pd.DataFrame, wanted_sensitivity: float, unit: str) -> str:
-    """Why the wanted sensitivity cannot be promised from these rows; empty where it can."""
+    """Why the wanted sensitivity cannot be promised from these rows; empty if it can."""
     there = rows.loc[rows["label"] == "M", "group"].nunique()
     takes = f"no number of {plural(unit)} is enough"
     if wanted_sensitivity < 1:
         needed = int(np.ceil(wanted_sensitivity / (1 - wanted_sensitivity) - 1e-9))
         if there >= needed:
             return ""
-        takes = f"it takes {needed} malignant {plural(unit)}, and here are {there}"
+        takes = f"it needs {needed} malignant {plural(unit)}, but there are {there}"
     return (
         f"a sensitivity of {wanted_sensitivity:.0%} cannot be promised: {takes}; the threshold is "
         "the lowest score of a malignant image"
@@ -79,7 +79,7 @@ def unpromised(rows: pd.DataFrame, wanted_sensitivity: float, unit: str) -> str:
 
 
 def one_sided(rows: pd.DataFrame, threshold: float) -> str:
-    """That a threshold calls all of the rows alike, in words; empty where it does not."""
+    """A clause if a threshold gives the same answer for all rows; else empty."""
     called = rows["logit"] >= threshold
     if called.nunique() > 1:
         return ""
@@ -87,17 +87,17 @@ def one_sided(rows: pd.DataFrame, threshold: float) -> str:
 
 
 def counted_from(rows: pd.DataFrame, threshold: float) -> pd.DataFrame:
-    """Rows whose `logit` counts from the threshold: called malignant from 0, or one half, on."""
+    """Rows with `logit` relative to the threshold: malignant from 0 (probability one half) on."""
     above = rows["logit"].astype(float) - threshold
     return rows.assign(logit=above, probability=expit(above))
 
 
 def cross_fitted_calls(rows: pd.DataFrame, rule: str, wanted_sensitivity: float) -> pd.DataFrame:
-    """The rows counted from a threshold, each fold from the one that the other folds chose.
+    """The rows `counted_from` a threshold, each fold with the threshold chosen by the others.
 
-    The heads that scored the other folds were trained on this one too, so what it gives is a
-    little too good: on noise (20 patients with 6 images), sensitivity + specificity - 1 at Youden's
-    threshold is 0.03 on average instead of 0, and 0.01 to 0.03 at that of a wanted sensitivity.
+    The heads that scored the other folds were also trained on this one, so the results are a little
+    too good: on noise (20 patients with 6 images), sensitivity + specificity - 1 at Youden's
+    threshold is 0.03 on average instead of 0, and 0.01 to 0.03 at that for a wanted sensitivity.
     """
 
     def made(here, others):
@@ -112,8 +112,8 @@ def cross_fitted_calls(rows: pd.DataFrame, rule: str, wanted_sensitivity: float)
 def net_benefit(rows: pd.DataFrame, probabilities: np.ndarray) -> np.ndarray:
     """Net benefit of acting on a malignant call at each probability threshold, same shape.
 
-    True positives an image, less false positives weighted by the odds of the threshold (Vickers &
-    Elkin 2006, doi 10.1177/0272989X06295361), as if the clinic had this share of malignant images.
+    True positives per image, minus false positives weighted by the odds of the threshold (Vickers &
+    Elkin 2006, doi 10.1177/0272989X06295361), for a clinic with this share of malignant images.
     """
     truth, probability = truth_and_probability(rows)
     acted = probability >= np.asarray(probabilities)[:, None]
@@ -122,7 +122,7 @@ def net_benefit(rows: pd.DataFrame, probabilities: np.ndarray) -> np.ndarray:
 
 
 def benefit_bands(rows: pd.DataFrame, probabilities: np.ndarray) -> np.ndarray:
-    """95 % bands of the net benefit by group, shape (2, thresholds), from those of both shares."""
+    """95 % bands of the net benefit by group, shape (2, thresholds), from both shares' bounds."""
     truth, probability = truth_and_probability(rows)
 
     def band(at):
@@ -141,7 +141,7 @@ def benefit_bands(rows: pd.DataFrame, probabilities: np.ndarray) -> np.ndarray:
 
 
 def abstention_curve(rows: pd.DataFrame, certainty: np.ndarray) -> pd.DataFrame:
-    """Accuracy, sensitivity and specificity of what is answered, by the share referred.
+    """Accuracy, sensitivity and specificity of the answered images, by the share referred.
 
     Rows are `counted_from` a threshold. The images of least (or unknown) `certainty`, shape (n,),
     go to a pathologist first. Intervals (`_low`, `_high`) are by group.
@@ -155,7 +155,7 @@ def abstention_curve(rows: pd.DataFrame, certainty: np.ndarray) -> pd.DataFrame:
 
 
 def shares(rows: pd.DataFrame, inflation: float) -> dict[str, float]:
-    """Accuracy, recall and specificity as `metrics_with_intervals` gives them, ten times faster."""
+    """Accuracy, recall and specificity as in `metrics_with_intervals`, but ten times faster."""
     truth, score = truth_and_score(rows)
     called = score >= 0
     found = sensitivity_and_specificity(truth, called)

@@ -1,7 +1,7 @@
-"""Some labelled patients of another place: are the probabilities right there, and could they be?
+"""With some labelled patients of another place: are the probabilities right there, or fixable?
 
-Rows are images of the new place with `label`, `group` and the `logit` as it was calibrated where
-the model comes from.
+Rows are images of the new place with `label`, `group` and the `logit` as calibrated where the model
+comes from.
 """
 
 import numpy as np
@@ -30,18 +30,18 @@ WAYS = ("as it is", "intercept", "slope and intercept")
 def calibration_there(rows: pd.DataFrame) -> dict[str, float]:
     """Calibration in the large and slope at the new place, as `recalibration` gives them.
 
-    Beside them the mean `loss` (log loss, nats), `malignant_share` and the `counts`.
+    Also the mean `loss` (log loss, nats), `malignant_share` and the `counts`.
     """
     found = recalibration(rows) | {"loss": log_losses(rows).mean()}
     return found | {"malignant_share": float((rows["label"] == "M").mean())} | counts(rows)
 
 
 def recalibrated_by(rows: pd.DataFrame, way: str) -> Calibrator:
-    """What turns the logits into those of the new place, fitted on its labelled patients.
+    """A calibrator for the new place, fitted on its labelled patients.
 
-    `intercept` adds one number to all logits, as another share of malignant images asks for;
+    `intercept` adds one number to all logits, which corrects for another share of malignant images;
     `slope and intercept` is Platt's. Both are fitted to `calibration.smoothed_targets`. With 20
-    patients the first is the safer one (Van Calster et al. 2019, doi 10.1186/s12916-019-1466-7).
+    patients the first is safer (Van Calster et al. 2019, doi 10.1186/s12916-019-1466-7).
     """
     if way == "as it is":
         return Calibrator()
@@ -53,13 +53,14 @@ def recalibrated_by(rows: pd.DataFrame, way: str) -> Calibrator:
 
 
 def recalibration_gain(rows: pd.DataFrame) -> pd.DataFrame:
-    """What recalibration by these patients would gain, a row each of `WAYS`.
+    """What recalibration by these patients would gain, one row for each of `WAYS`.
 
     `loss` is the log loss of patients that were left out of the fit, one at a time (beyond
-    `MOST_LEFT_OUT` several together), `loss_change` that less the loss as it is, minus: better,
-    with `_low` and `_high` by patient; since patients fit what judges the others, its variance is
-    doubled (`clusters.CROSS_VALIDATED`). `slope` and `intercept` are fitted on all: for images to
-    come. NaN where fewer than `FEWEST_GROUPS` patients hold a class.
+    `MOST_LEFT_OUT` several together). `loss_change` is the difference from the loss without
+    recalibration, negative is better, with `_low` and `_high` by patient; its variance is doubled,
+    since patients fit the calibrators that judge the others (`clusters.CROSS_VALIDATED`). `slope`
+    and `intercept` are fitted on all, for future images. NaN if a class has fewer than
+    `FEWEST_GROUPS` patients.
     """
     before, about = log_losses(rows), counts(rows)
     enough = min(about["groups_malignant"], about["groups_benign"]) >= FEWEST_GROUPS

@@ -1,11 +1,10 @@
-"""95 % intervals that know that images of one group are alike.
+"""95 % intervals for images that are alike within groups.
 
-Those of the AUC and of shares invert a score test: they hold all true values from which the one
-found is not too far away, each with the variance that *it* would give. So nothing special happens
-at 0 and 1, where the variance that was observed vanishes. Functions take rows with `label`,
-`group`, `probability` (and `logit`, where there is one). Rows of several folds were predicted by
-heads that each other's patients trained: every variance of theirs is doubled
-(`clusters.CROSS_VALIDATED`).
+Those of AUC and shares invert a score test: they contain all true values that are not too far from
+the estimate, given the variance that *they* would cause. So nothing special happens at 0 and 1,
+where the observed variance vanishes. Functions take rows with `label`, `group`, `probability` (and
+`logit`, if there is one). Rows of several folds were predicted by heads that were trained on each
+other's patients, so all their variances are doubled (`clusters.CROSS_VALIDATED`).
 """
 
 from collections.abc import Callable
@@ -42,16 +41,16 @@ from cytology.evaluation.statistics.metrics import (
 
 LEVEL = 0.95
 FEWEST_GROUPS = 5  # of each class, for a bootstrap
-# By `python -m benchmarks coverage`: 0 holds too little with heavy tails, 1 too much.
+# By `python -m benchmarks coverage`: with heavy tails 0 covers too little, 1 too much.
 TAILS = 1 / 3
-EDGE = 1e-9  # as near to 0 and 1 as a true value is tried
+EDGE = 1e-9  # true values are tried up to this distance from 0 and 1
 ROUNDING = 1e-12  # the share of an estimate below which its standard error is rounding
 
 NO_BOUNDS = (np.nan, np.nan)
 
 
 def t_quantile(freedom: float) -> float:
-    """How many standard errors a 95 % interval reaches to each side (Student's t)."""
+    """The number of standard errors on each side of a 95 % interval (Student's t)."""
     return float(stdtrit(freedom, (1 + LEVEL) / 2))
 
 
@@ -59,9 +58,9 @@ def t_quantile(freedom: float) -> float:
 
 
 def score_interval(found: float, variance: Callable, freedom: float) -> tuple[float, float]:
-    """All shares from which `found` is not further away than their own standard errors allow.
+    """All shares from which `found` differs by no more than their own standard errors allow.
 
-    `variance(share)` is that of the estimate if `share` were the truth. As Wilson 1927 does it for
+    `variance(share)` is the variance of the estimate if `share` were the truth. As Wilson 1927 for
     shares and Newcombe 2006 (doi 10.1002/sim.2324) for AUCs.
     """
     reach = t_quantile(freedom)
@@ -81,10 +80,10 @@ def score_interval(found: float, variance: Callable, freedom: float) -> tuple[fl
 def auc_interval(rows: pd.DataFrame) -> tuple[float, float]:
     """Interval of the AUC within folds, by the variance of the binormal model at each true value.
 
-    Toward 0 and 1 a third of the variance at the AUC that was found is mixed in (`TAILS`): with
-    heavy tails it does not shrink as the model's. A t quantile with the degrees of freedom of both
-    classes' `effective_groups` (Satterthwaite 1946, doi 10.2307/3002019). (NaN, NaN) where a class
-    lies in fewer than two groups.
+    Towards 0 and 1 a third of the variance at the estimated AUC is mixed in (`TAILS`): with heavy
+    tails the variance does not shrink as in the model. It uses a t quantile with the degrees of
+    freedom of both classes' `effective_groups` (Satterthwaite 1946, doi 10.2307/3002019).
+    (NaN, NaN) if a class is in fewer than two groups.
     """
     truth, score = truth_and_score(rows)
     group, fold = rows["group"].to_numpy(), folds_of(rows)
@@ -117,12 +116,12 @@ def share_interval(
 ) -> tuple[float, float]:
     """Interval of a share of images, shape (n,), whose groups are `group`.
 
-    `hits` are those whose `score` lies beyond a threshold: two of one group are hit together with
-    the chance `both`, which their scores' correlation says far better than the hits themselves when
-    nearly all or nearly none are hit. Without scores a group's images count as one: the likeness
-    of hits alone would jump where a first one is missed. `TAILS` as in `auc_interval`. With one
-    image a group this is Wilson's interval (1927), with a t quantile. (NaN, NaN) for fewer than two
-    groups.
+    `hits` are images whose `score` is beyond a threshold. Two images of a group are hit together
+    with a probability that comes from the correlation of their scores: if nearly all or nearly none
+    are hit, this is far better than the hits themselves. Without scores the images of a group count
+    as one, since the correlation of hits alone would jump at the first miss. `TAILS` as in
+    `auc_interval`. With one image per group this is Wilson's interval (1927) with a t quantile.
+    (NaN, NaN) for fewer than two groups.
     """
     hits = np.asarray(hits, float)
     sizes, count = group_sums(np.ones(len(hits)), group), len(hits)
@@ -147,11 +146,11 @@ def share_interval(
 def of_two_shares(metric: Callable, malignant: float, found: list, bounds: list) -> tuple:
     """Interval of a metric that rises with sensitivity and with specificity.
 
-    `found` are the two, `bounds` their intervals, `malignant` is the sample's share of malignant
-    images, for which the interval holds. The ends are the least and greatest value on the quarters
-    of an ellipse whose axes are the two intervals: for a sum of both that is the method of variance
-    estimates recovery (Zou & Donner 2008, doi 10.1002/sim.2919), and it never leaves the metric's
-    range.
+    `found` holds both, `bounds` their intervals, `malignant` is the sample's share of malignant
+    images, for which the interval is valid. The ends are the smallest and largest value on the
+    quarters of an ellipse whose axes are the two intervals: for a sum of both this is the method of
+    variance estimates recovery (Zou & Donner 2008, doi 10.1002/sim.2919), and it never leaves the
+    metric's range.
     """
     angle = np.linspace(0, np.pi / 2, 65)
     along = np.stack([np.cos(angle), np.sin(angle)])
@@ -170,13 +169,13 @@ def gain_error(rows: pd.DataFrame, before, after) -> tuple[float, float, float]:
     """A difference of AUCs on the same images, its standard error and degrees of freedom.
 
     The error is that of a score test: both AUCs have the variance that they would have if they were
-    equal (`binormal_variance` at their mean), and the correlation that is observed by
-    `clustered_covariance`. The observed variances miss, near an AUC of 1, what no image shows.
+    equal (`binormal_variance` at their mean), and the correlation observed by
+    `clustered_covariance`. Near an AUC of 1 the observed variances are too small.
     """
     truth, group, fold = (rows["label"] == "M").to_numpy(), rows["group"].to_numpy(), folds_of(rows)
     weights, scores = pair_weights(truth, fold), [np.asarray(each) for each in (before, after)]
     components = np.stack([placements(truth, score, fold) for score in scores])
-    aucs = components @ weights / 2  # either class gives all of it
+    aucs = components @ weights / 2  # each class alone gives the AUC
     gain = float(aucs[1] - aucs[0])
     covariance, freedom = clustered_covariance(truth, components, group, weights)
     if (components[0] == components[1]).all() or np.isnan(freedom):
@@ -189,9 +188,9 @@ def gain_error(rows: pd.DataFrame, before, after) -> tuple[float, float, float]:
 def mean_interval(
     values: np.ndarray, group: np.ndarray, inflation: float = 1.0
 ) -> tuple[float, float]:
-    """Interval of the mean of a number an image, shape (n,): Student's t over whole groups.
+    """Interval of the mean of one number per image, shape (n,): Student's t over whole groups.
 
-    (NaN, NaN) where groups are too few or all alike.
+    (NaN, NaN) if groups are too few or all alike.
     """
     values = np.asarray(values, float)
     shares = group_sums(np.full(len(values), 1 / len(values)), group)
@@ -203,7 +202,7 @@ def mean_interval(
 
 
 def around(found: float, variance: float, freedom: float) -> tuple[float, float]:
-    """A t interval; none without a spread, or where groups are worth fewer than two equal ones."""
+    """A t interval; NaN without spread, or if the groups are worth fewer than two equal ones."""
     error = float(np.sqrt(variance))
     if not (error > ROUNDING * abs(found) and freedom > 1 - ROUNDING):
         return NO_BOUNDS
@@ -219,8 +218,8 @@ def metrics_with_intervals(
 ) -> dict[str, float]:
     """The metrics `names`, most with `_low` and `_high`, and the `counts` of images and groups.
 
-    A column `images` may say how many images are behind a row. Of average precision, log loss,
-    Brier score and calibration errors no interval is known that holds with few patients.
+    A column `images` may give the number of images of a row. For average precision, log loss, Brier
+    score and calibration errors no interval is known that is valid with few patients.
     """
     found = classification_metrics(rows, threshold, {*names, "recall", "specificity"})
     bounds = {"auc": auc_interval(rows)} if "auc" in names else {}
@@ -240,7 +239,7 @@ def named_interval(name: str, value: float, low: float, high: float) -> dict[str
 
 
 def counts(rows: pd.DataFrame) -> dict[str, int]:
-    """`images` and `groups` of rows, and of the groups those with an image of either class."""
+    """Numbers of images, of groups, and of groups with an image of either class."""
     of_class = rows.groupby("label")["group"].nunique().reindex(["M", "B"], fill_value=0)
     return {
         "images": int(rows["images"].sum()) if "images" in rows else len(rows),
@@ -253,7 +252,7 @@ def counts(rows: pd.DataFrame) -> dict[str, int]:
 def called_intervals(
     rows: pd.DataFrame, called: np.ndarray, inflation: float | None = None
 ) -> list[tuple[float, float]]:
-    """Intervals of sensitivity and specificity of rows of which `called` are called malignant."""
+    """Intervals of sensitivity and specificity; `called` marks rows that are called malignant."""
     truth, score = truth_and_score(rows)
     group = rows["group"].to_numpy()
     inflation = variance_inflation(rows) if inflation is None else inflation
@@ -266,7 +265,7 @@ def called_intervals(
 def threshold_intervals(
     rows: pd.DataFrame, threshold: float, found: dict[str, float]
 ) -> dict[str, tuple[float, float]]:
-    """Intervals of those `found` that a threshold decides, at this share of malignant images."""
+    """Intervals of the metrics in `found` that a threshold decides, at this malignant share."""
     truth, probability = truth_and_probability(rows)
     bounds = called_intervals(rows, probability >= threshold)
     shares = [found["recall"], found["specificity"]]

@@ -1,7 +1,7 @@
-"""The mean AUC of several scores of the same images, each within folds of its own.
+"""The mean AUC of several scores of the same images, each within its own folds.
 
-As when a cross-validation is repeated with other folds. `intervals.auc_interval` and
-`gain_error` are for single scores; these intervals are made alike.
+For a cross-validation that is repeated with other folds. `intervals.auc_interval` and `gain_error`
+do the same for single scores.
 """
 
 from collections.abc import Callable
@@ -27,8 +27,8 @@ from cytology.evaluation.statistics.intervals import NO_BOUNDS, around, modelled
 def components_within_folds(truth: np.ndarray, score: np.ndarray, fold: np.ndarray) -> np.ndarray:
     """Components of the AUC within folds that can be averaged over scores with other folds: (n,).
 
-    Their mean over either class is that AUC; a row counts as often as its fold has rows of the
-    other class. In a fold of one class there are no pairs, and its rows have the AUC itself.
+    Their mean over either class is that AUC; a row is weighted by the number of rows of the other
+    class in its fold. A fold of one class has no pairs, and its rows get the AUC itself.
     """
     weights, placed = pair_weights(truth, fold), placements(truth, score, fold)
     auc, count = weights[truth] @ placed[truth], np.where(truth, truth.sum(), (~truth).sum())
@@ -37,9 +37,9 @@ def components_within_folds(truth: np.ndarray, score: np.ndarray, fold: np.ndarr
 
 @dataclass(frozen=True)
 class MeanAuc:
-    """Scores of `rows` (`label`, `group`), each (n,), and the folds within which each is judged.
+    """Scores of `rows` (`label`, `group`), each (n,), and the folds of each score.
 
-    All are taken as cross-validated: patients train each other's heads.
+    All count as cross-validated: patients train each other's heads.
     """
 
     rows: pd.DataFrame
@@ -66,14 +66,14 @@ class MeanAuc:
 
     @cached_property
     def modelled(self) -> Callable:
-        """The variance of the mean AUC by its true value, in the parts of `binormal_variance`."""
+        """The variance of the mean AUC as a function of its true value, as `binormal_variance`."""
         pairs = zip(self.scores, self.folds, strict=True)
         return mean_variance(
             [binormal_variance(self.truth, s, self.group, fold) for s, fold in pairs]
         )
 
     def interval(self) -> tuple[float, float]:
-        """95 % interval of the mean AUC, as `auc_interval`'s."""
+        """95 % interval of the mean AUC, as in `auc_interval`."""
         weights = np.mean([pair_weights(self.truth, fold) for fold in self.folds], axis=0)
         sizes = [group_sums(weights * which, self.group) for which in (self.truth, ~self.truth)]
         if np.isnan(self.auc) or min((each > 0).sum() for each in sizes) < 2:
@@ -83,7 +83,7 @@ class MeanAuc:
     def gain_over(self, other: "MeanAuc") -> tuple[float, float, float]:
         """How much higher this AUC is than another on the same rows, and its interval.
 
-        As `gain_error`'s. (gain, NaN, NaN) with too few groups, or where they are equal row by row.
+        As in `gain_error`. (gain, NaN, NaN) with too few groups, or if all rows are equal.
         """
         gain, components = self.auc - other.auc, np.stack([other.components, self.components])
         weights = 1 / np.where(self.truth, self.truth.sum(), (~self.truth).sum())

@@ -1,4 +1,4 @@
-"""Metrics of binary predictions: each once by scikit-learn, and all at once for many draws.
+"""Metrics of binary predictions: single ones by scikit-learn, and all at once for many draws.
 
 Functions take rows with `label` (B or M; M is the positive class) and `probability` (of M).
 """
@@ -30,11 +30,11 @@ METRICS = {
     "ece": "expected calibration error",
     "ace": "adaptive calibration error",
 }
-OF_PROBABILITIES = ("loss", "brier", "ece", "ace")  # these ask for more than an order
+OF_PROBABILITIES = ("loss", "brier", "ece", "ace")  # these need more than an order
 
 
 def _ratio(above, below):
-    """A ratio that is NaN where there is nothing to divide by."""
+    """A ratio that is NaN if the denominator is 0."""
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(below > 0, above / below, np.nan)
 
@@ -47,7 +47,7 @@ def _matthews(sensitivity, specificity, malignant):
     )
 
 
-# What else a threshold decides, by sensitivity, specificity and the share of malignant images.
+# Other metrics of a threshold, from sensitivity, specificity and the share of malignant images.
 OF_TWO_SHARES = {
     "accuracy": lambda s, p, m: m * s + (1 - m) * p,
     "balanced_accuracy": lambda s, p, m: (s + p) / 2,
@@ -60,14 +60,14 @@ AT_A_THRESHOLD = ("recall", "specificity", *OF_TWO_SHARES)
 
 
 def truth_and_probability(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    """Whether each row is malignant (bool), and its probability of it (float64), shapes (n,)."""
+    """Whether each row is malignant (bool), and its probability (float64), shapes (n,)."""
     return (rows["label"] == "M").to_numpy(), rows["probability"].to_numpy(float)
 
 
 def truth_and_score(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    """Whether each row is malignant, and its logit where there is one, else its probability.
+    """Whether each row is malignant, and its logit if there is one, else its probability.
 
-    Beyond a logit of 37 all probabilities are 1, and would tie.
+    Beyond a logit of 37 all probabilities round to 1 and would tie.
     """
     score = rows["logit" if "logit" in rows else "probability"]
     return (rows["label"] == "M").to_numpy(), score.to_numpy(float)
@@ -78,14 +78,14 @@ def classification_metrics(
 ) -> dict[str, float]:
     """The metrics `names`; a row with a probability of at least `threshold` is called M.
 
-    The AUC is that within folds. NaN where a metric does not exist: AUC and average precision need
-    both classes, precision a row that is called malignant, and so on.
+    The AUC is that within folds. NaN if a metric is undefined: AUC and average precision need both
+    classes, precision needs a row that is called malignant, and so on.
     """
     truth, probability = truth_and_probability(rows)
     called = probability >= threshold
     both = 0 < truth.sum() < len(truth)
     recall, specificity = sensitivity_and_specificity(truth, called)
-    # Functions, since scikit-learn takes milliseconds for each, and few are asked for most often.
+    # Functions, since scikit-learn takes milliseconds for each, and mostly few are needed.
     found: dict[str, Callable[[], float]] = {
         "accuracy": lambda: sk.accuracy_score(truth, called),
         "balanced_accuracy": lambda: (recall + specificity) / 2,
@@ -110,7 +110,7 @@ def classification_metrics(
 
 
 def sensitivity_and_specificity(truth: np.ndarray, called: np.ndarray) -> list[float]:
-    """The share of each class that is `called` what it is; NaN for a class without a row."""
+    """The share of each class that is `called` correctly; NaN for a class without rows."""
     return [
         float((called == truth)[which].mean()) if which.any() else np.nan
         for which in (truth, ~truth)
@@ -120,11 +120,11 @@ def sensitivity_and_specificity(truth: np.ndarray, called: np.ndarray) -> list[f
 def auc_within_folds(rows: pd.DataFrame) -> float:
     """The share of pairs of a malignant and a benign image of one fold that are in order.
 
-    Rows of one fold, or none, have the usual AUC; of several, all folds' pairs count together.
-    Heads of different folds learned from different shares of malignant images, so that one fold's
-    logits lie higher than another's, and lower where more of its own images are malignant: pairs
-    across folds push the pooled AUC down (Parker, Guenter & Bedo 2007, doi
-    10.1186/1471-2105-8-326). NaN where no fold has both classes.
+    With one fold, or none, this is the usual AUC; with several, the pairs of all folds count
+    together. Heads of different folds learned from different shares of malignant images, so the
+    logits of one fold are higher than those of another, and lower if more of its own images are
+    malignant: pairs across folds lower the pooled AUC (Parker, Guenter & Bedo 2007, doi
+    10.1186/1471-2105-8-326). NaN if no fold has both classes.
     """
     truth, score = truth_and_score(rows)
     fold = folds_of(rows)
@@ -133,15 +133,15 @@ def auc_within_folds(rows: pd.DataFrame) -> float:
 
 
 def pooled_auc(rows: pd.DataFrame) -> float:
-    """The AUC of pairs of all folds together."""
+    """The AUC over all pairs, also across folds."""
     return auc_within_folds(rows.drop(columns="fold", errors="ignore"))
 
 
 def equal_groups_auc(rows: pd.DataFrame) -> float:
     """The AUC within folds, each image weighted by 1 / images of its group (and class).
 
-    By image, a patient with 60 images counts 60 times one with a single image (Hoffman, Sen &
-    Weinberg 2001, doi 10.1093/biomet/88.4.1121). NaN where no fold has both classes.
+    Otherwise a patient with 60 images counts 60 times as much as one with a single image (Hoffman,
+    Sen & Weinberg 2001, doi 10.1093/biomet/88.4.1121). NaN if no fold has both classes.
     """
     truth, score = truth_and_score(rows)
     weight = 1 / rows.groupby(["group", "label"])["label"].transform("size").to_numpy()
@@ -171,7 +171,7 @@ def calibration_bins(probability: np.ndarray, adaptive: bool = False) -> np.ndar
 
 
 def calibration_error(truth: np.ndarray, probability: np.ndarray, adaptive: bool = False) -> float:
-    """Mean distance between what was said and what came true, weighted by the count of each bin.
+    """Mean distance between predicted and observed shares, weighted by the count of each bin.
 
     Expected calibration error with bins of equal width (Naeini et al. 2015, AAAI 29:2901), of the
     probability of the positive class; `adaptive`: bins of equal counts (Nixon et al. 2019, arXiv

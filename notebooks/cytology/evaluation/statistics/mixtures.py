@@ -1,4 +1,4 @@
-"""How far the means of new images are from those of any mixture of the two classes, by patient."""
+"""The distance of the means of new images from any mixture of the two classes, by patient."""
 
 from dataclasses import dataclass
 
@@ -6,17 +6,19 @@ import numpy as np
 
 from cytology.evaluation.statistics.clusters import effective_groups, group_sums
 
-SHARES = np.sin(np.linspace(0, np.pi / 2, 301)) ** 2  # that are tried: closer toward 0 and 1
+SHARES = (
+    np.sin(np.linspace(0, np.pi / 2, 301)) ** 2
+)  # the shares that are tried: denser near 0 and 1
 
 
 @dataclass(frozen=True)
 class ClassMeans:
-    """What some numbers of one class's images are on average, and how alike in a patient.
+    """Means of some numbers over one class's images, and how alike they are within a patient.
 
-    The numbers may depend on the share that is tried. `mean` has shape (shares, numbers); `square`
-    and `alike` are mean products of two numbers of one image, and of two images of a patient, and
-    `error` is the covariance of `mean`: all (shares, numbers, numbers). `freedom` are its degrees
-    of freedom.
+    The numbers may depend on the share that is tried. `mean` has shape (shares, numbers). `square`
+    and `alike` are mean products of two numbers of one image, and of two images of a patient;
+    `error` is the covariance of `mean`: all (shares, numbers, numbers). `freedom` is its degrees of
+    freedom.
     """
 
     mean: np.ndarray
@@ -29,15 +31,15 @@ class ClassMeans:
 def class_means(values: np.ndarray, group: np.ndarray, inflation: float = 1.0) -> ClassMeans:
     """The `ClassMeans` of values of shape (shares, numbers, images) in at least two groups.
 
-    The covariance is the sum over groups of squared deviations, each divided by what is left of
-    the images without the group (as `clusters.unbiased_squares`), times `inflation`.
+    The covariance is the sum over groups of squared deviations, each divided by 1 - the group's
+    share of the images (as in `clusters.unbiased_squares`), times `inflation`.
     """
     count = values.shape[-1]
     sizes = group_sums(np.ones(count), group)
     mean, sums = values.mean(axis=-1), group_sums(values, group)
     square = values @ values.swapaxes(1, 2) / count
     pairs = (sizes * (sizes - 1)).sum()
-    # Of no patient two images: as alike as can be, the cautious answer.
+    # If no patient has two images, assume the greatest likeness, the cautious value.
     alike = (sums @ sums.swapaxes(1, 2) - count * square) / pairs if pairs else square
     away = (sums - mean[..., None] * sizes) / count / np.sqrt(1 - sizes / count)
     error = inflation * away @ away.swapaxes(1, 2)
@@ -46,10 +48,10 @@ def class_means(values: np.ndarray, group: np.ndarray, inflation: float = 1.0) -
 
 @dataclass(frozen=True)
 class Gap:
-    """Means of new images less those of a mixture with each of `SHARES`.
+    """Means of new images minus those of a mixture with each of `SHARES`.
 
-    `means` has shape (shares, numbers); `errors`, the covariance that they have if the share is the
-    true one, (shares, numbers, numbers); `freedom`, its degrees of freedom, (shares,).
+    `means` has shape (shares, numbers); `errors`, their covariance if the share is the true one,
+    (shares, numbers, numbers); `freedom`, its degrees of freedom, (shares,).
     """
 
     means: np.ndarray
@@ -63,8 +65,8 @@ def gap_to_mixtures(
     """The `Gap` of values of new images, shape (shares, numbers, images), to those of two classes.
 
     The variance of the new mean is that of as many patients with as many images, drawn from both
-    classes as the share says: so it does not vanish where the new images are all alike. The degrees
-    of freedom are those of a sum of variances (Satterthwaite 1946, doi 10.2307/3002019).
+    classes according to the share, so it does not vanish if the new images are all alike. The
+    degrees of freedom are those of a sum of variances (Satterthwaite 1946, doi 10.2307/3002019).
     """
     share = SHARES[:, None, None]
 
@@ -85,6 +87,6 @@ def gap_to_mixtures(
 
 
 def _without_negative(covariances: np.ndarray) -> np.ndarray:
-    """Estimated covariances, shape (..., n, n), less the parts that no covariance can have."""
+    """Estimated covariances, shape (..., n, n), without negative eigenvalues."""
     values, vectors = np.linalg.eigh(covariances)
     return (vectors * np.clip(values, 0, None)[..., None, :]) @ vectors.swapaxes(-1, -2)

@@ -1,9 +1,9 @@
-"""What a score means where another share of images is malignant, and that share is known.
+"""What a score means where another, known share of images is malignant.
 
-Sensitivity and specificity stay what they are as long as malignant images look there as they do
-here, and benign ones, too. All that rests on the share of malignant images, `prevalence`, is
-computed anew, with intervals by patient from those of the two. Rows have `label`, `group`, `logit`
-and, where folds matter, `fold`.
+Sensitivity and specificity do not change, provided that malignant images look the same there as
+here, and benign ones, too. All that depends on the share of malignant images, `prevalence`, is
+recomputed, with intervals by patient from those of the two. Rows have `label`, `group`, `logit`
+and, if folds matter, `fold`.
 """
 
 import numpy as np
@@ -26,12 +26,12 @@ from cytology.evaluation.statistics.metrics import (
 from cytology.settings import InputError
 
 PREDICTIVE = ("precision", "negative_predictive_value")
-# Of an axis that shows a screening clinic and a referral centre.
+# For an axis from a screening clinic to a referral centre.
 PREVALENCES = np.array([0.005, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9])
 
 
 def checked(prevalence: float) -> float:
-    """The share as it is; `InputError` unless it lies between 0 and 1."""
+    """The share unchanged; `InputError` unless it is between 0 and 1."""
     if not 0 < prevalence < 1:
         raise InputError(
             f"Parameter `prevalence` is {prevalence:g}: give the share of malignant images there, "
@@ -41,14 +41,14 @@ def checked(prevalence: float) -> float:
 
 
 def at_prevalence(rows: pd.DataFrame, prevalence: float, act_from: float) -> dict[str, float]:
-    """What a threshold gives where a share `prevalence` of the images is malignant.
+    """Results of a threshold where a share `prevalence` of the images is malignant.
 
     Rows are `decisions.counted_from` the threshold. `recall` and `specificity` (as here),
     `precision`, `negative_predictive_value`, `false_alarms` (benign images called malignant for
     each malignant one that is), and `net_benefit` (Vickers & Elkin 2006, doi
-    10.1177/0272989X06295361) for a clinic that acts from a probability a = `act_from` on: it takes
-    (1 - a) / a false alarms for each malignant image found. All with `_low`, `_high`, and the
-    `counts` behind them.
+    10.1177/0272989X06295361) for a clinic that acts at a probability a = `act_from` or more: it
+    accepts (1 - a) / a false alarms for each malignant image found. All with `_low`, `_high`, and
+    their `counts`.
     """
     m, odds = checked(prevalence), act_from / (1 - act_from)
     truth, score = truth_and_score(rows)
@@ -73,20 +73,20 @@ def at_prevalence(rows: pd.DataFrame, prevalence: float, act_from: float) -> dic
 def at_prevalences(
     rows: pd.DataFrame, act_from: float, prevalences: np.ndarray = PREVALENCES
 ) -> pd.DataFrame:
-    """`at_prevalence` of several shares of malignant images, a row each."""
+    """`at_prevalence` for several shares of malignant images, one row each."""
     return pd.DataFrame([at_prevalence(rows, share, act_from) for share in prevalences])
 
 
 def benefit(sensitivity, specificity, malignant, odds):
-    """Net benefit an image; `odds` are those of the probability from which one acts."""
+    """Net benefit per image; `odds` are those of the probability at which one acts."""
     return malignant * sensitivity - (1 - malignant) * (1 - specificity) * odds
 
 
 def at_other_share(rows: pd.DataFrame, fitted_share: float, prevalence: float) -> pd.DataFrame:
     """Rows with `logit` and `probability` corrected for another share of malignant images.
 
-    Their calibration was fitted where it was `fitted_share`; the log odds of the share are added to
-    all logits alike (Saerens, Latinne & Decaestecker 2002, doi 10.1162/089976602753284446).
+    Their calibration was fitted at `fitted_share`; the difference in log odds is added to all
+    logits (Saerens, Latinne & Decaestecker 2002, doi 10.1162/089976602753284446).
     """
     moved = rows["logit"] + logit(checked(prevalence)) - logit(fitted_share)
     return rows.assign(logit=moved, probability=expit(moved))

@@ -1,4 +1,4 @@
-"""Is a probability right on the whole, and does it spread as it should? Logistic recalibration.
+"""Are probabilities right overall, and is their spread right? Logistic recalibration.
 
 Cox 1958 (doi 10.1093/biomet/45.3-4.562); Van Calster et al. 2019 (doi 10.1186/s12916-019-1466-7).
 """
@@ -14,19 +14,19 @@ from cytology.evaluation.statistics.intervals import (
     t_quantile,
 )
 
-NEWTON_STEPS = 100  # of Newton, of which a handful are taken
-MOST_LEFT_OUT = 100  # parts of a jackknife: of more groups, several are left out together
-CLOSE = 1e-9  # a step after which no further one is worth taking
+NEWTON_STEPS = 100  # a limit; a handful are needed
+MOST_LEFT_OUT = 100  # parts of a jackknife: with more groups, several are left out together
+CLOSE = 1e-9  # after a step this small, stop
 
 
 def logistic_fit(
     score: np.ndarray, target: np.ndarray, weights: np.ndarray | None = None, start=(0.0, 0.0)
 ) -> np.ndarray:
-    """Intercept and slope of the logistic regression of `target` on `score`, a row a set.
+    """Intercept and slope of the logistic regression of `target` on `score`, one row per set.
 
-    `score` and `target` (0 to 1) have shape (n,), `weights` (sets, n); returned is (sets, 2).
-    Newton's steps, halved where one raises the loss. There must be a solution: the scores differ,
-    and either the targets lie inside 0 to 1, or no score parts those of 0 from those of 1.
+    `score` and `target` (0 to 1) have shape (n,), `weights` (sets, n); returns (sets, 2). Newton's
+    steps, halved if one raises the loss. There must be a solution: the scores differ, and either
+    the targets are strictly between 0 and 1, or no score separates those of 0 from those of 1.
     """
     weights = np.ones((1, len(score))) if weights is None else weights
     middle, spread = score.mean(), score.std() or 1.0
@@ -60,9 +60,9 @@ def logistic_fit(
 
 
 def in_the_large(score: np.ndarray, truth: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """What must be added to all logits so that their mean probability is the share malignant.
+    """The number to add to all logits so that their mean probability is the share malignant.
 
-    Shapes as in `logistic_fit`; returned is (sets,). NaN where a set holds one class only.
+    Shapes as in `logistic_fit`; returns (sets,). NaN if a set has only one class.
     """
     with np.errstate(divide="ignore"):
         odds = logit((weights @ truth) / weights.sum(axis=1))
@@ -85,12 +85,12 @@ def in_the_large(score: np.ndarray, truth: np.ndarray, weights: np.ndarray) -> n
 def recalibration(rows: pd.DataFrame, inflation: float = 1.0) -> dict[str, float]:
     """`calibration_in_the_large` and `calibration_slope` of `logit`, with `_low` and `_high`.
 
-    In the large, plus: malignant images are more frequent than the probabilities say. Slope, below
-    1: the probabilities are too sure. The intervals leave out one group after the other (the
-    jackknife; beyond `MOST_LEFT_OUT` several at a time), with a t quantile: its degrees of freedom
-    are the groups of the rarer class less one; for the slope, on which few groups act, at most as
-    many as parts of equal influence would move it as much (Kish 1965). None where fewer than
-    `FEWEST_GROUPS` hold a class, or where the estimate, or one of those without a group, does not
+    In the large, positive: malignant images are more frequent than the probabilities say. Slope
+    below 1: the probabilities are too sure. The intervals leave out one group after the other (the
+    jackknife; beyond `MOST_LEFT_OUT` several at a time), with a t quantile. Its degrees of freedom
+    are the number of groups of the rarer class minus one; for the slope, which depends on few
+    groups, at most the equivalent number of parts with equal influence (Kish 1965). NaN if fewer
+    than `FEWEST_GROUPS` groups have a class, or if the estimate, or one without a group, does not
     exist. `inflation` multiplies the variance.
     """
     truth, score = (rows["label"] == "M").to_numpy(float), rows["logit"].to_numpy(float)
@@ -100,7 +100,7 @@ def recalibration(rows: pd.DataFrame, inflation: float = 1.0) -> dict[str, float
     weights = (parts != np.arange(-1, parts.max() + 1)[:, None]).astype(float)
     exists = ~_parted(score, malignant, weights)
     large, line = in_the_large(score, truth, weights), np.full((len(weights), 2), np.nan)
-    if exists[0]:  # the first row leaves nothing out
+    if exists[0]:  # the first row leaves no group out
         line[0] = logistic_fit(score, truth, weights[:1])
         line[exists] = logistic_fit(score, truth, weights[exists], line[0])
     found: dict[str, float] = {}
@@ -121,7 +121,7 @@ def recalibration(rows: pd.DataFrame, inflation: float = 1.0) -> dict[str, float
 
 
 def _solved(curvature: np.ndarray, gradient: np.ndarray) -> np.ndarray:
-    """Newton's step for two coefficients, shape (sets, 2); `curvature` has their three sums."""
+    """Newton's step for two coefficients, shape (sets, 2); `curvature` has the three sums."""
     one, mixed, two = curvature.T
     tiny = np.finfo(float).tiny
     determinant = np.maximum(one * two - mixed**2, tiny)
@@ -131,7 +131,7 @@ def _solved(curvature: np.ndarray, gradient: np.ndarray) -> np.ndarray:
 
 
 def _parted(score: np.ndarray, malignant: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Whether a score parts the classes of each set, which then has no finite slope."""
+    """Whether a score separates the classes of each set, so that no finite slope exists."""
     there = weights > 0
     low, high = [], []
     for which in (malignant, ~malignant):

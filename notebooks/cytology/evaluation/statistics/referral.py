@@ -1,9 +1,9 @@
-"""Referral with a promise: who need not be seen by a pathologist, and how many of them are missed.
+"""Referral with a promise: who need not be seen by a pathologist, and how many are missed by that.
 
-A patient whose score lies below a limit is answered "benign" and not referred; all others are
-referred. Missed is a malignant patient who is not referred. Promised is the share of *all* patients
-who are missed: on average over studies and over the next patient, it is at most `level`. Patients
-are the units, not images: their scores must be exchangeable, as those of one place are.
+A patient whose score is below a limit gets the answer "benign" and is not referred; all others are
+referred. A malignant patient who is not referred is missed. The promise is about the share of *all*
+patients who are missed: on average over studies and over the next patient, it is at most `level`.
+The units are patients, not images: their scores must be exchangeable, as those of one place are.
 """
 
 from dataclasses import dataclass
@@ -28,10 +28,10 @@ ROUNDING = 1e-9  # of a count of patients
 
 
 def by_patient(rows: pd.DataFrame, score: str = "mean") -> pd.DataFrame:
-    """A row a group: `group, label, logit, images` and, where there is one, `fold`.
+    """One row per group: `group, label, logit, images` and, if there is one, `fold`.
 
-    Malignant with any malignant image. `score`: the `mean` logit, or the `highest`, with which one
-    image is enough to be referred.
+    A group is malignant if any of its images is. `score`: the `mean` logit, or the `highest`, so
+    that one image is enough to be referred.
     """
     grouped = rows.assign(label=rows["label"] == "M").groupby("group")
     logits = grouped["logit"]
@@ -45,12 +45,13 @@ def by_patient(rows: pd.DataFrame, score: str = "mean") -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class Referral:
-    """A limit of the patients' score, and what is promised of it.
+    """A limit for the patients' score, and its promise.
 
-    Patients from `limit` on are referred. `level` bounds the share of all patients who are missed.
-    `patients` are those whose number counts for the promise, `needed` how many it takes; where they
-    are too few, nothing is promised and all are referred. `prevalence` is the share of malignant
-    patients for which the promise holds, NaN: that of the place where these patients come from.
+    Patients with a score of `limit` or more are referred. `level` bounds the share of all patients
+    who are missed. `patients` is the number of patients that the promise is based on, `needed` how
+    many it needs; with fewer, nothing is promised and all are referred. `prevalence` is the share
+    of malignant patients for which the promise is made, NaN for that of the place where these
+    patients come from.
     """
 
     limit: float
@@ -66,10 +67,10 @@ class Referral:
 
 
 def patients_needed(level: float, prevalence: float = np.nan) -> int:
-    """The least number of patients with which a share of at most `level` missed can be promised.
+    """The smallest number of patients from which a missed share of at most `level` can be promised.
 
-    If there are n and none is missed, the next may still be: (0 + 1) / (n + 1) must not exceed the
-    level. With a `prevalence` the number of malignant ones, at the level by it.
+    If none of n is missed, the next may still be: (0 + 1) / (n + 1) must not exceed the level. With
+    a `prevalence` it is the number of malignant patients, at `level` / `prevalence`.
     """
     of_units = level if np.isnan(prevalence) else min(level / prevalence, 1.0)
     return int(np.ceil(1 / of_units - 1 - ROUNDING))
@@ -78,15 +79,15 @@ def patients_needed(level: float, prevalence: float = np.nan) -> int:
 def choose_referral(patients: pd.DataFrame, level: float, prevalence: float = np.nan) -> Referral:
     """The highest limit at which at most a share `level` of all patients is missed, on average.
 
-    `patients` are those of `by_patient`: judged by heads that did not learn from them, never test.
+    `patients` come from `by_patient`: judged by heads that did not learn from them, never test.
     Conformal risk control (Angelopoulos et al., ICLR 2024, arXiv 2208.02814): the loss of a patient
     is 1 if missed, else 0, and only grows with the limit; with n patients the limit is the highest
-    at which (missed + 1) / (n + 1) is at most the level. So it holds for a next patient of the same
-    place. With `prevalence`, the share of malignant *patients* elsewhere, only malignant ones
-    count, at `level` / `prevalence`: so it holds there, if they look as they do here.
+    at which (missed + 1) / (n + 1) is at most the level. This is valid for the next patient of the
+    same place. With `prevalence`, the share of malignant *patients* elsewhere, only malignant ones
+    count, at `level` / `prevalence`: this is valid there if they look the same as here.
     """
     if not 0 < level < 1:
-        raise InputError(f"The level {level:g} of a referral must lie between 0 and 1.")
+        raise InputError(f"The level {level:g} of a referral must be between 0 and 1.")
     scores = np.sort(patients.loc[patients["label"] == "M", "logit"].to_numpy(float))
     units, of_units = len(patients), level
     if not np.isnan(prevalence):
@@ -94,14 +95,14 @@ def choose_referral(patients: pd.DataFrame, level: float, prevalence: float = np
     allowed = int(np.floor(of_units * (units + 1) - 1 + ROUNDING))
     limit = -np.inf if allowed < 0 else np.inf
     if 0 <= allowed < len(scores):
-        limit = scores[allowed]  # so many lie below, or fewer where scores tie
+        limit = scores[allowed]  # so many are below, or fewer if scores tie
     return Referral(float(limit), level, units, patients_needed(level, prevalence), prevalence)
 
 
 def referred_out_of_fold(
     patients: pd.DataFrame, level: float, prevalence: float = np.nan
 ) -> pd.DataFrame:
-    """The patients with `referred`, each fold by the limit that the other folds chose."""
+    """The patients with a column `referred`, each fold by the limit chosen on the others."""
 
     def made(here, others):
         limit = choose_referral(others, level, prevalence).limit
@@ -111,12 +112,12 @@ def referred_out_of_fold(
 
 
 def outcome(patients: pd.DataFrame, prevalence: float = np.nan) -> dict[str, float]:
-    """What a referral gives, from patients with `referred`: with intervals by patient.
+    """Results of a referral, from patients with `referred`, with intervals by patient.
 
-    `found`: malignant patients who are referred; `spared`: benign ones who are not; `missed`: of
-    all patients, those malignant and not referred; `malignant_unreferred`: of those not referred,
-    the malignant ones, which is not what is promised; `referred`: of all. The last three at
-    `prevalence`, the share of malignant patients, or at that of these.
+    All are shares: `found` of malignant patients, referred; `spared` of benign ones, not referred;
+    `missed` of all, malignant and not referred; `malignant_unreferred` of those not referred,
+    malignant, which is not what is promised; `referred` of all. The last three are at `prevalence`,
+    the share of malignant patients, or at that of these patients.
     """
     truth = (patients["label"] == "M").to_numpy()
     m = truth.mean() if np.isnan(prevalence) else checked(prevalence)
@@ -138,9 +139,9 @@ def outcome(patients: pd.DataFrame, prevalence: float = np.nan) -> dict[str, flo
 
 
 def referral_curve(patients: pd.DataFrame, prevalence: float = np.nan) -> pd.DataFrame:
-    """A row a limit, the lowest first: `limit`, `referred` and `missed` (shares of all), `bound`.
+    """One row per limit, the lowest first: `limit`, `referred` and `missed` (of all), `bound`.
 
-    `bound` is what could be promised of that limit: with one more patient who is missed.
+    `bound` is what could be promised with that limit: the missed share with one more miss.
     """
     scores = patients["logit"].to_numpy(float)
     malignant = (patients["label"] == "M").to_numpy()

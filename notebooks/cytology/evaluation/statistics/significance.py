@@ -1,4 +1,4 @@
-"""Is one model better than another? Tests that know that images of one group are alike.
+"""Is one model better than another? Tests for images that are alike within groups.
 
 Tables of the two models are matched by image, never by row order.
 """
@@ -31,26 +31,26 @@ from cytology.evaluation.statistics.metrics import THRESHOLD, auc_within_folds
 from cytology.settings import InputError
 from cytology.wording import p_in_figures, span
 
-FEW_DISCORDANT = 25  # below, McNemar's test is exact
+FEW_DISCORDANT = 25  # with fewer, McNemar's test is exact
 FIRST_SECOND = ("first", "second")
 # A page may call equal models different in 5 of 100 runs, whatever it compares: 4 for the networks
-# and what averages them, 1 for the baseline. Models from outside take half of the networks' share.
+# and their averages, 1 for the baseline. Models from outside take half of the networks' share.
 FAMILY_ALPHA = {"networks": 0.04, "more than one": 0.04, "baseline": 0.01}
-UNRANKED = "random|unknown"  # weights or training of which no model is called better
+UNRANKED = "random|unknown"  # weights or training; no such model is called better
 WITH_OUTSIDE = {"networks": 0.02, "more than one": 0.02, "outside": 0.02, "baseline": 0.01}
 
 
 def matched(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
-    """The cases of both tables in sorted order, `label, group` and perhaps `fold`.
+    """The cases of both tables in sorted order, with `label, group` and perhaps `fold`.
 
-    `first` and `second` are the two scores, `called_first` and `called_second` whether they are
-    called malignant. `InputError` unless both tables hold the same cases, each once, with the same
-    label and group.
+    `first` and `second` are the two scores, `called_first` and `called_second` say whether they
+    are called malignant. `InputError` unless both tables have the same cases, each once, with the
+    same label and group.
     """
     keys = [key for key in ("image_id", "orientation") if key in first] or ["group", "label"]
     left, right = (rows.set_index(keys).sort_index() for rows in (first, second))
     if left.index.has_duplicates or not left.index.equals(right.index):
-        raise InputError("The two tables of predictions do not hold the same images, each once.")
+        raise InputError("The two tables of predictions do not have the same images, each once.")
     known = [name for name in ("label", "group") if name not in keys]
     if not left[known].equals(right[known]):
         raise InputError("The two tables of predictions differ in the label or group of an image.")
@@ -63,11 +63,11 @@ def matched(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
 
 
 def auc_difference(pairs: pd.DataFrame) -> dict[str, float]:
-    """AUC of the second less the first: `difference`, `_low`, `_high` and the P value `p`.
+    """AUC of the second minus the first: `difference`, `_low`, `_high` and the P value `p`.
 
-    P and interval come from one standard error (`intervals.gain_error`) and so cannot disagree. P
-    is 1 where the scores put the images into the same order, NaN where a class lies in fewer than
-    two groups.
+    P and interval come from one standard error (`intervals.gain_error`), so they cannot disagree. P
+    is 1 if both scores put the images into the same order, NaN if a class is in fewer than two
+    groups.
     """
     gain, error, freedom = gain_error(pairs, pairs["first"].to_numpy(), pairs["second"].to_numpy())
     low, high = around(gain, error**2, freedom)
@@ -90,7 +90,7 @@ def delong_p(pairs: pd.DataFrame) -> float:
 def mcnemar_p(pairs: pd.DataFrame) -> float:
     """P value of equal accuracy by McNemar's test, for independent rows.
 
-    Exact where few differ, else with the continuity correction.
+    Exact if few differ, otherwise with the continuity correction.
     """
     truth = pairs["label"] == "M"
     first, second = (pairs[f"called_{name}"] == truth for name in FIRST_SECOND)
@@ -100,9 +100,9 @@ def mcnemar_p(pairs: pd.DataFrame) -> float:
 
 
 def p_of_interval(found: float, low: float, high: float, freedom: float) -> float:
-    """Two-sided P of Student's t for a truth of 0, from an estimate and its 95 % interval.
+    """Two-sided P of Student's t for a true value of 0, from an estimate and its 95 % interval.
 
-    `freedom` are the degrees of freedom of the interval. NaN where it has no width.
+    `freedom` is the degrees of freedom of the interval. NaN if it has no width.
     """
     if not high > low:
         return np.nan
@@ -111,7 +111,7 @@ def p_of_interval(found: float, low: float, high: float, freedom: float) -> floa
 
 
 def mean_by_group(values: np.ndarray, rows: pd.DataFrame) -> tuple[float, float, float, float]:
-    """The mean of a number a row, its interval by the groups and folds of `rows`, and P of 0."""
+    """The mean of one number per row, its interval by group and fold, and P for a mean of 0."""
     if not len(values):
         return (np.nan,) * 4
     low, high = mean_interval(values, rows["group"].to_numpy(), variance_inflation(rows))
@@ -120,10 +120,10 @@ def mean_by_group(values: np.ndarray, rows: pd.DataFrame) -> tuple[float, float,
 
 
 def holm(p_values) -> np.ndarray:
-    """P values corrected for their number (Holm 1979); NaN stays NaN."""
+    """P values corrected for multiple testing (Holm 1979); NaN stays NaN."""
     corrected = np.array(p_values, float)
     order = np.argsort(corrected)[: np.count_nonzero(~np.isnan(corrected))]  # NaN sort last
-    # By hand, since statsmodels collects garbage at each call: a fifth of notebook 11.
+    # By hand, since statsmodels collects garbage at each call: a fifth of notebook 11's time.
     stepped = corrected[order] * np.arange(len(order), 0, -1)
     corrected[order] = np.minimum(np.maximum.accumulate(stepped), 1)
     return corrected
@@ -133,10 +133,10 @@ def holm(p_values) -> np.ndarray:
 
 
 def compare_pairs(tables: dict[str, pd.DataFrame], pairs: list[tuple[str, str]]) -> pd.DataFrame:
-    """A row a pair of models: both AUCs, their difference with interval, and P values.
+    """One row per pair of models: both AUCs, their difference with interval, and P values.
 
-    `p_holm` is `p` corrected for the number of pairs. `p_mcnemar` and `p_delong` are given where
-    rows are independent: one a group, not cross-validated. The difference is second less first.
+    `p_holm` is `p` corrected for the number of pairs. `p_mcnemar` and `p_delong` are given if rows
+    are independent: one per group, not cross-validated. The difference is second minus first.
     """
     rows = []
     for first, second in pairs:
@@ -158,11 +158,11 @@ def with_gate(table: pd.DataFrame) -> pd.DataFrame:
     """The pairs of a page with `separated`: whether a row may be called a difference.
 
     `table` has `family` (of `FAMILY_ALPHA`), `level`, `weights` and the columns of
-    `compare_pairs`. It takes a corrected P below the family's share of the error, an interval
-    without 0, no random weights, no model whose training is unknown, and an open gate: pairs of
-    networks by image come first, and only if any of them is separated are the other families and
-    levels of the networks asked at all. The baseline by image is its own gate, and so are models
-    from outside, and what averages the predictions of a single network.
+    `compare_pairs`. A difference needs a corrected P below the family's share of the error, an
+    interval without 0, no random weights, no model with unknown training, and an open gate: pairs
+    of networks by image come first, and only if any of them is separated are the other families and
+    levels of the networks tested. The baseline by image is its own gate, and so are models from
+    outside, and averages of the predictions of a single network.
     """
     shows = (table["difference_low"] > 0) | (table["difference_high"] < 0)
     share = WITH_OUTSIDE if (table["family"] == "outside").any() else FAMILY_ALPHA
@@ -179,13 +179,13 @@ def with_gate(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def difference_sentence(row, first: str, second: str) -> str:
-    """What a row of `with_gate` allows to say about models called `first` and `second`."""
+    """A row of `with_gate` in words; `first` and `second` are the models' names."""
     better, worse = (second, first) if row.difference > 0 else (first, second)
     size, sign = abs(row.difference), 1 if row.difference > 0 else -1
     low, high = sorted([sign * row.difference_low, sign * row.difference_high])
     bounds = {"size_low": low, "size_high": high}
     if np.isnan(size):
-        return f"Nothing can be said of {first} and {second}: one class only."
+        return f"Nothing can be said about {first} and {second}: one class only."
     if size < 0.0005:
         known = "" if np.isnan(row.difference_low) else f" ({span(bounds, 'size', '95 % ')})"
         return (
@@ -209,7 +209,7 @@ def difference_sentence(row, first: str, second: str) -> str:
 
 
 def fold_aucs(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    """AUC of each model in each fold and seed: `model, seed, fold, auc`; NaN with one class only.
+    """AUC of each model in each fold and seed: `model, seed, fold, auc`; NaN for one class only.
 
     `tables` maps models to their out-of-fold predictions.
     """
@@ -225,7 +225,7 @@ def corrected_interval(differences, test_over_train: float) -> tuple[float, floa
 
     The training parts of two folds overlap, so their differences are not independent: Nadeau &
     Bengio 2003 (doi 10.1023/A:1024068626366) add the ratio of test to training size to 1/n.
-    Descriptive: it speaks of this data set, dealt again, not of new patients.
+    Descriptive: it describes re-splits of this data set, not new patients.
     """
     differences = np.asarray(differences, float)
     differences = differences[~np.isnan(differences)]
@@ -238,9 +238,10 @@ def corrected_interval(differences, test_over_train: float) -> tuple[float, floa
 
 
 def fold_differences(aucs: pd.DataFrame, pairs: list[tuple[str, str]]) -> pd.DataFrame:
-    """A row a pair, seed and fold, with the pair's mean difference and corrected interval.
+    """One row per pair, seed and fold, with the pair's mean difference and corrected interval.
 
-    Early stopping holds back a fifth of each training part; then the interval is a little short.
+    With early stopping, which holds back a fifth of each training part, the interval is a little
+    too narrow.
     """
     wide = aucs.pivot_table("auc", ["seed", "fold"], "model", dropna=False)
     folds = aucs["fold"].nunique()
