@@ -28,7 +28,6 @@ BETTER = {
     r"of one's own": "its own",
     r"beside itself": "alone",
     r"(?<!here\s)is (?-i:none)": "is not one, there is none",
-    r"says? so": "warns, reports; name what is said",
     r"as asked for": "as requested",
     r"(can|cannot|could|to) be had": "available",
     r"deserves? belief": "can be trusted",

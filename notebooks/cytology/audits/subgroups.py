@@ -82,7 +82,7 @@ def in_thirds(values: pd.Series) -> pd.Series:
 def subgroup_table(
     rows: pd.DataFrame, subgroups: pd.DataFrame, unit: str, threshold: float = THRESHOLD
 ) -> pd.DataFrame:
-    """A row a subgroup, after one of all images: counts, AUC, sensitivity, specificity.
+    """One row per subgroup, after one for all images: counts, AUC, sensitivity, specificity.
 
     `rows` are judged predictions, `subgroups` those of `subgroups_of_images`; they are matched by
     image. Each number has its 95 % interval by group. `too_few` says which of them rest on fewer
@@ -115,7 +115,7 @@ def _place(subgroups: pd.DataFrame, column: str, name: str) -> tuple:
 
 
 def homogeneity_table(rows: pd.DataFrame, subgroups: pd.DataFrame) -> pd.DataFrame:
-    """Whether a network does as well in all subgroups of a column: a row a column and question.
+    """Whether a network does as well in all subgroups of a column: one row per column and question.
 
     What is compared is the share of the other class's images, of the same fold, that an image is on
     the right side of: its part in the AUC. It exists also where a subgroup has one class only, as a

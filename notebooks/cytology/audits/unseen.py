@@ -96,7 +96,7 @@ def groups_of(images: pd.DataFrame, manifest: pd.DataFrame) -> pd.Series:
 def scores_of_run(
     run: Run, names: list[str], images: pd.DataFrame, on: str, rule: str, wanted_sensitivity: float
 ) -> pd.DataFrame:
-    """A row a network and image, of neither class and of both, all scored in the same way.
+    """One row per network and image, of neither class and of both, all scored in the same way.
 
     `images` are those of `images_to_score`. `logit` is the network's own, `probability` the
     calibrated one; `called` is M from the threshold of `rule` on, which is `threshold` as a
@@ -164,7 +164,7 @@ def decided(
 
 
 def by_category(scores: pd.DataFrame) -> pd.DataFrame:
-    """A row a network and category, from benign to malignant: how its images are scored.
+    """One row per network and category, from benign to malignant: how its images are scored.
 
     `median`, `lower` and `upper` (quartiles) are of the calibrated probability; `called_malignant`
     is the share called so, with its 95 % interval by group. An image of an unknown group counts as
@@ -192,7 +192,7 @@ def by_category(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def category_sentences(table: pd.DataFrame, unit: str) -> list[str]:
-    """What the table allows to say: a sentence a network, and what no table can say."""
+    """What the table allows to say: one sentence per network, and what no table can say."""
     sentences = []
     for name, rows in table.groupby("model", sort=False):
         if (rows["weights"] == "random").any():

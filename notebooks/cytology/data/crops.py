@@ -76,7 +76,7 @@ def badly_cut(images: pd.DataFrame) -> pd.DataFrame:
 def in_words(images: pd.DataFrame) -> str:
     """Whether the images are taken for crops, why, and how many are badly cut."""
     if len(images) < FEWEST_IMAGES:
-        return f"With fewer than {FEWEST_IMAGES} images, crops cannot be told from fields of view."
+        return f"With fewer than {FEWEST_IMAGES} images, crops and fields of view look alike."
     darker = f"{(images['middle'] > DARKER).mean():.0%} of the images have a clearly darker middle"
     if not are_crops(images):
         return f"{darker}, fewer than {MOST:.0%}: they are not taken for crops of one cell."

@@ -45,7 +45,7 @@ def forest(table: pd.DataFrame, unit: str) -> Figure:
     axis.set_xlabel(f"AUC, 95 % interval by {unit} (numbers: images)")
     shown = [style.entry("images", marker="o", color="black")]
     if (table["level"] == unit).any():
-        shown.append(style.entry(f"one prediction a {unit}", marker="s", **style.HOLLOW))
+        shown.append(style.entry(f"one prediction per {unit}", marker="s", **style.HOLLOW))
     shown.append(style.entry("size and colour alone", color=style.GREY, linestyle="--"))
     figure.legend(handles=shown, loc="outside lower center", ncols=3)
     return figure
@@ -111,7 +111,7 @@ def pair_differences(pairs: pd.DataFrame, folds: pd.DataFrame, unit: str) -> Fig
 
 
 def learning_and_orientations(learned: pd.DataFrame, turned: pd.DataFrame, units: str) -> Figure:
-    """AUC against the groups trained on, and against the orientations; a line a network."""
+    """AUC against the groups trained on, and against the orientations; one line per network."""
     figure, axes = plt.subplots(1, 2, figsize=(11.5, 4), sharey=True)
     asked = (learned, "trained_on"), (turned, "orientations")
     for axis, (table, column) in zip(axes, asked, strict=True):

@@ -72,7 +72,7 @@ def answers(
             left.set_xlabel("refer: " + row["refer_why"], fontsize=8, color=style.WRONG)
             for spine in left.spines.values():
                 spine.set(visible=True, color=style.WRONG, linewidth=3)
-        style.picture(middle, style.overlaid(image, heat), f"speaks for {row['predicted']}")
+        style.picture(middle, style.overlaid(image, heat), f"heat for {row['predicted']}")
         middle.set_xlabel(f"row {place + 1}", fontsize=8)
         if (known / row["nearest"]).is_file():
             near = ImageOps.contain(open_rgb(known / row["nearest"]), (320, 320))

@@ -15,7 +15,7 @@ METRIC_LABEL = {"auc": "AUC", "loss": "log loss (nats)"}
 
 
 def shifts(smear: FramedSmear, reference: int) -> Figure:
-    """One image under every shift, a row a shift, a column a strength; the reference is framed."""
+    """One image under every shift, one row per shift, one column per strength; the reference is framed."""
     width, height = smear.image.size
     strengths = (0, *SHIFT_STRENGTHS)
     figure, axes = plt.subplots(
@@ -44,7 +44,7 @@ def amount_of(smear: FramedSmear, name: str, strength: int) -> str:
 
 
 def against_strength(table: pd.DataFrame, metric: str, reference: int, unit: str) -> Figure:
-    """A metric with its 95 % interval against strength, a panel a shift, a line a network.
+    """A metric with its 95 % interval against strength, one panel per shift, one line per network.
 
     `table` is that of `robustness.shift_summary`; `metric` is `auc` or `loss`.
     """

@@ -45,7 +45,7 @@ def who_is_where(split: pd.DataFrame, unit: str) -> Figure:
 
 
 def crossing_pairs(root: Path, pairs: pd.DataFrame) -> Figure:
-    """What crosses a given split, two images a crossing side by side, a row a kind.
+    """What crosses a given split, two images per crossing side by side, one row per kind.
 
     `pairs` is what `crossing.examples` returns. Names are left out: the figure may travel.
     """

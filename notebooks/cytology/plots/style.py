@@ -21,7 +21,7 @@ from cytology.files import written_whole
 from cytology.run import GIVEN_LEAKS, OUTSIDE, Run, outside_title
 from cytology.wording import COLOURS, NO_INTERVAL
 
-Look = dict[str, Any]  # what Matplotlib is told of a mark
+Look = dict[str, Any]  # how Matplotlib draws a mark
 DPI = 120
 DRAWN = {"Comment": "names: pseudonyms"}  # figures of earlier versions showed names: not shared
 CSS_DPI = 96  # a browser's pixel is 1/96 inch: a figure appears in the size that it was drawn for

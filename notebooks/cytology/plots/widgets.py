@@ -1,4 +1,4 @@
-"""Controls for a person in JupyterLab or Colab. Where nobody looks on there is a still picture."""
+"""Controls for a person in JupyterLab or Colab. If nobody is watching, there is a still picture."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
