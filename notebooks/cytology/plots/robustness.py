@@ -15,7 +15,7 @@ METRIC_LABEL = {"auc": "AUC", "loss": "log loss (nats)"}
 
 
 def shifts(smear: FramedSmear, reference: int) -> Figure:
-    """One image under every shift: one row per shift, one column per strength; framed: reference."""
+    """One image: one row per shift, one column per strength; the reference is framed."""
     width, height = smear.image.size
     strengths = (0, *SHIFT_STRENGTHS)
     figure, axes = plt.subplots(
