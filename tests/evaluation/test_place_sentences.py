@@ -63,7 +63,10 @@ def test_moved_logits_have_no_share():
 
 def test_what_cannot_be_known_is_said():
     few = say.share_sentences(row_of(np.nan, np.nan, np.nan), "patient")
-    assert "no interval" in few[0] and "cannot be tested" in few[1]
+    assert "no interval" in few[0] and "cannot be tested" in few[2]
+    assert "without labels" in few[0] and few[1].startswith(
+        "This assumes that malignant images look"
+    )
     (none,) = say.share_sentences(row_of(np.nan, np.nan, np.nan, "no slope fits"), "patient")
     assert none.endswith("is estimated: no slope fits.")
 

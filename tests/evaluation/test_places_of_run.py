@@ -23,7 +23,8 @@ def test_at_the_share_here_the_values_are_those_of_the_thresholds(run_once, valu
     ]
     rows = rows.set_index("model").loc[asked.index]
     for name in ("recall", "specificity", "precision", "negative_predictive_value"):
-        np.testing.assert_allclose(asked[name], rows[name])
+        for end in ("", "_low", "_high"):
+            np.testing.assert_allclose(asked[f"{name}{end}"], rows[f"{name}{end}"])
     np.testing.assert_allclose(asked["prevalence"], asked["malignant_share"])
 
 

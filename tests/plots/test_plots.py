@@ -308,7 +308,10 @@ def test_neighbours_stand_beside_their_mistake(judged_smears):
 def test_a_network_has_one_colour_in_every_figure(run):
     tables = {name: read_predictions(Run(run), name) for name in ARCHITECTURE_NAMES}
     bands = {name: curve_bands(rows, draws=5) for name, rows in tables.items()}
-    axes = comparison_plots.curves(tables, bands, "patient").axes
+    figure = comparison_plots.curves(tables, bands, "patient")
+    share = pd.concat(tables.values())["label"].eq("M").mean()
+    assert f"precision where {share:.0%} of the images are malignant" in figure.get_suptitle()
+    axes = figure.axes
     colours = [to_hex(axis.lines[0].get_color()).upper() for axis in axes]
     assert colours == [*style_plots.NETWORK_COLOUR.values()] * 2
     assert axes[0].lines[0].get_ydata()[-1] == 1

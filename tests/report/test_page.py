@@ -84,6 +84,7 @@ def make_run(folder, leak=LEAK):
         {
             "architecture": ["mobilenetv2", EVIL],
             "weights": ["random", QUOTED],
+            "protocol": ["original", "original"],
             "images": [1234, 1234],
             "accuracy": [0.8125, 0.75],
             "accuracy_low": [0.7014, np.nan],
@@ -160,7 +161,7 @@ def test_a_split_without_a_leak_has_no_banner(tmp_path):
 
 def test_numbers(page):
     for text in (
-        *("1,320 images in 24 groups", "700 benign (B), 620 malignant (M)", "0123abcd"),
+        *("1,320 images of 24 patients", "700 benign (B), 620 malignant (M)", "0123abcd"),
         *("MobileNetV2", "random", QUOTED, "images 1,234", "0.812", "0.701 to 0.905", "0.750"),
         *("3 min 05 s", "2,345 MiB", "2024-05-06 07:08", "abcdef0", "not committed"),
     ):
@@ -203,7 +204,7 @@ def test_every_table_is_named_with_a_link_that_works_when_the_page_travels_alone
     (link,) = links  # as often as it is named
     kind, data = link.split(",", 1)
     assert kind == "data:text/plain;base64"
-    assert base64.b64decode(data).decode("utf-8").startswith("architecture,weights,images,accuracy")
+    assert base64.b64decode(data).decode("utf-8").startswith("architecture,weights,protocol,images")
 
 
 def test_records_with_paths_do_not_travel_in_the_page(page):
@@ -263,6 +264,7 @@ def test_what_a_notebook_says_stands_in_its_section(tmp_path):
     for name in SAID:
         (run / "tables" / f"{name}.md").write_text(f"Said of {name}.\n", "utf-8")
     rows = pd.DataFrame({"model": ["mobilenetv2", "densenet121"], "recall": [0.5, 0.25]})
+    rows = rows.assign(rule="youden", prevalence=0.1, asked=False)
     for name in ("thresholds", "prevalence", "referral", "subgroups"):
         write_table(run, f"tables/{name}.csv", rows)
     (run / "tables" / "robustness.md").write_text("Robust.\n", "utf-8")

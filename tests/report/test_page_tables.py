@@ -77,7 +77,7 @@ def test_a_table_without_rows(shown):
 
 def test_columns_are_those_asked_for_in_their_order_and_rows_of_some_families(shown):
     columns = {"family": ["x", "y", "y"], "p": [0.1, 0.2, 0.3], "auc": [0.5, 0.6, 0.7]}
-    table = shown(columns, "auc", "p", "nowhere", families=("y",))
+    table = shown(columns, "auc", "p", "nowhere", only={"family": ("y",)})
     assert headings(table) == ["AUC", "P"]
     assert [[each.text for each in row] for row in table["rows"]] == [
         ["0.600", "0.200"],
@@ -91,3 +91,14 @@ def test_the_share_that_a_precision_holds_for_stands_above_the_table(shown):
     assert table["same"]["malignant share"].text == "0.400"
     other = shown({"model": ["a", "b"], "precision": [0.5, 0.6], "malignant_share": [0.4, 0.3]})
     assert len(other["headings"]) == 3
+
+
+def test_a_precision_without_its_share_is_not_shown(shown):
+    columns = {"model": ["a", "b"], "precision": [0.5, 0.6], "recall": [0.7, 0.8]}
+    assert headings(shown(columns)) == ["model", "recall"]
+    assert headings(shown(columns | {"prevalence": [0.1, 0.2]}))[1] == "precision"
+
+
+def test_rows_are_those_that_hold_one_of_some_values(shown):
+    table = shown({"model": ["a", "b"], "prevalence": [0.1, 0.2]}, only={"prevalence": {0.2}})
+    assert [row[0].text for row in table["rows"]] == ["B"]

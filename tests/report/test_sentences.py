@@ -19,6 +19,7 @@ from matplotlib.legend import Legend
 from matplotlib.text import Text
 from scipy.special import expit
 from sklearn.metrics import roc_auc_score
+from wrong_words import BARE, SINGULAR, WRONG
 
 from cytology.audits import leakage, learning_curve, robustness, robustness_sentences
 from cytology.audits import left_out as domains
@@ -54,12 +55,6 @@ from cytology.settings import InputError
 from cytology.tables import read_table, write_json, write_table, write_text
 
 pytestmark = pytest.mark.usefixtures("few_draws", "little_garbage")
-
-WRONG = re.compile(
-    r"\b(nan|NaN|NaT|inf|Infinity)\b|<NA>|\bNone\b(?! in this run folder)|[∞{}]"
-    r"|[-\N{MINUS SIGN}]0(\.0+)?(?![\d.])"  # a minus before a zero
-)
-BARE = re.compile(r"no interval(?!: \w)")  # without a reason
 
 
 @pytest.fixture(scope="module")
@@ -525,7 +520,6 @@ def said_of(run: Run, tables: dict[str, pd.DataFrame]) -> dict[str, list[str]]:
     }
 
 
-SINGULAR = re.compile(r"(?<![\d.,])1 (patients|slides|images|groups|networks|seeds)\b")
 MOVES = re.compile(r"\b(falls?|rises?|lowers?|raises?|higher|better|worse|More)\b")
 NOTHING_MOVED = re.compile(
     r"by (up to )?[-+\N{MINUS SIGN}]?0\.0+\b|(\d\.\d{3}) before, \2 after"

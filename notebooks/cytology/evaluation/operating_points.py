@@ -185,6 +185,17 @@ def calibrated(run: Run, architecture: str, on: str, method: str = "platt") -> p
     return calibration.calibrate(on_test(run, architecture), calibrator)
 
 
+def counted_from_locked(
+    run: Run, architecture: str, on: str, rule: str, wanted_sensitivity: float
+) -> pd.DataFrame:
+    """The judged rows counted from the threshold of `rule`, as `locked_thresholds` judges them."""
+    _, chosen_on = learned_from(run, architecture)
+    if on == OUT_OF_FOLD:
+        return decisions.cross_fitted_calls(chosen_on, rule, wanted_sensitivity)
+    at = decisions.choose_threshold(chosen_on, rule, wanted_sensitivity)
+    return decisions.counted_from(on_test(run, architecture), at)
+
+
 def above_threshold(
     run: Run, architecture: str, on: str, rule: str, wanted_sensitivity: float
 ) -> pd.DataFrame:

@@ -67,14 +67,14 @@ def share_sentences(row, unit: str) -> list[str]:
         f"are malignant at this place (95 % by {unit}: {percent_span(row, 'prevalence')}; "
         f"{in_percent(round(row['fitted_share'], 2))} where the calibration was fitted)."
     ]
+    takes = "This assumes that malignant images look the same there as here, and benign ones, too."
     if np.isnan(row["p_moved"]):
         why = f"fewer than {FEWEST_GROUPS} {plural(unit)} of a class, or new ones"
-        return [*said, f"Whether anything else differs cannot be tested: {why}."]
+        return [*said, takes, f"Whether anything else differs cannot be tested: {why}."]
     return [
         *said,
-        "This assumes that malignant images look the same there as here, and benign ones, too. A "
-        f"test finds no sign against it (P = {p_in_figures(row['p_moved'])}), but that is no "
-        "proof: the test misses a change that moves logits as another share would.",
+        f"{takes} A test finds no sign against it (P = {p_in_figures(row['p_moved'])}), but that "
+        "is no proof: the test misses a change that moves logits as another share would.",
     ]
 
 

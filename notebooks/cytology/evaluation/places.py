@@ -12,8 +12,8 @@ import pandas as pd
 from cytology.evaluation.judged import OUT_OF_FOLD, TEST, compared_on
 from cytology.evaluation.operating_points import (
     ACT_FROM,
-    above_threshold,
     calibrated,
+    counted_from_locked,
     deciding,
     judged_and_deciding,
     learned_from,
@@ -47,7 +47,7 @@ def predictive_values(run: Run, wanted_sensitivity: float, prevalence: float) ->
     """
     on, parts = compared_on(run), []
     for name in judged_and_deciding(run, on):
-        rows = above_threshold(run, name, on, "sensitivity", wanted_sensitivity)
+        rows = counted_from_locked(run, name, on, "sensitivity", wanted_sensitivity)
         here = float((rows["label"] == "M").mean())
         asked = prevalence or here
         shares = np.unique([*PREVALENCES, *([asked] if 0 < asked < 1 else [])])

@@ -21,6 +21,7 @@ RANDOM = (
     "No pretrained weights: use this run to check the software, not to rank networks. No winner is "
     "named."
 )
+BASELINE_SAYS = "Size and mean colour alone reach"
 ABOUT_FOLDS = (
     "These intervals describe heads trained on as many {units} of this kind as here, not one saved "
     "network; their variances are doubled, since {units} of one fold train the heads that judge "
@@ -210,7 +211,7 @@ def baseline_in_words(pairs: pd.DataFrame, everything: pd.DataFrame) -> list[str
     own = (keys == [BASELINE, "image", pairs["judged_on"].iloc[0]]).all(axis=1)
     row = everything[own].iloc[0]
     above = row["auc_low"] > 0.5
-    said = [f"Size and mean colour alone reach AUC {with_span(row, 'auc', '95 % ')}."]
+    said = [f"{BASELINE_SAYS} AUC {with_span(row, 'auc', '95 % ')}."]
     if not above:
         said.append("That is not shown to be better than chance, so beating it says little.")
     if better.any():

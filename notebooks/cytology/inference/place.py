@@ -53,3 +53,27 @@ def place_sentences(found: dict, unit: str, weights: str) -> list[str]:
     if weights == "random":
         return ["No pretrained weights: no share of malignant images is estimated."]
     return share_sentences(found, unit)
+
+
+def said_of_new(run: Run) -> list[str]:
+    """What the tables of notebook 09 say of the place of the new images, for the report.
+
+    Nothing where the split leaks, of random weights no share, and nothing from a table of other
+    images than those of `inference/predictions.csv`.
+    """
+    answers = run.rows("inference/predictions.csv")
+    if answers.empty or run.leaks:
+        return []
+    answers = answers[answers["reason"] == ""]
+    share, gain = (run.rows(f"inference/{name}.csv") for name in ("share", "recalibration"))
+    levels = set(run.rows("inference/metrics.csv").get("level", [])) - {"image"}
+    alone = (answers["group"] == "").all()
+    unit = "image" if alone else levels.pop() if len(levels) == 1 else "group"
+    said = []
+    if len(share) and share["images"].iloc[0] == len(answers):
+        row = share.iloc[0]
+        said += place_sentences(row.to_dict(), unit, row["weights"])
+    known = (answers["label"] != "").sum()
+    if len(gain) and gain["images"].iloc[0] == known and "random" not in set(gain["weights"]):
+        said.append(gain_sentence(gain, unit))
+    return said

@@ -74,7 +74,9 @@ def curves(tables: dict[str, pd.DataFrame], bands: dict[str, pd.DataFrame], unit
     axes[1, 0].set_ylabel("precision")
     lows = pd.concat(bands.values())["sensitivity_low"]
     shown = style.of_bounds(f"bands: 95 % by {unit}", lows)
-    figure.suptitle(f"ROC and precision-recall; {shown}; dotted: chance", fontsize=11)
+    share = pd.concat(tables.values())["label"].eq("M").mean()
+    words = f"ROC, and precision where {share:.0%} of the images are malignant"
+    figure.suptitle(f"{words}; {shown}; dotted: chance", fontsize=11)
     return figure
 
 

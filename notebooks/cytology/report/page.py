@@ -1,4 +1,6 @@
-"""The HTML page of a run: one file that needs no network, no script and no other file.
+"""The HTML page of a run: one file that needs no network and no other file.
+
+Its one script, where it has any, moves two sliders; without it a table stands there.
 
 It is written from what lies in the run folder; of what is missing it says which notebook writes
 it, so that a run which stopped half-way has a report too.
@@ -12,16 +14,22 @@ from urllib.parse import quote
 
 from cytology.architectures import NETWORK_TITLE
 from cytology.catalogue import VERIFICATION, WRITTEN_BY
-from cytology.evaluation.caveats import about_outside, caveats, split_check
-from cytology.evaluation.summary import LEAKS, RANDOM
+from cytology.evaluation.caveats import about_outside, caveats
+from cytology.evaluation.place_sentences import in_percent
+from cytology.evaluation.places import CLINIC_ACTS_FROM
+from cytology.evaluation.summary import BASELINE_SAYS, LEAKS, RANDOM
+from cytology.inference.place import said_of_new
 from cytology.parameters import meaning
+from cytology.report.advice import in_short, recommendation
 from cytology.report.checklist import checklist
 from cytology.report.discreet import facts, folder_name
+from cytology.report.elsewhere import SCRIPT, calls_of_run, policy_of, shares_shown
+from cytology.report.first_lines import lines
 from cytology.report.model_card import card_html
 from cytology.report.page_parts import POLICY, Figure, by_number, embedded_figures, link_to
 from cytology.report.page_tables import result_table
 from cytology.run import Run
-from cytology.wording import joined
+from cytology.wording import counted, joined, plural
 
 # Columns of the longer tables that fit a page; the files have them all.
 MAIN_SHOWN = (
@@ -60,6 +68,7 @@ EXPLANATION_SHOWN = (
     "architecture check value chance chance_of difference passed images groups judged_on weights "
     "protocol"
 )
+SHOWN_PAIRS = {"family": ("networks", "outside")}
 # Where a figure stands in the report, by its notebook; some by their own names.
 SECTION_OF = {
     **dict.fromkeys(("01", "02", "03"), "more_data"),
@@ -103,35 +112,46 @@ def page_contents(run: Run, name: str) -> dict[str, Any]:
     """Everything that the page shows, read from the run."""
     record, dataset = facts(run)
     said = unless_a_caveat(paragraphs(run, "tables/summary.md"))
-    split, warnings = run.facts_if_there("split.json"), caveats(run)
-    unit = split.get("unit", "group")
+    taken, advice = recommendation(run)
+    split, warnings, calls = run.facts_if_there("split.json"), caveats(run), calls_of_run(run)
+    unit, kept = split.get("unit", "group"), dataset.get("unit", "group")
     if "notes" in dataset:
         texts = [caveat.text for caveat in warnings]
         dataset["notes"] = [note for note in dataset["notes"] if note not in texts]
     return {
         "run": name,
         "quoted": shlex.quote(name),
-        "policy": POLICY,
+        "policy": POLICY + (policy_of(SCRIPT) if calls else ""),
         "networks": title_of(run.networks),
         "record": record,
         "caveats": warnings,
         "outside": [caveat.text for caveat in about_outside(run)],
         "answer": said[0] if said else "",
-        "summary": said[1:],
+        "in_short": in_short(run, taken),
+        "lines": lines(run),
+        "advice": advice,
+        # What the first lines say is not said again.
+        "summary": [each for each in said[1:] if not each.startswith(BASELINE_SAYS)],
         "figures": by_section(embedded_figures(run)),
         "link_to": partial(link_to, run),
         "dataset": dataset,
+        "kept_together": counted(dataset.get("groups", 0), kept, plural(kept)),
         "split": split,
-        "checked": split_check(dataset, split),
         "unit": unit,
         "comparison": result_table(run, "tables/comparison.csv", MAIN_SHOWN),
-        "pairs": result_table(run, "tables/pairwise.csv", PAIRS_SHOWN, ("networks", "outside")),
+        "pairs": result_table(run, "tables/pairwise.csv", PAIRS_SHOWN, SHOWN_PAIRS),
         "comparison_all": result_table(run, "tables/comparison_all.csv", ALL_SHOWN),
         "decision_words": unless_a_caveat(paragraphs(run, "tables/decisions.md")),
         "thresholds": result_table(run, "tables/thresholds.csv", THRESHOLDS_SHOWN),
         "calibration": result_table(run, "tables/calibration.csv", CALIBRATION_SHOWN),
-        "prevalence": result_table(run, "tables/prevalence.csv", PREVALENCE_SHOWN),
+        "prevalence": result_table(
+            run, "tables/prevalence.csv", PREVALENCE_SHOWN, shares_shown(run)
+        ),
+        "acts_from": in_percent(CLINIC_ACTS_FROM),
+        "calls": calls,
+        "script": SCRIPT,
         "referral": result_table(run, "tables/referral.csv", REFERRAL_SHOWN),
+        "use_words": said_of_new(run),
         "doubtful_words": paragraphs(run, "tables/doubtful_labels.md"),
         "audit": result_table(run, "tables/leakage_summary.csv"),
         "audit_words": paragraphs(run, "tables/leakage.md"),
@@ -182,7 +202,7 @@ def unless_a_caveat(said: list[str]) -> list[str]:
 
 
 def notebooks(run: Run, record: dict) -> list[dict[str, Any]]:
-    """A row a notebook, executed by `run_all.py` or found: link, status, seconds, memory."""
+    """One row per notebook, executed by `run_all.py` or found: link, status, seconds, memory."""
     entries = record.get("notebooks", {})
     folder = run / "notebooks"
     found = {path.stem for kind in ("*.html", "*.ipynb") for path in folder.glob(kind)}
@@ -201,7 +221,7 @@ def link(folder: Path, name: str) -> str:
 
 
 def parameters(record: dict) -> list[dict[str, Any]]:
-    """A row a parameter: its value, its meaning, and the notebooks made with another value."""
+    """One row per parameter: its value, its meaning, and the notebooks made with another value."""
     values = record.get("parameters", {})
     rows = []
     for name, value in values.items():

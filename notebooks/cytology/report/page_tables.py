@@ -1,5 +1,6 @@
 """Tables of results as the report shows them: a chip where a reader must be warned."""
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,6 +9,9 @@ import pandas as pd
 from cytology.evaluation import readable
 from cytology.evaluation.readable import gaps, heading, is_empty, is_number
 from cytology.run import LEAKING, Run
+
+# Numbers that mean something for one share of malignant images only.
+OF_A_SHARE = ("precision", "negative_predictive_value")
 
 
 @dataclass(frozen=True)
@@ -21,19 +25,23 @@ class Cell:
 
 
 def result_table(
-    run: Run, name: str, wanted: str = "", families: tuple[str, ...] = ()
+    run: Run, name: str, wanted: str = "", only: Mapping[str, Collection] | None = None
 ) -> dict[str, Any]:
     """A table of results as headings and rows of cells; empty when it is missing.
 
     Columns `x_low` and `x_high` become the interval of `x`. Of `wanted` columns, if any are named,
-    and of rows of these `families`. What is the same in every row is in `same`, by its heading, and
-    no column; nor is what is nowhere known. `gaps` says what is missing, and why.
+    and of `only` the rows whose columns hold one of these values. A precision is left out of a
+    table that lacks the share of malignant images that it holds for. What is the same in every row
+    is in `same`, by its heading, and no column; nor is what is nowhere known. `gaps` says what is
+    missing, and why.
     """
     if not run.has(name):
         return {}
     table = run.table(name)
-    if families:
-        table = table[table["family"].isin(families)]
+    for column, values in (only or {}).items():
+        table = table[table[column].isin(values)]
+    if not {"malignant_share", "prevalence"} & set(table):
+        table = table.drop(columns=[*OF_A_SHARE], errors="ignore")
     bounds = {f"{column}{end}" for column in table for end in ("_low", "_high")}
     columns = [column for column in wanted.split() or table.columns if column in table]
     columns = [column for column in columns if column not in bounds]

@@ -223,7 +223,8 @@ def names_found(folder: Path, names: set[str]) -> Iterator[tuple[str, str]]:
     """
     long = (name for name in names if len(name) >= (6 if name.isdecimal() else 4))
     telling = {composed(name).encode() for name in long}
-    files = sorted([*PACKAGE.rglob("*.py"), *PACKAGE.rglob("*.jinja"), *PACKAGE.rglob("*.csv")])
+    kinds = ("*.py", "*.jinja", "*.js", "*.csv")
+    files = sorted(path for kind in kinds for path in PACKAGE.rglob(kind))
     ours = b"\n".join(path.read_bytes() for path in files)
     search = Search(telling - set(Search(telling).within(ours, is_text=True)))
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
