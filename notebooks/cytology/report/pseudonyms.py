@@ -12,7 +12,7 @@ KINDS = {"patient": "patient", "slide": "slide", "group": "group", "image": "ima
 
 
 def pseudonyms(manifest: pd.DataFrame) -> pd.DataFrame:
-    """The key of a run, one row per name: `kind`, `name`, `pseudonym` (patient, Ann Lee, patient 07).
+    """The key of a run, one row per name: `kind, name, pseudonym` (patient, Ann Lee, patient 07).
 
     `manifest` has `patient, slide, group, image_id` and the images' `sha256`.
     """
