@@ -1,1 +1,1 @@
-"""Break things on purpose, and write down what happened."""
+"""Break things on purpose, and record what happens."""

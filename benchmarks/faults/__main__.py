@@ -18,12 +18,12 @@ GROUPS = (ended, disks, damaged, given)
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Provoke the faults that are asked for; returns the exit code."""
+    """Provoke the chosen faults; returns the exit code."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("words", nargs="*", metavar="WORD", help="of the faults' names")
-    parser.add_argument("--list", action="store_true", help="name the faults, provoke none")
+    parser.add_argument("words", nargs="*", metavar="WORD", help="words of the faults' names")
+    parser.add_argument("--list", action="store_true", help="list the faults, provoke none")
     options = parser.parse_args(argv)
     chosen = [
         each for each in FAULTS if not options.words or any(w in each.name for w in options.words)

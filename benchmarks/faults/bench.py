@@ -1,4 +1,4 @@
-"""What a fault needs: a copy of the project, folders, small disks; and the list of all faults."""
+"""Tools for faults: a copy of the project, folders, small disks; and the list of all faults."""
 
 import contextlib
 import itertools
@@ -23,18 +23,18 @@ class NotTried(Exception):
 
 @dataclass(frozen=True)
 class Done:
-    """How a call of `run_all.py` ended: exit code, and what it said on one line."""
+    """The result of a call of `run_all.py`: exit code and output."""
 
     code: int
     said: str
 
     def says(self, *words: str) -> bool:
-        """Whether all `words` were said."""
+        """Whether all `words` are in the output."""
         return all(word in self.said for word in words)
 
     def sentence(self, word: str) -> str:
-        """The first line that was said with `word`, shortened for a table."""
-        line = next((line for line in self.said.splitlines() if word in line), "nothing of it")
+        """The first line of the output with `word`, shortened for a table."""
+        line = next((line for line in self.said.splitlines() if word in line), "no such line")
         return line.strip()[:160]
 
 
@@ -70,7 +70,7 @@ class Bench:
 
     @contextlib.contextmanager
     def small_disk(self, megabytes: int):
-        """A disk in memory of this size; its path and a function that makes it another size."""
+        """A disk in memory of this size: its path, and a function that changes its size."""
         if platform.system() != "Linux" or os.geteuid() != 0:
             raise NotTried("needs Linux and root for a small disk")
         disk = self.new("disk")
@@ -89,7 +89,7 @@ class Bench:
 
 @dataclass(frozen=True)
 class Fault:
-    """What is broken, what is expected, and a function that says what was seen and if it is so."""
+    """What is broken, what is expected, and a function that returns the outcome and a verdict."""
 
     name: str
     expected: str
@@ -100,7 +100,7 @@ FAULTS: list[Fault] = []
 
 
 def fault(name: str, expected: str):
-    """Note a function as a fault."""
+    """Register a function as a fault."""
 
     def note(provoke):
         FAULTS.append(Fault(name, expected, provoke))
@@ -110,7 +110,7 @@ def fault(name: str, expected: str):
 
 
 def same_tables(first: Path, second: Path) -> tuple[bool, str]:
-    """Whether two runs have the same tables, and so in words."""
+    """Whether two runs have the same tables, also in words."""
     files, found = compare_runs(first, second)
     if len(found):
         return False, f"{found['file'].nunique()} tables differ"
@@ -118,5 +118,5 @@ def same_tables(first: Path, second: Path) -> tuple[bool, str]:
 
 
 def text_of(path: Path) -> str:
-    """The text of a file; empty if it is not there."""
+    """The text of a file; empty if it is missing."""
     return path.read_text(encoding="utf-8") if path.is_file() else ""

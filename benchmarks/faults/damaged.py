@@ -1,4 +1,4 @@
-"""Faults: files that are damaged, deleted or edited between two runs."""
+"""Faults: files damaged, deleted or edited between two runs."""
 
 import json
 import shutil
@@ -17,7 +17,7 @@ def spoil(folder: Path, pattern: str, how: Callable[[bytearray], bytes]) -> int:
 
 
 def flipped(content: bytearray) -> bytes:
-    """The content with one bit of its middle byte turned."""
+    """The content with one bit of its middle byte flipped."""
     content[len(content) // 2] ^= 1
     return bytes(content)
 
@@ -37,7 +37,7 @@ def spoiled_cache(bench: Bench, pattern: str, how) -> tuple[bool, str]:
     return number > 0 and done.code == 0 and same, f"{number} files; exit {done.code}, {words}"
 
 
-@fault("a bit turned in every pack of the cache", "noticed and made again: the same tables")
+@fault("a bit flipped in every pack of the cache", "noticed and made again: the same tables")
 def flipped_cache(bench: Bench):
     return spoiled_cache(bench, "*.npy", flipped)
 
@@ -52,12 +52,12 @@ def truncated_weights(bench: Bench):
     return spoiled_cache(bench, "*.weights.h5", cut_short)
 
 
-@fault("the memory of inspected images cut to half", "noticed and made again: the same tables")
+@fault("the cache of inspected images cut to half", "noticed and made again: the same tables")
 def truncated_inspections(bench: Bench):
     return spoiled_cache(bench, "inspected.sqlite", cut_short)
 
 
-@fault("an image cut to half", "set aside with its reason; the run goes on")
+@fault("an image cut to half", "left out with its reason; the run continues")
 def truncated_image(bench: Bench):
     run, data = bench.new("first"), bench.new("Präparate ü") / "data"
     bench.call(run, only=("01",))
@@ -84,7 +84,7 @@ def truncated_record(bench: Bench):
     ), f"exit {done.code}: {done.said.strip()[:120]}"
 
 
-@fault("a model file cut to half before prediction", "a sentence that names the notebook, exit 1")
+@fault("a model file cut to half before prediction", "a message that names the notebook, exit 1")
 def truncated_model(bench: Bench):
     run = bench.new("run")
     bench.call(run, only=(*TRAIN, "07", "08"))

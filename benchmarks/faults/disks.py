@@ -9,7 +9,7 @@ from benchmarks.kills import half_written
 
 
 @fault(
-    "the disk is full while images are decoded into the cache", "a sentence, exit 1; then goes on"
+    "the disk is full while images are decoded into the cache", "a message, exit 1; then continues"
 )
 def full_cache(bench: Bench):
     run = bench.new("run")
@@ -21,7 +21,7 @@ def full_cache(bench: Bench):
     return good, f"exit {full.code}: {full.sentence('full')} Started again: exit {again.code}"
 
 
-@fault("the disk is full while a checkpoint is written", "a sentence, exit 1; then goes on")
+@fault("the disk is full while a checkpoint is written", "a message, exit 1; then continues")
 def full_checkpoint(bench: Bench):
     with bench.small_disk(500) as (disk, change):
         run = disk / "run"
@@ -35,7 +35,7 @@ def full_checkpoint(bench: Bench):
     return good, f"exit {full.code}: {full.sentence('full')} Started again: exit {again.code}"
 
 
-@fault("the disk is full while the report is written", "a sentence, exit 1; then goes on")
+@fault("the disk is full while the report is written", "a message, exit 1; then continues")
 def full_report(bench: Bench):
     with bench.small_disk(100) as (disk, _):
         run = disk / "run"
@@ -52,7 +52,7 @@ def full_report(bench: Bench):
     return good and not halves, f"exit {full.code}: {full.sentence('full')} Then: exit {again.code}"
 
 
-@fault("the run folder is on a read-only disk", "a sentence, exit 1")
+@fault("the run folder is on a read-only disk", "a message, exit 1")
 def read_only_run(bench: Bench):
     with bench.small_disk(10) as (disk, change):
         change("ro")

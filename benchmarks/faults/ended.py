@@ -1,4 +1,4 @@
-"""Faults: processes that are ended from outside, and two at once."""
+"""Faults: processes killed from outside, and two runs at once."""
 
 import time
 
@@ -8,9 +8,7 @@ from benchmarks.faults.bench import FINE_TUNE, TRAIN, Bench, Done, fault, same_t
 from benchmarks.kills import half_written, kill_tree, start
 
 
-@fault(
-    "a notebook's process is killed, as by the system when memory is short", "a sentence, exit 1"
-)
+@fault("a notebook's process is killed, as by the system when memory runs out", "a message, exit 1")
 def kernel_is_killed(bench: Bench):
     run = bench.new("run")
     process = start(bench.project, run, "--profile", "smoke", "--only", "01")
@@ -48,7 +46,7 @@ def run_is_killed(bench: Bench):
 
 @fault(
     "the run is killed while a network is fine-tuned",
-    "started again, it goes on after its last epoch and ends with the same bits",
+    "started again, it continues after its last epoch and ends with the same bits",
 )
 def fine_tuning_is_killed(bench: Bench):
     whole, run = bench.new("whole"), bench.new("killed")
@@ -80,10 +78,10 @@ def orphan(bench: Bench):
     process.kill()
     process.wait()
     _, alive = psutil.wait_procs(kernels, timeout=20)
-    return not alive, "it ended" if not alive else "it went on for 20 s"
+    return not alive, "it ended" if not alive else "it was still running after 20 s"
 
 
-@fault("a second run in the same folder at the same time", "refused, exit 2; the first goes on")
+@fault("a second run in the same folder at the same time", "refused, exit 2; the first continues")
 def two_runs(bench: Bench):
     run = bench.new("run")
     first = start(bench.project, run, "--profile", "smoke", "--only", "01")

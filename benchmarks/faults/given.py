@@ -37,7 +37,7 @@ def run_inside_data(bench: Bench):
     return good, f"exit {done.code}: {done.sentence('inside')}"
 
 
-@fault("a batch larger than the training set", "a sentence before anything is decoded, exit 1")
+@fault("a batch larger than the training set", "a message before anything is decoded, exit 1")
 def too_large_a_batch(bench: Bench):
     run = bench.new("run")
     done = bench.call(run, "-p", "batch_size", "1000", "-p", "orientations", "1", only=TRAIN)
@@ -52,9 +52,7 @@ def too_many_folds(bench: Bench):
     return done.code == 1 and done.says("`folds`"), f"exit {done.code}: {done.sentence('folds')}"
 
 
-@fault(
-    "an EPS, a bomb of 400 million pixels and a text, called .png", "set aside with their reasons"
-)
+@fault("an EPS, a bomb of 400 million pixels and a text, named .png", "left out with their reasons")
 def disguised_images(bench: Bench):
     data, run = drawn_data(bench), bench.new("run")
     page = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n"
@@ -99,7 +97,9 @@ def archive_outside(bench: Bench):
         archive.writestr("../../outside.png", b"no image")
     done = bench.call(run, "-p", "images", str(path), only=(*TRAIN, "07", "08", "09"))
     good = (
-        done.code == 1 and done.says("would lie outside") and not list(path.parents[1].glob("out*"))
+        done.code == 1
+        and done.says("would be written outside")
+        and not list(path.parents[1].glob("out*"))
     )
     return good, f"exit {done.code}: {done.sentence('outside')}"
 

@@ -113,7 +113,8 @@ def about_order(rows: pd.DataFrame, on: str) -> list[str]:
             "seed reverses is not a finding."
         ]
     order = "the same order" if ranks.iloc[0].is_unique else "the same order, with ties"
-    return [f"All {len(by_seed)} seeds put the networks into {order} ({on})."]
+    every = "Both" if len(by_seed) == 2 else f"All {len(by_seed)}"
+    return [f"{every} seeds put the networks into {order} ({on})."]
 
 
 def turned_by(seeds: pd.DataFrame, table: pd.DataFrame) -> dict[frozenset, int]:

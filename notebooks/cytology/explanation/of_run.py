@@ -173,9 +173,9 @@ class Answers:
         return table.drop_duplicates("image_id", ignore_index=True).drop(columns="order")
 
     def mistakes_and_neighbours(self, count: int, each: int) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """The most certain mistakes, one per group, with a `title`, and the nearest images.
+        """The most certain mistakes, one per group, and their nearest images of other groups.
 
-        The second table has `image_id, rank, neighbour, label, group, distance`.
+        The first has a `title`, the second `image_id, rank, neighbour, label, group, distance`.
         """
         known, rows = reference(self.rows, self.features), self.rows.reset_index(drop=True)
         wrong = surest_of_groups(rows[rows["wrong"]], count)
