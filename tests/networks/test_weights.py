@@ -126,3 +126,16 @@ def test_damaged_imagenet_weights_are_not_used(home, monkeypatch):
         ARCHITECTURES, "inceptionv3", replace(ARCHITECTURES["inceptionv3"], md5=md5)
     )
     assert find_weights("inceptionv3", "auto").path == path
+
+
+def test_random_weights_that_nobody_asked_for_are_said_before_a_run(monkeypatch, tmp_path):
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    monkeypatch.setattr(weights, "unreachable", lambda address: "no route")
+    both = ["mobilenetv2", "densenet121"]
+    said = weights.warning_of_random(both, "auto")
+    assert said.startswith("No pretrained weights for MobileNetV2 and DenseNet121: none")
+    assert weights.warning_of_random(both, "random") == ""
+    (tmp_path / "densenet121.weights.h5").write_bytes(b"weights")
+    assert "for MobileNetV2: none" in weights.warning_of_random(both, str(tmp_path))
+    monkeypatch.setattr(weights, "unreachable", lambda address: "")
+    assert weights.warning_of_random(both, "auto") == ""

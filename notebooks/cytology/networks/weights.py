@@ -7,14 +7,17 @@ continues with random weights, and every table, notebook and report warns of it.
 import hashlib
 import os
 import urllib.request
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cytology.architectures import ARCHITECTURES
 from cytology.files import file_hash
 from cytology.settings import InputError, resolve
+from cytology.wording import joined
 
 DOWNLOADS = "https://storage.googleapis.com/tensorflow/keras-applications/"
+OUT_OF_REACH = "out of reach"
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,22 @@ def weights_mark(architecture: str, weights: str) -> str:
     cached = keras_models() / Path(address).name
     if cached.is_file():
         return file_hash(cached)
-    return "out of reach" if unreachable(address) else "can be downloaded"
+    return OUT_OF_REACH if unreachable(address) else "can be downloaded"
+
+
+def warning_of_random(architectures: Iterable[str], weights: str) -> str:
+    """A warning that some networks will have random weights although none were asked for."""
+    missing = [
+        ARCHITECTURES[name].title
+        for name in architectures
+        if weights != "imagenet" and weights_mark(name, weights) == OUT_OF_REACH
+    ]
+    if not missing:
+        return ""
+    return (
+        f"No pretrained weights for {joined(missing)}: none on this machine, and no network to "
+        "download them. This run checks the software with random weights; it cannot rank networks."
+    )
 
 
 def is_for(architecture: str, path: Path) -> bool:

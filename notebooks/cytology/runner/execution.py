@@ -5,14 +5,17 @@ import json
 import logging
 import os
 import shutil
+import textwrap
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 
+from cytology.architectures import TRAINED_BY
 from cytology.evaluation.caveats import about_outside, caveats
 from cytology.evaluation.repeats import make_run
+from cytology.networks.weights import warning_of_random
 from cytology.report.checklist import write_checklist
 from cytology.report.model_card import write_model_card
 from cytology.report.notebook_pages import to_html
@@ -174,6 +177,10 @@ def execute_all(
     elif jobs > 1:
         where, how = on_this_machine(jobs), f", {jobs} at once"
     with where as send:
+        names = [task.notebook.stem for task in tasks]
+        trained = [TRAINED_BY[name] for name in dict.fromkeys(names) if name in TRAINED_BY]
+        if trained and (warning := warning_of_random(trained, plan.parameters["weights"])):
+            print(textwrap.fill(warning, terminal.WIDTH) + "\n", flush=True)
         many = f"{len(tasks)} notebook{'s' if len(tasks) > 1 else ''}"
         print(f"Profile {plan.profile}, {many}{how}, run folder {short(plan.run)}", flush=True)
         return execution.together(tasks, send) if send else execution.one_by_one(tasks)
