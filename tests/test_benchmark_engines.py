@@ -75,7 +75,7 @@ def test_ways_that_cannot_be_had_are_left_out_and_named(monkeypatch):
     monkeypatch.setattr(engines, "offered", lambda: ())
     ways, lacking = engines.ways_of(None, None)
     assert list(ways) == [SLOW]
-    assert ["not here" in lacking[0], "without tf2onnx." in lacking[1]] == [True, True]
+    assert ["not here" in lacking[0], "tf2onnx not installed." in lacking[1]] == [True, True]
     assert "OpenVINO was not measured" in lacking[2]
 
 
