@@ -436,7 +436,7 @@ def test_a_saved_model_answers_as_its_features_did(trained, engine, share, accep
     results.save(network, moved, images)
     told = capsys.readouterr().out
     assert f"differ by {0:.1e}" in told.splitlines()[0]
-    assert "of 16 pictures they differ by" in told
+    assert "for 16 pictures they differ by" in told
     assert f"from those of features by {engines.TITLES[engine]}" in told
     assert ("e-02" in told) == (share == 0.01)
 
