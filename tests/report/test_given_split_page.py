@@ -80,7 +80,7 @@ def test_a_clean_split_is_called_so_and_has_no_pictures(made):
     clean["sha256"] = clean["image_id"]
     page = page_of(run, clean.assign(group=clean["image_id"]))[1]
     assert "Nothing that we know of crosses this split." in page
-    assert "data:image" not in page and "A corrected split" not in page
+    assert "data:image" not in page and "A repaired split" not in page
 
 
 def test_the_tables_have_every_crossing_and_a_split_to_be_given(made):

@@ -79,7 +79,7 @@ def page_contents(run: Run, judged: Judged, said: list[str]) -> dict[str, Any]:
 
 
 def moves_of(judged: Judged) -> list[dict[str, Any]]:
-    """How many images and groups the corrected split moves, from which part to which."""
+    """How many images and groups the repaired split moves, from which part to which."""
     moves = judged.moved.groupby(["split", "mended"])["group"].agg(["size", "nunique"])
     return [
         {"start": start, "end": end, "images": int(row["size"]), "groups": int(row["nunique"])}
