@@ -61,7 +61,7 @@ def test_a_net_benefit_is_claimed_where_its_interval_shows_it(seed):
     (said,) = checked([say.prevalence_sentence(row, "patient")])
     shown = row["net_benefit_low"] > 0, row["net_benefit_high"] < 0
     assert (": better than calling nothing" in said, ": worse than" in said) == shown
-    assert said.startswith(f"Where {say.in_percent(row['prevalence'])} of the images")
+    assert said.startswith(f"If {say.in_percent(row['prevalence'])} of the images")
 
 
 @many
@@ -95,12 +95,12 @@ def row_of_share(rng):
 def test_a_share_is_told_as_an_estimate_without_labels_and_with_what_it_assumes(seed):
     row = row_of_share(np.random.default_rng(seed))
     said = " ".join(checked(place_sentences(row, "patient", "imagenet")))
-    estimated = "estimated to be malignant" in said
+    estimated = "an estimated" in said
     assert estimated == (not row["moved"] and not row["note"])
     if estimated:
-        assert "without labels" in said and "look there as they do here" in said
+        assert "without labels" in said and "look the same there as here" in said
         assert ("no interval:" in said) == np.isnan(row["prevalence_low"])
-    assert "estimated to be" not in place_sentences(row, "patient", "random")[0]
+    assert "an estimated" not in place_sentences(row, "patient", "random")[0]
 
 
 @many
@@ -157,7 +157,7 @@ def test_doubts_are_counted_and_their_auc_is_called_a_bound(seed):
     if images:
         assert re.search(rf"of {images} images?:", said[0])
         assert text.count("an upper bound") == len(NETWORKS)
-        assert ("As a whole 1 patient is contradicted: p1 (7 of 9" in text) == whole
+        assert ("1 patient is contradicted as a whole: p1 (7 of 9" in text) == whole
 
 
 # --------------------------------------------------------------------- subgroups (11)
@@ -210,4 +210,4 @@ def test_a_plan_says_enough_or_equivalent_where_its_table_does(seed):
     for row in widths.itertuples():
         enough = not np.isnan(row.width) and row.groups_for_width <= 34
         mine = next(each for each in said if each.startswith(TITLES[row.architecture]))
-        assert ("this study suffices" in mine) == enough
+        assert ("this study is enough" in mine) == enough

@@ -17,7 +17,7 @@ def about(groups: float, units: str, now: int) -> str:
     if np.isinf(groups):
         return f"more than {MOST:,} {units}"
     if groups <= now:
-        return f"{ENOUGH} is enough: {groups:,.0f} {units} would do"
+        return f"{ENOUGH} is enough ({groups:,.0f} {units} would do)"
     digits = max(int(np.floor(np.log10(groups))) + 1 - ROUGH, 0)
     rough = np.ceil(groups / 10**digits) * 10**digits
     return f"about {rough:,.0f} {units} ({groups / now:.1f} times this study)"

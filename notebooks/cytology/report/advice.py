@@ -175,14 +175,17 @@ def _of_100(row, name: str, what: str, turned: bool = False, before: str = "") -
 
 
 def _doubts(run: Run) -> list[str]:
-    """Subgroups that fare worse, and labels that look wrong."""
+    """What the results depend on, and labels that look wrong."""
     said = []
     tests = run.rows("tables/subgroup_tests.csv")
     if len(tests) and len(tests := networks_of(tests)):
-        worse = tests[tests["p_holm"] < ALPHA]
-        named = dict.fromkeys(f"{row.column} {row.worst}" for row in worse.itertuples())
-        fares = f"{joined(named)} fare worse" if named else "none is shown to fare worse"
-        said.append(f"Of the subgroups {fares}.")
+        found = list(dict.fromkeys(tests.loc[tests["p_holm"] < ALPHA, "column"]))
+        of_all = joined(dict.fromkeys(tests["column"]))
+        said.append(
+            f"The results depend on {joined(found)}."
+            if found
+            else f"The results are not shown to depend on {of_all}."
+        )
     doubtful = run.rows("tables/doubtful_labels.csv")
     if len(doubtful):
         said.append(f"The labels of {counted(len(doubtful), 'image', 'images')} look doubtful.")
