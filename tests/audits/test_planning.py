@@ -187,4 +187,4 @@ def test_one_network_has_no_pair(two):
 def test_a_planned_number_is_rough():
     assert about(1234.0, "patients", 100) == "about 1,300 patients (12.3 times this study)"
     assert about(np.inf, "patients", 100) == "more than 10,000,000 patients"
-    assert about(50.0, "patients", 100) == "this study is enough: 50 patients would do"
+    assert about(50.0, "patients", 100) == "this study is enough (50 patients would do)"
