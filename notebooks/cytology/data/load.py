@@ -19,7 +19,9 @@ def sample(images: int, patients: int) -> Listing:
         if not is_whole(root):
             draw_sample(root, images, patients)
     listing = pd.read_csv(root / "sample.csv", dtype=str, keep_default_na=False)
-    listing = listing.rename(columns={"image": "image_id"}).drop(columns=[*HASHED.values()])
+    listing = listing.rename(columns={"image": "image_id"}).drop(
+        columns=[*HASHED.values(), "version"]
+    )
     return Listing(
         root,
         listing,

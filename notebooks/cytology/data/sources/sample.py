@@ -6,13 +6,14 @@ on them says anything about patients, and a network trained on them must not see
 The drawings follow what cytology books say of breast aspirates: benign ones are flat honeycomb
 sheets of small uniform nuclei among bare oval nuclei; malignant ones are crowded, overlapping
 groups and single cells, with large, unequal, coarse nuclei (Robinson's six features of grading:
-dissociation, size, uniformity, nucleoli, margin, chromatin; Lancet 1994; 343: 947). Colours follow
-two photographs of real smears. Lengths are in micrometres until they meet a pixel.
+dissociation, size, uniformity, nucleoli, margin, chromatin; Lancet 1994; 343: 947). Colours,
+background and outlines of red cells follow photographs of real smears. Lengths are in micrometres
+until they meet a pixel.
 
-Two things are built in on purpose. Every patient has stain, light, focus and cell density of its
-own, the same for all of its images: images of one patient in training and in test make a score
-too good. None of these depends on the label, so that mean colour tells little. And `atypia`, which
-shapes the nuclei, overlaps between the classes, as it does at the microscope.
+Two things are built in on purpose. Every patient has stain, light, focus, film of plasma, swelling
+and cell density of its own, the same for all of its images: images of one patient in training and
+in test make a score too good. None of these depends on the label, so that mean colour tells little.
+And `atypia`, which shapes the nuclei, overlaps between the classes, as it does at the microscope.
 """
 
 from pathlib import Path
@@ -25,6 +26,7 @@ from PIL import Image
 from cytology.data.drawing.cells import (
     draw_debris,
     draw_epithelium,
+    draw_film,
     draw_leukocytes,
     draw_red_cells,
     draw_strands,
@@ -38,9 +40,11 @@ from cytology.tables import write_table
 TRAITS = (
     *("atypia", "cells", "reds", "carpet", "elongation", "direction", "strands", "inflammation"),
     *("ground", "hue", "red_hue", "strength", "brightness", "warmth", "vignette", "focus", "zoom"),
+    *("refraction", "grains", "fat", "swelling"),
 )
 # Atypia of the most typical patient of a class and of the least typical one: they overlap.
 ATYPIA = {"B": (0.0, 0.50), "M": (1.0, 0.42)}
+VERSION = "2"  # of the drawings; another one means that an older sample is drawn again
 # Columns of `sample.csv` that name files, and those that hold their SHA-256.
 HASHED = {"image": "sha256", "mask": "mask_sha256"}
 
@@ -48,8 +52,10 @@ HASHED = {"image": "sha256", "mask": "mask_sha256"}
 def patient_cards(patients: int, rng) -> list[dict]:
     """One dict a patient: `label`, `stain` and every trait of `TRAITS` from 0 to 1.
 
-    Only atypia depends on the label. Each class has both stains, in turn by atypia, and atypia
-    from one end of its range to the other; most patients are nearer to the typical end.
+    Only atypia depends on the label. In each class it goes from one end of its range to the other;
+    most patients are nearer to the typical end. Each class has both stains, else by chance: with
+    as many of a stain in both classes, a fold that has more of it among its benign patients would
+    leave more among the malignant ones to learn from, and stain alone would score below 0.5.
     """
     labels = rng.permutation(["B", "M"] * (patients // 2) + ["B"] * (patients % 2))
     cards = [{"label": str(label)} for label in labels]
@@ -57,7 +63,7 @@ def patient_cards(patients: int, rng) -> list[dict]:
         own = [card for card in cards if card["label"] == label]
         for place, card in zip(rng.permutation(len(own)), own, strict=True):
             card |= dict(zip(TRAITS, rng.random(len(TRAITS)), strict=True))
-            card["stain"] = list(STAINS)[place % 2]
+            card["stain"] = list(STAINS)[place if place < 2 else rng.integers(2)]
             rank = (place + rng.random()) / len(own)
             card["atypia"] = typical + (other - typical) * rank**2
     return cards
@@ -87,6 +93,7 @@ def draw_smear(card: dict, rng, height: int, width: int) -> tuple[np.ndarray, np
     draw_red_cells(smear, np.clip(card["reds"] + rng.normal(0, 0.12), 0, 1))
     draw_strands(smear, rng.poisson(0.3 + 3 * card["strands"]))
     draw_debris(smear, atypia)
+    draw_film(smear)
     return photograph(smear), smear.mask
 
 
@@ -103,7 +110,8 @@ def draw_sample(
     """Draw the sample into `folder` and return its table, one row an image.
 
     Columns: `image` and `mask` (paths below `folder`), `label` (B benign, M malignant), `patient`,
-    `slide` (empty: one a patient), `stain`, and the hashes of both files. Sizes are in pixels.
+    `slide` (empty: one a patient), `stain`, the hashes of both files and the `version` of the
+    drawings. Sizes are in pixels.
     The same arguments give the same bytes in any order and on any number of cores, since each
     image has its own random generator. `sample.csv` is written last: where it is, the sample is
     complete.
@@ -132,17 +140,18 @@ def draw_sample(
     table = pd.DataFrame([row for row, _, _ in tasks])
     for column, hashed in HASHED.items():
         table[hashed] = [file_hash(folder / name) for name in table[column]]
+    table["version"] = VERSION
     write_table(folder, "sample.csv", table)
     return table
 
 
 def is_whole(folder: Path) -> bool:
-    """Whether the sample in `folder` is complete, and every picture as it was drawn."""
+    """Whether the sample in `folder` is complete, of this version, and as it was drawn."""
     if not (folder / "sample.csv").is_file():
         return False
     table = pd.read_csv(folder / "sample.csv", dtype=str, keep_default_na=False)
-    if not {*HASHED, *HASHED.values()} <= {*table}:
-        return False  # of an earlier version
+    if set(table.get("version", ())) != {VERSION}:
+        return False
     pairs = [pair for columns in HASHED.items() for pair in table[list(columns)].to_numpy()]
     return all(
         (folder / name).is_file() and file_hash(folder / name) == hash for name, hash in pairs
