@@ -1,5 +1,7 @@
 """The drawn sample: complete, the same bytes for the same seed, and drawn as described."""
 
+import shutil
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -162,16 +164,14 @@ def test_a_picture_that_is_not_as_it_was_drawn_is_noticed(tmp_path, harm, kind):
     assert not is_whole(tmp_path)
 
 
-def test_a_sample_of_another_version_is_drawn_again(tiny, monkeypatch):
-    assert is_whole(tiny)
-    monkeypatch.setattr(sample, "VERSION", "other")
-    assert not is_whole(tiny)
-
-
-def test_a_sample_from_before_versions_is_drawn_again(tmp_path):
-    table = draw_sample(tmp_path, images=8, patients=4)
-    table.drop(columns="version").to_csv(tmp_path / "sample.csv", index=False)
-    assert not is_whole(tmp_path)
+def test_a_sample_of_another_version_or_of_none_is_drawn_again(tiny, tmp_path):
+    folder = shutil.copytree(tiny, tmp_path / "sample")
+    table = pd.read_csv(folder / "sample.csv")
+    assert is_whole(folder)
+    table.assign(version="of last year").to_csv(folder / "sample.csv", index=False)
+    assert not is_whole(folder)
+    table.drop(columns="version").to_csv(folder / "sample.csv", index=False)
+    assert not is_whole(folder)
 
 
 @pytest.mark.parametrize("patients", [4, 9, 40])
@@ -184,9 +184,9 @@ def test_each_class_has_both_stains(patients):
 def test_stain_of_one_class_says_nothing_about_the_other():
     """Equally many of each stain in both classes would push a baseline below 0.5."""
     shares = []
-    for seed in range(400):
+    for seed in range(200):
         cards = pd.DataFrame(patient_cards(40, np.random.default_rng(seed)))
         shares.append((cards["stain"] == "Giemsa").groupby(cards["label"]).mean())
     shares = pd.DataFrame(shares)
-    assert abs(shares.corr().loc["B", "M"]) < 0.15
+    assert abs(shares.corr().loc["B", "M"]) < 0.25
     assert shares.std().min() > 0.08 and np.allclose(shares.mean(), 0.5, atol=0.02)

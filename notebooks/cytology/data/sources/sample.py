@@ -45,6 +45,9 @@ TRAITS = (
 # Atypia of the most typical patient of a class and of the least typical one: they overlap.
 ATYPIA = {"B": (0.0, 0.50), "M": (1.0, 0.42)}
 VERSION = "2"  # of the drawings; another one means that an older sample is drawn again
+# Of the sample that `data: sample` names. With 40 patients, chance moves the AUC of colour alone by
+# 0.12 (standard deviation over seeds); this seed lies near the mean of 20, which is 0.53.
+SEED = 7
 # Columns of `sample.csv` that name files, and those that hold their SHA-256.
 HASHED = {"image": "sha256", "mask": "mask_sha256"}
 
