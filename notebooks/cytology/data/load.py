@@ -4,7 +4,7 @@ import pandas as pd
 
 from cytology.data.sources.listing import Listing, folder
 from cytology.data.sources.published import PUBLISHED, published
-from cytology.data.sources.sample import HASHED, draw_sample, is_whole
+from cytology.data.sources.sample import HASHED, SEED, draw_sample, is_whole
 from cytology.files import lock_file
 from cytology.run import Run
 from cytology.settings import HOME, InputError, resolve
@@ -17,9 +17,11 @@ def sample(images: int, patients: int) -> Listing:
     # If two runs start at once, one draws the sample and the other waits.
     with lock_file(root.with_name(f".{root.name}.lock")):
         if not is_whole(root):
-            draw_sample(root, images, patients)
+            draw_sample(root, images, patients, SEED)
     listing = pd.read_csv(root / "sample.csv", dtype=str, keep_default_na=False)
-    listing = listing.rename(columns={"image": "image_id"}).drop(columns=[*HASHED.values()])
+    listing = listing.rename(columns={"image": "image_id"}).drop(
+        columns=[*HASHED.values(), "version"]
+    )
     return Listing(
         root,
         listing,

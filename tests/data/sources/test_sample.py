@@ -1,5 +1,7 @@
 """The drawn sample: complete, the same bytes for the same seed, and drawn as described."""
 
+import shutil
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -45,8 +47,8 @@ def tiny(tmp_path_factory):
 
 def test_the_table_lists_every_image_and_mask_once(drawn):
     folder, table = drawn
-    columns = ["image", "label", "patient", "slide", "stain", "mask", "sha256", "mask_sha256"]
-    assert list(table.columns) == columns
+    columns = ["image", "label", "patient", "slide", "stain", "mask"]
+    assert list(table.columns) == [*columns, "sha256", "mask_sha256", "version"]
     assert len(table) == table.image.nunique() == table["mask"].nunique() == 32
     for label in "BM":
         images = {path.relative_to(folder).as_posix() for path in (folder / label).iterdir()}
@@ -160,3 +162,31 @@ def test_a_picture_that_is_not_as_it_was_drawn_is_noticed(tmp_path, harm, kind):
     assert is_whole(tmp_path)
     harm(tmp_path / table[kind].iloc[3])
     assert not is_whole(tmp_path)
+
+
+def test_a_sample_of_another_version_or_of_none_is_drawn_again(tiny, tmp_path):
+    folder = shutil.copytree(tiny, tmp_path / "sample")
+    table = pd.read_csv(folder / "sample.csv")
+    assert is_whole(folder)
+    table.assign(version="of last year").to_csv(folder / "sample.csv", index=False)
+    assert not is_whole(folder)
+    table.drop(columns="version").to_csv(folder / "sample.csv", index=False)
+    assert not is_whole(folder)
+
+
+@pytest.mark.parametrize("patients", [4, 9, 40])
+def test_each_class_has_both_stains(patients):
+    for seed in range(20):
+        cards = pd.DataFrame(patient_cards(patients, np.random.default_rng(seed)))
+        assert (cards.groupby("label")["stain"].nunique() == 2).all()
+
+
+def test_stain_of_one_class_says_nothing_about_the_other():
+    """Equally many of each stain in both classes would push a baseline below 0.5."""
+    shares = []
+    for seed in range(200):
+        cards = pd.DataFrame(patient_cards(40, np.random.default_rng(seed)))
+        shares.append((cards["stain"] == "Giemsa").groupby(cards["label"]).mean())
+    shares = pd.DataFrame(shares)
+    assert abs(shares.corr().loc["B", "M"]) < 0.25
+    assert shares.std().min() > 0.08 and np.allclose(shares.mean(), 0.5, atol=0.02)

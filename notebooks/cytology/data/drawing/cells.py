@@ -21,8 +21,8 @@ def draw_nucleus(smear: Smear, centre, radii, angle, atypia, dark=1.0, in_mask=T
     rng = smear.rng
     window, distance = smear.outline(centre, radii, angle, 0.02 + 0.09 * atypia)
     inside = cover(distance)
-    grain = (1 - atypia) * 0.06 * smear.fine[window] + atypia * 0.28 * smear.coarse[window]
-    membrane = (0.05 + 0.15 * atypia) * np.exp(-(((distance - 1) / 1.2) ** 2))
+    grain = (1 - atypia) * 0.1 * smear.fine[window] + atypia * 0.28 * smear.coarse[window]
+    membrane = (0.12 + 0.13 * atypia) * np.exp(-(((distance - 1) / 1.2) ** 2))
     strength = dark * (1 + grain + membrane)
     smear.layers["nucleus"][window] += inside * np.clip(strength, 0.2, None)
     if in_mask:
@@ -33,17 +33,20 @@ def draw_nucleus(smear: Smear, centre, radii, angle, atypia, dark=1.0, in_mask=T
         smear.layers["nucleus"][spot] += 0.45 * cover(inner, 1.5)
 
 
-def nucleus_radius(atypia: float) -> float:
-    """Mean radius of an epithelial nucleus in micrometres: that of a red cell up to its double."""
-    return 3.4 + 3.9 * atypia
+def nucleus_radius(smear: Smear, atypia: float) -> float:
+    """Mean radius of an epithelial nucleus in micrometres: a red cell when bland, up to double.
+
+    How much a smear's nuclei swell as they dry depends on its patient, not on its label.
+    """
+    return (3.4 + 3.8 * atypia) * (0.9 + 0.2 * smear.card["swelling"])
 
 
 def epithelial_nucleus(smear: Smear, centre, atypia, dark) -> float:
     """Draw an epithelial nucleus, more unequal with atypia; returns its radius in micrometres."""
     rng = smear.rng
-    spread = 0.07 + 0.2 * atypia
-    radius = nucleus_radius(atypia) * np.clip(np.exp(rng.normal(0, spread)), 0.6, 1.7)
-    stretch = np.exp(abs(rng.normal(0, 0.1 + 0.12 * atypia)))
+    spread = 0.09 + 0.18 * atypia
+    radius = nucleus_radius(smear, atypia) * np.clip(np.exp(rng.normal(0, spread)), 0.6, 1.7)
+    stretch = np.exp(abs(rng.normal(0, 0.2 + 0.06 * atypia)))
     radii = radius * np.array([stretch, 1 / stretch]) ** 0.7
     darkness = dark * rng.normal(1, 0.05 + 0.12 * atypia)
     draw_nucleus(smear, centre, radii, rng.uniform(0, np.pi), atypia, max(darkness, 0.5))
@@ -65,10 +68,10 @@ def lattice(count: int, spacing: float, jitter: float, rng) -> np.ndarray:
 
 def honeycomb_sheet(smear: Smear, centre, count, atypia, dark) -> None:
     """A flat cohesive sheet: even spacing, cytoplasm all round, cell borders like a honeycomb."""
-    spacing = 2 * nucleus_radius(atypia) * smear.rng.uniform(1.2, 1.45)
-    places = centre + lattice(count, spacing, 0.08 + 0.1 * atypia, smear.rng) * smear.um
+    spacing = 2 * nucleus_radius(smear, atypia) * smear.rng.uniform(1.1, 1.4)
+    places = centre + lattice(count, spacing, 0.13 + 0.08 * atypia, smear.rng) * smear.um
     for place in places:
-        draw_cytoplasm(smear, place, [0.72 * spacing] * 2, rough=0.05, strength=0.85)
+        draw_cytoplasm(smear, place, [0.66 * spacing] * 2, rough=0.15, strength=0.85)
     span = 0.75 * spacing * smear.um
     low = np.clip(places.min(0) - span, 0, None).astype(int)
     high = np.clip(places.max(0) + span, 0, (smear.height, smear.width)).astype(int)
@@ -77,14 +80,14 @@ def honeycomb_sheet(smear: Smear, centre, count, atypia, dark) -> None:
     if gaps.size and count > 1:
         nearest = np.partition(gaps, 1, axis=-1)
         border = np.exp(-(((nearest[..., 1] - nearest[..., 0]) / (0.9 * smear.um)) ** 2))
-        smear.layers["cytoplasm"][low[0] : high[0], low[1] : high[1]] *= 1 - 0.45 * border
+        smear.layers["cytoplasm"][low[0] : high[0], low[1] : high[1]] *= 1 - 0.3 * border
     for place in places:
         epithelial_nucleus(smear, place, atypia, dark)
 
 
 def crowded_group(smear: Smear, centre, count, atypia, dark) -> None:
     """A crowded group: overlapping nuclei without order, little cytoplasm between them."""
-    spacing = 2 * nucleus_radius(atypia) * smear.rng.uniform(0.78, 1.0)
+    spacing = 2 * nucleus_radius(smear, atypia) * smear.rng.uniform(0.78, 1.0)
     for place in centre + lattice(count, spacing, 0.25, smear.rng) * smear.um:
         radius = epithelial_nucleus(smear, place, atypia, dark)
         shift = smear.rng.normal(0, 0.3 * radius * smear.um, 2)
@@ -120,7 +123,7 @@ def draw_epithelium(smear: Smear, atypia: float, share: float) -> None:
     kinds = (honeycomb_sheet, crowded_group, single_cells, bare_nuclei)
     bland = 1 - atypia
     chances = np.array([0.6 * bland, 0.05 + 0.45 * atypia, 0.05 + 0.6 * atypia, 0.5 * bland**2])
-    one = np.pi * (nucleus_radius(atypia) * smear.um) ** 2
+    one = np.pi * (nucleus_radius(smear, atypia) * smear.um) ** 2
     taken: list[np.ndarray] = []
     for _ in range(60):
         missing = (share - smear.mask.mean()) * smear.mask.size / one
@@ -157,6 +160,7 @@ def draw_leukocytes(smear: Smear, count: int) -> None:
 def draw_red_cells(smear: Smear, amount: float) -> None:
     """Red cells: a crowded carpet with gaps, or single ones, round or stretched by smearing."""
     rng, card = smear.rng, smear.card
+    outlined = 5 * card["refraction"] ** 2  # dark outlines, as of dried cells slightly off focus
     cells = np.maximum(smear.layers["cytoplasm"], smear.layers["nucleus"]) > 0.25
     away = ndimage.distance_transform_edt(~cells) / smear.um
     if card["carpet"] < 0.25:
@@ -165,7 +169,7 @@ def draw_red_cells(smear: Smear, amount: float) -> None:
         carpet = cover(grain - level, 0.5) * (0.95 + 0.06 * smear.noise(3))
         # A clear gap surrounds the cells, since the carpet shrinks away from them as it dries.
         smear.layers["red"] = carpet * np.clip(away / 2.2 - 0.3, 0, 1)
-        smear.layers["rim"] += 4 * carpet * (1 - np.clip(carpet, 0, 1))
+        smear.layers["rim"] += 4 * (1 - outlined) * carpet * (1 - np.clip(carpet, 0, 1))
         return
     stretch = 1 + 0.75 * card["elongation"]
     for _ in range(round(280 * (0.04 + amount) * rng.uniform(0.6, 1.2))):
@@ -178,6 +182,21 @@ def draw_red_cells(smear: Smear, amount: float) -> None:
         pallor = 0.3 * np.clip(distance / (radius * smear.um), 0, 1) * (1.7 - card["elongation"])
         lay(smear, "red", window, cover(distance) * (1 - pallor))
         smear.layers["rim"][window] += np.exp(-(((distance + 1.2) / 0.9) ** 2))
+        smear.layers["rim"][window] -= outlined * np.exp(-(((distance - 0.3) / 0.8) ** 2))
+
+
+def draw_film(smear: Smear) -> None:
+    """Dried plasma over the whole field, grains of stain in it, and holes where fat was."""
+    rng, card, layers = smear.rng, smear.card, smear.layers
+    plasma = 1 + 0.3 * smear.coarse + 0.4 * smear.noise(12)
+    layers["ground"] += card["ground"] * np.clip(plasma, 0, 3)
+    grains = smear.fine + 0.5 * smear.coarse - 3.6 + 1.4 * card["grains"]
+    layers["nucleus"] += 0.4 * cover(grains, 1)
+    for _ in range(rng.poisson(30 * card["fat"] ** 2)):
+        window, distance = smear.outline(smear.somewhere(), [rng.uniform(0.4, 2.2)] * 2, rough=0.05)
+        for layer in ("ground", "red"):
+            layers[layer][window] *= 1 - cover(distance)
+        layers["rim"][window] += cover(distance) - 2 * np.exp(-(((distance + 0.5) / 0.9) ** 2))
 
 
 def draw_strands(smear: Smear, count: int) -> None:

@@ -9,16 +9,16 @@ from scipy import ndimage
 # ends. The transmitted light is 10 ** -density (Beer and Lambert), so layers add up.
 STAINS = {
     "Giemsa": {
-        "nucleus": ([0.58, 0.74, 0.24], [0.90, 0.76, 0.22]),  # violet to deep blue
-        "cytoplasm": ([0.22, 0.19, 0.06], [0.36, 0.25, 0.09]),  # grey-blue
+        "nucleus": ([0.14, 1.00, 0.11], [0.96, 0.84, 0.24]),  # magenta to deep blue
+        "cytoplasm": ([0.13, 0.27, 0.04], [0.36, 0.25, 0.09]),  # lilac to grey-blue
         "red": ([0.02, 0.28, 0.17], [0.04, 0.34, 0.34]),  # pink to orange-red
-        "ground": ([0.05, 0.03, 0.01], [0.05, 0.06, 0.02]),
+        "ground": ([0.08, 0.20, 0.06], [0.10, 0.08, 0.02]),  # plasma: pink to pale blue
     },
     "Papanicolaou": {
-        "nucleus": ([0.56, 0.60, 0.32], [0.72, 0.60, 0.36]),  # blue-black haematoxylin
+        "nucleus": ([0.60, 0.64, 0.34], [0.77, 0.64, 0.38]),  # blue-black haematoxylin
         "cytoplasm": ([0.26, 0.10, 0.11], [0.14, 0.18, 0.12]),  # cyan-green to rose
         "red": ([0.02, 0.16, 0.22], [0.11, 0.11, 0.16]),  # pale orange to grey
-        "ground": ([0.03, 0.02, 0.03], [0.06, 0.03, 0.05]),
+        "ground": ([0.06, 0.04, 0.06], [0.10, 0.05, 0.08]),
     },
 }
 PIXELS_PER_UM = 1.7
@@ -101,16 +101,14 @@ def lay(smear: Smear, layer: str, window, strength) -> None:
 def photograph(smear: Smear) -> np.ndarray:
     """The photograph, through all layers, lens and sensor: uint8 (height, width, 3)."""
     rng, card, layers = smear.rng, smear.card, smear.layers
-    layers["nucleus"] = 1.7 * (1 - np.exp(-layers["nucleus"] / 1.25))  # overlaps saturate
-    film = 1 + 0.3 * smear.coarse + 0.4 * smear.noise(12)
-    layers["ground"] += card["ground"] * np.clip(film, 0, 3)
+    layers["nucleus"] = 1.6 * (1 - np.exp(-layers["nucleus"] / 1.5))  # overlaps saturate
     stain = stain_of_patient(card)
     uneven = 1 + 0.07 * smear.noise(25)
     density = sum(layers[name][..., None] * stain[name] for name in stain) * uneven[..., None]
-    density -= 0.035 * np.clip(layers["rim"], 0, 1.5)[..., None]  # cell edges refract light
+    density -= 0.035 * np.clip(layers["rim"], -5, 1.5)[..., None]  # edges refract light
     warm = card["warmth"] + rng.normal(0, 0.05)
     lamp = np.array([0.85 + 0.14 * warm, 0.95, 1.02 - 0.14 * warm])
-    lamp = lamp * (0.72 + 0.24 * card["brightness"]) * rng.normal(1, 0.02)
+    lamp = lamp * (0.76 + 0.24 * card["brightness"]) * rng.normal(1, 0.02)
     y, x = np.mgrid[-1 : 1 : smear.height * 1j, -1 : 1 : smear.width * 1j]
     side = 2 * np.pi * card["direction"]
     fall = 1 - (0.03 + 0.11 * card["vignette"]) * (y**2 + x**2)
