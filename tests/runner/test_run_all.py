@@ -161,7 +161,7 @@ def test_a_run_folder_that_is_a_file_is_refused(project, started, tmp_path):
 
 def test_the_record_says_what_machines_want_to_know(project, started):
     run = project / "outputs" / "quick"
-    table = "architecture,weights,auc,auc_low\nmobilenetv2,imagenet,0.9,\n"
+    table = "architecture,weights,protocol,auc,auc_low\nmobilenetv2,imagenet,grouped,0.9,\n"
     (run / "tables").mkdir(parents=True)
     (run / "tables" / "comparison.csv").write_text(table)
     assert start(project).code == 0

@@ -13,7 +13,7 @@ until they meet a pixel.
 Two things are built in on purpose. Every patient has its own stain, light, focus, film of plasma,
 swelling and cell density, the same in all of its images: if images of one patient are in training
 and test, the score is too good. None of these depends on the label, so mean colour reveals little.
-And `atypia`, which shapes the nuclei, overlaps between the classes, as it does under the microscope.
+And `atypia`, which shapes the nuclei, overlaps between the classes, as under the microscope.
 """
 
 from pathlib import Path
