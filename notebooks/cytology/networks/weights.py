@@ -38,7 +38,8 @@ def find_weights(architecture: str, weights: str) -> Weights:
     Raises `InputError` if `imagenet` or a given path is not available.
     """
     if weights == "random":
-        return Weights("random", None, "Random weights, as requested: this ranks nothing.")
+        use = "use this run to check the software, not to rank networks"
+        return Weights("random", None, f"Random weights, as requested: {use}.")
     if weights in ("auto", "imagenet"):
         return _imagenet(architecture, may_be_random=weights == "auto")
     path, file = resolve(weights), given_file(architecture, weights)
