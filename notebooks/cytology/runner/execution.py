@@ -179,7 +179,8 @@ def execute_all(
     with where as send:
         names = [task.notebook.stem for task in tasks]
         trained = [TRAINED_BY[name] for name in dict.fromkeys(names) if name in TRAINED_BY]
-        if trained and (warning := warning_of_random(trained, plan.parameters["weights"])):
+        weights = plan.parameters.get("weights")
+        if weights and (warning := warning_of_random(trained, weights)):
             print(textwrap.fill(warning, terminal.WIDTH) + "\n", flush=True)
         many = f"{len(tasks)} notebook{'s' if len(tasks) > 1 else ''}"
         print(f"Profile {plan.profile}, {many}{how}, run folder {short(plan.run)}", flush=True)
