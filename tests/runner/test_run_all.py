@@ -16,10 +16,12 @@ import tomllib
 from types import SimpleNamespace
 
 import nbformat
+import pandas as pd
 import psutil
 import pytest
 
-from cytology.runner import headless, notebooks, plan
+from cytology.run import Run
+from cytology.runner import headless, notebooks, plan, terminal
 from cytology.runner.notebooks import Project
 from cytology.settings import PROJECT_ROOT
 
@@ -169,6 +171,18 @@ def test_the_record_says_what_machines_want_to_know(project, started):
     assert record["exit_code"] == 0 and record["caveats"] == []
     (row,) = record["comparison"]
     assert row["auc"] == 0.9 and row["auc_low"] is None
+
+
+def test_what_is_not_compared_is_counted_at_the_end(tmp_path, capsys):
+    run = Run(tmp_path)
+    terminal.print_left_out(run)
+    run.write("rejected.csv", pd.DataFrame({"image_id": ["a.png"], "reason": "damaged"}))
+    run.write("unseen.csv", pd.DataFrame({"image_id": ["b.png", "c.png"], "category": "C3"}))
+    terminal.print_left_out(run)
+    assert capsys.readouterr().out == (
+        "\nNOTE: 1 file was left out; rejected.csv gives the reasons. 2 images are of neither class;\n"
+        "unseen.csv lists them.\n"
+    )
 
 
 def test_the_record_of_a_failure_names_it(project, monkeypatch):

@@ -16,6 +16,7 @@ from cytology.runner.headless import Failure, Result
 from cytology.runner.plan import Task
 from cytology.runner.verification import verdict_in_words
 from cytology.settings import short
+from cytology.wording import counted
 
 WIDTH = 100
 
@@ -95,6 +96,7 @@ def print_end(run: Run, tasks: list[Task], results: dict[str, Result], notices: 
         print("\n" + textwrap.fill(f"Not started: {', '.join(left)}", WIDTH))
     print_times(results)
     print_kept(results, notices)
+    print_left_out(run)
     print_caveats(run)
     print_comparison(run)
 
@@ -132,6 +134,20 @@ def print_kept(results: dict[str, Result], notices: list[str]) -> None:
         print("\n" + textwrap.fill(text + "--force runs them again.", WIDTH))
     for notice in notices:
         print("\n" + textwrap.fill(f"NOTE: {notice}", WIDTH))
+
+
+def print_left_out(run: Run) -> None:
+    """Print how many files of the folder are not compared, and where they are listed."""
+    rejected, unseen = (len(run.rows(name)) for name in ("rejected.csv", "unseen.csv"))
+    notes = []
+    if rejected:
+        files = counted(rejected, "file was", "files were")
+        notes.append(f"{files} left out; rejected.csv gives the reasons.")
+    if unseen:
+        images = counted(unseen, "image is", "images are")
+        notes.append(f"{images} of neither class; unseen.csv lists them.")
+    if notes:
+        print("\n" + textwrap.fill("NOTE: " + " ".join(notes), WIDTH))
 
 
 def print_caveats(run: Run) -> None:

@@ -30,7 +30,7 @@ def listed(*image_ids):
 )
 def test_a_bad_pattern_is_refused(pattern, part):
     sentence = refused(add_patients_from_pattern, listed("B/p1_0.png", "M/p2_0.png"), pattern)
-    assert f"Parameter `patient_pattern` {pattern!r}" in sentence and part in sentence
+    assert f"Parameter `patient_pattern` '{pattern}'" in sentence and part in sentence
 
 
 def test_the_first_group_of_the_pattern_is_the_patient():

@@ -42,18 +42,19 @@ def add_patients_from_pattern(
         expression = re.compile(composed(pattern))
     except (re.error, OverflowError, RecursionError) as error:
         raise InputError(
-            f"Parameter `{parameter}` {pattern!r} is not a regular expression: {error}."
+            f"Parameter `{parameter}` '{pattern}' is not a regular expression: {error}."
         ) from None
     if expression.groups < 1:
         raise InputError(
-            f"Parameter `{parameter}` {pattern!r} has no group: put the part that is the "
+            f"Parameter `{parameter}` '{pattern}' has no group: put the part that is the "
             "patient in parentheses, like '(patient\\d+)_'."
         )
     matches = searched(expression.pattern, listing["image_id"].map(composed).tolist(), parameter)
     if not any(matches):
         raise InputError(
-            f"Parameter `{parameter}` {pattern!r} matches no image path; a path looks like "
-            f"{listing['image_id'].iloc[0]!r}."
+            f"Parameter `{parameter}` '{pattern}' matches no image path; a path looks like "
+            f"'{listing['image_id'].iloc[0]}'. Change the pattern so that its first group finds "
+            "the patient there."
         )
     patients = [normalized((match and match[0]) or "") for match in matches]
     places = (f"Parameter `{parameter}`: the patient in {name!r}" for name in listing["image_id"])
