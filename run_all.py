@@ -25,7 +25,7 @@ from pathlib import Path
 if not (3, 11) <= sys.version_info[:2] <= (3, 13):
     sys.stderr.write(
         f"This is Python {sys.version.split()[0]}; the series needs Python 3.11, 3.12 or 3.13. "
-        "README.md says how to get one.\n"
+        "docs/installation.md says how to get one.\n"
     )
     sys.exit(2)
 
