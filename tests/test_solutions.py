@@ -101,7 +101,7 @@ def test_08_few_alarms_are_right_where_few_are_malignant(capsys):
 
 
 def test_09_counts_the_answers_that_another_threshold_changes(capsys):
-    usable = pd.DataFrame({"probability": [0.2, 0.5, 0.9], "predicted": ["M", "M", "M"]})
+    usable = pd.DataFrame({"calibrated_probability": [0.2, 0.5, 0.9], "predicted": ["M", "M", "M"]})
     solved("09", usable=usable)
     assert capsys.readouterr().out == "1 of 3\n"
 
