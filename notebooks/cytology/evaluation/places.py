@@ -102,9 +102,14 @@ def promises(run: Run, level: float, prevalence: float) -> dict[str, Promise]:
 
 
 def referral_table(found: dict[str, Promise]) -> pd.DataFrame:
-    """The promises as a table, one row per network: `limit`, `level`, `promised`, the outcome."""
+    """The promises as a table, one row per network: `limit`, `level`, `promised`, the outcome.
+
+    `limit` is NaN if nothing is promised: everybody is referred.
+    """
     rows = []
     for name, each in found.items():
         row = {"model": name, "judged_on": each.judged_on, "promised": each.chosen.promised}
         rows.append(row | asdict(each.chosen) | each.outcome)
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    # Minus infinity is a formula to a spreadsheet.
+    return table.assign(limit=table["limit"].where(table["promised"]))
