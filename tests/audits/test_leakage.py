@@ -543,6 +543,7 @@ def test_a_first_look_is_a_part_of_the_audit(made):
             assert value == pytest.approx(expected[protocol, labels], abs=1e-6)
 
 
-def test_a_first_look_at_too_few_groups_ends_no_training(made):
-    one = made.images[made.images["group"].isin(["g00", "g01"])]
-    assert first_look.first_look(made.features, one, FOLDS, seed=0) is None
+def test_a_first_look_at_too_few_groups_says_why_not(made):
+    two = made.images[made.images["group"].isin(["g00", "g01"])]
+    with pytest.raises(InputError, match="folds"):
+        first_look.first_look(made.features, two, FOLDS, seed=0)

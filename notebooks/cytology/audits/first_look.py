@@ -8,35 +8,29 @@ from cytology.data.augmentation import pictures_of
 from cytology.evaluation.statistics.metrics import auc_within_folds
 from cytology.networks.features import Features
 from cytology.networks.linear_head import is_malignant
-from cytology.settings import InputError
 
 MOST_IMAGES = 300
 REPETITIONS = 3  # each with other folds and other shuffled labels
 SPLITS = {"images_random": "turned copies split at random", HONEST: "whole patients together"}
 
 
-def first_look(
-    features: Features, manifest: pd.DataFrame, folds: int, seed: int
-) -> pd.DataFrame | None:
+def first_look(features: Features, manifest: pd.DataFrame, folds: int, seed: int) -> pd.DataFrame:
     """The mean AUC of two ways to split (rows), with true and with shuffled labels (columns).
 
-    A part of what `leakage.audit` asks, in a few seconds. None if the images have too few groups: a
-    demonstration must not end a training.
+    A part of what `leakage.audit` asks, in a few seconds. Raises `InputError` if the images have
+    too few groups for the folds.
     """
-    try:
-        images = draw_images(manifest, MOST_IMAGES, seed)
-        orientations = 1 + int(features.index.get_level_values("orientation").max())
-        pictures = pictures_of(images[["image_id", "label", "group", "family"]], orientations)
-        values, found = features.of(pictures), []
-        for repetition in range(REPETITIONS):
-            shuffled = shuffle_labels(pictures, repetition)
-            for protocol, split in SPLITS.items():
-                fold = assign_folds(pictures, protocol, folds, repetition)
-                for labels, shown in (("true labels", pictures), ("shuffled labels", shuffled)):
-                    logits = out_of_fold_logits(values, is_malignant(shown["label"]), fold)
-                    auc = auc_within_folds(shown.assign(fold=fold, logit=logits))
-                    found.append((split, labels, auc))
-    except InputError:
-        return None
+    images = draw_images(manifest, MOST_IMAGES, seed)
+    orientations = 1 + int(features.index.get_level_values("orientation").max())
+    pictures = pictures_of(images[["image_id", "label", "group", "family"]], orientations)
+    values, found = features.of(pictures), []
+    for repetition in range(REPETITIONS):
+        shuffled = shuffle_labels(pictures, repetition)
+        for protocol, split in SPLITS.items():
+            fold = assign_folds(pictures, protocol, folds, repetition)
+            for labels, shown in (("true labels", pictures), ("shuffled labels", shuffled)):
+                logits = out_of_fold_logits(values, is_malignant(shown["label"]), fold)
+                auc = auc_within_folds(shown.assign(fold=fold, logit=logits))
+                found.append((split, labels, auc))
     table = pd.DataFrame(found, columns=["split", "labels", "AUC"])
     return table.pivot_table("AUC", "split", "labels", sort=False)
