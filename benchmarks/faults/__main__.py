@@ -1,4 +1,4 @@
-"""This machine cannot provoke the fault; the message says why."""
+"""Provoke the faults, print what was seen, and write docs/faults.md."""
 
 import argparse
 import platform

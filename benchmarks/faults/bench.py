@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import os
 import platform
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -33,9 +34,9 @@ class Done:
         return all(word in self.said for word in words)
 
     def sentence(self, word: str) -> str:
-        """The first line of the output with `word`, shortened for a table."""
+        """The first sentence of the first line of the output with `word`."""
         line = next((line for line in self.said.splitlines() if word in line), "no such line")
-        return line.strip()[:160]
+        return re.split(r"(?<=\.) (?=[A-Z])", " ".join(line.split()))[0]
 
 
 @dataclass

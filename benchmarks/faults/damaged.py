@@ -81,7 +81,7 @@ def truncated_record(bench: Bench):
     done = bench.call(run, only=("01",))
     return done.code == 2 and done.says(
         "run.json is damaged"
-    ), f"exit {done.code}: {done.said.strip()[:120]}"
+    ), f"exit {done.code}: {done.sentence('run.json')}"
 
 
 @fault("a model file cut to half before prediction", "a message that names the notebook, exit 1")

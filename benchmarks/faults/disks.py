@@ -49,7 +49,10 @@ def full_report(bench: Bench):
         again = bench.call(run, only=SPLIT)
         whole = (run / "report.html").is_file()
     good = full.code == 1 and full.says("the disk is full") and again.code == 0 and whole
-    return good and not halves, f"exit {full.code}: {full.sentence('full')} Then: exit {again.code}"
+    return (
+        good and not halves,
+        f"exit {full.code}: {full.sentence('full')} Started again: exit {again.code}",
+    )
 
 
 @fault("the run folder is on a read-only disk", "a message, exit 1")

@@ -26,7 +26,7 @@ def wrong_parameters(bench: Bench):
     run = bench.new("run")
     wrong = [("sead", "1"), ("folds", "1"), ("image_size", "10"), ("wanted_sensitivity", "nan")]
     done = [bench.call(run, "-p", *pair) for pair in wrong]
-    return all(each.code == 2 for each in done), f"exit 2 each: {done[1].said.strip()[:120]}"
+    return all(each.code == 2 for each in done), f"exit 2 each: {done[1].sentence('folds')}"
 
 
 @fault("a run folder inside the data folder", "refused, exit 2")

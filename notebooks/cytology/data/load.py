@@ -20,7 +20,7 @@ def sample(images: int, patients: int) -> Listing:
             draw_sample(root, images, patients, SEED)
     listing = pd.read_csv(root / "sample.csv", dtype=str, keep_default_na=False)
     listing = listing.rename(columns={"image": "image_id"}).drop(
-        columns=[*HASHED.values(), "version"]
+        columns=["copy_of", *HASHED.values(), "version"]
     )
     return Listing(
         root,

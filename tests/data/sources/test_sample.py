@@ -9,6 +9,9 @@ from joblib import parallel_config
 from PIL import Image
 from scipy import ndimage
 
+from cytology.data.copies import find_copies
+from cytology.data.inspection import inspect_images
+from cytology.data.load import folder as listing_of
 from cytology.data.sources import sample
 from cytology.data.sources.sample import draw_sample, images_per_patient, is_whole, patient_cards
 
@@ -47,7 +50,7 @@ def tiny(tmp_path_factory):
 
 def test_the_table_lists_every_image_and_mask_once(drawn):
     folder, table = drawn
-    columns = ["image", "label", "patient", "slide", "stain", "mask"]
+    columns = ["image", "label", "patient", "slide", "stain", "mask", "copy_of"]
     assert list(table.columns) == [*columns, "sha256", "mask_sha256", "version"]
     assert len(table) == table.image.nunique() == table["mask"].nunique() == 32
     for label in "BM":
@@ -62,6 +65,29 @@ def test_the_written_table_is_the_returned_one(drawn):
     folder, table = drawn
     written = pd.read_csv(folder / "sample.csv", dtype=str, keep_default_na=False)
     pd.testing.assert_frame_equal(written, table.astype(written.dtypes))
+
+
+def test_one_image_of_each_class_is_a_copy_of_another_one_of_its_patient(drawn):
+    folder, table = drawn
+    copies = table[table.copy_of != ""]
+    assert sorted(copies.label) == ["B", "M"]
+    for row in copies.itertuples():
+        original = table[table.image == row.copy_of].iloc[0]
+        assert original.patient == row.patient
+        for one, other in [(row.image, original.image), (row.mask, original["mask"])]:
+            pixels = np.asarray(Image.open(folder / other))
+            flipped = np.flip(pixels, sample.COPIES[row.label])
+            assert (np.asarray(Image.open(folder / one)) == flipped).all()
+
+
+def test_these_copies_and_no_others_are_found(drawn):
+    folder, table = drawn
+    readable, _ = inspect_images(listing_of(folder))
+    found = find_copies(readable)
+    copies = table[table.copy_of != ""]
+    assert dict(zip(found.image_id, found.family, strict=True)) == dict(
+        zip(copies.image, copies.copy_of, strict=True)
+    )
 
 
 def test_a_patient_has_one_label_and_one_stain(drawn):

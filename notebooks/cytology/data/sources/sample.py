@@ -10,10 +10,11 @@ dissociation, size, uniformity, nucleoli, margin, chromatin; Lancet 1994; 343: 9
 background and outlines of red cells follow photographs of real smears. Lengths are in micrometres
 until they meet a pixel.
 
-Two things are built in on purpose. Every patient has its own stain, light, focus, film of plasma,
+Three things are built in on purpose. Every patient has its own stain, light, focus, film of plasma,
 swelling and cell density, the same in all of its images: if images of one patient are in training
 and test, the score is too good. None of these depends on the label, so mean colour reveals little.
-And `atypia`, which shapes the nuclei, overlaps between the classes, as under the microscope.
+`atypia`, which shapes the nuclei, overlaps between the classes, as under the microscope. And one
+image of each class is a copy of another one of its patient, for notebook 01 to find.
 """
 
 from pathlib import Path
@@ -44,7 +45,9 @@ TRAITS = (
 )
 # Atypia of the most and the least typical patient of a class: the classes overlap.
 ATYPIA = {"B": (0.0, 0.50), "M": (1.0, 0.42)}
-VERSION = "2"  # of the drawings; another one means that an older sample is drawn again
+# Axes along which the copy in each class is flipped: it is turned by 180 degrees, or mirrored.
+COPIES = {"B": (0, 1), "M": (1,)}
+VERSION = "3"  # of the drawings; another one means that an older sample is drawn again
 # Of the sample that `data: sample` names. With 40 patients, chance moves the AUC of colour alone by
 # 0.12 (standard deviation over seeds); this seed lies near the mean of 20, which is 0.53.
 SEED = 7
@@ -102,11 +105,11 @@ def draw_smear(card: dict, rng, height: int, width: int) -> tuple[np.ndarray, np
     return photograph(smear), smear.mask
 
 
-def draw_image(folder: Path, row: dict, card: dict, seed: list[int], height: int, width: int):
-    """Draw one image and its mask to the paths in its row of the table."""
-    picture, mask = draw_smear(card, np.random.default_rng(seed), height, width)
-    Image.fromarray(picture).save(folder / row["image"])
-    Image.fromarray(mask.astype(np.uint8) * 255).save(folder / row["mask"])
+def draw_image(folder: Path, row: dict, card: dict, seed: list[int], flipped: tuple, size: tuple):
+    """Draw one image and its mask, flipped along these axes, to the paths in its row."""
+    picture, mask = draw_smear(card, np.random.default_rng(seed), *size)
+    Image.fromarray(np.flip(picture, flipped)).save(folder / row["image"])
+    Image.fromarray(np.flip(mask, flipped).astype(np.uint8) * 255).save(folder / row["mask"])
 
 
 def draw_sample(
@@ -115,22 +118,26 @@ def draw_sample(
     """Draw the sample into `folder` and return its table, one row per image.
 
     Columns: `image` and `mask` (paths below `folder`), `label` (B benign, M malignant), `patient`,
-    `slide` (empty: one per patient), `stain`, the hashes of both files and the `version` of the
-    drawings. Sizes are in pixels.
+    `slide` (empty: one per patient), `stain`, `copy_of` (empty for all but two images), the hashes
+    of both files and the `version` of the drawings. Sizes are in pixels.
     The same arguments give the same bytes in any order and on any number of cores, since each
     image has its own random generator. `sample.csv` is written last: if it exists, the sample is
     complete.
     """
     rng = np.random.default_rng([seed, patients, images])
     cards = patient_cards(patients, rng)
-    tasks = []
+    tasks, copies = [], dict(COPIES)
     for patient, count in enumerate(images_per_patient(images, patients, rng)):
         card = cards[patient]
-        for number in range(count):
-            path = f"{card['label']}/patient{patient + 1:02d}_{number + 1:02d}.png"
+        paths = [f"{card['label']}/patient{patient + 1:02d}_{i + 1:02d}.png" for i in range(count)]
+        for number, path in enumerate(paths):
             row = {"image": path, "label": card["label"], "patient": f"patient{patient + 1:02d}"}
-            row |= {"slide": "", "stain": card["stain"], "mask": f"masks/{path}"}
-            tasks.append((row, card, [seed, patient, number]))
+            row |= {"slide": "", "stain": card["stain"], "mask": f"masks/{path}", "copy_of": ""}
+            tasks.append((row, card, [seed, patient, number], ()))
+        if count > 3 and card["label"] in copies:
+            # The last image of the first patient that has enough of them.
+            copy = tasks.pop()[0] | {"copy_of": paths[0]}
+            tasks.append((copy, card, [seed, patient, 0], copies.pop(card["label"])))
     # While drawing, an older table must not vouch for a half-new sample.
     (folder / "sample.csv").unlink(missing_ok=True)
     for label in ATYPIA:
@@ -138,11 +145,11 @@ def draw_sample(
         (folder / label).mkdir(parents=True, exist_ok=True)
     # Processes take a second or two to start; a few images are drawn faster without them.
     drawn = Parallel(n_jobs=-1 if images > 40 else 1, return_as="generator_unordered")(
-        delayed(draw_image)(folder, *task, height, width) for task in tasks
+        delayed(draw_image)(folder, *task, (height, width)) for task in tasks
     )
     for _ in progress(drawn, "drawing the sample", images):
         pass
-    table = pd.DataFrame([row for row, _, _ in tasks])
+    table = pd.DataFrame([row for row, *_ in tasks])
     for column, hashed in HASHED.items():
         table[hashed] = [file_hash(folder / name) for name in table[column]]
     table["version"] = VERSION
