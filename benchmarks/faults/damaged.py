@@ -34,7 +34,7 @@ def spoiled_cache(bench: Bench, pattern: str, how) -> tuple[bool, str]:
     number = spoil(cache, pattern, how)
     done = bench.call(second, only=TRAIN, cache=cache)
     same, words = same_tables(first, second)
-    return number > 0 and done.code == 0 and same, f"{number} files; exit {done.code}, {words}"
+    return number > 0 and done.code == 0 and same, f"spoiled: {number}; exit {done.code}, {words}"
 
 
 @fault("a bit flipped in every pack of the cache", "noticed and made again: the same tables")
