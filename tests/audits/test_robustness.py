@@ -109,7 +109,7 @@ def test_the_figure_says_which_way_a_smear_goes(pair):
     for k in range(20):
         smear = replace(pair[0], sha256=str(k))
         for name in ("hue", "scale", "blur"):
-            words = plots.amount_of(smear, name, 3)
+            words = plots.amount_for_smear(smear, name, 3)
             ways.setdefault((name, smear.direction(name)), set()).add(words)
     assert ways["hue", 1] == {"15 degrees"} and ways["hue", -1] == {"\N{MINUS SIGN}15 degrees"}
     assert ways["scale", 1] == {"factor 1.2"} and ways["scale", -1] == {"factor 1/1.2"}
@@ -666,7 +666,7 @@ def test_with_few_groups_there_is_no_interval_and_no_claim():
     assert f"AUC 1.000 {why} untouched" in only
     assert only.endswith(f"At strength 3 no statement about any shift {why}.")
     for metric in ("auc", "loss"):
-        plots.against_strength(found, metric, 3, "patient").canvas.draw()
+        plots.metric_by_strength(found, metric, 3, "patient").canvas.draw()
     plots.calibration_curves(robustness.shift_reliability(judged, 3), 3).canvas.draw()
     plots.plt.close("all")
 
@@ -727,7 +727,7 @@ def test_the_figures_show_every_shift_network_and_domain(pair, judged, table):
     assert page.axes[8].get_title("left") == "factor 1/1.2"  # this smear loses colour
     both = pd.concat([table, table.assign(architecture="densenet121")])
     for metric in ("auc", "loss"):
-        figure = plots.against_strength(both, metric, 3, "patient")
+        figure = plots.metric_by_strength(both, metric, 3, "patient")
         assert [axis.get_title("left") for axis in figure.axes] == list(SHIFTS)
         (line, *_) = figure.axes[list(SHIFTS).index("blur")].containers[0].lines
         blur = line.get_ydata().astype(float)

@@ -31,7 +31,7 @@ def threshold_slider(draw: Callable, threshold: float) -> None:
     display(ipywidgets.VBox([slider, below]))
 
 
-def upload(folder: Path, answer: Callable) -> None:
+def upload_button(folder: Path, answer: Callable) -> None:
     """A button for image files. Each upload gets a folder below `folder`, then `answer(it)`.
 
     What `answer` displays and prints appears below the button, also its errors.
