@@ -690,15 +690,15 @@ def test_what_shakes_a_network_names_the_strengths_at_which_it_is_shown(tmp_path
     one = rows.copy()
     one.loc[1, ["auc_change_high", "auc_change_p"]] = -0.05, 0.001
     write_table(tmp_path, "tables/robustness.csv", one)
-    (said,) = known_failures.shaken(Run(tmp_path))
+    (said,) = known_failures.harmful_shifts(Run(tmp_path))
     assert said.endswith("less well under: blur at strength 2 (AUC falls by up to 0.100).")
     one.loc[[2, 4], ["auc_change_high", "auc_change_p"]] = -0.05, 0.001
     write_table(tmp_path, "tables/robustness.csv", one)
-    assert "blur at strengths 2, 3 and 5 (" in known_failures.shaken(Run(tmp_path))[0]
+    assert "blur at strengths 2, 3 and 5 (" in known_failures.harmful_shifts(Run(tmp_path))[0]
     uncorrected = rows.copy()
     uncorrected.loc[1, ["auc_change_high", "auc_change_p"]] = -0.01, 0.01  # one of ten tests
     write_table(tmp_path, "tables/robustness.csv", uncorrected)
-    assert known_failures.shaken(Run(tmp_path)) == []
+    assert known_failures.harmful_shifts(Run(tmp_path)) == []
 
 
 def test_domains_in_words():
