@@ -7,7 +7,14 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
 from cytology.architectures import NETWORK_TITLE
-from cytology.audits.shifts import NONE, SHIFT_STRENGTHS, SHIFTS, FramedSmear, amount, shifted
+from cytology.audits.shifts import (
+    NONE,
+    SHIFT_STRENGTHS,
+    SHIFTS,
+    FramedSmear,
+    amount_in_words,
+    shift_picture,
+)
 from cytology.plots import style
 from cytology.wording import plural, shortened
 
@@ -26,7 +33,7 @@ def shifts(smear: FramedSmear, reference: int) -> Figure:
             title = amount_for_smear(smear, name, strength) if strength else ""
             if name == next(iter(SHIFTS)):  # the first row names the columns
                 title = f"strength {strength}\n{title}" if strength else "untouched\n"
-            style.show_picture(axis, shifted(smear, name, strength), title)
+            style.show_picture(axis, shift_picture(smear, name, strength), title)
             if strength == reference:
                 for side in axis.spines.values():
                     side.set(visible=True, color="black", linewidth=2.5)
@@ -36,7 +43,7 @@ def shifts(smear: FramedSmear, reference: int) -> Figure:
 
 def amount_for_smear(smear: FramedSmear, name: str, strength: int) -> str:
     """The amount of a shift in words, with the way that this smear goes."""
-    words = amount(name, strength)
+    words = amount_in_words(name, strength)
     if not SHIFTS[name].goes_both_ways or smear.direction(name) > 0:
         return words
     before, factor, number = words.partition("factor ")

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from cytology.architectures import NETWORK_TITLE
-from cytology.audits.planning_sentences import about
+from cytology.audits.planning_sentences import groups_needed
 from cytology.audits.subgroups import ALPHA
 from cytology.evaluation.place_sentences import in_percent
 from cytology.evaluation.readable import too_few
@@ -198,7 +198,7 @@ def _patients(run: Run, name: str) -> list[str]:
     if rows.empty or not rows["groups_for_width"].iloc[0] > rows["groups"].iloc[0]:
         return []
     row = rows.iloc[0]
-    takes = about(row["groups_for_width"], plural(unit_of(run)), row["groups"])
+    takes = groups_needed(row["groups_for_width"], plural(unit_of(run)), row["groups"])
     return [
         f"To narrow the interval of its AUC from {row['width']:.2f} to {row['wanted_width']:g} "
         f"takes {takes}."
