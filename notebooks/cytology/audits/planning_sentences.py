@@ -69,8 +69,9 @@ def pair_sentences(row: pd.Series, units: str) -> list[str]:
     interval = span(row, "difference", "95 % ", "+z.3f")
     if within <= margin:
         return [seen, f"{names} are equivalent within {margin:g} of AUC ({interval})."]
+    needed = groups_needed(row["groups_for_equivalence"], units, row["groups"])
     return [
         seen,
         f"{names} are not shown to be equivalent within {margin:g} of AUC ({interval}). If they "
-        f"are equal, that needs {groups_needed(row['groups_for_equivalence'], units, row['groups'])}.",
+        f"are equal, that needs {needed}.",
     ]

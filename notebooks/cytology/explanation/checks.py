@@ -209,8 +209,7 @@ def mean_logits_of_curves(rows: pd.DataFrame, curves: pd.DataFrame, order: str) 
 def map_correlation(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     """Spearman's correlation of each map of `one` with that of `other`, shape (n,).
 
-    Both have shape (n, rows, columns). NaN if a map is the same everywhere, as one of a single cell
-    is.
+    Both have shape (n, rows, columns). NaN for a map without differences, such as a single cell.
     """
     found = np.full(len(one), np.nan)
     for k, pair in enumerate(zip(one, other, strict=True)):

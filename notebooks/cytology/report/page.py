@@ -18,7 +18,7 @@ from cytology.evaluation.caveats import about_outside, caveats
 from cytology.evaluation.place_sentences import in_percent
 from cytology.evaluation.places import CLINIC_ACTS_FROM
 from cytology.evaluation.summary import BASELINE_SAYS, LEAKS, RANDOM
-from cytology.inference.place import said_of_new
+from cytology.inference.place import sentences_of_run
 from cytology.parameters import meaning
 from cytology.report.advice import recommendation, short_summary
 from cytology.report.checklist import checklist
@@ -151,7 +151,7 @@ def page_contents(run: Run, name: str) -> dict[str, Any]:
         "calls": calls,
         "script": SCRIPT,
         "referral": result_table(run, "tables/referral.csv", REFERRAL_SHOWN),
-        "use_words": said_of_new(run),
+        "use_words": sentences_of_run(run),
         "doubtful_words": paragraphs(run, "tables/doubtful_labels.md"),
         "audit": result_table(run, "tables/leakage_summary.csv"),
         "audit_words": paragraphs(run, "tables/leakage.md"),
