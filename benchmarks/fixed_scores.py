@@ -42,7 +42,7 @@ class FixedDesign(Design):
 def _sorted_noise(noise: str, likeness: float) -> np.ndarray:
     """Sorted noise, enough that its quantiles are the true ones."""
     design, rng = FixedDesign(REFERENCE, noise=noise, likeness=likeness), np.random.default_rng(0)
-    return np.sort(design.noise_drawn(rng, np.arange(REFERENCE)))
+    return np.sort(design.draw_noise(rng, np.arange(REFERENCE)))
 
 
 @lru_cache
@@ -58,10 +58,10 @@ def fixed_scores(design: FixedDesign, rng: np.random.Generator, models: int = 1)
     A malignant image scores above a benign one of another patient with probability `auc`. With
     normal noise the logits are calibrated for the design's share of malignant patients.
     """
-    images = design.patients_drawn(rng)
+    images = design.draw_patients(rng)
     group, distance = images["group"].to_numpy(), design.distance
-    shared = design.noise_drawn(rng, group)
-    own = design.noise_drawn(rng, group, models)
+    shared = design.draw_noise(rng, group)
+    own = design.draw_noise(rng, group, models)
     # One model alone gets its noise unmixed: sums of t3 have lighter tails than the reference.
     noise = own if models == 1 else np.sqrt(IN_COMMON) * shared + np.sqrt(1 - IN_COMMON) * own
     centred = distance * (np.where(images["label"] == "M", distance, -distance) / 2 + noise)

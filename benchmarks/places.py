@@ -62,14 +62,14 @@ class Place(FixedDesign):
 
     def of_place(self, patients: int, share: float, rng) -> pd.DataFrame:
         """Images of `patients`, each malignant with probability `share`."""
-        rows = replace(self, patients=patients).patients_drawn(rng)
+        rows = replace(self, patients=patients).draw_patients(rng)
         malignant = rng.random(patients) < share
         return rows.assign(label=np.where(malignant[rows["group"]], "M", "B"))
 
     def scores(self, rows: pd.DataFrame, rng, *shape: int) -> np.ndarray:
         """Noise of the images, plus the classes' distance along the first number, (*shape, n)."""
         group = rows["group"].to_numpy()
-        noise = replace(self, patients=group.max() + 1).noise_drawn(rng, group, *shape)
+        noise = replace(self, patients=group.max() + 1).draw_noise(rng, group, *shape)
         apart = self.distance * ((rows["label"] == "M").to_numpy() - 0.5)
         (noise[0] if shape else noise)[:] += apart
         return noise

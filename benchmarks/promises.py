@@ -46,8 +46,8 @@ def sensitivity(patients: int, images: tuple, rng: np.random.Generator) -> dict[
 
 def smears(design: Design, rng: np.random.Generator) -> pd.DataFrame:
     """Malignant images, each with a score."""
-    rows = design.patients_drawn(rng).assign(label="M")
-    return rows.assign(logit=design.noise_drawn(rng, rows["group"].to_numpy()))
+    rows = design.draw_patients(rng).assign(label="M")
+    return rows.assign(logit=design.draw_noise(rng, rows["group"].to_numpy()))
 
 
 def found(rows: pd.DataFrame, threshold: float) -> float:
@@ -68,7 +68,7 @@ def unlike(patients: int, images: tuple, rng: np.random.Generator) -> dict[str, 
     """One study of patients, some of them odd, and of new patients of the same kind."""
 
     def drawn(count):
-        rows = Design(count, images).patients_drawn(rng).astype({"image_id": str})
+        rows = Design(count, images).draw_patients(rng).astype({"image_id": str})
         odd, group = rng.exponential(size=(count, 1)), rows["group"].to_numpy()
         values = (odd * rng.normal(size=(count, 4)))[group]
         return rows, values + 0.3 * rng.normal(size=values.shape)
@@ -82,12 +82,12 @@ def unlike(patients: int, images: tuple, rng: np.random.Generator) -> dict[str, 
 def audit(patients: int, images: tuple, rng: np.random.Generator) -> dict[str, float]:
     """One audit of features that depend on the patient, and a little on the label."""
     design = Design(patients, images, likeness=0.2)
-    rows = design.patients_drawn(rng)
+    rows = design.draw_patients(rng)
     group = rows["group"].to_numpy()
     rows = rows.assign(
         family=[f"{k:05}" for k in range(len(rows))], group=rows["group"].astype(str)
     )
-    values = design.noise_drawn(rng, group, 20).T + 0.5 * (rows[["label"]] == "M").to_numpy()
+    values = design.draw_noise(rng, group, 20).T + 0.5 * (rows[["label"]] == "M").to_numpy()
     above = {}
     for name, protocol in (("kept", "patients_together"), ("caught", "copies_together")):
         aucs = [shuffled_auc(rows, values, protocol, seed) for seed in range(SHUFFLES)]

@@ -57,7 +57,7 @@ def test_only_what_is_lacking_is_installed(wanted):
         "no-such-package>=1",
         "-e .",
     )
-    assert [each.name for each in colab.lacking(path)] == ["pandas", "no-such-package"]
+    assert [each.name for each in colab.missing_requirements(path)] == ["pandas", "no-such-package"]
 
 
 def test_another_tensorflow_is_told_and_not_installed(wanted):

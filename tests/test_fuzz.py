@@ -19,7 +19,7 @@ from cytology.data.quality import inspect_image
 from cytology.data.sources.listing import add_patients_from_csv
 from cytology.data.splitting import read_split
 from cytology.evaluation.predictions import read_predictions
-from cytology.inference.new_images import listed
+from cytology.inference.new_images import listed_paths
 from cytology.parameters import FIELDS, check_parameters
 from cytology.run import Run
 from cytology.runner.notebooks import Project, read_profile
@@ -203,7 +203,7 @@ def test_mutated_predictions(run, name):
 def test_mutated_lists_of_images(tmp_path, name):
     path = tmp_path / name
     content = b"image\n" + b"".join(b"folder/%d.png\n" % number for number in range(20))
-    read_or_refused(lambda: listed(path), path, mutations(content, 4))
+    read_or_refused(lambda: listed_paths(path), path, mutations(content, 4))
 
 
 def test_mutated_profiles(tmp_path):

@@ -34,7 +34,7 @@ def set_up(keep_on_drive: bool = False) -> None:
     Raises `RuntimeError` if Colab's TensorFlow is older than this project needs, or if pip fails.
     """
     check_present(PROJECT / "requirements.txt")
-    installed = install(lacking(PROJECT / "requirements.txt"))
+    installed = install(missing_requirements(PROJECT / "requirements.txt"))
     print(f"installed: {', '.join(installed) or 'nothing, Colab has everything'}")
     if keep_on_drive:
         print(f"data and outputs: {use_drive()}")
@@ -68,7 +68,7 @@ def check_present(path: Path) -> None:
             )
 
 
-def lacking(path: Path) -> list[Requirement]:
+def missing_requirements(path: Path) -> list[Requirement]:
     """The requirements that must be installed here."""
     return [
         requirement

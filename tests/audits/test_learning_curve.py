@@ -9,9 +9,9 @@ from sklearn.metrics import roc_auc_score
 from cytology.audits import learning_curve as module
 from cytology.audits.learning_curve import (
     curve_table,
+    draw_groups,
     learning_curve,
     learning_curve_sentence,
-    some_groups,
 )
 from cytology.networks.features import Features
 from cytology.networks.linear_head import fitted_head
@@ -36,13 +36,13 @@ def made():
 
 def test_a_share_of_each_class_and_larger_shares_hold_the_smaller(made):
     rows, _ = made
-    chosen = [some_groups(rows, share, seed=3) for share in module.SHARES]
+    chosen = [draw_groups(rows, share, seed=3) for share in module.SHARES]
     for part, count in zip(chosen, (3, 6, 9, 12), strict=True):
         assert part.groupby("label")["group"].nunique().tolist() == [count, count]
         assert (part.groupby("group").size() == 3).all()
     for smaller, larger in zip(chosen, chosen[1:], strict=False):
         assert set(smaller["group"]) < set(larger["group"])
-    assert set(some_groups(rows, 0.25, 4)["group"]) != set(chosen[0]["group"])
+    assert set(draw_groups(rows, 0.25, 4)["group"]) != set(chosen[0]["group"])
 
 
 def test_no_fold_is_trained_on_itself_and_all_groups_are_used_at_the_end(made):

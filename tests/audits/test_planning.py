@@ -7,9 +7,14 @@ from scipy.special import expit
 from scipy.stats import norm
 
 from cytology.audits.planning import plan_curves, plan_differences, plan_of_run, plan_widths
-from cytology.audits.planning_sentences import about, planning_sentences
+from cytology.audits.planning_sentences import groups_needed, planning_sentences
 from cytology.audits.simulation import Design
-from cytology.audits.study_size import auc_seen, difference_seen, scaled, smallest_that
+from cytology.audits.study_size import (
+    observed_auc,
+    observed_difference,
+    scaled_variance,
+    smallest_that,
+)
 from cytology.evaluation.statistics.clusters import binormal_variance
 from cytology.evaluation.statistics.intervals import auc_interval
 from cytology.evaluation.statistics.significance import auc_difference, matched
@@ -19,11 +24,11 @@ pytestmark = pytest.mark.numeric
 
 def study(design, rng, better=0.0, common=0.6):
     """Two models on the same new patients, the second with an AUC that is `better`."""
-    rows = design.patients_drawn(rng)
+    rows = design.draw_patients(rng)
     group, side = rows["group"].to_numpy(), np.where(rows["label"] == "M", 0.5, -0.5)
-    shared, tables = design.noise_drawn(rng, group), []
+    shared, tables = design.draw_noise(rng, group), []
     for auc in (design.auc, design.auc + better):
-        own = design.noise_drawn(rng, group)
+        own = design.draw_noise(rng, group)
         noise = np.sqrt(common) * shared + np.sqrt(1 - common) * own
         logit = 2 * (np.sqrt(2) * norm.ppf(auc) * side + noise)
         tables.append(rows.assign(logit=logit, probability=expit(logit)))
@@ -62,8 +67,8 @@ def test_studies_of_the_named_size_keep_the_promise(name):
     """New patients of the same kind, planned from a study of 1500."""
     design, rng = DESIGNS[name], np.random.default_rng(0)
     large = study(Design(**vars(design) | {"patients": 1500}), rng, better=0.03)
-    seen = difference_seen(*large)
-    sizes = auc_seen(large[0]).groups_for_width(0.05), seen.groups_for(0.03)
+    seen = observed_difference(*large)
+    sizes = observed_auc(large[0]).groups_for_width(0.05), seen.groups_for(0.03)
 
     def make(patients):
         return study(Design(**vars(design) | {"patients": patients}), rng, better=0.03)
@@ -79,8 +84,8 @@ def test_studies_of_patients_like_those_of_the_run_keep_the_promise(name):
     """The observed values are the truth: patients are drawn from those of one study."""
     rng = np.random.default_rng(1)
     tables = study(DESIGNS[name], rng, better=0.04)
-    seen = difference_seen(*tables)
-    sizes = auc_seen(tables[0]).groups_for_width(0.05), seen.groups_for(seen.difference)
+    seen = observed_difference(*tables)
+    sizes = observed_auc(tables[0]).groups_for_width(0.05), seen.groups_for(seen.difference)
     width, power = width_and_power(lambda count: resampled(tables, count, rng), *sizes)
     assert width == pytest.approx(0.05, rel=0.06)
     assert power == pytest.approx(0.80, abs=0.06)
@@ -93,9 +98,9 @@ def two():
 
 def test_at_its_own_size_a_study_has_its_own_interval_and_difference(two):
     for rows in (two[0], two[0].assign(fold=two[0]["group"] % 5, model="oof")):
-        seen = auc_seen(rows)
+        seen = observed_auc(rows)
         assert seen.interval(seen.groups) == pytest.approx(auc_interval(rows), abs=1e-6)
-    found, seen = auc_difference(matched(*two)), difference_seen(*two)
+    found, seen = auc_difference(matched(*two)), observed_difference(*two)
     assert seen.difference == pytest.approx(found["difference"])
     expected = found["difference_low"], found["difference_high"]
     assert seen.interval() == pytest.approx(expected)
@@ -110,21 +115,21 @@ def test_twice_the_groups_have_the_variance_of_all_groups_twice(two):
         group = table["group"].to_numpy()
         return binormal_variance(truth, table["logit"].to_numpy(), group, np.zeros(len(table)))
 
-    found = scaled(modelled(rows), 2)(0.9).sum()
+    found = scaled_variance(modelled(rows), 2)(0.9).sum()
     assert found == pytest.approx(modelled(twice)(0.9).sum(), rel=0.02)
-    seen, larger = auc_seen(rows), auc_seen(twice)
+    seen, larger = observed_auc(rows), observed_auc(twice)
     assert seen.width(160) == pytest.approx(larger.width(160), rel=0.02)
 
 
 def test_cross_validated_studies_need_more(two):
     folds = [rows.assign(fold=rows["group"] % 5, model="oof") for rows in two]
-    assert auc_seen(folds[0]).groups_for_width() > 1.6 * auc_seen(two[0]).groups_for_width()
-    fixed, crossed = difference_seen(*two), difference_seen(*folds)
+    assert observed_auc(folds[0]).groups_for_width() > 1.6 * observed_auc(two[0]).groups_for_width()
+    fixed, crossed = observed_difference(*two), observed_difference(*folds)
     assert crossed.smallest(80) > 1.3 * fixed.smallest(80)
 
 
 def test_power_and_size_are_each_other_s_inverse(two):
-    seen = difference_seen(*two)
+    seen = observed_difference(*two)
     groups = seen.groups_for(0.03)
     assert seen.power(groups, 0.03) == pytest.approx(0.8, abs=0.01)
     assert seen.power(groups - 2, 0.03) < 0.8 <= seen.power(groups, -0.03) + 1e-3
@@ -185,6 +190,6 @@ def test_one_network_has_no_pair(two):
 
 
 def test_a_planned_number_is_rough():
-    assert about(1234.0, "patients", 100) == "about 1,300 patients (12.3 times this study)"
-    assert about(np.inf, "patients", 100) == "more than 10,000,000 patients"
-    assert about(50.0, "patients", 100) == "this study is enough (50 patients would do)"
+    assert groups_needed(1234.0, "patients", 100) == "about 1,300 patients (12.3 times this study)"
+    assert groups_needed(np.inf, "patients", 100) == "more than 10,000,000 patients"
+    assert groups_needed(50.0, "patients", 100) == "this study is enough (50 patients would do)"

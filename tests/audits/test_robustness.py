@@ -25,7 +25,7 @@ from cytology.audits.shifts import (
     lab_pixels,
     move_stain,
     open_smears,
-    shifted,
+    shift_picture,
     with_stains,
 )
 from cytology.data.augmentation import fit_to_square
@@ -64,8 +64,8 @@ def distance(one, other):
 @every_shift
 def test_a_shift_grows_with_its_strength_from_the_untouched_picture(pair, name):
     for smear in pair:
-        assert shifted(smear, name, 0) is smear.image
-        pictures = [shifted(smear, name, strength) for strength in (0, *SHIFT_STRENGTHS)]
+        assert shift_picture(smear, name, 0) is smear.image
+        pictures = [shift_picture(smear, name, strength) for strength in (0, *SHIFT_STRENGTHS)]
         assert {(p.size, p.mode) for p in pictures} == {((224, 168), "RGB")}
         far = [distance(p, smear.image) for p in pictures]
         assert far[1] > 0 and far[-1] > 1.2 * far[1]
@@ -78,7 +78,8 @@ def test_a_shift_is_decided_by_the_file_and_not_by_the_run(pair, name):
     again = replace(pair[0], image=pair[0].image.copy())
     for strength in (1, 5):
         assert (
-            shifted(pair[0], name, strength).tobytes() == shifted(again, name, strength).tobytes()
+            shift_picture(pair[0], name, strength).tobytes()
+            == shift_picture(again, name, strength).tobytes()
         )
 
 
@@ -87,17 +88,19 @@ def test_about_half_of_the_files_go_either_way_and_noise_differs_by_file(pair):
         ways = [replace(pair[0], sha256=f"{k:064x}").direction(name) for k in range(400)]
         assert set(ways) == {-1, 1} and abs(np.mean(ways)) < 0.15
     other = replace(pair[0], sha256="another")
-    assert shifted(pair[0], "noise", 3).tobytes() != shifted(other, "noise", 3).tobytes()
+    assert (
+        shift_picture(pair[0], "noise", 3).tobytes() != shift_picture(other, "noise", 3).tobytes()
+    )
 
 
 def test_amounts_are_what_their_words_say(pair):
     """Noise, brightness, hue and blur measured on the shifted picture."""
     grey = FramedSmear(Image.new("RGB", (224, 224), (120, 120, 120)), "any")
-    noise = np.asarray(shifted(grey, "noise", 4), float)
+    noise = np.asarray(shift_picture(grey, "noise", 4), float)
     assert noise.std() == pytest.approx(SHIFTS["noise"].amounts[3], rel=0.02)
-    level = np.asarray(shifted(grey, "brightness", 3)).mean()
+    level = np.asarray(shift_picture(grey, "brightness", 3)).mean()
     assert level == pytest.approx(120 * 1.2 ** grey.direction("brightness"), abs=1)
-    assert np.ptp(np.asarray(shifted(grey, "hue", 5))) == 0  # grey has no hue
+    assert np.ptp(np.asarray(shift_picture(grey, "hue", 5))) == 0  # grey has no hue
     for side in (224, 112):  # the same blur of the same cells, however large the input
         assert measured_blur(side) == pytest.approx(
             SHIFTS["blur"].amounts[4] * side / 224, rel=0.05
@@ -109,7 +112,7 @@ def test_the_figure_says_which_way_a_smear_goes(pair):
     for k in range(20):
         smear = replace(pair[0], sha256=str(k))
         for name in ("hue", "scale", "blur"):
-            words = plots.amount_of(smear, name, 3)
+            words = plots.amount_for_smear(smear, name, 3)
             ways.setdefault((name, smear.direction(name)), set()).add(words)
     assert ways["hue", 1] == {"15 degrees"} and ways["hue", -1] == {"\N{MINUS SIGN}15 degrees"}
     assert ways["scale", 1] == {"factor 1.2"} and ways["scale", -1] == {"factor 1/1.2"}
@@ -127,17 +130,19 @@ def measured_blur(side):
     """Deviation of the slope of an edge under the strongest blur, in pixels."""
     edge = np.zeros((side, side, 3), np.uint8)
     edge[:, side // 2 :] = 255
-    blurred = np.asarray(shifted(FramedSmear(Image.fromarray(edge), "any"), "blur", 5), float)
+    blurred = np.asarray(shift_picture(FramedSmear(Image.fromarray(edge), "any"), "blur", 5), float)
     slope, place = np.diff(blurred[5, :, 0]), np.arange(side - 1) - side // 2 + 1
     return np.sqrt((slope * place**2).sum() / slope.sum())
 
 
 def test_hue_turns_at_equal_luminance_and_saturation_leaves_grey(pair):
     luminance = [0.213, 0.715, 0.072]
-    before, after = (np.asarray(p) @ luminance for p in (pair[0].image, shifted(pair[0], "hue", 3)))
+    before, after = (
+        np.asarray(p) @ luminance for p in (pair[0].image, shift_picture(pair[0], "hue", 3))
+    )
     assert np.abs(before - after).max() < 1.5
     grey = FramedSmear(Image.new("RGB", (20, 20), (90, 90, 90)), "any")
-    assert shifted(grey, "saturation", 5).tobytes() == grey.image.tobytes()
+    assert shift_picture(grey, "saturation", 5).tobytes() == grey.image.tobytes()
 
 
 def test_scale_and_tilt_fill_with_the_colour_of_the_border():
@@ -145,12 +150,12 @@ def test_scale_and_tilt_fill_with_the_colour_of_the_border():
     pixels[20:40, 30:50] = 30
     for name in ("scale", "orientation"):
         for k in range(6):
-            found = np.asarray(shifted(FramedSmear(Image.fromarray(pixels), str(k)), name, 5))
+            found = np.asarray(shift_picture(FramedSmear(Image.fromarray(pixels), str(k)), name, 5))
             assert (found[0, 0] == (200, 180, 190)).all()
     sizes = {}
     for k in range(8):
         smear = FramedSmear(Image.fromarray(pixels), str(k))
-        dark = (np.asarray(shifted(smear, "scale", 5))[..., 0] < 100).sum()
+        dark = (np.asarray(shift_picture(smear, "scale", 5))[..., 0] < 100).sum()
         sizes[smear.direction("scale")] = dark
     assert sizes[1] == pytest.approx(1600, rel=0.1) and sizes[-1] == pytest.approx(100, rel=0.3)
 
@@ -161,7 +166,9 @@ def test_a_tilt_turns_by_its_angle():
     for k in range(4):
         smear = FramedSmear(Image.fromarray(pixels), str(k))
         for strength, degrees in zip(SHIFT_STRENGTHS, SHIFTS["orientation"].amounts, strict=True):
-            dark = np.argwhere(np.asarray(shifted(smear, "orientation", strength))[..., 0] < 100)
+            dark = np.argwhere(
+                np.asarray(shift_picture(smear, "orientation", strength))[..., 0] < 100
+            )
             down, right = np.linalg.svd(dark - dark.mean(axis=0), full_matrices=False)[2][0]
             angle = np.degrees(np.arctan(-down / right))
             assert angle == pytest.approx(degrees * smear.direction("orientation"), abs=0.5)
@@ -338,7 +345,9 @@ def test_each_image_is_judged_by_the_head_of_its_own_fold(chosen, tmp_path):
     np.testing.assert_allclose(judged["probability"], expit(judged["logit"]))
     for name, strength in ((NONE, 0), ("blur", 2), ("stain", 5)):
         rows = judged[(judged["shift"] == name) & (judged["strength"] == strength)]
-        squares = [fit_to_square(shifted(smear, name, strength), 32, "pad") for smear in smears]
+        squares = [
+            fit_to_square(shift_picture(smear, name, strength), 32, "pad") for smear in smears
+        ]
         colour = np.array([square.mean(axis=(0, 1)) for square in squares])
         expected = np.where(images["fold"] == 0, colour[:, 0] - 100, 2 * colour[:, 2] + 7)
         np.testing.assert_allclose(rows["logit"], expected, rtol=1e-4)
@@ -666,7 +675,7 @@ def test_with_few_groups_there_is_no_interval_and_no_claim():
     assert f"AUC 1.000 {why} untouched" in only
     assert only.endswith(f"At strength 3 no statement about any shift {why}.")
     for metric in ("auc", "loss"):
-        plots.against_strength(found, metric, 3, "patient").canvas.draw()
+        plots.metric_by_strength(found, metric, 3, "patient").canvas.draw()
     plots.calibration_curves(robustness.shift_reliability(judged, 3), 3).canvas.draw()
     plots.plt.close("all")
 
@@ -690,15 +699,15 @@ def test_what_shakes_a_network_names_the_strengths_at_which_it_is_shown(tmp_path
     one = rows.copy()
     one.loc[1, ["auc_change_high", "auc_change_p"]] = -0.05, 0.001
     write_table(tmp_path, "tables/robustness.csv", one)
-    (said,) = known_failures.shaken(Run(tmp_path))
+    (said,) = known_failures.harmful_shifts(Run(tmp_path))
     assert said.endswith("less well under: blur at strength 2 (AUC falls by up to 0.100).")
     one.loc[[2, 4], ["auc_change_high", "auc_change_p"]] = -0.05, 0.001
     write_table(tmp_path, "tables/robustness.csv", one)
-    assert "blur at strengths 2, 3 and 5 (" in known_failures.shaken(Run(tmp_path))[0]
+    assert "blur at strengths 2, 3 and 5 (" in known_failures.harmful_shifts(Run(tmp_path))[0]
     uncorrected = rows.copy()
     uncorrected.loc[1, ["auc_change_high", "auc_change_p"]] = -0.01, 0.01  # one of ten tests
     write_table(tmp_path, "tables/robustness.csv", uncorrected)
-    assert known_failures.shaken(Run(tmp_path)) == []
+    assert known_failures.harmful_shifts(Run(tmp_path)) == []
 
 
 def test_domains_in_words():
@@ -727,7 +736,7 @@ def test_the_figures_show_every_shift_network_and_domain(pair, judged, table):
     assert page.axes[8].get_title("left") == "factor 1/1.2"  # this smear loses colour
     both = pd.concat([table, table.assign(architecture="densenet121")])
     for metric in ("auc", "loss"):
-        figure = plots.against_strength(both, metric, 3, "patient")
+        figure = plots.metric_by_strength(both, metric, 3, "patient")
         assert [axis.get_title("left") for axis in figure.axes] == list(SHIFTS)
         (line, *_) = figure.axes[list(SHIFTS).index("blur")].containers[0].lines
         blur = line.get_ydata().astype(float)

@@ -29,11 +29,11 @@ def study(seed, weak=0.95, auc=0.95, patients=60, images=(6, 6)):
     """Predictions of `auc` whose patients have three stains in turn; of one stain `weak`."""
     design = Design(patients=patients, images=images, auc=auc)
     rng = np.random.default_rng(seed)
-    rows = design.patients_drawn(rng)
+    rows = design.draw_patients(rng)
     stain = KINDS[rng.permutation(patients) % 3][rows["group"]]
     distance = np.where(stain == "H&E", np.sqrt(2) * norm.ppf(weak), design.distance)
     side = np.where(rows["label"] == "M", 0.5, -0.5)
-    logit = 2 * (side * distance + design.noise_drawn(rng, rows["group"].to_numpy()))
+    logit = 2 * (side * distance + design.draw_noise(rng, rows["group"].to_numpy()))
     rows = rows.assign(logit=logit, probability=expit(logit))
     return rows, rows[["image_id"]].assign(stain=stain), rng, design
 
@@ -47,7 +47,7 @@ def noise_columns(rows, rng, design, count):
             names = rng.choice([f"v{k}" for k in range(len(shares))], design.patients, p=shares)
             found[f"noise {number}"] = names[rows["group"]]
         else:
-            values = pd.Series(design.noise_drawn(rng, rows["group"].to_numpy()))
+            values = pd.Series(design.draw_noise(rng, rows["group"].to_numpy()))
             found[f"noise {number}"] = in_thirds(values).to_numpy()
     return pd.DataFrame(found)
 

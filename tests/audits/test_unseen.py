@@ -185,7 +185,7 @@ def test_what_is_said_of_them(asked, monkeypatch):
 def test_the_figure_has_every_image_and_the_share_called(asked, monkeypatch):
     scores = scored(asked, monkeypatch=monkeypatch, names=["mobilenetv2", "densenet121"])
     table = unseen.by_category(scores)
-    figure = subgroups.strips(scores, table, "patient")
+    figure = subgroups.strip_plot(scores, table, "patient")
     assert len(figure.axes) == 2
     for axis, name in zip(figure.axes, ["mobilenetv2", "densenet121"], strict=True):
         drawn = sum(len(marks.get_offsets()) for marks in axis.collections)

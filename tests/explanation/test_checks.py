@@ -17,14 +17,14 @@ from cytology.explanation.checks import (
     correlation_with_others,
     cover_cells,
     covering_curves,
-    from_curves,
+    covering_plan,
     map_correlation,
+    mean_logits_of_curves,
+    mean_of_others,
     noise_maps,
     nuclei_in_square,
-    of_others,
     on_nuclei,
-    plan_of,
-    turned_back,
+    turn_back,
     values_of,
 )
 from cytology.explanation.heatmaps import over_square
@@ -129,7 +129,7 @@ def test_masks_lie_as_the_picture_lies(tmp_path):
 
 def test_the_mean_of_others():
     np.testing.assert_allclose(
-        of_others(np.array([[9.0, 1, 3], [2, 9, np.nan], [4, 6, 9]])), [2, 2, 5]
+        mean_of_others(np.array([[9.0, 1, 3], [2, 9, np.nan], [4, 6, 9]])), [2, 2, 5]
     )
 
 
@@ -161,10 +161,10 @@ def test_deletion_and_insertion_of_a_judge_who_counts_red_cells(field):
     curves = covering_curves(logits, pixels, {NETWORK: heat * 1.0}, np.ones(16), 7, 0)
     ends = curves[curves["share"].isin([0, 1])].groupby(["curve", "share", "image"])["logit"]
     assert (ends.max() - ends.min() < 1e-12).all()  # nothing or everything is covered, in any order
-    table = check_summary(from_curves(rows, curves, NETWORK)).set_index("check")
+    table = check_summary(mean_logits_of_curves(rows, curves, NETWORK)).set_index("check")
     assert (table["passed"] == "yes").all()
     against = covering_curves(logits, pixels, {NETWORK: -1.0 * heat}, np.ones(16), 7, 0)
-    assert (check_summary(from_curves(rows, against, NETWORK))["passed"] == "no").all()
+    assert (check_summary(mean_logits_of_curves(rows, against, NETWORK))["passed"] == "no").all()
     mirrored = covering_curves(logits, pixels, {NETWORK: heat * 1.0}, -np.ones(16), 7, 0)
     np.testing.assert_allclose(mirrored["logit"], -curves["logit"])
 
@@ -199,7 +199,7 @@ def test_the_random_curve_is_the_mean_of_ten_orders_and_a_set_of_cells_is_judged
 
 
 def test_a_plan_covers_more_and_more_and_uncovers_what_is_left():
-    table, hidden = plan_of([("a", np.array([2, 0, 1]))], steps=3)
+    table, hidden = covering_plan([("a", np.array([2, 0, 1]))], steps=3)
     deleted, inserted = (
         hidden[(table["curve"] == name).to_numpy()] for name in ("deletion", "insertion")
     )
@@ -221,7 +221,7 @@ def test_likeness_is_spearmans_and_knows_maps_without_places():
 def test_a_turned_map_is_turned_back(orientation):
     maps = np.random.default_rng(0).random((3, 5, 5))
     turned = orient(maps[..., None], orientation)[..., 0]
-    np.testing.assert_array_equal(turned_back(turned, orientation), maps)
+    np.testing.assert_array_equal(turn_back(turned, orientation), maps)
 
 
 def test_a_network_that_turns_with_its_picture_agrees_with_itself():
@@ -359,7 +359,7 @@ def noise_run(field, seed):
     cells = noise_maps((16, 7, 7), rng)
     parts = [
         on_nuclei(rows, squares, nuclei, image),
-        from_curves(rows, curves, NOISE),
+        mean_logits_of_curves(rows, curves, NOISE),
         values_of(
             "turned copies", rows, map_correlation(heat, fresh), correlation_with_others(heat, heat)
         ),

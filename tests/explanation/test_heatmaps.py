@@ -12,7 +12,7 @@ from cytology.data.augmentation import fit_to_square
 from cytology.data.sources.sample import draw_sample
 from cytology.explanation import heatmaps, of_run
 from cytology.explanation.checks import HEATMAP_CHECKS
-from cytology.explanation.of_run import Answers
+from cytology.explanation.of_run import PredictionsWithFeatures
 from cytology.explanation.summary import check_summary
 from cytology.networks.backend import keras
 from cytology.networks.batches import decode
@@ -65,7 +65,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def explained(model):
-    return heatmaps.Explained(model)
+    return heatmaps.ExplainedNetwork(model)
 
 
 def test_grad_cam_at_the_last_map_is_the_class_activation_map(model, explained, pixels):
@@ -102,7 +102,7 @@ def test_heat_at_an_inner_layer_weighs_each_channel_by_its_mean_gradient(model, 
     _, rows, columns, channels = activation.shape
     changed = activation + step * np.eye(channels)[:, None, None]
     slope = (np.asarray(after(changed)) - np.asarray(after(activation))).ravel() / step
-    heat = heatmaps.Explained(model, None, layer).heat(pixels[:1], "M")
+    heat = heatmaps.ExplainedNetwork(model, None, layer).heat(pixels[:1], "M")
     # In float32 a unit near its corner may stand on the other side of it.
     assert_close(heat, activation @ (slope / (rows * columns)), share=0.05)
 
@@ -128,10 +128,10 @@ def test_each_image_is_explained_by_the_head_of_its_fold(pixels):
     model = network("mobilenetv2")
     heads = {f"fold{k}": some_head(1280, 5 + k) for k in range(2)}
     folds = np.array([1, 0, 1, 0])
-    by_fold = heatmaps.Explained(model, heads)
+    by_fold = heatmaps.ExplainedNetwork(model, heads)
     heat, logits = by_fold.heat(pixels, "M", folds), by_fold.logits(pixels, folds)
     for fold in (0, 1):
-        alone = heatmaps.Explained(model, {"": heads[f"fold{fold}"]})
+        alone = heatmaps.ExplainedNetwork(model, {"": heads[f"fold{fold}"]})
         here = folds == fold
         assert_close(heat[here], alone.heat(pixels[here], "M"))
         assert_close(logits[here], alone.logits(pixels[here]))
@@ -150,7 +150,7 @@ def smooth_network():
 
 
 def test_integrated_gradients_add_up_to_the_difference_of_logits(pixels):
-    smooth = heatmaps.Explained(smooth_network())
+    smooth = heatmaps.ExplainedNetwork(smooth_network())
     attributions, missed = smooth.integrated_gradients(pixels[:2], ["M", "B"], steps=20)
     empty = np.stack([heatmaps.empty_field(picture) for picture in pixels[:2]])
     difference = (smooth.logits(pixels[:2]) - smooth.logits(empty)) * [1, -1]
@@ -182,9 +182,9 @@ def test_shuffled_weights_are_the_same_numbers_elsewhere(model, explained, pixel
 
 def test_layers_without_places_are_refused(model):
     with pytest.raises(InputError, match="explain_layer.*no such layer.*out_relu"):
-        heatmaps.Explained(model, layer="conv9")
+        heatmaps.ExplainedNetwork(model, layer="conv9")
     with pytest.raises(InputError, match="no positions"):
-        heatmaps.Explained(model, layer="features")
+        heatmaps.ExplainedNetwork(model, layer="features")
 
 
 @pytest.mark.slow
@@ -192,17 +192,17 @@ def test_layers_without_places_are_refused(model):
 def test_every_architecture_gives_the_same_heat_reloaded(architecture, pixels, tmp_path):
     model = network(architecture)
     assert heatmaps.last_map(model) == LAST[architecture]
-    heat = heatmaps.Explained(model).heat(pixels, "M")
+    heat = heatmaps.ExplainedNetwork(model).heat(pixels, "M")
     assert (np.ptp(heat, axis=(1, 2)) > 0).all()
     for name in ("model.keras", "model.h5"):
         model.save(tmp_path / name)
         loaded = keras.saving.load_model(tmp_path / name, compile=False)
-        assert_close(heatmaps.Explained(loaded).heat(pixels, "M"), heat)
+        assert_close(heatmaps.ExplainedNetwork(loaded).heat(pixels, "M"), heat)
 
 
 def test_heat_in_half_precision_is_float32_and_finite(pixels):
     model = network("mobilenetv2", "float16")
-    heat = heatmaps.Explained(model).heat(pixels, "M")
+    heat = heatmaps.ExplainedNetwork(model).heat(pixels, "M")
     assert heat.dtype == np.float32 and np.isfinite(heat).all()
 
 
@@ -228,7 +228,7 @@ def smears_with_masks(tmp_path_factory):
 def test_every_check_is_made_of_every_image_it_can_be_made_of(smears_with_masks, model):
     run, images = smears_with_masks
     heads = {f"fold{k}": some_head(1280, 5 + k) for k in range(2)}
-    network = heatmaps.Explained(network_copy(model), heads)
+    network = heatmaps.ExplainedNetwork(network_copy(model), heads)
     values, curves, missed = of_run.check_network(run, network, images, 10, 0)
     table = check_summary(values).set_index("check")
     assert list(table.index) == list(HEATMAP_CHECKS)
@@ -271,7 +271,7 @@ def test_the_surest_right_and_wrong_and_the_least_sure_are_shown_one_a_patient()
         ["M", "M", "B", "B", "M", "M", "B"],
         ["a", "a", "b", "c", "d", "e", "c"],
     )
-    found = Answers(rows, np.empty(0)).telling(each=2)
+    found = PredictionsWithFeatures(rows, np.empty(0)).telling_examples(each=2)
     assert found.groupby("kind", sort=False)["image_id"].agg(list).to_dict() == {
         "right": ["i0", "i2"],
         "wrong": ["i6", "i5"],
@@ -282,11 +282,11 @@ def test_the_surest_right_and_wrong_and_the_least_sure_are_shown_one_a_patient()
 def test_neighbours_of_mistakes_are_of_other_patients():
     rows = judged_rows([0.9, 0.1, 0.8, 0.95], ["B", "B", "M", "B"], ["a", "a", "b", "c"])
     values = np.array([[0, 0], [0, 0.1], [1, 0], [3, 0.0]])
-    worst, near = Answers(rows, values).mistakes_and_neighbours(count=2, each=2)
+    worst, near = PredictionsWithFeatures(rows, values).mistakes_and_neighbours(count=2, each=2)
     assert worst["image_id"].tolist() == ["i3", "i0"]
     assert near[near["image_id"] == "i0"]["neighbour"].tolist() == ["i2", "i3"]
     assert near["rank"].tolist() == [1, 2, 1, 2]
-    right = Answers(rows[rows["label"] == "M"], values[2:3])
+    right = PredictionsWithFeatures(rows[rows["label"] == "M"], values[2:3])
     none, empty = right.mistakes_and_neighbours(2, 2)
     assert none.empty and empty.empty
 
@@ -318,10 +318,12 @@ def test_the_exercise_asks_the_head_that_never_saw_the_image(model, tmp_path, sm
     smear(0).save(tmp_path / "a.png")
     width = model.get_layer("features").output.shape[-1]
     heads = {f"fold{fold}": some_head(width, fold) for fold in (0, 1)}
-    explained = heatmaps.Explained(model, heads)
+    explained = heatmaps.ExplainedNetwork(model, heads)
     rows = pd.DataFrame({"image_id": ["a.png"], "fold": [1]})
     picture, logits = of_run.picture_and_logits(explained, rows, tmp_path, "pad")
     pictures = np.stack([picture, picture[::-1]])
     assert_close(logits(pictures), explained.logits(pictures, [1, 1]))
-    picture, logits = of_run.picture_and_logits(heatmaps.Explained(model), rows, tmp_path, "pad")
+    picture, logits = of_run.picture_and_logits(
+        heatmaps.ExplainedNetwork(model), rows, tmp_path, "pad"
+    )
     assert logits(picture[None]).shape == (1,)

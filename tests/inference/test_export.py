@@ -23,7 +23,7 @@ from cytology.settings import InputError
 pytestmark = pytest.mark.numeric
 
 SIZE = 75
-LACKING = onnx_files.lacking()
+LACKING = onnx_files.missing_packages()
 ONNX = [] if LACKING else ["onnx"]
 ALL = ["keras", "tflite_float32", "tflite_int8", "saved_model", *ONNX]
 
@@ -173,7 +173,7 @@ def test_an_export_that_fails_leaves_the_earlier_one(made, data, tmp_path, monke
         raise RuntimeError("no converter")
 
     with monkeypatch.context() as patch:
-        patch.setattr(export, "lite", fails)
+        patch.setattr(export, "convert_to_tflite", fails)
         with pytest.raises(RuntimeError, match="no converter"):
             export.export(run, model, ["keras", "tflite_float32"], squares)
     assert sorted((run / "exports").rglob("*")) == before

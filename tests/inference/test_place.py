@@ -23,16 +23,16 @@ def answers(share, groups=40, images=3, moved=0.0, seed=0):
 
 
 def test_the_share_of_new_images_is_in_its_interval_and_broken_files_do_not_count(run_once):
-    found, new, known = place.share_of_new(run_once, "mobilenetv2", answers(0.25))
+    found, new, known = place.share_of_new_images(run_once, "mobilenetv2", answers(0.25))
     assert found["prevalence_low"] <= 0.25 <= found["prevalence_high"] and not found["moved"]
     assert len(known) == len(operating_points.learned_from(run_once, "mobilenetv2")[1])
     table = answers(0.25)
     table.loc[:5, "reason"] = "not an image"
-    assert place.share_of_new(run_once, "mobilenetv2", table)[0]["images"] == len(new) - 6
+    assert place.share_of_new_images(run_once, "mobilenetv2", table)[0]["images"] == len(new) - 6
 
 
 def test_logits_that_moved_have_no_share(run_once):
-    found, *_ = place.share_of_new(run_once, "mobilenetv2", answers(0.25, moved=-6.0))
+    found, *_ = place.share_of_new_images(run_once, "mobilenetv2", answers(0.25, moved=-6.0))
     assert found["moved"]
     (said,) = place.place_sentences(found, "patient", "imagenet")
     assert "not a mixture" in said
@@ -40,7 +40,7 @@ def test_logits_that_moved_have_no_share(run_once):
 
 
 def test_both_tables_get_back_what_class_weights_took_out(run_once):
-    _, new, known = place.share_of_new(run_once, "mobilenetv2", answers(0.25))
+    _, new, known = place.share_of_new_images(run_once, "mobilenetv2", answers(0.25))
     split = run_once.table("split.csv")
     train = split[split["split"] == "train"]
     shift = logit((train["label"] == "M").mean())

@@ -15,7 +15,7 @@ from cytology.inference.new_images import Images
 from cytology.inference.predictor import (
     Predictor,
     decide,
-    judge_answers,
+    external_validation,
     refer,
     with_neighbours,
 )
@@ -67,7 +67,7 @@ def test_a_decision_says_what_is_not_calibrated_and_what_is_not_promised():
 
 def test_external_images_are_judged_at_what_was_locked():
     table = decide(answers(), LOCKED)
-    found = judge_answers(table, LOCKED, "patient").set_index("level")
+    found = external_validation(table, LOCKED, "patient").set_index("level")
     truth = table["label"] == "M"
     at_image = found.loc["image"]
     assert at_image["recall"] == recall_score(truth, table["logit"] >= -1)
@@ -88,7 +88,7 @@ def test_external_images_are_judged_at_what_was_locked():
 def test_sure_images_are_told_apart_by_their_logits():
     table = answers().assign(logit=lambda rows: np.where(rows["label"] == "M", 90.0, 80.0))
     sure = Decision("youden", "val", 85.0, 1.0, 0.0)
-    found = judge_answers(decide(table, sure), sure, "")
+    found = external_validation(decide(table, sure), sure, "")
     assert (found[["recall", "specificity", "precision", "mcc"]] == 1).all(axis=None)
 
 
@@ -97,13 +97,13 @@ def test_the_order_of_the_rows_and_what_could_not_be_read_change_nothing():
     broken = pd.DataFrame([{"image_id": "x", "label": "M", "group": "", "reason": "not an image"}])
     other = pd.concat([broken, table.sample(frac=1, random_state=1)])
     pd.testing.assert_frame_equal(
-        judge_answers(table, LOCKED, "slide"), judge_answers(other, LOCKED, "slide")
+        external_validation(table, LOCKED, "slide"), external_validation(other, LOCKED, "slide")
     )
 
 
 def test_images_of_unknown_patients_count_each_for_itself():
     table = decide(answers().assign(group=""), LOCKED)
-    found = judge_answers(table, LOCKED, "")
+    found = external_validation(table, LOCKED, "")
     assert found["level"].tolist() == ["image"] and found["groups"].tolist() == [60]
 
 
@@ -134,7 +134,7 @@ def test_what_notebook_07_locked_is_read_by_network_and_rule(run):
 
 def test_votes_are_cast_at_the_locked_threshold_and_count_by_majority():
     table = decide(answers(), LOCKED)
-    found = judge_answers(table, LOCKED, "patient", "vote").set_index("level").loc["patient"]
+    found = external_validation(table, LOCKED, "patient", "vote").set_index("level").loc["patient"]
     shares = (table["logit"] >= -1).groupby(table["group"]).mean()
     truth = table.groupby("group")["label"].first() == "M"
     assert found["accuracy"] == ((shares >= 0.5) == truth).mean()
@@ -195,19 +195,19 @@ def test_an_answer_has_a_row_for_every_file_also_the_refused(known, monkeypatch,
     about = {"fit": "pad", "weights": "random", "protocol": "grouped"}
     made_by = SimpleNamespace(engine="openvino")
     predictor = Predictor(None, made_by, about, LOCKED, known, least_margin=0.1, batch_size=8)
-    found = predictor.answer(Images(tmp_path, asked, "patient", refused)).set_index("image_id")
+    found = predictor.predict(Images(tmp_path, asked, "patient", refused)).set_index("image_id")
     assert found["predicted"].to_dict() == {"b": "M", "a": "", "c": "B", "d.png": ""}
     assert found["nearest"].to_dict() == {"b": "t04", "a": "", "c": "t09", "d.png": ""}
     assert found["label"].to_dict() == {"b": "M", "a": "", "c": "B", "d.png": ""}
     assert found["refer"].to_dict() == {"b": False, "a": True, "c": False, "d.png": True}
     assert set(found["engine"]) == {"openvino"}
     assert found.loc[["a", "d.png"], "reason"].tolist() == ["not an image", "a folder"]
-    alone = predictor.answer(Images(tmp_path, asked, "", of_neither_class=True))
+    alone = predictor.predict(Images(tmp_path, asked, "", of_neither_class=True))
     assert alone["refer"].all() and len(alone) == 3
     assert (alone["calibrated_threshold"] == LOCKED.threshold).all()
 
     nothing = pd.DataFrame(columns=["image_id", "logit", "reason", "converted"])
     monkeypatch.setattr(inference, "predict_files", lambda *_: (nothing, np.empty((0, 5))))
-    only = predictor.answer(Images(tmp_path, asked.iloc[:0], "", refused))
+    only = predictor.predict(Images(tmp_path, asked.iloc[:0], "", refused))
     said = only[["image_id", "reason", "predicted", "refer"]].to_numpy().tolist()
     assert said == [["d.png", "a folder", "", True]]

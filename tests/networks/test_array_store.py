@@ -57,7 +57,7 @@ def test_two_that_write_at_once_lose_nothing_and_doubles_do_no_harm(tmp_path):
     one.add(names("a", "b"), values(1, 2))
     other.add(names("b", "c"), values(2, 3))
     assert list(one.names) == ["a", "b"]
-    one.look_again()
+    one.refresh()
     for store in (one, other, ArrayStore(tmp_path)):
         assert sorted(store.names) == ["a", "b", "c"]
         np.testing.assert_array_equal(store.rows(names("c", "b", "a")), values(3, 2, 1))

@@ -21,7 +21,7 @@ from cytology.plots import inference as inference_plots
 from cytology.plots import splitting as splitting_plots
 from cytology.plots import style as style_plots
 from cytology.plots import training as training_plots
-from cytology.plots.style import overlaid
+from cytology.plots.style import overlay_heat
 from cytology.run import Run
 from cytology.tables import read_table
 
@@ -68,7 +68,7 @@ def test_a_saved_figure_is_drawn_once_and_looks_as_if_drawn_twice():
 
 def test_a_confusion_matrix_has_the_true_class_in_rows():
     rows = pd.DataFrame({"label": list("BBBMM"), "probability": [0.1, 0.2, 0.9, 0.5, 0.1]})
-    (axis,) = training_plots.confusions({"x": rows}).axes
+    (axis,) = training_plots.confusion_matrices({"x": rows}).axes
     assert texts(axis) == ["2\n67%", "1\n33%", "1\n50%", "1\n50%"]
     assert (axis.get_xlabel(), axis.get_ylabel()) == ("predicted (% of each row)", "true")
     (colours,) = (image.get_array() for image in axis.images)
@@ -113,7 +113,7 @@ def test_the_forest_shows_every_model_with_its_interval(run, baseline):
     table = comparison_all(Run(run), baseline)
     table.loc[table["model"] == "inceptionv3", "weights"] = "random"
     shown = table[table["judged_on"] == "out-of-fold"]
-    (axis,) = comparison_plots.forest(shown, "patient").axes
+    (axis,) = comparison_plots.forest_plot(shown, "patient").axes
     images = shown[shown["level"] == "image"]
     for row in images.itertuples():
         assert f"{row.auc:.3f} ({row.auc_low:.3f} to {row.auc_high:.3f})" in texts(axis)
@@ -150,11 +150,11 @@ def test_the_images_of_each_class_are_counted(manifest):
 
 
 def test_a_gallery_shows_no_image_twice_and_no_patient_before_all_others(manifest):
-    shown = data_plots.some_of_each_class(manifest, seed=0)
+    shown = data_plots.examples_of_each_class(manifest, seed=0)
     assert shown["label"].tolist() == ["B"] * 6 + ["M"] * 6
     assert shown["group"].is_unique and shown["image_id"].is_unique
     few = manifest.drop(manifest.index[manifest["label"] == "M"][2:])
-    assert data_plots.some_of_each_class(few, seed=0)["label"].tolist() == list("BBMM")
+    assert data_plots.examples_of_each_class(few, seed=0)["label"].tolist() == list("BBMM")
 
 
 def test_only_patients_with_several_images_have_a_box(manifest):
@@ -238,11 +238,11 @@ def test_heatmaps_lie_beside_their_images_a_row_a_kind(judged_smears):
 
 
 def test_heat_below_zero_leaves_an_image_grey_and_the_hottest_place_is_brightest(smear):
-    grey = overlaid(smear(0), np.full((48, 64), -1.0))
+    grey = overlay_heat(smear(0), np.full((48, 64), -1.0))
     assert np.ptp(grey, axis=-1).max() < 1e-9
     heat = np.zeros((48, 64))
     heat[10, 20] = 2.0
-    shown = overlaid(smear(0), heat)
+    shown = overlay_heat(smear(0), heat)
     assert np.unravel_index(np.ptp(shown, axis=-1).argmax(), (48, 64)) == (10, 20)
     assert shown.min() >= 0 and shown.max() <= 1
 
@@ -252,7 +252,7 @@ def test_what_is_referred_has_a_frame_and_says_why(judged_smears):
     rows = rows.assign(refer=[False, True, False], refer_why=["", "too near the threshold", ""])
     rows = rows.assign(nearest=["1.png", "gone.png", "0.png"], nearest_label="B")
     rows = rows.assign(calibrated_probability=[0.1, 0.2, 0.3])
-    axes = inference_plots.answers(root, rows, [np.ones((48, 64))] * 3, root).axes
+    axes = inference_plots.explained_predictions(root, rows, [np.ones((48, 64))] * 3, root).axes
     assert [axis.get_xlabel() for axis in axes[:6:3]] == ["", "refer: too near the threshold"]
     assert axes[2].get_title(loc="left") == "nearest known: B" and not axes[5].axison
 
@@ -260,7 +260,7 @@ def test_what_is_referred_has_a_frame_and_says_why(judged_smears):
 def test_a_threshold_makes_a_confusion_matrix():
     rows = pd.DataFrame({"label": list("BBBMM")})
     rows["calibrated_probability"] = [0.1, 0.2, 0.9, 0.5, 0.1]
-    left, right = inference_plots.at_threshold(rows, 0.5).axes
+    left, right = inference_plots.confusion_at_threshold(rows, 0.5).axes
     assert texts(left) == ["2\n67%", "1\n33%", "1\n50%", "1\n50%"]
     assert right.lines[0].get_xdata()[0] == 0.5
 
@@ -308,7 +308,7 @@ def test_neighbours_stand_beside_their_mistake(judged_smears):
 def test_a_network_has_one_colour_in_every_figure(run):
     tables = {name: read_predictions(Run(run), name) for name in ARCHITECTURE_NAMES}
     bands = {name: curve_bands(rows, draws=5) for name, rows in tables.items()}
-    figure = comparison_plots.curves(tables, bands, "patient")
+    figure = comparison_plots.roc_and_precision_recall(tables, bands, "patient")
     share = pd.concat(tables.values())["label"].eq("M").mean()
     assert f"precision where {share:.0%} of the images are malignant" in figure.get_suptitle()
     axes = figure.axes

@@ -27,7 +27,7 @@ def forest_table(run):
 
 
 def test_a_forest_has_a_mark_a_number_and_words_where_there_are_too_few(forest_table):
-    figure = subgroups.forest(forest_table, "patient")
+    figure = subgroups.forest_plot(forest_table, "patient")
     few = forest_table["too_few"] != ""
     assert few.sum() == 1
     for axis, metric in zip(figure.axes, subgroups.PANELS, strict=True):
@@ -42,7 +42,7 @@ def test_a_forest_has_a_mark_a_number_and_words_where_there_are_too_few(forest_t
 
 def test_sizes_mark_this_study_what_is_wanted_and_what_decides(run):
     widths, pairs, curves = plan_of_run(run)
-    left, right = planning.sizes(curves, widths, pairs, "patients").axes
+    left, right = planning.study_sizes(curves, widths, pairs, "patients").axes
     assert {line.get_label() for line in left.lines[:3]} == {
         "MobileNetV2", "InceptionV3", "DenseNet121"
     }  # fmt: skip
@@ -59,5 +59,5 @@ def test_sizes_mark_this_study_what_is_wanted_and_what_decides(run):
 def test_one_network_has_one_panel(run):
     widths, pairs, curves = plan_of_run(run)
     one = curves[(curves["name"] == "mobilenetv2") & (curves["second"] == "")]
-    figure = planning.sizes(one, widths, pd.DataFrame(), "patients")
+    figure = planning.study_sizes(one, widths, pd.DataFrame(), "patients")
     assert len(figure.axes) == 1

@@ -7,7 +7,7 @@ import matplotlib.pyplot as plt
 import pytest
 
 from cytology.plots import widgets
-from cytology.plots.widgets import keep_files, threshold_slider, upload, uploaded_files
+from cytology.plots.widgets import keep_files, threshold_slider, upload_button, uploaded_files
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def test_headless_runs_have_no_controls(monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("CYTOLOGY_HEADLESS", "1")
     monkeypatch.setattr(widgets, "display", None)
     threshold_slider(None, 0.5)
-    upload(tmp_path / "uploads", None)
+    upload_button(tmp_path / "uploads", None)
     assert "there is a button here" in capsys.readouterr().out
     assert not (tmp_path / "uploads").exists()
 
@@ -44,7 +44,7 @@ def test_the_slider_begins_at_the_threshold_and_draws_anew(shown):
 
 def test_uploaded_files_are_kept_and_answered(shown, tmp_path, capsys):
     folder, asked = tmp_path / "größe 1", []
-    upload(folder, lambda kept: asked.append(sorted(p.name for p in kept.iterdir())))
+    upload_button(folder, lambda kept: asked.append(sorted(p.name for p in kept.iterdir())))
     button = shown[0].children[0]
     assert isinstance(button, ipywidgets.FileUpload) and ".png" in button.accept
     about = {"type": "image/png", "size": 3, "last_modified": datetime.now(UTC)}

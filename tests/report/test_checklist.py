@@ -8,7 +8,7 @@ import pytest
 
 from cytology.architectures import ARCHITECTURE_NAMES
 from cytology.catalogue import entry_of
-from cytology.report.checklist import AUTHOR, DONE, ITEMS, PARTLY, answers, write_checklist
+from cytology.report.checklist import AUTHOR, DONE, ITEMS, PARTLY, answered_items, write_checklist
 from cytology.report.page import write_report
 from cytology.run import Run
 
@@ -27,7 +27,7 @@ def files_of(item):
 
 
 def states(folder):
-    return {each.item: each.state for each in answers(Run(folder))}
+    return {each.item: each.state for each in answered_items(Run(folder))}
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def test_each_item_names_a_file_of_the_catalogue_or_tells_its_author_what_to_wri
 
 
 def test_an_empty_folder_leaves_all_to_its_author_and_says_what_writes_the_rest(tmp_path):
-    found = {each.item: each for each in answers(Run(tmp_path))}
+    found = {each.item: each for each in answered_items(Run(tmp_path))}
     assert {each.state for each in found.values()} == {AUTHOR}
     assert all(each.author or each.missing for each in found.values())
     assert found["12a"].missing == "split.json (from 03_splitting)"
@@ -66,7 +66,7 @@ def test_an_empty_folder_leaves_all_to_its_author_and_says_what_writes_the_rest(
 
 
 def test_what_a_complete_run_answers(complete):
-    found = {each.item: each for each in answers(complete)}
+    found = {each.item: each for each in answered_items(complete)}
     for item in items():
         named, open_ = bool(item["found"]), bool(item["author"])
         state = (PARTLY if open_ else DONE) if named else AUTHOR
@@ -87,7 +87,7 @@ def test_a_file_that_is_deleted_turns_its_items(complete):
                 continue  # the run is another one without them
             content = path.read_bytes()
             path.unlink()
-            found = next(each for each in answers(complete) if each.item == item["item"])
+            found = next(each for each in answered_items(complete) if each.item == item["item"])
             assert path.relative_to(complete.folder).as_posix() in found.missing
             assert found.state != DONE
             assert found.state == (PARTLY if len(files_of(item)) > 1 else AUTHOR)
@@ -106,7 +106,7 @@ def test_the_page_of_the_run_and_the_file_say_the_same(complete):
     for path in complete.folder.rglob("*"):  # the page reads these tables
         if path.is_file() and not path.stat().st_size:
             path.unlink()
-    found = answers(complete)
+    found = answered_items(complete)
     lines = write_checklist(complete).read_text("utf-8").splitlines()
     rows = [line.split(" | ") for line in lines if line.startswith("| ") and "**" in line]
     rows = [row for row in rows if row[0] != "| |"]

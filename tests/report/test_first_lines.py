@@ -7,7 +7,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from wrong_words import EACH
 
-from cytology.report.advice import in_short, recommendation
+from cytology.report.advice import recommendation, short_summary
 from cytology.report.first_lines import lines
 from cytology.report.page import write_report
 from cytology.run import BASELINE, Run
@@ -209,7 +209,7 @@ def test_a_better_network_is_taken_and_one_that_beats_nothing_is_not(run):
 def test_where_nothing_may_be_said_none_is_taken_and_nothing_told(run, changed):
     run.write("tables/comparison.csv", comparison(**changed))
     assert recommendation(run) == ("", "Take none of them from this run.")
-    assert in_short(run, "") == []
+    assert short_summary(run, "") == []
 
 
 # -------------------------------------------------------------------------- in short
@@ -225,7 +225,7 @@ def test_in_short_counts_of_100_and_names_the_share(run):
     width = {"architecture": [FIRST], "groups": 34, "width": 0.224, "wanted_width": 0.05}
     width |= {"groups_for_width": 317.0, "weights": "imagenet", "protocol": "grouped"}
     run.write("tables/planning_widths.csv", pd.DataFrame(width))
-    said = in_short(run, FIRST)
+    said = short_summary(run, FIRST)
     assert said == [
         "MobileNetV2, at the threshold for a sensitivity of 95%, misses 6 of 100 malignant images "
         "(95 % 1 to 27) and calls 43 of 100 benign ones (22 to 67) malignant.",
@@ -264,7 +264,7 @@ def test_whatever_the_tables_nothing_worse_is_recommended(tmp_path_factory, seed
     run.write("tables/thresholds.csv", thresholds((high, *bounds)))
     run.write("tables/leakage_summary.csv", leakage(rng.choice([0.5, np.nan]), 0.45))
     taken, said = recommendation(run)
-    texts = [said, *in_short(run, taken), *(line.says for line in lines(run))]
+    texts = [said, *short_summary(run, taken), *(line.says for line in lines(run))]
     assert not [text for text in texts for pattern in EACH if pattern.search(text)]
     shown = dict(zip((FIRST, SECOND), beats & (table["auc_low"] > 0.5), strict=True))
     best = (FIRST, SECOND)[int(auc[1] > auc[0])]

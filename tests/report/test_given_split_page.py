@@ -96,7 +96,7 @@ def test_the_tables_have_every_crossing_and_a_split_to_be_given(made):
 
 def test_many_crossings_are_counted_and_not_all_listed(made, monkeypatch):
     run, manifest = made
-    monkeypatch.setattr(given_split, "address_of", lambda path: "")
+    monkeypatch.setattr(given_split, "data_address", lambda path: "")
     number = ROWS + 7
     more = pd.concat([manifest.iloc[[0, 9]]] * number, ignore_index=True)
     patient = [f"q{k // 2}" for k in range(2 * number)]

@@ -311,8 +311,8 @@ def figures_of(run: Run, split: pd.DataFrame, logits: dict[str, np.ndarray]):
     everything, pairs = tables["comparison_all"], tables["pairwise"]
     judged = judged_networks(run, on)
     shifted = rows_of(split, logits["mobilenetv2"]).assign(architecture="mobilenetv2", strength=0)
-    yield comparison_plots.forest(everything[everything["judged_on"] == on], "patient")
-    yield comparison_plots.curves(
+    yield comparison_plots.forest_plot(everything[everything["judged_on"] == on], "patient")
+    yield comparison_plots.roc_and_precision_recall(
         judged, {name: curve_bands(rows) for name, rows in judged.items()}, "patient"
     )
     yield comparison_plots.pair_differences(
@@ -329,12 +329,12 @@ def figures_of(run: Run, split: pd.DataFrame, logits: dict[str, np.ndarray]):
     turned = pd.DataFrame(columns=["architecture", "orientations", "auc", "auc_low", "auc_high"])
     yield comparison_plots.learning_and_orientations(tables["learning_curve"], turned, "patients")
     for metric in ("auc", "loss"):
-        yield robustness_plots.against_strength(tables["robustness"], metric, 3, "patient")
+        yield robustness_plots.metric_by_strength(tables["robustness"], metric, 3, "patient")
     judged = pd.concat([shifted, shifted.assign(strength=3)])
     yield robustness_plots.calibration_curves(robustness.shift_reliability(judged, 3), 3)
     yield robustness_plots.domains_left_out(tables["robustness_domains"], "patient")
     yield explanation_plots.explanation_checks(tables["explanation_checks"])
-    yield inference_plots.at_threshold(
+    yield inference_plots.confusion_at_threshold(
         shifted.assign(calibrated_probability=shifted["probability"]), 0.5
     )
 

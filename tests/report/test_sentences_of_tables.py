@@ -16,7 +16,7 @@ from cytology.audits.subgroups import subgroup_sentences
 from cytology.evaluation import place_sentences as say
 from cytology.evaluation.doubtful_labels import COLUMNS, doubtful_sentences
 from cytology.evaluation.statistics.referral import Referral
-from cytology.inference.place import place_sentences, said_of_new
+from cytology.inference.place import place_sentences, sentences_of_run
 from cytology.run import Run
 
 NETWORKS = ("mobilenetv2", "densenet121")
@@ -129,14 +129,14 @@ def test_the_report_tells_only_of_the_images_that_were_answered_last(tmp_path):
     gain = {"way": ["as it is", "intercept"], "loss": 0.4, "loss_change": [0.0, -0.1]}
     gain |= {"loss_change_low": -0.2, "loss_change_high": [0.0, -0.05], "images": 40, "groups": 8}
     run.write("inference/recalibration.csv", pd.DataFrame(gain).assign(**about))
-    said = said_of_new(run)
+    said = sentences_of_run(run)
     assert "without labels" in said[0] and "intercept lowers the log loss" in said[-1]
     assert not any("patient" in each for each in said)  # what a group is, no table says
     run.write("inference/predictions.csv", answers.head(50))
-    assert said_of_new(run) == []
+    assert sentences_of_run(run) == []
     run.write("inference/predictions.csv", answers)
     run.write("split.json", {"protocol": "original", "unit": "patient"})
-    assert said_of_new(run) == []
+    assert sentences_of_run(run) == []
 
 
 # --------------------------------------------------------------- doubtful labels (07)

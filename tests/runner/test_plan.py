@@ -27,7 +27,7 @@ from cytology.evaluation.predictions import PREDICTION_COLUMNS
 from cytology.evaluation.statistics.metrics import AT_A_THRESHOLD, METRICS, OF_PROBABILITIES
 from cytology.files import UNFINISHED
 from cytology.report import model_card
-from cytology.report.checklist import answers
+from cytology.report.checklist import answered_items
 from cytology.run import Run
 from cytology.runner.changes import inputs, is_from
 from cytology.runner.verification import compare_runs
@@ -174,7 +174,7 @@ def test_a_network_is_exported_and_has_its_card(smoke):
 def test_the_checklist_lacks_nothing_that_the_series_writes(smoke):
     _, run = smoke
     assert (run / "checklist.md").is_file()
-    assert not [each.missing for each in answers(Run(run)) if "(from " in each.missing]
+    assert not [each.missing for each in answered_items(Run(run)) if "(from " in each.missing]
 
 
 def test_comparison_has_a_row_an_architecture(smoke):

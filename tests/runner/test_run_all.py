@@ -450,13 +450,13 @@ def test_what_a_run_folder_brings_along_is_told(project, started, tmp_path):
 def test_of_what_is_brought_along_paths_and_addresses_are_told():
     stored = {"run_dir": "/run", "data": "breakhis", "address": "https://evil.example/a\x1b[2J.gz"}
     stored |= {"images": "", "patients_csv": "/p.csv", "seed": 5, "weights": "random"}
-    told = plan.taken_over(Project(), "quick", stored, {"weights": "random"})
+    told = plan.stored_paths_notice(Project(), "quick", stored, {"weights": "random"})
     address = r"'https://evil.example/a\x1b[2J.gz'"
     assert told == (
         f"NOTE: from run.json: address={address}, data='breakhis', patients_csv='/p.csv'"
     )
     profile = plan.profile_parameters(Project(), "quick", {"data": "", "weights": ""})
-    assert plan.taken_over(Project(), "quick", profile, {}) == ""
+    assert plan.stored_paths_notice(Project(), "quick", profile, {}) == ""
 
 
 def test_what_failed_protects_nothing(project, monkeypatch):

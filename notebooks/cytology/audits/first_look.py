@@ -1,4 +1,4 @@
-"""A first look at what a careless split adds, for the one network that has just been trained."""
+"""A first look at what a careless split adds, for the network that was just trained."""
 
 import pandas as pd
 

@@ -138,12 +138,12 @@ def shuffle_labels(pictures: pd.DataFrame, seed: int, by: str = "family") -> pd.
         drawn = (
             images["group"]
             .groupby(images["group"])
-            .transform(lambda members: label_some(share[members.name], len(members), rng))
+            .transform(lambda members: random_labels(share[members.name], len(members), rng))
         )
     return pictures.assign(label=pictures["family"].map(pd.Series(drawn, index=images.index)))
 
 
-def label_some(share: float, count: int, rng: np.random.Generator) -> np.ndarray:
+def random_labels(share: float, count: int, rng: np.random.Generator) -> np.ndarray:
     """`count` labels in random order, of which on average `share` are M."""
     malignant = int(share * count + rng.random())
     return np.where(rng.permutation(count) < malignant, "M", "B")

@@ -24,7 +24,7 @@ CURVE_COLUMNS = ["share", "trained_on", "repeats", "auc", "auc_low", "auc_high"]
 CURVE_COLUMNS += ["gain", "gain_low", "gain_high"]
 
 
-def some_groups(rows: pd.DataFrame, share: float, seed: int) -> pd.DataFrame:
+def draw_groups(rows: pd.DataFrame, share: float, seed: int) -> pd.DataFrame:
     """The images of a share of the groups, the same share of each label, at least one group each.
 
     With the same seed a larger share contains all groups of a smaller one. A group has the label of
@@ -55,7 +55,7 @@ def learning_curve(
         logit, counts = np.empty(len(rows)), []
         for fold in rows["fold"].unique():
             held_out = (rows["fold"] == fold).to_numpy()
-            train = some_groups(rows[~held_out], share, seed + repeat)
+            train = draw_groups(rows[~held_out], share, seed + repeat)
             head = fitted_head(values[train.index], malignant[train.index])
             logit[held_out] = head.logits(values[held_out])
             counts.append(train["group"].nunique())

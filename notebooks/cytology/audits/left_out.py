@@ -44,7 +44,7 @@ def domains_of(manifest: pd.DataFrame, column: str) -> list[str]:
 def judged_and_trained(
     images: pd.DataFrame, column: str, domain: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Masks of the judged and of the training images when `domain` is left out.
+    """Masks of the judged images and of the training images if `domain` is left out.
 
     A group in two domains is judged and never used for training.
     """
@@ -87,7 +87,7 @@ def leave_one_out(values: np.ndarray, images: pd.DataFrame, column: str, seed: i
     return pd.DataFrame(table)
 
 
-def left_out_of(run: Run, names: list[str], seed: int) -> pd.DataFrame:
+def leave_one_out_of_run(run: Run, names: list[str], seed: int) -> pd.DataFrame:
     """`leave_one_out` for each network and each of `DOMAIN_COLUMNS` that allows it; may be empty.
 
     With features of images as taken, from the training notebooks' cache if there, of at most

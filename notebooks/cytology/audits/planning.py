@@ -10,7 +10,14 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
-from cytology.audits.study_size import FEWEST, MARGIN, POWER, WIDTH, auc_seen, difference_seen
+from cytology.audits.study_size import (
+    FEWEST,
+    MARGIN,
+    POWER,
+    WIDTH,
+    observed_auc,
+    observed_difference,
+)
 from cytology.evaluation.judged import compared_on, judged_networks
 from cytology.evaluation.statistics.intervals import named_interval
 from cytology.evaluation.statistics.significance import FAMILY_ALPHA
@@ -21,7 +28,7 @@ def plan_widths(tables: dict[str, pd.DataFrame], width: float = WIDTH) -> pd.Dat
     """One row per network: its AUC, the interval's present width, and the groups for `width`."""
     rows = []
     for name, table in tables.items():
-        seen = auc_seen(table)
+        seen = observed_auc(table)
         low, high = seen.interval(seen.groups)
         row = {"architecture": name, "images": len(table), "groups": seen.groups}
         row |= named_interval("auc", seen.auc, low, high) | {"width": high - low}
@@ -43,7 +50,7 @@ def plan_differences(
     """
     pairs, rows = list(combinations(tables, 2)), []
     for first, second in pairs:
-        seen = difference_seen(tables[first], tables[second])
+        seen = observed_difference(tables[first], tables[second])
         low, high = seen.interval()
         alpha = FAMILY_ALPHA["networks"] / len(pairs)
         row = {"first": first, "second": second, "groups": seen.groups}
@@ -69,10 +76,10 @@ def plan_curves(tables: dict[str, pd.DataFrame], points: int = 40) -> pd.DataFra
     most = max([size for size in wanted if np.isfinite(size)] + [4 * now])
     sizes = np.geomspace(max(now / 4, 2 * FEWEST), min(1.5 * most, 100 * now), points)
     for name, table in tables.items():
-        seen = auc_seen(table)
+        seen = observed_auc(table)
         rows += [("width", name, "", size, seen.width(size)) for size in sizes]
     for row in pairs.itertuples():
-        seen_pair = difference_seen(tables[row.first], tables[row.second])
+        seen_pair = observed_difference(tables[row.first], tables[row.second])
         rows += [
             ("smallest", row.first, row.second, size, seen_pair.smallest(size, alpha=row.alpha))
             for size in sizes

@@ -12,8 +12,8 @@ ROUGH = 2  # digits of a planned number: more would pretend precision
 ENOUGH = "this study"
 
 
-def about(groups: float, units: str, now: int) -> str:
-    """A planned number in words: `about 1,230 patients (4 times this study)`."""
+def groups_needed(groups: float, units: str, now: int) -> str:
+    """A planned number of groups in words: `about 1,230 patients (4 times this study)`."""
     if np.isinf(groups):
         return f"more than {MOST:,} {units}"
     if groups <= now:
@@ -38,7 +38,7 @@ def planning_sentences(widths: pd.DataFrame, pairs: pd.DataFrame, unit: str) -> 
         sentences.append(
             f"{title(row['architecture'])}: with {row['groups']} {units} the interval of the AUC "
             f"is {row['width']:.3f} wide. For {row['wanted_width']:g}: "
-            f"{about(row['groups_for_width'], units, row['groups'])}."
+            f"{groups_needed(row['groups_for_width'], units, row['groups'])}."
         )
     for _, row in pairs.iterrows():
         sentences += pair_sentences(row, units)
@@ -63,14 +63,15 @@ def pair_sentences(row: pd.Series, units: str) -> list[str]:
     if size >= row["smallest"]:
         seen += f"That is large enough for its {row['groups']} {units}."
     else:
-        decide = about(row["groups_to_decide"], units, row["groups"])
+        decide = groups_needed(row["groups_to_decide"], units, row["groups"])
         seen += f"To decide on that, if it is the true one: {decide}."
     within, margin = row["equivalent_within"], row["margin"]
     interval = span(row, "difference", "95 % ", "+z.3f")
     if within <= margin:
         return [seen, f"{names} are equivalent within {margin:g} of AUC ({interval})."]
+    needed = groups_needed(row["groups_for_equivalence"], units, row["groups"])
     return [
         seen,
         f"{names} are not shown to be equivalent within {margin:g} of AUC ({interval}). If they "
-        f"are equal, that needs {about(row['groups_for_equivalence'], units, row['groups'])}.",
+        f"are equal, that needs {needed}.",
     ]

@@ -131,7 +131,7 @@ def shifted_features(
         squares = np.stack(
             [
                 fit_to_square(
-                    shifts.shifted(smear, name, strength), networks[0].size, networks[0].fit
+                    shifts.shift_picture(smear, name, strength), networks[0].size, networks[0].fit
                 )
                 for smear, strength in (pictures[k] for k in batch)
             ]
@@ -227,7 +227,7 @@ def shift_summary(judged: pd.DataFrame) -> pd.DataFrame:
         for (shift, strength), rows in of_network.groupby(["shift", "strength"], sort=False):
             row = {"architecture": architecture, "engine": rows["engine"].iloc[0]}
             row |= {"shift": shift, "strength": strength}
-            row["amount"] = shifts.amount(shift, strength)
+            row["amount"] = shifts.amount_in_words(shift, strength)
             rows = rows.sort_values("image_id")
             losses = log_losses(rows)
             row |= metrics_with_intervals(rows, names=SHIFT_METRICS)

@@ -176,14 +176,14 @@ SHIFTS = {
 }
 
 
-def shifted(smear: FramedSmear, name: str, strength: int) -> Image.Image:
+def shift_picture(smear: FramedSmear, name: str, strength: int) -> Image.Image:
     """The picture under shift `name` at `strength` 0 (untouched) to 5, of the same size."""
     if strength == 0:
         return smear.image
     return SHIFTS[name].apply(smear, SHIFTS[name].amounts[strength - 1])
 
 
-def amount(name: str, strength: int) -> str:
+def amount_in_words(name: str, strength: int) -> str:
     """The amount of a shift in words, e.g. `sigma 1.5 px`."""
     if strength == 0:
         return "as taken"

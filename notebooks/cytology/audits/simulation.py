@@ -1,4 +1,4 @@
-"""Simulated studies with a known truth: do the intervals contain it, and do the tests cry wolf?
+"""Simulated studies with a known truth: do intervals contain it, and do tests raise false alarms?
 
 Patients have several images each, and those of one patient are alike, as in any smear archive.
 """
@@ -35,7 +35,7 @@ class Design:
     likeness: float = 0.5
     auc: float = 0.92
 
-    def patients_drawn(self, rng: np.random.Generator) -> pd.DataFrame:
+    def draw_patients(self, rng: np.random.Generator) -> pd.DataFrame:
         """One row per image: `image_id, group, label`."""
         least, most = self.images
         sizes = np.exp(rng.uniform(np.log(least), np.log(most), self.patients)).round().astype(int)
@@ -44,7 +44,7 @@ class Design:
         label = np.where(group < malignant, "M", "B")
         return pd.DataFrame({"image_id": np.arange(len(group)), "group": group, "label": label})
 
-    def noise_drawn(self, rng: np.random.Generator, group: np.ndarray, *shape: int) -> np.ndarray:
+    def draw_noise(self, rng: np.random.Generator, group: np.ndarray, *shape: int) -> np.ndarray:
         """Noise of variance 1 that is alike within groups, shape (*shape, images)."""
         of_patient = self.draw(rng, *shape, self.patients)[..., group]
         of_image = self.draw(rng, *shape, len(group))
@@ -84,17 +84,17 @@ def cross_validated(
     Features are normal; `design.auc`, or for several models `aucs`, is that of the best direction,
     which no head finds exactly. The AUC of each head on new patients has a closed form.
     """
-    images = design.patients_drawn(rng)
+    images = design.draw_patients(rng)
     group, malignant = images["group"].to_numpy(), (images["label"] == "M").to_numpy()
     fold = np.empty(len(images), int)
     seed = int(rng.integers(2**31))
     for number, held_out in enumerate(group_folds(FOLDS, seed, images["label"], images["group"])):
         fold[held_out] = number
-    shared = design.noise_drawn(rng, group, FEATURE_COUNT)
+    shared = design.draw_noise(rng, group, FEATURE_COUNT)
     tables, truths = [], []
     for auc in aucs or (design.auc,):
         shift = replace(design, auc=auc).distance * np.eye(FEATURE_COUNT)[0]
-        own = design.noise_drawn(rng, group, FEATURE_COUNT)
+        own = design.draw_noise(rng, group, FEATURE_COUNT)
         noise = np.sqrt(IN_COMMON) * shared + np.sqrt(1 - IN_COMMON) * own
         values = noise.T + np.outer(malignant - 0.5, shift)
         found, of_heads = np.empty(len(images)), []

@@ -39,7 +39,7 @@ ALPHA = 0.05
 FEWEST, MOST = 4, 10_000_000  # range of the numbers of groups that are tried
 
 
-def scaled(modelled: Callable, ratio: float) -> Callable:
+def scaled_variance(modelled: Callable, ratio: float) -> Callable:
     """The variance of an AUC as a function of its true value, with `ratio` times as many groups.
 
     `modelled` is a `binormal_variance`: its parts are malignant images, benign ones, and pairs.
@@ -48,7 +48,7 @@ def scaled(modelled: Callable, ratio: float) -> Callable:
 
 
 def smallest_that(reaches: Callable[[float], float]) -> float:
-    """The smallest number of groups from which on `reaches(groups)` is not negative.
+    """The smallest number of groups at which `reaches(groups)` is no longer negative.
 
     It must rise with the number. Infinite if `MOST` groups are not enough.
     """
@@ -64,7 +64,7 @@ def smallest_that(reaches: Callable[[float], float]) -> float:
 
 
 @dataclass(frozen=True)
-class AucSeen:
+class ObservedAuc:
     """An AUC of a study: its value and variance, and the effective groups of each class."""
 
     auc: float
@@ -82,7 +82,7 @@ class AucSeen:
         degrees = self.effective * ratio - 1
         if np.isnan(self.auc) or degrees.min() < 1:
             return NO_BOUNDS
-        modelled = scaled(self.modelled, ratio)
+        modelled = scaled_variance(self.modelled, ratio)
         parts = modelled(np.clip(self.auc, 0.5 / groups, 1 - 0.5 / groups))
         freedom = parts[:2].sum() ** 2 / (parts[:2] ** 2 / degrees).sum()
 
@@ -102,14 +102,14 @@ class AucSeen:
         return smallest_that(lambda groups: width - np.nan_to_num(self.width(groups), nan=1.0))
 
 
-def auc_seen(rows: pd.DataFrame) -> AucSeen:
-    """The `AucSeen` of judged predictions, within folds."""
+def observed_auc(rows: pd.DataFrame) -> ObservedAuc:
+    """The `ObservedAuc` of judged predictions, within folds."""
     truth, score = truth_and_score(rows)
     group, fold = rows["group"].to_numpy(), folds_of(rows)
     weights = pair_weights(truth, fold)
     known = not np.isnan(weights).any()
     sizes = [group_sums(weights * which, group) for which in (truth, ~truth)] if known else []
-    return AucSeen(
+    return ObservedAuc(
         auc_within_folds(rows),
         binormal_variance(truth, score, group, fold),
         np.array([effective_groups(each) for each in sizes] or [0.0, 0.0]),
@@ -122,7 +122,7 @@ def auc_seen(rows: pd.DataFrame) -> AucSeen:
 
 
 @dataclass(frozen=True)
-class DifferenceSeen:
+class ObservedDifference:
     """A difference of two AUCs on the same images in a study.
 
     Its standard error is that of `intervals.gain_error`, with doubled variance if out of fold.
@@ -147,7 +147,7 @@ class DifferenceSeen:
 
     def error(self, groups: float) -> float:
         """The standard error of the difference with this number of groups."""
-        modelled = [scaled(each, groups / self.groups) for each in self.modelled]
+        modelled = [scaled_variance(each, groups / self.groups) for each in self.modelled]
         variance = variance_if_equal(self.aucs, modelled, self.covariance, self.group)
         return float(np.sqrt(self.inflation * variance))
 
@@ -188,8 +188,8 @@ class DifferenceSeen:
         return self.groups_for(margin, (1 + power) / 2)
 
 
-def difference_seen(first: pd.DataFrame, second: pd.DataFrame) -> DifferenceSeen:
-    """The `DifferenceSeen` of two models' predictions on the same images."""
+def observed_difference(first: pd.DataFrame, second: pd.DataFrame) -> ObservedDifference:
+    """The `ObservedDifference` of two models' predictions on the same images."""
     pairs = matched(first, second)
     truth, group, fold = (
         (pairs["label"] == "M").to_numpy(), pairs["group"].to_numpy(), folds_of(pairs)
@@ -200,7 +200,7 @@ def difference_seen(first: pd.DataFrame, second: pd.DataFrame) -> DifferenceSeen
     first_auc, second_auc = components @ weights / 2
     modelled = [binormal_variance(truth, score, group, fold) for score in scores]
     inflation = variance_inflation(pairs)
-    return DifferenceSeen(
+    return ObservedDifference(
         (float(first_auc), float(second_auc)), modelled, covariance, group, freedom, inflation
     )
 

@@ -1,7 +1,7 @@
 """Where it fails: one table by subgroup, and whether the subgroups of a column differ.
 
-Subgroups are the values of every column that the manifest has of its own (stain, site,
-magnification, subtype), and thirds of what each image has: size, sharpness, brightness.
+Subgroups are the values of every extra column of the manifest (stain, site, magnification,
+subtype), and thirds of the numbers that each image has: size, sharpness, brightness.
 """
 
 from typing import Any
@@ -41,7 +41,7 @@ SHOWN = {"auc": "AUC", "recall": "sensitivity", "specificity": "specificity"}
 
 
 def subgroups_of_images(manifest: pd.DataFrame, appearance: pd.DataFrame) -> pd.DataFrame:
-    """The subgroup of each image in each way to part them: `image_id` and a column a way.
+    """The subgroup of each image by each criterion: `image_id`, and one column per criterion.
 
     Empty text stands for an unknown one. A column of the manifest is taken with 2 to `MOST_VALUES`
     values, unless each class has a single one: it would be the label by another name. `size` is the
@@ -85,8 +85,8 @@ def subgroup_table(
     """One row per subgroup, after one for all images: counts, AUC, sensitivity, specificity.
 
     `rows` are judged predictions, `subgroups` those of `subgroups_of_images`; they are matched by
-    image. Each number has its 95 % interval by group. `too_few` says which of them rest on fewer
-    than `FEWEST_GROUPS` groups of a class, which no interval of the series is shown for.
+    image. Each number has its 95 % interval by group. `too_few` names those that
+    rest on fewer than `FEWEST_GROUPS` groups of a class; their intervals are never shown.
     """
     rows = rows.merge(subgroups, on="image_id", how="left", validate="m:1")
     parts = [("", ALL, rows)]
@@ -115,7 +115,7 @@ def _place(subgroups: pd.DataFrame, column: str, name: str) -> tuple:
 
 
 def homogeneity_table(rows: pd.DataFrame, subgroups: pd.DataFrame) -> pd.DataFrame:
-    """Whether a network does as well in all subgroups of a column: one row per column and question.
+    """Whether a network is equally good in all subgroups of a column, by column and question.
 
     What is compared is the share of the other class's images, of the same fold, that an image is on
     the right side of: its part in the AUC. It exists also where a subgroup has one class only, as a
@@ -151,7 +151,7 @@ def homogeneity_table(rows: pd.DataFrame, subgroups: pd.DataFrame) -> pd.DataFra
 
 
 def subgroup_effects(images: pd.DataFrame) -> dict[str, pd.Series]:
-    """By question, how far the mean share of each subgroup lies above those of its classes.
+    """By question, how far the mean share of each subgroup lies above the mean of its classes.
 
     `images` has `label, subgroup, share`. Of both classes the mean (`order`), or half of malignant
     less benign (`threshold`, for subgroups with both). Only questions with two subgroups.
@@ -223,7 +223,7 @@ def subgroups_of_run(
 
 
 def subgroup_sentences(table: pd.DataFrame, tests: pd.DataFrame, unit: str) -> list[str]:
-    """What both tables allow to say: what differs, what was asked, and what cannot be judged."""
+    """Both tables in words: what differs, what was tested, and what cannot be judged."""
     if table["protocol"].isin(LEAKING).any():
         return ["The split leaks, so no subgroup is called better or worse."]
     sentences = []

@@ -33,10 +33,10 @@ QUARTILES = {"lower": 0.25, "median": 0.5, "upper": 0.75}
 
 
 def images_to_score(run: Run, on: str, seed: int) -> tuple[pd.DataFrame, str]:
-    """The images of neither class that the networks can be asked about, and a sentence on them.
+    """The images of neither class that the networks can judge, and a sentence about them.
 
     Columns `image_id, category, group, split, fold, model, sha256`; `group` is that of the run
-    where it knows the image's patient or slide, and empty where nobody knows whose it is. Judged
+    if it knows the image's patient or slide, and empty if nobody knows whose it is. Judged
     `out-of-fold`, an image goes to the fold of its group, and any other image to one that only its
     group decides; judged on `test`, images of groups in train and val are left out.
     """
@@ -96,11 +96,11 @@ def groups_of(images: pd.DataFrame, manifest: pd.DataFrame) -> pd.Series:
 def scores_of_run(
     run: Run, names: list[str], images: pd.DataFrame, on: str, rule: str, wanted_sensitivity: float
 ) -> pd.DataFrame:
-    """One row per network and image, of neither class and of both, all scored in the same way.
+    """Scores of images of neither class and of both classes, one row per network and image.
 
     `images` are those of `images_to_score`. `logit` is the network's own, `probability` the
     calibrated one; `called` is M from the threshold of `rule` on, which is `threshold` as a
-    calibrated probability. Where heads were cross-validated, an image's head, calibration and
+    calibrated probability. If heads were cross-validated, an image's head, calibration and
     threshold come from the other folds.
     """
     tables = []
@@ -112,11 +112,11 @@ def scores_of_run(
         if on == OUT_OF_FOLD:
             pairs = [(rows["fold"] == k, chosen_on["fold"] != k) for k in known["fold"].unique()]
             parts = [
-                decided(rows[here], chosen_on[others], rule, wanted_sensitivity)
+                apply_threshold(rows[here], chosen_on[others], rule, wanted_sensitivity)
                 for here, others in pairs
             ]
         else:
-            parts = [decided(rows, chosen_on, rule, wanted_sensitivity)]
+            parts = [apply_threshold(rows, chosen_on, rule, wanted_sensitivity)]
         table = pd.concat(parts).assign(model=name)
         tables.append(table.sort_values(["category", "image_id"]))
     columns = ["model", "image_id", "group", "label", "category", "fold", "logit"]
@@ -140,14 +140,14 @@ def logits_of(run: Run, name: str, images: pd.DataFrame, on: str) -> np.ndarray:
 
 
 def category_of(rows: pd.DataFrame, run: Run) -> pd.Series:
-    """What rows of the two classes are called: by the source's category, if a class has one."""
+    """The name of each row's class: the source's category, if the class has only one."""
     manifest = run.manifest
     if "category" in manifest and (manifest.groupby("label")["category"].nunique() == 1).all():
         return rows["label"].map(manifest.drop_duplicates("label").set_index("label")["category"])
     return rows["label"].map({"B": "benign", "M": "malignant"})
 
 
-def decided(
+def apply_threshold(
     rows: pd.DataFrame, chosen_on: pd.DataFrame, rule: str, wanted_sensitivity: float
 ) -> pd.DataFrame:
     """The rows with calibrated `probability`, `threshold` and `called`, by what was `chosen_on`."""
@@ -192,7 +192,7 @@ def by_category(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def category_sentences(table: pd.DataFrame, unit: str) -> list[str]:
-    """What the table allows to say: one sentence per network, and what no table can say."""
+    """The table in words: one sentence per network, and one on what no table can show."""
     sentences = []
     for name, rows in table.groupby("model", sort=False):
         if (rows["weights"] == "random").any():
@@ -216,7 +216,7 @@ def category_sentences(table: pd.DataFrame, unit: str) -> list[str]:
 
 
 def share_called(row: pd.Series) -> str:
-    """The share of a category that is called malignant, with its interval where one is shown."""
+    """The share of a category that is called malignant, with its interval if it is shown."""
     share = f"{row['called_malignant']:.0%}"
     low, high = row["called_malignant_low"], row["called_malignant_high"]
     if row["groups"] < FEWEST_GROUPS or np.isnan(low):

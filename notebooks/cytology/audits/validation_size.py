@@ -168,7 +168,7 @@ def sizes_of_run(run: Run, prevalence: float) -> pd.DataFrame:
     """`validation_size` of each network of a run that was judged on both classes.
 
     `prevalence` is the share of malignant images at the new place, 0: that of the images judged.
-    There one acts at a probability of `places.CLINIC_ACTS_FROM` or more.
+    The clinic there acts at a probability of `places.CLINIC_ACTS_FROM` or more.
     """
     parts = [pd.DataFrame({"architecture": [], "criterion": [], "groups": []})]
     for name, rows in judged_networks(run, compared_on(run)).items():

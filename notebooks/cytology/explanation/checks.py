@@ -117,14 +117,14 @@ def on_nuclei(
     share = flat.astype(float) @ positive.T * known[:, None]
     parts = [
         ("pointing game", np.diag(hit), points.sum(axis=1) / area * known),
-        ("pointing game, habit", np.diag(hit), of_others(hit)),
+        ("pointing game, habit", np.diag(hit), mean_of_others(hit)),
         ("heat on nuclei", np.diag(share), flat.sum(axis=1) / area * known),
-        ("heat on nuclei, habit", np.diag(share), of_others(share)),
+        ("heat on nuclei, habit", np.diag(share), mean_of_others(share)),
     ]
     return pd.concat([values_of(check, rows, *pair) for check, *pair in parts])
 
 
-def of_others(table: np.ndarray) -> np.ndarray:
+def mean_of_others(table: np.ndarray) -> np.ndarray:
     """The mean of each row of a square table without its diagonal, ignoring NaN."""
     others = np.where(np.eye(len(table), dtype=bool), np.nan, table)
     found = np.isfinite(others).sum(axis=1)
@@ -160,15 +160,15 @@ def covering_curves(
 
     `maps` holds heat of shape (n, rows, columns) by name. `logits(pixels, rows)` judges pictures;
     `rows` says which images they show; `sign` is +1 if M is explained. Columns: `image` (index),
-    `curve`, `order` (a name of `maps`, or `random`, the mean of `ORDERS`), `share` of cells covered
-    or uncovered, `logit` towards the explained class.
+    `curve`, `order` (a name of `maps`, or `random`, the mean of `ORDERS` random ones), `share` of
+    cells covered or uncovered, `logit` towards the explained class.
     """
     rng, shape, tables = np.random.default_rng(seed), next(iter(maps.values())).shape[1:], []
     for image, picture in enumerate(progress(pixels, "covering")):
         orders = [(name, np.argsort(-heat[image].ravel())) for name, heat in maps.items()]
         drawn = [rng.permutation(shape[0] * shape[1]) for _ in range(ORDERS // 2)]
         orders += [("random", cells) for each in drawn for cells in (each, each[::-1])]
-        table, hidden = plan_of(orders, steps)
+        table, hidden = covering_plan(orders, steps)
         # An order uncovers last what its reverse covers first: such pictures are judged once.
         hidden, which = np.unique(hidden, axis=0, return_inverse=True)
         changed = [cover_cells(picture, np.flatnonzero(cells), shape) for cells in hidden]
@@ -179,7 +179,9 @@ def covering_curves(
     return pd.concat(tables).groupby(keys, sort=False)["logit"].mean().reset_index()
 
 
-def plan_of(orders: list[tuple[str, np.ndarray]], steps: int) -> tuple[pd.DataFrame, np.ndarray]:
+def covering_plan(
+    orders: list[tuple[str, np.ndarray]], steps: int
+) -> tuple[pd.DataFrame, np.ndarray]:
     """Which cells are covered at each step: `curve, order, share`, and a mask (rows, cells)."""
     table, masks = [], []
     for order, cells in orders:
@@ -191,7 +193,7 @@ def plan_of(orders: list[tuple[str, np.ndarray]], steps: int) -> tuple[pd.DataFr
     return pd.DataFrame(table, columns=["curve", "order", "share"]), np.stack(masks)
 
 
-def from_curves(rows: pd.DataFrame, curves: pd.DataFrame, order: str) -> pd.DataFrame:
+def mean_logits_of_curves(rows: pd.DataFrame, curves: pd.DataFrame, order: str) -> pd.DataFrame:
     """The mean logit along each curve, for an `order` (`value`) and for random ones (`chance`)."""
     area = curves.groupby(["curve", "image", "order"])["logit"].mean().unstack("order")
     parts = [
@@ -205,9 +207,9 @@ def from_curves(rows: pd.DataFrame, curves: pd.DataFrame, order: str) -> pd.Data
 
 
 def map_correlation(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Spearman's correlation of each map with its other, (n, rows, columns) twice: shape (n,).
+    """Spearman's correlation of each map of `one` with that of `other`, shape (n,).
 
-    NaN if a map is the same everywhere: a map of one cell has no places to compare.
+    Both have shape (n, rows, columns). NaN for a map without differences, such as a single cell.
     """
     found = np.full(len(one), np.nan)
     for k, pair in enumerate(zip(one, other, strict=True)):
@@ -220,10 +222,10 @@ def correlation_with_others(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     """The mean correlation of each map of `one` with all others of `other`: shape (n,)."""
     count = len(one)
     table = [map_correlation(np.repeat(each[None], count, axis=0), other) for each in one]
-    return of_others(np.array(table))
+    return mean_of_others(np.array(table))
 
 
-def turned_back(heat: np.ndarray, orientation: int) -> np.ndarray:
+def turn_back(heat: np.ndarray, orientation: int) -> np.ndarray:
     """Maps of pictures in an orientation, (n, rows, columns), turned back to the image as taken.
 
     A map follows the picture, so it is turned by the inverse of the picture's orientation.
@@ -240,7 +242,7 @@ def correlation_of_turned_copies(
     `heat(pixels)` explains pictures of the same images.
     """
     turned = [
-        map_correlation(as_taken, turned_back(heat(orient(pixels, orientation)), orientation))
+        map_correlation(as_taken, turn_back(heat(orient(pixels, orientation)), orientation))
         for orientation in range(1, 8)
     ]
     return np.mean(turned, axis=0)

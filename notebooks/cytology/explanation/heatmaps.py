@@ -24,7 +24,7 @@ from cytology.settings import InputError
 
 
 def last_map(model: keras.Model) -> str:
-    """The layer whose maps are averaged into the pooled features: the last with places."""
+    """The last layer with spatial output, whose maps are averaged into the pooled features."""
     return [layer.name for layer in model.layers if len(layer.output.shape) == 4][-1]
 
 
@@ -54,7 +54,7 @@ def sign_of(toward) -> np.ndarray:
 # ------------------------------------------------------------------------ networks
 
 
-class Explained:
+class ExplainedNetwork:
     """A network whose logits are explained, at `layer` ("": the last map).
 
     With `heads`, by fold, each image is judged and explained by the head that never saw its
@@ -133,7 +133,7 @@ class Explained:
             missed.append(abs(attribution.sum() - difference) / max(abs(difference), 1e-6))
         return np.stack(found), np.array(missed)
 
-    def with_shuffled_heads(self, seed: int) -> "Explained":
+    def with_shuffled_heads(self, seed: int) -> "ExplainedNetwork":
         """The same network with the weights of each head shuffled among themselves."""
         rng, other = np.random.default_rng(seed), copy.copy(self)
         other.heads = {
@@ -142,11 +142,11 @@ class Explained:
         }
         return other
 
-    def with_shuffled_weights(self, batches, seed: int) -> "Explained":
+    def with_shuffled_weights(self, batches, seed: int) -> "ExplainedNetwork":
         """A copy with every weight shuffled; its normalizations learn from uint8 `batches`."""
         heads = self.with_shuffled_heads(seed).heads
         model = shuffle_weights(self.model, batches, seed)
-        return Explained(model, heads, self.layer)
+        return ExplainedNetwork(model, heads, self.layer)
 
     def _lines(self, folds, count: int) -> tuple[np.ndarray, np.ndarray]:
         """The heads of `count` images as slopes, shape (count, width), and offsets, (count,)."""

@@ -13,7 +13,7 @@ from cytology.evaluation.judged import OUT_OF_FOLD, judged_networks
 from cytology.evaluation.predictions import surest_of_groups
 from cytology.evaluation.statistics.metrics import THRESHOLD
 from cytology.explanation import checks
-from cytology.explanation.heatmaps import Explained, over_image, over_square, sign_of
+from cytology.explanation.heatmaps import ExplainedNetwork, over_image, over_square, sign_of
 from cytology.inference.similarity import nearest, reference
 from cytology.networks.batches import decode
 from cytology.networks.building import CALIBRATION_BATCH
@@ -26,14 +26,14 @@ COVERING_STEPS = 7  # a seventh of the cells of a map at a time
 PATH_STEPS = 16  # of integrated gradients
 
 
-def explained_network(run: Run, name: str, on: str, layer: str = "") -> Explained:
+def explained_network(run: Run, name: str, on: str, layer: str = "") -> ExplainedNetwork:
     """The network `name` of a run, with the heads of its folds if it is judged out-of-fold."""
     heads = read_heads(run, name) if on == OUT_OF_FOLD else None
     model, _ = load_trained(run, name)
-    return Explained(model, heads, layer, passes_of_model(run, model))
+    return ExplainedNetwork(model, heads, layer, passes_of_model(run, model))
 
 
-def _head_folds(explained: Explained, images: pd.DataFrame) -> np.ndarray | None:
+def _head_folds(explained: ExplainedNetwork, images: pd.DataFrame) -> np.ndarray | None:
     """The folds of the heads that judge `images`; None if the network has a single head."""
     return None if "" in explained.heads else images["fold"].astype(int).to_numpy()
 
@@ -42,7 +42,7 @@ def _head_folds(explained: Explained, images: pd.DataFrame) -> np.ndarray | None
 
 
 def check_network(
-    run: Run, explained: Explained, images: pd.DataFrame, few: int, seed: int
+    run: Run, explained: ExplainedNetwork, images: pd.DataFrame, few: int, seed: int
 ) -> tuple[pd.DataFrame, pd.DataFrame, float]:
     """All checks of a network: (one row per image, check and map; curves; completeness errors).
 
@@ -84,7 +84,7 @@ def check_network(
         turned = checks.correlation_of_turned_copies(of_copies[of], pixels, each)
         second = checks.map_correlation(cells, each), checks.correlation_with_others(cells, each)
         parts = [
-            checks.from_curves(first, curves, of),
+            checks.mean_logits_of_curves(first, curves, of),
             checks.values_of(
                 "turned copies", first, turned, checks.correlation_with_others(each, each)
             ),
@@ -116,7 +116,7 @@ def shuffled(explained, images, pixels, toward, maps: dict, seed: int) -> list[p
 
 
 def heat_over_files(
-    explained: Explained, rows: pd.DataFrame, root: Path, fit: str
+    explained: ExplainedNetwork, rows: pd.DataFrame, root: Path, fit: str
 ) -> list[np.ndarray]:
     """Heat toward the `predicted` class over image files, shapes (height, width)."""
     size, opened = explained.model.input_shape[1], [open_rgb(root / x) for x in rows["image_id"]]
@@ -126,9 +126,9 @@ def heat_over_files(
 
 
 def picture_and_logits(
-    explained: Explained, row: pd.DataFrame, root: Path, fit: str
+    explained: ExplainedNetwork, row: pd.DataFrame, root: Path, fit: str
 ) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
-    """An image as its network sees it, (size, size, 3), and what it says of such pictures.
+    """An image as its network sees it, (size, size, 3), and a function for its logits.
 
     The function takes pictures, (n, size, size, 3), and returns their logits, (n,), by the head
     that judges the image of the one `row`.
@@ -143,7 +143,7 @@ def picture_and_logits(
 
 
 @dataclass(frozen=True)
-class Answers:
+class PredictionsWithFeatures:
     """The judged predictions of a network, and the pooled features of their images, (n, width).
 
     `rows` has `image_id, label, group, logit`, `predicted` and whether that is `wrong`.
@@ -152,7 +152,7 @@ class Answers:
     rows: pd.DataFrame
     features: np.ndarray
 
-    def telling(self, each: int = 3) -> pd.DataFrame:
+    def telling_examples(self, each: int = 3) -> pd.DataFrame:
         """The most certain right and wrong answers, and the least certain ones.
 
         `kind` is right, wrong or unsure; within a kind one image per group, the classes in turn.
@@ -193,11 +193,15 @@ class Answers:
         return wrong.assign(title=titles), found
 
 
-def answers_of(run: Run, explained: Explained, on: str) -> Answers:
+def predictions_with_features(
+    run: Run, explained: ExplainedNetwork, on: str
+) -> PredictionsWithFeatures:
     """The answers of a network of the run, one per image, with `stain` if the manifest has it."""
     name, manifest = explained.model.name, run.manifest
     known = manifest[["image_id", "sha256", *manifest.columns.intersection(["stain"])]]
     rows = judged_networks(run, on)[name].drop_duplicates("image_id").merge(known, on="image_id")
     predicted = np.where(rows["probability"] >= THRESHOLD, "M", "B")
     rows = rows.assign(predicted=predicted, wrong=predicted != rows["label"])
-    return Answers(rows, features_of_model(run, explained.model, explained.passes, rows))
+    return PredictionsWithFeatures(
+        rows, features_of_model(run, explained.model, explained.passes, rows)
+    )

@@ -10,7 +10,7 @@ from cytology.explanation.checks import HABIT, HEATMAP_CHECKS, NETWORK, NOISE
 
 
 def piece_of(check: str) -> str:
-    """The piece of evidence that a check belongs to."""
+    """The name of the evidence that a check belongs to."""
     return check.removesuffix(HABIT)
 
 

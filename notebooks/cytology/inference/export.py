@@ -1,7 +1,7 @@
 """A trained network as files for other programs: Keras, LiteRT, TensorFlow Serving, ONNX.
 
-Each takes squares of raw RGB and returns the logit, like the network; `export.json` beside them has
-everything else that a user must know. `export_check` runs the files and compares them with the
+Each takes squares of raw RGB and returns the logit, like the network; `export.json` next to them
+has everything else that a user must know. `export_check` runs the files and compares them with the
 network.
 """
 
@@ -59,7 +59,7 @@ def formats_of(architecture: str, wanted: str) -> list[str]:
             f"Parameter `export_formats` names {unknown[0]!r}; choose from: all, "
             f"{', '.join(FILES)}."
         )
-    if "onnx" in names and (packages := onnx_files.lacking()):
+    if "onnx" in names and (packages := onnx_files.missing_packages()):
         if wanted != "all":
             raise InputError(
                 "Parameter `export_formats` names 'onnx', which needs packages that are not "
@@ -108,7 +108,9 @@ def export(run: Run, model: keras.Model, formats: list[str], calibration: np.nda
             elif each == "onnx":
                 onnx_files.write(model, path)
             else:
-                path.write_bytes(lite(model, calibration if each == "tflite_int8" else None))
+                path.write_bytes(
+                    convert_to_tflite(model, calibration if each == "tflite_int8" else None)
+                )
         beside["calibration_images"] = len(calibration) if "tflite_int8" in formats else 0
         files = sorted(path for path in new.rglob("*") if path.is_file())
         beside["files"] = {path.relative_to(new).as_posix(): file_hash(path) for path in files}
@@ -145,7 +147,7 @@ def save_for_serving(model: keras.Model, folder: Path) -> None:
 # ------------------------------------------------------------------------ LiteRT
 
 
-def lite(model: keras.Model, calibration: np.ndarray | None = None) -> bytes:
+def convert_to_tflite(model: keras.Model, calibration: np.ndarray | None = None) -> bytes:
     """The network as a TFLite file for one image at a time.
 
     Without `calibration` everything is float32. With it (uint8 squares) everything is computed in
@@ -155,10 +157,10 @@ def lite(model: keras.Model, calibration: np.ndarray | None = None) -> bytes:
     size = model.input_shape[1]
 
     @tf.function(input_signature=[tf.TensorSpec((1, size, size, 3), tf.float32, name="image")])
-    def answer(image):
+    def predict(image):
         return {"logit": model(image, training=False)}
 
-    traced, owner = answer.get_concrete_function(), tf.Module()
+    traced, owner = predict.get_concrete_function(), tf.Module()
     owner.variables_in_use = traced.variables
     converter = tf.lite.TFLiteConverter.from_concrete_functions([traced], owner)
     if calibration is not None:

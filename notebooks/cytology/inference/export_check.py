@@ -40,8 +40,8 @@ def check_exports(
     files = [(name, folder / file) for name, file in FILES.items() if (folder / file).exists()]
     rows = []
     for name, path in progress(files, "comparing", unit="file"):
-        answer = runner(name, path)
-        found = np.concatenate([answer(squares[k : k + 1]) for k in range(len(squares))])
+        predict = runner(name, path)
+        found = np.concatenate([predict(squares[k : k + 1]) for k in range(len(squares))])
         difference = float(np.abs(found - expected).max())
         called, was = (logits >= decision.threshold_logit for logits in (found, expected))
         changed = int((called != was).sum())
@@ -53,7 +53,7 @@ def check_exports(
                 "format": name,
                 "file": path.relative_to(run.folder).as_posix(),
                 "megabytes": megabytes(path),
-                "latency": latency(answer, squares[:1]),
+                "latency": latency(predict, squares[:1]),
                 "images": len(squares),
                 "largest_difference": difference,
                 "tolerance": tolerance,
@@ -84,14 +84,14 @@ def lite_runner(path: Path) -> Callable:
     given, made = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
     scale, zero = made["quantization"]
 
-    def answer(squares):
+    def predict(squares):
         # Pixels need no scaling, not even for int8: its input scale is 1 (`export.full_range`).
         interpreter.set_tensor(given["index"], squares.astype(given["dtype"]))
         interpreter.invoke()
         found = interpreter.get_tensor(made["index"]).astype(np.float32).ravel()
         return (found - zero) * scale if scale else found
 
-    return answer
+    return predict
 
 
 def interpreter_of(path: Path):
@@ -119,12 +119,12 @@ def megabytes(path: Path) -> float:
     return sum(file.stat().st_size for file in files if file.is_file()) / 1e6
 
 
-def latency(answer: Callable, one) -> float:
-    """Median time of one answer in milliseconds, without the first calls, which build graphs."""
+def latency(predict: Callable, one) -> float:
+    """Median time of one prediction in milliseconds, without the first calls, which build graphs."""
     seconds = []
     for _ in range(RUNS + 2):
         started = time.perf_counter()
-        answer(one)
+        predict(one)
         seconds.append(time.perf_counter() - started)
     return float(np.median(seconds[2:]) * 1000)
 

@@ -77,7 +77,7 @@ def new_images(
     table (CSV or .xlsx) with a column `image`; its paths are relative to the list.
     """
     names = parse_classes(classes, "images_classes")
-    root, found, refused = found_images(path)
+    root, found, refused = find_images(path)
     labels = [class_of(name, names, "images_classes") for name in found]
     table = pd.DataFrame({"image_id": found, "label": labels})
     if patients_csv:
@@ -92,7 +92,7 @@ def new_images(
     return Images(root, table.rename(columns={"patient": "group"}), unit, refused, path)
 
 
-def found_images(path: Path) -> tuple[Path, list[str], pd.DataFrame]:
+def find_images(path: Path) -> tuple[Path, list[str], pd.DataFrame]:
     """The root of the images that `path` names, their ids, and the left-out files with reasons."""
     if path.is_dir():
         return path, *images_in(path, path)
@@ -110,7 +110,7 @@ def found_images(path: Path) -> tuple[Path, list[str], pd.DataFrame]:
             )
         return folder, *images_in(folder, path)
     if path.suffix.lower() in LISTS:
-        return path.parent, *those_there(path.parent, listed(path))
+        return path.parent, *existing_files(path.parent, listed_paths(path))
     raise InputError(
         f"Parameter `images` is the file {path}: it must be a folder, an archive "
         f"({', '.join(ARCHIVES)}) or a list of paths ({', '.join(LISTS)})."
@@ -120,7 +120,7 @@ def found_images(path: Path) -> tuple[Path, list[str], pd.DataFrame]:
 def images_in(folder: Path, given: Path) -> tuple[list[str], pd.DataFrame]:
     """Images below `folder`, as posix paths, and the left-out files with reasons.
 
-    `InputError` about `given` if there are neither images nor left-out files.
+    Raises an `InputError` that names `given` if there are neither images nor left-out files.
     """
     found, refused = images_below(folder)
     if not found and refused.empty:
@@ -132,7 +132,7 @@ def images_in(folder: Path, given: Path) -> tuple[list[str], pd.DataFrame]:
     return found, refused[["image_id", "reason"]]
 
 
-def those_there(folder: Path, names: list[str]) -> tuple[list[str], pd.DataFrame]:
+def existing_files(folder: Path, names: list[str]) -> tuple[list[str], pd.DataFrame]:
     """The listed paths that are files, relative to `folder`; for the others the reason.
 
     A name is found in the spelling of the disk, whatever Unicode form the list uses.
@@ -154,7 +154,7 @@ def those_there(folder: Path, names: list[str]) -> tuple[list[str], pd.DataFrame
     return list(dict.fromkeys(found)), pd.DataFrame(refused, columns=["image_id", "reason"])
 
 
-def listed(path: Path) -> list[str]:
+def listed_paths(path: Path) -> list[str]:
     """The paths of a list, each once; `InputError` if it has none or cannot be read."""
     if path.suffix.lower() in (".csv", ".xlsx"):
         table = read_spreadsheet(path, "images")

@@ -15,7 +15,7 @@ INPUT = "image"
 OPSET = 15  # tf2onnx' default; OpenCV, and therefore QuPath, reads it too
 
 
-def lacking() -> str:
+def missing_packages() -> str:
     """The packages for ONNX files that are not installed, for pip; empty if none is missing."""
     return " ".join(name for name in NEEDED if find_spec(name) is None)
 
@@ -52,8 +52,8 @@ def runner(path: Path) -> Callable:
         path.read_bytes(), settings, providers=["CPUExecutionProvider"]
     )
 
-    def answer(squares):
+    def predict(squares):
         planes = squares.transpose(0, 3, 1, 2).astype(np.float32)
         return session.run(None, {INPUT: planes})[0].ravel()
 
-    return answer
+    return predict

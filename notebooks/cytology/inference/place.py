@@ -12,21 +12,21 @@ from cytology.inference.locked import Decision
 from cytology.run import Run
 
 
-def with_groups(answers: pd.DataFrame) -> pd.DataFrame:
-    """Answers with a logit; an image without a group counts as one group."""
-    rows = answers[answers["reason"] == ""]
+def with_groups(predictions: pd.DataFrame) -> pd.DataFrame:
+    """Predictions with a logit; an image without a group counts as one group."""
+    rows = predictions[predictions["reason"] == ""]
     alone = "image " + rows["image_id"]
     return rows.assign(group=rows["group"].where(rows["group"] != "", alone))
 
 
-def share_of_new(
-    run: Run, architecture: str, answers: pd.DataFrame
+def share_of_new_images(
+    run: Run, architecture: str, predictions: pd.DataFrame
 ) -> tuple[dict, pd.DataFrame, pd.DataFrame]:
     """`label_shift.estimated_share` of new images, with these and the images to compare with.
 
     Both tables have logits on the same scale: the shift by class weights is undone.
     """
-    new = with_groups(answers).assign(model="final", fold=np.nan)
+    new = with_groups(predictions).assign(model="final", fold=np.nan)
     new = with_class_shift(run, architecture, new)
     known = learned_from(run, architecture)[1]
     found = estimated_share(new, known)
@@ -34,9 +34,9 @@ def share_of_new(
     return found, parts[0], parts[1]
 
 
-def labelled(answers: pd.DataFrame, decision: Decision) -> pd.DataFrame:
-    """The answers whose class is known, with the calibrated `logit` and `probability`."""
-    rows = with_groups(answers)
+def labelled(predictions: pd.DataFrame, decision: Decision) -> pd.DataFrame:
+    """The predictions whose class is known, with the calibrated `logit` and `probability`."""
+    rows = with_groups(predictions)
     rows = rows[rows["label"] != ""]
     logit = decision.calibrated(rows["logit"].astype(float))
     return rows.assign(logit=logit, probability=expit(logit))
@@ -55,25 +55,25 @@ def place_sentences(found: dict, unit: str, weights: str) -> list[str]:
     return share_sentences(found, unit)
 
 
-def said_of_new(run: Run) -> list[str]:
-    """What the tables of notebook 09 say of the place of the new images, for the report.
+def sentences_of_run(run: Run) -> list[str]:
+    """The place of the new images in words, from the tables of notebook 09, for the report.
 
-    Nothing where the split leaks, of random weights no share, and nothing from a table of other
-    images than those of `inference/predictions.csv`.
+    Empty if the split leaks. There is no share for random weights, and nothing is taken from a
+    table of images other than those of `inference/predictions.csv`.
     """
-    answers = run.rows("inference/predictions.csv")
-    if answers.empty or run.leaks:
+    predictions = run.rows("inference/predictions.csv")
+    if predictions.empty or run.leaks:
         return []
-    answers = answers[answers["reason"] == ""]
+    predictions = predictions[predictions["reason"] == ""]
     share, gain = (run.rows(f"inference/{name}.csv") for name in ("share", "recalibration"))
     levels = set(run.rows("inference/metrics.csv").get("level", [])) - {"image"}
-    alone = (answers["group"] == "").all()
+    alone = (predictions["group"] == "").all()
     unit = "image" if alone else levels.pop() if len(levels) == 1 else "group"
     said = []
-    if len(share) and share["images"].iloc[0] == len(answers):
+    if len(share) and share["images"].iloc[0] == len(predictions):
         row = share.iloc[0]
         said += place_sentences(row.to_dict(), unit, row["weights"])
-    known = (answers["label"] != "").sum()
+    known = (predictions["label"] != "").sum()
     if len(gain) and gain["images"].iloc[0] == known and "random" not in set(gain["weights"]):
         said.append(gain_sentence(gain, unit))
     return said

@@ -94,7 +94,7 @@ def predict_files(
     return pd.DataFrame(rows, columns=["image_id", "logit", "reason", "converted"]), values
 
 
-# -------------------------------------------------------------------- answers
+# -------------------------------------------------------------------- predictions
 
 
 def decide(table: pd.DataFrame, decision: Decision) -> pd.DataFrame:
@@ -148,7 +148,7 @@ def refer(
 
 @dataclass(frozen=True)
 class Predictor:
-    """A model with everything that its answers depend on; none of it makes sense alone.
+    """A model with everything that its predictions depend on.
 
     `about` is the network's `metrics.json`.
     """
@@ -161,10 +161,10 @@ class Predictor:
     least_margin: float
     batch_size: int = 32
 
-    def answer(self, images: Images) -> pd.DataFrame:
+    def predict(self, images: Images) -> pd.DataFrame:
         """One row per image, from `predict_files`, `decide`, `with_neighbours` and `refer`.
 
-        With `label` and `group` if known, and the model, weights and rule of the answers.
+        With `label` and `group` if known, and the model, weights and rule of the predictions.
         """
         ids, fit = list(images.table["image_id"]), self.about["fit"]
         what = (self.model, self.passes, images.root, ids, fit)
@@ -185,7 +185,7 @@ class Predictor:
         )
 
 
-def judge_answers(
+def external_validation(
     table: pd.DataFrame, decision: Decision, unit: str, rule: str = "mean_logit"
 ) -> pd.DataFrame:
     """Every metric with intervals at the locked threshold and calibration: train here, test there.

@@ -2,8 +2,8 @@
 
 They hold decoded images, frozen features and activations at a cut. A pack is written atomically and
 never changed. So several notebooks may add at once, finished packs survive an interruption, and
-reading copies nothing into memory. Disks err: a checksum is compared before anything from the cache
-is used, and damaged packs are made again.
+reading copies nothing into memory. Disks make errors: a checksum is compared before anything from
+the cache is used, and damaged packs are made again.
 """
 
 import functools
@@ -62,9 +62,9 @@ class ArrayStore:
         self.names = pd.Index([], dtype=object)
         self._lists: list[Path | None] = []
         self._pack = self._row = np.empty(0, np.int64)
-        self.look_again()
+        self.refresh()
 
-    def look_again(self) -> None:
+    def refresh(self) -> None:
         """Also find packs that were added since, by any process."""
         names, pack, row = [self.names], [self._pack], [self._row]
         # The list of names is written last: a pack without one does not count.
@@ -124,7 +124,7 @@ class ArrayStore:
                 listing = "\n".join(names)
                 first = f"{zlib.crc32(listing.encode()):08x} {of_pack}"
                 temporary.write_bytes(f"{first}\n{listing}".encode())
-        self.look_again()
+        self.refresh()
 
     def rows(self, names: pd.Index) -> Rows:
         """The rows of `names`, in order; KeyError if one is missing."""

@@ -116,7 +116,7 @@ def decode_missing(store: ArrayStore, root: Path, unique: pd.Series, size: int, 
     buffer = np.empty((max(map(len, chunks), default=0), *shape), np.uint8)
     with progress(None, "decoding", len(missing)) as bar:
         for chunk in chunks:
-            store.look_again()
+            store.refresh()
             todo = chunk[store.missing(chunk)]
             pixels = buffer[: len(todo)]
 

@@ -1,7 +1,7 @@
 """Linear heads on frozen features: logistic regression, without TensorFlow.
 
 A head standardizes each feature and takes a weighted sum. Trained heads are kept as plain numbers,
-so later notebooks can ask the very head that never saw a patient about other pictures of her.
+so later notebooks can apply the head that never saw a patient to other pictures of this patient.
 
 All heads share one objective: the mean logistic loss, by default with equal weight for both
 classes, plus `strength` / 2 times the squared length of the weights of features that are

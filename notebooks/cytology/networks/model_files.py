@@ -42,7 +42,7 @@ def possible_size(value: int) -> int:
     return value
 
 
-class Noted(BaseModel):
+class NetworkEntries(BaseModel):
     """The entries of `metrics.json` from which the network is built, and their allowed values."""
 
     model_config = ConfigDict(strict=True)
@@ -150,13 +150,13 @@ def load_safely(path: Path, architecture: str, about: dict[str, Any]) -> keras.M
     changed since training, is damaged or has other weights, or if `about` has impossible values.
     """
     again = f"run notebook {TRAINING_NOTEBOOKS[architecture]} again"
-    noted = checked(architecture, about, again)
+    noted = check_entries(architecture, about, again)
     if noted.model_sha256 != file_hash(path):
         raise InputError(
             f"{short(path)} is not the file that notebook {TRAINING_NOTEBOOKS[architecture][:2]} "
             f"wrote: restore that file, or {again}."
         )
-    if minor(noted.keras) != minor(keras.version()):
+    if minor_version(noted.keras) != minor_version(keras.version()):
         print(
             f"{short(path)} was written by Keras {noted.keras[:20]}, but this is "
             f"{keras.version()}: if its answers differ from predictions.csv, {again}."
@@ -172,15 +172,15 @@ def load_safely(path: Path, architecture: str, about: dict[str, Any]) -> keras.M
     return model
 
 
-def checked(architecture: str, about: dict[str, Any], again: str) -> Noted:
+def check_entries(architecture: str, about: dict[str, Any], again: str) -> NetworkEntries:
     """The entries to build the network from; `InputError` if `metrics.json` has impossible ones."""
     try:
-        return Noted.model_validate(about)
+        return NetworkEntries.model_validate(about)
     except ValidationError as error:
         name = str(error.errors()[0]["loc"][0])
     raise InputError(
         f"{architecture}/metrics.json has {name} = {repr(about.get(name))[:40]}, not "
-        f"{Noted.model_fields[name].description}: {again}."
+        f"{NetworkEntries.model_fields[name].description}: {again}."
     )
 
 
@@ -250,7 +250,7 @@ def stored_array(file: h5py.File, name: str, like: h5py.Dataset) -> np.ndarray:
     return values
 
 
-def minor(version: str) -> tuple[str, ...]:
+def minor_version(version: str) -> tuple[str, ...]:
     """`3.15` of `3.15.1`."""
     return tuple(version.split(".")[:2])
 

@@ -26,7 +26,7 @@ LABEL_MARKS = {
 
 
 def leakage_audit(summary: pd.DataFrame, unit: str) -> Figure:
-    """AUC under three ways to split, true labels filled, shuffled ones hollow; a panel a network.
+    """AUC under three ways to split, true labels filled, shuffled ones hollow; a panel per network.
 
     `summary` has `architecture` and the columns of `leakage.audit_summary`.
     """

@@ -12,8 +12,8 @@ from cytology.plots import style
 from cytology.wording import p_in_figures, with_span
 
 
-def forest(table: pd.DataFrame, unit: str) -> Figure:
-    """AUC of every model with its interval: images filled, groups hollow; the baseline a line.
+def forest_plot(table: pd.DataFrame, unit: str) -> Figure:
+    """Forest plot of AUCs with intervals: images filled, groups hollow, the baseline a line.
 
     `table` are rows of `comparison_all.csv` that were judged on the same part.
     """
@@ -51,8 +51,10 @@ def forest(table: pd.DataFrame, unit: str) -> Figure:
     return figure
 
 
-def curves(tables: dict[str, pd.DataFrame], bands: dict[str, pd.DataFrame], unit: str) -> Figure:
-    """ROC above, precision and recall below, a column a network, with bands by group."""
+def roc_and_precision_recall(
+    tables: dict[str, pd.DataFrame], bands: dict[str, pd.DataFrame], unit: str
+) -> Figure:
+    """ROC above, precision and recall below, a column per network, with bands by group."""
     figure, axes = plt.subplots(
         2, len(tables), figsize=(3.7 * len(tables), 7), sharex=True, sharey=True, squeeze=False
     )
@@ -73,7 +75,7 @@ def curves(tables: dict[str, pd.DataFrame], bands: dict[str, pd.DataFrame], unit
     axes[0, 0].set_ylabel("sensitivity (recall)")
     axes[1, 0].set_ylabel("precision")
     lows = pd.concat(bands.values())["sensitivity_low"]
-    shown = style.of_bounds(f"bands: 95 % by {unit}", lows)
+    shown = style.interval_note(f"bands: 95 % by {unit}", lows)
     share = pd.concat(tables.values())["label"].eq("M").mean()
     words = f"ROC, and precision where {share:.0%} of the images are malignant"
     figure.suptitle(f"{words}; {shown}; dotted: chance", fontsize=11)
@@ -137,7 +139,7 @@ def learning_and_orientations(learned: pd.DataFrame, turned: pd.DataFrame, units
 
 
 def cost_and_quality(table: pd.DataFrame) -> Figure:
-    """AUC against images a second; the area of a disc is the size of the saved model."""
+    """AUC against images per second; the area of a disc is the size of the saved model."""
     figure, axis = plt.subplots(figsize=(9, 3.8))
     for _, row in table.iterrows():
         colour = style.NETWORK_COLOUR[row["architecture"]]
@@ -182,9 +184,9 @@ def coverage(table: pd.DataFrame) -> Figure:
 
 
 def seed_spread(table: pd.DataFrame, unit: str) -> Figure:
-    """AUC of each network for each seed, beside the first seed's interval by group.
+    """AUC of each network for each seed, next to the first seed's interval by group.
 
-    `table` is that of `spread.metrics_by_seed`; each way of judging has its axes.
+    `table` is that of `seed_spread.metrics_by_seed`; each way of judging has its own axes.
     """
     ways = list(dict.fromkeys(table["judged_on"]))
     figure, axes = style.grid(len(ways), 1, 8, 3)

@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 from cytology.data.augmentation import ORIENTATIONS, fit_to_square, orient
 from cytology.data.copies import describe_copy
 from cytology.data.images.opening import open_rgb
-from cytology.plots.style import CLASS_COLOUR, CLASS_NAME, GREY, Look, grid, picture
+from cytology.plots.style import CLASS_COLOUR, CLASS_NAME, GREY, Look, grid, show_picture
 from cytology.wording import plural
 
 
@@ -22,12 +22,12 @@ def gallery(root: Path, rows: pd.DataFrame, titles, columns: int = 6) -> Figure:
     figure, axes = grid(len(rows), columns, 2.1, 2.0)
     for axis, (_, row), title in zip(axes, rows.iterrows(), titles, strict=True):
         thumbnail = ImageOps.contain(open_rgb(root / row["image_id"]), (320, 320))
-        picture(axis, thumbnail, title, CLASS_COLOUR[row["label"]])
+        show_picture(axis, thumbnail, title, CLASS_COLOUR[row["label"]])
     return figure
 
 
-def some_of_each_class(manifest: pd.DataFrame, seed: int, most: int = 6) -> pd.DataFrame:
-    """Up to `most` random images of each class, as many of both, benign first.
+def examples_of_each_class(manifest: pd.DataFrame, seed: int, most: int = 6) -> pd.DataFrame:
+    """Up to `most` random images of each class, equally many of both, benign first.
 
     One image of every group comes before the second of any.
     """
@@ -127,7 +127,7 @@ def appearance(table: pd.DataFrame, unit: str, most: int = 30, fewest: int = 4) 
 
 
 def copies(root: Path, found: pd.DataFrame, families: int = 3, most: int = 6) -> Figure:
-    """Some families of copies, a row each: the first image, then its copies, largest angles first.
+    """Families of copies, one row each: the first image, then copies, largest angles first.
 
     `found` is the table of `copies.find_copies`.
     """
@@ -144,7 +144,7 @@ def copies(root: Path, found: pd.DataFrame, families: int = 3, most: int = 6) ->
         names = [family, *members["image_id"]]
         for axis, name, title in zip(axes[row * most :], names[:most], titles[:most], strict=False):
             axis.set_visible(True)
-            picture(axis, ImageOps.contain(open_rgb(root / name), (320, 320)), title)
+            show_picture(axis, ImageOps.contain(open_rgb(root / name), (320, 320)), title)
     return figure
 
 
@@ -153,12 +153,12 @@ def orientations(image: Image.Image) -> Figure:
     pixels = np.asarray(image)
     figure, axes = grid(8, 4, 2.5, 2.4)
     for number, axis in enumerate(axes):
-        picture(axis, orient(pixels, number), f"{number}: {ORIENTATIONS[number]}")
+        show_picture(axis, orient(pixels, number), f"{number}: {ORIENTATIONS[number]}")
     return figure
 
 
 def lossy_changes(image: Image.Image) -> Figure:
-    """What we do not do to an image, beside the image: grey, crop, tilt."""
+    """An image next to what we do not do to it: grey, crop, tilt."""
     width, height = image.size
     third = (width // 3, height // 3, width, height)
     tilted = image.rotate(20, Image.Resampling.BILINEAR)
@@ -166,14 +166,14 @@ def lossy_changes(image: Image.Image) -> Figure:
     pictures = (image, image.convert("L").convert("RGB"), image.crop(third), tilted)
     titles = ("as taken", "grey: the stain is gone", "crop: cells are gone", "tilt 20°: corners")
     for axis, pixels, title in zip(axes, pictures, titles, strict=True):
-        picture(axis, pixels, title)
+        show_picture(axis, pixels, title)
     return figure
 
 
 def pad_or_stretch(image: Image.Image, size: int) -> Figure:
     """One image as taken, padded to a square, and stretched to a square."""
     figure, axes = grid(3, 3, 3.2, 3.0)
-    picture(axes[0], image, f"as taken, {image.width} x {image.height}")
+    show_picture(axes[0], image, f"as taken, {image.width} x {image.height}")
     for axis, fit in zip(axes[1:], ("pad", "stretch"), strict=True):
-        picture(axis, fit_to_square(image, size, fit), f"fit: {fit}, {size} x {size}")
+        show_picture(axis, fit_to_square(image, size, fit), f"fit: {fit}, {size} x {size}")
     return figure

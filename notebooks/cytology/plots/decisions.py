@@ -13,8 +13,8 @@ from cytology.plots.style import (
     colour_of,
     entry,
     grid,
+    interval_note,
     look_of,
-    of_bounds,
     panels,
 )
 from cytology.wording import plural
@@ -29,7 +29,7 @@ CERTAINTY_LINE: dict[str, Literal["-", "--", ":"]] = {
 
 
 def thresholds(table: pd.DataFrame, unit: str) -> Figure:
-    """Sensitivity against specificity at each locked threshold, with intervals; a panel a part."""
+    """Sensitivity against specificity at each locked threshold with intervals, a panel per part."""
     parts = list(dict.fromkeys(table["judged_on"]))
     figure, axes = panels(len(parts), 5.2 * len(parts) + 1, 4.8)
     for axis, part in zip(axes, parts, strict=True):
@@ -63,7 +63,7 @@ def thresholds(table: pd.DataFrame, unit: str) -> Figure:
 
 
 def decision_curve(benefits: pd.DataFrame, unit: str) -> Figure:
-    """Net benefit of each network against calling all images malignant, or none: a panel each.
+    """Net benefit of each network, of calling all images malignant, and of calling none.
 
     `benefits` is the table of `operating_points.net_benefits`.
     """
@@ -80,7 +80,9 @@ def decision_curve(benefits: pd.DataFrame, unit: str) -> Figure:
         axis.set(title=title(name), ylim=(-0.25 * top, 1.2 * top))
     axes[0].set_ylabel("net benefit")
     figure.supxlabel("threshold: the calibrated probability from which one would act", fontsize=11)
-    shown = of_bounds(f"band: 95 % by {unit}", benefits[[f"{name}_low" for name in names]].stack())
+    shown = interval_note(
+        f"band: 95 % by {unit}", benefits[[f"{name}_low" for name in names]].stack()
+    )
     share = benefits["malignant_share"].iloc[0]
     words = [f"call all malignant ({share:.0%} are)", "call none malignant", shown]
     figure.legend([every, none, band], words, loc="upper left", bbox_to_anchor=(1, 0.9))
@@ -117,7 +119,7 @@ def calibration(
 
 
 def abstention(table: pd.DataFrame, unit: str) -> Figure:
-    """Accuracy and sensitivity of what is answered, against the share referred; a panel a model."""
+    """Accuracy and sensitivity of answered images against the share referred, a panel per model."""
     models = list(dict.fromkeys(table["model"]))
     figure, axes = grid(2 * len(models), len(models), 3.4, 3.1)
     for column, model in enumerate(models):
@@ -138,7 +140,7 @@ def abstention(table: pd.DataFrame, unit: str) -> Figure:
         for by, line in CERTAINTY_LINE.items()
         if (table["certainty"] == by).any()
     ]
-    bands = of_bounds(f"bands: 95 % by {unit}", table["accuracy_low"])
+    bands = interval_note(f"bands: 95 % by {unit}", table["accuracy_low"])
     words = f"referred first: least margin or most disagreement; {bands}"
     figure.legend(handles=shown, loc="outside lower center", ncols=3, title=words)
     return figure

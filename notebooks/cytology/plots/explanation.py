@@ -29,7 +29,7 @@ def scale_of_heat(figure: Figure, axes) -> None:
 
 
 def heatmaps(root: Path, rows: pd.DataFrame, maps: list[np.ndarray], pairs: int = 3) -> Figure:
-    """Each image beside its heat; `rows` as `predicted_gallery` takes them, perhaps with `kind`.
+    """Each image next to its heat; `rows` as `predicted_gallery` takes them, perhaps with `kind`.
 
     `maps` are heat over the original images, shapes (height, width). A row of the figure shows
     one `kind` where there is one.
@@ -55,16 +55,16 @@ def heatmaps(root: Path, rows: pd.DataFrame, maps: list[np.ndarray], pairs: int 
             for axis in (left, right):
                 axis.set_axis_on()
             thumbnail = ImageOps.contain(image, (320, 320))
-            style.picture(left, thumbnail, title, style.WRONG if wrong else "black")
-            shown = style.overlaid(image, maps[k])
+            style.show_picture(left, thumbnail, title, style.WRONG if wrong else "black")
+            shown = style.overlay_heat(image, maps[k])
             why = f"why {row['predicted']}? {truth}{', wrong' if wrong else ''}"
-            style.picture(right, shown, why, style.CLASS_COLOUR[row["predicted"]])
+            style.show_picture(right, shown, why, style.CLASS_COLOUR[row["predicted"]])
     scale_of_heat(figure, axes)
     return figure
 
 
 def explanation_checks(table: pd.DataFrame) -> Figure:
-    """Each check a panel: what each network's heat reaches, and what chance gives.
+    """A panel per check: what each network's heat reaches, and what chance gives.
 
     The bar is the 95 % interval of the difference, drawn from chance on; a cross is what noise
     reaches in place of the heat. `table` is that of `summary.check_summary`, for each
@@ -113,7 +113,7 @@ def explanation_checks(table: pd.DataFrame) -> Figure:
 def deletion_and_insertion(curves: pd.DataFrame) -> Figure:
     """Mean logit toward the explained class while cells are covered, or uncovered.
 
-    `curves` is the table of `explanation_summary.mean_curves`.
+    `curves` is the table of `summary.mean_curves`.
     """
     names = list(dict.fromkeys(curves["architecture"]))
     figure, axes = style.panels(len(names), 4.4 * len(names) + 2.4, 3.6, sharex=True)
@@ -189,7 +189,7 @@ def thumbnails(axis, places: np.ndarray, rows: pd.DataFrame, root: Path, most: i
 
 
 def neighbours(root: Path, rows: pd.DataFrame, found: pd.DataFrame, unit: str) -> Figure:
-    """Each image of `rows` and its nearest known images beside it.
+    """Each image of `rows`, followed by its nearest known images.
 
     `rows` has `image_id`, `title`, `group`; `found` has `image_id` (of rows), `rank`, `neighbour`,
     `label`, `group`, `distance`.
@@ -201,14 +201,14 @@ def neighbours(root: Path, rows: pd.DataFrame, found: pd.DataFrame, unit: str) -
     for line, (_, row) in zip(axes, rows.iterrows(), strict=True):
         near = found[found["image_id"] == row["image_id"]].sort_values("rank")
         thumbnail = ImageOps.contain(open_rgb(root / row["image_id"]), (320, 320))
-        style.picture(line[0], thumbnail, f"{row['title']}\n{row['group']}", style.WRONG)
+        style.show_picture(line[0], thumbnail, f"{row['title']}\n{row['group']}", style.WRONG)
         for axis in line[1 + len(near) :]:
             axis.set_axis_off()
         for axis, (_, other) in zip(line[1:], near.iterrows(), strict=False):
             thumbnail = ImageOps.contain(open_rgb(root / other["neighbour"]), (320, 320))
             words = f"{other['label']}, {shortened(other['group'])}"
             words += f"\ndistance {other['distance']:.0f}"
-            style.picture(axis, thumbnail, words, style.CLASS_COLOUR[other["label"]])
+            style.show_picture(axis, thumbnail, words, style.CLASS_COLOUR[other["label"]])
     words = f"Mistakes, and what other {plural(unit)} lie nearest"
     figure.suptitle(words, x=0.01, ha="left", weight="bold")
     return figure

@@ -36,17 +36,17 @@ def predicted_gallery(root: Path, rows: pd.DataFrame, columns: int = 6) -> Figur
         if "group" in row:
             title += f"\n{shortened(row['group'])}"
         thumbnail = ImageOps.contain(open_rgb(root / row["image_id"]), (320, 320))
-        style.picture(axis, thumbnail, title, style.CLASS_COLOUR[row["predicted"]])
+        style.show_picture(axis, thumbnail, title, style.CLASS_COLOUR[row["predicted"]])
         if wrong:
             for spine in axis.spines.values():
                 spine.set(visible=True, color=style.WRONG, linewidth=3)
     return figure
 
 
-def answers(
+def explained_predictions(
     root: Path, rows: pd.DataFrame, maps: list[np.ndarray], known: Path, pairs: int = 2
 ) -> Figure:
-    """New images, each with its heat and the nearest training image, found below `known`.
+    """New images, each with its heat and the nearest training image, a file below `known`.
 
     `rows` are those of `predictor.refer` and `with_neighbours`; `maps` are heat over the images,
     shapes (height, width). What a pathologist must see has a frame. An image is named by its row
@@ -67,29 +67,29 @@ def answers(
         truth = f", true {row['label']}" if row["label"] else ""
         colour = style.CLASS_COLOUR[row["predicted"]]
         title = f"{row['predicted']}, P(M) = {row['calibrated_probability']:.2f}{truth}"
-        style.picture(left, ImageOps.contain(image, (320, 320)), title, colour)
+        style.show_picture(left, ImageOps.contain(image, (320, 320)), title, colour)
         if row["refer"]:
             left.set_xlabel("refer: " + row["refer_why"], fontsize=8, color=style.WRONG)
             for spine in left.spines.values():
                 spine.set(visible=True, color=style.WRONG, linewidth=3)
-        style.picture(middle, style.overlaid(image, heat), f"heat for {row['predicted']}")
+        style.show_picture(middle, style.overlay_heat(image, heat), f"heat for {row['predicted']}")
         middle.set_xlabel(f"row {place + 1}", fontsize=8)
         if (known / row["nearest"]).is_file():
             near = ImageOps.contain(open_rgb(known / row["nearest"]), (320, 320))
-            style.picture(right, near, f"nearest known: {row['nearest_label']}")
+            style.show_picture(right, near, f"nearest known: {row['nearest_label']}")
         else:
             right.set_axis_off()
     return figure
 
 
-def at_threshold(rows: pd.DataFrame, threshold: float) -> Figure:
-    """What a threshold of the calibrated probability makes: the confusion matrix, and why.
+def confusion_at_threshold(rows: pd.DataFrame, threshold: float) -> Figure:
+    """The confusion matrix at a threshold of the calibrated probability, and the scores behind it.
 
     `rows` has `label` and `calibrated_probability`.
     """
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.4), width_ratios=(1, 2))
     called = rows["calibrated_probability"] >= threshold
-    style.confusion(left, rows["label"] == "M", called, f"threshold {threshold:.2f}")
+    style.draw_confusion_matrix(left, rows["label"] == "M", called, f"threshold {threshold:.2f}")
     edges = np.linspace(0, 1, 21)
     for label in "BM":
         right.hist(
@@ -103,7 +103,7 @@ def at_threshold(rows: pd.DataFrame, threshold: float) -> Figure:
 
 
 def exports(table: pd.DataFrame) -> Figure:
-    """Size, latency and difference of each format, a mark a network; red where it disagrees.
+    """Size, latency and difference of each format, a mark per network; red if it disagrees.
 
     `table` is `tables/exports.csv`. A dotted line is what a network's formats in float32 must keep.
     """

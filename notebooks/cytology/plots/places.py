@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from cytology.evaluation.statistics.referral import Referral
-from cytology.plots.style import CLASS_COLOUR, GREY, WRONG, Look, of_bounds, panels
+from cytology.plots.style import CLASS_COLOUR, GREY, WRONG, Look, interval_note, panels
 from cytology.wording import plural
 
 BINS = 24  # of logits
@@ -44,14 +44,14 @@ def predictive_values(table: pd.DataFrame, unit: str, here: float, there: float)
         axis.set_xlabel("malignant among the images (log scale)")
         axis.axvline(here, color=GREY, linestyle=":", label="these images")
         axis.axvline(there, color="black", linestyle="-.", label="the place asked for")
-    words = of_bounds(f"bands: 95 % by {unit}", table["precision_low"])
+    words = interval_note(f"bands: 95 % by {unit}", table["precision_low"])
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, title=words)
     return figure
 
 
 def new_logits(new: pd.DataFrame, fitted_on: pd.DataFrame, found) -> Figure:
-    """The logits of new images, and the mixture of both classes that is nearest to them.
+    """The logits of new images, and the mixture of both classes that fits them best.
 
     `found` is the row of `label_shift.estimated_share` of the same two tables, whose logits have
     one scale.
@@ -97,7 +97,7 @@ def recalibration_gains(table: pd.DataFrame, unit: str) -> Figure:
     axis.axvline(0, color=GREY, linestyle=":")
     axis.set_yticks(place, rows["way"])
     axis.set(ylim=(-0.6, len(rows) - 0.4), title="what recalibration there would gain")
-    bars = of_bounds(f"bars: 95 % by {unit}", rows["loss_change_low"])
+    bars = interval_note(f"bars: 95 % by {unit}", rows["loss_change_low"])
     axis.set_xlabel(f"change of the log loss of {plural(unit)} left out (minus: better)\n{bars}")
     return figure
 

@@ -11,10 +11,12 @@ PAIR_LINES = ("-", "--", ":")
 PAIR_COLOURS = ("#000000", "#CC79A7", "#56B4E9")
 
 
-def sizes(curves: pd.DataFrame, widths: pd.DataFrame, pairs: pd.DataFrame, units: str) -> Figure:
+def study_sizes(
+    curves: pd.DataFrame, widths: pd.DataFrame, pairs: pd.DataFrame, units: str
+) -> Figure:
     """Width of each network's interval, and smallest difference found, by number of patients.
 
-    The tables are those of `planning.plan_of_run`. An upright line is this study; a dotted one the
+    The tables are those of `planning.plan_of_run`. A vertical line is this study; a dotted one the
     width that is wanted; a circle the number of patients that would find the observed difference.
     """
     count = 1 + bool(len(pairs))

@@ -7,7 +7,14 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
 from cytology.architectures import NETWORK_TITLE
-from cytology.audits.shifts import NONE, SHIFT_STRENGTHS, SHIFTS, FramedSmear, amount, shifted
+from cytology.audits.shifts import (
+    NONE,
+    SHIFT_STRENGTHS,
+    SHIFTS,
+    FramedSmear,
+    amount_in_words,
+    shift_picture,
+)
 from cytology.plots import style
 from cytology.wording import plural, shortened
 
@@ -23,10 +30,10 @@ def shifts(smear: FramedSmear, reference: int) -> Figure:
     )
     for row, name in zip(axes, SHIFTS, strict=True):
         for axis, strength in zip(row, strengths, strict=True):
-            title = amount_of(smear, name, strength) if strength else ""
+            title = amount_for_smear(smear, name, strength) if strength else ""
             if name == next(iter(SHIFTS)):  # the first row names the columns
                 title = f"strength {strength}\n{title}" if strength else "untouched\n"
-            style.picture(axis, shifted(smear, name, strength), title)
+            style.show_picture(axis, shift_picture(smear, name, strength), title)
             if strength == reference:
                 for side in axis.spines.values():
                     side.set(visible=True, color="black", linewidth=2.5)
@@ -34,16 +41,16 @@ def shifts(smear: FramedSmear, reference: int) -> Figure:
     return figure
 
 
-def amount_of(smear: FramedSmear, name: str, strength: int) -> str:
+def amount_for_smear(smear: FramedSmear, name: str, strength: int) -> str:
     """The amount of a shift in words, with the way that this smear goes."""
-    words = amount(name, strength)
+    words = amount_in_words(name, strength)
     if not SHIFTS[name].goes_both_ways or smear.direction(name) > 0:
         return words
     before, factor, number = words.partition("factor ")
     return f"factor 1/{number}" if factor else f"\N{MINUS SIGN}{before}"
 
 
-def against_strength(table: pd.DataFrame, metric: str, reference: int, unit: str) -> Figure:
+def metric_by_strength(table: pd.DataFrame, metric: str, reference: int, unit: str) -> Figure:
     """A metric with its 95 % interval against strength, one panel per shift, one line per network.
 
     `table` is that of `robustness.shift_summary`; `metric` is `auc` or `loss`.
@@ -79,13 +86,13 @@ def against_strength(table: pd.DataFrame, metric: str, reference: int, unit: str
     handles: list = axes[0].get_legend_handles_labels()[0]
     handles.append(style.entry("reference strength", color=style.GREY, linestyle=":"))
     handles.append(style.entry("knowing nothing", color=style.GREY))
-    note = style.of_bounds(f"bars: 95 %, by {unit}", table[f"{metric}_low"])
+    note = style.interval_note(f"bars: 95 %, by {unit}", table[f"{metric}_low"])
     figure.legend(handles=handles, loc="outside lower center", ncols=5, title=note)
     return figure
 
 
 def calibration_curves(table: pd.DataFrame, reference: int) -> Figure:
-    """How often malignant was true against what was said, a panel a network.
+    """Observed share of malignant images against predicted probability, one panel per network.
 
     Untouched pictures, and all shifts at the reference strength together, in bins of equal counts;
     bars are 95 % from drawing whole groups. `table` is that of `robustness.shift_reliability`.
@@ -116,9 +123,9 @@ def calibration_curves(table: pd.DataFrame, reference: int) -> Figure:
 
 
 def domains_left_out(table: pd.DataFrame, unit: str) -> Figure:
-    """AUC on each domain by heads that saw it, filled, and by one that never did, hollow.
+    """AUC on each domain by heads that saw it (filled) and by a head that never did (hollow).
 
-    `table` has `architecture` and the columns of `domains.leave_one_out`; a panel a network.
+    `table` has `architecture` and the columns of `left_out.leave_one_out`; a panel per network.
     """
     networks = list(dict.fromkeys(table["architecture"]))
     count = len(table) // len(networks)

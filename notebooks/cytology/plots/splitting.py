@@ -10,7 +10,7 @@ from matplotlib.ticker import MaxNLocator
 from PIL import ImageOps
 
 from cytology.data.images.opening import open_rgb
-from cytology.plots.style import CLASS_COLOUR, CLASS_NAME, SPLIT_COLOUR, Look, picture
+from cytology.plots.style import CLASS_COLOUR, CLASS_NAME, SPLIT_COLOUR, Look, show_picture
 from cytology.wording import plural, shortened
 
 
@@ -70,7 +70,7 @@ def crossing_pairs(root: Path, pairs: pd.DataFrame) -> Figure:
             for axis, (name, part) in zip(row[3 * place :], sides, strict=False):
                 axis.set_visible(True)
                 thumbnail = ImageOps.pad(open_rgb(root / name), (320, 320), color="white")
-                picture(axis, thumbnail, f"\n{part}", SPLIT_COLOUR[part])
+                show_picture(axis, thumbnail, f"\n{part}", SPLIT_COLOUR[part])
     return figure
 
 

@@ -1,7 +1,7 @@
 """What figures share: colours, the theme, a grid of pictures, heat over an image.
 
-One colour a class and one a network, the same in all notebooks (Okabe & Ito, "Color universal
-design", 2008), with a marker or a label beside the colour.
+One colour per class and per network, the same in all notebooks (Okabe & Ito, "Color universal
+design", 2008), always with a marker or a label as well.
 """
 
 import base64
@@ -83,7 +83,7 @@ def png(figure, caption: str) -> bytes:
 
 
 def show_png(data: bytes, figure, caption: str) -> None:
-    """Show a picture in a notebook; the inline backend shall not draw its figure once more.
+    """Show a picture in a notebook; the inline backend must not draw its figure again.
 
     As HTML: of a picture as such, JupyterLab drops the alternative text.
     """
@@ -137,12 +137,12 @@ def entry(label: str, **look) -> plt.Line2D:
 
 
 def chance_line(axis, at: float = 0.5, **look) -> None:
-    """A dotted upright line where nothing is known, or nothing differs."""
+    """A dotted vertical line at the value of chance, or of no difference."""
     axis.axvline(at, **{"color": GREY, "linestyle": ":", "linewidth": 1} | look)
 
 
 def panels(count: int, width: float, height: float, **shared):
-    """A figure and its `count` axes side by side, which share the upright axis by default."""
+    """A figure and its `count` axes side by side, which share the vertical axis by default."""
     shared = shared or {"sharey": True}
     figure, axes = plt.subplots(1, count, figsize=(width, height), squeeze=False, **shared)
     return figure, axes[0]
@@ -163,8 +163,8 @@ def colour_of(model: str) -> str:
     return NETWORK_COLOUR.get(first, GREY if first.startswith("baseline") else "black")
 
 
-def of_bounds(words: str, bounds) -> str:
-    """Words on what bars or bands show; where no bound is known, that there are none, and why."""
+def interval_note(words: str, bounds) -> str:
+    """`words` on what bars or bands show; if no bound is known, why there are none."""
     return words if pd.notna(bounds).any() else NO_INTERVAL
 
 
@@ -179,7 +179,7 @@ def grid(count: int, columns: int, width: float, height: float):
     return figure, axes.ravel()[:count]
 
 
-def picture(axis, pixels, title: str = "", colour: str = "black") -> None:
+def show_picture(axis, pixels, title: str = "", colour: str = "black") -> None:
     """Show pixels without ticks or frame."""
     axis.imshow(pixels)
     axis.set_xticks([])
@@ -188,7 +188,7 @@ def picture(axis, pixels, title: str = "", colour: str = "black") -> None:
     sns.despine(ax=axis, left=True, bottom=True)
 
 
-def confusion(axis, truth, called, title: str) -> None:
+def draw_confusion_matrix(axis, truth, called, title: str) -> None:
     """A confusion matrix of which are malignant: counts, and shares of the true class as shade.
 
     What is right is blue, what is wrong is red.
@@ -205,10 +205,10 @@ def confusion(axis, truth, called, title: str) -> None:
     axis.set(xticks=[0, 1], yticks=[0, 1], xticklabels=["B", "M"], yticklabels=["B", "M"])
 
 
-def overlaid(image: Image.Image, heat: np.ndarray) -> np.ndarray:
+def overlay_heat(image: Image.Image, heat: np.ndarray) -> np.ndarray:
     """Heat above zero over an image in grey, (height, width, 3) in 0..1, hottest brightest.
 
-    `heat` has the shape of the image. Each image has a scale of its own, up to its own maximum.
+    `heat` has the shape of the image. Each image has its own scale, up to its maximum.
     """
     grey = np.asarray(image.convert("L"), float)[..., None] / 255
     share = np.clip(heat, 0, None) / max(float(heat.max()), 1e-12)

@@ -22,7 +22,7 @@ MOST_MARKS = 300  # images of a category that are drawn; medians and shares rest
 OF_LABEL = {"B": "benign", "": "of neither class", "M": "malignant"}
 
 
-def forest(table: pd.DataFrame, unit: str) -> Figure:
+def forest_plot(table: pd.DataFrame, unit: str) -> Figure:
     """AUC, sensitivity and specificity of one network in each subgroup, with intervals.
 
     `table` holds the rows of one network of `subgroups.subgroup_table`. A dashed line is the number
@@ -61,7 +61,7 @@ def forest(table: pd.DataFrame, unit: str) -> Figure:
     return figure
 
 
-def strips(scores: pd.DataFrame, table: pd.DataFrame, unit: str) -> Figure:
+def strip_plot(scores: pd.DataFrame, table: pd.DataFrame, unit: str) -> Figure:
     """Calibrated probability of every image, a strip per category, a panel per network.
 
     `scores` and `table` are those of `unseen.scores_of_run` and `by_category`. A diamond is

@@ -6,7 +6,7 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from cytology.plots.style import GREY, NETWORK_COLOUR, Look, confusion, entry, grid
+from cytology.plots.style import GREY, NETWORK_COLOUR, Look, draw_confusion_matrix, entry, grid
 
 Boxes = list[tuple[str, int]]  # of each its words and its number of maps (channels)
 # One block of each Keras network: title, input and output, the paths between them, and arcs over a
@@ -40,7 +40,7 @@ BLOCKS: dict[str, tuple[str, Boxes, list[Boxes], list[tuple[int, int]]]] = {
 
 
 def building_block(architecture: str) -> Figure:
-    """The block that a network repeats, from left to right: the more maps, the taller the box."""
+    """The block that a network repeats, from left to right: a taller box has more maps."""
     title, ends, paths, arcs = BLOCKS[architecture]
     last, top = max(map(len, paths)) + 1, (len(paths) - 1) / 2  # a step is 1 wide, a path 1 high
     colour = to_rgba(NETWORK_COLOUR[architecture], 0.55)
@@ -114,9 +114,9 @@ def learning_curves(history: pd.DataFrame, title: str) -> Figure:
     return figure
 
 
-def confusions(tables: dict[str, pd.DataFrame], columns: int | None = None) -> Figure:
-    """Confusion matrices at probability 0.5, one a title, in rows of `columns` (else one row)."""
+def confusion_matrices(tables: dict[str, pd.DataFrame], columns: int | None = None) -> Figure:
+    """Confusion matrices at probability 0.5, one per title, in rows of `columns` (else one row)."""
     figure, axes = grid(len(tables), columns or len(tables), 3.4, 3.4)
     for axis, (title, rows) in zip(axes, tables.items(), strict=True):
-        confusion(axis, rows["label"] == "M", rows["probability"] >= 0.5, title)
+        draw_confusion_matrix(axis, rows["label"] == "M", rows["probability"] >= 0.5, title)
     return figure

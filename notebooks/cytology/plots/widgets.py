@@ -31,10 +31,10 @@ def threshold_slider(draw: Callable, threshold: float) -> None:
     display(ipywidgets.VBox([slider, below]))
 
 
-def upload(folder: Path, answer: Callable) -> None:
-    """A button for image files. Each upload gets a folder below `folder`, then `answer(it)`.
+def upload_button(folder: Path, predict: Callable) -> None:
+    """A button for image files. Each upload gets a folder below `folder`, then `predict(its folder)`.
 
-    What `answer` displays and prints appears below the button, also its errors.
+    What `predict` displays and prints appears below the button, also its errors.
     """
     if not is_interactive():
         print("In JupyterLab or Colab there is a button here to upload images of your own.")
@@ -46,14 +46,14 @@ def upload(folder: Path, answer: Callable) -> None:
     )
     below = ipywidgets.Output()
 
-    def answer_files(change):
+    def predict_files(change):
         with below:
             below.clear_output()
             kept = keep_files(folder, uploaded_files(change["new"]))
             print(f"{len(list(kept.iterdir()))} files in {kept}")
-            answer(kept)
+            predict(kept)
 
-    button.observe(answer_files, "value")
+    button.observe(predict_files, "value")
     display(ipywidgets.VBox([button, below]))
 
 

@@ -1,13 +1,13 @@
-"""For who reads no further than the top of a report: which network to take, and five sentences.
+"""The top of a report, for readers in a hurry: which network to take, and five sentences.
 
-From the run's tables; each says no more than they allow.
+They come from the run's tables and say no more than these allow.
 """
 
 import numpy as np
 import pandas as pd
 
 from cytology.architectures import NETWORK_TITLE
-from cytology.audits.planning_sentences import about
+from cytology.audits.planning_sentences import groups_needed
 from cytology.audits.subgroups import ALPHA
 from cytology.evaluation.place_sentences import in_percent
 from cytology.evaluation.readable import too_few
@@ -22,10 +22,10 @@ FASTER = 1.2  # below, two speeds are called equal
 
 
 def recommendation(run: Run) -> tuple[str, str]:
-    """(the network to take, or nothing; why, in a sentence or two); nothing without a comparison.
+    """(the network to take, if any; why, in a sentence or two); both empty without a comparison.
 
-    Of the networks that none is shown to be better than, the fastest, where their speeds were
-    measured alike, else the smallest: if it is shown to be better than size and colour, and than
+    Of the networks that no other is shown to be better than, it is the fastest if their speeds were
+    measured alike, else the smallest. It must be shown to be better than size and colour, and than
     chance.
     """
     table, pairs = run.rows("tables/comparison.csv"), run.rows("tables/pairwise.csv")
@@ -72,7 +72,7 @@ def _worse(pairs: pd.DataFrame) -> set[str]:
 
 
 def _cheapest(run: Run, equal: list[str], pairs: pd.DataFrame) -> tuple[str, str]:
-    """The fastest or smallest of networks that the data do not separate, and why it."""
+    """The fastest or smallest of networks that the data do not separate, and the reason."""
     among = pairs[pairs["first"].isin(equal) & pairs["second"].isin(equal)]
     ends = among[["difference_low", "difference_high"]].abs().to_numpy()
     hidden = ""
@@ -90,7 +90,7 @@ def _cheapest(run: Run, equal: list[str], pairs: pd.DataFrame) -> tuple[str, str
 
 
 def _least(cost: pd.DataFrame) -> tuple[str, str]:
-    """The network of least cost, and what it costs beside the others."""
+    """The network of least cost, and its cost compared with the others."""
     speed, size = cost["images_per_second"].sort_values(ascending=False), cost["megabytes"]
     alike = len(cost[["engine", "precision", "device"]].drop_duplicates()) == 1
     is_fast = alike and speed.iloc[0] > FASTER * speed.iloc[1]
@@ -104,7 +104,7 @@ def _least(cost: pd.DataFrame) -> tuple[str, str]:
 
 
 def _beside(numbers: pd.Series, taken: str) -> str:
-    """The number of a network beside those of the others: `69 against 19 and 25`."""
+    """The number of a network against those of the others: `69 against 19 and 25`."""
     others = joined(f"{value:.0f}" for value in numbers.drop(taken).sort_values())
     return f"{numbers[taken]:.0f} against {others}"
 
@@ -112,10 +112,10 @@ def _beside(numbers: pd.Series, taken: str) -> str:
 # -------------------------------------------------------------------------- in short
 
 
-def in_short(run: Run, taken: str) -> list[str]:
-    """About five sentences for who reads no further; none where nothing may be said.
+def short_summary(run: Run, taken: str) -> list[str]:
+    """About five sentences for a reader in a hurry; none if the run allows no statement.
 
-    About the network `taken`, or where that is nothing the one with the highest AUC.
+    About the network `taken`; if that is empty, about the one with the highest AUC.
     """
     table = run.rows("tables/comparison.csv")
     if table.empty or unsaid(table, unit_of(run)):
@@ -198,7 +198,7 @@ def _patients(run: Run, name: str) -> list[str]:
     if rows.empty or not rows["groups_for_width"].iloc[0] > rows["groups"].iloc[0]:
         return []
     row = rows.iloc[0]
-    takes = about(row["groups_for_width"], plural(unit_of(run)), row["groups"])
+    takes = groups_needed(row["groups_for_width"], plural(unit_of(run)), row["groups"])
     return [
         f"To narrow the interval of its AUC from {row['width']:.2f} to {row['wanted_width']:g} "
         f"takes {takes}."

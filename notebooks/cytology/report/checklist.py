@@ -1,9 +1,10 @@
 """TRIPOD+AI item by item: what a run answers, and what its author has to write.
 
-The items are those of Collins et al., BMJ 2024;385:e078378 (CC BY), numbered as there, in words of
-our own; beside them the numbers of CLAIM 2024 (Tejani et al., Radiol Artif Intell 2024;6:e240300)
-where that asks the same. They stand in `checklist.csv`: in `found` the files of a run that answer
-an item, each with what it says, as `a.csv: this; b.csv: that`; in `author` what they leave open.
+The items and their numbers are those of Collins et al., BMJ 2024;385:e078378 (CC BY), in our own
+words, with the number of the same item in CLAIM 2024 (Tejani et al., Radiol Artif Intell
+2024;6:e240300), if there is one. They stand in `checklist.csv`: in `found` the files of a run that
+answer an item, each with what it says, as `a.csv: this; b.csv: that`; in `author` what they leave
+open.
 """
 
 from collections import Counter
@@ -27,7 +28,7 @@ ITEMS = Path(__file__).with_name("checklist.csv")
 
 
 @dataclass(frozen=True)
-class Answer:
+class AnsweredItem:
     """An item, and how far a run answers it.
 
     `found` holds what is said, and the files of the run that say it; `missing` names those that
@@ -46,8 +47,8 @@ class Answer:
 
 
 def checklist(run: Run) -> dict[str, Any]:
-    """For a page: the answers of each of `sections`, and how many have each state, in `counts`."""
-    found = answers(run)
+    """The answered items by section, in `sections`, and how many have each state, in `counts`."""
+    found = answered_items(run)
     states = Counter(each.state for each in found)
     return {
         "sections": [(name, [*group]) for name, group in groupby(found, lambda each: each.section)],
@@ -55,21 +56,21 @@ def checklist(run: Run) -> dict[str, Any]:
     }
 
 
-def answers(run: Run) -> list[Answer]:
+def answered_items(run: Run) -> list[AnsweredItem]:
     """Every item of TRIPOD+AI, answered by the files that lie in the run."""
     items = pd.read_csv(ITEMS, dtype=str, keep_default_na=False).to_dict("records")
     unit = run.facts_if_there("split.json").get("unit", "group")
-    return [answer(run, item, unit) for item in items]
+    return [answer_item(run, item, unit) for item in items]
 
 
-def answer(run: Run, item: dict[str, str], unit: str) -> Answer:
+def answer_item(run: Run, item: dict[str, str], unit: str) -> AnsweredItem:
     """One item: done if all of its files are there and leave nothing open, partly if some are."""
     item = {
         key: words.replace("{units}", plural(unit)).replace("{unit}", unit)
         for key, words in item.items()
     }
     pairs = [each.split(": ", 1) for each in item["found"].split("; ") if each]
-    wanted = [(says, files_of(run, name)) for name, says in pairs]
+    wanted = [(says, matching_files(run, name)) for name, says in pairs]
     found = tuple((says, names) for says, names in wanted if all(map(run.has, names)))
     missing = [name for _, names in wanted for name in names if not run.has(name)]
     state = AUTHOR
@@ -78,10 +79,10 @@ def answer(run: Run, item: dict[str, str], unit: str) -> Answer:
     told = {key: item[key] for key in ("item", "section", "topic", "asks", "author")}
     claim = ", ".join(item["claim"].split())
     lacking = joined(map(with_writer, missing)) if missing else ""
-    return Answer(**told, claim=claim, state=state, found=found, missing=lacking)
+    return AnsweredItem(**told, claim=claim, state=state, found=found, missing=lacking)
 
 
-def files_of(run: Run, name: str) -> list[str]:
+def matching_files(run: Run, name: str) -> list[str]:
     """The files that a name of `checklist.csv` stands for: with `NETWORK/` one a network."""
     if not name.startswith("NETWORK/"):
         return [name]

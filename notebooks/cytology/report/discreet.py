@@ -26,8 +26,8 @@ def folder_name(run: Run) -> str:
 def facts(run: Run) -> tuple[dict, dict]:
     """(`run.json`, `dataset.json`) of a run as a page may show them; empty where missing.
 
-    A path in the project is shown from there on, another one as `<data>`, by what it was given for;
-    names in notes are left out.
+    A path in the project is shown relative to it, another one by its purpose, as `<data>`; names in
+    notes are left out.
     """
     record, dataset = run.facts_if_there("run.json"), run.facts_if_there("dataset.json")
     paths = paths_in(dataset) | paths_in(record) | {str(run.folder): folder_name(run)}
@@ -76,7 +76,7 @@ def without_paths_in(text: str, paths: dict[str, str], is_command: bool = False)
 
 
 def without_paths(content: Any, paths: dict[str, str]) -> Any:
-    """JSON content with every text among its values `cut`."""
+    """JSON content in which every text is shown as by `without_paths_in`."""
     if isinstance(content, dict):
         return {key: without_paths(value, paths) for key, value in content.items()}
     if isinstance(content, list):

@@ -1,4 +1,4 @@
-"""Numbers with which the page says what a network's calls mean at another place.
+"""What a network's calls mean at another place: the numbers behind the sliders of the page.
 
 Sensitivity and specificity, with their intervals, at many thresholds of the calibrated probability
 and at those that notebook 08 locked. The rest follows from them and from the share of malignant
@@ -39,7 +39,7 @@ SHARES = (0.01, 0.05, 0.1, 0.2, 0.5)
 
 
 def policy_of(script: str) -> str:
-    """What the page's policy says so that this script, and no other, may run."""
+    """The page's content security policy: this script may run, and no other."""
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return f"; script-src 'sha256-{digest}'"
 
@@ -51,7 +51,7 @@ def shares_shown(run: Run) -> dict[str, set[float]]:
 
 
 def calls_of_run(run: Run) -> dict[str, Any]:
-    """What the page computes with, ready for JSON; empty without networks or notebook 08's tables.
+    """The numbers of the page, ready for JSON; empty without networks or notebook 08's tables.
 
     Judged on what the comparison rests on. `networks` are those with `FEWEST_GROUPS` of both
     classes whose predictions are the ones that their thresholds were chosen on.

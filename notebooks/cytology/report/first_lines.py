@@ -1,6 +1,6 @@
-"""Four questions to a run that stand at the top of its report, each with a marked answer.
+"""Four questions at the top of a report, each with a marked answer.
 
-From the run's tables; each says no more than they allow.
+The answers come from the run's tables and say no more than these allow.
 """
 
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ class Line:
 
 
 def networks_of(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows of a table of results that are of the series' networks, and not of random ones."""
+    """The rows of a table of results that belong to the series' networks, without random ones."""
     if table.empty:
         return table
     name = "architecture" if "architecture" in table else "model"
@@ -38,7 +38,7 @@ def networks_of(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def unit_of(run: Run) -> str:
-    """What was kept together, in a word."""
+    """The unit that was kept together, in a word."""
     return run.facts_if_there("split.json").get("unit", "group")
 
 
@@ -48,7 +48,7 @@ def unit_of(run: Run) -> str:
 def lines(run: Run) -> list[Line]:
     """Kept apart, better than size and colour, what a wrong split adds, the promised sensitivity.
 
-    Each as far as its notebook has been run.
+    A question is left out if its notebook has not been run.
     """
     return [
         line
@@ -74,7 +74,7 @@ def kept_apart(run: Run) -> Line | None:
 
 
 def beyond_size_and_colour(run: Run) -> Line | None:
-    """Whether the networks are better than what knows size and mean colour only."""
+    """Whether the networks are better than the baseline, which knows only size and mean colour."""
     pairs = run.rows("tables/pairwise.csv", family="baseline", level="image")
     everything = run.rows("tables/comparison_all.csv")
     if pairs.empty or everything.empty or pairs["protocol"].isin(LEAKING).any():
@@ -126,7 +126,7 @@ def wrong_split(run: Run) -> Line | None:
 
 
 def promise_kept(run: Run) -> Line | None:
-    """Whether the threshold for the wanted sensitivity gave it, where it was not chosen."""
+    """Whether the threshold for the wanted sensitivity reached it on other images."""
     rows = networks_of(sensitivity_rows(run))
     if rows.empty or unsaid(rows, unit_of(run)):
         return None
@@ -149,7 +149,7 @@ def promise_kept(run: Run) -> Line | None:
 
 
 def sensitivity_rows(run: Run) -> pd.DataFrame:
-    """What the thresholds for the wanted sensitivity gave, on what the comparison rests on."""
+    """Results of the thresholds for the wanted sensitivity, on the part that was compared."""
     rows = run.rows("tables/thresholds.csv", rule="sensitivity")
     compared = run.rows("tables/comparison.csv")
     if rows.empty or compared.empty:

@@ -15,7 +15,7 @@ from cytology.data.copies import SAME_PICTURE
 from cytology.data.crossing import COPIES, FILES, Judged, examples
 from cytology.data.images.opening import open_rgb
 from cytology.data.splitting import SPLITS
-from cytology.report.page_parts import POLICY, encoded
+from cytology.report.page_parts import POLICY, encode
 from cytology.run import Run
 
 NAME = "given_split.html"
@@ -92,22 +92,22 @@ def pairs_of(root: Path, judged: Judged) -> dict[str, list[dict[str, str]]]:
     pairs: dict[str, list[dict[str, str]]] = {}
     for pair in examples(judged).to_dict("records"):
         pair |= {
-            "picture": address_of(root / pair["image_id"]),
-            "other_picture": address_of(root / pair["other"]),
+            "picture": data_address(root / pair["image_id"]),
+            "other_picture": data_address(root / pair["other"]),
         }
         pairs.setdefault(pair["kind"], []).append(pair)
     return pairs
 
 
-def address_of(path: Path) -> str:
+def data_address(path: Path) -> str:
     """A small picture of an image as a data address."""
     thumbnail = ImageOps.contain(open_rgb(path), (SIDE, SIDE))
-    data = base64.b64encode(encoded(thumbnail, "JPEG", quality=85)).decode("ascii")
+    data = base64.b64encode(encode(thumbnail, "JPEG", quality=85)).decode("ascii")
     return f"data:image/jpeg;base64,{data}"
 
 
 def table_link(run: Run, name: str) -> dict[str, str]:
-    """A table inside of the page, to be saved from it; without address where it is too long."""
+    """A table inside the page, to be saved from there; without address if it is too long."""
     content = (run / name).read_bytes()
     data = base64.b64encode(content).decode("ascii")
     address = f"data:text/csv;base64,{data}" if len(content) <= MOST_TABLE_BYTES else ""

@@ -15,20 +15,20 @@ FEW_GROUPS = 100  # one of them is worth a point
 
 
 def known_failures(run: Run, names: list[str], unit: str) -> list[str]:
-    """What is known to go wrong with these networks, a sentence or two each."""
+    """What is known to go wrong with these networks, one or two sentences per failure."""
     return [
-        *few(run, unit),
+        *few_groups(run, unit),
         *no_better_than_size_and_colour(run),
-        *missed(run),
-        *uncalibrated(run),
-        *shaken(run),
-        *unexplained(run),
-        *badly_exported(run, names),
+        *missed_sensitivity(run),
+        *missing_slopes(run),
+        *harmful_shifts(run),
+        *failed_heatmap_checks(run),
+        *failed_exports(run, names),
     ]
 
 
-def few(run: Run, unit: str) -> list[str]:
-    """That few groups make wide intervals."""
+def few_groups(run: Run, unit: str) -> list[str]:
+    """A warning that few groups were judged."""
     rows = run.rows("tables/comparison.csv")
     if rows.empty or rows["groups"].min() >= FEW_GROUPS:
         return []
@@ -51,8 +51,8 @@ def rows_of_networks(run: Run, name: str, **keys: str) -> pd.DataFrame:
     return rows[rows["model"].isin(run.networks)] if len(rows) else rows
 
 
-def missed(run: Run) -> list[str]:
-    """Thresholds that promise no sensitivity, or are shown on test to miss theirs."""
+def missed_sensitivity(run: Run) -> list[str]:
+    """Thresholds that promise no sensitivity, or that missed it on test."""
     said = []
     for row in rows_of_networks(run, "thresholds", rule="sensitivity").itertuples():
         if "cannot be promised" in row.note:
@@ -66,7 +66,7 @@ def missed(run: Run) -> list[str]:
     return said
 
 
-def uncalibrated(run: Run) -> list[str]:
+def missing_slopes(run: Run) -> list[str]:
     """Networks for which no slope could be fitted."""
     rows = rows_of_networks(run, "calibration", method="platt")
     return [
@@ -76,7 +76,7 @@ def uncalibrated(run: Run) -> list[str]:
     ]
 
 
-def shaken(run: Run) -> list[str]:
+def harmful_shifts(run: Run) -> list[str]:
     """Shifts under which a network loses AUC, and at which strengths that is shown.
 
     At any strength, so Holm's correction is over all shifts and strengths of the network.
@@ -105,7 +105,7 @@ def strengths_in_words(strengths) -> str:
     return f"strength {numbers}" if len(strengths) == 1 else f"strengths {numbers}"
 
 
-def unexplained(run: Run) -> list[str]:
+def failed_heatmap_checks(run: Run) -> list[str]:
     """Checks in which the heatmaps of a network are not shown to be better than chance."""
     rows = run.rows("tables/explanation_checks.csv")
     if rows.empty:
@@ -124,7 +124,7 @@ def unexplained(run: Run) -> list[str]:
     return said
 
 
-def badly_exported(run: Run, names: list[str]) -> list[str]:
+def failed_exports(run: Run, names: list[str]) -> list[str]:
     """Exported files that do not agree with the network, or that are of an earlier one."""
     rows = run.rows("tables/exports.csv")
     said = [] if rows.empty else [warning for warning in rows["warning"] if warning]

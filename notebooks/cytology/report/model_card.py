@@ -60,10 +60,10 @@ def write_model_card(run: Run, shared: Run | None = None, name: str = "") -> Pat
 
 
 def card_of(run: Run, shared: Run | None = None, name: str = "") -> str:
-    """The model card of a run as Markdown, from whatever is there.
+    """The model card of a run as Markdown, from the files that exist.
 
-    With `shared`, a copy of the run that names nobody, of the facts only what the copy's `run.json`
-    and `dataset.json` still hold. `name` is what the card calls the folder.
+    With `shared`, a copy of the run that names nobody, the card only has the facts that are still
+    in the copy's `run.json` and `dataset.json`. `name` is what the card calls the folder.
     """
     from jinja2 import Environment, FileSystemLoader
 
@@ -133,7 +133,7 @@ def card_contents(run: Run, shown: Run, name: str) -> dict[str, Any]:
 
 
 def domains(run: Run) -> dict[str, str]:
-    """How many images each stain, site and the like has, where the manifest knows them."""
+    """How many images each stain, site and so on has, if the manifest knows them."""
     manifest = run.rows("manifest.csv")
     counts = {
         name: manifest.loc[manifest[name] != "", name].value_counts()
@@ -187,7 +187,7 @@ def result_rows(run: Run, name: str) -> pd.DataFrame:
 
 
 def others(run: Run, names: list[str], unit: str) -> str:
-    """The rows of `comparison_all.csv` that are no single network: ensemble, baseline."""
+    """The rows of `comparison_all.csv` that are not a single network: ensemble, baseline."""
     rows = run.rows("tables/comparison_all.csv", level="image")
     rows = rows[~rows["model"].isin(names)] if len(rows) else rows
     return markdown(with_titles(rows), RESULTS | {"groups": plural(unit)})
@@ -213,7 +213,7 @@ def files(run: Run, name: str) -> list[dict]:
 
 
 def missing(run: Run, names: list[str]) -> list[dict[str, str]]:
-    """What the card could not draw on: file, what it would add, what writes it."""
+    """The missing files: name, what the card would say with it, what writes it."""
     others = {*TRAINING_NOTEBOOKS} - {*names}
     return [
         {"file": file, "adds": entry.says, "writer": written_by(file) or entry.writer}
@@ -252,7 +252,7 @@ def card_cell(row: pd.Series, name: str, column: pd.Series) -> str:
 
 
 def text(value) -> str:
-    """Words of a user or a table, with whatever Markdown or HTML would read into them escaped."""
+    """Text from a user or a table; what Markdown or HTML would interpret is escaped."""
     escaped = re.sub(r"([\\`*<>\[\]|~&])", r"\\\1", " ".join(str(value).split()))
     return re.sub(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\\_", escaped)
 

@@ -25,7 +25,7 @@ OFFLINE = """{%- extends 'lab/index.html.j2' -%}
 
 
 def to_html(notebook: Path) -> Path:
-    """Write an executed notebook as an HTML page beside it that loads nothing from the network."""
+    """Write an executed notebook as an HTML page that loads nothing; it is in the same folder."""
     from jinja2 import DictLoader
     from nbconvert import HTMLExporter
 

@@ -1,9 +1,9 @@
 """The HTML page of a run: one file that needs no network and no other file.
 
-Its one script, where it has any, moves two sliders; without it a table stands there.
+Its only script moves two sliders; if scripts are off, a table replaces them.
 
-It is written from what lies in the run folder; of what is missing it says which notebook writes
-it, so that a run which stopped half-way has a report too.
+The page is made from the files in the run folder. It names the notebook that writes each missing
+file, so a run that stopped half-way has a report, too.
 """
 
 import shlex
@@ -18,9 +18,9 @@ from cytology.evaluation.caveats import about_outside, caveats
 from cytology.evaluation.place_sentences import in_percent
 from cytology.evaluation.places import CLINIC_ACTS_FROM
 from cytology.evaluation.summary import BASELINE_SAYS, LEAKS, RANDOM
-from cytology.inference.place import said_of_new
+from cytology.inference.place import sentences_of_run
 from cytology.parameters import meaning
-from cytology.report.advice import in_short, recommendation
+from cytology.report.advice import recommendation, short_summary
 from cytology.report.checklist import checklist
 from cytology.report.discreet import facts, folder_name
 from cytology.report.elsewhere import SCRIPT, calls_of_run, policy_of, shares_shown
@@ -87,7 +87,7 @@ SECTIONS = (*sorted(set(SECTION_OF.values())), "training")
 
 
 def write_report(run: Run, name: str = "") -> Path:
-    """Write `report.html` of a run from whatever is there; returns its path.
+    """Write `report.html` of a run from the files that exist; returns its path.
 
     `name` is what the page calls the folder, if that is not its own name. The page names no
     patient and no file of images, and no path of this machine.
@@ -111,7 +111,7 @@ def write_report(run: Run, name: str = "") -> Path:
 def page_contents(run: Run, name: str) -> dict[str, Any]:
     """Everything that the page shows, read from the run."""
     record, dataset = facts(run)
-    said = unless_a_caveat(paragraphs(run, "tables/summary.md"))
+    said = without_caveats(paragraphs(run, "tables/summary.md"))
     taken, advice = recommendation(run)
     split, warnings, calls = run.facts_if_there("split.json"), caveats(run), calls_of_run(run)
     unit, kept = split.get("unit", "group"), dataset.get("unit", "group")
@@ -127,7 +127,7 @@ def page_contents(run: Run, name: str) -> dict[str, Any]:
         "caveats": warnings,
         "outside": [caveat.text for caveat in about_outside(run)],
         "answer": said[0] if said else "",
-        "in_short": in_short(run, taken),
+        "in_short": short_summary(run, taken),
         "lines": lines(run),
         "advice": advice,
         # What the first lines say is not said again.
@@ -141,7 +141,7 @@ def page_contents(run: Run, name: str) -> dict[str, Any]:
         "comparison": result_table(run, "tables/comparison.csv", MAIN_SHOWN),
         "pairs": result_table(run, "tables/pairwise.csv", PAIRS_SHOWN, SHOWN_PAIRS),
         "comparison_all": result_table(run, "tables/comparison_all.csv", ALL_SHOWN),
-        "decision_words": unless_a_caveat(paragraphs(run, "tables/decisions.md")),
+        "decision_words": without_caveats(paragraphs(run, "tables/decisions.md")),
         "thresholds": result_table(run, "tables/thresholds.csv", THRESHOLDS_SHOWN),
         "calibration": result_table(run, "tables/calibration.csv", CALIBRATION_SHOWN),
         "prevalence": result_table(
@@ -151,7 +151,7 @@ def page_contents(run: Run, name: str) -> dict[str, Any]:
         "calls": calls,
         "script": SCRIPT,
         "referral": result_table(run, "tables/referral.csv", REFERRAL_SHOWN),
-        "use_words": said_of_new(run),
+        "use_words": sentences_of_run(run),
         "doubtful_words": paragraphs(run, "tables/doubtful_labels.md"),
         "audit": result_table(run, "tables/leakage_summary.csv"),
         "audit_words": paragraphs(run, "tables/leakage.md"),
@@ -171,7 +171,7 @@ def page_contents(run: Run, name: str) -> dict[str, Any]:
 
 
 def title_of(names: list[str]) -> str:
-    """The networks `names` as the title of the page has them; empty if there are none."""
+    """The networks `names` as written in the page's title; empty if there are none."""
     if not names:
         return ""
     return joined(NETWORK_TITLE[name] for name in names) + (" compared" if len(names) > 1 else "")
@@ -187,14 +187,14 @@ def by_section(figures: list[Figure]) -> dict[str, list[Figure]]:
 
 
 def paragraphs(run: Run, name: str) -> list[str]:
-    """What a notebook wrote as plain text, a paragraph a line; empty when it is missing."""
+    """The lines of a text that a notebook wrote, one per paragraph; empty if it is missing."""
     path = run / name
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
     return [line.strip() for line in lines if line.strip()]
 
 
-def unless_a_caveat(said: list[str]) -> list[str]:
-    """Paragraphs; none if they say a leak or random weights only, which stand above as a caveat."""
+def without_caveats(said: list[str]) -> list[str]:
+    """The paragraphs; none if they only repeat a caveat, on a leak or on random weights."""
     return [] if said in [[text] for text in (*LEAKS.values(), RANDOM)] else said
 
 

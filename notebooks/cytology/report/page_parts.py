@@ -40,11 +40,11 @@ class Figure:
 
 
 def embedded_figures(run: Run) -> list[Figure]:
-    """Every PNG of the run's figures, in name order, small enough that the page stays handy."""
+    """Every PNG of the run's figures, in name order, small enough for the page to load fast."""
     paths = sorted((run / "figures").glob("*.png"))
     with ThreadPoolExecutor(cores()) as pool:
         for width in FIGURE_WIDTHS:
-            figures = [*filter(None, pool.map(partial(embedded, most=width), paths))]
+            figures = [*filter(None, pool.map(partial(embed_figure, most=width), paths))]
             if sum(len(figure.source) for figure in figures) <= MOST_FIGURE_BYTES * 4 / 3:
                 break
     return figures
@@ -57,7 +57,7 @@ def by_number(name: str) -> list[tuple[bool, int, str]]:
     ]
 
 
-def embedded(path: Path, most: int) -> Figure | None:
+def embed_figure(path: Path, most: int) -> Figure | None:
     """A PNG no wider than `most` pixels with the caption it carries; None if it is unreadable."""
     from PIL import Image
 
@@ -70,12 +70,12 @@ def embedded(path: Path, most: int) -> Figure | None:
             else:
                 height = max(1, round(picture.height * most / picture.width))
                 small = picture.convert("RGBA").resize((most, height), Image.Resampling.LANCZOS)
-                data = encoded(small, "PNG")
+                data = encode(small, "PNG")
     except UnreadableImage:
         return None
     kind = "png"
     # Plots are small as PNG; galleries of photographs are not, and lose nothing as WebP.
-    if len(data) > 250_000 and len(webp := encoded(small, "WEBP", quality=85)) < len(data):
+    if len(data) > 250_000 and len(webp := encode(small, "WEBP", quality=85)) < len(data):
         kind, data = "webp", webp
     source = f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"
     return Figure(path.stem, notebook_of(path.stem), caption, source, *small.size)
@@ -86,7 +86,7 @@ def notebook_of(figure: str) -> str:
     return TRAINING_NOTEBOOKS.get(figure.split("_")[0], figure)[:2]
 
 
-def encoded(picture, form: str, **options) -> bytes:
+def encode(picture, form: str, **options) -> bytes:
     """The bytes of a picture in a format of Pillow's."""
     stream = io.BytesIO()
     picture.save(stream, form, **options)
@@ -95,16 +95,16 @@ def encoded(picture, form: str, **options) -> bytes:
 
 @dataclass(frozen=True)
 class Link:
-    """Where a file of the run is found: in the page itself, or beside it."""
+    """The link to a file of the run, which is in the page itself or in the run folder."""
 
     address: str
     inside: bool
 
 
 def link_to(run: Run, name: str) -> Link | None:
-    """A link to a file of the run; None if it is missing. What is short travels in the page.
+    """A link to a file of the run; None if it is missing. Short files are embedded in the page.
 
-    No list of patients or files does, however short, and no page or record, which may name them.
+    Lists of patients or files, pages and records are never embedded, since they may hold names.
     """
     path = run / name
     if not path.is_file():

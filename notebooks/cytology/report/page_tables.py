@@ -1,4 +1,4 @@
-"""Tables of results as the report shows them: a chip where a reader must be warned."""
+"""Tables of results as the report shows them, with a chip that warns the reader if necessary."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -29,11 +29,11 @@ def result_table(
 ) -> dict[str, Any]:
     """A table of results as headings and rows of cells; empty when it is missing.
 
-    Columns `x_low` and `x_high` become the interval of `x`. Of `wanted` columns, if any are named,
-    and of `only` the rows whose columns hold one of these values. A precision is left out of a
-    table that lacks the share of malignant images that it holds for. What is the same in every row
-    is in `same`, by its heading, and no column; nor is what is nowhere known. `gaps` says what is
-    missing, and why.
+    Columns `x_low` and `x_high` become the interval of `x`. It has the `wanted` columns (all, if
+    none is named), and the rows whose columns hold one of the values in `only`. A precision is left
+    out of a table that lacks the share of malignant images that it holds for. What is the same in
+    every row is in `same`, by its heading, and no column; nor is what is nowhere known. `gaps` says
+    what is missing, and why.
     """
     if not run.has(name):
         return {}

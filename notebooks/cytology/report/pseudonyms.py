@@ -1,4 +1,4 @@
-"""Short names for patients, slides, groups and images, where something may leave the machine.
+"""Short names for patients, slides, groups and images, for everything that may leave the machine.
 
 They are numbered in the order of the images' hashes: a number says nothing about the name, and is
 the same when the run is made again. `pseudonyms.csv` of the run folder is the key.

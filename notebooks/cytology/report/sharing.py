@@ -85,7 +85,7 @@ def share(run: Run, folder: Path) -> list[str]:
 
 
 def fill(run: Run, new: Run, name: str) -> None:
-    """Write everything of the copy of `run` to `new`, whose folder is to be called `name`."""
+    """Write the whole copy of `run` to `new`, whose folder will be called `name`."""
     manifest = run.manifest
     new.write("dataset.json", dataset_of(run))
     new.write("run.json", record_of(run))
@@ -113,7 +113,7 @@ def fill(run: Run, new: Run, name: str) -> None:
 
 
 def copy(run: Run, new: Run, name: str) -> None:
-    """Copy a file; of JSON the texts without paths."""
+    """Copy a file; texts in JSON lose their paths."""
     (new / name).parent.mkdir(parents=True, exist_ok=True)
     if name.endswith(".json"):
         content = dict(run.facts(name))
@@ -150,7 +150,7 @@ def record_of(run: Run) -> dict:
 def write_hidden(run: Run, new: Run, name: str, manifest: pd.DataFrame) -> None:
     """Copy a table with pseudonyms, every other cell as it stands; rows in the order of those.
 
-    Without hashes of images: who has the images could tell by them whose they are.
+    Without hashes of images, by which anybody who has the images could tell whose they are.
     """
     table = pd.read_csv(require(run.folder, name), dtype=str, keep_default_na=False)
     table = table.drop(columns="sha256", errors="ignore")
@@ -235,7 +235,7 @@ def names_found(folder: Path, names: set[str]) -> Iterator[tuple[str, str]]:
 
 
 class Search:
-    """All of many names in bytes, in one pass: by their first two bytes, then their first four."""
+    """Searches bytes for many names in one pass, by their first two bytes, then first four."""
 
     def __init__(self, names: set[bytes]):
         self.named: dict[int, list[bytes]] = {}
@@ -271,7 +271,7 @@ def is_word(data: bytes, at: int, size: int) -> bool:
 
 
 def cells_with_names(path: Path) -> Iterator[str]:
-    """The cells in columns of names that are no pseudonyms."""
+    """The cells in columns of names that are not pseudonyms."""
     columns = naming_columns(path)
     if columns:
         table = pd.read_csv(path, dtype=str, keep_default_na=False, usecols=sorted(columns))

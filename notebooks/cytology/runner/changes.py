@@ -32,7 +32,7 @@ def state(notebook: Path, run: Path, parameters: dict) -> dict:
     return {
         "code": code_hash(notebook),
         "inputs": {name: hash_of(run / name) for name in inputs(notebook.stem, run)},
-        "outside": outside(notebook.stem, run, parameters),
+        "outside": outside_inputs(notebook.stem, run, parameters),
     }
 
 
@@ -90,7 +90,7 @@ def modules_of(names: frozenset[str]) -> set[str]:
     waiting = set(names)
     while waiting:
         name = waiting.pop()
-        if name not in found and files_of(name):
+        if name not in found and source_files(name):
             found.add(name)
             waiting |= imported_by(name)
     return found
@@ -99,7 +99,7 @@ def modules_of(names: frozenset[str]) -> set[str]:
 @functools.cache
 def imported_by(module: str) -> frozenset[str]:
     """Dotted names that a module of the package imports from the package."""
-    return imported(files_of(module)[0].read_text(encoding="utf-8"))
+    return imported(source_files(module)[0].read_text(encoding="utf-8"))
 
 
 def imported_by_cell(text: str) -> frozenset[str]:
@@ -124,7 +124,7 @@ def imported(text: str) -> frozenset[str]:
     return frozenset(name for name in found if name.split(".")[0] == PACKAGE.name)
 
 
-def files_of(module: str) -> list[Path]:
+def source_files(module: str) -> list[Path]:
     """The source of a module and the files that go with it; empty for a package."""
     path = PACKAGE.parent.joinpath(*module.split(".")).with_suffix(".py")
     return [path, *path.parent.glob(f"{path.stem}.*.*")] if path.is_file() else []
@@ -133,11 +133,11 @@ def files_of(module: str) -> list[Path]:
 @functools.cache
 def source(module: str) -> bytes:
     """The bytes of a module's files."""
-    return b"".join(path.read_bytes() for path in files_of(module))
+    return b"".join(path.read_bytes() for path in source_files(module))
 
 
-def outside(notebook: str, run: Path, parameters: dict) -> dict[str, str]:
-    """A mark of the input outside the run folder, for each parameter that names some."""
+def outside_inputs(notebook: str, run: Path, parameters: dict) -> dict[str, str]:
+    """A hash of each input outside the run folder, by the parameter that names it."""
     found: dict[str, str] = {}
     for name, place in PLACES.items():
         value = parameters.get(name)

@@ -27,7 +27,12 @@ from cytology.runner.notebooks import Project
 from cytology.runner.parallel import Send, on_cluster, on_this_machine, run_together
 from cytology.runner.plan import Plan, Task, plan_again, tasks_of
 from cytology.runner.record import Record, now, read_run, sole_run
-from cytology.runner.verification import check_finished, compare_runs, scratch, write_verification
+from cytology.runner.verification import (
+    check_finished,
+    compare_runs,
+    scratch_folder,
+    write_verification,
+)
 from cytology.settings import InputError, short
 from cytology.tables import write_json
 from cytology.wording import some
@@ -80,7 +85,7 @@ class Execution:
         if result.status == "ok":
             notebook, run = task.notebook.stem, Path(task.parameters["run_dir"])
             # Again, since the notebook may have drawn or downloaded its input.
-            facts["outside"] = changes.outside(notebook, run, task.parameters)
+            facts["outside"] = changes.outside_inputs(notebook, run, task.parameters)
             facts["outputs"] = changes.outputs(notebook, run)
             facts["versions"] = self.versions()
         if result.failure:
@@ -105,7 +110,7 @@ class Execution:
         if old:
             yield f"{name} is kept, although it was computed with {', '.join(old)}."
 
-    def one_by_one(self, tasks: list[Task]) -> dict[str, Result]:
+    def run_in_order(self, tasks: list[Task]) -> dict[str, Result]:
         """Execute tasks in order until one fails; returns the results by name."""
         results, width = {}, max(len(task.name) for task in tasks)
         for task in tasks:
@@ -121,7 +126,7 @@ class Execution:
                 break
         return results
 
-    def together(self, tasks: list[Task], send: Send) -> dict[str, Result]:
+    def run_in_parallel(self, tasks: list[Task], send: Send) -> dict[str, Result]:
         """Execute each task as soon as its inputs are ready; returns the results by name."""
         board = terminal.Board(max(len(task.name) for task in tasks))
 
@@ -140,7 +145,7 @@ def run(plan: Plan, jobs: int = 1, dask: str | None = None) -> int:
     cannot be written to.
     """
     tasks = tasks_of(plan)
-    with sole_run(plan.run), quiet(), ThreadPoolExecutor(1) as writer:
+    with sole_run(plan.run), silence_logs(), ThreadPoolExecutor(1) as writer:
         if plan.taken:
             print(plan.taken, flush=True)
         about = {"profile": plan.profile, "command": plan.command, "parameters": plan.parameters}
@@ -184,7 +189,7 @@ def execute_all(
             print(textwrap.fill(warning, terminal.WIDTH) + "\n", flush=True)
         many = f"{len(tasks)} notebook{'s' if len(tasks) > 1 else ''}"
         print(f"Profile {plan.profile}, {many}{how}, run folder {short(plan.run)}", flush=True)
-        return execution.together(tasks, send) if send else execution.one_by_one(tasks)
+        return execution.run_in_parallel(tasks, send) if send else execution.run_in_order(tasks)
 
 
 def exit_code(results: dict[str, Result]) -> int:
@@ -211,9 +216,9 @@ def verify(project: Project, folder: Path, jobs: int | None) -> int:
     """
     record = check_finished(folder)
     with sole_run(folder):
-        again = scratch(folder)
+        again = scratch_folder(folder)
         # A separate cache: reusing earlier results would prove nothing.
-        with variable("CYTOLOGY_CACHE", str(again / "cache")):
+        with environment_variable("CYTOLOGY_CACHE", str(again / "cache")):
             at_once = jobs or record.get("notebooks_at_once") or 1
             code = run(plan_again(project, record, folder, again), at_once)
         if code:
@@ -228,8 +233,8 @@ def verify(project: Project, folder: Path, jobs: int | None) -> int:
 
 
 @contextlib.contextmanager
-def variable(name: str, value: str) -> Iterator[None]:
-    """Set an environment variable for processes that are started meanwhile."""
+def environment_variable(name: str, value: str) -> Iterator[None]:
+    """Context that sets an environment variable for the processes started in it."""
     before = os.environ.get(name)
     os.environ[name] = value
     try:
@@ -241,8 +246,8 @@ def variable(name: str, value: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Silence the logs of papermill and its helpers; failures are printed as a sentence."""
+def silence_logs() -> Iterator[None]:
+    """Context without the logs of papermill and its helpers; failures are printed as a sentence."""
     logging.disable(logging.CRITICAL)
     try:
         with warnings.catch_warnings():

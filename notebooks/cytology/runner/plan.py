@@ -141,7 +141,7 @@ def make_plan(
             base = profile_parameters(project, name, may_be_gone=True)
         stored = earlier.get("parameters", {})
         base = base | {key: stored[key] for key in base if key in stored}
-        taken = taken_over(project, name, stored, given)
+        taken = stored_paths_notice(project, name, stored, given)
     parameters = base | given | {"run_dir": str(run)}
     check_parameters(parameters)
     if not parameters["data"]:
@@ -178,7 +178,7 @@ def plan_again(project: Project, record: dict, first: Path, run: Path) -> Plan:
     parameters = record["parameters"] | {"run_dir": str(run)}
     points = points_named(dict.fromkeys(name.split("/")[0] for name in record["grid"]))
     command = command_line(project, record["profile"], parameters, grid_options(parameters, points))
-    taken = taken_over(project, record["profile"], record["parameters"], {})
+    taken = stored_paths_notice(project, record["profile"], record["parameters"], {})
     engines = {}
     for point, folder in [("", first), *((point.name, point.folder(first)) for point in points)]:
         for architecture, notebook in TRAINING_NOTEBOOKS.items():
@@ -188,7 +188,7 @@ def plan_again(project: Project, record: dict, first: Path, run: Path) -> Plan:
     return Plan(*what, taken=taken, engines=engines)
 
 
-def taken_over(project: Project, profile: str, stored: dict, given: dict) -> str:
+def stored_paths_notice(project: Project, profile: str, stored: dict, given: dict) -> str:
     """A sentence with the paths and addresses that a run takes from its `run.json`; may be empty.
 
     The run folder may come from somebody else, so the user should see what is read and from where

@@ -43,7 +43,7 @@ MADE_BY_VERIFY = (
 )
 
 
-def scratch(run: Path) -> Path:
+def scratch_folder(run: Path) -> Path:
     """A new folder for the second run; that of an earlier verification is removed.
 
     Raises `InputError` if another folder has this name.
@@ -60,17 +60,17 @@ def scratch(run: Path) -> Path:
 
 
 def compare_runs(first: Path, second: Path) -> tuple[list[str], pd.DataFrame]:
-    """(the files compared, the differences between two runs as rows of `COLUMNS`).
+    """(the files compared, the differences between two runs as rows of `DIFFERENCE_COLUMNS`).
 
     It compares all tables (CSV), facts (JSON) and sentences (Markdown) of either run.
     """
-    names = sorted(compared(first) | compared(second))
+    names = sorted(compared_files(first) | compared_files(second))
     rows = [row for name in names for row in table_differences(name, first / name, second / name)]
     return names, pd.DataFrame(rows, columns=DIFFERENCE_COLUMNS)
 
 
-def compared(run: Path) -> set[str]:
-    """The names of the files of a run that are compared."""
+def compared_files(run: Path) -> set[str]:
+    """The names of the files of a run that a verification compares."""
     found = set()
     for kind in ("*.csv", "*.json", "*.md"):
         found |= {path.relative_to(run).as_posix() for path in run.rglob(kind)}
@@ -82,14 +82,14 @@ def compared(run: Path) -> set[str]:
 
 
 def table_differences(name: str, first: Path, second: Path) -> list[tuple]:
-    """Rows of `COLUMNS` for one file, without what is measured."""
+    """Rows of `DIFFERENCE_COLUMNS` for one file, without what is measured."""
     if not (first.is_file() and second.is_file()):
         return [(name, "", "", *("there" if path.is_file() else "" for path in (first, second)))]
     measured = {
         part for pattern in MEASURED if fnmatch(name, pattern) for part in MEASURED[pattern]
     }
     if name.endswith(".csv"):
-        return of_tables(name, first, second, measured)
+        return differing_cells(name, first, second, measured)
     if name.endswith(".json"):
         texts = [flat(json.loads(path.read_text(encoding="utf-8"))) for path in (first, second)]
     else:
@@ -103,8 +103,8 @@ def table_differences(name: str, first: Path, second: Path) -> list[tuple]:
     ]
 
 
-def of_tables(name: str, first: Path, second: Path, measured: set[str]) -> list[tuple]:
-    """Rows of `COLUMNS` for two tables, which must have their rows in the same order."""
+def differing_cells(name: str, first: Path, second: Path, measured: set[str]) -> list[tuple]:
+    """Rows of `DIFFERENCE_COLUMNS` for two tables, whose rows must be in the same order."""
     tables = [
         pd.read_csv(path, dtype=str, keep_default_na=False).drop(columns=measured, errors="ignore")
         for path in (first, second)

@@ -36,8 +36,8 @@ def cross_validate_head(
         name = f"fold{fold}"
         others, unseen = held[held["fold"] != fold], held[held["fold"] == fold]
         heads[name], curve = head_of_fold(features, others, unseen, recipe, name, watch)
-        rows.append(predicted(heads[name], features, unseen, "oof", recipe))  # out of fold
-        rows.append(predicted(heads[name], features, test, name, recipe))
+        rows.append(predict_with_head(heads[name], features, unseen, "oof", recipe))  # out of fold
+        rows.append(predict_with_head(heads[name], features, test, name, recipe))
         curves.append(curve)
     predictions, history = (pd.concat(tables, ignore_index=True) for tables in (rows, curves))
     return Stage(predictions, history, heads, recipe.strengths)
@@ -65,12 +65,12 @@ def head_of_fold(
     return train_head(features, train, watched, recipe, name)
 
 
-def predicted(
+def predict_with_head(
     head: LinearHead, features: Features, rows: pd.DataFrame, model: str, recipe: HeadRecipe
 ) -> pd.DataFrame:
     """Rows of predictions.csv for all orientations of images.
 
-    Turned ones are used for test-time augmentation and for nothing else.
+    Those of turned pictures are only used for test-time augmentation.
     """
     pictures = training_pictures(rows, recipe.orientations)
     return prediction_rows(pictures, head.logits(features.of(pictures)), model, recipe.seed)
@@ -85,7 +85,7 @@ def train_final_head(features: Features, split: pd.DataFrame, recipe: HeadRecipe
     train = training_pictures(split[split["split"] == "train"], recipe.orientations)
     watched = judged_pictures(split[split["split"] == "val"])
     head, history = train_head(features, train, watched, recipe, "final")
-    rows = predicted(head, features, split[split["split"] != "train"], "final", recipe)
+    rows = predict_with_head(head, features, split[split["split"] != "train"], "final", recipe)
     seconds = time.perf_counter() - started
     return Stage(rows, history, {"final": head}, recipe.strengths, seconds)
 

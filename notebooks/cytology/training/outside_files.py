@@ -89,7 +89,7 @@ def find_models(folder: Path) -> tuple[list[OutsideModel], list[str]]:
     return list(models.values()), [path.name for path in files if path.name not in used]
 
 
-def images_named(model: OutsideModel, names: pd.Series, images: pd.Series) -> pd.Series:
+def match_images(model: OutsideModel, names: pd.Series, images: pd.Series) -> pd.Series:
     """The `image_id` of each name: the path as in the manifest, or a unique file name.
 
     `InputError` for names that are not among the `images`.
@@ -136,7 +136,7 @@ def read_predictions(model: OutsideModel, split: pd.DataFrame, seed: int) -> pd.
             "it needs the columns image and probability (or logit), each once, and fold if it was "
             f"cross-validated; it has {', '.join(table.columns)}."
         )
-    table["image_id"] = images_named(model, table[image], split["image_id"])
+    table["image_id"] = match_images(model, table[image], split["image_id"])
     refuse_gaps(model, pd.Index(table["image_id"]), pd.Index([]), "")
     found = pd.to_numeric(table[value], errors="coerce").astype(float)
     wrong = ~np.isfinite(found)
@@ -205,7 +205,7 @@ def read_features(model: OutsideModel, split: pd.DataFrame) -> Features:
             f"it has {len(names)} names, but vectors of shape {values.shape}: it needs one row per "
             "name."
         )
-    images = images_named(model, pd.Series(names), split["image_id"])
+    images = match_images(model, pd.Series(names), split["image_id"])
     index = pd.MultiIndex.from_arrays([images, turned], names=["image_id", "orientation"])
     wanted = split["image_id"].drop_duplicates()
     count = int(turned.max()) + 1 if len(turned) else 1

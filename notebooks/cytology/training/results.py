@@ -40,19 +40,19 @@ def write_tables(network: Network, stages: list[Stage]) -> tuple[pd.DataFrame, p
 
 
 @dataclass(frozen=True)
-class Judged:
-    """Predictions for the comparison, the part that they are `on`, and those on test."""
+class JudgedPredictions:
+    """The predictions that are compared, the part that they are `on`, and those on test."""
 
     on: str
     rows: pd.DataFrame
     test: pd.DataFrame
 
 
-def judge(predictions: pd.DataFrame, split: pd.DataFrame, on_test: bool) -> Judged:
+def judge(predictions: pd.DataFrame, split: pd.DataFrame, on_test: bool) -> JudgedPredictions:
     """The predictions that a network is judged on; see `judged.headline`. Images as taken."""
     taken = as_taken(predictions, split)
     on, rows = headline(taken, on_test)
-    return Judged(on, rows, judged_rows(taken, TEST))
+    return JudgedPredictions(on, rows, judged_rows(taken, TEST))
 
 
 def save(network: Network, features: Features | None, images: DecodedImages) -> None:
@@ -72,20 +72,20 @@ def save(network: Network, features: Features | None, images: DecodedImages) -> 
     for path in model_files.save_model(network.model, network.run):
         held_against = frozen if path.suffix == ".keras" else None
         found = model_files.saved_logits(path, few if held_against is None else pixels)
-        difference = compared(path, found[: len(few)], live, MOST_DIFFERENCE)
+        difference = check_logits(path, found[: len(few)], live, MOST_DIFFERENCE)
         print(f"{path.name}: {path.stat().st_size / 1e6:.1f} MB, logits differ by {difference:.1e}")
         if held_against is not None:
             of_features = linear_head(network.model).logits(held_against.of(pictures))
             exact = network.engine.name != BFLOAT16 and network.precision == "float32" and not GPUS
             most = MOST_DIFFERENCE if exact else MOST_IN_SHORT
-            difference = compared(path, found, of_features, most)
+            difference = check_logits(path, found, of_features, most)
             print(
                 f"for {len(found)} pictures they differ by {difference:.1e} from those of features "
                 f"by {TITLES[network.engine.name]}"
             )
 
 
-def compared(path: Path, found: np.ndarray, expected: np.ndarray, most: float) -> float:
+def check_logits(path: Path, found: np.ndarray, expected: np.ndarray, most: float) -> float:
     """The largest difference of logits; `RuntimeError` if above `most` times the largest logit."""
     difference = float(np.abs(found - expected).max())
     if not difference < most * max(1.0, np.abs(expected).max()):
@@ -93,7 +93,7 @@ def compared(path: Path, found: np.ndarray, expected: np.ndarray, most: float) -
     return difference
 
 
-def write_metrics(network: Network, stages: list[Stage], judged: Judged) -> None:
+def write_metrics(network: Network, stages: list[Stage], judged: JudgedPredictions) -> None:
     """Write `metrics.json`: weights, recipe, saved model and its metrics."""
     run, name, asked = network.run, network.architecture, network.run.parameters
     split, rounded = run.facts("split.json"), any(stage.rounded for stage in stages)

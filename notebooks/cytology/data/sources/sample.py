@@ -126,7 +126,8 @@ def draw_sample(
     """
     rng = np.random.default_rng([seed, patients, images])
     cards = patient_cards(patients, rng)
-    tasks, copies = [], dict(COPIES)
+    tasks: list[tuple] = []
+    copies = dict(COPIES)
     for patient, count in enumerate(images_per_patient(images, patients, rng)):
         card = cards[patient]
         paths = [f"{card['label']}/patient{patient + 1:02d}_{i + 1:02d}.png" for i in range(count)]
