@@ -27,7 +27,7 @@ def texts(root):
     return {path: path.read_text("utf-8") for place in PLACES for path in root.glob(place)}
 
 
-def test_every_notebook_and_the_readme_name_the_one_address():
+def test_every_notebook_and_the_readme_use_the_same_address():
     address = published_at()
     for path in [*(PROJECT_ROOT / "notebooks").glob("*.ipynb"), PROJECT_ROOT / "README.md"]:
         text = path.read_text("utf-8")
@@ -49,7 +49,7 @@ def test_one_command_changes_it_everywhere_and_back(fork, start, ending):
     assert texts(fork) == before
 
 
-def test_a_release_needs_an_address_of_its_own(fork):
+def test_a_release_needs_its_own_address(fork):
     publish_at("https://github.com/OWNER/breast-cytology-notebooks", fork)
     with pytest.raises(ValueError, match="pyproject.toml, README.md, CITATION.cff, .* OWNER"):
         check_published(fork)
@@ -60,7 +60,7 @@ def test_a_release_needs_an_address_of_its_own(fork):
         check_published(fork)
 
 
-def test_a_longer_name_that_begins_alike_is_left_alone(fork):
+def test_a_longer_name_with_the_same_start_is_left_alone(fork):
     readme, old = fork / "README.md", published_at(fork)
     readme.write_text(f"https://github.com/{old}-too and https://github.com/{old}.", "utf-8")
     publish_at("https://github.com/me/mine", fork)
@@ -72,7 +72,7 @@ def test_a_longer_name_that_begins_alike_is_left_alone(fork):
 @pytest.mark.parametrize(
     "address", ["mine", "me/mine/too", "https://gitlab.com/me/mine", "../copy", ""]
 )
-def test_what_colab_cannot_open_is_refused(fork, address):
+def test_an_address_that_colab_cannot_open_is_refused(fork, address):
     before = texts(fork)
     with pytest.raises(ValueError, match="not the address of a repository on GitHub"):
         publish_at(address, fork)

@@ -39,7 +39,7 @@ def features(split):
 # ---------------------------------------------------------------------- engines
 
 
-def test_what_is_exact_loses_nothing_and_what_is_not_shows(features, split):
+def test_exact_features_lose_nothing_and_inexact_ones_do(features, split):
     table = engines.exactness(features, split, ranks=False).set_index("way")
     assert table.loc[FAST].tolist() == [0, 0]
     assert table.loc["reverse", "lost"] > 0.5
@@ -47,7 +47,7 @@ def test_what_is_exact_loses_nothing_and_what_is_not_shows(features, split):
     assert "auc" not in table
 
 
-def test_heads_of_each_way_never_saw_the_fold_that_they_judge(features, split):
+def test_heads_of_each_engine_never_saw_the_fold_that_they_judge(features, split):
     table = engines.exactness(features, split, ranks=True).set_index("way")
     assert table.loc[FAST, "auc"] == table.loc[SLOW, "auc"] > 0.9
     assert table.loc[FAST, "other_decisions"] == 0
@@ -57,7 +57,7 @@ def test_heads_of_each_way_never_saw_the_fold_that_they_judge(features, split):
     assert engines.exactness({SLOW: noise}, split, ranks=True)["auc"].item() < 0.8
 
 
-def test_sentences_tell_what_was_found(features, split):
+def test_sentences_report_the_result(features, split):
     exact, same, reverse = engines.sentences("net", engines.exactness(features, split, True))
     assert exact.startswith(f"net, {SLOW}: AUC out of fold 0.9") and "loses" not in exact
     assert "loses 0 of the differences" in same and "0.00% of the decisions" in same
@@ -65,7 +65,7 @@ def test_sentences_tell_what_was_found(features, split):
     assert len(engines.sentences("net", engines.exactness(features, split, False))) == 2
 
 
-def test_ways_that_cannot_be_had_are_left_out_and_named(monkeypatch):
+def test_unavailable_engines_are_left_out_and_named(monkeypatch):
     def refuse(model):
         raise InputError("not here.")
 
@@ -79,7 +79,7 @@ def test_ways_that_cannot_be_had_are_left_out_and_named(monkeypatch):
     assert "OpenVINO was not measured" in lacking[2]
 
 
-def test_the_series_is_judged_by_tensorflow_and_by_its_engine_alone():
+def test_the_series_is_compared_with_tensorflow_and_with_its_engine_alone():
     rates = {SLOW: [10.0], FAST: [45.0], engines.ALONE: [44.0], engines.SERIES: [41.0]}
     way, series, alone = engines.rows_of("net", rates, 4)
     assert way.ratio == 4.5 and way.met is None
@@ -89,13 +89,13 @@ def test_the_series_is_judged_by_tensorflow_and_by_its_engine_alone():
     assert [row.met for row in engines.rows_of("net", slower, 4)] == [None, False, False]
 
 
-def test_all_pictures_pass_in_batches():
+def test_all_pictures_are_processed_in_batches():
     passed = []
     assert engines.rate_of(lambda pixels: passed.append(len(pixels)), np.zeros((70, 1))) > 0
     assert passed == [32, 32, 6]
 
 
-def test_engines_are_tried_without_the_cache_of_the_project(monkeypatch, tmp_path):
+def test_engines_are_tried_without_the_project_cache(monkeypatch, tmp_path):
     module, seen = networks.passes, []
 
     def choose(asked, *_):
@@ -112,7 +112,7 @@ def test_engines_are_tried_without_the_cache_of_the_project(monkeypatch, tmp_pat
 # ----------------------------------------------------------------- alternatives
 
 
-def test_other_ways_are_compared_with_as_many_pictures():
+def test_alternatives_are_compared_on_the_same_number_of_pictures():
     seconds = {alternatives.OURS: [2.0], alternatives.PLAIN: [30.0]}
     seconds |= {alternatives.AS_TAKEN: [1.0], alternatives.PREDICT: [3.0]}
     rows = alternatives.rows_of_ways(seconds)
@@ -121,7 +121,7 @@ def test_other_ways_are_compared_with_as_many_pictures():
     assert rows[-1].ratio == 0.5 and alternatives.PYTORCH in rows[-1].what
 
 
-def test_folders_hold_what_every_library_reads(tmp_path, smear):
+def test_the_image_folders_can_be_read_by_every_library(tmp_path, smear):
     (tmp_path / "given").mkdir()
     smear(0).save(tmp_path / "given/one.JPG", "JPEG")
     smear(1).save(tmp_path / "given/two.tif")
@@ -133,13 +133,13 @@ def test_folders_hold_what_every_library_reads(tmp_path, smear):
         assert np.array_equal(converted, smear(1))
 
 
-def test_rows_follow_the_files_that_they_name(split):
+def test_rows_are_in_the_order_of_their_files(split):
     table = alternatives.truth_and_fold(split)
     rows = plain_pytorch.rows_of(table, ["x/M/000039.jpg", "x/B/000000.png"])
     assert rows["malignant"].tolist() == [True, False] and rows["fold"].tolist() == [4, 0]
 
 
-def test_plain_heads_predict_the_fold_that_they_never_saw(features, split):
+def test_plain_heads_predict_the_fold_held_out(features, split):
     table = alternatives.truth_and_fold(split)
     malignant, fold = table["malignant"].to_numpy(), table["fold"].to_numpy()
     logits = plain_pytorch.plain_heads(features[SLOW], malignant, fold)

@@ -34,7 +34,7 @@ def rates(*pairs):
 # -------------------------------------------------------------------- measuring
 
 
-def test_ways_are_called_in_turn():
+def test_alternatives_are_timed_in_turn():
     called = []
     ways = {name: lambda name=name: called.append(name) or len(called) for name in "abc"}
     assert in_turn(ways, 2) == {"a": [1, 4], "b": [2, 5], "c": [3, 6]}
@@ -50,25 +50,25 @@ def test_a_ratio_is_the_median_of_the_ratios_of_the_runs():
 
 
 @pytest.mark.parametrize(("other", "met"), [(10, True), (10.1, False)])
-def test_a_target_is_reached_or_missed(other, met):
+def test_a_target_is_met_or_missed(other, met):
     row = rates((20, other))
     assert row.met is met
     assert row.target == "at least 2" and row.limit == 2
 
 
-def test_of_seconds_less_is_better():
+def test_fewer_seconds_are_better():
     row = compare("fake", "s", [2.0], [6.0], EQUAL, at_least=3)
     assert row.ratio == 3 and row.met
     assert compare("fake", "s", [2.0], [6.0], EQUAL).met is None
 
 
 @pytest.mark.parametrize(("large", "met"), [(115, True), (116, False)])
-def test_growth_is_the_large_case_by_the_small_one(large, met):
+def test_growth_is_the_ratio_of_the_large_to_the_small_case(large, met):
     row = growth("memory", "MiB", [large], [100], EQUAL, at_most=1.15)
     assert row.ratio == large / 100 and row.met is met
 
 
-def test_the_table_names_a_missed_target_and_says_once_what_was_equal():
+def test_the_table_names_missed_targets_and_lists_equal_settings_once():
     text = table_of([rates((20, 10)), rates((10, 10))])
     assert "met" in text.splitlines()[1] and "MISSED" in text.splitlines()[2]
     assert text.count(EQUAL) == 1
@@ -85,7 +85,7 @@ def test_every_benchmark_of_the_registry_can_be_measured():
         assert arguments["measure"] == ["options", "folder"]
 
 
-def test_names_may_be_small_and_none_means_all():
+def test_names_may_be_lower_case_and_no_name_means_all():
     assert [each.name for each in chosen(["b4", "B1"])] == ["B4", "B1"]
     assert chosen([]) == list(BENCHMARKS.values())
 
@@ -100,12 +100,12 @@ def test_an_unknown_name_is_refused_in_one_sentence(capsys):
 
 
 @pytest.mark.parametrize("arguments", [["--repeats", "0"], ["--data", "nowhere"]])
-def test_what_cannot_be_used_is_refused_before_anything_starts(arguments, capsys):
+def test_unusable_options_are_refused_before_anything_starts(arguments, capsys):
     assert command.main(["B1", *arguments]) == 2
     assert arguments[0] in capsys.readouterr().err
 
 
-def test_the_list_says_what_each_asks():
+def test_the_list_describes_each_benchmark():
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks", "--list"],
         cwd=PROJECT_ROOT,
@@ -118,7 +118,7 @@ def test_the_list_says_what_each_asks():
     assert all(line.endswith("?") for line in lines)
 
 
-def test_a_run_prints_its_table_and_keeps_numbers_machine_and_figure(tmp_path, monkeypatch, capsys):
+def test_a_run_prints_its_table_and_saves_results_machine_and_figure(tmp_path, monkeypatch, capsys):
     class Fake:
         @staticmethod
         def measure(options, folder):
@@ -150,14 +150,14 @@ def test_the_figure_shows_every_run_its_median_and_the_target():
     assert [text.get_text() for text in axis.texts] == ["2.5", "1"]
 
 
-def test_drawn_pictures_are_jpegs_of_two_classes_that_all_differ(tmp_path):
+def test_drawn_pictures_are_distinct_jpegs_of_two_classes(tmp_path):
     images.draw_jpegs(tmp_path, 20, width=120, height=90)
     manifest = images.manifest_of(tmp_path)
     assert len(manifest) == 20 and manifest["sha256"].is_unique
     assert set(manifest["label"]) == {"B", "M"}
 
 
-def test_images_of_ones_own_are_copied_and_counted(tmp_path, smear_folder):
+def test_the_users_own_images_are_copied_and_counted(tmp_path, smear_folder):
     mine = smear_folder(tmp_path / "my images")
     options = Options(1, images=6, data=mine)
     root, manifest, about = images.large_jpegs(options, tmp_path / "copies", 100)
@@ -185,7 +185,7 @@ def series():
     return pd.DataFrame(rows)
 
 
-def test_growth_is_judged_against_4000_images(series):
+def test_growth_is_measured_relative_to_4000_images(series):
     rows = {row.what: row for row in scale.rows_of(series)}
     peak = rows["peak memory, 16,000 to 4,000"]
     each = rows["time an image, 16,000 to 4,000"]
@@ -195,7 +195,7 @@ def test_growth_is_judged_against_4000_images(series):
     assert scale.rows_of(series)[0].met is False
 
 
-def test_the_slope_is_told_in_words(series):
+def test_the_slope_is_described_in_words(series):
     series["peak_mib"] = 400 + series["images"] / 2**10  # a KiB an image
     assert "takes 1.00 KiB of memory and 3.00 ms" in scale.slopes(series)[0]
 
@@ -217,14 +217,14 @@ print(memory.peak - before)
 """
 
 
-def test_peak_memory_sees_what_was_given_back():
+def test_peak_memory_includes_freed_memory():
     # In a process of its own: the block could find room in what other tests have given back.
     command = [sys.executable, "-c", GIVEN_BACK]
     done = subprocess.run(command, cwd=PROJECT_ROOT, capture_output=True, text=True, check=True)
     assert float(done.stdout) > 30
 
 
-def test_too_few_images_for_scale_are_refused(tmp_path):
+def test_the_scale_benchmark_refuses_too_few_images(tmp_path):
     with pytest.raises(InputError, match="16,000"):
         scale.measure(Options(1, images=4_000), tmp_path)
 
@@ -248,7 +248,7 @@ def test_a_small_coverage_study_writes_its_table_and_figure(tmp_path, monkeypatc
     assert shares.dropna().between(0, 1).all() and "nested" in capsys.readouterr().out
 
 
-def test_a_study_of_a_single_head_counts_what_is_held(monkeypatch):
+def test_a_study_of_a_single_head_counts_the_intervals_that_hold_the_truth(monkeypatch):
     """Intervals of everything and of nothing; the truth of a threshold is at the study's share."""
     design = coverage.FixedDesign(12, (2, 4), 0.5, 0.4, 0.95)
     monkeypatch.setattr(coverage, "auc_interval", lambda rows: (0.0, 1.0))
@@ -265,7 +265,7 @@ def test_a_study_of_a_single_head_counts_what_is_held(monkeypatch):
     assert found.loc["balanced_accuracy", "truth"] == pytest.approx(both)
 
 
-def test_a_small_study_of_promises_has_a_row_a_design(monkeypatch, capsys):
+def test_a_small_study_of_promises_has_one_row_per_design(monkeypatch, capsys):
     """The least that each question takes; what is promised stands beside what was kept."""
     small = [(question, 10, (2, 3)) for question, *_ in promises.DESIGNS]
     monkeypatch.setattr(promises, "DESIGNS", list(dict.fromkeys(small)))
@@ -276,7 +276,7 @@ def test_a_small_study_of_promises_has_a_row_a_design(monkeypatch, capsys):
     assert {"audit", "sensitivity", "optimism", "unlike", "promised", "kept"} <= set(words)
 
 
-def test_a_small_study_of_places_has_a_row_a_design_and_number(tmp_path, monkeypatch, capsys):
+def test_a_small_study_of_places_has_one_row_per_design_and_size(tmp_path, monkeypatch, capsys):
     """One design a question; shares are shares, and heads of folds have logits of one."""
     monkeypatch.setattr(places, "RESULTS", tmp_path)
     monkeypatch.setenv("CYTOLOGY_CORES", "1")
@@ -292,7 +292,7 @@ def test_a_small_study_of_places_has_a_row_a_design_and_number(tmp_path, monkeyp
     assert "referral" in capsys.readouterr().out
 
 
-def test_what_is_kept_is_counted_by_patient():
+def test_found_images_are_counted_by_patient():
     """A threshold below all finds all; above two of three images of one of two patients, 2/3."""
     rows = pd.DataFrame({"group": [0, 0, 0, 1], "logit": [1.0, 1.0, 5.0, 5.0]})
     assert promises.found(rows, 0.0) == 1 and promises.found(rows, 3.0) == pytest.approx(2 / 3)
@@ -319,11 +319,11 @@ PACKAGE, LIBRARIES = "/project/notebooks/cytology", "/lib/site-packages"
         ("other", ["/lib/python3.11/json/decoder.py/decode", "/somewhere.py/<module>"]),
     ],
 )
-def test_a_stack_says_what_is_done(kind, stack):
+def test_a_stack_is_attributed_to_an_activity(kind, stack):
     assert sampler.kind_of(stack) == kind
 
 
-def test_a_process_leaves_its_seconds(tmp_path):
+def test_a_process_records_its_seconds(tmp_path):
     """Half a second of sleep is of no kind, and seen from the first to the last."""
     over = threading.Event()
     looks = threading.Thread(target=sampler.watch, args=(tmp_path / "1.json", over))
@@ -339,7 +339,7 @@ def process(number, parent, command, **seconds):
     return {"process": number, "parent": parent, "command": command.split(), "seconds": seconds}
 
 
-def test_seconds_of_workers_are_divided_as_theirs():
+def test_waiting_for_workers_is_split_by_the_work_they_did():
     """The kernel waited 8 s for two processes of which three quarters were heads."""
     processes = [
         process(1, 0, "python run_all.py", waiting=20.0, HTML=1.0),

@@ -45,7 +45,7 @@ def wanted(tmp_path):
     return write
 
 
-def test_only_what_is_lacking_is_installed(wanted):
+def test_only_missing_packages_are_installed(wanted):
     path = wanted(
         "# a list",
         "tensorflow>=99        # never",
@@ -60,20 +60,20 @@ def test_only_what_is_lacking_is_installed(wanted):
     assert [each.name for each in colab.missing_requirements(path)] == ["pandas", "no-such-package"]
 
 
-def test_another_tensorflow_is_told_and_not_installed(wanted):
+def test_another_tensorflow_version_is_reported_and_not_installed(wanted):
     with pytest.raises(RuntimeError, match="needs tensorflow>=99.*latest runtime"):
         colab.check_present(wanted("tensorflow>=99"))
     colab.check_present(wanted("tensorflow>=2", "keras>=3"))
 
 
-def test_what_colab_has_suffices():
+def test_nothing_is_installed_if_colab_has_everything():
     has = {each.name: str(each.specifier).removeprefix("==") for each in colab.requirements(HAS)}
     wanted = colab.requirements(PROJECT_ROOT / "requirements.txt")
     assert {each.name for each in wanted} - has.keys() >= {"papermill", "jupyterlab"}
     assert not [str(w) for w in wanted if w.name in has and has[w.name] not in w.specifier]
 
 
-def test_pip_may_change_nothing_that_is_there(monkeypatch):
+def test_pip_may_not_change_installed_packages(monkeypatch):
     seen = {}
 
     def pip(command, **options):
@@ -88,14 +88,14 @@ def test_pip_may_change_nothing_that_is_there(monkeypatch):
     assert not [line for line in seen["constraints"] if line.startswith("papermill==")]
 
 
-def test_a_failing_pip_is_told_in_its_own_words(monkeypatch):
+def test_a_pip_failure_is_reported_in_its_own_words(monkeypatch):
     failed = subprocess.CompletedProcess([], 1, "", "no such version")
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: failed)
     with pytest.raises(RuntimeError, match="could not install papermill:\nno such version"):
         colab.install([Requirement("papermill")])
 
 
-def test_drive_is_refused_when_a_notebook_already_writes_elsewhere(monkeypatch, tmp_path):
+def test_drive_is_refused_if_a_notebook_already_writes_elsewhere(monkeypatch, tmp_path):
     module = type(sys)("google.colab")
     module.drive = type("Drive", (), {"mount": staticmethod(lambda folder: None)})
     monkeypatch.setitem(sys.modules, "google.colab", module)
@@ -204,7 +204,9 @@ def versions(python: Path) -> dict:
 
 
 @pytest.mark.slow
-def test_the_series_on_a_stand_in_for_colab_and_a_second_session(tmp_path, repository, python):
+def test_the_series_runs_on_a_stand_in_for_colab_and_in_a_second_session(
+    tmp_path, repository, python
+):
     before = versions(python)
     session = Session(tmp_path, python, repository | {"IPYTHONDIR": str(tmp_path / "ipython")})
     for notebook in NOTEBOOKS:

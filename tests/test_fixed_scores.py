@@ -36,7 +36,7 @@ def short_reference(monkeypatch):
         replace(MANY, auc=0.92, noise="t3", likeness=0.9),
     ],
 )
-def test_the_truth_of_fixed_scores_is_that_of_many_patients(design):
+def test_the_truth_of_fixed_scores_matches_many_patients(design):
     study = fixed.fixed_scores(design, np.random.default_rng(0))
     (rows,) = study.tables
     malignant, called = rows["label"] == "M", rows["probability"] >= 0.5
@@ -53,7 +53,7 @@ def test_logits_of_fixed_scores_are_calibrated():
     assert found["malignant"].mean().to_numpy() == pytest.approx(expected, abs=0.04)
 
 
-def test_patients_are_of_one_class_and_their_images_are_alike():
+def test_patients_have_one_class_and_their_images_are_correlated():
     design = FixedDesign(400, (1, 60), malignant=0.25, likeness=0.5)
     (rows,) = fixed.fixed_scores(design, np.random.default_rng(2)).tables
     assert (rows.groupby("group")["label"].nunique() == 1).all() and rows["image_id"].is_unique
@@ -67,7 +67,7 @@ def test_patients_are_of_one_class_and_their_images_are_alike():
 
 @pytest.mark.parametrize("auc", [0.92, 0.98])
 @pytest.mark.parametrize("images", [(6, 6), (1, 60)])
-def test_the_interval_of_fixed_scores_holds_the_truth(auc, images):
+def test_the_interval_of_fixed_scores_covers_the_truth(auc, images):
     design, rng = FixedDesign(30, images, auc=auc), np.random.default_rng(7)
     bounds = [auc_interval(fixed.fixed_scores(design, rng).tables[0]) for _ in range(300)]
     assert np.mean([low <= auc <= high for low, high in bounds]) >= 0.92

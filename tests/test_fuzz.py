@@ -116,7 +116,7 @@ def mutated(content, rng):
     return bytes(changed)
 
 
-def test_mutated_images_are_read_or_have_a_reason(tmp_path):
+def test_mutated_images_are_read_or_rejected_with_a_reason(tmp_path):
     rng, kinds, seen = np.random.default_rng(7), list(pictures()), {"read": 0, "refused": 0}
     for number in range(IMAGES):
         suffix, content = kinds[number % len(kinds)]
@@ -173,7 +173,7 @@ def read_or_refused(read, path, contents):
     return seen
 
 
-def test_mutated_lists_of_patients(tmp_path):
+def test_mutated_patient_lists_are_read_or_refused(tmp_path):
     listing = pd.DataFrame({"image_id": [f"B/{n}.png" for n in range(9)], "label": "B"})
     listing = listing.assign(patient="", slide="")
     path = tmp_path / "patients.csv"
@@ -185,14 +185,14 @@ def test_mutated_lists_of_patients(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["split.csv", "split.json"])
-def test_mutated_splits(run, name):
+def test_mutated_splits_are_read_or_refused(run, name):
     content = (run / name).read_bytes()
     seen = read_or_refused(lambda: read_split(Run(run)), run / name, mutations(content, 2))
     assert seen["refused"] > 0
 
 
 @pytest.mark.parametrize("name", ["predictions.csv", "metrics.json"])
-def test_mutated_predictions(run, name):
+def test_mutated_predictions_are_read_or_refused(run, name):
     path = run / "mobilenetv2" / name
     contents = mutations(path.read_bytes(), 3)
     seen = read_or_refused(lambda: read_predictions(Run(run), "mobilenetv2"), path, contents)
@@ -200,13 +200,13 @@ def test_mutated_predictions(run, name):
 
 
 @pytest.mark.parametrize("name", ["new.csv", "new.txt"])
-def test_mutated_lists_of_images(tmp_path, name):
+def test_mutated_image_lists_are_read_or_refused(tmp_path, name):
     path = tmp_path / name
     content = b"image\n" + b"".join(b"folder/%d.png\n" % number for number in range(20))
     read_or_refused(lambda: listed_paths(path), path, mutations(content, 4))
 
 
-def test_mutated_profiles(tmp_path):
+def test_mutated_profiles_are_read_or_refused(tmp_path):
     profiles = tmp_path / "notebooks" / "profiles"
     profiles.mkdir(parents=True)
     content = (PROJECT_ROOT / "notebooks" / "profiles" / "smoke.yaml").read_bytes()
@@ -219,7 +219,7 @@ def test_mutated_profiles(tmp_path):
     assert min(seen.values()) > 0
 
 
-def test_yaml_makes_no_objects(tmp_path):
+def test_yaml_creates_no_objects(tmp_path):
     profiles = tmp_path / "notebooks" / "profiles"
     profiles.mkdir(parents=True)
     (profiles / "smoke.yaml").write_text("seed: !!python/object/apply:os.getcwd []\n")
@@ -240,7 +240,7 @@ def test_nothing_is_unpickled():
     assert code.count("np.load(") == code.count("allow_pickle=False")
 
 
-def test_mutated_records(tmp_path):
+def test_mutated_records_are_read_or_refused(tmp_path):
     record = {"profile": "quick", "parameters": {"seed": 0}, "notebooks": {}, "grid": {}}
     content = json.dumps(record, indent=2).encode()
     path = tmp_path / "run.json"

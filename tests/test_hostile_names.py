@@ -60,7 +60,7 @@ def rows_of(path):
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such file names")
-def test_names_are_shown_as_they_are_written(tmp_path):
+def test_names_are_shown_literally(tmp_path):
     rng = np.random.default_rng(0)
     for patient in range(18):
         label, name = "BM"[patient % 2], NAMES[patient % len(NAMES)]

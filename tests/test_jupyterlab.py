@@ -194,7 +194,7 @@ NAMES = sorted(path.stem for path in (PROJECT_ROOT / "notebooks").glob("[0-9][0-
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_run_all_in_order(page, server, project, name):
+def test_all_notebooks_run_in_order_in_jupyterlab(page, server, project, name):
     open_notebook(page, server, name)
     assert check(run_all(page, project, name)), "every notebook has a figure"
     if name == "03_splitting":

@@ -38,7 +38,7 @@ def test_the_series_is_complete():
 
 
 @every_notebook
-def test_skeleton(name):
+def test_every_notebook_follows_the_skeleton(name):
     cells = NOTEBOOKS[name].cells
     nbformat.validate(NOTEBOOKS[name])
     assert cells[0].cell_type == "markdown" and cells[0].source.startswith(f"# {int(name[:2])} · ")
@@ -50,7 +50,7 @@ def test_skeleton(name):
 
 
 @every_notebook
-def test_stored_without_outputs(name):
+def test_notebooks_are_stored_without_outputs(name):
     assert all(not cell.outputs and cell.execution_count is None for cell in code_cells(name))
 
 
@@ -65,7 +65,7 @@ def test_cells_are_short(name):
 
 
 @every_notebook
-def test_no_cell_gives_an_imported_name_to_something_else(name):
+def test_no_cell_reuses_an_imported_name(name):
     """Run again, an earlier cell would find a table where it looks for a module."""
     code = "\n".join(cell.source for cell in code_cells(name) if not cell.metadata.get("tags"))
     nodes = list(ast.walk(ast.parse(code)))
@@ -96,7 +96,7 @@ def test_imports_and_parameters_are_few(name):
 
 
 @every_notebook
-def test_more_words_than_lines_of_code(name):
+def test_notebooks_have_more_words_than_lines_of_code(name):
     prose = " ".join(c.source for c in NOTEBOOKS[name].cells if c.cell_type == "markdown")
     lines = sum(len(cell.source.splitlines()) for cell in code_cells(name))
     assert len(prose.split()) > lines
@@ -163,7 +163,7 @@ def test_same_parameter_has_the_same_default_everywhere_and_is_declared():
 
 
 @pytest.mark.parametrize("path", PROFILES, ids=lambda path: path.stem)
-def test_profiles_hold_what_differs_from_the_defaults_and_nothing_else(path):
+def test_profiles_list_only_what_differs_from_the_defaults(path):
     profile = yaml.safe_load(path.read_text("utf-8")) or {}
     assert (path.stem == "quick") == (not profile), "the notebooks' own defaults are profile quick"
     for parameter, value in profile.items():

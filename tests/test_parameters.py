@@ -58,7 +58,7 @@ def test_a_bad_parameter_is_refused_with_what_is_allowed(name, value, sentence):
     ("name", "value"),
     [("learning_rate", None), ("learning_rate", 1), ("val_share", 0.4), ("seed", 0), ("data", "x")],
 )
-def test_good_parameters_pass(name, value):
+def test_good_parameters_are_accepted(name, value):
     check_parameter(name, value)
 
 
@@ -90,7 +90,7 @@ def test_wrong_values_are_refused_with_name_and_what_is_allowed(name):
 
 
 @pytest.mark.parametrize("name", [name for name in FIELDS if choices(name)])
-def test_every_choice_passes(name):
+def test_every_allowed_choice_is_accepted(name):
     for value in choices(name):
         check_parameter(name, value)
 
@@ -100,7 +100,7 @@ def test_every_parameter_of_every_notebook_is_declared(path):
     assert set(own_parameters(path)) <= FIELDS.keys() | set(FIXED_PARAMETERS)
 
 
-def test_every_declared_parameter_is_of_a_notebook():
+def test_every_declared_parameter_is_used_in_a_notebook():
     assert {name for path in NOTEBOOKS for name in own_parameters(path)} >= FIELDS.keys()
 
 

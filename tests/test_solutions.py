@@ -46,7 +46,7 @@ def toy():
     return {"np": np, "X": values, "malignant": malignant, "fold_of": fold_of, "score": score}
 
 
-def test_01_unequal_patients_are_worth_fewer(capsys):
+def test_01_unequal_patients_count_as_fewer(capsys):
     counts = {"B": [10] * 10, "M": [91] + [1] * 9}
     rows = [
         (label, f"{label}{k}")
@@ -58,7 +58,7 @@ def test_01_unequal_patients_are_worth_fewer(capsys):
     assert capsys.readouterr().out == "B: 10 groups, worth 10.0\nM: 10 groups, worth 1.2\n"
 
 
-def test_02_a_quarter_turn():
+def test_02_a_quarter_turn_swaps_height_and_width():
     pixels = np.random.default_rng(0).integers(0, 255, (4, 6, 3))
     turned = solved("02", np=np, augmentation=augmentation, pixels=pixels)["quarter_turn"](pixels)
     assert turned.shape == (6, 4, 3)
@@ -74,19 +74,19 @@ def test_04_scikit_learn_trains_our_head(toy):
     assert np.corrcoef(solved("04", **toy)["mine"], toy["score"])[0, 1] > 0.999
 
 
-def test_05_neighbours_know_less_than_a_head(toy):
+def test_05_neighbours_predict_less_well_than_a_head(toy):
     called = solved("05", **toy)["called"]
     accuracy = ((toy["score"] >= 0) == toy["malignant"]).mean()
     assert 0.5 < (called == toy["malignant"]).mean() < accuracy
 
 
-def test_06_features_picked_before_the_folds_find_something_in_nothing(toy):
+def test_06_features_selected_before_the_folds_find_a_signal_in_noise(toy):
     noise = np.random.default_rng(1).normal(size=(100, 1000))
     found = solved("06", **toy | {"X": noise})
     assert found["before"] > 0.75 > 0.65 > found["within"]
 
 
-def test_07_holm_by_hand(capsys):
+def test_07_holms_correction_matches_a_hand_calculation(capsys):
     found = [0.03, 0.01, 0.5]
     corrected = multipletests(found, method="holm")[1]
     solved("07", by_image=pd.DataFrame({"p": found, "p_holm": corrected}), pd=pd)
@@ -94,7 +94,7 @@ def test_07_holm_by_hand(capsys):
     assert len(rows) == 3 and all(mine == theirs for mine, theirs in rows)
 
 
-def test_08_few_alarms_are_right_where_few_are_malignant(capsys):
+def test_08_few_alarms_are_right_at_a_low_prevalence(capsys):
     row = {"judged_on": "test", "recall": 0.9, "specificity": 0.9}
     solved("08", thresholds=pd.DataFrame([row]), on="test")
     assert re.findall(r": (\S+) of", capsys.readouterr().out) == ["0.08", "0.50", "0.90"]
@@ -106,7 +106,7 @@ def test_09_counts_the_answers_that_another_threshold_changes(capsys):
     assert capsys.readouterr().out == "1 of 3\n"
 
 
-def test_10_patients_are_recognized_only_where_they_cross(capsys):
+def test_10_patients_are_recognized_only_if_they_cross(capsys):
     rng = np.random.default_rng(0)
     groups = np.repeat(np.arange(30), 4)
     images = pd.DataFrame({"group": groups, "label": np.where(groups % 2, "M", "B")})
@@ -134,7 +134,7 @@ def test_11_patients_give_the_wider_interval(capsys):
     assert wide > 1.4 * narrow
 
 
-def test_12_the_logit_falls_where_the_cell_is_that_it_comes_from():
+def test_12_the_logit_falls_where_its_cell_is_covered():
     picture = np.zeros((70, 70, 3), np.uint8)
     picture[20:30, 40:50] = 200
 
@@ -145,7 +145,7 @@ def test_12_the_logit_falls_where_the_cell_is_that_it_comes_from():
     assert np.argwhere(fall).tolist() == [[2, 4]] and fall[2, 4] == 200
 
 
-def test_13_a_scale_per_channel_keeps_more(capsys):
+def test_13_a_scale_per_channel_loses_less(capsys):
     weights = np.random.default_rng(0).normal(size=(1, 1, 50, 4)) * [0.01, 0.1, 1, 0]
 
     class Model:
@@ -157,7 +157,7 @@ def test_13_a_scale_per_channel_keeps_more(capsys):
     assert several < one / 2
 
 
-def test_14_the_rule_of_the_square_root(capsys):
+def test_14_the_square_root_rule_and_the_plan_are_compared(capsys):
     row = {"groups": 30, "width": 0.2, "wanted_width": 0.05, "groups_for_width": 300.0}
     solved("14", widths=pd.DataFrame([row]))
     assert capsys.readouterr().out == "by the rule 480, by the plan 300\n"

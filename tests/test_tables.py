@@ -35,7 +35,7 @@ def test_the_new_file_appears_only_when_it_is_complete(tmp_path):
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no umask")
 @pytest.mark.parametrize("mask", [0o077, 0o002, 0o022])
-def test_files_get_what_the_users_mask_allows(tmp_path, mask):
+def test_files_get_the_permissions_that_the_umask_allows(tmp_path, mask):
     before = os.umask(mask)
     try:
         write_json(tmp_path / "run", "split.json", {})
@@ -56,7 +56,7 @@ def test_files_get_what_the_users_mask_allows(tmp_path, mask):
 
 
 @pytest.mark.parametrize("named", [None, "", "beside", "new/deep.h5"])
-def test_a_disk_that_does_not_take_a_file_is_told_with_its_name(tmp_path, named):
+def test_a_write_error_names_the_file(tmp_path, named):
     place = None if named is None else str(tmp_path / named)
     with pytest.raises(MachineError, match="a.csv cannot be written: no permission"):
         with written_whole(tmp_path / "a.csv"):
@@ -64,19 +64,19 @@ def test_a_disk_that_does_not_take_a_file_is_told_with_its_name(tmp_path, named)
 
 
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.ENOSPC, errno.ENAMETOOLONG])
-def test_an_error_about_another_file_is_not_this_ones(tmp_path, number):
+def test_a_write_error_does_not_blame_another_file(tmp_path, number):
     with pytest.raises(OSError, match="/elsewhere/python"), written_whole(tmp_path / "a.csv"):
         raise OSError(number, "not here", "/elsewhere/python")
 
 
-def test_a_name_that_is_too_long_is_told(tmp_path):
+def test_a_name_that_is_too_long_is_reported(tmp_path):
     with pytest.raises(MachineError, match="the name is too long"):
         with written_whole(tmp_path / ("x" * 300) / "a.csv"):
             pass
 
 
 @pytest.mark.parametrize("letter", "xü€🔬")
-def test_names_are_cut_by_bytes_and_stay_different(tmp_path, letter):
+def test_long_names_are_cut_by_bytes_and_stay_different(tmp_path, letter):
     longest = letter * (251 // len(letter.encode()))
     assert fitting(longest, ".png") == f"{longest}.png"
     names = {fitting(letter * 300 + last, ".png") for last in "abc"} | {fitting(letter * 300)}
@@ -86,7 +86,7 @@ def test_names_are_cut_by_bytes_and_stay_different(tmp_path, letter):
         assert len(name.encode()) <= 255 and name.startswith(letter * 10)
 
 
-def test_codes_stay_text_and_numbers_stay_numbers(tmp_path):
+def test_codes_are_read_as_text_and_numbers_as_numbers(tmp_path):
     table = pd.DataFrame(
         {
             "image_id": ["B/ä b.png", 'M/"q", x.png', "M/2.png", "M/3.png"],
@@ -106,7 +106,7 @@ def test_codes_stay_text_and_numbers_stay_numbers(tmp_path):
     pd.testing.assert_series_equal(back["logit"], table["logit"])
 
 
-def test_an_empty_table_comes_back_empty(tmp_path):
+def test_an_empty_table_is_read_as_empty(tmp_path):
     write_table(tmp_path, "rejected.csv", pd.DataFrame(columns=["image_id", "label", "reason"]))
     back = read_table(tmp_path, "rejected.csv")
     assert list(back) == ["image_id", "label", "reason"] and back.empty
@@ -131,7 +131,7 @@ def test_json_keeps_umlauts_and_order(tmp_path):
         ("tables/comparison.csv", "07_comparison"),
     ],
 )
-def test_a_missing_file_names_the_notebook_that_writes_it(tmp_path, name, notebook):
+def test_an_error_about_a_missing_file_names_its_notebook(tmp_path, name, notebook):
     with pytest.raises(InputError) as error:
         require(tmp_path, name)
     assert str(error.value) == (
@@ -141,26 +141,26 @@ def test_a_missing_file_names_the_notebook_that_writes_it(tmp_path, name, notebo
 
 
 @pytest.mark.parametrize("text", ["=1+1", "+1", "@a", "\tx", "-x", "-1|x", "a;=1", "a\n=1"])
-def test_no_table_holds_a_formula(tmp_path, text):
+def test_no_table_contains_a_formula(tmp_path, text):
     table = pd.DataFrame({"image_id": ["B/1.png", "B/2.png"], "note": ["", text]})
     with pytest.raises(InputError, match="t.csv is not written: .* in column note as a formula"):
         write_table(tmp_path, "t.csv", table)
     assert not list(tmp_path.iterdir())
 
 
-def test_numbers_and_plain_words_are_no_formulas(tmp_path):
+def test_numbers_and_plain_words_are_not_formulas(tmp_path):
     values = [-1.5, "-1.5", "-5 to 3", "a-b", "1+1=2", "a; b", None]
     table = pd.DataFrame({"value": pd.Series(values, dtype=object), "x": -1.0})
     write_table(tmp_path, "t.csv", table)
     assert len(pd.read_csv(tmp_path / "t.csv")) == len(values)
 
 
-def test_the_page_of_results_holds_the_catalogue():
+def test_the_results_page_contains_the_catalogue():
     page = (PROJECT_ROOT / "outputs" / "README.md").read_text(encoding="utf-8")
     assert as_markdown() in page
 
 
-def test_results_are_marked_as_they_are_written_and_other_tables_are_not(run):
+def test_result_tables_are_marked_when_written_and_others_are_not(run):
     table = pd.DataFrame({"first": ["ensemble"], "second": ["mobilenetv2"], "p": [0.5]})
     run.write("tables/pairwise.csv", table)
     run.write("tables/cost.csv", table)
@@ -169,7 +169,7 @@ def test_results_are_marked_as_they_are_written_and_other_tables_are_not(run):
     assert list(run.table("tables/cost.csv")) == list(table)
 
 
-def test_what_is_read_may_be_changed_and_a_file_that_changed_is_read_again(run):
+def test_a_table_read_may_be_modified_and_a_changed_file_is_read_again(run):
     run.facts("split.json")["leak"].clear()
     assert run.facts("split.json")["leak"]
     split, mine = run.table("split.csv"), run.table("split.csv")
@@ -179,7 +179,7 @@ def test_what_is_read_may_be_changed_and_a_file_that_changed_is_read_again(run):
     assert len(run.table("split.csv")) == len(split) - 1
 
 
-def test_a_table_without_a_column_that_readers_need_is_damaged(run):
+def test_a_table_without_a_required_column_is_damaged(run):
     run.write("split.csv", run.table("split.csv").drop(columns="fold"))
     with pytest.raises(InputError, match="split.csv cannot be read .it has no column fold."):
         run.table("split.csv")

@@ -89,7 +89,7 @@ def private_words(path: Path) -> list[str]:
     return found
 
 
-def test_what_a_person_reads_is_plain_english():
+def test_the_text_of_the_project_is_plain_english():
     paths = {path for pattern in READ for path in ROOT.glob(pattern)}
     paths.discard(ROOT / "docs" / "faults.md")  # written by a run, in the words of its day
     assert len(paths) > 100
@@ -110,14 +110,14 @@ def test_what_a_person_reads_is_plain_english():
         ("a.md", "Two are told apart, `mended` is a column.\n", []),
     ],
 )
-def test_words_are_found_where_a_person_reads_them(tmp_path, monkeypatch, name, text, lines):
+def test_private_words_are_found_in_prose_only(tmp_path, monkeypatch, name, text, lines):
     monkeypatch.setitem(globals(), "ROOT", tmp_path)
     (tmp_path / name).write_text(text, encoding="utf-8")
     found = private_words(tmp_path / name)
     assert sorted(int(each.split(":")[1]) for each in found) == lines
 
 
-def test_of_a_notebook_its_prose_is_read(tmp_path, monkeypatch):
+def test_only_the_prose_of_a_notebook_is_read(tmp_path, monkeypatch):
     monkeypatch.setitem(globals(), "ROOT", tmp_path)
     cells = [("code", "# anew"), ("markdown", "Begun anew.")]
     content = {"cells": [{"cell_type": kind, "source": [text]} for kind, text in cells]}

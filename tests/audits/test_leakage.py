@@ -82,7 +82,7 @@ def slow_auc(truth, score, fold):
 # ---------------------------------------------------------------- known answers
 
 
-def test_every_protocol_is_scored_on_all_labels_once_a_seed(made):
+def test_every_protocol_is_scored_once_per_seed_with_all_labels(made):
     scores = made.audit.scores
     assert list(scores) == ["protocol", "labels", "seed", "auc", "accuracy"]
     expected = pd.MultiIndex.from_product([leakage.PROTOCOLS, leakage.LABELS, range(SEEDS)])
@@ -92,19 +92,19 @@ def test_every_protocol_is_scored_on_all_labels_once_a_seed(made):
     assert set(made.audit.logits) == set(made.audit.folds) == keys
 
 
-def test_each_thing_kept_together_costs_what_the_features_knew_of_it(made):
+def test_the_auc_falls_as_images_and_then_groups_are_kept_together(made):
     a, b, c = (mean_auc(made.audit, protocol, "true") for protocol in leakage.PROTOCOLS)
     assert a > b + 0.05 and b > c + 0.03 and c > 0.7
 
 
-def test_labels_shuffled_by_image_show_copies_and_by_group_patients_too(made):
+def test_shuffling_by_image_reveals_copies_and_by_group_also_patients(made):
     assert mean_auc(made.audit, A, "shuffled") > 0.9
     assert 0.4 < mean_auc(made.audit, B, "shuffled") < 0.6  # blind to groups that cross
     assert mean_auc(made.audit, B, "shuffled by group") > 0.65
     assert 0.4 < mean_auc(made.audit, C, "shuffled by group") < 0.6
 
 
-def test_the_verdict_passes_whole_groups_and_catches_groups_that_cross(made):
+def test_the_verdict_passes_whole_groups_and_fails_groups_that_cross(made):
     summary = leakage.audit_summary(made.audit)
     assert "passed; a leak of up to " in leakage.shuffle_verdict(summary, SEEDS)
     assert leakage.shuffle_verdict(summary, SEEDS).startswith("mean AUC of 10 shuffles 0.")
@@ -116,7 +116,7 @@ def one_row(low, high, protocol=C, auc=0.55):
     return pd.DataFrame([row | {"auc_low": low, "auc_high": high}])
 
 
-def test_the_verdict_is_where_the_interval_of_the_mean_lies_and_needs_enough_shuffles():
+def test_the_verdict_depends_on_the_interval_of_the_mean_and_needs_enough_shuffles():
     assert "NOT PASSED" in leakage.shuffle_verdict(one_row(0.501, 0.6), 10)
     assert "up to 10.0 points could hide" in leakage.shuffle_verdict(one_row(0.5, 0.6), 10)
     assert "up to 0.0 points" in leakage.shuffle_verdict(one_row(0.3, 0.4), 10)
@@ -125,7 +125,7 @@ def test_the_verdict_is_where_the_interval_of_the_mean_lies_and_needs_enough_shu
     assert "no verdict" in leakage.shuffle_verdict(one_row(np.nan, np.nan), 10)
 
 
-def test_more_shuffles_find_a_leak_of_five_points_more_often_and_raise_no_alarm():
+def test_more_shuffles_detect_a_five_point_leak_more_often_without_false_alarms():
     """As a leak of 0.05 with a standard deviation of 0.05 a shuffle; the quantile got weaker."""
     rng = np.random.default_rng(0)
 
@@ -137,7 +137,7 @@ def test_more_shuffles_find_a_leak_of_five_points_more_often_and_raise_no_alarm(
     assert caught(0.5, 10) < 0.05 and caught(0.5, 20) < 0.05
 
 
-def test_the_interval_of_shuffles_is_students():
+def test_the_interval_of_the_mean_over_shuffles_uses_students_t():
     low, high = leakage.mean_of_shuffles(pd.Series([0.4, 0.5, 0.6, np.nan]))
     half = 4.302653 * 0.1 / np.sqrt(3)  # t of 2 degrees of freedom, from a table
     assert (low, high) == pytest.approx((0.5 - half, 0.5 + half), abs=1e-6)
@@ -145,7 +145,7 @@ def test_the_interval_of_shuffles_is_students():
     assert np.isnan(leakage.mean_of_shuffles(pd.Series([0.7]))).all()
 
 
-def test_audits_of_20_shuffles_catch_patients_that_cross_and_rarely_cry_wolf():
+def test_audits_of_20_shuffles_detect_crossing_patients_and_rarely_raise_false_alarms():
     """A small version of the simulation in docs/statistics.md, groups of 1 to 20 images."""
     caught, wolf = [], []
     for study in range(4):
@@ -171,7 +171,7 @@ def test_audits_of_20_shuffles_catch_patients_that_cross_and_rarely_cry_wolf():
     assert np.mean(caught) == 1 and np.sum(wolf) <= 1
 
 
-def test_without_traces_of_image_and_group_no_protocol_is_better():
+def test_without_image_and_group_effects_no_protocol_scores_higher():
     images = make_images(groups=20)
     features = make_features(images, signal=0.1, group=0, image=0, noise=1)
     found = leakage.audit(features, images, FOLDS, seeds=2)
@@ -213,7 +213,7 @@ def test_groups_of_one_label_exchange_their_labels():
     assert shuffled.drop(columns="label").equals(pictures.drop(columns="label"))
 
 
-def test_groups_of_both_labels_exchange_their_shares_whatever_their_size():
+def test_groups_of_both_labels_exchange_their_shares_regardless_of_size():
     images = pd.DataFrame({"group": np.repeat(list("abcd"), [3, 10, 30, 60])})
     images["family"] = [f"{k:03}" for k in range(len(images))]
     share = images["group"].map({"a": 0, "b": 0.5, "c": 0.1, "d": 1})
@@ -230,7 +230,7 @@ def test_groups_of_both_labels_exchange_their_shares_whatever_their_size():
     assert (within.any(axis=0) & ~within.all(axis=0)).all()  # no image keeps its label
 
 
-def test_labels_that_go_with_the_size_are_shuffled_too():
+def test_labels_correlated_with_group_size_are_shuffled_too():
     """Exchanging labels among groups of similar size would change none of these."""
     images = make_images(groups=12, images=2)
     large = images[images["label"] == "M"]
@@ -247,7 +247,7 @@ def test_labels_that_go_with_the_size_are_shuffled_too():
 
 
 @pytest.mark.parametrize("by", leakage.SHUFFLED.values())
-def test_the_seed_decides_how_labels_are_shuffled_and_the_order_of_rows_does_not(pictures, by):
+def test_shuffled_labels_depend_on_the_seed_and_not_on_row_order(pictures, by):
     first = leakage.shuffle_labels(pictures, 0, by)["label"]
     other_order = leakage.shuffle_labels(pictures.sample(frac=1, random_state=0), 0, by)["label"]
     assert other_order.sort_index().equals(first)
@@ -256,7 +256,7 @@ def test_the_seed_decides_how_labels_are_shuffled_and_the_order_of_rows_does_not
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("protocol", leakage.PROTOCOLS)
-def test_folds_keep_together_what_the_protocol_says(protocol, seed):
+def test_folds_keep_together_what_the_protocol_requires(protocol, seed):
     images = with_copies(make_images())
     images["group"] = images["group"].where(images.index % 3 != 2, images["group"].shift())
     pictures = pictures_of(images, ORIENTATIONS)
@@ -281,7 +281,7 @@ def test_fewer_groups_than_folds_are_refused():
     assert len(set(leakage.assign_folds(pictures, B, FOLDS, 0))) == FOLDS
 
 
-def test_logits_are_those_of_heads_that_never_saw_the_fold():
+def test_logits_come_from_heads_that_never_saw_the_fold():
     """Labels of a fold change nothing in its own logits, and all the others."""
     rng = np.random.default_rng(0)
     values, malignant = rng.normal(size=(90, 8)), np.arange(90) % 2 == 1
@@ -292,7 +292,7 @@ def test_logits_are_those_of_heads_that_never_saw_the_fold():
     assert np.abs(after - before)[fold != 1].min() > 0
 
 
-def test_where_the_other_folds_have_one_class_nothing_is_learned():
+def test_nothing_is_learned_if_the_other_folds_have_one_class():
     values, malignant = np.random.default_rng(0).normal(size=(9, 2)), np.arange(9) >= 6
     logits = leakage.out_of_fold_logits(values, malignant, np.arange(9) // 3)
     assert (logits[6:] == 0).all() and (logits[:6] != 0).all()
@@ -301,7 +301,7 @@ def test_where_the_other_folds_have_one_class_nothing_is_learned():
 # ------------------------------------------------------------- the slow definition
 
 
-def test_the_auc_is_that_of_pairs_of_the_same_fold(made):
+def test_the_auc_counts_pairs_within_a_fold(made):
     truth = (made.audit.pictures["label"] == "M").to_numpy()
     scores = made.audit.scores.query("labels == 'true'").set_index(["protocol", "seed"])
     for protocol in leakage.PROTOCOLS:
@@ -354,7 +354,7 @@ def test_components_have_the_mean_and_the_influence_of_the_auc_within_folds():
 # ------------------------------------------------------------------ the summary
 
 
-def test_the_summary_has_means_and_intervals_that_hold_them(made):
+def test_the_summary_has_means_within_their_intervals(made):
     summary = leakage.audit_summary(made.audit)
     assert summary[["protocol", "labels"]].to_numpy().tolist() == [
         [protocol, labels] for protocol in leakage.PROTOCOLS for labels in leakage.LABELS
@@ -372,7 +372,7 @@ def test_the_summary_has_means_and_intervals_that_hold_them(made):
     assert summary.loc[summary["labels"] != "true", "inflation"].isna().all()
 
 
-def test_what_weaker_and_stronger_penalties_reach_stands_beside_what_hangs_on_them(made):
+def test_the_summary_shows_the_range_of_auc_over_penalties(made):
     found = made.audit.strengths
     assert sorted(set(found["strength"])) == sorted(STRENGTHS) and len(found) == 2 * len(STRENGTHS)
     summary = leakage.audit_summary(made.audit).set_index(["protocol", "labels"])
@@ -407,7 +407,7 @@ def test_the_mean_over_seeds_is_taken_within_the_folds_of_each(pictures):
     assert mean.auc == pytest.approx(np.mean(aucs)) == mean.components[~truth].mean()
 
 
-def test_the_interval_of_a_gain_is_a_jackknifes_over_groups(pictures):
+def test_the_interval_of_a_gain_is_a_jackknife_over_groups(pictures):
     """The standard error of leaving out one group at a time, times the root of two."""
     rng, truth = np.random.default_rng(1), (pictures["label"] == "M").to_numpy()
     group, of_group = pictures["group"].to_numpy(), rng.normal(size=30)
@@ -432,7 +432,7 @@ def test_the_interval_of_a_gain_is_a_jackknifes_over_groups(pictures):
     assert high - low < np.ptp(first.interval())  # what makes a group easy or hard cancels
 
 
-def test_means_of_one_score_are_those_of_every_cross_validated_auc(made):
+def test_means_over_seeds_match_every_cross_validated_auc(made):
     """Means over seeds are made as `auc_interval` and `gain_error` make one."""
     logits, folds = made.audit.logits, made.audit.folds
     rows = made.audit.pictures.assign(fold=folds[C, 0], logit=logits[C, 0])
@@ -470,14 +470,14 @@ def test_the_same_seed_gives_the_same_audit(made):
     assert (per_seed == 2).all() and len(per_seed) == 3
 
 
-def test_every_protocol_judges_the_same_pictures(made):
+def test_every_protocol_predicts_the_same_pictures(made):
     pictures = made.audit.pictures
     assert len(pictures) == len(made.images) * ORIENTATIONS
     assert not pictures.duplicated(["image_id", "orientation"]).any()
     assert all(len(logits) == len(pictures) for logits in made.audit.logits.values())
 
 
-def test_the_result_in_words_names_weights_units_and_numbers(made):
+def test_the_sentences_name_weights_units_and_numbers(made):
     summary = leakage.audit_summary(made.audit).assign(architecture="densenet121", weights="random")
     (sentence,) = leakage.leakage_sentences(summary, "field of view", SEEDS)
     numbers = summary.set_index(["protocol", "labels"])
@@ -500,7 +500,7 @@ def test_the_result_in_words_names_weights_units_and_numbers(made):
 # ------------------------------------------------------------ images and features
 
 
-def test_whole_groups_are_drawn_where_there_are_too_many_images():
+def test_whole_groups_are_drawn_if_there_are_too_many_images():
     images = make_images(groups=30, images=4)
     drawn = draw_images(images, 50, seed=0)
     assert 45 < len(drawn) <= 50 and drawn["label"].nunique() == 2
@@ -517,7 +517,7 @@ def test_too_few_images_for_groups_of_both_classes_are_refused():
         draw_images(images, 40, seed=0)
 
 
-def test_features_that_a_training_notebook_left_are_read_without_a_network(
+def test_cached_features_of_a_training_notebook_are_read_without_a_network(
     tmp_path, made, monkeypatch
 ):
     """No TensorFlow: there is no image, so anything but reading would fail."""
@@ -533,7 +533,7 @@ def test_features_that_a_training_notebook_left_are_read_without_a_network(
     np.testing.assert_array_equal(found.of(pictures), made.features.of(pictures))
 
 
-def test_a_first_look_is_a_part_of_the_audit(made):
+def test_the_first_look_is_part_of_the_audit(made):
     found = first_look.first_look(made.features, made.images, FOLDS, seed=0)
     few = made.audit.scores[made.audit.scores["seed"] < first_look.REPETITIONS]
     expected = few.groupby(["protocol", "labels"])["auc"].mean()
@@ -543,7 +543,7 @@ def test_a_first_look_is_a_part_of_the_audit(made):
             assert value == pytest.approx(expected[protocol, labels], abs=1e-6)
 
 
-def test_a_first_look_at_too_few_groups_says_why_not(made):
+def test_a_first_look_at_too_few_groups_gives_the_reason(made):
     two = made.images[made.images["group"].isin(["g00", "g01"])]
     with pytest.raises(InputError, match="folds"):
         first_look.first_look(made.features, two, FOLDS, seed=0)

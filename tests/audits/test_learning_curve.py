@@ -34,7 +34,7 @@ def made():
     return rows, Features(values, index)
 
 
-def test_a_share_of_each_class_and_larger_shares_hold_the_smaller(made):
+def test_training_shares_are_stratified_and_nested(made):
     rows, _ = made
     chosen = [draw_groups(rows, share, seed=3) for share in module.SHARES]
     for part, count in zip(chosen, (3, 6, 9, 12), strict=True):
@@ -45,7 +45,7 @@ def test_a_share_of_each_class_and_larger_shares_hold_the_smaller(made):
     assert set(draw_groups(rows, 0.25, 4)["group"]) != set(chosen[0]["group"])
 
 
-def test_no_fold_is_trained_on_itself_and_all_groups_are_used_at_the_end(made):
+def test_no_fold_is_trained_on_itself_and_the_last_step_uses_all_groups(made):
     rows, features = made
     logits = learning_curve(features, rows, repeats=2, seed=0)
     assert logits.groupby("share")["repeat"].nunique().tolist() == [2, 2, 2, 1]
@@ -72,7 +72,7 @@ def test_the_table_is_the_mean_over_repeats_within_folds_with_an_interval_around
         assert row.auc_low < row.auc < row.auc_high
 
 
-def test_the_gain_is_that_of_the_last_step_on_the_same_images(made):
+def test_the_gain_is_the_paired_difference_of_the_last_step(made):
     rows, features = made
     logits = learning_curve(features, rows, repeats=3, seed=0)
     table = curve_table(logits)
@@ -86,7 +86,7 @@ def test_the_gain_is_that_of_the_last_step_on_the_same_images(made):
     pd.testing.assert_frame_equal(shuffled, table)
 
 
-def test_a_curve_that_is_flat_since_three_quarters_does_not_promise_more():
+def test_a_curve_that_has_flattened_promises_no_gain():
     about = {"weights": "file", "trained_on": [10, 15, 20]}
     table = pd.DataFrame({"share": [0.5, 0.75, 1.0], "auc": [0.8, 0.9, 0.9], **about})
     table = table.assign(gain=[np.nan, 0.1, 0.0], gain_low=[np.nan, 0.05, -0.02])

@@ -96,7 +96,7 @@ def two():
     return study(Design(patients=80, images=(1, 12), auc=0.9), np.random.default_rng(0), 0.03)
 
 
-def test_at_its_own_size_a_study_has_its_own_interval_and_difference(two):
+def test_a_plan_at_the_observed_size_gives_the_observed_interval_and_difference(two):
     for rows in (two[0], two[0].assign(fold=two[0]["group"] % 5, model="oof")):
         seen = observed_auc(rows)
         assert seen.interval(seen.groups) == pytest.approx(auc_interval(rows), abs=1e-6)
@@ -106,7 +106,7 @@ def test_at_its_own_size_a_study_has_its_own_interval_and_difference(two):
     assert seen.interval() == pytest.approx(expected)
 
 
-def test_twice_the_groups_have_the_variance_of_all_groups_twice(two):
+def test_planning_twice_the_groups_matches_duplicating_them(two):
     rows = two[0]
     twice = pd.concat([rows, rows.assign(group=rows["group"] + 1000)])
 
@@ -121,14 +121,14 @@ def test_twice_the_groups_have_the_variance_of_all_groups_twice(two):
     assert seen.width(160) == pytest.approx(larger.width(160), rel=0.02)
 
 
-def test_cross_validated_studies_need_more(two):
+def test_cross_validated_studies_need_more_groups(two):
     folds = [rows.assign(fold=rows["group"] % 5, model="oof") for rows in two]
     assert observed_auc(folds[0]).groups_for_width() > 1.6 * observed_auc(two[0]).groups_for_width()
     fixed, crossed = observed_difference(*two), observed_difference(*folds)
     assert crossed.smallest(80) > 1.3 * fixed.smallest(80)
 
 
-def test_power_and_size_are_each_other_s_inverse(two):
+def test_power_and_size_are_inverse_functions(two):
     seen = observed_difference(*two)
     groups = seen.groups_for(0.03)
     assert seen.power(groups, 0.03) == pytest.approx(0.8, abs=0.01)
@@ -139,13 +139,13 @@ def test_power_and_size_are_each_other_s_inverse(two):
     assert seen.groups_for(0.0) == np.inf
 
 
-def test_the_least_number_that_suffices():
+def test_the_smallest_sufficient_number_is_found():
     assert smallest_that(lambda groups: groups - 123.0) == 123
     assert smallest_that(lambda groups: groups) == 4
     assert smallest_that(lambda groups: -1.0) == smallest_that(lambda groups: np.nan) == np.inf
 
 
-def test_too_few_patients_plan_nothing(two):
+def test_nothing_is_planned_from_too_few_patients(two):
     rows = two[0]
     few = rows[rows["group"].isin([0, 1, 60])]
     table = plan_widths({"mobilenetv2": few})
@@ -157,7 +157,7 @@ def test_too_few_patients_plan_nothing(two):
     assert sum("too few patients to plan from" in each for each in said) == 3
 
 
-def test_a_run_has_a_row_a_network_and_a_row_a_pair(run):
+def test_the_plan_of_a_run_has_one_row_per_network_and_per_pair(run):
     widths, pairs, curves = plan_of_run(run)
     assert widths["architecture"].tolist() == run.networks and len(pairs) == 3
     assert (pairs["alpha"] == 0.04 / 3).all() and (widths["weights"] == "imagenet").all()
@@ -172,7 +172,7 @@ def test_a_run_has_a_row_a_network_and_a_row_a_pair(run):
     assert "No pretrained" in planning_sentences(widths.assign(weights="random"), pairs, "x")[0]
 
 
-def test_equivalent_is_said_where_the_interval_says_so(two):
+def test_networks_are_called_equivalent_only_if_the_interval_shows_it(two):
     tables = {"mobilenetv2": two[0], "densenet121": two[0].assign(logit=two[0]["logit"] + 0.01)}
     narrow = {"protocol": "grouped", "weights": "imagenet"}
     widths = plan_widths(tables).assign(**narrow)
@@ -183,13 +183,13 @@ def test_equivalent_is_said_where_the_interval_says_so(two):
     assert "not shown to be equivalent within 0.05" in said[3]
 
 
-def test_one_network_has_no_pair(two):
+def test_a_single_network_has_no_pair(two):
     tables = {"mobilenetv2": two[0]}
     assert plan_differences(tables).empty
     assert set(plan_curves(tables)["what"]) == {"width"}
 
 
-def test_a_planned_number_is_rough():
+def test_planned_numbers_are_rounded():
     assert groups_needed(1234.0, "patients", 100) == "about 1,300 patients (12.3 times this study)"
     assert groups_needed(np.inf, "patients", 100) == "more than 10,000,000 patients"
     assert groups_needed(50.0, "patients", 100) == "this study is enough (50 patients would do)"

@@ -62,7 +62,7 @@ def distance(one, other):
 
 
 @every_shift
-def test_a_shift_grows_with_its_strength_from_the_untouched_picture(pair, name):
+def test_a_shift_grows_with_its_strength(pair, name):
     for smear in pair:
         assert shift_picture(smear, name, 0) is smear.image
         pictures = [shift_picture(smear, name, strength) for strength in (0, *SHIFT_STRENGTHS)]
@@ -74,7 +74,7 @@ def test_a_shift_grows_with_its_strength_from_the_untouched_picture(pair, name):
 
 
 @every_shift
-def test_a_shift_is_decided_by_the_file_and_not_by_the_run(pair, name):
+def test_a_shift_depends_on_the_file_and_not_on_the_run(pair, name):
     again = replace(pair[0], image=pair[0].image.copy())
     for strength in (1, 5):
         assert (
@@ -83,7 +83,7 @@ def test_a_shift_is_decided_by_the_file_and_not_by_the_run(pair, name):
         )
 
 
-def test_about_half_of_the_files_go_either_way_and_noise_differs_by_file(pair):
+def test_each_direction_gets_about_half_of_the_files_and_noise_differs_by_file(pair):
     for name in ("hue", "saturation", "brightness", "scale", "orientation"):
         ways = [replace(pair[0], sha256=f"{k:064x}").direction(name) for k in range(400)]
         assert set(ways) == {-1, 1} and abs(np.mean(ways)) < 0.15
@@ -93,7 +93,7 @@ def test_about_half_of_the_files_go_either_way_and_noise_differs_by_file(pair):
     )
 
 
-def test_amounts_are_what_their_words_say(pair):
+def test_amounts_match_their_descriptions(pair):
     """Noise, brightness, hue and blur measured on the shifted picture."""
     grey = FramedSmear(Image.new("RGB", (224, 224), (120, 120, 120)), "any")
     noise = np.asarray(shift_picture(grey, "noise", 4), float)
@@ -107,7 +107,7 @@ def test_amounts_are_what_their_words_say(pair):
         )
 
 
-def test_the_figure_says_which_way_a_smear_goes(pair):
+def test_the_figure_shows_the_direction_of_a_shift(pair):
     ways = {}
     for k in range(20):
         smear = replace(pair[0], sha256=str(k))
@@ -119,7 +119,7 @@ def test_the_figure_says_which_way_a_smear_goes(pair):
     assert ways["blur", 1] == ways["blur", -1] == {"sigma 1.5 px"}
 
 
-def test_a_calibration_curve_has_no_bin_of_a_few_images(judged):
+def test_a_calibration_curve_shows_no_bin_with_few_images(judged):
     for images, bins in ((48, 5), (24, 3), (12, 2)):
         some = judged[judged["image_id"].isin(judged["image_id"].unique()[:images])]
         found = robustness.shift_reliability(some, 3)
@@ -135,7 +135,7 @@ def measured_blur(side):
     return np.sqrt((slope * place**2).sum() / slope.sum())
 
 
-def test_hue_turns_at_equal_luminance_and_saturation_leaves_grey(pair):
+def test_hue_shifts_keep_luminance_and_saturation_leaves_grey_unchanged(pair):
     luminance = [0.213, 0.715, 0.072]
     before, after = (
         np.asarray(p) @ luminance for p in (pair[0].image, shift_picture(pair[0], "hue", 3))
@@ -160,7 +160,7 @@ def test_scale_and_tilt_fill_with_the_colour_of_the_border():
     assert sizes[1] == pytest.approx(1600, rel=0.1) and sizes[-1] == pytest.approx(100, rel=0.3)
 
 
-def test_a_tilt_turns_by_its_angle():
+def test_a_tilt_rotates_by_its_angle():
     pixels = np.full((201, 201, 3), 230, np.uint8)
     pixels[96:105, 40:161] = 0
     for k in range(4):
@@ -218,7 +218,7 @@ def test_without_a_stain_column_groups_are_clustered_by_colour_and_kept_whole(sm
 # --------------------------------------------------------- images and networks
 
 
-def test_both_classes_in_turn_and_every_group_before_any_comes_twice(run):
+def test_images_are_drawn_from_both_classes_and_from_every_group_before_any_repeats(run):
     images = choose_judged_images(run, "out-of-fold", 20, seed=0)
     split = read_table(run, "split.csv").set_index("image_id")
     assert list(images) == ["image_id", "group", "label", "fold", "sha256"]
@@ -242,7 +242,7 @@ def test_both_classes_in_turn_and_every_group_before_any_comes_twice(run):
     assert (split.loc[of_test["image_id"], "split"] == "test").all()
 
 
-def test_one_file_counts_once_and_one_group_is_refused(run):
+def test_duplicate_files_count_once_and_a_single_group_is_refused(run):
     manifest = read_table(run, "manifest.csv")
     manifest["sha256"] = manifest["label"] + manifest["group"]
     split = read_table(run, "split.csv").astype({"fold": "Int64"})
@@ -262,7 +262,7 @@ def test_one_file_counts_once_and_one_group_is_refused(run):
 
 
 @pytest.mark.parametrize("fit", ["pad", "stretch"])
-def test_untouched_pictures_are_pixel_by_pixel_those_of_the_training(tmp_path, smear, fit):
+def test_unshifted_pictures_are_identical_to_those_of_training(tmp_path, smear, fit):
     for k, (width, height) in enumerate([(300, 170), (90, 200), (64, 64)]):
         smear(k, width, height).save(tmp_path / f"{k}.png")
     images = pd.DataFrame({"image_id": ["0.png", "1.png", "2.png"], "sha256": list("abc")})
@@ -298,7 +298,7 @@ def network_of(heads, model=None, key=("weights",)):
         ("test", ("openvino",), "tensorflow"),  # the whole network gives the logits
     ],
 )
-def test_the_network_of_a_run_is_passed_as_there_and_where_it_can_without_tensorflow(
+def test_the_network_uses_the_engine_of_the_run_and_avoids_tensorflow(
     run, monkeypatch, on, offered, expected
 ):
     about = run.about("mobilenetv2") | {"engine": "openvino"}
@@ -331,7 +331,7 @@ def chosen(smear):
     return images, with_stains(smears, images)
 
 
-def test_each_image_is_judged_by_the_head_of_its_own_fold(chosen, tmp_path):
+def test_each_image_is_predicted_by_the_head_of_its_own_fold(chosen, tmp_path):
     images, smears = chosen
     flat = {"mean": np.zeros(3), "variance": np.ones(3) - 1e-5}
     heads = {
@@ -353,15 +353,13 @@ def test_each_image_is_judged_by_the_head_of_its_own_fold(chosen, tmp_path):
         np.testing.assert_allclose(rows["logit"], expected, rtol=1e-4)
 
 
-def test_a_whole_network_gives_its_own_logits():
+def test_without_fold_heads_the_network_gives_the_logits():
     features = np.array([[0.5], [-2.0]], np.float32)
     folds = pd.Series([pd.NA, pd.NA], dtype="Int64")
     np.testing.assert_array_equal(network_of(None).logits(features, folds), [0.5, -2.0])
 
 
-def test_features_are_computed_once_and_again_only_where_something_changed(
-    chosen, tmp_path, monkeypatch
-):
+def test_features_are_recomputed_only_if_something_changed(chosen, tmp_path, monkeypatch):
     images, smears = chosen
     model = MeanColour()
     network = network_of({}, model)
@@ -382,7 +380,7 @@ def test_features_are_computed_once_and_again_only_where_something_changed(
     assert asked("blur") == 40
 
 
-def test_cached_features_come_back_in_the_order_of_the_smears(chosen, tmp_path):
+def test_cached_features_are_in_the_order_of_the_smears(chosen, tmp_path):
     _, smears = chosen
     network = network_of({}, MeanColour())
     (first,) = robustness.shifted_features([network], smears, "hue", 3, tmp_path)
@@ -390,7 +388,7 @@ def test_cached_features_come_back_in_the_order_of_the_smears(chosen, tmp_path):
     np.testing.assert_array_equal(first, again[:, ::-1])
 
 
-def test_networks_share_shifted_pictures_and_each_gets_those_it_lacks(chosen, tmp_path):
+def test_networks_share_shifted_pictures_and_each_gets_only_those_it_needs(chosen, tmp_path):
     _, smears = chosen
     one, other = MeanColour(), MeanColour()
     networks = [network_of({}, one, ("one",)), network_of({}, other, ("other",))]
@@ -448,7 +446,7 @@ def table(judged):
     return found.assign(weights="imagenet", protocol="grouped", judged_on="out-of-fold")
 
 
-def test_a_row_a_shift_and_strength_with_every_metric_and_interval(table):
+def test_the_table_has_one_row_per_shift_and_strength_with_every_metric(table):
     assert len(table) == 1 + 5 * len(SHIFTS)
     names = ["auc", "recall", "specificity", "loss", "auc_change", "loss_rise"]
     assert "ece" in table and "ece_low" not in table
@@ -465,7 +463,7 @@ def test_a_row_a_shift_and_strength_with_every_metric_and_interval(table):
     assert words["blur", 3] == "sigma 1.5 px" and words["jpeg", 5] == "quality 10"
 
 
-def test_the_drop_is_paired_and_its_interval_is_as_wide_as_a_bootstrap_by_hand(judged, table):
+def test_the_drop_is_paired_and_its_interval_matches_a_bootstrap(judged, table):
     then = judged[judged["shift"] == NONE]
     now = judged[(judged["shift"] == "blur") & (judged["strength"] == 3)]
     row = table.set_index(["shift", "strength"]).loc[("blur", 3)]
@@ -490,7 +488,7 @@ def test_the_drop_is_paired_and_its_interval_is_as_wide_as_a_bootstrap_by_hand(j
     assert row["auc_change_high"] - row["auc_change_low"] < apart
 
 
-def test_the_rise_of_log_loss_is_a_t_interval_of_patients_means(judged, table):
+def test_the_rise_of_log_loss_has_a_t_interval_over_patient_means(judged, table):
     """With as many images each, that of SciPy over the means of the patients."""
     then = judged[judged["shift"] == NONE]
     now = judged[(judged["shift"] == "blur") & (judged["strength"] == 3)]
@@ -508,7 +506,7 @@ def test_the_rise_of_log_loss_is_a_t_interval_of_patients_means(judged, table):
     assert row["loss_rise_p"] == pytest.approx(test.pvalue)
 
 
-def test_p_is_below_a_level_where_the_interval_leaves_out_0_and_holm_is_over_one_strength(table):
+def test_p_agrees_with_the_interval_and_holm_corrects_within_a_strength(table):
     for name in robustness.CHANGES:
         known = table[table[f"{name}_p"].notna()]
         outside = (known[f"{name}_low"] > 0) | (known[f"{name}_high"] < 0)
@@ -520,7 +518,7 @@ def test_p_is_below_a_level_where_the_interval_leaves_out_0_and_holm_is_over_one
                 assert row[f"{name}_p_holm"] == pytest.approx(running)
 
 
-def test_cross_validated_pictures_have_wider_intervals_and_pairs_of_one_fold(judged):
+def test_cross_validated_pictures_have_wider_intervals_and_pairs_within_a_fold(judged):
     some = judged[judged["shift"].isin([NONE, "blur"])]
     fold = some["group"].str[1:].astype(int) // 4
     plain, folded = robustness.shift_summary(some), robustness.shift_summary(some.assign(fold=fold))
@@ -535,7 +533,7 @@ def test_cross_validated_pictures_have_wider_intervals_and_pairs_of_one_fold(jud
     assert folded["auc"][0] == pytest.approx(right / pairs)
 
 
-def test_exact_orientations_that_disagree_are_counted(run):
+def test_disagreements_between_exact_orientations_are_counted(run):
     assert robustness.orientation_agreement(run, ["mobilenetv2"], "out-of-fold").empty
     rows = read_table(run, "mobilenetv2/predictions.csv")
     taken = rows[rows["model"] == "oof"].assign(logit=1.0)
@@ -562,7 +560,7 @@ def sited(crossing=0):
     return pd.DataFrame(rows, columns=["image_id", "group", "label", "site"])
 
 
-def test_no_group_crosses_where_a_domain_is_left_out():
+def test_no_group_crosses_when_a_domain_is_left_out():
     images = sited(crossing=6)
     for domain in "ab":
         judged, trained_on = judged_and_trained(images, "site", domain)
@@ -585,7 +583,7 @@ def test_a_domain_needs_both_classes_inside_and_outside():
     assert domains_of(sited(crossing=24), "site") == []  # nothing outside is of other groups
 
 
-def test_leaving_out_costs_what_a_sign_of_the_site_alone_was_worth(monkeypatch):
+def test_leaving_out_a_site_costs_what_its_site_specific_feature_contributed(monkeypatch):
     """A feature that means malignant at one site and benign at the other misleads only there."""
     monkeypatch.setattr(left_out, "MIXED_REPEATS", 4)
     images, rng = sited(crossing=2), np.random.default_rng(0)
@@ -606,7 +604,7 @@ def test_leaving_out_costs_what_a_sign_of_the_site_alone_was_worth(monkeypatch):
     assert (misled["images"] + misled["trained_on"] < len(images)).all()  # the crossing groups
 
 
-def test_images_without_a_domain_are_left_aside(monkeypatch):
+def test_images_without_a_domain_are_left_out(monkeypatch):
     monkeypatch.setattr(left_out, "MIXED_REPEATS", 1)
     images = sited()
     images.loc[images["group"] > "g19", "site"] = ""
@@ -619,7 +617,7 @@ def test_images_without_a_domain_are_left_aside(monkeypatch):
 # -------------------------------------------------------------------- in words
 
 
-def test_the_words_claim_what_the_intervals_allow_and_no_more(table):
+def test_the_sentences_claim_only_what_the_intervals_show(table):
     first, last = robustness_sentences(table, 3, "field of view")
     row = table.set_index(["shift", "strength"]).loc[("blur", 3)]
     assert row["auc_change_high"] < 0
@@ -655,7 +653,7 @@ def test_an_interval_that_includes_0_is_never_called_a_fall_or_a_rise(table):
     assert "not shown" not in robustness_sentences(better, 3, "x")[0]
 
 
-def test_random_weights_and_the_original_protocol_call_nothing_harmful(table):
+def test_no_shift_is_called_harmful_with_random_weights_or_a_leaking_split(table):
     (only,) = robustness_sentences(table.assign(weights="random"), 3, "patient")
     assert "No pretrained weights for MobileNetV2" in only and "rank nothing" in only
     for protocol in ("original", "given, leaks"):
@@ -680,7 +678,7 @@ def test_with_few_groups_there_is_no_interval_and_no_claim():
     plots.plt.close("all")
 
 
-def test_a_shift_that_changes_nothing_is_neither_a_certainty_nor_silence_about_others(table):
+def test_a_shift_without_an_interval_is_named_and_does_not_hide_the_others(table):
     """12 images, all right before and after: no width, and no falls of "up to 0.000"."""
     at = table.copy()
     hue = at["shift"] == "hue"
@@ -691,7 +689,7 @@ def test_a_shift_that_changes_nothing_is_neither_a_certainty_nor_silence_about_o
     assert "hue" not in first.split("not shown to matter here: ")[1].split(" (")[0]
 
 
-def test_what_shakes_a_network_names_the_strengths_at_which_it_is_shown(tmp_path):
+def test_known_failures_name_the_strengths_at_which_a_drop_is_shown(tmp_path):
     """Shown only at strength 2 does not mean "from strength 2 on"."""
     rows = pd.DataFrame({"strength": [1, 2, 3, 4, 5] * 2, "shift": ["blur"] * 5 + ["hue"] * 5})
     rows = rows.assign(architecture="mobilenetv2", auc_change=-0.1, auc_change_high=0.1)
@@ -710,7 +708,7 @@ def test_what_shakes_a_network_names_the_strengths_at_which_it_is_shown(tmp_path
     assert known_failures.harmful_shifts(Run(tmp_path)) == []
 
 
-def test_domains_in_words():
+def test_left_out_domains_are_described_in_sentences():
     row = {"architecture": "densenet121", "weights": "imagenet", "column": "stain"}
     row |= {"left_out": "Giemsa", "images": 30, "groups": 6, "trained_on": 40}
     row |= {"auc": 0.7, "auc_low": 0.6, "auc_high": 0.8}

@@ -16,7 +16,7 @@ from cytology.networks.linear_head import fitted_head
 SMALL = Design(16, (3, 3), likeness=0.4, auc=0.99)
 
 
-def test_equal_models_differ_by_luck_alone():
+def test_equal_models_differ_by_chance_only():
     study = cross_validated(SMALL, np.random.default_rng(3), (0.99, 0.99))
     first, second = study.tables
     for column in ("group", "label", "image_id", "fold"):
@@ -24,7 +24,7 @@ def test_equal_models_differ_by_luck_alone():
     assert 0.1 < np.corrcoef(first["logit"], second["logit"])[0, 1] < 0.99
 
 
-def test_no_patient_is_judged_by_a_head_that_saw_it_and_the_truth_is_of_new_patients(monkeypatch):
+def test_no_patient_is_scored_by_a_head_that_saw_it_and_the_truth_is_for_new_patients(monkeypatch):
     """The closed form against many new patients, for each head that was trained."""
     heads = []
 
@@ -51,7 +51,7 @@ def test_no_patient_is_judged_by_a_head_that_saw_it_and_the_truth_is_of_new_pati
         assert found == pytest.approx(np.mean(expected), abs=0.01)
 
 
-def test_coverage_counts_how_often_the_truth_is_held(monkeypatch):
+def test_coverage_is_the_share_of_intervals_that_contain_the_truth(monkeypatch):
     """An interval of everything, and no interval; the truth is the heads' mean."""
     found = interval_coverage([SMALL, replace(SMALL, auc=0.5)], 6)
     assert found.groupby("interval").size().eq(2).all() and (found["studies"] == 6).all()
@@ -64,7 +64,7 @@ def test_coverage_counts_how_often_the_truth_is_held(monkeypatch):
     assert (interval_coverage([SMALL], 3)["coverage"] == 0).all()
 
 
-def test_coverage_is_seeded():
+def test_coverage_depends_only_on_the_seed():
     first = interval_coverage([SMALL], 3, seed=1)
     pd.testing.assert_frame_equal(interval_coverage([SMALL], 3, seed=1), first)
     assert interval_coverage([SMALL], 3, seed=2)["width"][0] != first["width"][0]
@@ -72,7 +72,7 @@ def test_coverage_is_seeded():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("images", [(6, 6), (1, 30)])
-def test_the_interval_holds_what_cross_validated_heads_reach(images):
+def test_the_interval_covers_the_auc_of_cross_validated_heads(images):
     """A small coverage study; `python -m benchmarks coverage` is the large one."""
     found = interval_coverage([Design(20, images, likeness=0.4, auc=0.99)], 200, seed=3)
     held = found.set_index("interval")["coverage"]
@@ -80,7 +80,7 @@ def test_the_interval_holds_what_cross_validated_heads_reach(images):
     assert held["by image"] < held["by patient, folds ignored"] < 0.99
 
 
-def test_noise_is_no_signal():
+def test_labels_without_signal_give_an_auc_of_one_half():
     """200 studies of 11 patients with unequal images, whose labels mean nothing."""
     design, rng = Design(11, (1, 30), likeness=0.4, auc=0.5), np.random.default_rng(6)
     aucs = [auc_within_folds(cross_validated(design, rng).tables[0]) for _ in range(200)]

@@ -54,7 +54,7 @@ def noise_columns(rows, rng, design, count):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("images", [(6, 6), (1, 30)])
-def test_of_twenty_noise_columns_at_most_one_is_named(images):
+def test_at_most_one_of_twenty_noise_columns_is_named(images):
     named = []
     for seed in range(20):
         rows, subgroups, rng, design = study(seed, patients=40, images=images)
@@ -65,7 +65,7 @@ def test_of_twenty_noise_columns_at_most_one_is_named(images):
 
 
 @pytest.mark.slow
-def test_a_weak_subgroup_is_found_among_others():
+def test_a_weak_subgroup_is_detected_among_others():
     """AUC 0.65 instead of 0.95 in 30 of 90 patients with 6 images each, beside 5 columns."""
     seen = 0
     for seed in range(20):
@@ -94,7 +94,7 @@ def test_a_p_value_counts_patients_and_not_images():
     assert p_of(np.ones(1000), group % 2, group) == 1
 
 
-def test_images_of_one_patient_may_lie_in_several_subgroups():
+def test_images_of_one_patient_may_be_in_several_subgroups():
     rng = np.random.default_rng(0)
     group, subgroup = np.repeat(np.arange(30), 6), np.tile([0, 0, 0, 1, 1, 2], 30)
     drawn = [2 * rng.normal(size=30)[group] + rng.normal(size=180) for _ in range(40)]
@@ -102,7 +102,7 @@ def test_images_of_one_patient_may_lie_in_several_subgroups():
     assert p_of(drawn[0] + 2.0 * (subgroup == 1), subgroup, group) < 0.01
 
 
-def test_worse_order_and_shifted_scores_are_two_questions():
+def test_worse_discrimination_and_shifted_scores_are_tested_separately():
     rng = np.random.default_rng(0)
     group = np.repeat(np.arange(40), 4)
     noise = 0.3 * rng.normal(size=40)[group] + 0.3 * rng.normal(size=160)
@@ -124,7 +124,7 @@ def test_subtypes_of_one_class_are_compared_within_it():
     assert found["p"][0] < 0.01
 
 
-def test_each_row_of_the_table_is_that_of_its_images():
+def test_each_row_of_the_table_matches_its_images():
     rows, subgroups, _, _ = study(0, patients=24)
     shuffled = subgroups.sample(frac=1, random_state=0)
     table = subgroup_table(rows, shuffled, "patient", threshold=0.4).set_index("subgroup")
@@ -146,7 +146,7 @@ def test_too_few_patients_of_a_class_are_named():
     assert found["asks"].tolist() == ["order"]  # no benign images of the rare one to shift against
 
 
-def test_own_columns_are_taken_unless_they_are_the_label(manifest):
+def test_the_users_columns_are_used_unless_they_are_the_label(manifest):
     count = len(manifest)
     own = manifest.assign(
         site="one", stain=np.where(np.arange(count) % 3, "a", ""), mask=manifest["image_id"],

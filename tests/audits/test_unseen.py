@@ -50,20 +50,20 @@ def scored(run, on=OUT_OF_FOLD, low=-0.5, high=0.5, monkeypatch=None, names=("mo
 # ------------------------------------------------------------------- which images
 
 
-def test_a_run_without_them_says_so_and_opens_nothing(run, monkeypatch):
+def test_a_run_without_unseen_images_says_so_and_opens_no_file(run, monkeypatch):
     run.write("unseen.csv", pd.DataFrame(columns=["image_id", "category"]))
     monkeypatch.setattr(unseen, "inspect_files", None)
     images, note = unseen.images_to_score(run, OUT_OF_FOLD, 0)
     assert images.empty and note.startswith("This data set has no images of neither class")
 
 
-def test_nothing_is_scored_where_the_split_leaks(asked):
+def test_nothing_is_scored_if_the_split_leaks(asked):
     asked.write("split.json", asked.facts("split.json") | {"protocol": "original"})
     images, note = unseen.images_to_score(asked, TEST, 0)
     assert images.empty and note.startswith("The split leaks")
 
 
-def test_an_image_goes_to_the_fold_that_its_patient_is_in(asked):
+def test_an_image_gets_the_fold_of_its_patient(asked):
     images, note = unseen.images_to_score(asked, OUT_OF_FOLD, 0)
     assert note == "18 images of neither class are scored. Left out: 1 that cannot be read."
     split = asked.table("split.csv").drop_duplicates("group").set_index("group")
@@ -78,19 +78,19 @@ def test_an_image_goes_to_the_fold_that_its_patient_is_in(asked):
     pd.testing.assert_frame_equal(images, again)
 
 
-def test_one_network_is_not_asked_about_patients_that_it_knows(asked):
+def test_a_single_network_does_not_score_patients_it_was_trained_on(asked):
     images, note = unseen.images_to_score(asked, TEST, 0)
     assert set(images["split"]) == {"", "test"} and len(images) == 14
     assert note.endswith("Left out: 1 that cannot be read and 4 of patients in training.")
 
 
-def test_of_many_images_some_are_drawn(asked, monkeypatch):
+def test_a_sample_is_drawn_from_many_images(asked, monkeypatch):
     monkeypatch.setattr(unseen, "MOST_IMAGES", 5)
     images, note = unseen.images_to_score(asked, OUT_OF_FOLD, 0)
     assert len(images) <= 5 and "14 not drawn" in note
 
 
-def test_a_file_of_the_manifest_is_of_its_group(manifest):
+def test_a_file_that_is_in_the_manifest_has_its_group(manifest):
     images = pd.DataFrame({"sha256": [manifest["sha256"].iloc[3], "f" * 64], "patient": ["x", ""]})
     assert unseen.groups_of(images, manifest).tolist() == [manifest["group"].iloc[3], ""]
 
@@ -98,7 +98,7 @@ def test_a_file_of_the_manifest_is_of_its_group(manifest):
 # -------------------------------------------------------------------- the scores
 
 
-def test_each_is_scored_by_the_head_of_its_fold(asked, monkeypatch):
+def test_each_image_is_scored_by_the_head_of_its_fold(asked, monkeypatch):
     images, _ = unseen.images_to_score(asked, OUT_OF_FOLD, 0)
     heads = {
         f"fold{k}": LinearHead(np.zeros(2), np.ones(2), np.zeros(2), float(k)) for k in range(3)
@@ -123,7 +123,9 @@ def test_known_images_are_scored_as_in_notebook_08(asked, monkeypatch):
 
 
 @pytest.mark.parametrize("on", [OUT_OF_FOLD, TEST])
-def test_categories_lie_between_the_classes_with_intervals_by_patient(asked, on, monkeypatch):
+def test_categories_are_listed_between_the_classes_with_intervals_by_patient(
+    asked, on, monkeypatch
+):
     names = ["inceptionv3", "densenet121"]
     table = unseen.by_category(scored(asked, on, -0.2, 0.4, monkeypatch, names))
     assert table["model"].drop_duplicates().tolist() == names
@@ -139,7 +141,7 @@ def test_categories_lie_between_the_classes_with_intervals_by_patient(asked, on,
     assert inside.all() and (table["rule"] == "half").all() and (table["judged_on"] == on).all()
 
 
-def test_images_of_one_patient_make_no_narrow_interval(asked, monkeypatch):
+def test_many_images_of_one_patient_do_not_narrow_the_interval(asked, monkeypatch):
     scores = scored(asked, monkeypatch=monkeypatch)
     rows = scores[scores["category"] == "C4"]
     many = pd.concat([rows.assign(image_id=rows["image_id"] + f" {k}") for k in range(20)])
@@ -155,7 +157,7 @@ def test_images_of_one_patient_make_no_narrow_interval(asked, monkeypatch):
     assert widths[0] > 2 * widths[1]
 
 
-def test_the_categories_of_the_source_name_the_classes(asked, monkeypatch):
+def test_the_classes_are_named_by_the_categories_of_the_source(asked, monkeypatch):
     manifest = asked.table("manifest.csv")
     category = manifest["label"].map({"B": "C2", "M": "C5"})
     asked.write("manifest.csv", manifest.assign(category=category))
@@ -166,7 +168,7 @@ def test_the_categories_of_the_source_name_the_classes(asked, monkeypatch):
 # --------------------------------------------------------------------- in words
 
 
-def test_what_is_said_of_them(asked, monkeypatch):
+def test_categories_are_described_in_sentences(asked, monkeypatch):
     table = unseen.by_category(scored(asked, monkeypatch=monkeypatch))
     calls, unknown, nobody = unseen.category_sentences(table, "patient")
     assert calls.startswith("MobileNetV2 calls malignant ") and calls.endswith(" malignant images.")
@@ -182,7 +184,7 @@ def test_what_is_said_of_them(asked, monkeypatch):
     assert random[0].endswith("its scores mean nothing.")
 
 
-def test_the_figure_has_every_image_and_the_share_called(asked, monkeypatch):
+def test_the_figure_shows_every_image_and_the_share_called_malignant(asked, monkeypatch):
     scores = scored(asked, monkeypatch=monkeypatch, names=["mobilenetv2", "densenet121"])
     table = unseen.by_category(scores)
     figure = subgroups.strip_plot(scores, table, "patient")

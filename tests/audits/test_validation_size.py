@@ -24,7 +24,7 @@ from cytology.settings import InputError
 pytestmark = pytest.mark.numeric
 
 
-def test_the_numbers_of_the_paper():
+def test_sample_sizes_match_the_paper():
     """Section 3.1 (O/E with 0.5, 0.1), and the valves of section 4: 1.8 % events, C of 0.80."""
     # The paper rounds the standard error of a width of 0.2 to 0.051, of 0.7 to 0.175.
     assert size_for_observed_over_expected(0.5, 0.2) == pytest.approx(385, rel=0.005)
@@ -34,7 +34,7 @@ def test_the_numbers_of_the_paper():
     assert size_for_auc(0.80, 0.018, 0.1) == pytest.approx(4252, abs=2)
 
 
-def test_the_net_benefit_of_the_valves():
+def test_the_sample_size_for_net_benefit_matches_the_paper():
     """6443 participants at a threshold of 8 %: logits with mean -5.8, variance 5, skewness -0.5.
 
     And kurtosis 4: Pearson's type IV, whose density solves the differential equation below.
@@ -55,7 +55,7 @@ def test_the_net_benefit_of_the_valves():
     assert size == pytest.approx(6443, rel=0.02)
 
 
-def test_the_slope_has_the_error_that_logistic_regression_finds():
+def test_the_error_of_the_slope_matches_logistic_regression():
     rng = np.random.default_rng(0)
     score = rng.normal(-1.75, 1.47, 200_000)
     outcome = rng.random(len(score)) < expit(score)
@@ -66,7 +66,7 @@ def test_the_slope_has_the_error_that_logistic_regression_finds():
     assert found == pytest.approx(wanted, rel=0.02)
 
 
-def test_the_auc_and_the_net_benefit_have_the_errors_of_simulated_studies():
+def test_the_errors_of_auc_and_net_benefit_match_simulated_studies():
     rng = np.random.default_rng(0)
     size, prevalence, threshold, aucs, benefits = 400, 0.3, 0.4, [], []
     for _ in range(2000):
@@ -97,7 +97,7 @@ def rows_of(patients=200, images=5, seed=0):
     return pd.DataFrame({"group": group, "label": label, "logit": 2 * score + logit(0.25)})
 
 
-def test_a_run_is_planned_at_the_share_of_the_new_place():
+def test_a_validation_is_planned_at_the_prevalence_of_the_new_site():
     table = validation_size(rows_of(), 0.1, 0.2).set_index("criterion")
     assert list(table.index) == list(WIDTHS)
     values = np.linspace(-8, 8, 4001)
@@ -110,7 +110,7 @@ def test_a_run_is_planned_at_the_share_of_the_new_place():
     assert table.loc["net benefit", "images"] == pytest.approx(wanted, rel=0.1)
 
 
-def test_images_of_a_patient_count_once_where_the_patient_is_what_is_observed():
+def test_correlated_images_of_a_patient_count_as_one_observation():
     table = validation_size(rows_of(), 0.25, 0.5).set_index("criterion")
     first, auc = table.loc["observed over expected"], table.loc["AUC"]
     assert first["groups"] == first["images"] and first["design_effect"] == 5
@@ -119,7 +119,7 @@ def test_images_of_a_patient_count_once_where_the_patient_is_what_is_observed():
     assert f"needs {first['groups']:,.0f} patients" in said and "Riley" in said
 
 
-def test_folds_are_calibrated_without_seeing_themselves():
+def test_each_fold_is_calibrated_on_the_other_folds():
     rows = rows_of()
     folded = rows.assign(fold=rows["group"] % 5, model="oof", logit=3 * rows["logit"])
     table = validation_size(folded, 0.25, 0.5).set_index("criterion")["images"]
@@ -129,7 +129,7 @@ def test_folds_are_calibrated_without_seeing_themselves():
 
 
 @pytest.mark.parametrize("wrong", [{"prevalence": 0}, {"threshold": 1.5}])
-def test_what_is_no_share_is_refused(wrong):
+def test_invalid_shares_are_refused(wrong):
     with pytest.raises(InputError, match="between 0 and 1"):
         validation_size(rows_of(), **({"prevalence": 0.1, "threshold": 0.1} | wrong))
     one = rows_of().query("label == 'M'")
@@ -137,7 +137,7 @@ def test_what_is_no_share_is_refused(wrong):
         validation_size(one, 0.1, 0.1)
 
 
-def test_sizes_of_a_run_are_told_of_each_network_but_not_of_a_leak(run_once):
+def test_sizes_are_reported_for_each_network_unless_the_split_leaks(run_once):
     table = sizes_of_run(run_once, 0.1)
     assert len(table) == 4 * table["architecture"].nunique() and set(table["prevalence"]) == {0.1}
     here = sizes_of_run(run_once, 0.0)
@@ -152,5 +152,5 @@ def test_sizes_of_a_run_are_told_of_each_network_but_not_of_a_leak(run_once):
 
 
 @pytest.mark.parametrize(("auc", "size"), [(1.0, 2.0), (np.nan, np.nan)])
-def test_a_perfect_order_needs_no_images_and_an_unknown_one_no_number(auc, size):
+def test_perfect_discrimination_needs_no_images_and_unknown_gives_no_number(auc, size):
     np.testing.assert_equal(size_for_auc(auc, 0.1, 0.1), size)

@@ -38,7 +38,7 @@ def test_an_orientation_is_what_its_name_says(orientation, expected):
     assert np.array_equal(orient(IMAGE, orientation), expected)
 
 
-def test_a_batch_is_turned_like_its_images():
+def test_a_batch_is_rotated_like_its_images():
     batch = np.stack([IMAGE, IMAGE + 1])
     for orientation in range(8):
         turned = [orient(image, orientation) for image in batch]
@@ -67,12 +67,12 @@ def test_padding_has_the_colour_of_the_border_on_both_sides(size):
     assert (square == colour).all()
 
 
-def test_a_square_image_is_the_same_either_way(smear):
+def test_a_square_image_is_the_same_padded_or_stretched(smear):
     image = smear(1, 60, 60)
     assert np.array_equal(fit_to_square(image, 30, "pad"), fit_to_square(image, 30, "stretch"))
 
 
-def test_an_augmented_set_is_images_times_orientations():
+def test_an_augmented_set_has_every_image_in_every_orientation():
     images = pd.DataFrame({"image_id": ["a", "b"], "label": ["B", "M"]})
     pictures = pictures_of(images, 4)
     assert len(pictures) == 8 and not pictures.duplicated().any()
@@ -80,7 +80,7 @@ def test_an_augmented_set_is_images_times_orientations():
     assert pictures_of(pictures.drop_duplicates("image_id"), 1)["orientation"].tolist() == [0, 0]
 
 
-def test_pictures_are_written_as_files_without_meeting_on_one_name(tmp_path, smear):
+def test_written_pictures_have_distinct_file_names(tmp_path, smear):
     for place in ("B/x", "B/y"):
         (tmp_path / place).mkdir(parents=True)
         smear(len(place) + ord(place[-1])).save(tmp_path / place / "1.png")
@@ -103,7 +103,7 @@ def test_pictures_are_written_as_files_without_meeting_on_one_name(tmp_path, sme
     ],
     ids=["long", "bytes", "folders", "meeting", "at the edge"],
 )
-def test_every_name_that_an_image_can_have_is_written(tmp_path, smear, ids):
+def test_images_with_any_valid_name_are_written(tmp_path, smear, ids):
     for number, image_id in enumerate(ids):
         (tmp_path / image_id).parent.mkdir(parents=True, exist_ok=True)
         smear(number).save(tmp_path / image_id)

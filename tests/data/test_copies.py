@@ -103,7 +103,7 @@ def pictures(smears, smear):
 
 @pytest.mark.parametrize("mirrored", [False, True])
 @pytest.mark.parametrize("angle", [0, 30, 90, -110, 180])
-def test_really_turning_the_first_by_what_was_found_gives_the_other(smears, angle, mirrored):
+def test_applying_the_registered_transform_gives_the_other_image(smears, angle, mirrored):
     one = square(smears[5])
     other = tilted(ImageOps.mirror(one) if mirrored else one, angle)
     found = registered(one, other)
@@ -114,7 +114,7 @@ def test_really_turning_the_first_by_what_was_found_gives_the_other(smears, angl
     assert difference(again, other) < difference(tilted(again, 5), other) / 2
 
 
-def test_an_image_registers_with_itself_as_it_is_and_with_no_other(smears):
+def test_an_image_registers_with_itself_unrotated_and_with_no_other(smears):
     one, *others = map(square, smears)
     similarity, angle, mirrored = registered(one, one)
     assert (angle, mirrored) == (0, False) and similarity == pytest.approx(1, abs=1e-4)
@@ -127,7 +127,7 @@ def test_no_pairs_give_an_empty_table():
     assert list(found) == ["similarity", "angle", "mirrored"] and len(found) == 0
 
 
-def test_a_square_has_one_disc_and_another_image_two(smears):
+def test_a_square_image_has_one_disc_and_any_other_has_two(smears):
     assert len(discs(square(smears[0]))) == DISC
     assert len(discs(smears[0])) == 2 * DISC
 
@@ -155,29 +155,29 @@ def test_a_copy_in_any_orientation_is_found(pictures, orientation):
     assert np.abs(turned).max() < 1
 
 
-def test_a_copy_that_was_encoded_anew_is_found(pictures):
+def test_a_re_encoded_copy_is_found(pictures):
     found = joined_rightly(pictures, lambda image: jpeg(image, quality=75))
     assert (found["kind"] == "turned").all()
 
 
-def test_a_copy_of_another_size_is_found(pictures):
+def test_a_resized_copy_is_found(pictures):
     joined_rightly(pictures, lambda image: image.resize((image.width // 2, image.height // 2)))
 
 
-def test_a_small_and_badly_encoded_copy_is_found(smears):
+def test_a_small_copy_with_strong_compression_is_found(smears):
     images = {f"{number:02}": image for number, image in enumerate(smears)}
     joined_rightly(images, lambda image: jpeg(image.resize((128, 96)).rotate(20), quality=30))
 
 
 @pytest.mark.parametrize("corners", ["black", "mirrored"])
 @pytest.mark.parametrize("angle", [10, 20, 45])
-def test_a_copy_at_any_angle_is_found_whatever_fills_its_corners(pictures, angle, corners):
+def test_a_copy_at_any_angle_is_found_with_any_fill_of_its_corners(pictures, angle, corners):
     found = joined_rightly(pictures, lambda image: jpeg(tilted(image, angle, corners)))
     assert (found["kind"] == "rotated").all() and not found["mirrored"].any()
     assert found["angle"].astype(float).to_numpy() == pytest.approx(angle, abs=2)
 
 
-def test_a_copy_that_was_stretched_to_a_square_and_then_turned_is_found(smears):
+def test_a_copy_that_was_stretched_to_a_square_and_then_rotated_is_found(smears):
     """As Keras' generators do. At its own angle, and mirrored."""
     images = {f"{number:02}": image for number, image in enumerate(smears)}
     found = joined_rightly(
@@ -188,13 +188,13 @@ def test_a_copy_that_was_stretched_to_a_square_and_then_turned_is_found(smears):
 
 
 @pytest.mark.parametrize("angle", [20, 45])
-def test_a_copy_that_was_turned_on_a_larger_canvas_is_found(smears, angle):
+def test_a_copy_that_was_rotated_on_a_larger_canvas_is_found(smears, angle):
     images = {f"{number:02}": image for number, image in enumerate(smears)}
     found = joined_rightly(images, lambda image: jpeg(image.rotate(angle, expand=True)))
     assert found["angle"].astype(float).to_numpy() == pytest.approx(angle, abs=2)
 
 
-def test_a_copy_with_a_scale_bar_is_found_and_the_bar_joins_nothing_else(smears):
+def test_a_copy_with_a_scale_bar_is_found_and_the_bar_joins_no_other_images(smears):
     images = {f"{number:02}": with_scale_bar(image) for number, image in enumerate(smears)}
     assert len(copies_of(images)) == 0
     images |= {f"{number:02}, copy": image for number, image in enumerate(smears)}
@@ -202,11 +202,11 @@ def test_a_copy_with_a_scale_bar_is_found_and_the_bar_joins_nothing_else(smears)
     assert (found["family"] == found["image_id"].str[:2]).all() and len(found) >= 22
 
 
-def test_different_images_are_not_joined(pictures):
+def test_different_images_are_not_joined_as_copies(pictures):
     assert len(copies_of(pictures)) == 0
 
 
-def test_black_frames_do_not_make_different_images_alike(smears):
+def test_black_frames_do_not_make_different_images_similar(smears):
     """A round field of view, and the corners of a larger canvas, are the same in all."""
     images = {}
     for number, image in enumerate(smears):
@@ -234,7 +234,7 @@ def test_forty_copies_of_one_image_are_one_family(smears):
     assert found["family"].value_counts().to_dict() == {"one 00": 39, "other 0": 2}
 
 
-def test_blank_images_of_different_files_are_not_joined_but_the_same_file_is():
+def test_blank_images_are_joined_only_if_the_files_are_identical():
     grey = [Image.new("RGB", (64, 48), (level, level, level)) for level in (200, 200, 90, 90)]
     images = dict(zip("abcd", grey, strict=True))
     assert len(copies_of(images)) == 0
@@ -242,7 +242,7 @@ def test_blank_images_of_different_files_are_not_joined_but_the_same_file_is():
     assert found[["image_id", "family", "kind"]].to_numpy().tolist() == [["d", "a", "same file"]]
 
 
-def test_a_trace_that_faint_images_share_does_not_join_them():
+def test_a_faint_pattern_in_common_does_not_join_images():
     """Empty fields, all a little brighter on one side."""
     images = {}
     for level in (90, 150, 210):
@@ -251,13 +251,13 @@ def test_a_trace_that_faint_images_share_does_not_join_them():
     assert len(copies_of(images)) == 0
 
 
-def test_the_same_file_is_called_so_and_a_turned_one_is_not(smears):
+def test_identical_files_are_distinguished_from_turned_copies(smears):
     images = dict(zip("abc", [smears[0], smears[0], oriented(smears[0], 1)], strict=True))
     found = copies_of(images, files=["1", "1", "2"])
     assert dict(found[["image_id", "kind"]].to_numpy()) == {"b": "same file", "c": "turned"}
 
 
-def test_a_family_is_named_after_its_first_image_whatever_the_order_of_the_rows(smears):
+def test_a_family_is_named_after_its_first_image_in_any_row_order(smears):
     images = {f"{n % 5} {n:02}": tilted(smears[n % 5], 40 * (n // 5)) for n in range(20)}
     table = table_of(images)
     found = find_copies(table)
@@ -281,7 +281,7 @@ def test_an_image_without_copies_is_its_own_family():
 
 
 @pytest.mark.parametrize(("images", "families", "augmented"), [(30, 20, False), (30, 19, True)])
-def test_a_third_of_copies_looks_augmented(images, families, augmented):
+def test_a_folder_with_a_third_of_copies_looks_augmented(images, families, augmented):
     assert looks_augmented(images, families) is augmented
 
 
@@ -296,7 +296,7 @@ def test_a_third_of_copies_looks_augmented(images, families, augmented):
         ("rotated", 19.7, False, "turned +20°"),
     ],
 )
-def test_how_a_copy_differs_in_words(kind, angle, mirrored, words):
+def test_the_difference_of_a_copy_is_described_in_words(kind, angle, mirrored, words):
     table = pd.DataFrame([(kind, angle, mirrored)], columns=["kind", "angle", "mirrored"])
     assert describe_copy(next(table.itertuples())) == words
 
@@ -305,13 +305,13 @@ def test_how_a_copy_differs_in_words(kind, angle, mirrored, words):
 
 
 @needs_herlev
-def test_real_cells_are_not_taken_for_one_another():
+def test_real_cells_are_not_mistaken_for_copies():
     images = {path.name: open_rgb(path) for path in HERLEV.rglob("*.jpeg")}
     assert len(images) == 837 and len(copies_of(images)) == 0
 
 
 @needs_herlev
-def test_a_scale_bar_in_all_of_them_does_not_make_real_cells_alike():
+def test_a_common_scale_bar_does_not_make_real_cells_copies():
     """Each ring counts, however much the bar stands out on some of them."""
     paths = sorted(HERLEV.rglob("*.jpeg"))[::3]
     assert len(copies_of({path.name: with_scale_bar(open_rgb(path)) for path in paths})) <= 3

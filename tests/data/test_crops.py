@@ -45,49 +45,49 @@ def sound(stain, count=40):
 
 @pytest.mark.parametrize("stain", STAINS)
 @pytest.mark.parametrize("at", [(0, 0.5), (0.97, 0.5), (0.5, 0), (0.5, 1), (0.02, 0.02)])
-def test_a_crop_whose_cell_lies_at_the_edge_is_found_in_any_stain(stain, at):
+def test_a_crop_with_its_cell_at_the_edge_is_found_in_any_stain(stain, at):
     found = crops.badly_cut(measured([*sound(stain), cell(99, stain, at)]))
     assert found.index.tolist() == [40] and found["detail"].iloc[0].startswith("middle 0.")
 
 
-def test_a_crop_that_was_filled_up_by_half_is_found():
+def test_a_crop_that_is_half_padding_is_found():
     whole = cell(99)
     half = Image.new("RGB", whole.size, "white")
     half.paste(whole.crop((45, 0, 90, 80)), (0, 0))
     assert crops.badly_cut(measured([*sound("Pap"), half])).index.tolist() == [40]
 
 
-def test_the_worst_stand_first_and_sound_crops_are_not_named():
+def test_the_worst_crops_are_listed_first_and_good_ones_are_not_named():
     images = [*sound("Pap"), cell(99, at=(0.1, 0.5)), cell(98, at=(-0.1, 0.5))]
     found = crops.badly_cut(measured(images))
     assert set(found.index) == {40, 41} and found["middle"].is_monotonic_increasing
     assert crops.badly_cut(measured(sound("Pap"))).empty
 
 
-def test_fields_of_view_are_not_named_whatever_their_middle(smears):
+def test_fields_of_view_are_not_reported_as_crops(smears):
     table = measured(smears)
     assert (table["middle"] < crops.PALE_MIDDLE).any() and not crops.are_crops(table)
     assert crops.badly_cut(table).empty
     assert "not taken for crops of one cell" in crops.in_words(table)
 
 
-def test_a_few_images_are_not_taken_for_crops():
+def test_a_few_images_are_not_mistaken_for_crops():
     table = measured([*sound("Pap", crops.FEWEST_IMAGES - 2), cell(99, at=(0, 0.5))])
     assert crops.badly_cut(table).empty
     assert crops.in_words(table).startswith("With fewer than 20 images")
 
 
-def test_one_colour_has_neither_a_middle_nor_an_empty_half():
+def test_a_uniform_image_has_neither_a_centre_nor_an_empty_half():
     flat = Image.new("RGB", (50, 40), (200, 180, 210))
     assert measured([flat]).iloc[0].to_dict() == {"middle": 1.0, "emptiest_half": 1.0}
 
 
-def test_otsu_parts_two_heaps():
+def test_otsus_threshold_separates_two_clusters():
     assert crops.otsu(np.array([1.0, 2, 1, 9, 8, 9, 2])) == 8
     assert crops.otsu(np.ones(5)) == 1
 
 
-def test_badly_cut_crops_are_a_finding_of_notebook_01(tmp_path):
+def test_badly_cut_crops_are_reported_by_notebook_01(tmp_path):
     for label in "BM":
         (tmp_path / label).mkdir()
     for number, image in enumerate(sound("Giemsa", 30)):

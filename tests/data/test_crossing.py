@@ -25,7 +25,7 @@ MIXED = manifest(
 )
 
 
-def test_each_kind_is_counted_and_named():
+def test_each_kind_of_crossing_is_counted_and_named():
     verdict = judge(MIXED, "patient")
     crossings = verdict.crossings
     assert crossings[["kind", "name", "train", "val", "test"]].to_numpy().tolist() == [
@@ -46,7 +46,7 @@ def test_each_kind_is_counted_and_named():
     }
 
 
-def test_it_is_said_in_numbers_without_a_name():
+def test_crossings_are_reported_in_numbers_without_names():
     said = in_words(judge(MIXED, "patient"), "a table")
     assert said[:4] == [
         "The images came with a split, in a table: train 2, val 1, test 4 images.",
@@ -58,7 +58,7 @@ def test_it_is_said_in_numbers_without_a_name():
     assert said[4].startswith("To repair it, at least ")
 
 
-def test_a_family_that_shares_only_a_file_is_no_copy_and_one_that_also_turned_it_is():
+def test_identical_files_do_not_count_as_turned_copies():
     same = [("train/1", "train", "a", "f", "", ""), ("test/1", "test", "a", "f", "", "")]
     assert list(judge(manifest(*same), "patient").crossings["kind"]) == [FILES]
     more = manifest(*same, ("test/2", "test", "b", "f", "", ""))
@@ -68,7 +68,7 @@ def test_a_family_that_shares_only_a_file_is_no_copy_and_one_that_also_turned_it
     assert found.touched["test"].to_dict() == {FILES: 1, COPIES: 1, "any": 2}
 
 
-def test_nothing_crosses():
+def test_a_clean_split_has_no_crossings():
     clean = manifest(*((f"{part}/{n}", part, f"{part}{n}", f"{part}{n}", "", "")
                        for part in ("train", "test") for n in "12"))  # fmt: skip
     clean["group"] = clean["image_id"]
@@ -81,7 +81,7 @@ def test_nothing_crosses():
 
 
 @pytest.mark.parametrize("most", [1, 3])
-def test_a_handful_a_kind_is_shown_those_into_test_first(most):
+def test_a_few_crossings_of_each_kind_are_shown_with_test_first(most):
     rows = [(f"train/{n}", "train", f"a{n}", f"f{n}", "", "") for n in range(6)]
     rows += [(f"val/{n}", "val", f"b{n}", f"f{n}", "", "") for n in range(2)]
     rows += [(f"test/{n}", "test", f"c{n}", f"f{n}", "", "") for n in range(2, 6)]

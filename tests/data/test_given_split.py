@@ -20,7 +20,7 @@ from cytology.data.given_split import given_split, part_of, split_in_words
         ("train and test/M/1.png", ""),
     ],
 )
-def test_a_part_is_a_folder_called_so(path, part):
+def test_a_part_is_recognized_by_its_folder_name(path, part):
     assert part_of(path) == part
 
 
@@ -29,7 +29,7 @@ def manifest(*rows):
     return pd.DataFrame(rows, columns=columns)
 
 
-def test_what_crosses_into_train_is_counted():
+def test_crossings_into_train_are_counted():
     table = manifest(
         ("train/B/1.png", "p1", "s1", "f1"),
         ("train/M/2.png", "", "s2", "f2"),
@@ -55,6 +55,6 @@ def test_what_crosses_into_train_is_counted():
 
 
 @pytest.mark.parametrize("parts", [("train",), ("test", "val"), ("a", "b")])
-def test_without_train_and_another_part_there_is_no_split(parts):
+def test_a_split_needs_train_and_another_part(parts):
     table = manifest(*((f"{part}/B/{n}.png", "", "", str(n)) for n, part in enumerate(parts)))
     assert given_split(table).empty and split_in_words(given_split(table), "patient") == []

@@ -52,7 +52,7 @@ def judged(root, cache):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not HERLEV.is_dir(), reason="../shared has no Herlev cells")
-def test_a_public_folder_is_judged_to_the_last_image(tmp_path):
+def test_every_image_of_a_public_split_is_checked(tmp_path):
     names = make_repository(tmp_path / "data")
     assert (len(names["train"]), len(names["test"])) == (716, 121)
     manifest, given, verdict = judged(tmp_path / "data", tmp_path / "cache")

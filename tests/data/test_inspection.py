@@ -52,7 +52,7 @@ def kept(cache):
 # --------------------------------------------------------------------- the tables
 
 
-def test_readable_images_come_with_what_is_known_of_them(root, cache):
+def test_readable_images_have_their_measurements(root, cache):
     listing = folder(root, patient_pattern=r"(p\d+)_")
     readable, rejected = inspect_images(listing, cache)
     assert list(readable) == [*listing.images.columns, *INSPECTED]
@@ -61,7 +61,7 @@ def test_readable_images_come_with_what_is_known_of_them(root, cache):
     assert len(rejected) == 0 and list(rejected) == REFUSED
 
 
-def test_unreadable_images_are_rejected_with_their_reason_and_the_rest_goes_on(root, cache, smear):
+def test_unreadable_images_are_rejected_with_a_reason_and_the_rest_are_kept(root, cache, smear):
     whole = (root / "B" / "p000_0.png").read_bytes()
     (root / "B" / "cut.png").write_bytes(whole[: len(whole) // 2])
     (root / "B" / "text.png").write_text("no image")
@@ -80,7 +80,7 @@ def test_unreadable_images_are_rejected_with_their_reason_and_the_rest_goes_on(r
 
 
 @pytest.mark.parametrize(("broken", "which"), [("M", "one class"), ("BM", "either class")])
-def test_no_readable_image_of_a_class(root, cache, broken, which):
+def test_a_class_without_readable_images_is_refused(root, cache, broken, which):
     for label in broken:
         for path in (root / label).iterdir():
             path.write_text("no image")
@@ -95,7 +95,7 @@ def test_no_readable_image_of_a_class(root, cache, broken, which):
 # ---------------------------------------------------------------------- the cache
 
 
-def test_a_second_inspection_opens_no_image_and_says_the_same(root, cache, opened):
+def test_a_second_inspection_opens_no_image_and_gives_the_same_result(root, cache, opened):
     first, _ = inspect_images(folder(root), cache)
     assert len(opened) == 8
     again, _ = inspect_images(folder(root), cache)
@@ -104,7 +104,7 @@ def test_a_second_inspection_opens_no_image_and_says_the_same(root, cache, opene
     assert again["discs"].map(type).eq(bytes).all()
 
 
-def test_a_moved_or_doubled_file_is_known_and_a_changed_one_is_inspected_anew(
+def test_a_changed_file_is_inspected_again_but_not_a_moved_or_duplicated_one(
     root, cache, opened, smear, tmp_path
 ):
     inspect_images(folder(root), cache)
@@ -120,7 +120,7 @@ def test_a_moved_or_doubled_file_is_known_and_a_changed_one_is_inspected_anew(
     assert known.loc["B/copy.png", "sha256"] == known.loc["B/p000_0.png", "sha256"]
 
 
-def test_an_unreadable_file_is_not_kept_and_looked_at_again(root, cache, opened, monkeypatch):
+def test_an_unreadable_file_is_not_cached_and_is_inspected_again(root, cache, opened, monkeypatch):
     (root / "B" / "text.png").write_text("no image")
     inspect_images(folder(root), cache)
     assert kept(cache) == 8
@@ -131,7 +131,7 @@ def test_an_unreadable_file_is_not_kept_and_looked_at_again(root, cache, opened,
     ]
 
 
-def test_what_is_known_of_a_content_holds_under_every_name(root, cache, opened):
+def test_cached_measurements_apply_to_every_name_of_a_file(root, cache, opened):
     inspect_images(folder(root), cache)
     opened.clear()
     shutil.copy(root / "B" / "p000_0.png", root / "B" / "p000_0.webp")
@@ -139,14 +139,14 @@ def test_what_is_known_of_a_content_holds_under_every_name(root, cache, opened):
     assert rejected.empty and "B/p000_0.webp" in set(readable["image_id"]) and not opened
 
 
-def test_what_other_code_measured_is_measured_again(root, cache, opened, monkeypatch):
+def test_measurements_of_other_code_are_repeated(root, cache, opened, monkeypatch):
     inspect_images(folder(root), cache)
     monkeypatch.setattr(inspection, "CODE", "f" * 64)
     inspect_images(folder(root), cache)
     assert len(opened) == 16
 
 
-def test_an_interrupted_run_keeps_what_it_had_done(root, cache, monkeypatch):
+def test_an_interrupted_inspection_keeps_its_results(root, cache, monkeypatch):
     inspect_image, done = quality.inspect_image, []
 
     def interrupted(path):
@@ -171,7 +171,7 @@ def test_an_interrupted_run_keeps_what_it_had_done(root, cache, monkeypatch):
     assert len(readable) == kept(cache) == 8 and len(done) == 5 + 4
 
 
-def test_two_may_use_the_cache_at_once(root, cache, monkeypatch):
+def test_two_processes_may_use_the_cache_at_once(root, cache, monkeypatch):
     """The second begins while the first is writing, and both end with the same table."""
     inspect_image, found, failed = quality.inspect_image, {}, []
     monkeypatch.setattr(inspection, "KEPT_AT_ONCE", 1)
@@ -206,7 +206,7 @@ def shape_of(number):
     return number, np.full(number, number).sum()
 
 
-def test_results_come_in_order_from_all_cores():
+def test_results_of_all_cores_are_in_order():
     assert list(in_parallel(shape_of, list(range(25)), "work", chunk=4)) == [
         (n, n * n) for n in range(25)
     ]
@@ -237,7 +237,7 @@ def test_a_dask_cluster_computes_the_same_in_order(root, monkeypatch):
 # --------------------------------------------------------------------- findings
 
 
-def test_findings_name_what_is_wrong_with_which_image(tmp_path, smears, cache):
+def test_findings_name_the_problem_and_the_image(tmp_path, smears, cache):
     for label in "BM":
         (tmp_path / label).mkdir()
     for number, image in enumerate(smears[:6]):
@@ -283,7 +283,7 @@ def test_a_good_folder_has_no_findings(root, cache):
 # ---------------------------------------------------------------- a damaged memory
 
 
-def test_a_damaged_memory_is_told_and_begun_anew(root, cache, opened, capsys):
+def test_a_damaged_cache_is_reported_and_rebuilt(root, cache, opened, capsys):
     first, _ = inspect_images(folder(root), cache)
     path = cache / "inspected.sqlite"
     for content in (path.read_bytes()[: path.stat().st_size // 2], b"no data base", b""):
@@ -295,7 +295,7 @@ def test_a_damaged_memory_is_told_and_begun_anew(root, cache, opened, capsys):
     assert capsys.readouterr().out.count("is damaged") == 2  # an empty file is an empty memory
 
 
-def test_an_altered_row_is_inspected_again(root, cache, opened):
+def test_a_tampered_cache_row_is_inspected_again(root, cache, opened):
     first, _ = inspect_images(folder(root), cache)
     with closing(sqlite3.connect(cache / "inspected.sqlite")) as store, store:
         store.execute("UPDATE checked SET found = replace(found, '64', '65') WHERE rowid = 1")
@@ -305,7 +305,7 @@ def test_an_altered_row_is_inspected_again(root, cache, opened):
     assert len(opened) == 1
 
 
-def test_a_memory_in_use_is_no_damage(root, cache):
+def test_a_locked_cache_is_not_reported_as_damaged(root, cache):
     inspect_images(folder(root), cache)
     with closing(sqlite3.connect(cache / "inspected.sqlite")) as other:
         other.execute("BEGIN EXCLUSIVE")

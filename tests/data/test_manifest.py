@@ -58,7 +58,7 @@ def test_a_folder_with_a_space_and_an_umlaut_becomes_a_manifest(root, cache):
     assert (manifest["group"] == manifest["patient"]).all()
 
 
-def test_a_turned_copy_ties_its_patients_together_and_is_said_aloud(root, cache):
+def test_a_turned_copy_joins_its_patients_and_is_reported(root, cache):
     image = Image.open(root / "B" / "p000_0.png")
     ImageOps.mirror(image.rotate(90, expand=True)).save(root / "M" / "p003_copy.png")
     manifest, _, said = made(load.load(str(root), patient_pattern=r"(p\d+)_"), cache)
@@ -73,7 +73,7 @@ def test_a_turned_copy_ties_its_patients_together_and_is_said_aloud(root, cache)
     ]
 
 
-def test_unknown_patients_are_counted_aloud(root, cache):
+def test_unknown_patients_are_counted_and_reported(root, cache):
     manifest, _, said = made(load.load(str(root), patient_pattern=r"(p00[01])_"), cache)
     assert manifest["group"].nunique() == 2 + 4
     (sentence,) = said
@@ -82,7 +82,7 @@ def test_unknown_patients_are_counted_aloud(root, cache):
     )
 
 
-def test_poor_and_unusable_images_and_the_sources_notes_are_said(root, cache):
+def test_poor_and_unusable_images_and_notes_of_the_source_are_reported(root, cache):
     (root / "B" / "text.png").write_text("no image")
     Image.new("RGB", (64, 48), (180, 120, 160)).save(root / "B" / "p000_9.png")
     Image.new("RGB", (64, 48), "white").save(root / "M" / "p001_9.png")
@@ -96,7 +96,7 @@ def test_poor_and_unusable_images_and_the_sources_notes_are_said(root, cache):
     ]
 
 
-def test_a_folder_of_augmented_files_says_how_many_originals_it_has(tmp_path, smears, cache):
+def test_the_number_of_originals_in_an_augmented_folder_is_reported(tmp_path, smears, cache):
     for label, images in (("B", smears[:3]), ("M", smears[3:6])):
         (tmp_path / label).mkdir()
         for number, image in enumerate(images):
@@ -132,7 +132,7 @@ def groups(*rows):
     return independent_groups(pd.DataFrame(rows, columns=columns)).tolist()
 
 
-def test_images_of_one_patient_and_else_of_one_slide_are_a_group():
+def test_images_of_one_patient_or_else_of_one_slide_are_a_group():
     assert groups(
         ("a", "1", "s1", "a"),
         ("b", "2", "s1", "b"),
@@ -142,7 +142,7 @@ def test_images_of_one_patient_and_else_of_one_slide_are_a_group():
     ) == ["1", "2", "1", "s9", "s9"]
 
 
-def test_two_images_of_a_slide_of_which_one_has_no_patient_are_a_group():
+def test_images_of_a_slide_are_a_group_even_if_one_has_no_patient():
     assert groups(
         ("a", "1", "s1", "a"),
         ("b", "", "s1", "b"),
@@ -151,16 +151,16 @@ def test_two_images_of_a_slide_of_which_one_has_no_patient_are_a_group():
     ) == ["1+s1", "1+s1", "1+s1", "2"]
 
 
-def test_unknown_patients_are_groups_of_their_own():
+def test_images_of_unknown_patients_are_separate_groups():
     assert groups(("a", "", "", "a"), ("b", "", "", "b")) == ["a", "b"]
 
 
-def test_a_patient_and_a_slide_of_the_same_name_are_not_one():
+def test_a_patient_and_a_slide_with_the_same_name_are_different():
     found = groups(("a", "7", "", "a"), ("b", "", "7", "b"))
     assert len(set(found)) == 2
 
 
-def test_a_copy_ties_two_patients_together_with_all_their_images():
+def test_a_copy_joins_two_patients_with_all_their_images():
     assert groups(
         ("a", "1", "", "a"),
         ("b", "2", "", "a"),
@@ -170,7 +170,7 @@ def test_a_copy_ties_two_patients_together_with_all_their_images():
     ) == ["1+2", "1+2", "1+2", "3+d", "3+d"]
 
 
-def test_large_groups_that_begin_alike_keep_different_names():
+def test_large_groups_with_similar_names_keep_different_names():
     """Of more than three names three are shown: here patients 0, 1, 2 and slides 0, 1, 2."""
     patients = [(f"x{n}", str(n), "", "x") for n in range(5)]
     slides = [(f"y{n}", "", str(n), "y") for n in range(4)]
@@ -220,7 +220,7 @@ def test_a_run_made_with_other_data_is_refused(tmp_path, root, cache):
 
 
 @pytest.mark.parametrize("word", ["sample", *PUBLISHED])
-def test_a_word_for_a_set_of_images_is_its_name_and_a_folder_has_its_path(word, tmp_path):
+def test_a_published_set_is_described_by_name_and_a_folder_by_its_path(word, tmp_path):
     assert named(word) == word
     assert named(str(tmp_path / "x" / ".." / word)) == str(tmp_path / word)
 
@@ -243,12 +243,12 @@ def test_the_sample_is_drawn_once_and_keeps_its_own_columns(tmp_path, monkeypatc
     pd.testing.assert_frame_equal(again.images, listing.images)
 
 
-def test_notebook_01_wants_data_to_be_named():
+def test_notebook_01_requires_the_data_parameter():
     with pytest.raises(InputError, match="`data` is empty: name a folder"):
         load.load("")
 
 
-def test_a_given_split_and_what_crosses_it_are_said(tmp_path, smear, cache):
+def test_a_given_split_and_its_crossings_are_reported(tmp_path, smear, cache):
     for part in ("train", "test"):
         for patient in range(4):
             place = tmp_path / "data" / part / "BM"[patient % 2]
@@ -266,7 +266,7 @@ def test_a_given_split_and_what_crosses_it_are_said(tmp_path, smear, cache):
     ]
 
 
-def test_masks_few_colours_and_names_alike_are_said(tmp_path, smear, smear_folder, cache):
+def test_masks_found_by_colour_or_name_are_reported(tmp_path, smear, smear_folder, cache):
     root = smear_folder(tmp_path / "data", patients=4)
     image = Image.open(root / "B" / "p000_0.png")
     binary = image.convert("L").point(lambda grey: 255 * (grey > 120))
@@ -308,15 +308,13 @@ def test_masks_few_colours_and_names_alike_are_said(tmp_path, smear, smear_folde
         ),
     ],
 )
-def test_a_class_is_called_what_the_data_set_calls_it(
-    tmp_path, smear, names, classes, benign, malignant
-):
+def test_classes_are_named_as_in_the_data_set(tmp_path, smear, names, classes, benign, malignant):
     for number, name in enumerate(names):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         smear(number).save(tmp_path / name)
     assert load.load(str(tmp_path), classes).classes == {"B": benign, "M": malignant}
 
 
-def test_groups_of_images_of_which_nobody_knows_whose_they_are_are_just_groups(root, cache):
+def test_groups_of_images_of_unknown_patients_are_called_groups(root, cache):
     about = described(root, cache)
     assert (about["unit"], about["of_unknown_unit"], about["images"]) == ("group", 8, 8)

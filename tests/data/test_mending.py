@@ -36,7 +36,7 @@ def lost_and_moved(table, split):
 
 
 @pytest.mark.parametrize("seed", range(40))
-def test_no_smaller_move_of_whole_groups_mends_it(seed):
+def test_no_smaller_move_of_whole_groups_repairs_the_split(seed):
     table = some_images(seed)
     found = mended(table)
     assert (found.groupby(table["group"]).nunique() == 1).all()
@@ -48,13 +48,13 @@ def test_no_smaller_move_of_whole_groups_mends_it(seed):
     assert lost_and_moved(table, found) == min(lost_and_moved(table, each) for each in every)
 
 
-def test_what_does_not_cross_stays():
+def test_images_that_do_not_cross_stay_in_place():
     table = images(("a", "B", "train", 3), ("b", "M", "train", 2), ("c", "B", "test", 1),
                    ("d", "M", "test", 9))  # fmt: skip
     assert (mended(table) == table["split"]).all()
 
 
-def test_of_equal_moves_test_takes_the_group_then_val():
+def test_equal_moves_prefer_test_and_then_val():
     whole = [(g, label, part, 5) for g, (label, part) in
              enumerate(itertools.product("BM", ("train", "val", "test")))]  # fmt: skip
     table = images(*whole, ("x", "B", "train", 2), ("x", "B", "test", 2), ("y", "B", "train", 1),
@@ -63,19 +63,19 @@ def test_of_equal_moves_test_takes_the_group_then_val():
     assert (home["x"], home["y"], home["z"]) == ("test", "val", "train")
 
 
-def test_a_class_is_not_moved_out_of_test_altogether():
+def test_the_repair_never_empties_a_class_in_test():
     cut = [("a", "B", "train", 4), ("a", "B", "test", 1), ("b", "B", "train", 6)]
     table = images(*cut, ("b", "B", "test", 1), ("c", "M", "train", 5), ("d", "M", "test", 5))
     home = mended(table).groupby(table["group"]).first()
     assert home.to_dict() == {"a": "test", "b": "train", "c": "train", "d": "test"}
 
 
-def test_where_groups_are_too_few_as_much_is_kept_as_can_be():
+def test_with_too_few_groups_as_much_as_possible_is_kept():
     table = images(("a", "B", "train", 4), ("a", "B", "test", 1), ("b", "M", "train", 6))
     assert set(mended(table)[:5]) == {"train"}
 
 
-def test_tens_of_thousands_of_groups_take_no_minutes():
+def test_tens_of_thousands_of_groups_are_repaired_quickly():
     number = 20_000
     table = pd.DataFrame({"group": np.arange(number).astype(str), "split": "train"})
     table["label"] = np.where(np.arange(number) % 2, "B", "M")

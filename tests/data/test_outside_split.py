@@ -49,7 +49,7 @@ def crossing(table, number=3):
 # ---------------------------------------------------------------------- a table
 
 
-def test_words_and_file_names_of_others_are_understood(tmp_path, manifest, split, table):
+def test_other_names_of_parts_and_files_are_understood(tmp_path, manifest, split, table):
     given = read_given(manifest, written(tmp_path, table.sample(frac=1, random_state=0)))
     assert given.images["split"].tolist() == split["split"].tolist()
     assert given.images["fold"].isna().all() and given.fingerprint == ""
@@ -84,13 +84,13 @@ def test_a_table_of_other_images_is_refused_in_one_sentence(
     assert part in said and len(said.splitlines()) == 1
 
 
-def test_no_file_and_no_folders_are_told(tmp_path, manifest):
+def test_a_missing_split_file_or_folder_is_reported(tmp_path, manifest):
     assert "There is no file" in refused(read_given, manifest, str(tmp_path / "none.csv"))
     assert "not in folders named train and test" in refused(read_given, manifest, "folders")
     assert read_given(manifest, "") is None
 
 
-def test_the_folders_are_a_split(manifest, split):
+def test_folders_are_read_as_a_split(manifest, split):
     named = manifest.assign(image_id=split["split"] + "/" + manifest["image_id"])
     for word in ("", "folders"):
         given = read_given(named, word)
@@ -103,7 +103,7 @@ def test_the_folders_are_a_split(manifest, split):
 # ------------------------------------------------------------------------ used
 
 
-def test_what_crosses_is_mended_under_the_usual_protocol(tmp_path, manifest, table):
+def test_crossings_are_repaired_under_the_default_protocol(tmp_path, manifest, table):
     given = read_given(manifest, written(tmp_path, crossing(table)))
     split, said = split_from(given, "grouped", 4, 0.2, seed=0)
     assert_no_leak(split, manifest)
@@ -112,7 +112,7 @@ def test_what_crosses_is_mended_under_the_usual_protocol(tmp_path, manifest, tab
     assert said[1] == "Its folds are missing: 4 folds of whole groups were made."
 
 
-def test_used_as_it_is_it_leaks_and_says_so_everywhere(tmp_path, run, manifest, table):
+def test_an_unrepaired_split_leaks_and_this_is_reported_everywhere(tmp_path, run, manifest, table):
     given = read_given(manifest, written(tmp_path, crossing(table)))
     split, said = split_from(given, "given", 4, 0.2, seed=0)
     assert split["split"].tolist() == given.images["split"].tolist()
@@ -129,7 +129,9 @@ def test_used_as_it_is_it_leaks_and_says_so_everywhere(tmp_path, run, manifest, 
     assert run.marked(pd.DataFrame({"auc": [1.0]}))["protocol"].tolist() == [GIVEN_LEAKS]
 
 
-def test_used_as_it_is_and_clean_it_is_checked_like_our_own(tmp_path, run, manifest, table):
+def test_a_clean_split_used_unchanged_is_checked_like_a_generated_one(
+    tmp_path, run, manifest, table
+):
     given = read_given(manifest, written(tmp_path, table))
     split, said = split_from(given, "given", 4, 0.2, seed=0)
     assert said[0] == "It is used unchanged, and results on its test are the ones to compare."
@@ -174,7 +176,7 @@ def test_a_split_without_val_gets_whole_groups_of_train(tmp_path, manifest, tabl
         ),
     ],
 )
-def test_a_split_that_cannot_be_trained_on_is_refused(tmp_path, manifest, table, change, part):
+def test_a_split_that_does_not_allow_training_is_refused(tmp_path, manifest, table, change, part):
     given = read_given(manifest, written(tmp_path, change(table)))
     assert part in refused(split_from, given, "grouped", 2, 0.2, 0)
 
@@ -182,7 +184,7 @@ def test_a_split_that_cannot_be_trained_on_is_refused(tmp_path, manifest, table,
 # ----------------------------------------------------------------------- cited
 
 
-def test_another_group_gets_the_same_folds_and_the_same_fingerprint(tmp_path, manifest, split):
+def test_another_team_gets_the_same_folds_and_fingerprint(tmp_path, manifest, split):
     """Elsewhere: images in another order, patients of other names, another seed."""
     there = manifest.sample(frac=1, random_state=0, ignore_index=True)
     there = there.assign(patient="x" + there["patient"], group="x" + there["group"])
@@ -197,7 +199,7 @@ def test_another_group_gets_the_same_folds_and_the_same_fingerprint(tmp_path, ma
     assert said[-1].startswith("It equals the split of that table, folds included")
 
 
-def test_the_fingerprint_is_of_images_and_not_of_their_names(manifest, split):
+def test_the_fingerprint_depends_on_image_content_and_not_on_names(manifest, split):
     renamed = split.assign(image_id="other/" + split["image_id"], group="g" + split["group"])
     assert fingerprint(renamed) == fingerprint(split)
     first = split.index[0]
@@ -209,9 +211,7 @@ def test_the_fingerprint_is_of_images_and_not_of_their_names(manifest, split):
     assert fingerprint(split.assign(group=joined)) != fingerprint(split)
 
 
-def test_where_more_is_known_of_the_groups_the_table_is_not_followed_blindly(
-    tmp_path, manifest, split
-):
+def test_a_split_is_repaired_if_more_is_known_about_the_groups(tmp_path, manifest, split):
     """Elsewhere a copy joins a patient of train and one of test: repaired, another fingerprint."""
     train, test = (split.index[split["split"] == part][0] for part in ("train", "test"))
     there = manifest.copy()
@@ -231,7 +231,7 @@ def test_other_classes_of_the_same_images_are_refused(tmp_path, manifest, split)
     )
 
 
-def test_a_split_of_an_earlier_version_asks_for_notebook_03(run):
+def test_the_error_for_a_split_of_an_earlier_version_names_notebook_03(run):
     run.write("split.csv", run.table("split.csv").drop(columns="sha256").astype({"fold": "Int64"}))
     assert "from an earlier version" in refused(read_split, run)
     assert "run notebook 03 again" in refused(read_split, run)

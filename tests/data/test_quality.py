@@ -24,7 +24,7 @@ def encoded(image, kind, **options):
     return stream.getvalue()
 
 
-def test_what_a_manifest_needs_to_know(tmp_path):
+def test_all_measurements_of_the_manifest_are_taken(tmp_path):
     Image.new("RGB", (60, 40), (200, 100, 50)).save(tmp_path / "a.png")
     found = inspect_image(tmp_path / "a.png")
     assert (found["width"], found["height"]) == (60, 40)
@@ -35,7 +35,7 @@ def test_what_a_manifest_needs_to_know(tmp_path):
     assert (found["contrast"], found["overexposed"], found["colours"]) == (0, 0, 1)
 
 
-def test_colours_are_counted_up_to_where_a_picture_is_no_mask(smear):
+def test_colours_are_counted_up_to_the_limit_for_a_mask(smear):
     few = smear(1).quantize(5, dither=Image.Dither.NONE).convert("RGB")
     assert count_colours(few) == len(few.getcolors()) == 5
     levels = np.arange(300, dtype=np.uint16).reshape(30, 10)
@@ -64,7 +64,7 @@ def animated_gif(image):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="links need rights on Windows")
-def test_ten_kinds_of_damaged_input_stop_nothing_and_each_has_its_reason(
+def test_ten_kinds_of_damaged_input_are_rejected_each_with_a_reason(
     tmp_path, smear, smear_folder, monkeypatch
 ):
     root = smear_folder(tmp_path / "data", patients=4)
@@ -157,11 +157,11 @@ def test_good_pictures_are_not_called_poor(smears, format):
     ids=["blank", "blurred", "over-exposed"],
 )
 @pytest.mark.parametrize("size", [(256, 192), (768, 576)])
-def test_poor_pictures_are_called_what_they_are(smears, change, word, size):
+def test_poor_pictures_are_described_correctly(smears, change, word, size):
     assert {verdict(change(image.resize(size))) for image in smears} == {word}
 
 
-def test_a_pale_stain_does_not_pass_for_blur(smears):
+def test_a_pale_stain_is_not_called_blurred(smears):
     pale = [image.point(lambda level: 200 + level // 5) for image in smears]
     assert {verdict(image) for image in pale} == {""}
 

@@ -51,7 +51,7 @@ def leaking(manifest):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_a_group_is_in_one_part_and_in_one_fold(manifest, seed):
+def test_each_group_is_in_one_part_and_one_fold(manifest, seed):
     split = split_by_group(manifest, 5, 0.15, 0.15, seed)
     assert set(split["image_id"]) == set(manifest["image_id"]) and len(split) == len(manifest)
     assert (split.groupby("group")["split"].nunique() == 1).all()
@@ -75,7 +75,7 @@ def test_a_group_is_in_one_part_and_in_one_fold(manifest, seed):
 
 
 @pytest.mark.parametrize(("val", "test"), [(0.15, 0.15), (0.2, 0.1), (0.1, 0.3)])
-def test_the_shares_are_those_asked_for_and_labels_mix_alike(manifest, val, test):
+def test_parts_have_the_requested_shares_and_similar_class_proportions(manifest, val, test):
     split = split_by_group(manifest, 5, val, test, seed=1)
     shares = split["split"].value_counts(normalize=True)
     assert shares["val"] == pytest.approx(val, abs=0.07)
@@ -86,7 +86,7 @@ def test_the_shares_are_those_asked_for_and_labels_mix_alike(manifest, val, test
         assert (rows["label"] == "M").mean() == pytest.approx(malignant, abs=0.2)
 
 
-def test_the_seed_decides_and_nothing_else(manifest, split):
+def test_the_split_depends_only_on_the_seed(manifest, split):
     pd.testing.assert_frame_equal(split_by_group(manifest, 5, 0.15, 0.15, seed=0), split)
     other = split_by_group(manifest, 5, 0.15, 0.15, seed=1)
     assert fingerprint(other) != fingerprint(split)
@@ -94,7 +94,7 @@ def test_the_seed_decides_and_nothing_else(manifest, split):
 
 
 @pytest.mark.filterwarnings("ignore:The least populated class")
-def test_small_and_unequal_data_are_split_or_refused_in_words():
+def test_small_and_unequal_data_are_split_or_refused():
     """Whatever the sizes: an honest split that can be trained on, or a sentence."""
     done = 0
     for seed in range(60):
@@ -135,7 +135,7 @@ def test_small_and_unequal_data_are_split_or_refused_in_words():
     ],
     ids=["groups", "groups of a class", "folds"],
 )
-def test_fewer_groups_than_the_split_needs(manifest, folds, part):
+def test_fewer_groups_than_the_split_needs_are_refused(manifest, folds, part):
     with pytest.raises(InputError) as error:
         split_by_group(manifest, folds, 0.15, 0.15, seed=0)
     assert part in str(error.value)
@@ -144,7 +144,7 @@ def test_fewer_groups_than_the_split_needs(manifest, folds, part):
 # ------------------------------------------------------------- the original's way
 
 
-def test_the_originals_protocol_leaks_and_the_report_counts_it(manifest, leaking):
+def test_the_original_protocol_leaks_and_the_report_counts_it(manifest, leaking):
     assert len(leaking) == 8 * len(manifest)
     assert not leaking.duplicated(["image_id", "orientation"]).any()
     leak = leak_report(leaking, manifest)
@@ -157,14 +157,14 @@ def test_the_originals_protocol_leaks_and_the_report_counts_it(manifest, leaking
     assert shares["val"] == pytest.approx(0.15, abs=0.01)
 
 
-def test_under_the_originals_protocol_a_row_is_a_picture(split, leaking):
+def test_under_the_original_protocol_a_row_is_a_picture(split, leaking):
     assert training_pictures(leaking, 8) is leaking and judged_pictures(leaking) is leaking
     assert len(training_pictures(split, 4)) == 4 * len(split)
     judged = judged_pictures(split)
     assert len(judged) == len(split) and (judged["orientation"] == 0).all()
 
 
-def test_counts_of_each_part(split):
+def test_the_images_and_groups_of_each_part_are_counted(split):
     counts = counts_by_split(split)
     for part, rows in split.groupby("split"):
         assert counts[part]["images"] == len(rows) == counts[part]["B"] + counts[part]["M"]
@@ -174,7 +174,7 @@ def test_counts_of_each_part(split):
 # ---------------------------------------------------------------- early stopping
 
 
-def test_early_stopping_looks_at_whole_groups_of_both_classes(split):
+def test_early_stopping_uses_whole_groups_of_both_classes(split):
     rows = split[split["split"] == "train"]
     stop = inner_group_split(rows, seed=0)
     assert not set(rows["group"][stop]) & set(rows["group"][~stop])
@@ -182,7 +182,7 @@ def test_early_stopping_looks_at_whole_groups_of_both_classes(split):
     assert 0.1 < stop.mean() < 0.35
 
 
-def test_under_the_originals_protocol_early_stopping_draws_pictures(leaking):
+def test_under_the_original_protocol_early_stopping_draws_pictures(leaking):
     rows = leaking[leaking["split"] == "train"]
     stop = inner_group_split(rows, seed=0)
     assert set(rows["group"][stop]) & set(rows["group"][~stop])
@@ -213,7 +213,7 @@ CROSSING = [
 
 
 @pytest.mark.parametrize(("column", "name"), CROSSING)
-def test_whatever_crosses_is_counted_and_refused_by_its_name(column, name):
+def test_every_kind_of_crossing_is_counted_and_refused_by_name(column, name):
     manifest, split = four_images(column, "x")
     leak = leak_report(split, manifest)
     counted = {what: number for what, number in leak.items() if what.endswith("several_splits")}
@@ -226,7 +226,7 @@ def test_whatever_crosses_is_counted_and_refused_by_its_name(column, name):
 
 
 @pytest.mark.parametrize(("column", "name"), CROSSING)
-def test_folds_are_guarded_like_parts(column, name):
+def test_folds_are_checked_like_parts(column, name):
     manifest, split = four_images(column, "x")
     split["split"] = ["train", "train", "val", "train"]
     split["fold"] = pd.array([0, 0, 1, 1], "Int64")
@@ -236,7 +236,7 @@ def test_folds_are_guarded_like_parts(column, name):
     assert_no_leak(split.assign(fold=pd.array([0, 0, 1, 0], "Int64")), manifest)
 
 
-def test_slide_one_of_two_patients_is_no_leak_and_unknown_ones_are_none():
+def test_equal_slide_names_of_two_patients_and_unknown_patients_are_not_a_leak():
     manifest, split = four_images("slide", "1")
     manifest["patient"] = ["p", "", "", "q"]
     assert_no_leak(split, manifest)
@@ -248,14 +248,14 @@ def test_slide_one_of_two_patients_is_no_leak_and_unknown_ones_are_none():
     assert leak_report(split, manifest)["patients_in_several_splits"] == 0
 
 
-def test_an_edited_split_does_not_vouch_for_itself():
+def test_groups_are_checked_against_the_manifest_and_not_the_split():
     manifest, split = four_images("group", "x")
     split["group"] = split["image_id"]
     with pytest.raises(InputError, match="1 groups cross, the first is 'x'"):
         assert_no_leak(split, manifest)
 
 
-def test_test_images_with_a_copy_in_training_are_counted_not_those_with_one_in_val():
+def test_test_images_with_a_copy_in_training_are_counted_but_not_in_val():
     manifest, split = four_images("family", "x")
     split["split"] = ["val", "train", "val", "test"]
     leak = leak_report(split, manifest)
@@ -264,7 +264,7 @@ def test_test_images_with_a_copy_in_training_are_counted_not_those_with_one_in_v
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_the_split_that_is_made_of_images_with_copies_and_slides_never_leaks(seed):
+def test_a_split_of_images_with_copies_and_slides_never_leaks(seed):
     rng = np.random.default_rng(seed)
     images = 160
     known = rng.random(images) < 0.7
@@ -288,7 +288,7 @@ def test_the_split_that_is_made_of_images_with_copies_and_slides_never_leaks(see
 # -------------------------------------------------------------- reading it again
 
 
-def test_the_written_split_comes_back(run):
+def test_the_written_split_is_read_unchanged(run):
     split = read_split(run)
     assert split["fold"].dtype == "Int64"
     assert_no_leak(split, run.table("manifest.csv"))
@@ -322,7 +322,7 @@ def test_a_split_in_which_a_group_crosses_is_refused(run, column, value, also_gr
         read_split(run)
 
 
-def test_a_leak_that_was_asked_for_is_read_if_it_is_told_truly(run):
+def test_a_deliberate_leak_is_read_if_it_is_reported_correctly(run):
     tamper(run, "split", lambda _: "test", False)
     split, manifest = run.table("split.csv"), run.table("manifest.csv")
     about = split_facts(split, manifest, "original", "patient", seed=0)
@@ -334,7 +334,7 @@ def test_a_leak_that_was_asked_for_is_read_if_it_is_told_truly(run):
         read_split(run)
 
 
-def test_the_split_of_the_originals_protocol_comes_back(run, manifest):
+def test_the_split_of_the_original_protocol_is_read_unchanged(run, manifest):
     leaking = split_pictures_at_random(manifest, 4, 3, 0.2, 0.2, seed=0)
     run.write("split.csv", leaking)
     about = split_facts(leaking, manifest, "original", "patient", seed=0)
@@ -354,7 +354,7 @@ def test_a_split_of_other_images_is_refused(run):
 
 
 @pytest.mark.parametrize("column", ["label", "sha256"])
-def test_a_split_with_another_label_or_other_bytes_is_refused(run, column):
+def test_a_split_with_another_label_or_file_content_is_refused(run, column):
     manifest = run.table("manifest.csv")
     manifest[column] = manifest[column].replace({"B": "M", "M": "B", "0" * 64: "f" * 64})
     run.write("manifest.csv", manifest)
@@ -362,7 +362,7 @@ def test_a_split_with_another_label_or_other_bytes_is_refused(run, column):
         read_split(run)
 
 
-def test_the_split_is_written_as_files_too(tmp_path, smear_folder):
+def test_the_split_is_also_written_as_text_files(tmp_path, smear_folder):
     root = smear_folder(tmp_path / "data", patients=12, images=1)
     rows = [(p.relative_to(root).as_posix(), p.stem, p.parent.name) for p in root.rglob("*.png")]
     images = pd.DataFrame(rows, columns=["image_id", "group", "label"])
@@ -381,7 +381,7 @@ def test_the_split_is_written_as_files_too(tmp_path, smear_folder):
     reason="scikit-learn's own shuffling loses the strata before 1.8",
 )
 @pytest.mark.parametrize("seed", range(5))
-def test_folds_are_those_of_scikit_learn(manifest, seed):
+def test_folds_match_scikit_learn(manifest, seed):
     labels, groups = manifest["label"], manifest["group"]
     theirs = StratifiedGroupKFold(5, shuffle=True, random_state=seed)
     for ours, (_, held_out) in zip(

@@ -46,14 +46,14 @@ def test_the_baseline_is_a_logistic_regression_on_the_other_folds(run):
         assert_close(rows.loc[table["image_id"][judged], "logit"], logit)
 
 
-def test_every_image_of_train_and_val_is_judged_once_and_test_by_the_final_model(run):
+def test_every_image_of_train_and_val_is_predicted_once_and_test_by_the_final_model(run):
     found, split = baseline_of(run), run.table("split.csv")
     counts = found.groupby("model")["image_id"].agg(["size", "nunique"])
     test = (split["split"] == "test").sum()
     assert (counts.loc["oof"] == len(split) - test).all() and (counts.loc["final"] == test).all()
 
 
-def test_the_baseline_never_sees_the_labels_of_the_judged_fold_or_of_test(run):
+def test_the_baseline_never_sees_the_labels_of_the_predicted_fold_or_of_test(run):
     found = baseline_of(run).set_index(["model", "image_id"])["logit"]
     other = baseline_of(run, flipped(lambda split: split["fold"] == 1))
     judged = other[(other["model"] == "oof") & (other["fold"] == 1)]
@@ -68,7 +68,7 @@ def test_the_baseline_never_sees_the_labels_of_the_judged_fold_or_of_test(run):
     assert_close(other["final"], found["final"])
 
 
-def test_the_rarer_class_weighs_as_much_as_the_other(run):
+def test_both_classes_have_equal_weight(run):
     """Colours that mean nothing: half of the images are called malignant, not all or none."""
     split = run.table("split.csv")
     few = sorted(split.loc[split["label"] == "M", "group"].unique())[:8]
@@ -86,14 +86,14 @@ def test_the_baseline_finds_a_stain_that_gives_the_class_away(run):
     assert roc_auc_score(rows["label"] == "M", rows["probability"]) > 0.99
 
 
-def test_the_baseline_keeps_the_pictures_of_the_originals_protocol(run):
+def test_the_baseline_uses_the_pictures_of_the_original_protocol(run):
     manifest = run.table("manifest.csv")
     split = split_pictures_at_random(manifest, 4, 3, 0.2, 0.2, seed=0)
     found = baseline_of(run, lambda _: split)
     assert set(found["orientation"]) == {0, 1, 2, 3} and len(found) == len(split)
 
 
-def test_the_baseline_knows_nothing_where_the_colours_mean_nothing(run):
+def test_the_baseline_is_at_chance_if_the_colours_carry_no_signal(run):
     rows = baseline_of(run)
     rows = rows[rows["model"] == "oof"]
     assert 0.2 < roc_auc_score(rows["label"] == "M", rows["probability"]) < 0.8
@@ -107,7 +107,7 @@ def test_the_baseline_finds_its_images_by_key(run):
     pd.testing.assert_series_equal(other, found)
 
 
-def test_notebook_03_says_the_number_that_07_draws(run):
+def test_notebooks_03_and_07_show_the_same_baseline_auc(run):
     rows = baseline_of(run)
     table = comparison_all(run, rows).set_index(["model", "level", "judged_on"])
     row = table.loc[(BASELINE, "image", "out-of-fold")]

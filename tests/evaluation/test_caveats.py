@@ -25,11 +25,11 @@ def change(run, name, **values):
     run.write(name, run.facts(name) | values)
 
 
-def test_an_honest_run_with_pretrained_weights_has_none(run):
+def test_an_honest_run_with_pretrained_weights_has_no_caveats(run):
     assert caveats(run) == [] and caveats_html(run) == ""
 
 
-def test_a_folder_without_results_has_none(tmp_path):
+def test_a_folder_without_results_has_no_caveats(tmp_path):
     assert caveats(Run(tmp_path)) == []
 
 
@@ -52,7 +52,7 @@ def test_either_kind_of_crossing_is_a_leak(run, crossing):
     assert [caveat.kind for caveat in caveats(run)] == ["leak"]
 
 
-def test_networks_beside_random_ones_are_ranked_and_a_run_of_random_ones_is_not():
+def test_random_networks_are_not_ranked_and_others_are():
     kinds = dict.fromkeys(("MobileNetV2", "DenseNet121"), "random")
     (nothing,) = weights_caveats(kinds)
     assert nothing.text.endswith("not to rank networks; no winner is named.")
@@ -86,7 +86,7 @@ KNOWN = {"images": 58, "of_unknown_unit": 0, "unit": "patient"}
         ),
     ],
 )
-def test_nothing_is_said_of_patients_but_what_is_known(changed, said, check):
+def test_caveats_about_patients_state_only_what_is_known(changed, said, check):
     dataset = KNOWN | changed
     texts = [caveat.text for caveat in data_caveats(dataset)]
     assert (texts == []) if not said else (len(texts) == 1 and texts[0].startswith(said))
@@ -94,7 +94,7 @@ def test_nothing_is_said_of_patients_but_what_is_known(changed, said, check):
     assert check in split_check(dataset, {"unit": dataset["unit"]})
 
 
-def test_a_class_of_another_name_is_said():
+def test_other_class_names_are_explained():
     dysplasia = {"B": "normal cells of the cervix", "M": "dysplasia"}
     (caveat,) = data_caveats(KNOWN | {"classes": dysplasia})
     assert caveat.text == (
@@ -109,7 +109,7 @@ def test_random_weights_get_a_banner_and_names_are_escaped():
     assert weights_html("file", "Weights from <x>.h5.") == "<p>Weights from &lt;x&gt;.h5.</p>"
 
 
-def test_what_the_check_has_shown_stands_below_a_split_that_does_not_leak(run):
+def test_the_result_of_the_check_is_shown_below_a_split_that_does_not_leak(run):
     dataset = {"images": 90, "of_unknown_unit": 0, "unit": "patient"}
     run.write("dataset.json", dataset)
     assert split_html(run).endswith(f"<p>{split_check(dataset, run.facts('split.json'))}</p>")

@@ -71,7 +71,7 @@ def predictions(run, name):
     ("fine_tuned", "cross_validated", "expected"),
     [(False, True, OUT_OF_FOLD), (True, True, TEST), (False, False, TEST)],
 )
-def test_what_carries_the_headline(groups, fine_tuned, cross_validated, expected):
+def test_the_headline_is_out_of_fold_or_on_test(groups, fine_tuned, cross_validated, expected):
     table = rows_of("BM" * (groups // 2), 0.5)
     test = table.index < groups // 6
     oof = table[~test].assign(model="oof", split="train")
@@ -84,7 +84,7 @@ def test_what_carries_the_headline(groups, fine_tuned, cross_validated, expected
     pd.testing.assert_frame_equal(rows.reset_index(drop=True), wanted.reset_index(drop=True))
 
 
-def test_one_fine_tuned_network_puts_all_on_test(run):
+def test_one_fine_tuned_network_moves_the_comparison_to_test(run):
     assert compared_on(run) == OUT_OF_FOLD
     change(run, "densenet121/metrics.json", fine_tuned=True)
     assert compared_on(run) == TEST
@@ -93,7 +93,7 @@ def test_one_fine_tuned_network_puts_all_on_test(run):
     assert (table["images"] == (run.table("split.csv")["split"] == "test").sum()).all()
 
 
-def test_something_new_is_asked_on_test_where_no_folds_keep_apart(run):
+def test_other_checks_use_test_if_no_folds_hold_images_out(run):
     names = ["mobilenetv2", "densenet121"]
     assert unseen_on(run, names) == OUT_OF_FOLD
     change(run, "densenet121/metrics.json", fine_tuned=True)
@@ -103,7 +103,7 @@ def test_something_new_is_asked_on_test_where_no_folds_keep_apart(run):
         assert unseen_on(run, names[:1]) == TEST
 
 
-def test_of_a_given_split_test_is_compared_as_those_who_published_it_did(run):
+def test_a_given_split_is_compared_on_its_test_part(run):
     assert compared_on(run) == OUT_OF_FOLD
     change(run, "split.json", protocol="given")
     assert compared_on(run) == TEST
@@ -111,12 +111,12 @@ def test_of_a_given_split_test_is_compared_as_those_who_published_it_did(run):
     assert set(comparison(run)["protocol"]) == {"given"}
 
 
-def test_a_run_without_predictions_says_what_to_run(tmp_path):
+def test_without_predictions_the_error_says_what_to_run(tmp_path):
     with pytest.raises(InputError, match="run notebook 04, 05 or 06 first"):
         comparison(Run(tmp_path))
 
 
-def test_the_report_says_what_it_was_judged_on():
+def test_the_report_says_which_images_it_used():
     text = classification_report(rows_of("BBMM", [0.1, 0.6, 0.8, 0.9]), "test")
     assert text.startswith("judged on test: 4 images, 4 groups\n")
     assert "malignant (M)      0.667     1.000     0.800         2" in text
@@ -127,7 +127,7 @@ def test_the_report_says_what_it_was_judged_on():
 # ---------------------------------------------------------------------- comparison
 
 
-def test_the_comparison_has_a_row_an_architecture(run):
+def test_the_comparison_has_one_row_per_architecture(run):
     table = comparison(run).set_index("architecture")
     assert tuple(table.index) == ARCHITECTURE_NAMES
     assert (table["judged_on"] == "out-of-fold").all()
@@ -141,7 +141,7 @@ def test_the_comparison_has_a_row_an_architecture(run):
     assert not {"loss_low", "brier_low", "ece_low", "ace_low", "average_precision_low"} & set(table)
 
 
-def test_beside_the_headline_stand_the_pooled_auc_and_test(run):
+def test_the_pooled_auc_and_the_test_auc_are_shown_with_the_headline(run):
     table = comparison(run).set_index("architecture")
     for name, row in table.iterrows():
         rows = read_predictions(run, name)
@@ -158,7 +158,7 @@ def test_beside_the_headline_stand_the_pooled_auc_and_test(run):
                 assert row[f"{before}groups_{word}"] == expected
 
 
-def test_a_headline_on_test_has_no_second_one(run):
+def test_a_headline_on_test_is_not_shown_twice(run):
     change(run, "densenet121/metrics.json", fine_tuned=True)
     table = comparison(run)
     assert not [name for name in table if name.startswith("test_")]
@@ -167,7 +167,7 @@ def test_a_headline_on_test_has_no_second_one(run):
 
 @pytest.mark.parametrize("folds", [0, 3])
 @pytest.mark.parametrize("mixed", [False, True])
-def test_groups_alike_are_weighted_by_their_images_of_the_class(mixed, folds):
+def test_the_equal_groups_auc_weights_each_group_equally_within_a_class(mixed, folds):
     rows = drawn_rows(0, images=8, mixed=mixed, folds=folds)
     truth, score, group, fold = arrays_of(rows)
     images = [((group == g) & (truth == t)).sum() for g, t in zip(group, truth, strict=True)]
@@ -177,7 +177,7 @@ def test_groups_alike_are_weighted_by_their_images_of_the_class(mixed, folds):
     assert expected != pytest.approx(auc_slowly(truth, score, fold), abs=1e-3)
 
 
-def test_folds_of_one_class_have_a_pooled_auc_only():
+def test_folds_of_one_class_have_only_a_pooled_auc():
     rows = drawn_rows(1)
     rows["fold"] = (rows["label"] == "M").astype(int)
     assert np.isnan(equal_groups_auc(rows)) and 0.5 < pooled_auc(rows) < 1
@@ -266,7 +266,7 @@ def parts_of(run, model):
         "ensemble, 4 orientations",
     ],
 )
-def test_what_combines_several_is_the_mean_logit_by_hand(full_run, model):
+def test_an_ensemble_is_the_mean_logit(full_run, model):
     expected = mean_by_hand(parts_of(full_run, model)).set_index("image_id")
     found = combined(full_run, TEST)[model].set_index("image_id")
     assert found.index.is_unique and set(found.index) == set(expected.index)
@@ -292,7 +292,7 @@ def test_groups_with_both_classes_count_once_in_each(run):
     assert set(pairs_of_models(run, baseline)["level"]) == {"image", "patient"}
 
 
-def test_the_level_is_called_what_a_group_is(run):
+def test_the_level_is_named_after_the_kind_of_group(run):
     keep(run, "mobilenetv2")
     change(run, "split.json", unit="field of view")
     table = comparison_all(run, baseline_of(run))
@@ -327,13 +327,13 @@ def test_a_fine_tuned_network_has_no_out_of_fold_row(run):
     assert "densenet121" not in set(rows["model"])
 
 
-def test_fold_models_of_a_fine_tuned_network_are_not_its_own(full_run):
+def test_fold_models_of_a_fine_tuned_network_are_not_combined(full_run):
     change(full_run, "densenet121/metrics.json", fine_tuned=True)
     found = combined(full_run, TEST)
     assert "densenet121, mean of folds" not in found and "mobilenetv2, mean of folds" in found
 
 
-def test_the_weights_behind_an_ensemble_are_the_worst_of_its_members(run):
+def test_the_weights_of_an_ensemble_are_the_worst_of_its_members(run):
     change(run, "inceptionv3/metrics.json", weights="random")
     assert run.weights_behind("ensemble, 8 orientations") == "random"
     assert run.weights_behind("mobilenetv2, mean of folds") == "imagenet"
@@ -343,7 +343,7 @@ def test_the_weights_behind_an_ensemble_are_the_worst_of_its_members(run):
 # --------------------------------------------------------------------------- pairs
 
 
-def test_the_pairs_of_a_run_by_family_and_level(full_run):
+def test_the_pairs_of_a_run_are_listed_by_family_and_level(full_run):
     found = pairs_of_models(full_run, baseline_of(full_run))
     counts = found.groupby(["family", "level"]).size()
     for level in ("image", "patient"):
@@ -364,7 +364,7 @@ def test_the_pairs_of_a_run_by_family_and_level(full_run):
     assert row[names].tolist() == pytest.approx(expected[names].tolist())
 
 
-def test_a_page_separates_only_what_is_shown_behind_an_open_gate(full_run):
+def test_a_page_separates_only_proven_pairs_behind_an_open_gate(full_run):
     """One network is upside down, so that two of three pairs differ and the gate is open."""
     table = predictions(full_run, "densenet121")
     full_run.write("densenet121/predictions.csv", table.assign(logit=-table["logit"]))
@@ -378,7 +378,7 @@ def test_a_page_separates_only_what_is_shown_behind_an_open_gate(full_run):
     assert not found.loc[~(shown & small), "separated"].any()
 
 
-def test_differences_over_folds_are_those_of_the_folds_aucs(run):
+def test_differences_over_folds_match_the_aucs_of_the_folds(run):
     found = fold_pairs(run)
     aucs = {}
     for name in ARCHITECTURE_NAMES:
@@ -413,7 +413,7 @@ def all_tables(run):
     return [*tables, fold_pairs(run)]
 
 
-def test_rows_are_found_by_image_and_twice_is_the_same(full_run):
+def test_rows_are_matched_by_image_and_results_are_repeatable(full_run):
     keep(full_run, "mobilenetv2", "densenet121")
     first = all_tables(full_run)
     again = all_tables(full_run)
@@ -442,20 +442,20 @@ def test_orientations_are_compared_for_each_architecture():
     assert gain.loc[8, ["auc_low", "auc_high"]].tolist() == pytest.approx(bounds)
 
 
-def test_one_network_alone_is_compared_with_the_baseline_only(full_run):
+def test_a_single_network_is_compared_only_with_the_baseline(full_run):
     keep(full_run, "mobilenetv2")
     found = pairs_of_models(full_run, baseline_of(full_run))
     assert set(found["family"]) == {"more than one", "baseline"}
     assert fold_pairs(full_run).empty
 
 
-def test_matrices_are_by_image_first_then_by_group(run):
+def test_confusion_matrices_are_by_image_then_by_group(run):
     rows = judged_networks(run, TEST)
     found = evaluation.by_image_and_group(rows, "patient", "highest")
     assert list(found)[2:4] == ["DenseNet121, by image", "MobileNetV2, by patient"]
     assert len(found["DenseNet121, by patient"]) == rows["densenet121"]["group"].nunique()
 
 
-def test_the_published_rows_stand_above_those_of_the_run(run):
+def test_published_results_are_listed_above_those_of_the_run(run):
     found = evaluation.beside_published(comparison(run))
     assert found["whose"].str.startswith("original").tolist() == [True] * 3 + [False] * 3

@@ -28,7 +28,7 @@ def said_of(tables, **changed):
     return decision_sentences(*parts, "out-of-fold", "patient")
 
 
-def test_two_sentences_a_network_with_numbers_of_the_tables(tables):
+def test_each_network_has_two_sentences_with_numbers_from_the_tables(tables):
     said, networks = said_of(tables), tables["thresholds"]["model"].nunique()
     assert len(said) == 2 * networks > 2
     numbers = {
@@ -40,7 +40,7 @@ def test_two_sentences_a_network_with_numbers_of_the_tables(tables):
     assert len(found) > 10 and found <= numbers
 
 
-def test_of_a_leak_random_weights_or_few_patients_nothing_is_said(tables):
+def test_nothing_is_concluded_from_a_leak_random_weights_or_few_patients(tables):
     assert said_of(tables, protocol="given, leaks") == [LEAKS["given, leaks"]]
     assert said_of(tables, weights="random") == [RANDOM]
     (few,) = said_of(tables, groups=14, groups_malignant=4, groups_benign=10)
@@ -72,7 +72,7 @@ def calibrated_words(tables, method, **numbers):
         (np.nan, np.nan, "slope 0.60 (no interval: it depends too much on one group);"),
     ],
 )
-def test_too_sure_is_said_where_the_interval_shows_it(tables, low, high, words):
+def test_overconfidence_is_reported_if_the_interval_shows_it(tables, low, high, words):
     bounds = {"calibration_slope_low": low, "calibration_slope_high": high}
     assert words in calibrated_words(tables, "none", calibration_slope=0.6, **bounds)
 
@@ -87,12 +87,12 @@ def test_too_sure_is_said_where_the_interval_shows_it(tables, low, high, words):
         (np.nan, np.nan, "are not shown to change the log loss: change -0.020 (no interval"),
     ],
 )
-def test_a_change_of_the_log_loss_is_claimed_where_the_interval_shows_it(tables, low, high, words):
+def test_a_change_of_the_log_loss_is_reported_if_the_interval_shows_it(tables, low, high, words):
     bounds = {"loss_change_low": low, "loss_change_high": high}
     assert words in calibrated_words(tables, "platt", loss_change=-0.02, **bounds)
 
 
-def test_probabilities_that_are_off_on_the_whole(tables):
+def test_a_miscalibrated_mean_probability_is_reported(tables):
     name = "calibration_in_the_large"
     for low, high, words in (
         (0.1, 0.5, "too low overall."),
@@ -106,7 +106,7 @@ def test_probabilities_that_are_off_on_the_whole(tables):
     assert calibrated_words(tables, "platt", note="why").endswith("They are left unchanged: why.")
 
 
-def test_the_threshold_sentence_judges_where_it_was_not_chosen(tables):
+def test_the_threshold_sentence_uses_images_that_did_not_choose_it(tables):
     thresholds = tables["thresholds"]
     name = thresholds["model"].iloc[0]
     assert "judged cross-fitted" in threshold_in_words(thresholds, name, "out-of-fold")

@@ -39,7 +39,7 @@ def with_flipped(rows, chosen):
     return rows.assign(label=rows["label"].mask(chosen, rows["label"].map(OTHER)))
 
 
-def test_flipped_labels_come_first_whatever_the_order_of_rows():
+def test_flipped_labels_come_first_in_any_row_order():
     rows = predictions()
     chosen = rows["image_id"].isin(rows["image_id"].sample(10, random_state=1))
     rows = with_flipped(rows, chosen)
@@ -62,12 +62,12 @@ def test_flipped_patients_are_named_and_come_before_single_images():
     assert "i100" in set(found["image_id"][count:])
 
 
-def test_two_images_are_no_group_to_name():
+def test_a_group_of_two_images_is_not_named():
     rows = predictions(images=2)
     assert doubtful_groups(doubtful_labels(with_flipped(rows, rows["group"] == "p04"))).empty
 
 
-def test_a_contradiction_in_a_known_group_says_more_than_in_a_hard_one():
+def test_a_contradiction_weighs_more_in_an_easy_group_than_in_a_hard_one():
     rows = pd.DataFrame({"group": list("aaabbbc"), "label": "M"})
     rows["logit"] = [-1.0, 3, 3, -1, -1, -1, 2]
     margins = margins_in_group(rows)
@@ -78,12 +78,12 @@ def test_a_contradiction_in_a_known_group_says_more_than_in_a_hard_one():
     assert margins_in_group(benign).tolist() == pytest.approx(margins.tolist())
 
 
-def test_correct_labels_leave_few_doubts():
+def test_correct_labels_are_rarely_doubted():
     share = [len(doubtful_labels(predictions(seed))) / 240 for seed in range(5)]
     assert np.mean(share) < 0.05
 
 
-def test_without_what_was_doubted_the_auc_is_higher_also_where_all_labels_are_right():
+def test_leaving_out_doubtful_labels_raises_the_auc_even_if_all_labels_are_correct():
     rows = predictions(spread=2.5)
     found = doubtful_labels(rows)
     table = auc_without({"x": rows, "y": rows.sample(frac=1, random_state=0)}, found)
@@ -91,14 +91,14 @@ def test_without_what_was_doubted_the_auc_is_higher_also_where_all_labels_are_ri
     assert table["auc_without"].nunique() == 1
 
 
-def test_several_rows_an_image_or_one_class_are_refused():
+def test_several_rows_per_image_or_one_class_are_refused():
     rows = predictions()
     for wrong in (pd.concat([rows, rows]), rows[rows["label"] == "M"]):
         with pytest.raises(InputError, match="one held-out prediction per image"):
             doubtful_labels(wrong)
 
 
-def test_the_mean_of_networks_and_orientations_is_asked(full_run, monkeypatch):
+def test_the_mean_over_networks_and_orientations_is_used(full_run, monkeypatch):
     asked = []
     monkeypatch.setattr(module, "doubtful_labels", lambda rows: asked.append(rows) or rows)
     doubtful_labels_of_run(full_run)
@@ -108,7 +108,7 @@ def test_the_mean_of_networks_and_orientations_is_asked(full_run, monkeypatch):
     assert found.to_dict() == pytest.approx(mean.to_dict())
 
 
-def test_decisions_are_kept_when_the_run_is_made_again(run):
+def test_decisions_are_kept_when_the_run_is_repeated(run):
     for name in run.networks:
         rows = run.table(f"{name}/predictions.csv")
         wrong = (rows["model"] == "oof") & rows["image_id"].isin(["M/p029_4.png", "B/p028_0.png"])
@@ -122,7 +122,7 @@ def test_decisions_are_kept_when_the_run_is_made_again(run):
     pd.testing.assert_frame_equal(again, doubtful)
 
 
-def test_sentences_name_patients_and_call_the_bound_a_bound():
+def test_sentences_name_patients_and_call_the_auc_a_bound():
     rows = predictions()
     found = doubtful_labels(with_flipped(rows, rows["group"] == "p04"))
     aucs = auc_without({"x": rows}, found)
@@ -133,7 +133,7 @@ def test_sentences_name_patients_and_call_the_bound_a_bound():
 
 
 @pytest.mark.parametrize("key", ["weights", "protocol"])
-def test_random_weights_and_a_leaking_split_doubt_no_label(run, key):
+def test_no_label_is_doubted_with_random_weights_or_a_leaking_split(run, key):
     if key == "weights":
         name = "mobilenetv2/metrics.json"
         run.write(name, run.facts(name) | {"weights": "random"})
@@ -145,7 +145,7 @@ def test_random_weights_and_a_leaking_split_doubt_no_label(run, key):
 
 
 @pytest.mark.slow
-def test_flips_are_found_also_where_the_heads_learned_from_them():
+def test_flipped_labels_are_found_even_if_the_heads_were_trained_on_them():
     """20 of 480 labels, heads of AUC 0.98: 14 of the first 20 are flips, on average."""
     found = []
     for seed in range(10):

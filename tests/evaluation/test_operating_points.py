@@ -94,7 +94,7 @@ def test_the_labels_of_test_change_no_calibrated_probability(run, fine_tuned, me
 
 
 @pytest.mark.parametrize("part", ["train", "val"])
-def test_the_labels_that_were_learned_from_change_thresholds_and_slopes(run, part):
+def test_labels_used_for_fitting_change_thresholds_and_slopes(run, part):
     """So that the tests above could fail; fine-tuned networks look at val alone."""
     keep(run, "mobilenetv2", "densenet121")
     if part == "val":
@@ -108,7 +108,7 @@ def test_the_labels_that_were_learned_from_change_thresholds_and_slopes(run, par
     assert (after[1]["slope"] != before[1]["slope"])[fitted].all()
 
 
-def test_a_cross_validated_head_learns_from_out_of_fold_and_a_fine_tuned_network_from_val(run):
+def test_a_cross_validated_head_is_tuned_out_of_fold_and_a_fine_tuned_network_on_val(run):
     source, rows = operating_points.learned_from(run, "mobilenetv2")
     assert source == OUT_OF_FOLD and set(rows["model"]) == {"oof"}
     assert set(rows["split"]) == {"train", "val"}
@@ -163,7 +163,7 @@ def test_a_fine_tuned_network_has_no_out_of_fold_figures(run):
 # -------------------------------------------------------------------- calibration
 
 
-def test_without_a_slope_the_probabilities_stay_and_the_note_says_why(run):
+def test_without_a_slope_the_probabilities_are_unchanged_and_a_note_gives_the_reason(run):
     say(run, lambda rows: np.where(rows["label"] == "M", -1.0, 1.0))
     found = operating_points.locked_calibrations(run).set_index(["method", "judged_on"])
     fitted = found.loc["platt"]
@@ -173,7 +173,7 @@ def test_without_a_slope_the_probabilities_stay_and_the_note_says_why(run):
     assert operating_points.without_slope(found.reset_index()).startswith("; no slope fits for Mob")
 
 
-def test_a_threshold_that_calls_all_alike_says_so(run):
+def test_a_threshold_that_calls_all_images_the_same_is_noted(run):
     say(run, lambda rows: np.full(len(rows), 0.3))
     found = operating_points.locked_thresholds(run, 0.9).set_index(["rule", "judged_on"])["note"]
     assert (found.loc["half"] == "calls every image malignant").all()
@@ -181,14 +181,14 @@ def test_a_threshold_that_calls_all_alike_says_so(run):
     assert (found.loc["youden"] == "calls no image malignant").all()
 
 
-def test_a_threshold_that_can_promise_nothing_says_so(run):
+def test_a_threshold_without_a_guarantee_is_noted(run):
     few = operating_points.locked_thresholds(run, 0.99).set_index("rule")["note"]
     assert few.loc["sensitivity"].str.contains("it needs 99 malignant patients").all()
     enough = operating_points.locked_thresholds(run, 0.5).set_index("rule")["note"]
     assert (enough == "").all()
 
 
-def test_what_balanced_weights_took_out_is_the_log_odds_of_the_training_images(run):
+def test_the_shift_by_balanced_weights_is_the_log_odds_of_the_training_images(run):
     split = run.table("split.csv")
 
     def log_odds(rows):
@@ -209,7 +209,7 @@ def test_what_balanced_weights_took_out_is_the_log_odds_of_the_training_images(r
 
 
 @pytest.mark.parametrize("fine_tuned", [False, True], ids=["head", "fine-tuned"])
-def test_calibrations_hold_before_and_after_on_test(run, fine_tuned):
+def test_the_calibration_table_has_test_metrics_before_and_after(run, fine_tuned):
     if fine_tuned:
         fine_tune(run)
     found = operating_points.locked_calibrations(run).set_index(["model", "method", "judged_on"])
@@ -257,7 +257,7 @@ def test_calibrated_rows_are_cross_fitted_out_of_fold(run):
     assert (found["image_id"] == rows["image_id"]).all()
 
 
-def test_reliabilities_are_those_of_the_judged_rows(run):
+def test_reliabilities_match_the_evaluated_rows(run):
     found = operating_points.reliabilities(run, "none")
     assert tuple(found) == ARCHITECTURE_NAMES
     for name, table in found.items():
@@ -279,7 +279,7 @@ def answered(rows, certainty, share):
 
 
 @pytest.mark.parametrize("rule", decisions.RULES)
-def test_the_margin_refers_what_lies_nearest_to_the_threshold_of_the_others(full_run, rule):
+def test_the_margin_refers_images_closest_to_the_cross_fitted_threshold(full_run, rule):
     _, rows = operating_points.learned_from(full_run, "mobilenetv2")
     margin = pd.Series(0.0, index=rows.index)
     for fold in rows["fold"].unique():
@@ -297,7 +297,7 @@ def test_the_margin_refers_what_lies_nearest_to_the_threshold_of_the_others(full
 
 
 @pytest.mark.parametrize("rule", ["half", "sensitivity"])
-def test_the_least_margin_holds_its_share_and_does_not_know_test(run, rule):
+def test_the_smallest_margin_keeps_its_share_and_ignores_test(run, rule):
     run.write("tables/thresholds.csv", operating_points.locked_thresholds(run, 0.9))
     _, rows = operating_points.learned_from(run, "inceptionv3")
     table = run.table("tables/thresholds.csv").set_index(["model", "rule"])
@@ -311,7 +311,7 @@ def test_the_least_margin_holds_its_share_and_does_not_know_test(run, rule):
     assert operating_points.least_margin(run, "inceptionv3", rule, 0.2) == limit
 
 
-def test_on_test_the_curve_refers_by_the_margin_of_notebook_08(run):
+def test_the_referral_curve_on_test_uses_the_margin_of_notebook_08(run):
     """Curve and notebook use the same rule: around the locked threshold, in calibrated logits."""
     fine_tune(run)
     run.write("tables/thresholds.csv", operating_points.locked_thresholds(run, 0.9))
@@ -353,7 +353,7 @@ def test_networks_that_disagree_are_referred(run):
 # ------------------------------------------------------------------ decision curve
 
 
-def test_net_benefits_are_those_of_the_calibrated_probabilities(run):
+def test_net_benefits_use_the_calibrated_probabilities(run):
     found = operating_points.net_benefits(run).set_index("threshold")
     rows = operating_points.calibrated(run, "inceptionv3", OUT_OF_FOLD)
     called, truth = rows["probability"] >= 0.3, rows["label"] == "M"
@@ -378,7 +378,7 @@ def all_tables(run):
     return [*tables, operating_points.abstentions(run, 0.9), operating_points.net_benefits(run)]
 
 
-def test_the_order_of_rows_changes_nothing_and_twice_is_the_same(full_run):
+def test_row_order_changes_nothing_and_results_are_repeatable(full_run):
     keep(full_run, "mobilenetv2", "densenet121")
     first = all_tables(full_run)
     again = all_tables(full_run)

@@ -28,26 +28,26 @@ def row_of(low, high, p=0.5, note="", moved=False):
     return row | more | {"moved": moved, "note": note}
 
 
-def test_predictive_values_are_told_with_their_share():
+def test_predictive_values_are_reported_with_their_prevalence():
     said = say.prevalence_sentence(at_prevalence(rows_of(), 0.1, 0.2), "slide")
     assert said.startswith("If 10 % of the images are malignant: precision 0.")
     assert "false alarms (" in said and "95 % by slide" in said and not ODD.search(said)
 
 
 @pytest.mark.parametrize(("logit", "words"), [(-1.0, "nothing is called"), (1.0, "9.0 false")])
-def test_calls_of_one_kind_are_told(logit, words):
+def test_calls_of_only_one_class_are_reported(logit, words):
     found = at_prevalence(rows_of().assign(logit=logit), 0.1, 0.2)
     said = say.prevalence_sentence(found, "patient")
     assert words in said and not ODD.search(said)
 
 
-def test_wrong_calls_only_are_false_alarms_only():
+def test_only_wrong_calls_are_reported_as_false_alarms_only():
     rows = rows_of(apart=40.0)
     found = at_prevalence(rows.assign(logit=-rows["logit"]), 0.1, 0.2)
     assert "false alarms only" in say.prevalence_sentence(found, "patient")
 
 
-def test_a_share_is_told_with_what_it_takes():
+def test_a_share_is_reported_with_its_assumptions():
     said = " ".join(say.share_sentences(row_of(0.02, 0.3), "patient"))
     assert (
         "an estimated 10 % are malignant" in said
@@ -56,12 +56,12 @@ def test_a_share_is_told_with_what_it_takes():
     )
 
 
-def test_moved_logits_have_no_share():
+def test_shifted_logits_have_no_share():
     (said,) = say.share_sentences(row_of(0.02, 0.3, 0.01, moved=True), "patient")
     assert "not a mixture" in said and "10 %" not in said and "P = 0.01" in said
 
 
-def test_what_cannot_be_known_is_said():
+def test_an_unknown_share_is_reported():
     few = say.share_sentences(row_of(np.nan, np.nan, np.nan), "patient")
     assert "no interval" in few[0] and "cannot be tested" in few[2]
     assert "without labels" in few[0] and few[1].startswith(
@@ -71,7 +71,7 @@ def test_what_cannot_be_known_is_said():
     assert none.endswith("is estimated: no slope fits.")
 
 
-def test_calibration_there_and_its_gain_are_told():
+def test_calibration_at_the_other_site_and_its_gain_are_reported():
     rows = rows_of(60, seed=1, apart=1.5)
     rows["logit"] = 1.5 * rows["logit"] + 3
     said = say.there_sentence(elsewhere.calibration_there(rows), "patient")
@@ -82,7 +82,7 @@ def test_calibration_there_and_its_gain_are_told():
     assert "needs 5 patients of each class" in say.gain_sentence(few, "patient")
 
 
-def test_a_promise_is_told_with_what_it_gave():
+def test_a_guarantee_is_reported_with_the_observed_result():
     patients = rows_of(60, 1)
     chosen = choose_referral(patients, 0.1)
     judged = outcome(patients.assign(referred=patients["logit"] >= chosen.limit))
@@ -96,7 +96,7 @@ def test_a_promise_is_told_with_what_it_gave():
     assert nobody.startswith("If none of the patients")
 
 
-def test_what_cannot_be_promised_says_how_many_it_takes():
+def test_a_guarantee_that_is_not_possible_names_the_required_patients():
     chosen = choose_referral(rows_of(30, 1), 0.01)
     (said,) = say.referral_sentences(chosen, {}, "field of view")
     assert "at most 1 % of all fields of view are missed" in said

@@ -14,7 +14,7 @@ def values(run_once):
     return places.predictive_values(run_once, 0.9, 0.0)
 
 
-def test_at_the_share_here_the_values_are_those_of_the_thresholds(run_once, values):
+def test_at_the_prevalence_of_the_run_the_values_match_the_threshold_table(run_once, values):
     thresholds = operating_points.locked_thresholds(run_once, 0.9)
     asked = values[values["asked"]].set_index("model")
     assert set(asked.index) == set(ARCHITECTURE_NAMES)
@@ -28,7 +28,7 @@ def test_at_the_share_here_the_values_are_those_of_the_thresholds(run_once, valu
     np.testing.assert_allclose(asked["prevalence"], asked["malignant_share"])
 
 
-def test_a_share_that_is_asked_for_has_its_row_among_the_others(run_once, values):
+def test_a_requested_prevalence_has_its_own_row(run_once, values):
     found = places.predictive_values(run_once, 0.9, 0.123)
     asked = found[found["asked"]]
     assert asked["prevalence"].tolist() == [0.123] * len(ARCHITECTURE_NAMES)
@@ -38,7 +38,7 @@ def test_a_share_that_is_asked_for_has_its_row_among_the_others(run_once, values
     assert (of_one["precision"].diff().dropna() >= 0).all()
 
 
-def test_decision_curves_elsewhere_are_of_corrected_probabilities(run_once):
+def test_decision_curves_at_another_prevalence_use_corrected_probabilities(run_once):
     here = places.decision_curves(run_once, 0.0)
     share = here["malignant_share"].iloc[0]
     same, rare = (places.decision_curves(run_once, p) for p in (share, 0.05))
@@ -50,7 +50,7 @@ def test_decision_curves_elsewhere_are_of_corrected_probabilities(run_once):
     assert np.abs(rare.loc[at, "densenet121"]).max() < 0.05
 
 
-def test_promises_count_patients_and_are_kept_out_of_fold(run_once):
+def test_guarantees_count_patients_and_hold_out_of_fold(run_once):
     found = places.promises(run_once, 0.2, 0.0)
     table = places.referral_table(found).set_index("model")
     rows = operating_points.learned_from(run_once, "mobilenetv2")[1]
@@ -64,7 +64,7 @@ def test_promises_count_patients_and_are_kept_out_of_fold(run_once):
     assert (there["patients"] == malignant).all() and (there["prevalence"] == 0.3).all()
 
 
-def test_what_is_said_begins_with_the_network_and_is_silent_where_it_must_be(run_once, values):
+def test_sentences_start_with_the_network_and_are_left_out_if_unsupported(run_once, values):
     found = places.promises(run_once, 0.2, 0.0)
     said = elsewhere_sentences(values, found, "patient")
     assert len(said) == 2 * len(ARCHITECTURE_NAMES)

@@ -33,7 +33,7 @@ def test_rows_have_float32_logits_and_their_probabilities():
     assert (rows["model"] == "oof").all() and (rows["seed"] == 7).all()
 
 
-def test_predictions_come_back(run):
+def test_predictions_are_read_as_written(run):
     table = read_predictions(run, "inceptionv3")
     assert list(table) == PREDICTION_COLUMNS
     assert not table.duplicated(["image_id", "model", "seed", "orientation"]).any()
@@ -54,7 +54,7 @@ def test_predictions_of_unknown_images_are_refused(run):
         read_predictions(run, "densenet121")
 
 
-def test_missing_predictions_name_their_notebook(run):
+def test_an_error_about_missing_predictions_names_their_notebook(run):
     (run / "mobilenetv2" / "predictions.csv").unlink()
     assert run.networks == ["inceptionv3", "densenet121"]
     with pytest.raises(InputError, match="run notebook 04_train_mobilenetv2 first"):
@@ -64,7 +64,7 @@ def test_missing_predictions_name_their_notebook(run):
 # ------------------------------------------------------------------------ reading
 
 
-def test_a_table_that_changed_is_read_again_and_the_reader_may_change_its_own(run):
+def test_a_changed_table_is_read_again_and_a_reader_may_modify_its_copy(run):
     first = read_predictions(run, "mobilenetv2")
     first["logit"] = 0.0
     again = read_predictions(run, "mobilenetv2")
@@ -75,7 +75,7 @@ def test_a_table_that_changed_is_read_again_and_the_reader_may_change_its_own(ru
     assert (read_predictions(run, "mobilenetv2")["logit"] == 7).all()
 
 
-def test_turned_pictures_are_read_only_when_asked_for(full_run):
+def test_rotated_pictures_are_read_only_on_request(full_run):
     taken = read_predictions(full_run, "mobilenetv2")
     turned = read_predictions(full_run, "mobilenetv2", turned=True)
     assert set(taken["orientation"]) == {0} and set(turned["orientation"]) == {0, 1, 2, 3}
@@ -83,7 +83,7 @@ def test_turned_pictures_are_read_only_when_asked_for(full_run):
     pd.testing.assert_frame_equal(turned[turned["orientation"] == 0], taken)
 
 
-def test_under_the_originals_protocol_a_turned_picture_is_an_image_of_its_own():
+def test_under_the_original_protocol_a_rotated_picture_counts_as_an_image():
     rows = pictures(orientation=[0, 1, 2])
     assert len(as_taken(rows, pictures())) == 3
     assert as_taken(rows, pictures().drop(columns="orientation"))["image_id"].tolist() == ["a"]
@@ -101,12 +101,12 @@ def test_an_ensemble_matches_pictures_by_key():
     assert mean["probability"]["a"] == pytest.approx(1 / (1 + np.exp(-2)))
 
 
-def test_a_test_image_without_a_fold_is_not_lost_in_an_ensemble():
+def test_a_test_image_without_a_fold_is_kept_in_an_ensemble():
     rows = pictures(logit=[1.0, 2.0, 3.0], fold=[0.0, np.nan, np.nan])
     assert mean_logits(pd.concat([rows, rows]))["logit"].tolist() == [1.0, 2.0, 3.0]
 
 
-def test_turned_pictures_are_averaged_apart_unless_they_are_named_alike():
+def test_rotated_pictures_are_averaged_separately_unless_they_share_an_orientation():
     rows = pd.concat([pictures(logit=1.0), pictures(logit=3.0, orientation=1)])
     assert mean_logits(rows)["logit"].tolist() == [1.0, 3.0] * 3
     assert mean_logits(rows.assign(orientation=0))["logit"].tolist() == [2.0] * 3
@@ -124,7 +124,7 @@ GROUPED = {
 
 
 @pytest.mark.parametrize("rule", choices("group_rule"))
-def test_a_group_by_each_rule_worked_by_hand(rule):
+def test_each_group_rule_matches_a_hand_calculation(rule):
     rows = pictures(logit=LOGITS, probability=expit(LOGITS)).iloc[[2, 0, 1]]
     grouped = by_group(rows, rule).set_index("group")
     assert grouped["probability"]["1"] == pytest.approx(GROUPED[rule])
@@ -140,7 +140,7 @@ def test_a_group_with_both_classes_has_one_prediction_of_each():
     assert found["images"].tolist() == [1, 1, 1]
 
 
-def test_the_fold_of_a_group_is_kept():
+def test_group_predictions_keep_the_fold():
     """So that its rows are known as cross-validated; images of test have none."""
     rows = pictures(logit=LOGITS, probability=expit(LOGITS))
     found = by_group(rows.assign(fold=[2.0, 2.0, np.nan])).set_index("group")["fold"]
@@ -148,7 +148,7 @@ def test_the_fold_of_a_group_is_kept():
     assert "fold" not in by_group(rows.drop(columns="fold"))
 
 
-def test_the_surest_of_each_group_come_first():
+def test_the_most_certain_image_of_each_group_comes_first():
     rows = pd.DataFrame({"image_id": list("abcd"), "group": list("xyxz"), "logit": [1, -5, -2, 3]})
     assert surest_of_groups(rows, 2)["image_id"].tolist() == ["b", "d"]
     assert surest_of_groups(rows, 9)["image_id"].tolist() == ["b", "d", "c"]

@@ -34,7 +34,7 @@ def test_a_reader_sees_titles_and_numbers_with_their_intervals():
     ]
 
 
-def test_what_is_missing_is_said_with_its_reason():
+def test_missing_values_are_reported_with_the_reason():
     table = pd.DataFrame({"precision": [0.5, np.nan], "recall": [0.5, 1.0], "note": ["", ""]})
     assert cells(readable(table, "precision note").to_html())[-2:] == ["0.500", "–"]
     assert gaps(table, ["recall", "note"]) == "" != gaps(table, ["precision"])
@@ -43,7 +43,7 @@ def test_what_is_missing_is_said_with_its_reason():
     assert said in readable(table, "precision recall").to_html()
 
 
-def test_numbers_stand_right_and_words_left():
+def test_numbers_are_right_aligned_and_words_left_aligned():
     page = readable(pd.DataFrame({"model": ["ensemble"], "auc": [0.5]}), "model auc").to_html()
     aligned = re.findall(r"col(\d).*?text-align: (\w+)", page.split("<table")[0], re.DOTALL)
     assert dict(aligned) == {"0": "left", "1": "right"}
@@ -54,12 +54,12 @@ def test_an_empty_table_has_its_headings():
     assert cells(readable(empty, "auc model").to_html()) == ["AUC", "model"]
 
 
-def test_numbers_among_missing_ones_are_numbers():
+def test_numbers_in_a_column_with_missing_values_are_formatted_as_numbers():
     table = pd.DataFrame({"auc": [1.23456789, None]}, dtype=object)
     assert cells(readable(table, "auc").to_html()) == ["AUC", "1.235", "–"]
 
 
-def test_bounds_have_decimals_where_their_numbers_are_whole():
+def test_interval_bounds_have_decimals_even_for_integers():
     table = pd.DataFrame({"loss": [0.0, 2.0], "loss_low": [0.0, 0.4], "loss_high": [0.5, 3.0]})
     assert cells(readable(table, "loss").to_html())[2] == "2\n(0.400 to 3)"
 
@@ -84,7 +84,7 @@ def test_every_way_to_split_has_a_title():
         ([3.2e-06, 1.8], "largest_difference", ["3.2e-06", "1.8e+00"]),
     ],
 )
-def test_numbers_of_a_column_have_one_shape(values, name, words):
+def test_numbers_of_a_column_have_one_format(values, name, words):
     column = pd.Series(values, name=name)
     assert [number(value, column) for value in column] == words
 
@@ -101,11 +101,11 @@ def test_numbers_of_a_column_have_one_shape(values, name, words):
         ("half", "rule", "half"),
     ],
 )
-def test_words(value, column, words):
+def test_values_are_translated_into_words(value, column, words):
     assert word(value, column) == words
 
 
-def test_a_title_in_the_middle_of_a_sentence():
+def test_titles_fit_into_a_sentence():
     assert title("baseline (size and colour)") == "size and colour"
     assert title("ensemble, 8 orientations") == "the ensemble, 8 orientations"
 
@@ -128,7 +128,7 @@ def test_a_metric_of_four_patients_is_not_shown():
     assert too_few(pd.Series({"auc": 0.9}), "auc") == "", "nobody counted"
 
 
-def test_of_enough_groups_it_is_not_said_that_they_are_too_few():
+def test_groups_are_called_too_few_only_if_they_are():
     row = FEW | {"groups_malignant": 5, "auc_low": np.nan, "auc_high": np.nan}
     said = gaps(pd.DataFrame([row]), ["auc"])
     assert said == "Numbers without an interval: its groups are all alike."
@@ -142,7 +142,7 @@ def test_of_enough_groups_it_is_not_said_that_they_are_too_few():
         ((20, 12, 9), "20 patients: 12 with malignant images, 9 with benign ones"),
     ],
 )
-def test_groups_of_each_class_in_words(counts, words):
+def test_the_groups_of_each_class_are_described(counts, words):
     row = pd.Series(counts, ["groups", "groups_malignant", "groups_benign"])
     assert groups_in_words(row, "patient") == words
     assert groups_in_words(row[["groups"]], "patient") == words.split(":")[0]

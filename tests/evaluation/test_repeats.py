@@ -63,13 +63,13 @@ def test_the_run_itself_is_the_first_seed_unless_folds_are_held_out():
     ]
 
 
-def test_another_seed_has_the_split_of_the_run(run):
+def test_another_seed_uses_the_split_of_the_run(run):
     make_run(run, GridPoint(7))
     found = read_split(GridPoint(7).in_run(run))
     pd.testing.assert_frame_equal(found, read_split(run))
 
 
-def test_the_fold_held_out_is_the_test_part_and_the_runs_test_images_are_nowhere(run):
+def test_the_held_out_fold_is_the_test_part_and_the_test_images_of_the_run_are_unused(run):
     whole, judged = read_split(run), []
     for point in folds_of(run):
         make_run(run, point)
@@ -90,19 +90,19 @@ def test_the_fold_held_out_is_the_test_part_and_the_runs_test_images_are_nowhere
     assert sorted(judged) == sorted(held["image_id"])  # each exactly once
 
 
-def test_all_seeds_of_a_fold_have_one_split(run):
+def test_all_seeds_of_a_fold_share_one_split(run):
     make_run(run, GridPoint(0, 1))
     make_run(run, GridPoint(5, 1))
     one, other = (GridPoint(s, 1).in_run(run).facts("split.json")["fingerprint"] for s in (0, 5))
     assert one == other
 
 
-def test_a_fold_that_is_not_there_is_refused(run):
+def test_a_missing_fold_is_refused(run):
     with pytest.raises(InputError, match="no fold 17: run notebook 03 again"):
         split_of(read_split(run), GridPoint(0, 17), 0)
 
 
-def test_training_is_done_only_on_the_split_that_lies_there(run):
+def test_training_uses_only_the_split_of_its_folder(run):
     point = GridPoint(0, 1)
     make_run(run, point)
     assert not is_done(run, point, "mobilenetv2")
@@ -115,12 +115,12 @@ def test_training_is_done_only_on_the_split_that_lies_there(run):
 # ----------------------------------------------------------------------- reading
 
 
-def test_without_a_grid_there_is_no_spread(run):
+def test_without_a_grid_there_is_no_spread_of_seeds(run):
     table = seed_spread.metrics_by_seed(run)
     assert table.empty and seed_spread.seed_sentences(table, "patient") == []
 
 
-def test_seeds_of_one_split_stand_beside_the_run(run):
+def test_seeds_of_one_split_are_listed_with_the_run(run):
     for seed in (1, 2):
         make_run(run, GridPoint(seed))
         train(run, GridPoint(seed))
@@ -135,7 +135,7 @@ def test_seeds_of_one_split_stand_beside_the_run(run):
     assert "All 3 seeds put the networks into the same order" in words
 
 
-def test_folds_are_judged_together_and_only_where_all_are_there(run):
+def test_folds_are_evaluated_together_and_only_if_complete(run):
     for point in folds_of(run):
         make_run(run, point)
         if point.fold:
@@ -154,14 +154,14 @@ def test_folds_are_judged_together_and_only_where_all_are_there(run):
     )
 
 
-def test_an_order_that_changes_with_the_seed_is_said():
+def test_an_order_that_changes_with_the_seed_is_reported():
     rows = [("a", 0, 0.8), ("b", 0, 0.7), ("a", 1, 0.6), ("b", 1, 0.9)]
     table = pd.DataFrame(rows, columns=["architecture", "seed", "auc"])
     (sentence,) = seed_spread.about_order(table, "test")
     assert sentence.startswith("The order of the networks changes with the seed (test)")
 
 
-def test_a_point_of_another_split_is_refused(run):
+def test_a_grid_point_with_another_split_is_refused(run):
     make_run(run, GridPoint(1))
     split = run.table("split.csv")
     split["fold"] = split["fold"].map({"0": 1, "1": 0, "2": 2, 0: 1, 1: 0, 2: 2}).astype("Int64")

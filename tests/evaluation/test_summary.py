@@ -54,14 +54,14 @@ def tables(run_once):
         ({"separated": False}, "The data do not separate MobileNetV2 from DenseNet121"),
     ],
 )
-def test_better_is_said_only_of_what_is_separated(changed, words):
+def test_a_model_is_called_better_only_if_separated(changed, words):
     assert pairs_in_words(pair(**changed), "patient", {})[0].startswith(f"By image: {words}")
 
 
 BASELINE_ROW = {"model": BASELINE, "level": "image", "judged_on": "out-of-fold", "auc": 0.8}
 
 
-def test_the_baseline_is_beaten_by_test_not_by_eye():
+def test_the_baseline_is_beaten_only_if_a_test_shows_it():
     better = pair(first=BASELINE)
     both = pd.concat([better, pair(first=BASELINE, second="inceptionv3", separated=False)])
     above = pd.DataFrame([BASELINE_ROW | {"auc_low": 0.7, "auc_high": 0.9}])
@@ -73,7 +73,7 @@ def test_the_baseline_is_beaten_by_test_not_by_eye():
     assert "Not shown to be better than that: InceptionV3. Such a network may" in said
 
 
-def test_a_baseline_that_may_be_chance_explains_nothing():
+def test_a_baseline_at_chance_level_explains_nothing():
     """A baseline of 0.505 beside a network of 0.56 is no sign of a stain."""
     rows = pd.DataFrame([BASELINE_ROW | {"auc": 0.505, "auc_low": 0.45, "auc_high": 0.6}])
     not_shown = pair(first=BASELINE, auc_first=0.505, separated=False)
@@ -82,7 +82,7 @@ def test_a_baseline_that_may_be_chance_explains_nothing():
     assert "Not shown to be better than that: DenseNet121." in said and "stain" not in said
 
 
-def test_averaging_is_praised_only_where_it_helped():
+def test_averaging_is_recommended_only_if_it_helped():
     better = pair(second="ensemble")
     none = pair(second="ensemble", separated=False)
     worse = pair(second="ensemble", difference=-0.2, difference_low=-0.3, difference_high=-0.1)
@@ -95,7 +95,7 @@ def test_averaging_is_praised_only_where_it_helped():
     assert more_in_words(pair().iloc[:0]) == []
 
 
-def test_behind_a_closed_gate_nothing_is_said_but_that_it_was_not_asked():
+def test_behind_a_closed_gate_comparisons_are_reported_as_not_tested():
     more = pair(second="ensemble", family="more than one", separated=False)
     rows = pd.concat([pair(separated=False), pair(level="patient", separated=False), more])
     first, closed = pairs_in_words(rows, "patient", {})
@@ -108,7 +108,7 @@ def test_behind_a_closed_gate_nothing_is_said_but_that_it_was_not_asked():
     assert [said.split(":")[0] for said in opened] == ["By image", "By patient", "Averaging"]
 
 
-def test_every_figure_of_the_summary_stands_in_a_table(tables):
+def test_every_number_in_the_summary_is_in_a_table(tables):
     sentences = summary(**tables)
     numbers = {
         f"{value:.3f}"
@@ -120,7 +120,7 @@ def test_every_figure_of_the_summary_stands_in_a_table(tables):
     assert len(said) > 20 and said <= numbers
 
 
-def test_who_leads_is_the_highest_auc_of_the_table(tables):
+def test_the_leading_network_has_the_highest_auc_in_the_table(tables):
     best = tables["table"].sort_values("auc").iloc[-1]
     answered, each, about, *_ = summary(**tables)
     assert evaluation_title(best["architecture"]) in answered and f"{best['auc']:.3f}" in answered
@@ -174,13 +174,13 @@ def three_pairs(*separated):
         ),
     ],
 )
-def test_the_answer_names_a_best_network_only_where_it_beats_all_others(separated, words):
+def test_a_best_network_is_named_only_if_it_beats_all_others(separated, words):
     (said,) = answer(three(), three_pairs(*separated), "slide", {})
     assert words in said
     assert answer(three().iloc[:1], pair().iloc[:0], "slide", {}) == []
 
 
-def test_a_tie_has_no_first():
+def test_a_tie_has_no_winner():
     """Of two perfect networks none has the highest AUC."""
     (said,) = answer(three(auc=[1.0, 0.7, 0.99996]), three_pairs(True, True), "patient", {})
     assert said == (
@@ -189,7 +189,7 @@ def test_a_tie_has_no_first():
     )
 
 
-def test_the_first_sentence_knows_the_other_seeds():
+def test_the_first_sentence_mentions_the_other_seeds():
     seeds = pd.DataFrame(
         {
             "architecture": ["mobilenetv2", "inceptionv3", "densenet121"] * 3,
@@ -212,7 +212,7 @@ def test_the_first_sentence_knows_the_other_seeds():
     )
 
 
-def test_of_fewer_than_five_patients_of_a_class_nothing_is_said(tables):
+def test_nothing_is_concluded_from_fewer_than_five_patients_of_a_class(tables):
     few = tables["table"].assign(groups=14, groups_malignant=4, groups_benign=10)
     assert summary(**tables | {"table": few}) == [
         "No statement about the networks: they were judged out-of-fold on 14 patients: 4 "
@@ -224,7 +224,7 @@ def evaluation_title(name):
     return {"mobilenetv2": "MobileNetV2", "inceptionv3": "InceptionV3"}.get(name, "DenseNet121")
 
 
-def test_a_leak_or_random_weights_name_no_winner(tables):
+def test_no_winner_is_named_with_a_leak_or_random_weights(tables):
     leaking = tables | {"table": tables["table"].assign(protocol="original")}
     random = tables["table"].copy()
     random.loc[1, "weights"] = "random"
@@ -243,7 +243,7 @@ def test_a_leak_or_random_weights_name_no_winner(tables):
     assert summary(**tables | {"table": everything}) == [RANDOM]
 
 
-def test_one_patient_is_worth_what_a_patient_is_worth():
+def test_the_effect_of_one_patient_on_accuracy_is_reported():
     row = pd.Series({"groups": 20, "images": 270})
     assert worth_in_words(row, "slide") == (
         "One slide of the 20 is worth 5.0 points of accuracy on average (13.5 images): a smaller "

@@ -50,7 +50,7 @@ def means(values):
     return values.groupby("check")[["value", "chance"]].mean()
 
 
-def test_heat_that_is_the_nuclei_wins_and_even_heat_is_chance(field):
+def test_heat_on_the_nuclei_wins_and_uniform_heat_is_chance(field):
     rows, nuclei, image = field
     table = check_summary(on_nuclei(rows, nuclei * 1.0, nuclei, image)).set_index("check")
     assert np.allclose(table["value"], 1)
@@ -70,7 +70,7 @@ def test_random_heat_is_no_better_than_chance(field):
     assert set(table["passed"]) == {"not shown"}
 
 
-def test_a_habit_is_told_from_an_answer(field):
+def test_heat_in_a_habitual_place_is_distinguished_from_an_explanation(field):
     """Heat in the middle, nuclei in the middle: right every time, but not because of the image."""
     rows, _, image = field
     middle = np.zeros((16, SIZE, SIZE), bool)
@@ -86,7 +86,7 @@ def test_a_habit_is_told_from_an_answer(field):
     ).all()  # all images have the same heat
 
 
-def test_near_a_nucleus_counts_and_chance_counts_it_too(field):
+def test_the_tolerance_around_nuclei_also_applies_to_chance(field):
     rows, nuclei, image = field
     beside = np.roll(nuclei, 1, axis=1) & ~nuclei  # the row below each nucleus
     found = on_nuclei(rows, beside * 1.0, nuclei, image)
@@ -95,7 +95,7 @@ def test_near_a_nucleus_counts_and_chance_counts_it_too(field):
     assert area * 1.5 < means(found).loc["pointing game", "chance"] < area * 3.5
 
 
-def test_heat_on_the_padding_and_below_zero_is_no_heat(field):
+def test_heat_on_the_padding_and_below_zero_does_not_count(field):
     rows, nuclei, _ = field
     image = np.zeros_like(nuclei)
     image[:, 8:56] = True
@@ -115,7 +115,7 @@ def test_images_without_nucleus_or_heat_are_left_out(field):
     assert table.loc["heat on nuclei", "images"] == 14
 
 
-def test_masks_lie_as_the_picture_lies(tmp_path):
+def test_masks_are_padded_like_the_picture(tmp_path):
     mask = Image.new("L", (128, 96))
     mask.paste(255, (32, 24, 96, 72))
     mask.save(tmp_path / "maß e.png")
@@ -127,7 +127,7 @@ def test_masks_lie_as_the_picture_lies(tmp_path):
     assert everywhere.all() and stretched[16:48, 16:48].all() and stretched.sum() == 32 * 32
 
 
-def test_the_mean_of_others():
+def test_the_mean_of_the_other_rows_ignores_missing_values():
     np.testing.assert_allclose(
         mean_of_others(np.array([[9.0, 1, 3], [2, 9, np.nan], [4, 6, 9]])), [2, 2, 5]
     )
@@ -144,7 +144,7 @@ def test_covered_cells_have_the_colour_of_the_border():
     np.testing.assert_array_equal(cover_cells(picture, np.array([], int), (7, 7)), picture)
 
 
-def test_deletion_and_insertion_of_a_judge_who_counts_red_cells(field):
+def test_deletion_and_insertion_match_a_network_that_counts_red_cells(field):
     """The judge's logit is the share of red cells: by heat it must fall, and rise, at once."""
     rows, nuclei, _ = field
     pixels = np.full((16, 70, 70, 3), 200, np.uint8)
@@ -169,7 +169,7 @@ def test_deletion_and_insertion_of_a_judge_who_counts_red_cells(field):
     np.testing.assert_allclose(mirrored["logit"], -curves["logit"])
 
 
-def test_the_random_curve_is_the_mean_of_ten_orders_and_a_set_of_cells_is_judged_once():
+def test_the_random_curve_is_the_mean_of_ten_orders_and_each_set_is_predicted_once():
     """Against orders followed one by one, with a judge whose logit is linear in the cells."""
     rng, worth, counted = np.random.default_rng(3), np.random.default_rng(4).normal(size=49), []
     pixels = np.full((1, 70, 70, 3), 200, np.uint8)
@@ -198,7 +198,7 @@ def test_the_random_curve_is_the_mean_of_ten_orders_and_a_set_of_cells_is_judged
     assert counted == [2 + 12 + 60]  # nothing, all; by heat both ways; ten orders, each way once
 
 
-def test_a_plan_covers_more_and_more_and_uncovers_what_is_left():
+def test_a_plan_covers_cells_step_by_step_and_uncovers_the_rest():
     table, hidden = covering_plan([("a", np.array([2, 0, 1]))], steps=3)
     deleted, inserted = (
         hidden[(table["curve"] == name).to_numpy()] for name in ("deletion", "insertion")
@@ -207,7 +207,7 @@ def test_a_plan_covers_more_and_more_and_uncovers_what_is_left():
     np.testing.assert_array_equal(deleted, ~inserted)
 
 
-def test_likeness_is_spearmans_and_knows_maps_without_places():
+def test_map_similarity_is_spearmans_correlation_and_undefined_for_constant_maps():
     one = np.arange(9.0).reshape(1, 3, 3)
     assert map_correlation(one, np.exp(one))[0] == pytest.approx(1)
     assert map_correlation(one, -one)[0] == pytest.approx(-1)
@@ -218,13 +218,13 @@ def test_likeness_is_spearmans_and_knows_maps_without_places():
 
 
 @pytest.mark.parametrize("orientation", range(8))
-def test_a_turned_map_is_turned_back(orientation):
+def test_a_rotated_map_is_rotated_back(orientation):
     maps = np.random.default_rng(0).random((3, 5, 5))
     turned = orient(maps[..., None], orientation)[..., 0]
     np.testing.assert_array_equal(turn_back(turned, orientation), maps)
 
 
-def test_a_network_that_turns_with_its_picture_agrees_with_itself():
+def test_a_rotation_equivariant_network_agrees_with_itself():
     pixels = np.random.default_rng(0).integers(0, 255, (4, 6, 6, 3)).astype(np.uint8)
 
     def follows(pictures):
@@ -249,7 +249,7 @@ def twelve():
     return rows.assign(group=rows["image_id"])
 
 
-def test_the_summary_counts_groups_and_says_what_is_not_shown(twelve):
+def test_the_summary_counts_groups_and_reports_what_is_not_shown(twelve):
     rng = np.random.default_rng(0)
     good = values_of("turned copies", twelve, 0.8 + rng.normal(0, 0.05, 12), 0.1)
     open_ = values_of("deletion", twelve, rng.normal(0, 1, 12), 0.0)
@@ -277,7 +277,7 @@ def test_the_summary_counts_groups_and_says_what_is_not_shown(twelve):
     assert fine.endswith("Of 1 checks that any noise passes they pass 1.")
 
 
-def test_without_groups_or_spread_nothing_is_told(twelve):
+def test_checks_without_groups_or_variation_are_unclear(twelve):
     few = twelve.assign(group="a")
     unknown = check_summary(values_of("insertion", few, np.arange(12.0), 0.5))
     assert unknown["passed"].tolist() == ["unclear"]
@@ -290,7 +290,7 @@ def test_without_groups_or_spread_nothing_is_told(twelve):
     assert alike["passed"].tolist() == ["unclear"]
 
 
-def test_the_interval_and_p_are_scipys_of_patients_means_and_wider_out_of_fold(twelve):
+def test_the_interval_and_p_match_scipy_on_patient_means_and_widen_out_of_fold(twelve):
     rng = np.random.default_rng(1)
     rows = pd.concat([twelve, twelve]).reset_index(drop=True)
     value = rng.normal(0.5, 1, 24)
@@ -305,7 +305,7 @@ def test_the_interval_and_p_are_scipys_of_patients_means_and_wider_out_of_fold(t
     assert ratio == pytest.approx(np.sqrt(2))
 
 
-def test_checks_that_share_a_value_are_one_piece_and_holm_counts_pieces(twelve):
+def test_checks_that_share_a_value_count_as_one_in_holms_correction(twelve):
     """A habit: better than a random point, and no better than other images' heat."""
     rng = np.random.default_rng(2)
     value = 0.8 + rng.normal(0, 0.1, 12)
@@ -326,7 +326,7 @@ def test_checks_that_share_a_value_are_one_piece_and_holm_counts_pieces(twelve):
     assert pair["p_holm"].to_numpy() == pytest.approx([by_hand["heat"]] * 2)
 
 
-def test_evidence_whose_interval_leaves_out_0_by_a_hair_is_not_shown_after_holm(twelve):
+def test_evidence_that_barely_excludes_0_is_not_shown_after_holm(twelve):
     rng = np.random.default_rng(5)
     spread = rng.normal(size=12)
     spread = (spread - spread.mean()) / spread.std(ddof=1)
@@ -374,7 +374,7 @@ def noise_run(field, seed):
     return check_summary(pd.concat(parts))
 
 
-def test_noise_passes_what_is_necessary_and_no_evidence(field):
+def test_noise_maps_pass_the_necessary_checks_and_give_no_evidence(field):
     runs = [noise_run(field, seed) for seed in range(20)]
     evidence = [(evidence_pieces(run) == "yes").any() for run in runs]
     assert len(evidence_pieces(runs[0])) == 6 and np.mean(evidence) <= 0.1
@@ -382,7 +382,7 @@ def test_noise_passes_what_is_necessary_and_no_evidence(field):
     assert np.mean(necessary) == 1
 
 
-def test_noise_is_smooth_seeded_and_stands_beside_the_network(twelve):
+def test_noise_maps_are_smooth_seeded_and_reported_with_the_network(twelve):
     one, again = (noise_maps((3, 7, 7), np.random.default_rng(0)) for _ in range(2))
     np.testing.assert_array_equal(one, again)
     neighbours = np.corrcoef(one[:, :, :-1].ravel(), one[:, :, 1:].ravel())[0, 1]
@@ -398,6 +398,6 @@ def test_noise_is_smooth_seeded_and_stands_beside_the_network(twelve):
     assert "where a map of noise has 0: insertion." in explanation_sentences(table)[0]
 
 
-def test_every_check_says_what_it_asks():
+def test_every_check_has_a_description():
     for check in HEATMAP_CHECKS.values():
         assert check.asks.endswith("?") and check.better in (1, -1) and check.chance

@@ -82,7 +82,7 @@ def test_grad_cam_at_the_last_map_is_the_class_activation_map(model, explained, 
     assert_close(heat.sum(axis=(1, 2)) + offset, explained.logits(pixels))
 
 
-def test_heat_for_benign_is_the_negative(explained, pixels):
+def test_heat_for_benign_is_the_negative_of_heat_for_malignant(explained, pixels):
     heat = explained.heat(pixels, "M")
     assert_close(explained.heat(pixels, "B"), -heat)
     mixed = explained.heat(pixels, np.array(["M", "B", "M", "B"]), batch_size=3)
@@ -90,7 +90,7 @@ def test_heat_for_benign_is_the_negative(explained, pixels):
     assert_close(mixed, signs * heat)
 
 
-def test_heat_at_an_inner_layer_weighs_each_channel_by_its_mean_gradient(model, pixels):
+def test_heat_at_an_inner_layer_weights_each_channel_by_its_mean_gradient(model, pixels):
     """A channel that grows everywhere must change the logit by its weight times its places.
 
     In float64, where a step so small that no unit passes a corner is no rounding error.
@@ -119,7 +119,7 @@ def in_float64(model):
     return double
 
 
-def test_logits_are_the_networks_own(model, explained, pixels):
+def test_explained_logits_are_those_of_the_network(model, explained, pixels):
     expected = model.predict_on_batch(pixels).ravel()
     assert_close(explained.logits(pixels, batch_size=3), expected)
 
@@ -162,7 +162,7 @@ def test_integrated_gradients_add_up_to_the_difference_of_logits(pixels):
     assert (rough[1] > missed).all()
 
 
-def test_shuffled_weights_are_the_same_numbers_elsewhere(model, explained, pixels):
+def test_shuffled_weights_are_permutations_of_the_weights(model, explained, pixels):
     before = [values.copy() for values in model.get_weights()]
     head = explained.with_shuffled_heads(0)
     weights = head.heads[""].weights
@@ -180,7 +180,7 @@ def test_shuffled_weights_are_the_same_numbers_elsewhere(model, explained, pixel
         np.testing.assert_array_equal(then, now)
 
 
-def test_layers_without_places_are_refused(model):
+def test_layers_without_spatial_output_are_refused(model):
     with pytest.raises(InputError, match="explain_layer.*no such layer.*out_relu"):
         heatmaps.ExplainedNetwork(model, layer="conv9")
     with pytest.raises(InputError, match="no positions"):
@@ -189,7 +189,7 @@ def test_layers_without_places_are_refused(model):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("architecture", LAST)
-def test_every_architecture_gives_the_same_heat_reloaded(architecture, pixels, tmp_path):
+def test_every_architecture_gives_the_same_heat_after_reloading(architecture, pixels, tmp_path):
     model = network(architecture)
     assert heatmaps.last_map(model) == LAST[architecture]
     heat = heatmaps.ExplainedNetwork(model).heat(pixels, "M")
@@ -225,7 +225,7 @@ def smears_with_masks(tmp_path_factory):
         yield run, table
 
 
-def test_every_check_is_made_of_every_image_it_can_be_made_of(smears_with_masks, model):
+def test_every_check_uses_every_image_it_can(smears_with_masks, model):
     run, images = smears_with_masks
     heads = {f"fold{k}": some_head(1280, 5 + k) for k in range(2)}
     network = heatmaps.ExplainedNetwork(network_copy(model), heads)
@@ -265,7 +265,7 @@ def judged_rows(probabilities, labels, groups):
     return rows.assign(wrong=rows["predicted"] != rows["label"])
 
 
-def test_the_surest_right_and_wrong_and_the_least_sure_are_shown_one_a_patient():
+def test_certain_and_uncertain_images_are_shown_one_per_patient():
     rows = judged_rows(
         [0.995, 0.98, 0.01, 0.9, 0.51, 0.2, 0.95],
         ["M", "M", "B", "B", "M", "M", "B"],
@@ -296,7 +296,7 @@ def test_neighbours_of_mistakes_are_of_other_patients():
 
 @pytest.mark.parametrize(("width", "height"), [(300, 100), (100, 300), (128, 128)])
 @pytest.mark.parametrize("fit", ["pad", "stretch"])
-def test_heat_lies_where_the_picture_is(width, height, fit):
+def test_heat_is_aligned_with_the_picture(width, height, fit):
     """A bright spot in the picture, found by brightness, is hot over the original."""
     picture = np.zeros((height, width, 3), np.uint8)
     picture[height // 4 : height // 4 + 20, width // 2 : width // 2 + 20] = 255
@@ -308,13 +308,13 @@ def test_heat_lies_where_the_picture_is(width, height, fit):
     np.testing.assert_allclose(hottest, (height // 4 + 10, width // 2 + 10), atol=10)
 
 
-def test_a_map_keeps_its_mean_over_the_square():
+def test_a_map_keeps_its_mean_when_resized():
     heat = np.random.default_rng(0).normal(size=(7, 7))
     assert heatmaps.over_square(heat, 224).mean() == pytest.approx(heat.mean(), abs=0.02)
     assert heatmaps.over_square(heat, 224).shape == (224, 224)
 
 
-def test_the_exercise_asks_the_head_that_never_saw_the_image(model, tmp_path, smear):
+def test_the_exercise_uses_the_head_that_never_saw_the_image(model, tmp_path, smear):
     smear(0).save(tmp_path / "a.png")
     width = model.get_layer("features").output.shape[-1]
     heads = {f"fold{fold}": some_head(width, fold) for fold in (0, 1)}

@@ -92,7 +92,7 @@ def checked(run, model):
 # ------------------------------------------------------------------------- files
 
 
-def test_every_file_says_what_the_network_says(made):
+def test_every_exported_file_agrees_with_the_network(made):
     _, _, table = made
     assert table["format"].tolist() == ALL
     table = table.set_index("format")
@@ -107,7 +107,7 @@ def test_every_file_says_what_the_network_says(made):
     assert table.loc["saved_model", "file"] == "exports/mobilenetv2/saved_model"
 
 
-def test_int8_takes_raw_pixels_and_computes_in_whole_numbers(made):
+def test_int8_takes_raw_pixels_and_computes_in_integers(made):
     run, _, _ = made
     path = run / "exports" / "mobilenetv2" / "model_int8.tflite"
     interpreter = export_check.interpreter_of(path)
@@ -118,7 +118,7 @@ def test_int8_takes_raw_pixels_and_computes_in_whole_numbers(made):
     assert np.float32 not in kinds
 
 
-def test_what_a_user_must_know_lies_beside_the_files(made):
+def test_thresholds_and_preprocessing_are_exported_with_the_files(made):
     run, _, _ = made
     folder = run / "exports" / "mobilenetv2"
     about = run.facts("exports/mobilenetv2/export.json")
@@ -152,7 +152,7 @@ def test_int8_never_sees_a_test_image(made):
     assert export.images_of_part(run, "train", 5, 0) != export.images_of_part(run, "train", 5, 1)
 
 
-def test_what_else_a_model_file_holds_is_not_handed_on(made, data, tmp_path):
+def test_only_the_weights_of_a_model_file_are_exported(made, data, tmp_path):
     _, model, _ = made
     run = run_with(tmp_path, model, data)
     (run / "mobilenetv2" / "model.keras").write_bytes(b"layers that run code")
@@ -162,7 +162,7 @@ def test_what_else_a_model_file_holds_is_not_handed_on(made, data, tmp_path):
         np.testing.assert_array_equal(ours, theirs)
 
 
-def test_an_export_that_fails_leaves_the_earlier_one(made, data, tmp_path, monkeypatch):
+def test_a_failed_export_keeps_the_earlier_one(made, data, tmp_path, monkeypatch):
     _, model, _ = made
     run = run_with(tmp_path, model, data)
     squares = np.zeros((2, SIZE, SIZE, 3), np.uint8)
@@ -182,7 +182,7 @@ def test_an_export_that_fails_leaves_the_earlier_one(made, data, tmp_path, monke
     assert names == ["export.json", "mobilenetv2", "model.keras"]
 
 
-def test_a_file_that_says_something_else_is_told(made):
+def test_an_exported_file_that_disagrees_is_reported(made):
     run, model, _ = made
     other = keras.models.clone_model(model)
     kernel, bias = model.get_layer("logit").get_weights()
@@ -197,7 +197,7 @@ def test_a_file_that_says_something_else_is_told(made):
     assert "test images get another decision than from the network (at most 1 is" in sentence
 
 
-def test_rows_of_networks_that_were_not_exported_stay(tmp_path):
+def test_rows_of_other_networks_are_kept(tmp_path):
     def rows(*names, latency):
         table = pd.DataFrame({"architecture": names, "format": "keras", "latency": latency})
         return table.assign(warning="", agrees=True, weights="random", protocol="grouped")
@@ -211,7 +211,7 @@ def test_rows_of_networks_that_were_not_exported_stay(tmp_path):
     pd.testing.assert_frame_equal(run.table("tables/exports.csv"), table)
 
 
-def test_a_tensorflow_that_runs_no_tflite_says_what_to_install(made, monkeypatch):
+def test_without_tflite_the_error_says_what_to_install(made, monkeypatch):
     run, _, _ = made
     monkeypatch.setattr(export_check.tf, "lite", object())
     monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
@@ -221,7 +221,7 @@ def test_a_tensorflow_that_runs_no_tflite_says_what_to_install(made, monkeypatch
         export_check.interpreter_of(run / "exports" / "mobilenetv2" / "model_int8.tflite")
 
 
-def test_a_network_of_half_precision_is_exported_in_single():
+def test_a_half_precision_network_is_exported_in_single_precision():
     half = build("mobilenetv2", 32, None, precision="bfloat16")
     single = export.in_float32(half)
     assert {layer.compute_dtype for layer in single.layers} == {"float32"}
@@ -230,7 +230,7 @@ def test_a_network_of_half_precision_is_exported_in_single():
     assert export.in_float32(single) is single
 
 
-def test_names_of_formats():
+def test_format_names_are_parsed():
     assert formats_of("densenet121", "all") == [name for name in FILES if name != "onnx"] + ONNX
     assert formats_of("mobilenetv2", "all") == ALL
     assert formats_of("mobilenetv2", "h5") == []
@@ -241,7 +241,7 @@ def test_names_of_formats():
         formats_of("densenet121", "keras, coreml")
 
 
-def test_without_its_packages_all_goes_without_onnx_and_says_so_once(monkeypatch, capsys):
+def test_without_its_packages_onnx_is_skipped_and_reported_once(monkeypatch, capsys):
     monkeypatch.setattr(onnx_files, "NEEDED", ("numpy", "no-such-package"))
     onnx_files.report_left_out.cache_clear()
     for _ in range(2):
@@ -253,7 +253,7 @@ def test_without_its_packages_all_goes_without_onnx_and_says_so_once(monkeypatch
 
 
 @pytest.mark.skipif(bool(LACKING), reason=f"not installed: {LACKING}")
-def test_an_onnx_file_is_what_export_json_says(made):
+def test_an_onnx_file_matches_export_json(made):
     import onnx
     import onnxruntime
 
@@ -271,7 +271,7 @@ def test_an_onnx_file_is_what_export_json_says(made):
     np.testing.assert_allclose(found, model.predict_on_batch(squares).ravel(), atol=1e-4)
 
 
-def test_the_share_of_malignant_images_is_that_of_what_was_chosen_on(tmp_path):
+def test_the_malignant_share_comes_from_the_images_used_for_the_choice(tmp_path):
     counts = {"train": {"images": 60, "M": 30}, "val": {"images": 20, "M": 2}, "test": {}}
     run = Run(tmp_path)
     run.write("split.json", {"counts": counts})
@@ -279,7 +279,7 @@ def test_the_share_of_malignant_images_is_that_of_what_was_chosen_on(tmp_path):
     assert export.malignant_share(run, "val") == 0.1
 
 
-def test_a_saved_model_has_one_signature_and_every_weight_once(made):
+def test_a_saved_model_has_one_signature_and_stores_every_weight_once(made):
     run, model, _ = made
     folder = run / "exports" / "mobilenetv2" / "saved_model" / "1"
     assert list(tf.saved_model.load(str(folder)).signatures) == ["serving_default"]
@@ -289,7 +289,7 @@ def test_a_saved_model_has_one_signature_and_every_weight_once(made):
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no umask")
 @pytest.mark.parametrize("mask", [0o077, 0o002])
-def test_a_saved_model_gets_what_the_users_mask_allows(tmp_path, mask):
+def test_a_saved_model_gets_the_permissions_that_the_umask_allows(tmp_path, mask):
     before = os.umask(mask)
     try:
         export.save_for_serving(small_network(), tmp_path / "saved_model" / "1")
@@ -305,7 +305,7 @@ def test_a_saved_model_gets_what_the_users_mask_allows(tmp_path, mask):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ARCHITECTURE_NAMES)
-def test_every_export_of_every_architecture_agrees(name, data, tmp_path):
+def test_every_export_of_every_architecture_agrees_with_the_network(name, data, tmp_path):
     model = build(name, SIZE, None)
     rng = np.random.default_rng(0)
     squares = data.images.batch(data.manifest["image_id"], np.zeros(len(data.manifest), int))

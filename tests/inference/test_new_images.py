@@ -30,7 +30,7 @@ def folder(tmp_path, smear):
     return place
 
 
-def test_classes_and_patients_of_a_new_folder(tmp_path, smear):
+def test_classes_and_patients_of_a_new_folder_are_read(tmp_path, smear):
     for name in ("normal/anna_1.png", "normal/anna_2.png", "Cancer/bea_1.png", "other/c_1.png"):
         (tmp_path / "new" / name).parent.mkdir(parents=True, exist_ok=True)
         smear(1).save(tmp_path / "new" / name)
@@ -71,7 +71,7 @@ def test_an_archive_is_unpacked_once(folder, cache, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("form", ["txt", "csv", "xlsx"])
-def test_a_list_names_images_from_where_it_lies(folder, form):
+def test_paths_in_a_list_are_relative_to_the_list(folder, form):
     lines = ["M/a ä.png", "", "b.JPG", "M\\a ä.png", "gone.png"]
     head = [] if form == "txt" else ["image"]
     listed = folder / f"list.{form}"
@@ -85,7 +85,7 @@ def test_a_list_names_images_from_where_it_lies(folder, form):
     assert found.refused.to_numpy().tolist() == [["gone.png", "no such file"]]
 
 
-def test_what_only_looks_like_an_image_is_refused_with_its_reason(folder):
+def test_files_that_only_look_like_images_are_refused_with_a_reason(folder):
     (folder / "folder.png").mkdir()
     found = new_images(folder, "", "", "")
     assert found.refused.to_dict("records") == [
@@ -94,7 +94,7 @@ def test_what_only_looks_like_an_image_is_refused_with_its_reason(folder):
     assert len(found.table) == 2
 
 
-def test_what_names_no_images_is_refused_in_a_sentence(tmp_path, smear):
+def test_a_path_that_gives_no_images_is_refused_with_one_sentence(tmp_path, smear):
     with pytest.raises(InputError, match="There is no folder or file .*no: check the parameter"):
         new_images(tmp_path / "no", "", "", "")
     with pytest.raises(InputError, match=r"No image in .* It contains no file: check `images`"):
@@ -123,7 +123,7 @@ def test_what_names_no_images_is_refused_in_a_sentence(tmp_path, smear):
         (["a.txt", "b.csv"], "It contains a.txt, b.csv: check `images`."),
     ],
 )
-def test_an_archive_without_images_is_refused_as_it_was_given(tmp_path, packed, words):
+def test_an_archive_without_images_is_refused_by_its_given_name(tmp_path, packed, words):
     given = tmp_path / "given.zip"
     with zipfile.ZipFile(given, "w") as archive:
         for name in packed:
@@ -134,7 +134,9 @@ def test_an_archive_without_images_is_refused_as_it_was_given(tmp_path, packed, 
     assert str(error.value).endswith(words)
 
 
-def test_two_class_names_on_a_path_are_refused_by_the_parameter_of_new_images(tmp_path, smear):
+def test_an_error_about_two_class_names_on_a_path_names_the_parameter_of_new_images(
+    tmp_path, smear
+):
     (tmp_path / "M" / "benign").mkdir(parents=True)
     smear(1).save(tmp_path / "M" / "benign" / "a.png")
     with pytest.raises(
@@ -145,7 +147,7 @@ def test_two_class_names_on_a_path_are_refused_by_the_parameter_of_new_images(tm
 
 
 @pytest.mark.parametrize("typed", ["NFC", "NFD"])
-def test_a_list_in_another_unicode_form_names_what_is_on_the_disk(tmp_path, smear, typed):
+def test_a_list_in_another_unicode_form_matches_the_files_on_disk(tmp_path, smear, typed):
     on_disk = unicodedata.normalize("NFD" if typed == "NFC" else "NFC", "Größe/ü.png")
     (tmp_path / on_disk).parent.mkdir()
     smear(1).save(tmp_path / on_disk)
@@ -195,7 +197,7 @@ def test_names_of_a_list_that_are_formulas_are_refused(folder):
     assert "formula in a spreadsheet" in reasons[0] and reasons[1:] == ["no such file"] * 2
 
 
-def test_where_an_archive_was_unpacked_and_how_large_it_is_is_told(folder, cache, tmp_path, capsys):
+def test_the_place_and_size_of_an_unpacked_archive_are_reported(folder, cache, tmp_path, capsys):
     with zipfile.ZipFile(tmp_path / "new.zip", "w") as archive:
         archive.write(folder / "b.JPG", "b.JPG")
         archive.writestr("notes.txt", bytes(2_000_000))

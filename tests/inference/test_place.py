@@ -22,7 +22,7 @@ def answers(share, groups=40, images=3, moved=0.0, seed=0):
     return table.assign(label=label, group=[f"p{k}" for k in group], reason="")
 
 
-def test_the_share_of_new_images_is_in_its_interval_and_broken_files_do_not_count(run_once):
+def test_the_share_of_new_images_is_within_its_interval_and_broken_files_do_not_count(run_once):
     found, new, known = place.share_of_new_images(run_once, "mobilenetv2", answers(0.25))
     assert found["prevalence_low"] <= 0.25 <= found["prevalence_high"] and not found["moved"]
     assert len(known) == len(operating_points.learned_from(run_once, "mobilenetv2")[1])
@@ -31,7 +31,7 @@ def test_the_share_of_new_images_is_in_its_interval_and_broken_files_do_not_coun
     assert place.share_of_new_images(run_once, "mobilenetv2", table)[0]["images"] == len(new) - 6
 
 
-def test_logits_that_moved_have_no_share(run_once):
+def test_shifted_logits_give_no_share(run_once):
     found, *_ = place.share_of_new_images(run_once, "mobilenetv2", answers(0.25, moved=-6.0))
     assert found["moved"]
     (said,) = place.place_sentences(found, "patient", "imagenet")
@@ -39,7 +39,7 @@ def test_logits_that_moved_have_no_share(run_once):
     assert "No pretrained weights" in place.place_sentences(found, "patient", "random")[0]
 
 
-def test_both_tables_get_back_what_class_weights_took_out(run_once):
+def test_both_tables_undo_the_shift_by_class_weights(run_once):
     _, new, known = place.share_of_new_images(run_once, "mobilenetv2", answers(0.25))
     split = run_once.table("split.csv")
     train = split[split["split"] == "train"]
@@ -49,12 +49,12 @@ def test_both_tables_get_back_what_class_weights_took_out(run_once):
     np.testing.assert_allclose(known["logit"], rows["logit"] + rows["class_shift"])
 
 
-def test_images_of_unknown_patients_count_one_by_one():
+def test_images_of_unknown_patients_count_individually_at_a_new_site():
     table = answers(0.5).assign(group="")
     assert place.with_groups(table)["group"].nunique() == len(table)
 
 
-def test_labelled_images_are_calibrated_and_judged():
+def test_labelled_images_are_calibrated_and_evaluated():
     table = answers(0.5)
     table.loc[0, "label"] = ""
     rows = place.labelled(table, DECISION)

@@ -53,7 +53,7 @@ def test_the_threshold_applies_to_the_logit_and_the_calibration_to_the_probabili
     assert np.isnan(found.loc[2, ["probability", "calibrated_probability"]].astype(float)).all()
 
 
-def test_a_decision_says_what_is_not_calibrated_and_what_is_not_promised():
+def test_a_decision_reports_what_is_not_calibrated_or_not_promised():
     assert LOCKED.in_words() == (
         "rule sensitivity, chosen on out-of-fold predictions: malignant at a calibrated "
         "probability of 0.438 or more; calibrated logit: 0.25 + 0.50 x logit"
@@ -65,7 +65,7 @@ def test_a_decision_says_what_is_not_calibrated_and_what_is_not_promised():
     )
 
 
-def test_external_images_are_judged_at_what_was_locked():
+def test_external_images_are_evaluated_at_the_locked_operating_point():
     table = decide(answers(), LOCKED)
     found = external_validation(table, LOCKED, "patient").set_index("level")
     truth = table["label"] == "M"
@@ -85,14 +85,14 @@ def test_external_images_are_judged_at_what_was_locked():
     assert (found["malignant_share"] == 0.5).all()
 
 
-def test_sure_images_are_told_apart_by_their_logits():
+def test_saturated_probabilities_are_distinguished_by_their_logits():
     table = answers().assign(logit=lambda rows: np.where(rows["label"] == "M", 90.0, 80.0))
     sure = Decision("youden", "val", 85.0, 1.0, 0.0)
     found = external_validation(decide(table, sure), sure, "")
     assert (found[["recall", "specificity", "precision", "mcc"]] == 1).all(axis=None)
 
 
-def test_the_order_of_the_rows_and_what_could_not_be_read_change_nothing():
+def test_row_order_and_unreadable_files_change_nothing():
     table = decide(answers(), LOCKED)
     broken = pd.DataFrame([{"image_id": "x", "label": "M", "group": "", "reason": "not an image"}])
     other = pd.concat([broken, table.sample(frac=1, random_state=1)])
@@ -101,13 +101,13 @@ def test_the_order_of_the_rows_and_what_could_not_be_read_change_nothing():
     )
 
 
-def test_images_of_unknown_patients_count_each_for_itself():
+def test_images_of_unknown_patients_count_individually():
     table = decide(answers().assign(group=""), LOCKED)
     found = external_validation(table, LOCKED, "")
     assert found["level"].tolist() == ["image"] and found["groups"].tolist() == [60]
 
 
-def test_what_notebook_07_locked_is_read_by_network_and_rule(run):
+def test_the_locked_operating_point_is_read_by_network_and_rule(run):
     rows = [
         ("mobilenetv2", "half", "test", 0.0), ("mobilenetv2", "youden", "test", 0.3),
         ("densenet121", "youden", "test", 0.7),
@@ -132,7 +132,7 @@ def test_what_notebook_07_locked_is_read_by_network_and_rule(run):
         locked_decision(Run(run / "other"), "mobilenetv2", "half")
 
 
-def test_votes_are_cast_at_the_locked_threshold_and_count_by_majority():
+def test_votes_use_the_locked_threshold_and_the_majority():
     table = decide(answers(), LOCKED)
     found = external_validation(table, LOCKED, "patient", "vote").set_index("level").loc["patient"]
     shares = (table["logit"] >= -1).groupby(table["group"]).mean()
@@ -149,7 +149,7 @@ def known():
     return reference(table.assign(group=table["image_id"]), values)
 
 
-def test_images_unlike_training_are_told_by_their_nearest_neighbour(known):
+def test_images_unlike_training_are_recognized_by_their_nearest_neighbour(known):
     asked = pd.DataFrame({"image_id": ["near", "broken", "far"], "logit": [1.0, np.nan, 2.0]})
     found = with_neighbours(asked, np.stack([known.values[7] + 0.01, known.values[7] + 30]), known)
     assert found["unlike_training"].tolist() == [False, False, True]
@@ -159,7 +159,7 @@ def test_images_unlike_training_are_told_by_their_nearest_neighbour(known):
     assert not nothing["unlike_training"].any()
 
 
-def test_who_is_referred_and_why():
+def test_referred_images_have_a_reason():
     logit = [-1.5, -1.0, 3.0, 3.0, np.nan]
     table = pd.DataFrame({"logit": logit, "unlike_training": [False, False, True, False, False]})
     found = refer(table, LOCKED, least_margin=0.4)  # the threshold is -1, the slope 0.5
@@ -176,7 +176,7 @@ def test_who_is_referred_and_why():
     assert everyone["refer"].all() and everyone["refer_why"][3] == "of neither class"
 
 
-def test_an_answer_has_a_row_for_every_file_also_the_refused(known, monkeypatch, tmp_path):
+def test_the_answers_include_a_row_for_every_file_even_refused_ones(known, monkeypatch, tmp_path):
     """The network is replaced: this tests how the rest is put together."""
 
     def predicted(model, passes, root, ids, fit, batch_size):

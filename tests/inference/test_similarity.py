@@ -29,7 +29,7 @@ def known():
     return reference(table.assign(group=[f"g{k:02}" for k in group]), values)
 
 
-def test_distances_leave_out_an_images_own_group(known):
+def test_distances_ignore_an_images_own_group(known):
     for k in (0, 17, 59):
         others = known.values[(known.table["group"] != known.table["group"][k]).to_numpy()]
         scaler = StandardScaler().fit(others)
@@ -41,7 +41,7 @@ def test_distances_leave_out_an_images_own_group(known):
     assert (counted[:, 1] < known.distances).all()  # its group
 
 
-def test_neighbours_agree_with_scikit_learn(known):
+def test_neighbours_match_scikit_learn(known):
     new = np.random.default_rng(1).normal(size=(7, 20))
     scaler = StandardScaler().fit(known.values)
     model = NearestNeighbors(n_neighbors=4).fit(scaler.transform(known.values))
@@ -51,7 +51,7 @@ def test_neighbours_agree_with_scikit_learn(known):
     np.testing.assert_array_equal(found, positions)
 
 
-def test_what_is_far_from_all_is_beyond_the_limit_and_known_patients_are_not(known):
+def test_distant_images_are_beyond_the_limit_and_known_patients_are_not(known):
     distances, _ = nearest(known, known.values, 1, known.table["group"])
     assert (distances[:, 0] > known.limit).mean() <= 0.02
     assert (nearest(known, known.values[:3] + 40, 1)[0] > known.limit).all()
@@ -68,7 +68,7 @@ def limit_slowly(known):
 
 
 @pytest.mark.parametrize("groups", [5, 40, 150, 400])
-def test_the_limit_is_the_smallest_that_keeps_the_rate(groups):
+def test_the_limit_is_the_smallest_that_respects_the_rate(groups):
     rng = np.random.default_rng(groups)
     sizes = np.exp(rng.uniform(0, np.log(9), groups)).astype(int)
     group = np.repeat(np.arange(groups), sizes)
@@ -81,7 +81,7 @@ def test_the_limit_is_the_smallest_that_keeps_the_rate(groups):
 
 
 @pytest.mark.parametrize("patients", [8, 40])
-def test_new_patients_are_flagged_as_seldom_as_promised(patients):
+def test_new_patients_are_flagged_no_more_often_than_promised(patients):
     """Where some patients are odd as a whole, which a quantile of images hardly sees."""
     rng, flagged = np.random.default_rng(patients), []
 
@@ -108,7 +108,7 @@ def test_a_single_group_has_no_neighbours():
 
 
 @pytest.mark.parametrize("method", ["pca", "tsne"])
-def test_a_map_keeps_groups_together_and_is_the_same_again(known, method):
+def test_a_map_keeps_groups_together_and_is_reproducible(known, method):
     placed, axes = feature_places(known.values, method, 0)
     assert ("of the variance" in axes[0]) == (method == "pca")
     assert placed.shape == (60, 2)
@@ -119,7 +119,7 @@ def test_a_map_keeps_groups_together_and_is_the_same_again(known, method):
     assert (group[neighbour] == group).mean() > 0.9
 
 
-def test_a_reference_comes_back_for_its_own_model_only(known, tmp_path):
+def test_a_reference_is_read_only_for_its_own_model(known, tmp_path):
     path = tmp_path / "größe" / "reference.npz"
     assert read_reference(path, "abc") is None
     write_reference(path, known, "abc", 0.25)

@@ -28,7 +28,7 @@ def folder(tmp_path):
     return folder
 
 
-def test_rows_come_back_by_name_in_any_order_and_from_any_pack(folder):
+def test_rows_are_read_by_name_in_any_order_and_from_any_pack(folder):
     for store in (ArrayStore(folder), ArrayStore(folder)):
         rows = store.rows(names("c", "a", "b", "a"))
         assert rows.shape == (4, 2, 3) and rows.dtype == np.uint8 and len(rows) == 4
@@ -38,21 +38,21 @@ def test_rows_come_back_by_name_in_any_order_and_from_any_pack(folder):
         np.testing.assert_array_equal(rows[-1], values(1)[0])
 
 
-def test_what_is_read_is_mapped_and_cannot_be_changed(folder):
+def test_arrays_are_memory_mapped_and_read_only(folder):
     row = ArrayStore(folder).rows(names("a"))[0]
     assert isinstance(row, np.memmap)
     with pytest.raises(ValueError, match="read-only"):
         row[:] = 0
 
 
-def test_missing_names_what_is_not_there_once(folder):
+def test_missing_rows_are_named_once(folder):
     store = ArrayStore(folder)
     assert store.missing(names("x", "a", "y", "x", "c")).tolist() == [0, 2]
     with pytest.raises(KeyError, match="x is not in"):
         store.rows(names("a", "x"))
 
 
-def test_two_that_write_at_once_lose_nothing_and_doubles_do_no_harm(tmp_path):
+def test_concurrent_writers_lose_nothing_and_duplicates_do_no_harm(tmp_path):
     one, other = ArrayStore(tmp_path), ArrayStore(tmp_path)
     one.add(names("a", "b"), values(1, 2))
     other.add(names("b", "c"), values(2, 3))
@@ -72,7 +72,7 @@ def test_the_same_pack_is_written_once(tmp_path):
     assert len(list(tmp_path.iterdir())) == 2
 
 
-def test_a_pack_without_its_names_is_not_there_and_is_made_again(folder, monkeypatch):
+def test_a_pack_without_its_names_is_ignored_and_written_again(folder, monkeypatch):
     def breaks(path, array):
         path.write_bytes(b"half")
         raise KeyboardInterrupt
@@ -101,7 +101,7 @@ def _only_arrays(path):
     return path
 
 
-def test_a_pack_has_about_the_same_size_whatever_its_rows():
+def test_packs_have_about_the_same_size_whatever_their_rows():
     assert rows_of_a_pack((224, 224, 3), np.uint8) == 222
     assert rows_of_a_pack((1280,), np.float32) == 6553
     assert rows_of_a_pack((5000, 5000, 3), np.uint8) == 1
@@ -126,7 +126,7 @@ def cut(path):
     "harm", [flip, cut, lambda path: path.write_bytes(b""), lambda p: p.unlink()]
 )
 @pytest.mark.parametrize("kind", ["npy", "names"])
-def test_a_damaged_pack_is_told_and_made_again(folder, capsys, harm, kind):
+def test_a_damaged_pack_is_reported_and_written_again(folder, capsys, harm, kind):
     (listed,) = (path for path in folder.glob("*.names") if "a" in path.read_text().split("\n"))
     harmed = listed.with_suffix(f".{kind}")
     harm(harmed)
@@ -142,14 +142,14 @@ def test_a_damaged_pack_is_told_and_made_again(folder, capsys, harm, kind):
         np.testing.assert_array_equal(each.rows(names("c", "a", "b")), values(3, 1, 2))
 
 
-def test_only_packs_that_are_wanted_are_looked_through(folder, monkeypatch):
+def test_only_the_requested_packs_are_verified(folder, monkeypatch):
     read = []
     monkeypatch.setattr(array_store, "checksum", lambda path: read.append(path) or "no")
     ArrayStore(folder).missing(names("c"))
     assert len(read) == 1
 
 
-def test_a_file_or_folder_with_its_checksum(tmp_path, capsys):
+def test_files_and_folders_match_their_checksums(tmp_path, capsys):
     folder = tmp_path / "ein Archiv"
     folder.mkdir()
     (folder / "a.png").write_bytes(b"one")

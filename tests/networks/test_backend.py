@@ -61,14 +61,14 @@ def run(code, home, config=None, **environment):
     ],
     ids=["before Keras starts", "when it has started"],
 )
-def test_what_was_set_for_other_work_changes_nothing(before, config, environment, tmp_path):
+def test_settings_made_for_other_work_change_nothing(before, config, environment, tmp_path):
     done = run(f"{before}\n{OWN}\n{SHOWN}", tmp_path, config, **environment)
     assert done.returncode == 0, done.stderr
     (line,) = (line for line in done.stdout.splitlines() if line.startswith("found "))
     assert json.loads(line.removeprefix("found ")) == WANTED
 
 
-def test_a_keras_that_runs_on_something_else_already_is_refused(tmp_path):
+def test_keras_on_another_backend_is_refused(tmp_path):
     done = run(OTHER_KERAS, tmp_path)
     assert "InputError: Keras already runs on jax in this kernel, but the networks" in done.stderr
 
@@ -80,14 +80,14 @@ def test_a_file_that_keras_itself_refuses_is_named(tmp_path):
     assert "orrect that file or remove it." in done.stderr
 
 
-def test_the_machinery_finds_the_accelerator_or_says_cpu():
+def test_the_device_is_the_accelerator_or_the_cpu():
     from cytology.networks.backend import GPUS, device
 
     assert bool(tf.config.list_physical_devices("GPU")) == bool(GPUS)
     assert GPUS or device().startswith("CPU, ")
 
 
-def test_a_share_of_the_cores_is_told(monkeypatch):
+def test_the_number_of_cores_is_reported(monkeypatch):
     from cytology.networks import backend
 
     monkeypatch.setattr(backend, "GPUS", [])
@@ -98,7 +98,7 @@ def test_a_share_of_the_cores_is_told(monkeypatch):
     assert backend.device() == "CPU, 8 cores"
 
 
-def test_only_the_line_about_retracing_is_dropped(caplog):
+def test_only_the_retracing_warning_is_dropped(caplog):
     logger = logging.getLogger("tensorflow")
     with caplog.at_level("WARNING", "tensorflow"):
         logger.addHandler(caplog.handler)

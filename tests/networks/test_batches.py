@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.numeric, pytest.mark.usefixtures("cache")]
 SIZE = 75
 
 
-def test_an_image_is_decoded_once_and_found_by_its_name(data, tmp_path, monkeypatch):
+def test_an_image_is_decoded_once_and_found_by_name(data, tmp_path, monkeypatch):
     for name in data.manifest["image_id"]:
         expected = fit_to_square(open_rgb(data.root / name), SIZE, "pad")
         np.testing.assert_array_equal(data.images.pixels[data.images.row[name]], expected)
@@ -34,7 +34,7 @@ def test_an_image_is_decoded_once_and_found_by_its_name(data, tmp_path, monkeypa
         decode(tmp_path / "gone", shuffled, 75, "stretch", tmp_path)
 
 
-def test_decoding_goes_on_where_it_was_interrupted(data, tmp_path, monkeypatch):
+def test_decoding_continues_where_it_was_interrupted(data, tmp_path, monkeypatch):
     monkeypatch.setattr(pipeline, "rows_of_a_pack", lambda shape, dtype: 5)
     opened = []
 
@@ -62,7 +62,7 @@ def test_decoding_goes_on_where_it_was_interrupted(data, tmp_path, monkeypatch):
         np.testing.assert_array_equal(images.pixels[images.row[name]], expected)
 
 
-def test_a_changed_or_doubled_image_meets_no_stale_pixels(data, tmp_path, smear):
+def test_a_changed_or_duplicated_image_gets_no_stale_pixels(data, tmp_path, smear):
     root = tmp_path / "data"
     shutil.copytree(data.root, root)
     decode(root, data.manifest, 75, "pad", tmp_path)
@@ -97,7 +97,7 @@ def test_pictures_labels_and_weights_stay_together_when_shuffled(data):
     assert not feed.options().autotune.enabled  # the end of an epoch would wait for it
 
 
-def test_a_picture_of_the_batch_is_the_turned_image(data):
+def test_each_picture_of_a_batch_is_the_rotated_image(data):
     (found,) = batches(data.images, pictures_of(data.manifest[["image_id"]][:1], 8), 8)
     upright = data.images.pixels[data.images.row[data.manifest["image_id"][0]]]
     np.testing.assert_array_equal(found, [orient(upright, o) for o in range(8)])
@@ -129,7 +129,7 @@ def features_from(data, pictures, cache, key=KEY, images=None):
     return found.computed
 
 
-def test_features_are_computed_once_and_only_where_missing(data, tmp_path):
+def test_features_are_computed_once_and_only_if_missing(data, tmp_path):
     some, everything = pictures_of(data.manifest[:6], 4), pictures_of(data.manifest, 8)
     assert features_from(data, some, tmp_path) == 24
     assert features_from(data, some.sample(frac=1, random_state=0), tmp_path) == 0
@@ -140,7 +140,7 @@ def test_features_are_computed_once_and_only_where_missing(data, tmp_path):
     assert features_from(data, some, tmp_path) == 0
 
 
-def test_features_of_another_width_are_computed_anew(data, tmp_path):
+def test_features_of_another_width_are_computed_again(data, tmp_path):
     pictures = pictures_of(data.manifest, 1)
     features_from(data, pictures, tmp_path)
 
@@ -149,7 +149,7 @@ def test_features_of_another_width_are_computed_anew(data, tmp_path):
     assert found.computed == narrower.seen == 24 and found.width == 2
 
 
-def test_a_changed_image_is_computed_anew_and_a_renamed_or_doubled_one_is_not(data, tmp_path):
+def test_only_changed_images_are_recomputed_not_renamed_or_duplicated_ones(data, tmp_path):
     pictures = pictures_of(data.manifest, 1)
     features_from(data, pictures, tmp_path)
     pixels, sha256 = np.array(data.images.pixels), data.images.sha256.copy()

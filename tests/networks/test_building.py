@@ -24,7 +24,7 @@ pytestmark = pytest.mark.numeric
 SIZE = 75
 
 
-def test_a_network_has_its_own_preprocessing_and_loads_again(each_network, tmp_path):
+def test_a_network_includes_its_preprocessing_and_can_be_reloaded(each_network, tmp_path):
     name = each_network
     model = build(name, SIZE)
     pixels = np.random.default_rng(0).integers(0, 256, (3, SIZE, SIZE, 3), dtype=np.uint8)
@@ -51,12 +51,12 @@ def test_a_network_has_its_own_preprocessing_and_loads_again(each_network, tmp_p
         assert abs(found - logits.ravel()).max() < 1e-3 * max(1, abs(logits).max())
 
 
-def test_too_small_a_picture_is_refused():
+def test_a_picture_that_is_too_small_is_refused():
     with pytest.raises(InputError, match="`image_size` is 74; InceptionV3 needs at least 75"):
         build("inceptionv3", 74)
 
 
-def test_calibrated_statistics_are_the_mean_over_the_batches():
+def test_calibrated_normalization_statistics_are_the_mean_over_batches():
     image = keras.Input((4, 4, 2))
     normal = keras.layers.BatchNormalization(momentum=0.9, name="normal")(image)
     pooled = keras.layers.GlobalAveragePooling2D(name="features")(normal)
@@ -70,7 +70,7 @@ def test_calibrated_statistics_are_the_mean_over_the_batches():
     assert layer.momentum == 0.9 and not layer.trainable
 
 
-def test_the_head_is_put_on_a_network_with_its_standardization():
+def test_the_head_is_attached_to_a_network_with_its_standardization():
     rng = np.random.default_rng(0)
     head = LinearHead(rng.normal(size=6), rng.uniform(0.1, 2, 6), rng.normal(size=6), 0.5)
     inputs = keras.Input((6,))
@@ -82,7 +82,7 @@ def test_the_head_is_put_on_a_network_with_its_standardization():
     assert_close(linear_head(model).logits(x), head.logits(x))
 
 
-def test_the_optimizers_are_the_originals():
+def test_the_optimizers_are_those_of_the_original_project():
     found = {name: (spec.optimizer, spec.learning_rate) for name, spec in ARCHITECTURES.items()}
     assert found == {
         "mobilenetv2": ("Adam", 1e-4),
@@ -92,7 +92,7 @@ def test_the_optimizers_are_the_originals():
 
 
 @pytest.mark.parametrize("name", ["float16", "bfloat16"])
-def test_the_backbone_computes_in_half_the_bits_and_the_logit_in_float32(name):
+def test_the_backbone_computes_in_half_precision_and_the_logit_in_float32(name):
     before = keras.config.dtype_policy().name
     model = build("mobilenetv2", 75, precision=name)
     assert keras.config.dtype_policy().name == before
@@ -107,13 +107,13 @@ def test_the_backbone_computes_in_half_the_bits_and_the_logit_in_float32(name):
     ("capabilities", "expected"),
     [([], "float32"), ([(8, 0)], "float16"), ([(6, 1)], "float32"), ([(9, 0), (6, 0)], "float32")],
 )
-def test_auto_is_float16_where_all_gpus_have_tensor_cores(monkeypatch, capabilities, expected):
+def test_auto_is_float16_if_all_gpus_have_tensor_cores(monkeypatch, capabilities, expected):
     monkeypatch.setattr(building, "GPUS", list(range(len(capabilities))))
     monkeypatch.setattr(building, "details", lambda gpu: {"compute_capability": capabilities[gpu]})
     assert precision_for("auto") == expected
 
 
-def test_a_precision_in_which_onednn_makes_no_convolution_is_refused(monkeypatch):
+def test_a_precision_without_onednn_convolutions_is_refused(monkeypatch):
     assert precision_for("float32") == "float32"
 
     def aborts(*_):

@@ -26,9 +26,7 @@ def machine(monkeypatch):
     ("types", "expected"),
     [((), ()), (("FP32", "INT8"), (OPENVINO,)), (("FP32", "BF16"), (OPENVINO, BFLOAT16))],
 )
-def test_bfloat16_is_offered_where_the_processor_computes_in_it(
-    machine, monkeypatch, types, expected
-):
+def test_bfloat16_is_offered_if_the_processor_supports_it(machine, monkeypatch, types, expected):
     machine(*types)
     monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
     assert engines.offered() == expected
@@ -39,9 +37,7 @@ def test_bfloat16_is_offered_where_the_processor_computes_in_it(
     ("limit", "expected"),
     [("AVX2", (OPENVINO,)), ("sse41", (OPENVINO,)), ("AVX512_CORE", (OPENVINO, BFLOAT16))],
 )
-def test_a_processor_that_is_kept_from_avx512_offers_no_bfloat16(
-    machine, monkeypatch, limit, expected
-):
+def test_a_processor_limited_below_avx512_offers_no_bfloat16(machine, monkeypatch, limit, expected):
     machine("FP32", "BF16")
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
     assert engines.offered() == expected
@@ -63,7 +59,7 @@ def test_without_the_package_nothing_is_offered(monkeypatch):
         (BFLOAT16, ("FP32",), TENSORFLOW),
     ],
 )
-def test_the_engine_of_a_run_or_tensorflow_and_a_line(
+def test_the_engine_of_a_run_or_tensorflow_with_a_note_is_used(
     machine, monkeypatch, capsys, used, types, expected
 ):
     machine(*types)
@@ -83,7 +79,7 @@ def test_a_run_of_tensorflow_does_not_even_look_for_openvino(monkeypatch):
     assert engines.engine_here({"engine": TENSORFLOW}) == TENSORFLOW
 
 
-def test_openvino_tells_its_maker_nothing(tmp_path):
+def test_openvino_sends_no_telemetry(tmp_path):
     """Its package for that leaves a folder with a number for the user, at the first import."""
     pytest.importorskip("openvino")
     code = """

@@ -40,7 +40,7 @@ def cache(tmp_path):
         (5, "openvino"),
     ],
 )
-def test_with_another_key_nothing_is_found(cache, place, value):
+def test_features_are_not_found_under_another_key(cache, place, value):
     key = [*KEY[:place], value, *KEY[place + 1 :]]
     assert FeatureStore(key, cache).features(pictures("a.png"), IMAGES) is None
 
@@ -51,12 +51,12 @@ def test_the_key_of_a_run_names_its_engine_or_the_one_used_instead(run):
     assert instead == [*own[:5], "openvino"]
 
 
-def test_features_of_pictures_that_other_code_read_are_not_found(cache, monkeypatch):
+def test_features_of_another_image_reader_are_not_found(cache, monkeypatch):
     monkeypatch.setattr("cytology.networks.features.READING", "other code")
     assert FeatureStore(KEY, cache).features(pictures("a.png"), IMAGES) is None
 
 
-def test_what_a_network_of_another_width_left_is_told_and_made_again(cache, capsys):
+def test_features_of_another_width_are_reported_and_recomputed(cache, capsys):
     rows = pictures("a.png")
     assert FeatureStore(KEY, cache, shape=(3,)).features(rows, IMAGES) is not None
     store = FeatureStore(KEY, cache, shape=(5,))
@@ -71,11 +71,11 @@ def test_what_a_network_of_another_width_left_is_told_and_made_again(cache, caps
     [pictures("a.png", "c.png"), pictures("a.png", orientations=4)],
     ids=["an image", "an orientation"],
 )
-def test_where_any_is_missing_there_are_none(cache, wanted):
+def test_there_are_no_features_if_any_is_missing(cache, wanted):
     assert FeatureStore(KEY, cache).features(wanted, IMAGES) is None
 
 
-def test_an_unknown_picture_has_no_features():
+def test_an_unknown_image_has_no_features():
     rows = pictures("a.png", "b.png")
     names = pd.MultiIndex.from_frame(rows[["image_id", "orientation"]])
     with pytest.raises(KeyError, match="no features of c.png"):

@@ -47,7 +47,7 @@ def test_a_feature_that_never_varied_does_not_divide_by_zero():
     assert np.isfinite(linear.logits(np.ones((1, 1)))).all()
 
 
-def test_heads_come_back_under_their_names(tmp_path):
+def test_saved_heads_are_read_under_their_names(tmp_path):
     heads = {"fold0": head(0), "fold1": head(1), "final": head(2)}
     write_heads(Run(tmp_path), "mobilenetv2", heads)
     found = read_heads(Run(tmp_path), "mobilenetv2")
@@ -58,7 +58,7 @@ def test_heads_come_back_under_their_names(tmp_path):
     assert [path.name for path in (tmp_path / "mobilenetv2").iterdir()] == ["heads.npz"]
 
 
-def test_missing_heads_name_their_notebook(tmp_path):
+def test_an_error_about_missing_heads_names_their_notebook(tmp_path):
     with pytest.raises(InputError, match="run notebook 06_train_densenet121 first"):
         read_heads(Run(tmp_path), "densenet121")
 
@@ -86,7 +86,7 @@ def test_the_fitted_head_is_scikit_learns_logistic_regression(strength, class_we
     assert roc_auc_score(malignant, found) > 0.8
 
 
-def test_after_each_epoch_the_objective_is_lower_and_the_last_head_is_returned():
+def test_the_objective_falls_in_each_epoch_and_the_last_head_is_returned():
     values, malignant = unequal_classes(4)
     of_class, seen = class_weights(malignant, "balanced"), []
     last = fitted_head(values, malignant, 1e-2, after_epoch=seen.append)
@@ -98,14 +98,14 @@ def test_after_each_epoch_the_objective_is_lower_and_the_last_head_is_returned()
     assert (seen[-1].logits(values) == last.logits(values)).all()
 
 
-def test_the_number_of_epochs_is_the_most():
+def test_the_number_of_epochs_is_an_upper_limit():
     values, malignant = unequal_classes(4)
     seen = []
     fitted_head(values, malignant, epochs=2, after_epoch=seen.append)
     assert len(seen) == 2
 
 
-def test_a_class_that_is_missing_is_no_class():
+def test_a_head_cannot_be_fitted_to_one_class():
     with pytest.raises(ValueError, match="class"):
         fitted_head(np.ones((4, 2)), np.ones(4, bool))
 
@@ -120,7 +120,7 @@ def test_many_columns_have_their_own_mean_and_variance():
     assert (head.logits(values) == 0).all()
 
 
-def test_every_picture_twice_is_the_same_head():
+def test_doubling_every_picture_gives_the_same_head():
     values, malignant = unequal_classes(8)
     once = fitted_head(values, malignant).logits(values)
     twice = fitted_head(np.vstack([values, values]), np.tile(malignant, 2))

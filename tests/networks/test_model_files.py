@@ -74,7 +74,7 @@ def note(run, **about):
 
 
 @pytest.mark.numeric
-def test_the_numbers_are_those_that_keras_itself_would_load(each_network, tmp_path, capsys):
+def test_the_weights_match_those_that_keras_loads(each_network, tmp_path, capsys):
     precision = "bfloat16" if each_network == "densenet121" else "float32"
     model = build(each_network, SIZE, seed=3, precision=precision)
     pixels = np.random.default_rng(0).integers(0, 256, (3, SIZE, SIZE, 3), dtype=np.uint8)
@@ -99,7 +99,7 @@ def test_the_numbers_are_those_that_keras_itself_would_load(each_network, tmp_pa
         assert np.ptp(logits[0]) > 0.01
 
 
-def test_another_minor_of_keras_is_told(run, capsys):
+def test_another_minor_version_of_keras_is_reported(run, capsys):
     note(run, keras="3.4.1")
     load_trained(run, "mobilenetv2")
     told = capsys.readouterr().out
@@ -147,7 +147,7 @@ def layer_of(folder):
 
 
 @pytest.mark.parametrize("weights", ["ours", "none"])
-def test_a_network_that_would_write_a_file_is_never_made(run, trap, weights):
+def test_a_network_that_would_write_a_file_is_never_built(run, trap, weights):
     folder, written = trap
     path = run / "mobilenetv2" / "model.keras"
     content = {"config": json.dumps(layer_of(folder))}
@@ -162,7 +162,7 @@ def test_a_network_that_would_write_a_file_is_never_made(run, trap, weights):
     assert not written.exists()
 
 
-def test_nothing_but_the_weights_is_even_read(run, monkeypatch):
+def test_only_the_weights_of_a_model_file_are_read(run, monkeypatch):
     rewrite(run / "mobilenetv2" / "model.keras", config="[" * 100_000)
     opened, whole = [], zipfile.ZipFile.open
 
@@ -190,7 +190,7 @@ def test_nothing_but_the_weights_is_even_read(run, monkeypatch):
         ("model_sha256", None, "model_sha256 = None, not text"),
     ],
 )
-def test_facts_that_no_run_notes_are_refused(name, value, shown, tmp_path):
+def test_implausible_facts_about_a_model_are_refused(name, value, shown, tmp_path):
     about = {"image_size": SIZE, "precision": "float32", "classes": ["B", "M"], "keras": "3"}
     about |= {"model_sha256": "0", name: value}
     with pytest.raises(InputError, match=rf"^mobilenetv2/metrics.json has {shown}.*: run notebook"):
@@ -200,7 +200,7 @@ def test_facts_that_no_run_notes_are_refused(name, value, shown, tmp_path):
 # ---------------------------------------------------------------- the wrong file
 
 
-def test_another_file_in_its_place_is_refused(run):
+def test_a_replaced_model_file_is_refused(run):
     path = run / "mobilenetv2" / "model.keras"
     path.write_bytes(path.read_bytes() + b" ")
     with pytest.raises(
@@ -277,7 +277,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("wrong", WRONG)
-def test_arrays_unlike_the_networks_are_refused(wrong, tmp_path):
+def test_arrays_of_another_shape_are_refused(wrong, tmp_path):
     spoil, shown = WRONG[wrong]
     model = small()
     model.save_weights(tmp_path / "own.weights.h5")
@@ -292,7 +292,7 @@ def test_arrays_unlike_the_networks_are_refused(wrong, tmp_path):
         np.testing.assert_array_equal(array, other)
 
 
-def test_weights_that_would_grow_when_unpacked_are_not_unpacked(tmp_path):
+def test_weights_that_expand_when_unpacked_are_refused(tmp_path):
     with zipfile.ZipFile(tmp_path / "model.keras", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr(WEIGHTS, bytes(10**7))
     with pytest.raises(UnlikeNetwork, match="^model.weights.h5 is compressed$"):

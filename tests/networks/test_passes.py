@@ -112,7 +112,7 @@ def test_openvino_gives_the_features_of_tensorflow(openvino, each_network, cache
     np.testing.assert_allclose(ours(pixels[3:5]), again[3:5], rtol=0, atol=1e-5 * spread)
 
 
-def test_what_was_given_stays_when_more_is_asked(openvino, cache):
+def test_returned_features_do_not_change_with_the_next_call(openvino, cache):
     """OpenVINO could hand out the memory in which it computes."""
     ours, pixels = Engine(OPENVINO, "").passes(feature_extractor(small()), HASH), some_pictures(8)
     first = ours(pixels[:4])
@@ -121,7 +121,7 @@ def test_what_was_given_stays_when_more_is_asked(openvino, cache):
     np.testing.assert_array_equal(first, kept)
 
 
-def test_a_copy_with_weights_of_its_own_leaves_nothing(openvino, cache, monkeypatch):
+def test_a_copy_with_other_weights_leaves_no_files(openvino, cache, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(cache.parent / "temporary"))
     (cache.parent / "temporary").mkdir()
     monkeypatch.setattr(passes.tempfile, "tempdir", None)
@@ -141,7 +141,7 @@ def test_a_copy_with_weights_of_its_own_leaves_nothing(openvino, cache, monkeypa
     ("fine_tuned", "offered", "expected"),
     [(False, (OPENVINO,), OPENVINO), (True, (OPENVINO,), TENSORFLOW), (False, (), TENSORFLOW)],
 )
-def test_a_saved_model_is_passed_as_in_training(
+def test_a_saved_model_runs_as_in_training(
     openvino, cache, monkeypatch, fine_tuned, offered, expected
 ):
     monkeypatch.setattr(engines, "offered", lambda: offered)
@@ -168,7 +168,7 @@ assert not {"tensorflow", "keras"} & set(sys.modules)
 """
 
 
-def test_a_kept_graph_is_read_without_tensorflow(openvino, cache, monkeypatch):
+def test_a_cached_graph_is_read_without_tensorflow(openvino, cache, monkeypatch):
     pixels, extractor = some_pictures(3), feature_extractor(small())
     Engine(OPENVINO, "").passes(extractor, HASH)
     asked, answer = cache / "asked.npy", cache / "answer.npy"
@@ -180,7 +180,7 @@ def test_a_kept_graph_is_read_without_tensorflow(openvino, cache, monkeypatch):
     assert_close(np.load(answer), KerasPasses(extractor)(pixels))
 
 
-def test_what_is_not_kept_is_not_had_without_tensorflow(openvino, cache, capsys):
+def test_without_a_cached_graph_openvino_needs_tensorflow(openvino, cache, capsys):
     about = {"architecture": "mobilenetv2", "weights_hash": HASH, "image_size": SIZE}
     assert kept_passes(about, OPENVINO) is None  # nothing is there
     path = passes.kept_graph(feature_extractor(small()), HASH)
@@ -195,7 +195,7 @@ def test_what_is_not_kept_is_not_had_without_tensorflow(openvino, cache, capsys)
     assert "is damaged" in capsys.readouterr().out
 
 
-def test_a_graph_is_made_once(cache, monkeypatch):
+def test_a_graph_is_converted_once(cache, monkeypatch):
     extractor = feature_extractor(small())
     path = passes.kept_graph(extractor, HASH)
     whole = path.read_bytes()
@@ -209,7 +209,7 @@ def test_a_graph_is_made_once(cache, monkeypatch):
 # ------------------------------------------------------------------------- lost
 
 
-def test_the_lost_share_of_differences():
+def test_the_lost_share_of_differences_matches_known_examples():
     rng = np.random.default_rng(0)
     exact = rng.normal(size=(16, 5)).astype(np.float32)
     assert lost_differences(exact, exact) == 0
@@ -224,14 +224,14 @@ def test_the_lost_share_of_differences():
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_what_is_no_number_loses_everything(value):
+def test_non_finite_features_lose_everything(value):
     exact = np.arange(6.0).reshape(3, 2)
     spoiled = exact.copy()
     spoiled[1, 1] = value
     assert lost_differences(spoiled, exact) == 1.0
 
 
-def test_pictures_without_differences_have_none_to_lose():
+def test_pictures_without_differences_lose_nothing():
     same = np.ones((3, 2), np.float32)
     assert lost_differences(same, same) == 0 and lost_differences(same * 1.1, same) > 1
 
@@ -269,7 +269,7 @@ def tried(tensorflow=50.0, openvino=(80.0, 1e-12), bfloat16=(200.0, 0.004)):
         ),
     ],
 )
-def test_the_fastest_exact_enough_is_taken_and_why(found, expected, says):
+def test_the_fastest_sufficiently_exact_engine_is_chosen_with_a_reason(found, expected, says):
     engine = fastest(found)
     assert engine.name == expected
     assert not [words for words in says if words not in engine.why], engine.why
@@ -279,7 +279,7 @@ def test_the_fastest_exact_enough_is_taken_and_why(found, expected, says):
     assert fastest(dict(reversed(found.items()))).name == expected
 
 
-def test_engines_are_tried_on_what_they_give(openvino, cache):
+def test_each_engine_is_tried_for_speed_and_exactness(openvino, cache):
     found = passes.try_engines(feature_extractor(small()), HASH, some_pictures(16))
     assert list(found) == [TENSORFLOW, *engines.offered()]
     assert all(of["a_second"] > 0 for of in found.values())
@@ -315,7 +315,7 @@ def trials(cache, monkeypatch):
 NETWORK = SimpleNamespace(name="mobilenetv2")
 
 
-def test_auto_is_what_a_trial_found_and_the_trial_is_remembered(trials, monkeypatch):
+def test_auto_uses_the_engine_of_a_trial_that_is_cached(trials, monkeypatch):
     first = choose_engine("auto", NETWORK, HASH, decoded())
     assert first.name == OPENVINO and "TensorFlow 50" in first.why and trials.count == 1
     more = choose_engine("auto", NETWORK, HASH, decoded())
@@ -326,7 +326,7 @@ def test_auto_is_what_a_trial_found_and_the_trial_is_remembered(trials, monkeypa
 
 
 @pytest.mark.parametrize("other", ["weights", "images", "processor", "TensorFlow"])
-def test_a_trial_is_made_again_where_something_else_is_tried(trials, other, monkeypatch):
+def test_a_trial_is_repeated_if_its_subject_changes(trials, other, monkeypatch):
     choose_engine("auto", NETWORK, HASH, decoded())
     weights, images = HASH, decoded()
     if other == "weights":
@@ -341,7 +341,7 @@ def test_a_trial_is_made_again_where_something_else_is_tried(trials, other, monk
     assert trials.count == 2
 
 
-def test_a_damaged_trial_is_made_again(trials, cache, capsys):
+def test_a_damaged_trial_is_repeated(trials, cache, capsys):
     first = choose_engine("auto", NETWORK, HASH, decoded())
     (path,) = (cache / "engines").glob("mobilenetv2-*.json")
     path.write_text(path.read_text().replace("80", "8"))
@@ -350,14 +350,14 @@ def test_a_damaged_trial_is_made_again(trials, cache, capsys):
 
 
 @pytest.mark.parametrize("asked", ["auto", "tensorflow"])
-def test_on_a_gpu_it_is_tensorflow(trials, monkeypatch, asked):
+def test_auto_is_tensorflow_on_a_gpu(trials, monkeypatch, asked):
     monkeypatch.setattr(passes, "GPUS", ["GPU:0"])
     engine = choose_engine(asked, NETWORK, HASH, decoded(), "float16")
     assert engine.name == TENSORFLOW and trials.count == 0
     assert engine.why == {"auto": "this machine has a GPU."}.get(asked, "as requested.")
 
 
-def test_where_openvino_is_not_installed_it_is_tensorflow_and_told(trials, monkeypatch):
+def test_without_openvino_tensorflow_is_used_and_reported(trials, monkeypatch):
     monkeypatch.setattr(passes, "offered", lambda: ())
     engine = choose_engine("auto", NETWORK, HASH, decoded())
     assert engine.name == TENSORFLOW and trials.count == 0
@@ -365,13 +365,13 @@ def test_where_openvino_is_not_installed_it_is_tensorflow_and_told(trials, monke
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
-def test_in_another_precision_it_is_tensorflow(trials, precision):
+def test_auto_is_tensorflow_in_another_precision(trials, precision):
     engine = choose_engine("auto", NETWORK, HASH, decoded(), precision)
     assert engine == Engine(TENSORFLOW, f"`precision` is {precision}.") and trials.count == 0
 
 
 @pytest.mark.parametrize("asked", ENGINES)
-def test_what_is_asked_for_is_taken_without_a_trial(trials, asked):
+def test_a_requested_engine_is_used_without_a_trial(trials, asked):
     assert choose_engine(asked, NETWORK, HASH, decoded()) == Engine(asked, "as requested.")
     assert trials.count == 0
 
@@ -384,7 +384,7 @@ def test_what_is_asked_for_is_taken_without_a_trial(trials, asked):
         (BFLOAT16, (OPENVINO,), "this machine does not support OpenVINO in bfloat16"),
     ],
 )
-def test_what_is_not_offered_is_refused(trials, monkeypatch, asked, offered, says):
+def test_an_unavailable_engine_is_refused(trials, monkeypatch, asked, offered, says):
     monkeypatch.setattr(passes, "offered", lambda: offered)
     told = refused(choose_engine, asked, NETWORK, HASH, decoded())
     assert told == f"Parameter `engine` is {asked}, but {says}: set it to auto."
@@ -425,7 +425,9 @@ def logits_moved(features, model, share):
         (BFLOAT16, np.nan, False),
     ],
 )
-def test_a_saved_model_answers_as_its_features_did(trained, engine, share, accepted, capsys):
+def test_a_saved_model_gives_the_logits_computed_from_features(
+    trained, engine, share, accepted, capsys
+):
     network, features, images = trained
     network.engine = Engine(engine, "")
     moved = logits_moved(features, network.model, share)
@@ -442,7 +444,7 @@ def test_a_saved_model_answers_as_its_features_did(trained, engine, share, accep
 
 
 @pytest.mark.parametrize("shortened", ["precision", "GPUS"])
-def test_what_shortens_numbers_may_differ_more(trained, monkeypatch, shortened):
+def test_reduced_precision_may_differ_more(trained, monkeypatch, shortened):
     network, features, images = trained
     network.engine = Engine(TENSORFLOW, "")
     if shortened == "precision":
@@ -452,7 +454,7 @@ def test_what_shortens_numbers_may_differ_more(trained, monkeypatch, shortened):
     results.save(network, logits_moved(features, network.model, 0.01), images)
 
 
-def test_a_network_that_was_trained_further_answers_as_before(trained, capsys):
+def test_a_saved_fine_tuned_network_is_not_compared_with_features(trained, capsys):
     network, features, images = trained
     network.engine = Engine(BFLOAT16, "")
     spoiled = logits_moved(features, network.model, np.nan)
@@ -464,7 +466,7 @@ def test_a_network_that_was_trained_further_answers_as_before(trained, capsys):
 
 
 @pytest.mark.parametrize("engine", [TENSORFLOW, BFLOAT16])
-def test_a_file_that_gives_other_logits_is_no_model(trained, monkeypatch, engine):
+def test_a_file_that_gives_other_logits_is_refused(trained, monkeypatch, engine):
     network, features, images = trained
     network.engine = Engine(engine, "")
     whole = results.model_files.saved_logits

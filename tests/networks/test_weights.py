@@ -33,7 +33,7 @@ def put(folder, name):
     return folder / name
 
 
-def test_without_a_network_auto_goes_on_with_random_weights_aloud(home):
+def test_without_a_connection_auto_uses_random_weights_and_warns(home):
     found = find_weights("mobilenetv2", "auto")
     assert (found.kind, found.path) == ("random", None)
     assert found.explanation.startswith("NO PRETRAINED WEIGHTS for MobileNetV2")
@@ -41,7 +41,7 @@ def test_without_a_network_auto_goes_on_with_random_weights_aloud(home):
     assert "not to rank networks" in found.explanation
 
 
-def test_without_a_network_imagenet_is_an_error(home):
+def test_without_a_connection_imagenet_is_an_error(home):
     with pytest.raises(InputError) as error:
         find_weights("mobilenetv2", "imagenet")
     assert str(home) in str(error.value) and "cannot be downloaded (no route)" in str(error.value)
@@ -49,7 +49,7 @@ def test_without_a_network_imagenet_is_an_error(home):
 
 @pytest.mark.parametrize("choice", ["auto", "imagenet"])
 @pytest.mark.parametrize("architecture", list(ARCHITECTURES))
-def test_keras_cache_is_used_without_asking_the_network(home, monkeypatch, architecture, choice):
+def test_the_keras_cache_is_used_without_a_connection(home, monkeypatch, architecture, choice):
     monkeypatch.setattr(weights, "unreachable", None)
     unchecked = replace(
         ARCHITECTURES[architecture], md5=""
@@ -60,12 +60,12 @@ def test_keras_cache_is_used_without_asking_the_network(home, monkeypatch, archi
     assert (found.kind, found.path) == ("imagenet", path)
 
 
-def test_random_weights_ask_nobody(monkeypatch):
+def test_random_weights_need_no_connection(monkeypatch):
     monkeypatch.setattr(weights, "unreachable", None)
     assert find_weights("densenet121", "random").kind == "random"
 
 
-def test_a_file_serves_its_own_architecture_and_the_others_follow_auto(tmp_path):
+def test_a_weights_file_is_used_for_its_architecture_and_the_others_follow_auto(tmp_path):
     path = put(tmp_path, "mobilenetv2_imagenet_notop.weights.h5")
     own = find_weights("mobilenetv2", str(path))
     assert (own.kind, own.path) == ("file", path)
@@ -74,7 +74,7 @@ def test_a_file_serves_its_own_architecture_and_the_others_follow_auto(tmp_path)
     assert other.explanation.startswith(f"{path.name} is not named for densenet121. NO PRE")
 
 
-def test_a_folder_serves_the_architectures_that_it_has(tmp_path):
+def test_a_weights_folder_is_used_for_the_architectures_it_has(tmp_path):
     path = put(tmp_path / "weights", "inceptionv3_x.weights.h5")
     put(tmp_path / "weights", "densenet121.txt")
     own = find_weights("inceptionv3", str(path.parent))
@@ -91,12 +91,12 @@ def test_files_keep_the_names_that_keras_gives_them(tmp_path, architecture):
     assert find_weights(architecture, str(files[architecture])).kind == "file"
 
 
-def test_a_path_that_is_not_there_is_an_error(tmp_path):
+def test_a_missing_path_is_an_error(tmp_path):
     with pytest.raises(InputError, match="There is no file or folder"):
         find_weights("mobilenetv2", str(tmp_path / "no.weights.h5"))
 
 
-def test_a_server_that_does_not_answer_is_given_up_in_time(monkeypatch):
+def test_a_server_that_does_not_answer_times_out(monkeypatch):
     monkeypatch.setenv("no_proxy", "*")
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
@@ -104,7 +104,7 @@ def test_a_server_that_does_not_answer_is_given_up_in_time(monkeypatch):
     assert unreachable(f"http://127.0.0.1:{port}/x", seconds=0.2)
 
 
-def test_a_download_that_breaks_is_said_aloud(home, monkeypatch):
+def test_a_broken_download_is_reported(home, monkeypatch):
     def broken(*_, **__):
         raise Exception("connection reset")
 
@@ -128,7 +128,7 @@ def test_damaged_imagenet_weights_are_not_used(home, monkeypatch):
     assert find_weights("inceptionv3", "auto").path == path
 
 
-def test_random_weights_that_nobody_asked_for_are_said_before_a_run(monkeypatch, tmp_path):
+def test_unrequested_random_weights_are_reported_before_a_run(monkeypatch, tmp_path):
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
     monkeypatch.setattr(weights, "unreachable", lambda address: "no route")
     both = ["mobilenetv2", "densenet121"]

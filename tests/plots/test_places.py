@@ -27,7 +27,7 @@ def rows_of(patients=40, seed=0, moved=0.0, images=2):
     return pd.DataFrame({"label": label, "group": group, "logit": score})
 
 
-def test_predictive_values_are_those_of_the_table():
+def test_predictive_values_in_the_figure_match_the_table():
     table = at_prevalences(rows_of(), 0.2)
     figure = places.predictive_values(table, "patient", here=0.5, there=0.1)
     values, alarms = figure.axes
@@ -37,14 +37,14 @@ def test_predictive_values_are_those_of_the_table():
     assert alarms.get_yscale() == "log" and len(png(figure, "a caption")) > 1000
 
 
-def test_calls_of_one_kind_are_drawn():
+def test_a_figure_is_drawn_when_all_calls_are_alike():
     for logit in (-1.0, 1.0):
         table = at_prevalences(rows_of().assign(logit=logit), 0.2)
         assert len(png(places.predictive_values(table, "patient", 0.5, 0.1), "a caption")) > 1000
 
 
 @pytest.mark.parametrize(("moved", "words"), [(0.0, "may explain"), (8.0, "NO mixture")])
-def test_new_logits_stand_on_the_mixture(moved, words):
+def test_new_logits_are_drawn_over_the_estimated_mixture(moved, words):
     known, new = rows_of(), rows_of(seed=1, moved=moved)
     found = estimated_share(new, known)
     figure = places.new_logits(new, known, found)
@@ -55,7 +55,7 @@ def test_new_logits_stand_on_the_mixture(moved, words):
     assert axis.patches[1].get_data().values.sum() == pytest.approx(1)
 
 
-def test_gains_have_their_intervals():
+def test_gains_are_drawn_with_intervals():
     table = recalibration_gain(rows_of(moved=2.0))
     figure = places.recalibration_gains(table, "patient")
     (axis,) = figure.axes
@@ -71,7 +71,7 @@ def test_gains_have_their_intervals():
         (0.1, 0.05, "nobody"),
     ],
 )
-def test_the_limit_stands_on_the_curve(level, prevalence, words):
+def test_the_chosen_limit_is_marked_on_the_curve(level, prevalence, words):
     patients = rows_of(images=1)
     chosen = choose_referral(patients, level, prevalence)
     figure = places.referral(referral_curve(patients, prevalence), chosen, "patient")

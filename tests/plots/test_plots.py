@@ -42,7 +42,7 @@ def texts(axis):
     return [text.get_text() for text in axis.texts]
 
 
-def test_a_saved_figure_is_drawn_once_and_looks_as_if_drawn_twice():
+def test_a_saved_figure_is_drawn_once_and_matches_one_drawn_twice():
     """Matplotlib draws everything once to measure "tight", then again; the pixels are the same."""
 
     def drawn():
@@ -76,7 +76,7 @@ def test_a_confusion_matrix_has_the_true_class_in_rows():
     assert (colours[[0, 1], [1, 0], 0] > colours[[0, 1], [1, 0], 2]).all()  # wrong: red
 
 
-def test_in_an_honest_split_every_column_has_one_colour(run):
+def test_each_group_has_one_colour_in_an_honest_split(run):
     split = read_table(run, "split.csv")
     (axis,) = splitting_plots.who_is_where(split, "patient").axes
     heights = {
@@ -92,7 +92,7 @@ def test_in_an_honest_split_every_column_has_one_colour(run):
     assert "1 of 30 columns" in other.get_title(loc="left")
 
 
-def test_scores_stand_in_the_line_of_their_fold(baseline):
+def test_scores_are_drawn_in_the_row_of_their_fold(baseline):
     rows = baseline[baseline["model"] == "oof"]
     (axis,) = splitting_plots.scores_by_fold(rows).axes
     for marks, label in zip(axis.collections, "BM", strict=True):
@@ -133,7 +133,7 @@ def test_the_pairs_show_the_corrected_p_and_every_fold(run, baseline):
     assert sum(len(line.get_xdata()) for line in dots) == len(folds) == 9
 
 
-def test_thresholds_from_too_few_groups_have_no_bars_and_say_so():
+def test_thresholds_from_too_few_groups_have_no_error_bars_and_a_note():
     rows = [("mobilenetv2", "half", part, 0.8, 0.7, 40, 4) for part in ("out-of-fold", "test")]
     columns = ["model", "rule", "judged_on", "recall", "specificity", "images", "groups"]
     table = pd.DataFrame(rows, columns=columns).assign(wanted_sensitivity=0.9)
@@ -144,7 +144,7 @@ def test_thresholds_from_too_few_groups_have_no_bars_and_say_so():
     assert right.get_title(loc="left") == "test\n40 images, 4 slides: too few for bars"
 
 
-def test_the_images_of_each_class_are_counted(manifest):
+def test_the_images_of_each_class_are_counted_in_the_figure(manifest):
     left = data_plots.class_counts(manifest, "patient").axes[0]
     assert texts(left) == [str((manifest["label"] == label).sum()) for label in "BM"]
 
@@ -168,7 +168,7 @@ def test_only_patients_with_several_images_have_a_box(manifest):
     assert texts(alone) == ["no patient has 4 images"]
 
 
-def test_a_wrong_prediction_says_so_and_an_unknown_label_is_not_wrong(tmp_path, smear):
+def test_a_wrong_prediction_is_marked_and_an_unknown_label_is_not_wrong(tmp_path, smear):
     smear(1).save(tmp_path / "a.png")
     rows = pd.DataFrame({"predicted": list("MBM"), "label": ["B", "B", ""], "probability": 0.7})
     axes = inference_plots.predicted_gallery(tmp_path, rows.assign(image_id="a.png")).axes
@@ -176,7 +176,7 @@ def test_a_wrong_prediction_says_so_and_an_unknown_label_is_not_wrong(tmp_path, 
     assert titles == ["M, P(M) = 0.70\ntrue B: wrong", "B, P(M) = 0.70\ntrue B", "M, P(M) = 0.70"]
 
 
-def test_learning_curves_have_a_row_a_stage():
+def test_learning_curves_have_one_row_per_stage():
     history = pd.DataFrame(
         [(m, s, e, 1 / e, 0.5, 1 / e, 0.5) for m, s in MODELS for e in (1, 2, 3)],
         columns=["model", "stage", "epoch", "loss", "accuracy", "val_loss", "val_accuracy"],
@@ -192,7 +192,7 @@ def test_learning_curves_have_a_row_a_stage():
     ]  # fmt: skip
 
 
-def test_an_exported_file_that_does_not_agree_is_rimmed_in_red():
+def test_an_exported_file_that_disagrees_has_a_red_edge():
     rows = [("mobilenetv2", "keras", True), ("mobilenetv2", "tflite_int8", False)]
     rows += [("densenet121", name, True) for name in ("keras", "h5", "tflite_int8")]
     table = pd.DataFrame(rows, columns=["architecture", "format", "agrees"])
@@ -224,7 +224,7 @@ def judged_smears(tmp_path, smear):
     return tmp_path, rows
 
 
-def test_heatmaps_lie_beside_their_images_a_row_a_kind(judged_smears):
+def test_heatmaps_are_shown_next_to_their_images_with_one_row_per_kind(judged_smears):
     root, rows = judged_smears
     maps = [np.random.default_rng(k).normal(size=(48, 64)) for k in range(3)]
     figure = explanation_plots.heatmaps(
@@ -237,7 +237,7 @@ def test_heatmaps_lie_beside_their_images_a_row_a_kind(judged_smears):
     ]  # fmt: skip
 
 
-def test_heat_below_zero_leaves_an_image_grey_and_the_hottest_place_is_brightest(smear):
+def test_negative_heat_leaves_an_image_grey_and_the_hottest_spot_is_brightest(smear):
     grey = overlay_heat(smear(0), np.full((48, 64), -1.0))
     assert np.ptp(grey, axis=-1).max() < 1e-9
     heat = np.zeros((48, 64))
@@ -247,7 +247,7 @@ def test_heat_below_zero_leaves_an_image_grey_and_the_hottest_place_is_brightest
     assert shown.min() >= 0 and shown.max() <= 1
 
 
-def test_what_is_referred_has_a_frame_and_says_why(judged_smears):
+def test_a_referred_image_has_a_frame_and_the_reason(judged_smears):
     root, rows = judged_smears
     rows = rows.assign(refer=[False, True, False], refer_why=["", "too near the threshold", ""])
     rows = rows.assign(nearest=["1.png", "gone.png", "0.png"], nearest_label="B")
@@ -257,7 +257,7 @@ def test_what_is_referred_has_a_frame_and_says_why(judged_smears):
     assert axes[2].get_title(loc="left") == "nearest known: B" and not axes[5].axison
 
 
-def test_a_threshold_makes_a_confusion_matrix():
+def test_a_threshold_gives_a_confusion_matrix():
     rows = pd.DataFrame({"label": list("BBBMM")})
     rows["calibrated_probability"] = [0.1, 0.2, 0.9, 0.5, 0.1]
     left, right = inference_plots.confusion_at_threshold(rows, 0.5).axes
@@ -294,7 +294,7 @@ def test_the_map_marks_mistakes_and_every_stain(judged_smears):
     assert middle.get_title(loc="left") == "By slide: lines lead to the middle of each"
 
 
-def test_neighbours_stand_beside_their_mistake(judged_smears):
+def test_neighbours_are_shown_next_to_the_misclassified_image(judged_smears):
     root, rows = judged_smears
     found = pd.DataFrame({"image_id": "1.png", "rank": [1, 2], "neighbour": ["0.png", "2.png"]})
     found = found.assign(label=list("BM"), group=list("ab"), distance=[3.2, 4.0])

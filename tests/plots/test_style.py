@@ -29,12 +29,12 @@ def figure():
     return made
 
 
-def test_the_caption_of_a_figure_travels_in_the_png(tmp_path):
+def test_the_caption_of_a_figure_is_stored_in_the_png(tmp_path):
     save_figure(Run(tmp_path), "03_who", figure(), "Who is where")
     assert Image.open(tmp_path / "figures" / "03_who.png").text["Description"] == "Who is where"
 
 
-def test_a_figure_that_leaks_says_so_in_its_caption(tmp_path):
+def test_the_caption_of_a_leaking_run_warns_of_the_leak(tmp_path):
     for protocol, said in {"original": "LEAKS", "given, leaks": "LEAKS", "given": "AUC"}.items():
         write_json(tmp_path, "split.json", {"protocol": protocol})
         save_figure(Run(tmp_path), "07_1_auc", figure(), "AUC")

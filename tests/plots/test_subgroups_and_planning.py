@@ -26,7 +26,7 @@ def forest_table(run):
     return table[table["model"] == "mobilenetv2"]
 
 
-def test_a_forest_has_a_mark_a_number_and_words_where_there_are_too_few(forest_table):
+def test_a_forest_plot_marks_each_estimate_and_notes_groups_that_are_too_few(forest_table):
     figure = subgroups.forest_plot(forest_table, "patient")
     few = forest_table["too_few"] != ""
     assert few.sum() == 1
@@ -40,7 +40,7 @@ def test_a_forest_has_a_mark_a_number_and_words_where_there_are_too_few(forest_t
     style.png(figure, "a caption")
 
 
-def test_sizes_mark_this_study_what_is_wanted_and_what_decides(run):
+def test_the_size_plot_marks_this_study_and_the_sizes_that_decide(run):
     widths, pairs, curves = plan_of_run(run)
     left, right = planning.study_sizes(curves, widths, pairs, "patients").axes
     assert {line.get_label() for line in left.lines[:3]} == {
@@ -56,7 +56,7 @@ def test_sizes_mark_this_study_what_is_wanted_and_what_decides(run):
     assert np.array(found).reshape(-1, 2) == pytest.approx(expected)
 
 
-def test_one_network_has_one_panel(run):
+def test_a_single_network_has_one_panel(run):
     widths, pairs, curves = plan_of_run(run)
     one = curves[(curves["name"] == "mobilenetv2") & (curves["second"] == "")]
     figure = planning.study_sizes(one, widths, pd.DataFrame(), "patients")

@@ -28,7 +28,7 @@ def test_headless_runs_have_no_controls(monkeypatch, tmp_path, capsys):
     assert not (tmp_path / "uploads").exists()
 
 
-def test_the_slider_begins_at_the_threshold_and_draws_anew(shown):
+def test_the_slider_starts_at_the_threshold_and_redraws_the_figure(shown):
     drawn, open_before = [], plt.get_fignums()
 
     def draw(threshold):
@@ -42,7 +42,7 @@ def test_the_slider_begins_at_the_threshold_and_draws_anew(shown):
     assert plt.get_fignums() == open_before
 
 
-def test_uploaded_files_are_kept_and_answered(shown, tmp_path, capsys):
+def test_uploaded_files_are_saved_and_classified(shown, tmp_path, capsys):
     folder, asked = tmp_path / "größe 1", []
     upload_button(folder, lambda kept: asked.append(sorted(p.name for p in kept.iterdir())))
     button = shown[0].children[0]
@@ -55,13 +55,13 @@ def test_uploaded_files_are_kept_and_answered(shown, tmp_path, capsys):
     assert (folder / "upload-2" / "b.png").read_bytes() == b"xyz"
 
 
-def test_both_forms_of_an_uploads_value():
+def test_both_formats_of_an_upload_value_are_read():
     new = ({"name": "a.png", "content": memoryview(b"1")},)
     old = {"a.png": {"metadata": {"name": "a.png"}, "content": b"1"}}  # ipywidgets 7, on Colab
     assert list(uploaded_files(new)) == list(uploaded_files(old)) == [("a.png", b"1")]
 
 
-def test_a_files_name_leads_nowhere_else(tmp_path):
+def test_an_uploaded_file_name_cannot_escape_the_folder(tmp_path):
     kept = keep_files(tmp_path / "uploads", [("../../evil.png", b"1"), ("C:\\x\\y.png", b"2")])
     assert sorted(path.name for path in kept.iterdir()) == ["evil.png", "y.png"]
     assert [path.name for path in tmp_path.iterdir()] == ["uploads"]

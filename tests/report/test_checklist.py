@@ -42,21 +42,21 @@ def complete(run):
     return run
 
 
-def test_the_items_are_those_of_tripod_ai():
+def test_the_items_match_tripod_ai():
     assert [item["item"] for item in items()] == NUMBERS and len(NUMBERS) == 52
     claim = {int(number) for item in items() for number in item["claim"].split()}
     assert set(range(1, 45)) - claim == {11, 31}, "the page names these two"
     assert claim <= set(range(1, 45))
 
 
-def test_each_item_names_a_file_of_the_catalogue_or_tells_its_author_what_to_write():
+def test_each_item_names_a_catalogued_file_or_tells_the_author_what_to_write():
     for item in items():
         names = [name.replace("NETWORK", "mobilenetv2") for name in files_of(item)]
         assert any(map(entry_of, names)) or item["author"].endswith("."), item["item"]
         assert all(each.count(": ") == 1 for each in item["found"].split("; ") if each)
 
 
-def test_an_empty_folder_leaves_all_to_its_author_and_says_what_writes_the_rest(tmp_path):
+def test_for_an_empty_folder_all_items_are_open_and_name_their_notebook(tmp_path):
     found = {each.item: each for each in answered_items(Run(tmp_path))}
     assert {each.state for each in found.values()} == {AUTHOR}
     assert all(each.author or each.missing for each in found.values())
@@ -65,7 +65,7 @@ def test_an_empty_folder_leaves_all_to_its_author_and_says_what_writes_the_rest(
     assert found["18f"].missing == "run.json (from run_all.py)"
 
 
-def test_what_a_complete_run_answers(complete):
+def test_a_complete_run_answers_the_expected_items(complete):
     found = {each.item: each for each in answered_items(complete)}
     for item in items():
         named, open_ = bool(item["found"]), bool(item["author"])
@@ -78,7 +78,7 @@ def test_what_a_complete_run_answers(complete):
     assert found["12e"].found[1][0] == "differences, tested by patient"
 
 
-def test_a_file_that_is_deleted_turns_its_items(complete):
+def test_deleting_a_file_reopens_its_items(complete):
     before = states(complete)
     for item in items():
         for name in files_of(item):
@@ -95,14 +95,14 @@ def test_a_file_that_is_deleted_turns_its_items(complete):
     assert states(complete) == before
 
 
-def test_runs_of_two_profiles_with_the_same_files_answer_the_same(complete, tmp_path):
+def test_runs_of_two_profiles_with_the_same_files_give_the_same_answers(complete, tmp_path):
     other = shutil.copytree(complete, tmp_path / "other")
     complete.write("run.json", {"profile": "quick", "parameters": {"sample_images": 144}})
     Run(other).write("run.json", {"profile": "smoke", "parameters": {"sample_images": 24}})
     assert states(complete) == states(other)
 
 
-def test_the_page_of_the_run_and_the_file_say_the_same(complete):
+def test_the_page_and_the_file_agree(complete):
     for path in complete.folder.rglob("*"):  # the page reads these tables
         if path.is_file() and not path.stat().st_size:
             path.unlink()
@@ -120,7 +120,7 @@ def test_the_page_of_the_run_and_the_file_say_the_same(complete):
     assert 'download="split.json">split.json</a>' in page
 
 
-def test_names_cannot_break_out(complete):
+def test_names_cannot_break_the_markup(complete):
     split = dict(complete.facts("split.json"))
     for path in complete.folder.rglob("*"):
         if path.is_file() and not path.stat().st_size:

@@ -53,7 +53,7 @@ def changed(run, tmp_path):
 
 
 @pytest.mark.parametrize("at", [0, 2, 27, 52, 80, len(THRESHOLDS) - 1])
-def test_shares_are_those_of_a_confusion_matrix(judged, calls, at):
+def test_shares_match_a_confusion_matrix(judged, calls, at):
     for network in calls["networks"]:
         rows = operating_points.calibrated(judged, network["name"], "out-of-fold")
         called = np.where(rows["probability"] >= calls["thresholds"][at], "M", "B")
@@ -78,7 +78,7 @@ def test_bayes_gives_the_predictive_values_of_the_table(judged, calls):
             assert (row.recall_low, row.specificity_high) == pytest.approx((found[1], found[5]))
 
 
-def test_what_stands_in_the_page_says_on_what_it_was_judged(judged, calls):
+def test_the_data_in_the_page_name_the_images_they_are_based_on(judged, calls):
     assert [each["name"] for each in calls["networks"]] == judged.networks
     assert calls["share"] == 0.1 and calls["act_from"] == 0.1
     said = calls["networks"][0]["judged"]
@@ -87,7 +87,7 @@ def test_what_stands_in_the_page_says_on_what_it_was_judged(judged, calls):
     assert len(json.dumps(calls)) + len(SCRIPT) < 40_000
 
 
-def test_without_notebook_08_or_trained_again_there_are_no_sliders(judged, tmp_path):
+def test_there_are_no_sliders_without_notebook_08_or_after_new_training(judged, tmp_path):
     run = changed(judged, tmp_path)
     rows = run.table("mobilenetv2/predictions.csv")
     run.write("mobilenetv2/predictions.csv", rows.assign(logit=rows["logit"] + 0.5))
@@ -102,7 +102,7 @@ def test_without_notebook_08_or_trained_again_there_are_no_sliders(judged, tmp_p
     assert "script-src" not in source
 
 
-def test_of_too_few_patients_there_are_no_sliders(judged, tmp_path):
+def test_there_are_no_sliders_for_too_few_patients(judged, tmp_path):
     run = changed(judged, tmp_path)
     for name in run.networks:
         rows = run.table(f"{name}/predictions.csv")
@@ -114,7 +114,7 @@ def test_of_too_few_patients_there_are_no_sliders(judged, tmp_path):
 # ----------------------------------------------------------------------- the page
 
 
-def test_only_its_own_script_may_run_and_without_it_there_is_a_table(judged):
+def test_only_the_pages_own_script_may_run_and_without_it_there_is_a_table(judged):
     source = write_report(judged).read_text("utf-8")
     (policy,) = re.findall(r'Content-Security-Policy" content="([^"]+)"', source)
     allowed = dict(part.split(maxsplit=1) for part in policy.split("; "))
@@ -129,7 +129,7 @@ def test_only_its_own_script_may_run_and_without_it_there_is_a_table(judged):
     assert 'aria-live="polite"' in part and "0.100" in part.split("<details open>")[1]
 
 
-def test_the_name_of_a_model_from_outside_ends_no_script(judged, tmp_path, monkeypatch):
+def test_the_name_of_an_outside_model_cannot_end_the_script(judged, tmp_path, monkeypatch):
     evil = "</script><script>alert(1)</script>"
     monkeypatch.setattr("cytology.report.elsewhere.title", lambda name: evil)
     source = write_report(changed(judged, tmp_path)).read_text("utf-8")
@@ -210,7 +210,7 @@ def as_shown(row, name):
 
 @pytest.mark.slow
 @in_a_browser
-def test_the_sliders_show_the_tables_numbers(judged, calls, tmp_path):
+def test_the_sliders_show_the_numbers_of_the_tables(judged, calls, tmp_path):
     index = {each["name"]: number for number, each in enumerate(calls["networks"])}
     values = judged.table("tables/prevalence.csv")
     values = values[values["prevalence"].isin(np.arange(1, 100) / 100)]
@@ -233,7 +233,7 @@ def test_the_sliders_show_the_tables_numbers(judged, calls, tmp_path):
 
 @pytest.mark.slow
 @in_a_browser
-def test_the_sliders_show_what_any_other_threshold_and_share_gives(judged, tmp_path):
+def test_the_sliders_show_the_values_at_any_other_threshold_and_share(judged, tmp_path):
     rows = operating_points.calibrated(judged, "mobilenetv2", "out-of-fold")
     asked = [
         {"network": 0, "threshold": at, "share": share}
@@ -250,7 +250,7 @@ def test_the_sliders_show_what_any_other_threshold_and_share_gives(judged, tmp_p
 
 @pytest.mark.slow
 @in_a_browser
-def test_a_link_opens_its_values_under_the_pages_own_policy(judged, tmp_path):
+def test_a_link_opens_its_values_under_the_content_policy_of_the_page(judged, tmp_path):
     address = write_report(judged).as_uri()
     values = judged.table("tables/prevalence.csv").query("model == 'densenet121'")
     row = values[values["prevalence"] == 0.2].iloc[0]

@@ -91,7 +91,7 @@ def words(run):
     return {line.asks.split()[0]: (line.mark, line.word, line.says) for line in lines(run)}
 
 
-def test_four_lines_are_marked_by_what_the_tables_show(run):
+def test_four_lines_are_marked_according_to_the_tables(run):
     found = words(run)
     assert list(found) == ["Patients", "Better", "What", "Promised"]
     assert found["Patients"][:2] == ("good", "yes")
@@ -114,14 +114,14 @@ def test_four_lines_are_marked_by_what_the_tables_show(run):
         ({"of_unknown_unit": 6}, "open", "as far as known"),
     ],
 )
-def test_patients_are_kept_apart_as_far_as_they_are_known(run, changed, mark, word):
+def test_separation_by_patient_is_claimed_only_for_known_patients(run, changed, mark, word):
     run.write("dataset.json", run.facts_if_there("dataset.json") | changed)
     unit = {"unit": changed.get("unit", "patient")}
     run.write("split.json", run.facts_if_there("split.json") | unit)
     assert words(run)["Patients"][:2] == (mark, word)
 
 
-def test_a_leak_is_no_split(run):
+def test_a_leaking_split_is_marked(run):
     leak = {"leak": LEAK | {"groups_in_several_splits": 3}}
     run.write("split.json", run.facts_if_there("split.json") | leak)
     assert words(run)["Patients"][:2] == ("bad", "no")
@@ -131,7 +131,7 @@ def test_a_leak_is_no_split(run):
     ("beats", "mark", "word"),
     [((True, False), "open", "not all"), ((False, False), "bad", "not shown")],
 )
-def test_the_baseline_is_beaten_where_a_test_says_so(run, beats, mark, word):
+def test_the_baseline_is_marked_beaten_only_if_a_test_shows_it(run, beats, mark, word):
     run.write("tables/pairwise.csv", pairs(beats=beats))
     assert words(run)["Better"][:2] == (mark, word)
 
@@ -150,7 +150,9 @@ def test_the_baseline_is_beaten_where_a_test_says_so(run, beats, mark, word):
         ),
     ],
 )
-def test_a_promise_is_kept_or_missed_where_its_interval_says_so(run, recall, note, mark, word):
+def test_a_guarantee_is_marked_kept_or_missed_according_to_its_interval(
+    run, recall, note, mark, word
+):
     run.write("tables/thresholds.csv", thresholds(recall, note))
     assert words(run)["Promised"][:2] == (mark, word)
 
@@ -165,7 +167,7 @@ def test_a_split_that_leaks_in_the_audit_is_marked(run):
 # -------------------------------------------------------------------- recommendation
 
 
-def test_of_equal_networks_the_fastest_is_taken(run):
+def test_the_fastest_of_equal_networks_is_recommended(run):
     taken, said = recommendation(run)
     assert taken == FIRST
     assert said == (
@@ -183,7 +185,7 @@ def test_of_equal_networks_the_fastest_is_taken(run):
     assert recommendation(run)[0] == SECOND
 
 
-def test_a_better_network_is_taken_and_one_that_beats_nothing_is_not(run):
+def test_a_better_network_is_recommended_and_one_without_skill_is_not(run):
     run.write("tables/pairwise.csv", pairs(separated=True))
     assert recommendation(run) == (SECOND, "Take DenseNet121. It separates the classes best.")
     run.write("tables/pairwise.csv", pairs(beats=(True, False)))
@@ -206,7 +208,7 @@ def test_a_better_network_is_taken_and_one_that_beats_nothing_is_not(run):
 @pytest.mark.parametrize(
     "changed", [{"weights": "random"}, {"protocol": "original"}, {"groups_benign": 4}]
 )
-def test_where_nothing_may_be_said_none_is_taken_and_nothing_told(run, changed):
+def test_nothing_is_recommended_or_reported_without_valid_results(run, changed):
     run.write("tables/comparison.csv", comparison(**changed))
     assert recommendation(run) == ("", "Take none of them from this run.")
     assert short_summary(run, "") == []
@@ -215,7 +217,7 @@ def test_where_nothing_may_be_said_none_is_taken_and_nothing_told(run, changed):
 # -------------------------------------------------------------------------- in short
 
 
-def test_in_short_counts_of_100_and_names_the_share(run):
+def test_the_summary_in_short_counts_per_100_and_names_the_share(run):
     values = {"model": [FIRST, FIRST], "prevalence": [0.1, 0.51], "asked": [False, True]}
     values |= {"malignant_share": 0.51, "precision": [0.194, 0.7], "act_from": 0.1}
     values |= {"precision_low": 0.126, "precision_high": 0.326, "negative_predictive_value": 0.989}
@@ -243,7 +245,7 @@ def test_in_short_counts_of_100_and_names_the_share(run):
 
 @settings(max_examples=25, deadline=None, derandomize=True, database=None, phases=[Phase.generate])
 @given(seed=st.integers(0, 10**6))
-def test_whatever_the_tables_nothing_worse_is_recommended(tmp_path_factory, seed):
+def test_a_worse_network_is_never_recommended(tmp_path_factory, seed):
     rng = np.random.default_rng(seed)
     run = Run(tmp_path_factory.mktemp("drawn"))
     run.write("split.json", {"protocol": "grouped", "unit": "patient", "leak": LEAK})

@@ -54,7 +54,7 @@ def page_of(run, images):
     return verdict, (run / NAME).read_text("utf-8")
 
 
-def test_the_page_holds_counts_names_and_pictures(made):
+def test_the_page_shows_counts_names_and_pictures(made):
     run, manifest = made
     verdict, page = page_of(run, manifest)
     words = " ".join(html.unescape(re.sub(r"<[^>]+>|\s+", " ", page)).split())
@@ -68,13 +68,13 @@ def test_the_page_holds_counts_names_and_pictures(made):
     assert "images of 1 groups: from test to train" in words or "from train to test" in words
 
 
-def test_the_page_loads_nothing_and_runs_nothing(made):
+def test_the_page_loads_nothing_external_and_runs_no_script(made):
     page = page_of(*made)[1]
     assert "default-src 'none'" in html.unescape(page)
     assert "<script" not in page and "http" not in page.replace("http-equiv", "")
 
 
-def test_a_clean_split_is_called_so_and_has_no_pictures(made):
+def test_a_clean_split_is_reported_as_clean_without_pictures(made):
     run, manifest = made
     clean = manifest.assign(patient=manifest["image_id"], family=manifest["image_id"])
     clean["sha256"] = clean["image_id"]
@@ -83,7 +83,7 @@ def test_a_clean_split_is_called_so_and_has_no_pictures(made):
     assert "data:image" not in page and "A repaired split" not in page
 
 
-def test_the_tables_have_every_crossing_and_a_split_to_be_given(made):
+def test_the_tables_list_every_crossing_and_a_usable_split(made):
     run, manifest = made
     verdict, _ = page_of(run, manifest)
     assert len(read_table(run, TABLES[0])) == len(verdict.crossings)
@@ -107,7 +107,7 @@ def test_many_crossings_are_counted_and_not_all_listed(made, monkeypatch):
     assert "and 7 more, in the table below." in (run / NAME).read_text("utf-8")
 
 
-def test_the_report_says_what_was_judged_and_holds_no_name(made):
+def test_the_report_describes_the_check_without_names(made):
     run, manifest = made
     verdict, _ = page_of(run, manifest)
     said = in_words(verdict, "a table")

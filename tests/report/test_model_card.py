@@ -56,7 +56,7 @@ def judged(tmp_path, judged_once):
     return shutil.copytree(judged_once, tmp_path / "run")
 
 
-def test_an_empty_run_has_a_card_that_says_what_writes_the_rest(tmp_path):
+def test_the_card_of_an_empty_run_names_the_notebooks_that_fill_it(tmp_path):
     card = card_of(tmp_path)
     assert "Not a medical device" in card.splitlines()[2]
     lines = section(card, "What is missing").strip().splitlines()
@@ -71,7 +71,7 @@ def test_an_empty_run_has_a_card_that_says_what_writes_the_rest(tmp_path):
     assert any(line.endswith("written by `13_export`.") for line in lines)
 
 
-def test_the_numbers_are_those_of_the_tables(judged):
+def test_the_numbers_match_the_tables(judged):
     card = card_of(judged)
     table = read_table(judged, "tables/comparison_all.csv").set_index(
         ["model", "level", "judged_on"]
@@ -100,7 +100,7 @@ def test_the_numbers_are_those_of_the_tables(judged):
     assert "count patients, not images" in section(card, "Metrics")
 
 
-def test_caveats_stand_at_the_top(judged):
+def test_caveats_are_at_the_top(judged):
     change(judged, "inceptionv3/metrics.json", weights="random")
     split = read_json(judged, "split.json")
     split["leak"] |= {"test_images_with_copy_in_training": 7, "groups_in_several_splits": 2}
@@ -112,7 +112,7 @@ def test_caveats_stand_at_the_top(judged):
     assert "**The split leaks:**" in section(card, "Training and evaluation data")
 
 
-def test_origins_that_the_manifest_knows_are_counted(judged):
+def test_origins_in_the_manifest_are_counted(judged):
     manifest = read_table(judged, "manifest.csv")
     stains = np.where(np.arange(len(manifest)) < 30, "Giemsa", "Papanicolaou")
     write_table(judged, "manifest.csv", manifest.assign(stain=stains, site=""))
@@ -179,7 +179,7 @@ def test_known_failures_come_from_the_tables(judged):
     assert "## What is missing" in card and "`run.json`" in section(card, "What is missing")
 
 
-def test_text_of_users_stays_text(judged):
+def test_text_of_users_is_escaped(judged):
     change(judged, "dataset.json", source=EVIL, data=EVIL, notes=[EVIL])
     change(judged, "densenet121/metrics.json", explanation=EVIL)
     card = card_of(judged)
@@ -191,7 +191,7 @@ def test_text_of_users_stays_text(judged):
     assert "<h1" not in html and "<h2" not in html and "<h3" in html
 
 
-def test_a_cell_cannot_break_its_table():
+def test_a_cell_cannot_break_the_table():
     rows = pd.DataFrame({"a": ["x | y\nz", "_u_ v_w"], "b": [0.5, np.nan], "c": [1200, 3]})
     rows["d"] = [True, False]
     lines = markdown(rows, {"a": "A", "b": "B", "c": "C", "d": "D", "e": "E"}).splitlines()
@@ -206,7 +206,7 @@ def test_a_cell_cannot_break_its_table():
     assert markdown(rows[:0], {"a": "A"}) == "" == markdown(rows, {"e": "E"})
 
 
-def test_the_card_is_a_part_of_the_report(judged):
+def test_the_card_is_part_of_the_report(judged):
     assert card_html(Run(judged)) == ""
     assert 'id="card"' not in write_report(Run(judged)).read_text("utf-8")
     write_model_card(Run(judged))

@@ -138,7 +138,7 @@ def test_an_empty_folder_has_a_report_that_says_what_is_missing(tmp_path):
     assert not page.all("img")
 
 
-def test_a_run_with_nothing_but_its_record(tmp_path):
+def test_a_run_with_only_its_record_has_a_report(tmp_path):
     running = {"01_a": {"status": "running", "started": "2024-05-06T07:08:09", "parameters": {}}}
     record = {"profile": "quick", "command": "python run_all.py", "parameters": {"seed": 0}}
     record |= {"notebooks": running, "versions": {}, "git": {}, "started": None, "device": None}
@@ -159,7 +159,7 @@ def test_a_split_without_a_leak_has_no_banner(tmp_path):
 # ------------------------------------------------------------------- complete
 
 
-def test_numbers(page):
+def test_the_page_shows_the_expected_numbers(page):
     for text in (
         *("1,320 images of 24 patients", "700 benign (B), 620 malignant (M)", "0123abcd"),
         *("MobileNetV2", "random", QUOTED, "images 1,234", "0.812", "0.701 to 0.905", "0.750"),
@@ -169,18 +169,18 @@ def test_numbers(page):
     assert not re.search(r"\bnan\b", page.text, re.IGNORECASE)
 
 
-def test_what_was_made_with_another_parameter_is_said(page):
+def test_results_of_other_parameters_are_reported(page):
     assert "made with another value: 02: 6" in page.text
 
 
-def test_the_leak_stands_before_the_numbers(page):
+def test_the_leak_is_shown_before_the_numbers(page):
     banner = "THIS SPLIT LEAKS: 312 of 384 test images"
     assert banner in page.text and "23 of 24 groups" in page.text
     assert page.text.index(banner) < page.text.index("0.701 to 0.905")
     assert {"class": "caveat leak", "role": "alert"} in page.all("p")
 
 
-def test_captions_are_read_aloud_and_shown(page):
+def test_captions_are_shown_and_used_as_alternative_text(page):
     caption = 'ROC curves of "three" networks & größer'
     alternatives = [image["alt"] for image in page.all("img")]
     assert caption in alternatives and caption in page.text
@@ -188,18 +188,18 @@ def test_captions_are_read_aloud_and_shown(page):
     assert len(alternatives) == 3  # the broken file is left out
 
 
-def test_links_lead_to_executed_notebooks(page):
+def test_links_point_to_executed_notebooks(page):
     targets = {link["href"] for link in page.all("a") if link["href"][0] not in "#d"}
     assert targets == {"notebooks/01_a%20b%23.html", "run.json"}
 
 
-def test_links_within_the_page_lead_somewhere(page):
+def test_links_within_the_page_have_targets(page):
     names = {attributes["id"] for _, attributes in page.tags if "id" in attributes}
     inside = {link["href"][1:] for link in page.all("a") if link["href"].startswith("#")}
     assert inside and inside <= names
 
 
-def test_every_table_is_named_with_a_link_that_works_when_the_page_travels_alone(page):
+def test_every_table_is_named_with_a_link_that_works_in_a_copied_page(page):
     links = {each["href"] for each in page.all("a") if each.get("download") == "comparison.csv"}
     (link,) = links  # as often as it is named
     kind, data = link.split(",", 1)
@@ -207,14 +207,14 @@ def test_every_table_is_named_with_a_link_that_works_when_the_page_travels_alone
     assert base64.b64decode(data).decode("utf-8").startswith("architecture,weights,protocol,images")
 
 
-def test_records_with_paths_do_not_travel_in_the_page(page):
+def test_records_with_paths_are_not_embedded_in_the_page(page):
     links = [each for each in page.all("a") if each["href"] in ("run.json", "dataset.json")]
     assert links and not any("download" in each for each in links)
     held = [each["href"].split(",", 1)[1] for each in page.all("a") if "download" in each]
     assert not any(b"/data/" in base64.b64decode(each) for each in held)
 
 
-def test_a_long_table_is_a_link_beside_the_page(tmp_path, monkeypatch):
+def test_a_long_table_is_linked_instead_of_embedded(tmp_path, monkeypatch):
     monkeypatch.setattr(page_parts, "MOST_TABLE_BYTES", 10)
     page = Page(write_report(Run(make_run(tmp_path))))
     links = {link["href"] for link in page.all("a") if "download" not in link}
@@ -230,7 +230,7 @@ def test_the_page_opens_with_the_answer_and_one_figure(tmp_path):
     assert page.source.count("No winner. ") == 1
 
 
-def test_what_a_caveat_says_is_not_said_again_as_the_answer(tmp_path):
+def test_a_caveat_is_not_repeated_in_the_answer(tmp_path):
     run = make_run(tmp_path)
     (run / "tables" / "summary.md").write_text(LEAKS["original"] + "\n", "utf-8")
     assert "answer" not in [
@@ -238,7 +238,7 @@ def test_what_a_caveat_says_is_not_said_again_as_the_answer(tmp_path):
     ]
 
 
-def test_figures_stand_in_the_section_of_what_they_show(tmp_path):
+def test_figures_are_in_the_section_of_their_subject(tmp_path):
     names = ("08_1_thresholds", "07_6_doubtful", "07_2_pairs", "12_4_neighbours", "01_gallery")
     names += ("14_1_learning",)
     for name in names:
@@ -259,7 +259,7 @@ SAID = {"decisions": "decisions", "subgroups": "robustness", "doubtful_labels": 
 SAID |= {"planning": "next"}
 
 
-def test_what_a_notebook_says_stands_in_its_section(tmp_path):
+def test_sentences_of_a_notebook_are_in_its_section(tmp_path):
     run = make_run(tmp_path)
     for name in SAID:
         (run / "tables" / f"{name}.md").write_text(f"Said of {name}.\n", "utf-8")
@@ -280,13 +280,13 @@ def test_what_a_notebook_says_stands_in_its_section(tmp_path):
 # ----------------------------------------------------------------------- safe
 
 
-def test_a_users_text_is_never_markup(page):
+def test_text_of_users_is_never_markup(page):
     assert EVIL not in page.source and "<script" not in page.source
     assert EVIL in page.text
     assert not any(name.startswith("on") for _, each in page.tags for name in each)
 
 
-def test_nothing_is_loaded_from_elsewhere(page):
+def test_the_page_loads_nothing_external(page):
     assert page.all("img")
     assert all(image["src"].startswith("data:image/") for image in page.all("img"))
     for tag in ("script", "link", "iframe", "object", "embed", "base"):
@@ -295,7 +295,7 @@ def test_nothing_is_loaded_from_elsewhere(page):
     assert not re.search(r"@import|url\(|srcset", page.source)
 
 
-def test_big_figures_are_made_smaller(tmp_path, monkeypatch):
+def test_large_figures_are_scaled_down(tmp_path, monkeypatch):
     monkeypatch.setattr(page_parts, "MOST_FIGURE_BYTES", 300_000)
     for number in range(3):
         save_png(tmp_path / "figures" / f"0{number}_big.png", "big", (1600, 800), noise=True)
@@ -306,7 +306,7 @@ def test_big_figures_are_made_smaller(tmp_path, monkeypatch):
     ] * 3
 
 
-def test_the_report_is_written_again(tmp_path):
+def test_the_report_can_be_written_again(tmp_path):
     write_report(Run(tmp_path))
     write_json(tmp_path, "dataset.json", {"images": 5})
     path = write_report(Run(tmp_path))
@@ -314,7 +314,7 @@ def test_the_report_is_written_again(tmp_path):
     assert [each.name for each in tmp_path.iterdir() if each.name.startswith(".")] == []
 
 
-def test_the_page_can_load_nothing_from_elsewhere(page):
+def test_the_page_forbids_external_content(page):
     (policy,) = [each for each in page.all("meta") if "http-equiv" in each]
     assert policy["http-equiv"] == "Content-Security-Policy"
     allowed = dict(part.split(maxsplit=1) for part in policy["content"].split("; "))
@@ -322,7 +322,7 @@ def test_the_page_can_load_nothing_from_elsewhere(page):
     assert page.source.index("Content-Security-Policy") < page.source.index("<style>")
 
 
-def test_the_page_of_a_notebook_can_load_nothing_from_elsewhere(tmp_path):
+def test_the_page_of_a_notebook_forbids_external_content(tmp_path):
     evil = "![b](https://evil.example/b.png)\n\n<img src='//evil.example/c.png' alt='c'>"
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(evil)])
     nbformat.write(notebook, tmp_path / "01_a.ipynb")
@@ -333,7 +333,7 @@ def test_the_page_of_a_notebook_can_load_nothing_from_elsewhere(tmp_path):
     assert not page.all("script") and "evil.example" not in page.source
 
 
-def test_a_solution_stays_folded_in_the_page_of_a_notebook(tmp_path):
+def test_solutions_are_collapsed_in_the_page_of_a_notebook(tmp_path):
     cell = "<details><summary>Solution</summary>\n\n```python\nx = 1\n\ny = 2\n```\n\n</details>"
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(cell)])
     nbformat.write(notebook, tmp_path / "01_a.ipynb")
@@ -343,7 +343,7 @@ def test_a_solution_stays_folded_in_the_page_of_a_notebook(tmp_path):
 
 
 @pytest.mark.parametrize("address", ["https://evil.example/b.png?u=1", "//evil.example/b"])
-def test_a_card_shows_no_picture(tmp_path, address):
+def test_a_model_card_shows_no_picture(tmp_path, address):
     text = f"Before ![a <b> picture]({address}) after.\n\n![also]\n\n[also]: {address}"
     (tmp_path / "model_card.md").write_text(text, "utf-8")
     page = Page(write_report(Run(tmp_path)))
@@ -353,7 +353,7 @@ def test_a_card_shows_no_picture(tmp_path, address):
 
 @pytest.mark.parametrize("text", ["![](", "[", "*a_", "`", "> ", "[a]("])
 @pytest.mark.parametrize("count", [8000, 60_000])
-def test_a_hostile_card_takes_no_minutes(tmp_path, text, count):
+def test_a_hostile_card_is_rendered_quickly(tmp_path, text, count):
     """With 8,000 times `![](`, mistune alone took 14 s: four times as long for twice the text."""
     (tmp_path / "model_card.md").write_text(text * count, "utf-8")
     started = time.perf_counter()
@@ -365,7 +365,7 @@ def test_a_hostile_card_takes_no_minutes(tmp_path, text, count):
 # -------------------------------------------------------------------- no names
 
 
-def test_no_list_of_patients_or_files_travels_in_the_page(tmp_path):
+def test_no_list_of_patients_or_files_is_embedded_in_the_page(tmp_path):
     run = make_run(tmp_path)
     rows = pd.DataFrame({"image_id": ["B/Ann Lee 1.png"], "patient": ["Ann Lee"]})
     for name in ("manifest.csv", "split.csv", "rejected.csv", "tables/quality.csv"):
@@ -384,7 +384,7 @@ def test_no_list_of_patients_or_files_travels_in_the_page(tmp_path):
     assert "architecture,weights" in inside and "Ann" not in inside and "Ann" not in page.source
 
 
-def test_paths_are_cut_and_names_in_notes_left_out(tmp_path):
+def test_paths_are_shortened_and_names_in_notes_left_out(tmp_path):
     run = make_run(tmp_path / "Dr Who's study")
     dataset = json.loads((run / "dataset.json").read_text("utf-8"))
     data, table = "/srv/Saint Elsewhere/smears", "/home/drwho/people.csv"
@@ -436,7 +436,7 @@ def test_a_command_to_copy_is_quoted(tmp_path):
         ("verification.json", {"verified": "x"}, "it has no files"),
     ],
 )
-def test_json_of_other_types_is_told_in_a_sentence(tmp_path, name, changed, told):
+def test_json_of_wrong_types_is_reported_in_one_sentence(tmp_path, name, changed, told):
     run = make_run(tmp_path)
     before = json.loads((run / name).read_text("utf-8")) if (run / name).is_file() else {}
     write_json(run, name, before | changed)
@@ -447,7 +447,7 @@ def test_json_of_other_types_is_told_in_a_sentence(tmp_path, name, changed, told
 
 @pytest.mark.parametrize("name", ["dataset.json", "split.json", "run.json"])
 @pytest.mark.parametrize("content", [[], 5, {"other": 1}])
-def test_json_that_lacks_what_the_page_shows(tmp_path, name, content):
+def test_json_without_the_expected_keys_does_not_crash_the_report(tmp_path, name, content):
     run = make_run(tmp_path)
     (run / name).write_text(json.dumps(content), "utf-8")
     if name == "run.json" and content == {"other": 1}:
@@ -469,18 +469,18 @@ def test_json_that_lacks_what_the_page_shows(tmp_path, name, content):
         (3599.7, "1 h 0 min"),
     ],
 )
-def test_duration(seconds, words):
+def test_durations_are_formatted(seconds, words):
     assert duration(seconds) == words
 
 
-def test_the_record_stays_as_it_is(tmp_path):
+def test_writing_the_report_does_not_change_the_record(tmp_path):
     run = make_run(tmp_path)
     before = json.loads((run / "run.json").read_text("utf-8"))
     write_report(Run(run))
     assert json.loads((run / "run.json").read_text("utf-8")) == before
 
 
-def test_the_tenth_figure_comes_after_the_second():
+def test_figures_are_sorted_by_number():
     names = ["07_10_more", "07_1_auc", "densenet121_curves", "07_2_pairs"]
     assert sorted(names, key=page_parts.by_number) == [
         "07_1_auc",

@@ -354,7 +354,7 @@ def words_in(figure) -> str:
     "drawn",
     [(13, 2, "apart", "perfect", 1.0, 0), (14, 1, "one class in test", "upside down", 20.0, 0)],
 )
-def test_no_figure_shows_what_could_not_be_computed(tmp_path, drawn):
+def test_no_figure_shows_undefined_values(tmp_path, drawn):
     split, logits = study(*drawn)
     run = Run(tmp_path)
     write_run(run, split, logits)
@@ -407,9 +407,7 @@ def check_texts(groups, images, labels, scores, scale, seed):
     phases=[Phase.explicit, Phase.generate],  # to shrink an example takes minutes
     suppress_health_check=list(HealthCheck),
 )
-def test_no_text_tells_what_could_not_be_computed_as_a_result(
-    groups, images, labels, scores, scale, seed
-):
+def test_no_text_reports_undefined_values_as_results(groups, images, labels, scores, scale, seed):
     check_texts(groups, images, labels, scores, scale, seed)
 
 

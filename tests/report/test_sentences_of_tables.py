@@ -50,7 +50,7 @@ def checked(said):
 
 @many
 @seeds
-def test_a_net_benefit_is_claimed_where_its_interval_shows_it(seed):
+def test_a_net_benefit_is_claimed_only_if_its_interval_shows_it(seed):
     rng = np.random.default_rng(seed)
     row = {"prevalence": rng.choice([0.005, 0.1, 0.9]), "act_from": 0.1}
     for name in ("precision", "negative_predictive_value"):
@@ -66,7 +66,7 @@ def test_a_net_benefit_is_claimed_where_its_interval_shows_it(seed):
 
 @many
 @seeds
-def test_nothing_is_promised_that_the_table_does_not_promise(seed):
+def test_only_guarantees_in_the_table_are_stated(seed):
     rng = np.random.default_rng(seed)
     share, limit = rng.choice([np.nan, 0.1]), rng.choice([np.inf, 0.5, 0.0])
     patients, needed = rng.integers(1, 40, 2).tolist()
@@ -92,7 +92,7 @@ def row_of_share(rng):
 
 @many
 @seeds
-def test_a_share_is_told_as_an_estimate_without_labels_and_with_what_it_assumes(seed):
+def test_a_share_is_reported_as_an_estimate_without_labels_with_its_assumptions(seed):
     row = row_of_share(np.random.default_rng(seed))
     said = " ".join(checked(place_sentences(row, "patient", "imagenet")))
     estimated = "an estimated" in said
@@ -105,7 +105,7 @@ def test_a_share_is_told_as_an_estimate_without_labels_and_with_what_it_assumes(
 
 @many
 @seeds
-def test_recalibration_gains_what_its_interval_shows(seed):
+def test_a_recalibration_gain_is_claimed_only_if_its_interval_shows_it(seed):
     rng = np.random.default_rng(seed)
     rows = [
         {"way": way} | around(rng, "loss_change", (-1, 1), CHANGES) for way in ("as it is", "x")
@@ -117,7 +117,7 @@ def test_recalibration_gains_what_its_interval_shows(seed):
     assert claims == (high < 0, low > 0)
 
 
-def test_the_report_tells_only_of_the_images_that_were_answered_last(tmp_path):
+def test_the_report_covers_only_the_latest_new_images(tmp_path):
     run = Run(tmp_path)
     answers = {"image_id": [f"{k}.png" for k in range(60)], "logit": 0.0, "reason": ""}
     answers = pd.DataFrame(answers).assign(label=["B", "M", ""] * 20, group="p1")
@@ -144,7 +144,7 @@ def test_the_report_tells_only_of_the_images_that_were_answered_last(tmp_path):
 
 @many
 @seeds
-def test_doubts_are_counted_and_their_auc_is_called_a_bound(seed):
+def test_doubtful_labels_are_counted_and_their_auc_is_called_a_bound(seed):
     rng = np.random.default_rng(seed)
     images, whole = int(rng.integers(0, 9)), bool(rng.random() < 0.5)
     table = pd.DataFrame({"image_id": [f"{k}" for k in range(images)]}, columns=COLUMNS)
@@ -165,7 +165,7 @@ def test_doubts_are_counted_and_their_auc_is_called_a_bound(seed):
 
 @many
 @seeds
-def test_a_subgroup_is_named_where_the_corrected_p_shows_it(seed):
+def test_a_subgroup_is_named_only_if_the_corrected_p_shows_it(seed):
     rng = np.random.default_rng(seed)
     weights = rng.choice(["imagenet", "random"])
     stains = ("Giemsa", "Papanicolaou")
@@ -190,7 +190,7 @@ def test_a_subgroup_is_named_where_the_corrected_p_shows_it(seed):
 
 @many
 @seeds
-def test_a_plan_says_enough_or_equivalent_where_its_table_does(seed):
+def test_a_plan_is_called_enough_or_equivalent_only_if_the_table_shows_it(seed):
     rng = np.random.default_rng(seed)
     about = {"weights": "imagenet", "protocol": "grouped", "groups": 34}
     widths = pd.DataFrame({"architecture": NETWORKS, "wanted_width": 0.05})

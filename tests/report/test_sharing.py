@@ -101,7 +101,7 @@ def run_all(*arguments):
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such file names")
-def test_a_whole_run_is_shared_without_a_name_and_still_answers(tmp_path):
+def test_a_whole_run_is_shared_without_names_and_still_works(tmp_path):
     images, run, shared = (tmp_path / name for name in ("Hôpital Saint Elsewhere", "run", "given"))
     table = make_images(images)
     done = run_all(
@@ -200,7 +200,7 @@ def odd(odd_once, tmp_path):
 NAMES = {*PEOPLE, "Wärd of Dr. Quincannon", "quincannon", "Saint Elsewhere", "Bärbel"}
 
 
-def test_a_copy_holds_what_is_needed_and_no_name(odd, tmp_path):
+def test_a_copy_contains_everything_needed_and_no_name(odd, tmp_path):
     folder = tmp_path / "given"
     assert holding(odd, NAMES)
     files = share(Run(odd), folder)
@@ -216,7 +216,7 @@ def test_a_copy_holds_what_is_needed_and_no_name(odd, tmp_path):
     assert "Who is where" in page and "DenseNet121 separates the classes best." in page
 
 
-def test_a_copy_keeps_every_number(odd, tmp_path):
+def test_a_copy_preserves_every_number(odd, tmp_path):
     share(Run(odd), tmp_path / "given")
     key = pseudonyms(read_table(odd, "manifest.csv")).set_index("name")["pseudonym"]
     for name in ("split.csv", "densenet121/predictions.csv"):
@@ -230,7 +230,7 @@ def test_a_copy_keeps_every_number(odd, tmp_path):
         pd.testing.assert_frame_equal(after, before)
 
 
-def test_thresholds_and_reference_of_a_copy_are_still_locked_to_its_predictions(odd, tmp_path):
+def test_thresholds_and_reference_of_a_copy_remain_locked_to_its_predictions(odd, tmp_path):
     folder = tmp_path / "given"
     share(Run(odd), folder)
     rows = read_table(folder, "tables/thresholds.csv").groupby("model")["predictions"]
@@ -274,7 +274,7 @@ def plant_in_figure(run):
         (plant_in_figure, "figures/03_odd.png"),
     ],
 )
-def test_a_name_anywhere_refuses_the_copy(odd, tmp_path, plant, file):
+def test_a_copy_that_contains_a_name_is_refused(odd, tmp_path, plant, file):
     for name in ("manifest.csv", "split.csv"):  # people as they stand in `PEOPLE`
         table = read_table(odd, name)
         table["group"] = table["group"].str.rsplit(n=1).str[0]
@@ -293,7 +293,7 @@ def test_a_name_anywhere_refuses_the_copy(odd, tmp_path, plant, file):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
 
 
-def test_a_figure_of_an_earlier_version_and_a_broken_one_stay_behind(odd, tmp_path):
+def test_outdated_and_broken_figures_are_not_copied(odd, tmp_path):
     Image.new("RGB", (9, 9)).save(odd / "figures" / "01_gallery.png")
     (odd / "figures" / "02_fit.png").write_bytes(b"no picture")
     shared = share(Run(odd), tmp_path / "given")
@@ -308,7 +308,7 @@ def test_a_figure_of_an_earlier_version_and_a_broken_one_stay_behind(odd, tmp_pa
         ([], "run.json is missing in"),
     ],
 )
-def test_what_cannot_be_shared_is_told_in_a_sentence(tmp_path, options, told):
+def test_a_run_that_cannot_be_shared_is_refused_in_one_sentence(tmp_path, options, told):
     done = run_all("--run-dir", tmp_path / "run", "--share", tmp_path / "given", *options)
     if "--verify" in options:
         done = run_all("--share", tmp_path / "given", *options)
@@ -318,7 +318,7 @@ def test_what_cannot_be_shared_is_told_in_a_sentence(tmp_path, options, told):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="links need rights on Windows")
-def test_a_run_with_a_link_to_somewhere_else_is_not_shared(odd, tmp_path):
+def test_a_run_with_a_link_to_the_outside_is_not_shared(odd, tmp_path):
     (tmp_path / "private.csv").write_text("diary\n1\n")
     (odd / "tables" / "cost.csv").unlink(missing_ok=True)
     (odd / "tables" / "cost.csv").symlink_to(tmp_path / "private.csv")
@@ -327,7 +327,7 @@ def test_a_run_with_a_link_to_somewhere_else_is_not_shared(odd, tmp_path):
     assert not (tmp_path / "copy").exists()
 
 
-def test_only_an_empty_folder_elsewhere_is_written_to(odd, tmp_path):
+def test_a_copy_is_written_only_to_an_empty_folder_outside_the_run(odd, tmp_path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("mine")
     for folder in (tmp_path / "full", tmp_path / "full" / "thesis.txt"):
@@ -342,7 +342,7 @@ def test_only_an_empty_folder_elsewhere_is_written_to(odd, tmp_path):
     assert share(Run(odd), tmp_path / "empty")
 
 
-def test_search(monkeypatch):
+def test_names_are_found_in_bytes_and_text(monkeypatch):
     names = {name.encode() for name in ("Anna", "Bo Derek", "Müller-Lüdenscheidt", "B/x.png")}
     search = Search(names)
 
@@ -359,7 +359,7 @@ def test_search(monkeypatch):
     assert found(b"B/x.png, Anna, Bo Derek") == {"B/x.png", "Anna", "Bo Derek"}
 
 
-def test_what_is_packed_is_opened():
+def test_compressed_content_is_searched():
     inner, outer, array = io.BytesIO(), io.BytesIO(), io.BytesIO()
     with zipfile.ZipFile(inner, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("deep/Anna.txt", "Bo Derek")
@@ -383,7 +383,7 @@ def test_what_is_packed_is_opened():
 # ------------------------------------------------------------------ pseudonyms
 
 
-def test_pseudonyms_tell_nothing_of_a_name_and_stay(manifest):
+def test_pseudonyms_reveal_nothing_and_are_stable(manifest):
     shuffled = np.random.default_rng(1).permutation(len(manifest))
     manifest["sha256"] = [f"{number:064x}" for number in shuffled]
     manifest["patient"] = manifest["group"]
@@ -401,7 +401,7 @@ def test_pseudonyms_tell_nothing_of_a_name_and_stay(manifest):
     assert list(groups["pseudonym"].str[-2:]) == list(people["pseudonym"].str[-2:])
 
 
-def test_a_name_without_a_pseudonym_is_told(manifest):
+def test_a_name_without_a_pseudonym_is_reported(manifest):
     hidden = with_pseudonyms(manifest, manifest, ("image_id", "group"))
     assert not set(hidden["image_id"]) & set(manifest["image_id"])
     with pytest.raises(InputError, match="knows no group 'stranger'"):

@@ -34,22 +34,22 @@ def changed_by_an_edit_of(module, monkeypatch):
 
 
 @pytest.mark.parametrize("name", PLOTS)
-def test_an_edited_figure_redoes_the_notebooks_that_draw_it(name, monkeypatch):
+def test_editing_a_figure_repeats_the_notebooks_that_draw_it(name, monkeypatch):
     named = re.compile(rf"from cytology\.plots(\.{name}\b| import [\w, ]*\b{name}\b)")
     drawing = [path.name[:2] for path in NOTEBOOKS if named.search(path.read_text("utf-8"))]
     assert changed_by_an_edit_of(f"cytology.plots.{name}", monkeypatch) == drawing != []
 
 
-def test_an_edit_of_the_audits_figure_redoes_the_audit(monkeypatch):
+def test_editing_the_audit_figure_repeats_the_audit(monkeypatch):
     assert changed_by_an_edit_of("cytology.plots.audit", monkeypatch) == ["10"]
 
 
-def test_an_edit_of_the_report_redoes_no_notebook(monkeypatch):
+def test_editing_the_report_repeats_no_notebook(monkeypatch):
     for module in ("cytology.report.page", "cytology.runner.plan", "cytology.runner.terminal"):
         assert changed_by_an_edit_of(module, monkeypatch) == []
 
 
-def test_few_modules_are_behind_every_notebook():
+def test_few_modules_affect_every_notebook():
     behind = [changes.modules_behind(path) for path in NOTEBOOKS]
     common = set.intersection(*behind)
     assert len(common) <= MOST_COMMON, sorted(common)
@@ -57,7 +57,7 @@ def test_few_modules_are_behind_every_notebook():
     assert statistics.mean(redone.values()) <= MOST_REDONE * len(NOTEBOOKS), redone
 
 
-def test_packages_hold_words_only():
+def test_package_init_files_contain_only_docstrings():
     """So an edit of one changes no result, and no notebook runs again."""
     for path in changes.PACKAGE.rglob("__init__.py"):
         (words,) = ast.parse(path.read_text("utf-8")).body

@@ -83,12 +83,12 @@ def test_a_notebook_waits_for_those_whose_files_it_reads(whole):
     assert needs["15_mine"] == set(needs) - {"15_mine"}
 
 
-def test_only_what_is_to_be_run_is_waited_for(whole):
+def test_only_selected_notebooks_are_waited_for(whole):
     _, tasks = planned(whole, "--only", "05", "07")
     assert [task.needs for task in tasks] == [(), ("05_train_inceptionv3",)]
 
 
-def test_the_grid_trains_again_in_folders_of_its_own(whole):
+def test_the_grid_trains_in_its_own_folders(whole):
     plan, tasks = planned(whole, "--only", "3", "4", "7", "--seeds", "3")
     found = {task.name: task for task in tasks}
     name = "seed5/04_train_mobilenetv2"
@@ -114,14 +114,14 @@ def test_the_grid_trains_again_in_folders_of_its_own(whole):
         (["--dask", "tcp://127.0.0.1:9"], "no Dask scheduler answers there"),
     ],
 )
-def test_what_cannot_be_is_refused_before_anything_starts(whole, monkeypatch, argv, words):
+def test_impossible_options_are_refused_before_anything_starts(whole, monkeypatch, argv, words):
     monkeypatch.setattr(headless, "execute", None)
     monkeypatch.setattr("cytology.runner.parallel.ANSWER_SECONDS", 1)
     done = start(whole, *argv)
     assert done.code == 2 and words in done.err and len(done.err.splitlines()) == 1
 
 
-def test_folds_said_twice_are_refused_and_make_no_groups_under_the_originals_protocol():
+def test_folds_given_twice_are_refused_and_the_original_protocol_has_no_grid_folds():
     assert with_folds({}, 4) == {"folds": "4"}
     with pytest.raises(InputError, match="--folds 4 and -p folds 5 differ"):
         with_folds({"folds": "5"}, 4)
@@ -154,18 +154,18 @@ def run_tasks(needs, send=at_once, begin=lambda task: None):
     return run_together(tasks, send, begin, lambda task, result: None, lambda names: None)
 
 
-def test_after_a_failure_only_what_depends_on_it_is_not_started():
+def test_after_a_failure_only_its_dependents_are_not_started():
     needs = {"a": (), "bad": ("a",), "c": ("a",), "d": ("bad", "c"), "e": ("d",), "f": ("c",)}
     assert set(run_tasks(needs)) == {"a", "bad", "c", "f"}
 
 
-def test_what_is_kept_from_before_is_not_sent():
+def test_tasks_with_kept_results_are_not_submitted():
     kept = Result("kept", 0.0, 0)
     results = run_tasks({"a": (), "b": ("a",)}, begin=lambda task: {"a": kept}.get(task.name))
     assert [result.status for result in results.values()] == ["kept", "ok"]
 
 
-def test_what_others_wait_for_goes_first_then_what_takes_long():
+def test_tasks_that_others_need_start_first_then_the_longest():
     needs = {"06": (), "07": ("06",), "08": ("07",), "10": ("06",), "11": ("06",), "12": ("06",)}
     needs |= {"13": ("07", "12"), "mine": ("06",)}
     sent = []
@@ -173,7 +173,7 @@ def test_what_others_wait_for_goes_first_then_what_takes_long():
     assert sent == ["06", "07", "12", "11", "10", "mine", "13", "08"]
 
 
-def test_without_a_scheduler_nothing_more_is_sent():
+def test_nothing_more_is_submitted_after_the_scheduler_is_lost():
     results = run_tasks({"a": (), "b": ("a",)}, send=lost)
     assert [*results] == ["a"] and results["a"].status == "failed"
     assert "the connection to the scheduler was lost" in str(results["a"].failure)
@@ -182,7 +182,7 @@ def test_without_a_scheduler_nothing_more_is_sent():
 # ---------------------------------------------------------------- on this machine
 
 
-def test_two_run_at_once_each_with_its_share_and_the_third_waits(tmp_path):
+def test_two_notebooks_run_in_parallel_with_their_share_of_cores_and_the_third_waits(tmp_path):
     four, five = ({"mine": a, "other": b} for a, b in (("a", "b"), ("b", "a")))
     root = project_of(
         tmp_path / "mit Übung",
@@ -201,7 +201,7 @@ def test_two_run_at_once_each_with_its_share_and_the_third_waits(tmp_path):
     assert {entry["status"] for entry in record["notebooks"].values()} == {"ok"}
 
 
-def test_a_failure_beside_another_notebook_is_told_and_the_other_is_kept(tmp_path):
+def test_a_failure_in_parallel_is_reported_and_the_other_notebook_is_kept(tmp_path):
     root = project_of(tmp_path / "p", n04="raise ValueError('so not')", n05="1", n07="1")
     done = start(root, "--jobs", "2")
     assert done.code == 1
@@ -260,7 +260,7 @@ for name in ("predictions.csv", "timing.json", "metrics.json") if "grid" in run.
 """
 
 
-def test_more_seeds_add_what_is_missing_and_keep_what_stands(tmp_path, run):
+def test_more_seeds_add_missing_results_and_keep_the_rest(tmp_path, run):
     root = project_of(tmp_path / "p", n04=LEAVE)
     about = dict.fromkeys(("images", "benign", "malignant", "groups", "rejected"), 0)
     about |= {"data": "sample", "source": "", "unit": "patient", "fingerprint": "", "families": 0}
@@ -284,7 +284,7 @@ def test_more_seeds_add_what_is_missing_and_keep_what_stands(tmp_path, run):
     assert (run / "grid" / "seed5" / "notebooks" / "04_train_mobilenetv2.html").is_file()
 
 
-def test_a_grid_without_a_split_is_one_sentence(tmp_path):
+def test_a_grid_without_a_split_is_refused_in_one_sentence(tmp_path):
     root = project_of(tmp_path / "p", n04="1")
     done = start(root, "--seeds", "2")
     assert done.code == 1

@@ -82,7 +82,7 @@ def smoke(tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no umask")
 @pytest.mark.parametrize("mask", [0o077, 0o002])
-def test_the_users_mask_is_seen_in_every_file(tmp_path, mask):
+def test_every_file_respects_the_umask(tmp_path, mask):
     home = tmp_path / "home"
     places = {"CYTOLOGY_HOME": str(home), "CYTOLOGY_CACHE": str(home / "cache")}
     more = ("--only", "01", "02", "03", "-p", "write_files", "true", "--run-dir", str(home / "run"))
@@ -95,7 +95,7 @@ def test_the_users_mask_is_seen_in_every_file(tmp_path, mask):
     assert {"run.json", "report.html", ".lock", "inspected.sqlite", "sample.csv"} <= names
 
 
-def test_every_notebook_ran(smoke):
+def test_every_notebook_ran_successfully(smoke):
     _, run = smoke
     names = [path.stem for path in sorted((PROJECT_ROOT / "notebooks").glob("[0-9]*.ipynb"))]
     assert [path.stem for path in sorted((run / "notebooks").glob("*.ipynb"))] == names
@@ -103,7 +103,7 @@ def test_every_notebook_ran(smoke):
     assert (run / "report.html").is_file()
 
 
-def test_every_notebook_reads_and_writes_what_is_said_of_it(smoke):
+def test_every_notebook_reads_and_writes_the_files_in_the_catalogue(smoke):
     """What runs again after a change follows from `catalogue.READS` and `WRITTEN_BY`."""
     _, run = smoke
     opened, written = defaultdict(set), defaultdict(set)
@@ -128,14 +128,14 @@ def test_every_notebook_reads_and_writes_what_is_said_of_it(smoke):
     assert notebooks == set(READS)
 
 
-def test_what_is_unchanged_is_kept(smoke):
+def test_unchanged_notebooks_are_not_repeated(smoke):
     _, run = smoke
     done = run_all("--run-dir", str(run), "-p", "weights", "random")
     assert done.returncode == 0 and done.stdout.count("kept: unchanged") == len(READS)
 
 
 @pytest.mark.parametrize("name", ARCHITECTURE_NAMES)
-def test_predictions_keep_their_promises(smoke, name):
+def test_predictions_follow_their_specification(smoke, name):
     _, run = smoke
     table, split = read_table(run, f"{name}/predictions.csv"), read_table(run, "split.csv")
     assert list(table.columns) == PREDICTION_COLUMNS
@@ -159,7 +159,7 @@ def test_no_group_crosses(smoke):
     assert (split.dropna(subset=["fold"]).groupby("group")["fold"].nunique() == 1).all()
 
 
-def test_a_network_is_exported_and_has_its_card(smoke):
+def test_every_network_is_exported_with_a_model_card(smoke):
     _, run = smoke
     table = read_table(run, "tables/exports.csv")
     assert table["format"].tolist() == ["keras", "tflite_int8"]
@@ -171,13 +171,13 @@ def test_a_network_is_exported_and_has_its_card(smoke):
     assert 'id="card"' in (run / "report.html").read_text("utf-8")
 
 
-def test_the_checklist_lacks_nothing_that_the_series_writes(smoke):
+def test_the_checklist_misses_no_file_of_the_series(smoke):
     _, run = smoke
     assert (run / "checklist.md").is_file()
     assert not [each.missing for each in answered_items(Run(run)) if "(from " in each.missing]
 
 
-def test_comparison_has_a_row_an_architecture(smoke):
+def test_the_comparison_has_a_row_for_each_architecture(smoke):
     _, run = smoke
     table = pd.read_csv(run / "tables" / "comparison.csv")
     assert sorted(table["architecture"]) == sorted(ARCHITECTURE_NAMES)
@@ -191,7 +191,7 @@ def test_comparison_has_a_row_an_architecture(smoke):
     assert not {f"{name}_low" for name in OF_PROBABILITIES} & set(table)
 
 
-def test_every_table_of_the_comparison_and_of_robustness_is_there(smoke):
+def test_every_table_of_the_comparison_and_of_robustness_is_written(smoke):
     _, run = smoke
     tables = {
         path.stem: read_table(run, f"tables/{path.name}") for path in run.glob("tables/*.csv")
@@ -232,13 +232,13 @@ def test_the_audit_has_every_protocol_and_kind_of_labels_of_each_architecture(sm
     assert (run / "figures" / "10_leakage.png").is_file()
 
 
-def test_the_sample_holds_no_odd_images(smoke):
+def test_the_sample_has_no_unusual_images(smoke):
     _, run = smoke
     table = read_table(run, "tables/quality.csv")
     assert list(table) == ["image_id", "label", "finding", "other", "detail"] and len(table) == 0
 
 
-def test_a_published_set_that_cannot_be_had_stops_the_series_with_one_sentence(tmp_path):
+def test_an_unavailable_published_set_stops_the_series_with_one_sentence(tmp_path):
     data = PROJECT_ROOT / "data"
     if any(data.glob("breakhis*")) or any(data.glob("BreaKHis*")):
         pytest.skip("BreaKHis is here")
@@ -255,7 +255,7 @@ def test_a_published_set_that_cannot_be_had_stops_the_series_with_one_sentence(t
     assert not (data / "breakhis").exists()
 
 
-def test_random_weights_are_said_aloud_everywhere(smoke):
+def test_random_weights_are_reported_everywhere(smoke):
     output, run = smoke
     sentence = "not to rank networks"
     assert sentence in " ".join(output.replace("!!", "").split())
@@ -267,14 +267,14 @@ def test_random_weights_are_said_aloud_everywhere(smoke):
         assert sentence in notebook.read_text("utf-8"), notebook
 
 
-def test_executed_notebooks_hold_no_error_output(smoke):
+def test_executed_notebooks_contain_no_error_output(smoke):
     _, run = smoke
     for path in (run / "notebooks").glob("*.ipynb"):
         assert '"output_type": "error"' not in path.read_text("utf-8"), path
 
 
 @pytest.mark.slow
-def test_the_same_predictions_give_the_same_tables_and_figures_twice(smoke):
+def test_the_same_predictions_give_identical_tables_and_figures(smoke):
     _, run = smoke
 
     def written():
@@ -289,7 +289,7 @@ def test_the_same_predictions_give_the_same_tables_and_figures_twice(smoke):
 
 
 @pytest.mark.slow
-def test_a_folder_with_a_space_and_an_umlaut(tmp_path):
+def test_a_run_works_on_a_folder_with_a_space_and_an_umlaut(tmp_path):
     """A user's folder: odd names, mixed formats, a broken file, patients in the file name."""
     folder = tmp_path / "Präparate 2024 Köln"
     rng = np.random.default_rng(0)
@@ -377,7 +377,7 @@ def parameters(monkeypatch):
 
 
 @pytest.mark.slow
-def test_no_cell_surprises_when_run_again(smoke, parameters, tmp_path):
+def test_cells_can_be_run_again(smoke, parameters, tmp_path):
     for path in sorted((PROJECT_ROOT / "notebooks").glob("[0-9]*.ipynb")):
         execute(path, parameters | {"run_dir": str(tmp_path)}, again=True)
     files, different = compare_runs(smoke[1], tmp_path)
@@ -388,7 +388,7 @@ def test_no_cell_surprises_when_run_again(smoke, parameters, tmp_path):
 
 
 @pytest.mark.slow
-def test_fine_tuning_begins_anew_when_run_again(smoke, parameters, tmp_path):
+def test_fine_tuning_restarts_when_run_again(smoke, parameters, tmp_path):
     path = next((PROJECT_ROOT / "notebooks").glob("04_*.ipynb"))
     for name in ("once", "again"):
         run = shutil.copytree(smoke[1], tmp_path / name)
@@ -425,9 +425,7 @@ def finished(run, data, *arguments):
 
 
 @pytest.mark.slow
-def test_a_split_that_came_with_the_images_is_judged_and_used_as_it_is_with_a_banner(
-    tmp_path, brought
-):
+def test_a_supplied_split_is_checked_and_used_unchanged_with_a_banner(tmp_path, brought):
     run, used = tmp_path / "judged", tmp_path / "used"
     finished(run, brought, "--only", "01", "03")
     crossings = read_table(run, "tables/given_split.csv")
@@ -448,7 +446,7 @@ def test_a_split_that_came_with_the_images_is_judged_and_used_as_it_is_with_a_ba
 
 
 @pytest.mark.slow
-def test_a_split_is_cited_in_another_run_and_gives_the_same_number(tmp_path, brought):
+def test_another_run_can_use_a_published_split_and_gets_the_same_number(tmp_path, brought):
     """A second checkout; everything that made the split is other there."""
     there, only = tmp_path / "second checkout", ("--only", "01", "02", "03", "04", "07")
     shutil.copytree(brought, there)

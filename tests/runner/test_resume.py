@@ -90,7 +90,7 @@ def again(project, execution, *argv):
 # ------------------------------------------------------------------------ kept
 
 
-def test_what_is_unchanged_is_kept_and_said_to_be(project, execution):
+def test_unchanged_notebooks_are_kept_and_reported_as_kept(project, execution):
     assert again(project, execution)[0] == ["01", "02", "03", "10"]
     before = record_of(project / "outputs" / "quick")["notebooks"]
     ran, said = again(project, execution)
@@ -110,12 +110,12 @@ def test_what_is_unchanged_is_kept_and_said_to_be(project, execution):
         (["--only", "2", "--force"], ["02"]),
     ],
 )
-def test_exactly_what_depends_on_it_runs_again(project, execution, argv, numbers):
+def test_exactly_the_dependent_notebooks_run_again(project, execution, argv, numbers):
     again(project, execution)
     assert again(project, execution, *argv)[0] == numbers
 
 
-def test_other_content_goes_on_and_the_same_content_does_not(project, execution):
+def test_dependents_run_again_only_if_the_content_changes(project, execution):
     again(project, execution)
     write_notebook(project, "01_data_exploration", FIRST, ONE + "\n# another comment")
     ran, said = again(project, execution)
@@ -125,7 +125,7 @@ def test_other_content_goes_on_and_the_same_content_does_not(project, execution)
     assert ran == ["01", "02", "03", "10"] and "again: other manifest.csv" in said
 
 
-def test_a_lost_result_is_made_again_and_an_altered_one_is_respected(project, execution):
+def test_a_missing_result_is_recomputed_and_an_edited_one_is_kept(project, execution):
     again(project, execution)
     run = project / "outputs" / "quick"
     (run / "split.csv").unlink()
@@ -138,7 +138,7 @@ def test_a_lost_result_is_made_again_and_an_altered_one_is_respected(project, ex
     assert json.loads((run / "augmentation.json").read_text()) == {"orientations": 1}
 
 
-def test_what_was_not_finished_runs_again(project, execution):
+def test_an_unfinished_notebook_runs_again(project, execution):
     again(project, execution)
     path = project / "outputs" / "quick" / "run.json"
     record = record_of(path.parent)
@@ -157,7 +157,7 @@ def test_a_run_of_an_earlier_version_runs_again(project, execution):
     assert again(project, execution)[0] == ["10"]
 
 
-def test_what_another_version_computed_is_kept_and_named(project, execution):
+def test_results_of_another_version_are_kept_and_named(project, execution):
     again(project, execution)
     path = project / "outputs" / "quick" / "run.json"
     record = record_of(path.parent)
@@ -172,7 +172,7 @@ def test_what_another_version_computed_is_kept_and_named(project, execution):
 # ------------------------------------------------------------- what it is made from
 
 
-def test_every_file_that_is_read_has_a_writer_that_comes_before():
+def test_every_file_that_is_read_is_written_by_an_earlier_notebook():
     notebooks = find_notebooks(PROJECT_ROOT / "notebooks")
     assert list(changes.READS) == [notebook.name for notebook in notebooks]
     for notebook, names in changes.READS.items():
@@ -184,7 +184,7 @@ def test_every_file_that_is_read_has_a_writer_that_comes_before():
     assert set(WRITTEN_BY.values()) == set(changes.READS)
 
 
-def test_code_is_what_a_notebook_says_and_what_it_imports(tmp_path, monkeypatch):
+def test_the_code_of_a_notebook_includes_its_imports(tmp_path, monkeypatch):
     package = tmp_path / "cytology"
     (package / "plots").mkdir(parents=True)
     sources = {"__init__": "", "a": "from cytology import b", "plots/__init__": "", "plots/x": ""}
@@ -216,7 +216,7 @@ def test_code_is_what_a_notebook_says_and_what_it_imports(tmp_path, monkeypatch)
     assert code() == first
 
 
-def test_a_folder_is_marked_by_its_files(tmp_path):
+def test_the_fingerprint_of_a_folder_depends_on_its_files(tmp_path):
     folder = tmp_path / "Bilder ü"
     assert changes.mark_of(folder) == ""
     folder.mkdir()
@@ -231,7 +231,7 @@ def test_a_folder_is_marked_by_its_files(tmp_path):
     assert len(set(marks)) == 4
 
 
-def test_weights_that_come_into_reach_are_a_change(monkeypatch, tmp_path):
+def test_weights_that_become_available_are_a_change(monkeypatch, tmp_path):
     from cytology.networks import weights
 
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
@@ -251,7 +251,7 @@ def test_weights_that_come_into_reach_are_a_change(monkeypatch, tmp_path):
 # ------------------------------------------------------------------------- lock
 
 
-def test_two_runs_are_kept_out_of_one_folder(project, execution):
+def test_two_runs_cannot_use_one_folder(project, execution):
     run = project / "outputs" / "quick"
     with sole_run(run):
         done = start(project)
@@ -259,7 +259,7 @@ def test_two_runs_are_kept_out_of_one_folder(project, execution):
     assert start(project).code == 0
 
 
-def test_the_lock_of_a_killed_process_is_free(tmp_path):
+def test_the_lock_of_a_killed_process_is_released(tmp_path):
     code = (
         "import sys, time; from pathlib import Path; from cytology.runner.record import sole_run\n"
         "with sole_run(Path(sys.argv[1])):\n    print('locked', flush=True)\n    time.sleep(600)"
@@ -276,7 +276,7 @@ def test_the_lock_of_a_killed_process_is_free(tmp_path):
         assert (tmp_path / LOCK).is_file()
 
 
-def test_what_a_killed_run_left_half_written_is_cleared_away(tmp_path):
+def test_half_written_files_of_a_killed_run_are_removed(tmp_path):
     (tmp_path / "tables").mkdir()
     half = tmp_path / "tables" / f"{UNFINISHED}abc.csv"
     half.write_text("image_id,la")
@@ -311,7 +311,9 @@ def victim(tmp_path):
         ("grid/seed1/tables", ""),
     ],
 )
-def test_a_run_folder_with_a_link_out_of_it_is_refused(project, execution, victim, link, target):
+def test_a_run_folder_with_a_link_to_the_outside_is_refused(
+    project, execution, victim, link, target
+):
     path = project / "outputs" / "quick" / link
     path.parent.mkdir(parents=True)
     path.symlink_to(victim / target)
@@ -327,7 +329,7 @@ def test_a_run_folder_with_a_link_out_of_it_is_refused(project, execution, victi
     assert {each.name: each.read_text() for each in victim.iterdir()} == before
 
 
-def test_a_link_within_the_run_folder_is_none_of_these(project, execution):
+def test_a_link_within_the_run_folder_is_allowed(project, execution):
     run = project / "outputs" / "quick"
     (run / "tables").mkdir(parents=True)
     (run / "best").symlink_to(run / "tables")
@@ -335,7 +337,7 @@ def test_a_link_within_the_run_folder_is_none_of_these(project, execution):
     assert start(project).code == 0
 
 
-def test_a_link_in_place_of_the_lock_is_told(project, execution):
+def test_a_link_in_place_of_the_lock_is_reported(project, execution):
     run = project / "outputs" / "quick"
     again(project, execution)
     (run / LOCK).unlink()
@@ -358,7 +360,7 @@ for number in range(20):
 
 
 @pytest.mark.slow
-def test_killed_at_any_moment_the_series_ends_with_the_same_tables(project, tmp_path):
+def test_a_series_killed_at_any_moment_can_be_resumed_to_the_same_tables(project, tmp_path):
     write_notebook(project, "01_data_exploration", FIRST, ONE, WRITE + SLOW)
     (project / "run_all.py").write_text(
         f"import sys\nsys.path.insert(0, {str(PROJECT_ROOT)!r})\n"
@@ -377,14 +379,14 @@ def test_killed_at_any_moment_the_series_ends_with_the_same_tables(project, tmp_
 @pytest.mark.parametrize(
     "name", ["a.json", "a.csv", "a.ipynb", "a.npy", "a.png", "a.keras", "a.html"]
 )
-def test_a_half_written_file_is_seen(tmp_path, name):
+def test_a_half_written_file_is_detected(tmp_path, name):
     (tmp_path / name).write_bytes(b"")
     assert len(kills.half_written(tmp_path)) == 1
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no signal to end that can be heard")
-def test_a_batch_queue_that_ends_the_job_is_heard(project, tmp_path):
+def test_a_termination_by_a_batch_queue_is_handled(project, tmp_path):
     write_notebook(
         project, "02_augmentation", f"{FIRST}\norientations = 8", "import time; time.sleep(600)"
     )
@@ -420,7 +422,7 @@ def test_a_batch_queue_that_ends_the_job_is_heard(project, tmp_path):
         ("ResourceExhaustedError", "OOM when allocating", "`batch_size`"),
     ],
 )
-def test_what_the_machine_lacks_is_one_sentence(name, text, words):
+def test_missing_resources_are_reported_in_one_sentence(name, text, words):
     class Raised(Exception):
         ename, evalue, source = name, text, "1"
 
@@ -441,7 +443,7 @@ def test_what_the_machine_lacks_is_one_sentence(name, text, words):
     ],
 )
 @pytest.mark.skipif(os.name == "nt", reason="Windows names errors of its own")
-def test_a_process_that_does_not_start_is_told_with_what_the_system_named(
+def test_a_process_that_does_not_start_is_reported_with_the_error_of_the_system(
     project, tmp_path, monkeypatch, command, words
 ):
     file = tmp_path / "python"
@@ -456,7 +458,7 @@ def test_a_process_that_does_not_start_is_told_with_what_the_system_named(
     assert "cannot be written" not in done.out
 
 
-def test_other_errors_stay_errors():
+def test_other_errors_are_raised_unchanged():
     class Raised(Exception):
         ename, evalue = "OSError", "[Errno 2] No such file or directory: '/x'"
 
@@ -489,7 +491,7 @@ def test_a_run_is_verified(project, execution):
     assert "verification" not in record_of(run)
 
 
-def test_a_number_that_moved_is_named(project, execution):
+def test_a_number_that_changed_is_named(project, execution):
     again(project, execution)
     run = project / "outputs" / "quick"
     (run / "manifest.csv").write_text("image_id\n4\n")
@@ -515,7 +517,7 @@ def test_verify_removes_no_folder_that_it_did_not_make(project, execution, tmp_p
     assert [path.name for path in other.iterdir()] == ["thesis.txt"]
 
 
-def test_verify_removes_what_an_earlier_one_left(project, execution):
+def test_verify_removes_the_leftovers_of_an_earlier_verify(project, execution):
     again(project, execution)
     run = project / "outputs" / "quick"
     (run / "manifest.csv").write_text("image_id\n4\n")
@@ -528,12 +530,12 @@ def test_verify_removes_what_an_earlier_one_left(project, execution):
 
 
 @pytest.mark.parametrize("make", [lambda run: None, lambda run: (run / "run.json").write_text("{")])
-def test_what_cannot_be_verified_is_refused(project, execution, tmp_path, make):
+def test_a_run_that_cannot_be_verified_is_refused(project, execution, tmp_path, make):
     make(tmp_path)
     done = start(project, "--verify", str(tmp_path))
     assert done.code == 2 and "run.json" in done.err and not execution
 
 
-def test_verify_stands_alone(project, execution, tmp_path):
+def test_verify_cannot_be_combined_with_other_options(project, execution, tmp_path):
     done = start(project, "--verify", str(tmp_path), "-p", "seed", "4")
     assert done.code == 2 and "only --jobs can be combined with it" in done.err and not execution

@@ -118,7 +118,7 @@ def started(monkeypatch):
         (["-p", "images", "nowhere"], ["`images`", "no file or folder", "nowhere"]),
     ],
 )
-def test_refused_before_anything_starts(project, started, argv, words):
+def test_bad_arguments_are_refused_before_anything_starts(project, started, argv, words):
     done = start(project, *argv)
     assert done.code == 2
     assert all(word in done.err for word in words), done.err
@@ -161,7 +161,7 @@ def test_a_run_folder_that_is_a_file_is_refused(project, started, tmp_path):
 # ------------------------------------------------------------------- machines
 
 
-def test_the_record_says_what_machines_want_to_know(project, started):
+def test_the_record_is_machine_readable(project, started):
     run = project / "outputs" / "quick"
     table = "architecture,weights,protocol,auc,auc_low\nmobilenetv2,imagenet,grouped,0.9,\n"
     (run / "tables").mkdir(parents=True)
@@ -173,7 +173,7 @@ def test_the_record_says_what_machines_want_to_know(project, started):
     assert row["auc"] == 0.9 and row["auc_low"] is None
 
 
-def test_what_is_not_compared_is_counted_at_the_end(tmp_path, capsys):
+def test_left_out_images_are_counted_at_the_end(tmp_path, capsys):
     run = Run(tmp_path)
     terminal.print_left_out(run)
     run.write("rejected.csv", pd.DataFrame({"image_id": ["a.png"], "reason": "damaged"}))
@@ -184,7 +184,7 @@ def test_what_is_not_compared_is_counted_at_the_end(tmp_path, capsys):
     assert said.endswith("of neither class; unseen.csv lists them.")
 
 
-def test_the_record_of_a_failure_names_it(project, monkeypatch):
+def test_the_record_of_a_failure_names_the_error(project, monkeypatch):
     failure = headless.Failure("ValueError", "no such thing", "x = 1")
     failed = headless.Result("failed", 0.1, 1, failure)
     monkeypatch.setattr(headless, "execute", lambda *_: failed)
@@ -197,7 +197,7 @@ def test_the_record_of_a_failure_names_it(project, monkeypatch):
 # ----------------------------------------------------------------- parameters
 
 
-def test_values_get_their_type(project, started):
+def test_values_are_converted_to_their_type(project, started):
     given = {"seed": "7", "val_share": "0.1", "write_files": "TRUE", "patient_pattern": r"-(\d+)-"}
     words = [word for pair in given.items() for word in ("-p", *pair)]
     assert start(project, *words).code == 0
@@ -220,7 +220,7 @@ def test_text_that_looks_like_a_number_stays_text(project, started):
     assert dict(started)["02_b"]["patient_pattern"] == "007"
 
 
-def test_command_line_before_profile_before_notebook(project, started):
+def test_the_command_line_overrides_the_profile_and_the_notebook(project, started):
     assert start(project, "-p", "folds", "6").code == 0
     assert dict(started)["02_b"] | {"run_dir": ""} == {
         "run_dir": "",
@@ -232,7 +232,9 @@ def test_command_line_before_profile_before_notebook(project, started):
     }
 
 
-def test_relative_paths_start_where_the_caller_is(project, started, tmp_path, monkeypatch):
+def test_relative_paths_are_relative_to_the_working_directory(
+    project, started, tmp_path, monkeypatch
+):
     caller = tmp_path / "else where"
     (caller / "smears").mkdir(parents=True)
     monkeypatch.chdir(caller)
@@ -244,20 +246,20 @@ def test_relative_paths_start_where_the_caller_is(project, started, tmp_path, mo
     assert (caller / "my run" / "run.json").is_file()
 
 
-def test_paths_of_a_profile_start_at_the_project(project, started, tmp_path, monkeypatch):
+def test_paths_in_a_profile_are_relative_to_the_project(project, started, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     start(project)
     assert dict(started)["01_a"]["run_dir"] == str(project / "outputs" / "quick")
     assert dict(started)["01_a"]["data"] == "sample"
 
 
-def test_other_data_get_a_folder_of_their_own(project, started, tmp_path):
+def test_other_data_get_their_own_folder(project, started, tmp_path):
     (tmp_path / "smears").mkdir()
     start(project, "--data", str(tmp_path / "smears"))
     assert dict(started)["01_a"]["run_dir"] == str(project / "outputs" / "quick-smears")
 
 
-def test_data_with_the_longest_of_names_get_a_folder_too(project, started, tmp_path):
+def test_data_with_the_longest_names_get_a_folder_too(project, started, tmp_path):
     data = tmp_path / ("ü" * 127)
     data.mkdir()
     for profile in ("quick", "longer"):
@@ -279,12 +281,12 @@ def test_data_with_the_longest_of_names_get_a_folder_too(project, started, tmp_p
         (["--from", "03_c"], ["03_c"]),
     ],
 )
-def test_only_and_from_choose(project, started, argv, names):
+def test_only_and_from_select_notebooks(project, started, argv, names):
     assert start(project, *argv).code == 0
     assert [name for name, _ in started] == names
 
 
-def test_list_runs_nothing(project, started):
+def test_the_list_option_runs_nothing(project, started):
     done = start(project, "--list")
     assert done.code == 0 and not started and not (project / "outputs").exists()
     assert "Profiles: longer, quick" in done.out
@@ -358,17 +360,17 @@ def run_into(pipe, *words, **options):
         ["-m", "benchmarks.faults", "--list"],
     ],
 )
-def test_nobody_need_read_what_a_command_prints(closed, words):
+def test_a_closed_output_pipe_is_no_error(closed, words):
     done = run_into(closed, *words)
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_a_refusal_that_nobody_reads_keeps_its_exit_code(closed):
+def test_a_refusal_to_a_closed_pipe_keeps_its_exit_code(closed):
     words = ["run_all.py", "-p", "folds", "many"]
     assert run_into(closed, *words, stderr=closed).returncode == 2
 
 
-def test_a_run_whose_reader_leaves_goes_on_to_its_end(project):
+def test_a_run_continues_when_its_output_pipe_closes(project):
     code = (
         f"import sys; sys.path.insert(0, {str(PROJECT_ROOT)!r}); import run_all; "
         "from pathlib import Path; "
@@ -408,7 +410,7 @@ def test_another_profile_in_the_same_folder_is_refused(project, started, tmp_pat
     assert done.code == 2 and "folds=4, now folds=10" in done.err
 
 
-def test_force_goes_on(project, started):
+def test_force_continues_with_other_parameters(project, started):
     start(project, "-p", "seed", "7")
     started.clear()
     assert start(project, "-p", "seed", "8", "--force").code == 0
@@ -416,7 +418,7 @@ def test_force_goes_on(project, started):
     assert record_of(project / "outputs" / "quick")["parameters"]["seed"] == 8
 
 
-def test_another_question_is_not_another_run(project, started, tmp_path):
+def test_other_new_images_are_not_another_run(project, started, tmp_path):
     start(project)
     started.clear()
     words = ["-p", "predict_with", "densenet121", "-p", "images", str(tmp_path)]
@@ -425,7 +427,7 @@ def test_another_question_is_not_another_run(project, started, tmp_path):
     assert dict(started)["03_c"]["predict_with"] == "densenet121"
 
 
-def test_a_run_goes_on_with_its_own_parameters(project, started):
+def test_a_run_continues_with_its_own_parameters(project, started):
     start(project, "--only", "1", "-p", "seed", "7", "-p", "folds", "6")
     started.clear()
     assert start(project, "--from", "2").code == 0
@@ -435,7 +437,7 @@ def test_a_run_goes_on_with_its_own_parameters(project, started):
     assert "-p seed 7" in record["command"] and "-p folds 6" in record["command"]
 
 
-def test_what_a_run_folder_brings_along_is_told(project, started, tmp_path):
+def test_parameters_taken_from_a_run_folder_are_reported(project, started, tmp_path):
     """The paths and addresses of its `run.json`, which may be a stranger's."""
     run, new = project / "outputs" / "quick", tmp_path / "new images"
     new.mkdir()
@@ -447,7 +449,7 @@ def test_what_a_run_folder_brings_along_is_told(project, started, tmp_path):
     assert "NOTE" not in start(project).out
 
 
-def test_of_what_is_brought_along_paths_and_addresses_are_told():
+def test_only_paths_and_addresses_taken_from_a_run_folder_are_reported():
     stored = {"run_dir": "/run", "data": "breakhis", "address": "https://evil.example/a\x1b[2J.gz"}
     stored |= {"images": "", "patients_csv": "/p.csv", "seed": 5, "weights": "random"}
     told = plan.stored_paths_notice(Project(), "quick", stored, {"weights": "random"})
@@ -459,7 +461,7 @@ def test_of_what_is_brought_along_paths_and_addresses_are_told():
     assert plan.stored_paths_notice(Project(), "quick", profile, {}) == ""
 
 
-def test_what_failed_protects_nothing(project, monkeypatch):
+def test_a_failed_run_does_not_fix_its_parameters(project, monkeypatch):
     failure = headless.Failure("ValueError", "no", "1/0")
     result = headless.Result("failed", 0.1, 1, failure)
     monkeypatch.setattr(headless, "execute", lambda *_: result)
@@ -490,7 +492,7 @@ def good(tmp_path_factory):
     return done
 
 
-def test_a_good_series(good):
+def test_a_successful_series_exits_with_0(good):
     assert good.code == 0, good.out + good.err
     for name in ("01_a", "02_b", "03_c"):
         assert len(re.findall(rf"^{name} .* ok\b", good.out, re.MULTILINE)) == 2
@@ -500,14 +502,14 @@ def test_a_good_series(good):
     assert good.err == ""
 
 
-def test_the_sources_stay_as_they_are(good):
+def test_the_source_notebooks_are_unchanged(good):
     for path in (good.root / "notebooks").glob("*.ipynb"):
         cells = nbformat.read(path, as_version=4).cells
         assert not any(cell.get("outputs") for cell in cells)
     assert not (good.root / "outputs").exists()
 
 
-def test_the_record(good):
+def test_the_record_describes_the_run(good):
     record = record_of(good.run)
     assert record["profile"] == "quick"
     assert record["parameters"]["seed"] == 7 and record["parameters"]["folds"] == 4
@@ -526,7 +528,7 @@ def test_the_record(good):
     assert record["command"].startswith("python run_all.py --profile quick")
 
 
-def test_pages_load_nothing_from_the_network(good):
+def test_pages_load_nothing_from_the_internet(good):
     for name in ("01_a", "02_b", "03_c"):
         page = (good.run / "notebooks" / f"{name}.html").read_text("utf-8")
         assert f"Title of {name[:2]}" in page and "Colab" in page
@@ -547,7 +549,7 @@ def failed(tmp_path_factory):
     return done
 
 
-def test_a_failure_tells_error_and_cell(failed):
+def test_a_failure_reports_error_and_cell(failed):
     assert failed.code == 1
     assert "02_b failed: KeyError: 'no such key'" in failed.out
     assert "In this cell:\n    result = {}['no such key']  # here" in failed.out
@@ -555,7 +557,7 @@ def test_a_failure_tells_error_and_cell(failed):
     assert f"Executed so far: {failed.run / 'notebooks' / '02_b.ipynb'}" in failed.out
 
 
-def test_a_failure_keeps_what_was_done_and_ends_the_series(failed):
+def test_a_failure_keeps_earlier_results_and_ends_the_series(failed):
     cells = nbformat.read(failed.run / "notebooks" / "02_b.ipynb", as_version=4).cells
     texts = [output.get("text", "") for cell in cells for output in cell.get("outputs", [])]
     assert "before\n" in texts and "after\n" not in texts
@@ -579,7 +581,7 @@ def mistaken(tmp_path_factory):
     return start(root, "--only", "02")
 
 
-def test_a_mistake_of_the_user_gets_one_sentence(mistaken):
+def test_a_user_error_is_reported_in_one_sentence(mistaken):
     assert mistaken.code == 1
     assert "02_b stopped: Folder B is empty.\n" in mistaken.out
     assert "InputError" not in mistaken.out and "In this cell" not in mistaken.out
@@ -604,7 +606,7 @@ def test_a_notebook_runs_after_those_whose_files_it_reads(tmp_path, monkeypatch)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows keeps no process that has ended")
-def test_a_process_that_has_ended_is_not_waited_for():
+def test_a_process_that_has_exited_is_not_waited_for():
     """Its parent, this test, does not collect its exit code."""
     ended = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     watch = headless.Watch(lambda: None)

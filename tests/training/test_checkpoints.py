@@ -108,7 +108,9 @@ def named(what):
 
 @pytest.mark.parametrize("what", RECIPES)
 @pytest.mark.parametrize("epoch", [pytest.param(0, marks=pytest.mark.slow), 2])
-def test_broken_off_it_ends_with_the_same_bits(monkeypatch, tmp_path, capsys, whole, what, epoch):
+def test_an_interrupted_training_ends_with_identical_weights(
+    monkeypatch, tmp_path, capsys, whole, what, epoch
+):
     options = {"recipe": RECIPES[what], "name": named(what)}
     break_off(monkeypatch, epoch, tmp_path, **options)
     same(train(tmp_path, **options), whole[what])
@@ -116,13 +118,13 @@ def test_broken_off_it_ends_with_the_same_bits(monkeypatch, tmp_path, capsys, wh
     assert (going_on in capsys.readouterr().out) == (epoch > 0)
 
 
-def test_broken_off_again_and_again(monkeypatch, tmp_path, whole):
+def test_a_training_may_be_interrupted_repeatedly(monkeypatch, tmp_path, whole):
     for epoch in (1, 2, 4):
         break_off(monkeypatch, epoch, tmp_path)
     same(train(tmp_path), whole["mobilenetv2"])
 
 
-def test_keeping_states_changes_nothing_and_few_are_kept(tmp_path, whole):
+def test_checkpoints_change_nothing_and_few_are_kept(tmp_path, whole):
     same(train(tmp_path), whole["mobilenetv2"])
     assert [path.name for path in sorted(tmp_path.iterdir())] == [
         "epoch-00004.npz",
@@ -131,7 +133,7 @@ def test_keeping_states_changes_nothing_and_few_are_kept(tmp_path, whole):
 
 
 @pytest.mark.parametrize("what", ["mobilenetv2", "early stopping"])
-def test_what_had_ended_is_not_trained_on(tmp_path, monkeypatch, whole, what):
+def test_a_finished_training_is_not_continued(tmp_path, monkeypatch, whole, what):
     recipe = RECIPES[what]
     same(train(tmp_path, recipe=recipe), whole[what])
     done = len(whole[what].history)
@@ -141,7 +143,7 @@ def test_what_had_ended_is_not_trained_on(tmp_path, monkeypatch, whole, what):
 
 
 @pytest.mark.slow
-def test_a_killed_process_leaves_a_state_to_go_on_from(tmp_path, whole):
+def test_a_killed_process_leaves_a_usable_checkpoint(tmp_path, whole):
     code = (
         "import os, sys; from pathlib import Path; import test_checkpoints as t\n"
         "from cytology.training.checkpoints import Checkpoint\n"
@@ -173,7 +175,7 @@ def damage(path):
 
 @pytest.mark.parametrize("harm", [damage, lambda path: path.write_bytes(path.read_bytes()[:500])])
 @pytest.mark.parametrize("number", [1, 2])
-def test_a_damaged_state_is_told_and_the_one_before_is_taken(
+def test_a_damaged_checkpoint_is_reported_and_the_previous_one_is_used(
     monkeypatch, tmp_path, capsys, whole, harm, number
 ):
     break_off(monkeypatch, 3, tmp_path)
@@ -186,7 +188,7 @@ def test_a_damaged_state_is_told_and_the_one_before_is_taken(
     )
 
 
-def test_a_bit_turned_anywhere_in_the_file_is_told_or_harmless(tmp_path, capsys):
+def test_a_flipped_bit_in_a_checkpoint_is_reported_or_harmless(tmp_path, capsys):
     path = tmp_path / "epoch-00001.npz"
     about = {"key": "key", "rows": [{}], "stopping": {}, "variables": 1, "best": 0}
     np.savez(path, about=json.dumps(about), variable0=np.arange(3.0))
@@ -199,20 +201,20 @@ def test_a_bit_turned_anywhere_in_the_file_is_told_or_harmless(tmp_path, capsys)
     assert "is damaged" in capsys.readouterr().out
 
 
-def test_the_state_of_another_training_is_removed(monkeypatch, tmp_path, capsys, whole):
+def test_the_checkpoint_of_another_training_is_removed(monkeypatch, tmp_path, capsys, whole):
     break_off(monkeypatch, 2, tmp_path, key="another")
     same(train(tmp_path), whole["mobilenetv2"])
     assert "belongs to another training and is removed" in capsys.readouterr().out
 
 
-def test_a_training_has_a_name_of_its_own(monkeypatch):
+def test_each_training_has_its_own_name(monkeypatch):
     name = fine_tuning.training_key("a", 1)
     assert fine_tuning.training_key("a", 1) == name != fine_tuning.training_key("a", 2)
     monkeypatch.setattr(keras, "version", lambda: "3.0.0")
     assert fine_tuning.training_key("a", 1) != name
 
 
-def test_a_full_disk_is_one_sentence(tmp_path, monkeypatch):
+def test_a_full_disk_is_reported_in_one_sentence(tmp_path, monkeypatch):
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
@@ -222,7 +224,7 @@ def test_a_full_disk_is_one_sentence(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_states_are_removed_when_the_results_are_written(tmp_path):
+def test_checkpoints_are_removed_when_the_results_are_written(tmp_path):
     folder = folder_of(tmp_path, "densenet121")
     folder.mkdir(parents=True)
     (folder / "epoch-00001.npz").write_bytes(b"state")

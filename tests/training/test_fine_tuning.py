@@ -57,7 +57,7 @@ def normalizations(model):
 
 
 @pytest.mark.slow
-def test_fine_tuning_trains_every_layer_but_the_batch_normalizations(data):
+def test_fine_tuning_trains_every_layer_except_batch_normalization(data):
     model = with_a_trained_head("mobilenetv2", data.images, data.split)
     before = {layer.name: layer.get_weights() for layer in model.layers}
     stage = fine_tune(model, data.images, data.split, RECIPE)
@@ -76,7 +76,7 @@ def test_fine_tuning_trains_every_layer_but_the_batch_normalizations(data):
     assert sorted(rows["image_id"]) == sorted(expected["image_id"])
 
 
-def test_more_pictures_a_step_than_there_are_is_refused(data, models):
+def test_a_batch_larger_than_the_training_set_is_refused(data, models):
     recipe = replace(RECIPE, batch_size=1000)
     with pytest.raises(InputError, match="Parameter `batch_size` is 1000, more than the"):
         fine_tune(models["mobilenetv2"], data.images, data.split, recipe)
@@ -98,18 +98,18 @@ def test_more_pictures_a_step_than_there_are_is_refused(data, models):
         ("densenet121", "features", "relu"),
     ],
 )
-def test_a_block_is_cut_where_everything_must_pass(models, name, start, expected):
+def test_the_network_is_cut_where_all_paths_meet(models, name, start, expected):
     assert cut_before(models[name], start) == expected
 
 
 @pytest.mark.parametrize("start", ["block_99", "image", "preprocess"])
-def test_an_unknown_block_is_refused_with_one_that_is_known(models, start):
+def test_an_error_about_an_unknown_block_suggests_a_known_one(models, start):
     with pytest.raises(InputError, match="Parameter `fine_tune_from` is .* like block_16"):
         cut_before(models["mobilenetv2"], start)
 
 
 @pytest.mark.parametrize("name", ARCHITECTURE_NAMES)
-def test_the_two_parts_make_the_logits_of_the_whole(models, name):
+def test_the_two_parts_give_the_logits_of_the_whole(models, name):
     model = models[name]
     pixels = np.random.default_rng(0).uniform(0, 255, (2, SIZE, SIZE, 3)).astype(np.float32)
     kernel = np.random.default_rng(0).normal(size=model.get_layer("logit").kernel.shape)
@@ -119,7 +119,7 @@ def test_the_two_parts_make_the_logits_of_the_whole(models, name):
     assert model.get_layer("features").output is not None  # its own graph is as it was
 
 
-def test_no_shortcut_leads_past_a_cut():
+def test_no_shortcut_bypasses_a_cut():
     x = keras.Input((4,), name="image")
     a = keras.layers.Dense(4, name="a")(x)
     b = keras.layers.Dense(4, name="b")(a)
@@ -130,7 +130,7 @@ def test_no_shortcut_leads_past_a_cut():
     assert cut_points(model) == ["a", "c", "e", "features"]
 
 
-def test_from_a_cut_the_result_is_that_of_freezing_what_lies_before(data, each_network):
+def test_training_from_a_cut_equals_freezing_the_layers_before_it(data, each_network):
     """Exact but for rounding; with activations kept as float16, logits move by a little more.
 
     Adam and RMSprop divide each gradient by its own size, however small, and so make much of a
@@ -206,9 +206,7 @@ def free_for_float16(data, model, at):
     return lambda folder: found
 
 
-def test_where_the_disk_is_too_small_it_is_refused_before_anything_is_computed(
-    data, models, monkeypatch, capsys
-):
+def test_too_small_a_disk_is_refused_before_anything_is_computed(data, models, monkeypatch, capsys):
     full = type(shutil.disk_usage("."))(0, 0, 1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: full)
     monkeypatch.setattr(cuts, "frozen_features", None)
@@ -218,7 +216,7 @@ def test_where_the_disk_is_too_small_it_is_refused_before_anything_is_computed(
         )
 
 
-def test_the_disk_is_told_first_and_what_is_there_costs_nothing(data, models, capsys):
+def test_the_disk_space_is_reported_first_and_cached_activations_need_none(data, models, capsys):
     parts = cut(models["mobilenetv2"], "block_16_project_BN")
     asked = (parts, data.images, data.split, 1, ["told", *KEY[1:]], 8)
     found = fine_tuning.activations(*asked)
@@ -237,14 +235,14 @@ def test_the_disk_is_told_first_and_what_is_there_costs_nothing(data, models, ca
         ((False, True, "last", True), "layers from last (float16 activations)"),
     ],
 )
-def test_the_recipe_in_words(asked, words):
+def test_the_recipe_is_described_in_words(asked, words):
     assert recipe_in_words(*asked) == words
 
 
 # ----------------------------------------------------------------------- machines
 
 
-def test_accumulated_batches_make_the_step_of_one_large_batch():
+def test_accumulated_batches_equal_one_large_batch():
     x = np.random.default_rng(0).normal(size=(16, 3)).astype(np.float32)
     y = (x[:, :1] > 0).astype(np.float32)
     kernels = []
@@ -259,7 +257,7 @@ def test_accumulated_batches_make_the_step_of_one_large_batch():
     assert not np.allclose(kernels[0], kernels[2], atol=1e-6)
 
 
-def test_exhausted_memory_is_one_sentence_about_the_batch():
+def test_exhausted_memory_is_reported_with_the_batch_size():
     with pytest.raises(
         InputError, match="A batch of 512 does not fit into .*: lower .*`accumulate`"
     ):
@@ -304,7 +302,7 @@ for way, strategy in ways.items():
 
 
 @pytest.mark.slow
-def test_two_devices_give_the_loss_of_one_with_the_same_global_batch():
+def test_two_devices_give_the_loss_of_one_at_the_same_global_batch():
     """In a process of its own, since devices are fixed when TensorFlow starts."""
     done = subprocess.run(
         [sys.executable, "-c", TWO_DEVICES],
@@ -318,7 +316,7 @@ def test_two_devices_give_the_loss_of_one_with_the_same_global_batch():
     assert len(one) == 14 and one[0] != one[2]
 
 
-def test_the_drawn_blocks_have_the_networks_own_numbers_of_maps(models):
+def test_the_drawn_blocks_have_the_numbers_of_maps_of_the_network(models):
     def maps(name, layer):
         return models[name].get_layer(layer).output.shape[-1]
 
@@ -339,7 +337,7 @@ def test_the_drawn_blocks_have_the_networks_own_numbers_of_maps(models):
 
 
 @pytest.mark.parametrize("class_weight", ["balanced", "none"])
-def test_class_weights_change_the_loss_as_they_should(data, class_weight):
+def test_class_weights_change_the_loss_correctly(data, class_weight):
     split = data.split[(data.split["label"] == "B") | (data.split["group"] == "p001")]
     recipe = replace(RECIPE, class_weight=class_weight)
     pictures, _, _ = weighed_parts(split.assign(split="train"), recipe)

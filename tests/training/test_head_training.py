@@ -63,7 +63,7 @@ def flip(split, rows):
 
 
 @pytest.mark.parametrize("class_weight", ["balanced", "none"])
-def test_the_history_says_what_each_epoch_was_worth(toy, class_weight):
+def test_the_history_has_the_loss_of_each_epoch(toy, class_weight):
     """Its last row is the returned head; the loss does not include the penalty."""
     train, watched = (judged_pictures(toy.split[toy.split["split"] == s]) for s in ("train", "val"))
     recipe = replace(RECIPE, class_weight=class_weight)
@@ -82,7 +82,7 @@ def test_the_history_says_what_each_epoch_was_worth(toy, class_weight):
     assert history["epoch"].tolist() == list(range(1, len(history) + 1))
 
 
-def test_early_stopping_keeps_the_head_of_the_lowest_watched_loss(toy):
+def test_early_stopping_keeps_the_head_with_the_lowest_validation_loss(toy):
     train, watched = (judged_pictures(toy.split[toy.split["split"] == s]) for s in ("train", "val"))
     weak = {"x": 1e-6}
     stopping = replace(STOPPING, strengths=weak)
@@ -94,7 +94,7 @@ def test_early_stopping_keeps_the_head_of_the_lowest_watched_loss(toy):
     assert_close(head.logits(toy.features.values), same.logits(toy.features.values))
 
 
-def test_features_that_never_vary_make_a_head_that_knows_nothing(toy):
+def test_constant_features_give_a_head_without_skill(toy):
     pictures = judged_pictures(toy.split)
     flat = replace(toy.features, values=np.ones_like(toy.features.values))
     head, history = train_head(flat, pictures, pictures, RECIPE, "final")
@@ -103,7 +103,7 @@ def test_features_that_never_vary_make_a_head_that_knows_nothing(toy):
 
 
 @pytest.mark.parametrize("epochs", [2, 200])
-def test_every_feature_twice_changes_no_out_of_fold_logit(toy, epochs):
+def test_duplicating_every_feature_changes_no_out_of_fold_logit(toy, epochs):
     """Not even where the epochs end before the head has converged."""
     recipe, twice = replace(RECIPE, epochs=epochs), np.hstack([toy.features.values] * 2)
     found = [
@@ -114,7 +114,7 @@ def test_every_feature_twice_changes_no_out_of_fold_logit(toy, epochs):
     np.testing.assert_allclose(found[1], found[0], rtol=0.01, atol=1e-4)
 
 
-def test_the_epochs_are_told(toy):
+def test_the_epochs_are_reported(toy):
     history = cross_validate_head(toy.features, toy.split, RECIPE).history
     assert epochs_in_words(history, RECIPE).endswith(" epochs, converged.")
     few = replace(RECIPE, epochs=2)
@@ -122,7 +122,7 @@ def test_the_epochs_are_told(toy):
     assert "after 2 epochs: `head_epochs` stopped some" in epochs_in_words(history, few)
 
 
-def test_out_of_fold_rows_are_complete_and_know_the_class(toy):
+def test_out_of_fold_rows_are_complete_and_predict_the_class(toy):
     rows, history = toy.done[RECIPE].predictions, toy.done[RECIPE].history
     held = toy.split[toy.split["split"] != "test"]
     oof = rows[rows["model"] == "oof"]
@@ -146,7 +146,7 @@ def test_out_of_fold_predictions_never_use_the_labels_of_their_fold(toy, recipe)
     assert np.abs(rest - before[rest.index]).max() > 0.01
 
 
-def test_the_kept_heads_are_those_that_predicted(toy):
+def test_the_saved_heads_made_the_predictions(toy):
     rows, heads = toy.done[RECIPE].predictions, toy.done[RECIPE].heads
     assert sorted(heads) == [f"fold{k}" for k in range(len(heads))]
     out_of_fold = rows["model"] == "oof"
@@ -162,14 +162,14 @@ def test_test_labels_change_nothing(toy):
     assert_close(keyed(other), keyed(toy.done[STOPPING].predictions))
 
 
-def test_class_weights_reach_the_head(toy):
+def test_class_weights_affect_the_head(toy):
     """A quarter of the groups is malignant: balancing them moves logits up."""
     plain = cross_validate_head(toy.features, toy.split, replace(RECIPE, class_weight="none"))
     balanced = toy.done[RECIPE].predictions
     assert balanced["logit"].mean() > plain.predictions["logit"].mean() + 0.3
 
 
-def test_fewer_orientations_are_tried_on_the_same_folds(toy):
+def test_fewer_orientations_are_compared_on_the_same_folds(toy):
     """One orientation is trained again; the rows with all of them are reused."""
     rows = toy.done[RECIPE].predictions
     oof = rows[(rows["model"] == "oof") & (rows["orientation"] == 0)]
@@ -180,7 +180,7 @@ def test_fewer_orientations_are_tried_on_the_same_folds(toy):
     assert (one["logit"] - four["logit"]).abs().max() > 0.01
 
 
-def test_the_originals_protocol_trains_on_its_own_pictures(toy):
+def test_the_original_protocol_trains_on_its_own_pictures(toy):
     images = toy.split[["image_id", "sha256", "group", "label"]]
     split = split_pictures_at_random(images, 4, 3, 0.2, 0.2, seed=0)
     recipe = HeadRecipe(2, "none", 1, 0, 4, STRENGTHS)
@@ -189,7 +189,7 @@ def test_the_originals_protocol_trains_on_its_own_pictures(toy):
     assert len(oof) == (split["split"] != "test").sum() and set(oof["orientation"]) == {0, 1, 2, 3}
 
 
-def test_arrays_hold_the_images_of_the_folds_as_taken(toy):
+def test_arrays_contain_the_images_of_the_folds(toy):
     shuffled = toy.split.sample(frac=1, random_state=0)
     values, malignant, folds = as_arrays(toy.features, shuffled)
     held = shuffled[shuffled["split"] != "test"].reset_index(drop=True)

@@ -90,7 +90,7 @@ def kept_features(run, name="mobilenetv2"):
     return chosen
 
 
-def test_our_own_features_from_outside_make_the_same_row(of_run, theirs):
+def test_the_runs_own_features_from_outside_give_the_same_row(of_run, theirs):
     chosen = kept_features(of_run)
     write_features(of_run, "mobilenetv2", theirs / "own.features.npz")
     take_outside_models(of_run)
@@ -147,7 +147,7 @@ def test_a_changed_copy_of_our_features_is_refused(of_run, theirs, change, said)
     assert of_run.outside == []
 
 
-def test_rows_in_another_order_are_the_same(of_run, theirs):
+def test_row_order_does_not_matter(of_run, theirs):
     kept_features(of_run)
     write_features(of_run, "mobilenetv2", theirs / "own.features.npz")
     take_outside_models(of_run)
@@ -198,7 +198,7 @@ def test_predictions_may_be_logits_or_probabilities(of_run, theirs):
     assert set(p["model"]) == {"oof", "final"}
 
 
-def test_what_is_no_model_is_named(of_run, theirs, capsys):
+def test_files_that_are_not_models_are_named(of_run, theirs, capsys):
     write(predictions(of_run), theirs, "x.Predictions.CSV")
     for name in ("notes.docx", "y.training.txt"):
         (theirs / name).write_text("")
@@ -207,7 +207,7 @@ def test_what_is_no_model_is_named(of_run, theirs, capsys):
     assert "orientations" not in of_run.about("outside/x")
 
 
-def test_predictions_of_images_that_may_have_been_trained_on_are_not_used(of_run, theirs, capsys):
+def test_predictions_on_possible_training_images_are_not_used(of_run, theirs, capsys):
     table = predictions(of_run).drop(columns="fold")
     write(table, theirs)
     take_outside_models(of_run)
@@ -219,7 +219,7 @@ def test_predictions_of_images_that_may_have_been_trained_on_are_not_used(of_run
         take_outside_models(of_run)
 
 
-def test_a_training_that_is_no_text_is_refused(of_run, theirs):
+def test_a_training_description_that_is_not_text_is_refused(of_run, theirs):
     write(predictions(of_run), theirs)
     (theirs / "x.training.txt").write_bytes("schön".encode("latin-1"))
     with pytest.raises(InputError, match="not UTF-8 text"):
@@ -236,7 +236,7 @@ def test_an_array_in_another_file_is_refused(of_run, theirs):
         take_outside_models(of_run)
 
 
-def test_the_report_says_what_is_not_known_of_them(of_run, theirs):
+def test_the_report_says_what_is_unknown_about_outside_models(of_run, theirs):
     write(predictions(of_run), theirs)
     take_outside_models(of_run)
     page = write_report(of_run).read_text("utf-8")
@@ -259,7 +259,7 @@ def test_the_report_says_what_is_not_known_of_them(of_run, theirs):
         (lambda t: t.rename(columns={"probability": "score"}), "it needs the columns image and"),
     ],
 )
-def test_predictions_that_do_not_fit_are_refused_whole(of_run, theirs, change, said):
+def test_mismatched_predictions_are_refused_completely(of_run, theirs, change, said):
     write(change(predictions(of_run)), theirs)
     write(predictions(of_run), theirs, "a good one.predictions.csv")
     with pytest.raises(InputError, match=said):
@@ -267,7 +267,7 @@ def test_predictions_that_do_not_fit_are_refused_whole(of_run, theirs, change, s
     assert of_run.outside == []
 
 
-def test_vectors_of_two_lengths_are_refused(of_run, theirs):
+def test_vectors_of_different_lengths_are_refused(of_run, theirs):
     each = dict(zip(of_run.manifest["image_id"], vectors(of_run.manifest), strict=True))
     each[next(iter(each))] = np.ones(3)
     np.savez(theirs / "x.features.npz", **each)
@@ -283,7 +283,7 @@ def test_a_damaged_file_of_features_is_refused(of_run, theirs, content, ending):
         take_outside_models(of_run)
 
 
-def test_two_models_of_one_name_are_refused(of_run, theirs):
+def test_two_models_with_the_same_name_are_refused(of_run, theirs):
     write(predictions(of_run), theirs, "x.predictions.csv")
     np.savez(theirs / "X.features.npz", a=[1.0])
     with pytest.raises(InputError, match="two models named"):
@@ -295,7 +295,7 @@ def test_an_empty_folder_is_refused(of_run):
         take_outside_models(of_run)
 
 
-def test_the_run_does_not_take_what_it_made_itself(of_run, theirs):
+def test_the_run_does_not_import_its_own_results(of_run, theirs):
     write(predictions(of_run), theirs)
     take_outside_models(of_run)
     of_run.parameters["outside"] = str(of_run / "outside")
@@ -304,7 +304,7 @@ def test_the_run_does_not_take_what_it_made_itself(of_run, theirs):
     assert of_run.outside == ["outside/x"]
 
 
-def test_without_a_folder_what_came_from_one_goes(of_run, theirs):
+def test_clearing_the_folder_removes_the_outside_models(of_run, theirs):
     write(predictions(of_run), theirs)
     take_outside_models(of_run)
     of_run.parameters["outside"] = ""
@@ -359,7 +359,7 @@ def knowing(split, noise, rng):
 
 
 @pytest.mark.parametrize(("noise", "better"), [(0.5, True), (2.0, False)])
-def test_a_better_model_is_found_better_and_an_equal_one_is_not(manifest, noise, better):
+def test_a_better_model_is_detected_and_an_equal_one_is_not(manifest, noise, better):
     more = manifest.assign(image_id="2" + manifest["image_id"], group="2" + manifest["group"])
     split, found = split_by_group(pd.concat([manifest, more]), 3, 0.2, 0.2, seed=0), []
     for seed in range(20):
@@ -372,7 +372,7 @@ def test_a_better_model_is_found_better_and_an_equal_one_is_not(manifest, noise,
     assert all(found) if better else not any(found)
 
 
-def test_who_saw_the_test_images_is_not_called_better(of_run, theirs):
+def test_a_model_that_may_have_seen_the_test_images_is_not_called_better(of_run, theirs):
     split = of_run.table("split.csv")
     learned = np.where(split["label"] == "M", 0.999, 0.001)
     write(
@@ -394,7 +394,7 @@ def test_who_saw_the_test_images_is_not_called_better(of_run, theirs):
     assert "outside/x" not in set(operating_points.locked_thresholds(of_run, 0.95)["model"])
 
 
-def test_who_names_the_training_is_quoted(of_run, theirs):
+def test_the_training_description_is_quoted(of_run, theirs):
     write(predictions(of_run).drop(columns="fold"), theirs)
     (theirs / "x.training.txt").write_text("1,200 smears of\nour own clinic.", encoding="utf-8")
     take_outside_models(of_run)
@@ -423,7 +423,7 @@ def test_features_from_outside_are_audited(of_run, theirs, monkeypatch):
     assert said.startswith("“f” (from outside), mean of 2 repetitions")
 
 
-def test_the_baseline_stays_the_only_one_of_its_name(of_run, theirs):
+def test_an_outside_model_does_not_replace_a_model_of_the_same_name(of_run, theirs):
     write(predictions(of_run), theirs, "ensemble.predictions.csv")
     take_outside_models(of_run)
     everything = comparison.comparison_all(of_run, comparison.baseline_of(of_run))

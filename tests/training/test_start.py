@@ -40,14 +40,14 @@ def run(data, tmp_path):
     return run
 
 
-def test_split_and_images_are_those_of_the_run(run, data, cache, monkeypatch):
+def test_training_starts_with_the_split_and_images_of_the_run(run, data, cache, monkeypatch):
     monkeypatch.setattr(batches, "decode", partial(decode, cache=cache))
     split, images = start.split_and_images(run)
     assert split["split"].tolist() == data.split["split"].tolist()
     np.testing.assert_array_equal(images.pixels[:], data.images.pixels[:])
 
 
-def test_a_batch_that_is_too_large_is_refused_before_anything_is_decoded(run, monkeypatch):
+def test_too_large_a_batch_is_refused_before_anything_is_decoded(run, monkeypatch):
     monkeypatch.setattr(start, "decode_images", None)
     run.parameters["batch_size"] = 1000
     with pytest.raises(InputError, match="Parameter `batch_size` is 1000"):
@@ -55,14 +55,16 @@ def test_a_batch_that_is_too_large_is_refused_before_anything_is_decoded(run, mo
 
 
 @pytest.mark.parametrize(("name", "value"), [("image_size", "75"), ("fit", "crop")])
-def test_an_augmentation_that_cannot_be_is_refused(run, name, value):
+def test_an_impossible_augmentation_is_refused(run, name, value):
     run.write("augmentation.json", AUGMENTATION | {name: value})
     with pytest.raises(InputError, match=f"Parameter `{name}` is '{value}'; it must be"):
         augmentation_of(run)
 
 
 @pytest.mark.parametrize("engine", ["tensorflow", "openvino"])
-def test_a_network_knows_what_its_results_depend_on(run, data, cache, engine, monkeypatch, capsys):
+def test_a_network_records_what_its_results_depend_on(
+    run, data, cache, engine, monkeypatch, capsys
+):
     if engine == "openvino":
         pytest.importorskip("openvino")
     run.parameters["engine"] = engine
@@ -84,21 +86,21 @@ def test_a_network_knows_what_its_results_depend_on(run, data, cache, engine, mo
     assert "train_head is False" in capsys.readouterr().out
 
 
-def test_without_a_head_on_frozen_features_no_engine_is_tried(run, data, monkeypatch):
+def test_no_engine_is_tried_without_a_head_on_frozen_features(run, data, monkeypatch):
     monkeypatch.setattr(start, "choose_engine", None)
     run.parameters["train_head"] = False
     network = start.build_network(run, "mobilenetv2", data.images, data.split)
     assert network.engine.name == network.passes.engine == "tensorflow"
 
 
-def test_an_unknown_block_is_refused_before_the_work(run, data):
+def test_an_unknown_block_is_refused_before_training(run, data):
     run.parameters |= {"fine_tune": True, "fine_tune_from": "block_99"}
     with pytest.raises(InputError, match="Parameter `fine_tune_from` is 'block_99'"):
         start.build_network(run, "mobilenetv2", data.images, data.split)
 
 
 @pytest.mark.parametrize(("patience", "expected"), [(0, None), (5, 5)])
-def test_recipes_are_what_the_parameters_ask_for(run, patience, expected):
+def test_recipes_follow_the_parameters(run, patience, expected):
     run.parameters["patience"] = patience
     head, tuning = HeadRecipe.of(run, {"final": 1e-3}), Recipe.of(run, "inceptionv3")
     assert head == HeadRecipe(5, "balanced", expected, 0, 4, {"final": 1e-3})
@@ -116,7 +118,7 @@ def stage(split, model, logit, parts):
 
 
 @pytest.mark.parametrize(("tuned", "on"), [(False, "out-of-fold"), (True, "test")])
-def test_the_last_stage_says_what_the_final_model_predicts(run, data, tuned, on):
+def test_the_final_predictions_come_from_the_last_stage(run, data, tuned, on):
     stages = [
         stage(data.split, "oof", 0.0, ["train", "val"]),
         stage(data.split, "final", 1.0, ["val", "test"]),

@@ -50,7 +50,7 @@ def weighted_loss(malignant, logits):
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-def test_the_strengths_are_those_of_nested_loops_over_the_folds(seed):
+def test_the_strengths_match_nested_cross_validation(seed):
     features, split = study(seed, groups=16, folds=3)
     chosen = choose_strengths(features, split)
     held = (split["split"] != "test").to_numpy()
@@ -70,7 +70,7 @@ def test_the_strengths_are_those_of_nested_loops_over_the_folds(seed):
         assert chosen.of[name] == min(losses, key=losses.get)
 
 
-def test_the_rows_are_out_of_fold_logits_at_every_strength():
+def test_the_rows_have_out_of_fold_logits_at_every_strength():
     features, split = study()
     chosen = choose_strengths(features, split)
     held = split[split["split"] != "test"]
@@ -84,7 +84,7 @@ def test_the_rows_are_out_of_fold_logits_at_every_strength():
         assert set(part["chosen"]) == {chosen.of[f"fold{k}"] == strength}
 
 
-def test_nothing_of_a_fold_decides_its_strength_and_nothing_of_test_any():
+def test_the_strength_of_a_fold_depends_neither_on_the_fold_nor_on_test():
     """Neither its labels nor its features; those of another fold do."""
     features, split = study(groups=16, folds=3)
     whole = choose_strengths(features, split)
@@ -100,18 +100,18 @@ def test_nothing_of_a_fold_decides_its_strength_and_nothing_of_test_any():
             assert found.rows["logit"].sum() != pytest.approx(whole.rows["logit"].sum())
 
 
-def test_where_two_folds_are_all_nobody_can_judge_and_the_plain_strength_is_taken():
+def test_with_two_folds_the_default_strength_is_used():
     chosen = choose_strengths(*study(folds=2, groups=9))
     assert chosen.of["fold0"] == chosen.of["fold1"] == STRENGTH and chosen.of["final"] in STRENGTHS
 
 
-def test_noise_asks_for_the_strongest_penalty():
+def test_noise_selects_the_strongest_penalty():
     features, split = study()
     noise = np.random.default_rng(1).normal(size=features.values.shape)
     assert set(choose_strengths(Features(noise, features.index), split).of.values()) == {1e-2}
 
 
-def test_many_images_are_thinned_in_each_fold(monkeypatch):
+def test_many_images_are_subsampled_in_each_fold(monkeypatch):
     monkeypatch.setattr(strengths, "MOST_STRENGTH_IMAGES", 40)
     features, split = study()
     rows = choose_strengths(features, split, seed=3).rows
@@ -152,7 +152,7 @@ def test_the_table_has_each_strength_and_the_chosen_ones():
         assert row["auc"] == pytest.approx(np.average(aucs, weights=pairs))
 
 
-def test_the_rows_come_back_from_the_run(tmp_path):
+def test_the_rows_are_read_from_the_run(tmp_path):
     run, rows = Run(tmp_path), choose_strengths(*study()).rows
     run.write("mobilenetv2/strengths.csv", rows)
     for name in ("mobilenetv2", "densenet121"):
@@ -162,7 +162,7 @@ def test_the_rows_come_back_from_the_run(tmp_path):
     pd.testing.assert_frame_equal(found["mobilenetv2"], rows, check_dtype=False)
 
 
-def test_the_same_order_everywhere_is_said_in_one_sentence():
+def test_an_order_that_is_the_same_at_all_strengths_is_reported_in_one_sentence():
     words = order_sentence(made({"mobilenetv2": [0.8] * 7, "densenet121": [0.9] * 7}))
     assert words == (
         "With strengths chosen in inner folds, the order by AUC is DenseNet121 > MobileNetV2; it "
@@ -170,7 +170,7 @@ def test_the_same_order_everywhere_is_said_in_one_sentence():
     )
 
 
-def test_another_order_names_where():
+def test_a_different_order_is_reported_with_its_strengths():
     found = {"mobilenetv2": [0.8] * 7, "densenet121": [0.7, 0.9, 0.9, 0.8002, 0.9, 0.9, 0.9]}
     words = order_sentence(made(found))
     assert (
@@ -182,5 +182,5 @@ def test_another_order_names_where():
     assert "0.001, it is the same. It depends" in order_sentence(made(found))
 
 
-def test_one_network_has_no_order():
+def test_a_single_network_has_no_order():
     assert order_sentence(made({"mobilenetv2": [0.8] * 7})) == ""

@@ -63,7 +63,7 @@ def trained(data, cache):
     )
 
 
-def test_the_seed_decides_the_random_weights(trained):
+def test_random_weights_depend_on_the_seed(trained):
     def kernel(model):
         return model.get_layer("Conv1").get_weights()[0]
 
@@ -72,7 +72,7 @@ def test_the_seed_decides_the_random_weights(trained):
     assert not np.array_equal(kernel(build("mobilenetv2", SIZE, seed=1)), expected)
 
 
-def test_random_weights_of_other_shapes_are_not_taken(data, tmp_path, monkeypatch):
+def test_random_weights_of_other_shapes_are_not_used(data, tmp_path, monkeypatch):
     monkeypatch.setattr(backbone, "CACHE", tmp_path)
     monkeypatch.setattr(backbone, "calibrate_normalization", lambda model, feed: None)
     found = []
@@ -84,7 +84,7 @@ def test_random_weights_of_other_shapes_are_not_taken(data, tmp_path, monkeypatc
     assert found[0] != found[1] == found[2]
 
 
-def test_a_random_network_made_with_other_digits_has_the_same_name(
+def test_rounding_differences_do_not_change_the_name_of_a_random_network(
     data, trained, tmp_path, monkeypatch
 ):
     """So a run can continue on another processor."""
@@ -94,7 +94,7 @@ def test_a_random_network_made_with_other_digits_has_the_same_name(
     assert with_weights("mobilenetv2", RANDOM, data.images, data.split, seed=1)[1] != trained.name
 
 
-def test_calibration_sees_no_test_image_and_is_kept_for_the_next_run(
+def test_calibration_uses_no_test_image_and_is_cached_for_the_next_run(
     data, trained, cache, tmp_path, monkeypatch
 ):
     def calibrated(changed):
@@ -121,7 +121,7 @@ def normalizations(model):
 
 
 @pytest.mark.parametrize("engine", ["tensorflow", "openvino"])
-def test_the_audit_computes_the_features_of_the_run_and_refuses_other_weights(
+def test_the_audit_recomputes_the_features_of_the_run_and_refuses_other_weights(
     data, trained, cache, tmp_path, monkeypatch, engine
 ):
     if engine == "openvino":
@@ -152,7 +152,7 @@ def test_the_audit_computes_the_features_of_the_run_and_refuses_other_weights(
         features_of_run(run, "mobilenetv2", data.manifest[:6], 2)
 
 
-def test_the_head_on_the_network_gives_the_same_logits_picture_by_picture(data, trained):
+def test_the_network_with_its_head_gives_the_same_logits(data, trained):
     pictures = trained.rows.sample(frac=1, random_state=1)
     logits = predict_logits(trained.model, data.images, pictures, 5)
     assert_close(logits, pictures["logit"])
@@ -176,7 +176,7 @@ def finished(tmp_path_factory, trained):
     return run
 
 
-def test_files_are_predicted_as_in_training_and_a_broken_one_has_its_reason(
+def test_files_are_predicted_as_in_training_and_broken_ones_have_a_reason(
     data, trained, finished, tmp_path, smear
 ):
     shutil.copytree(data.root, tmp_path / "new")
@@ -211,7 +211,7 @@ def test_files_are_predicted_as_in_training_and_a_broken_one_has_its_reason(
     assert_close(found["logit"].astype(float), logits)
 
 
-def test_a_folder_of_broken_files_only_is_a_table_of_reasons(trained, tmp_path):
+def test_a_folder_of_broken_files_gives_a_table_of_reasons(trained, tmp_path):
     (tmp_path / "a.png").write_text("no image")
     asked = (trained.model, trained.passes, tmp_path, ["a.png"], "pad")
     table, features = predictor.predict_files(*asked)

@@ -33,7 +33,7 @@ def difference(image, expected):
 
 
 @pytest.mark.parametrize("bits", WHITE)
-def test_a_cameras_depth_comes_out_as_in_8_bits(smear, bits):
+def test_camera_bit_depths_look_like_8_bits(smear, bits):
     image, told = eight_bits(pixels(smear(1), bits), 16, False)
     assert difference(image, smear(1)) <= 1
     assert told == [f"16-bit colour: scaled by its own depth, 0 to {WHITE[bits]:,}"]
@@ -41,13 +41,13 @@ def test_a_cameras_depth_comes_out_as_in_8_bits(smear, bits):
 
 @pytest.mark.parametrize("white", [1, 255, 4095])
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
-def test_floats_come_out_as_in_8_bits(smear, white, dtype):
+def test_floats_look_like_8_bits(smear, white, dtype):
     values = (np.asarray(smear(1)) * (white / 255)).astype(dtype)
     assert difference(eight_bits(values, 32, False)[0], smear(1)) <= 1
 
 
 @pytest.mark.parametrize("dtype", [np.int16, np.int32, np.uint32])
-def test_whole_numbers_that_fill_their_type_come_out_as_in_8_bits(smear, dtype):
+def test_integers_of_full_range_look_like_8_bits(smear, dtype):
     most = np.iinfo(dtype).max
     values = np.rint(np.asarray(smear(1)) * (most / 255)).astype(dtype)
     assert difference(eight_bits(values, 32, False)[0], smear(1)) <= 1
@@ -70,7 +70,7 @@ def stretched(image, low, high):
         (-128, 127, np.int8),
     ],
 )
-def test_a_narrow_range_is_stretched_with_the_balance_of_its_colours(smear, low, high, dtype):
+def test_stretching_a_narrow_range_keeps_the_colour_balance(smear, low, high, dtype):
     values = stretched(smear(1), low, high)
     if np.issubdtype(dtype, np.integer):
         values = np.rint(values)
@@ -104,12 +104,12 @@ def test_a_blank_field_stays_blank(level, noise, dtype):
     assert "depth" in told[0]
 
 
-def test_dark_negatives_have_a_scale_too():
+def test_negative_values_are_scaled_too():
     assert not np.ptp(np.asarray(eight_bits(np.full((4, 4, 1), -300, np.int16), 16, False)[0]))
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_pixels_that_are_no_numbers_are_refused(value):
+def test_non_finite_pixels_are_refused(value):
     values = np.full((9, 9, 1), 3, np.float32)
     values[4, 4] = value
     with pytest.raises(UnreadableImage, match="damaged: some pixels are not numbers"):
@@ -145,7 +145,7 @@ def test_a_png_of_16_bits_keeps_its_colours(smear, bits):
     assert told == f"16-bit colour: scaled by its own depth, 0 to {WHITE[bits]:,}"
 
 
-def test_a_grey_png_of_16_bits(smear):
+def test_a_grey_16_bit_png_is_read(smear):
     grey = smear(1).convert("L")
     image, told = read_image(png(pixels(grey, 12)))
     assert difference(image, grey.convert("RGB")) <= 1 and told.startswith("16-bit grey: scaled")
@@ -160,7 +160,7 @@ def test_a_grey_png_of_16_bits(smear):
         (None, "; transparent: placed on white"),
     ],
 )
-def test_alpha_of_16_bits(smear, mode, alpha, told):
+def test_a_16_bit_alpha_channel_is_applied(smear, mode, alpha, told):
     plain = smear(1).convert(mode)
     values = np.full((48, 64), 65535 if alpha is None else alpha, np.uint16)
     values[:, :20] = 0 if alpha is None else alpha
@@ -173,14 +173,14 @@ def test_alpha_of_16_bits(smear, mode, alpha, told):
     assert said == f"16-bit {what}: scaled by its own depth, 0 to 4,095{told}"
 
 
-def test_hidden_colours_do_not_set_the_range(smear):
+def test_transparent_pixels_do_not_set_the_range(smear):
     values = np.dstack([pixels(smear(1), 12), np.full((48, 64), 65535, np.uint16)])
     values[:, :20] = (65535, 65535, 65535, 0)
     image, _ = read_image(png(values))
     assert difference(np.asarray(image)[:, 20:], np.asarray(smear(1))[:, 20:]) <= 1
 
 
-def test_a_deep_png_is_turned_as_its_exif_block_says(smear):
+def test_a_16_bit_png_is_rotated_by_its_exif_orientation(smear):
     exif = Image.Exif()
     exif[274] = 6
     content, block = png(pixels(smear(1))), exif.tobytes()[6:]
@@ -190,14 +190,14 @@ def test_a_deep_png_is_turned_as_its_exif_block_says(smear):
     assert np.array_equal(image, np.rot90(np.asarray(smear(1)), -1))
 
 
-def test_a_cut_png_of_16_bits_is_refused(smear):
+def test_a_truncated_16_bit_png_is_refused(smear):
     content = png(pixels(smear(1)))
     with pytest.raises(UnreadableImage, match="damaged: "):
         read_image(content[: len(content) // 2])
 
 
 @pytest.mark.parametrize("orientation", [None, 1, *TURNS, 99])
-def test_images_are_turned_as_pillow_does_it(smear, orientation):
+def test_images_are_rotated_like_in_pillow(smear, orientation):
     exif, stream = Image.Exif(), BytesIO()
     if orientation:
         exif[274] = orientation

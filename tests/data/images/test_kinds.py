@@ -48,7 +48,7 @@ HEADS = {
 
 @pytest.mark.parametrize("form", "JPEG MPO PNG BMP TIFF GIF WebP PPM JPEG2000 ICO".split())
 @pytest.mark.parametrize("mode", ["RGB", "L"])
-def test_what_pillow_writes_is_told(smear, form, mode):
+def test_every_format_that_pillow_writes_is_recognized(smear, form, mode):
     stream = BytesIO()
     smear(1).convert(mode).save(stream, form)
     told = {"MPO": "JPEG", "PPM": "PNM", "JPEG2000": "JPEG 2000"}
@@ -56,18 +56,18 @@ def test_what_pillow_writes_is_told(smear, form, mode):
 
 
 @pytest.mark.parametrize("options", [{}, {"bigtiff": True}, {"byteorder": ">"}])
-def test_every_tiff_is_told(options):
+def test_every_tiff_is_recognized(options):
     stream = BytesIO()
     tifffile.imwrite(stream, np.zeros((8, 8), np.uint16), **options)
     assert kind_of(stream.getvalue()) == "TIFF"
 
 
 @pytest.mark.parametrize("kind", HEADS)
-def test_what_is_not_read_is_told_by_its_name(kind):
+def test_unsupported_formats_are_recognized_by_name(kind):
     assert kind_of(HEADS[kind]) == kind and kind not in READ
 
 
-def test_each_signature_was_tried():
+def test_each_signature_is_tested():
     assert set(SIGNATURES) == {*READ, *HEADS, "GIF", "PNM"}
 
 
@@ -86,11 +86,11 @@ def test_each_signature_was_tried():
         b"\0\0\0\0\0\0\0\0",
     ],
 )
-def test_what_is_no_image_is_not_called_one(head):
+def test_other_files_are_not_recognized_as_images(head):
     assert kind_of(head) == ""
 
 
-def test_a_file_is_told_whatever_its_name(smear, tmp_path):
+def test_a_file_is_recognized_whatever_its_name(smear, tmp_path):
     smear(1).save(tmp_path / "P01", "JPEG")
     assert kind_of_file(tmp_path / "P01") == "JPEG"
     assert kind_of_file(tmp_path) == ""
@@ -102,7 +102,7 @@ def test_a_pipe_is_not_waited_for(tmp_path):
     assert kind_of_file(tmp_path / "pipe") == ""
 
 
-def test_every_picture_of_another_format_says_what_to_do():
+def test_the_error_for_every_other_format_says_what_to_do():
     assert refusal("WebP") == "a WebP image: save it as PNG or TIFF"
     assert refusal("AVIF") == "an AVIF image: save it as PNG or TIFF"
 

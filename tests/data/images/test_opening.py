@@ -45,27 +45,27 @@ def test_transparent_pixels_become_white(smear):
     assert np.array_equal(opened[:, 32:], np.asarray(smear(1))[:, 32:])
 
 
-def test_the_cameras_orientation_mark_is_applied(smear):
+def test_the_exif_orientation_is_applied(smear):
     exif = Image.Exif()
     exif[0x0112] = 6  # shown after a quarter turn clockwise
     opened = open_rgb(encoded(smear(1), "PNG", exif=exif))
     assert np.array_equal(opened, np.rot90(np.asarray(smear(1)), -1))
 
 
-def test_a_changed_byte_of_a_png_is_damage(smear):
+def test_a_png_with_a_changed_byte_is_damaged(smear):
     png = bytearray(encoded(smear(1), "PNG"))
     png[60] ^= 255
     with pytest.raises(UnreadableImage, match="^damaged: "):
         open_rgb(bytes(png))
 
 
-def test_a_file_that_is_gone_has_a_reason(tmp_path):
+def test_a_missing_file_has_a_reason(tmp_path):
     assert inspect_image(tmp_path / "gone.png") == {
         "reason": "cannot be read: No such file or directory"
     }
 
 
-def test_too_many_pixels_are_refused_before_they_fill_the_memory(smear, monkeypatch):
+def test_too_many_pixels_are_refused_before_decoding(smear, monkeypatch):
     monkeypatch.setattr(kinds, "MOST_PIXELS", 1000)
     with pytest.raises(UnreadableImage, match="3,072 pixels: the limit is 1,000"):
         open_rgb(encoded(smear(1), "PNG"))
@@ -74,14 +74,14 @@ def test_too_many_pixels_are_refused_before_they_fill_the_memory(smear, monkeypa
         open_rgb(encoded(smear(1), "PNG"))
 
 
-def test_few_bytes_that_promise_many_pixels_are_refused(smear, monkeypatch):
+def test_a_small_file_that_claims_many_pixels_is_refused(smear, monkeypatch):
     monkeypatch.setattr(kinds, "FEW_PIXELS", 100)
     monkeypatch.setattr(kinds, "PIXELS_A_BYTE", 0.01)
     with pytest.raises(UnreadableImage, match="bytes cannot hold 3,072 pixels"):
         open_rgb(encoded(smear(1), "PNG"))
 
 
-def test_another_format_never_reaches_its_reader(tmp_path, monkeypatch):
+def test_other_formats_never_reach_their_decoder(tmp_path, monkeypatch):
     """Pillow would start Ghostscript for this one, whatever the name of the file."""
     page = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n"
     (tmp_path / "smear.jpg").write_bytes(page)
@@ -90,7 +90,7 @@ def test_another_format_never_reaches_its_reader(tmp_path, monkeypatch):
     assert found == {"reason": "not a JPEG, PNG, BMP or TIFF image"}
 
 
-def test_a_telephones_two_pictures_in_one_jpeg_are_read(smear, tmp_path):
+def test_a_phone_jpeg_with_two_pictures_is_read(smear, tmp_path):
     smear(1).save(tmp_path / "a.jpg", "MPO", save_all=True, append_images=[smear(2)])
     found = inspect_image(tmp_path / "a.jpg")
     assert found["converted"] == "2 frames: only the first is used" and found["width"] == 64
@@ -108,7 +108,7 @@ def test_a_telephones_two_pictures_in_one_jpeg_are_read(smear, tmp_path):
         ("F", "32-bit float grey: scaled by its own depth, 0 to 255"),
     ],
 )
-def test_what_had_to_be_converted_is_said(smear, mode, words):
+def test_conversions_are_reported(smear, mode, words):
     image = Image.new("I;16", (8, 8), 300) if mode == "I;16" else smear(1).convert(mode)
     if mode == "RGBA":
         image.putalpha(100)
@@ -116,12 +116,12 @@ def test_what_had_to_be_converted_is_said(smear, mode, words):
 
 
 @pytest.mark.parametrize("suffix", ["", ".jfif", ".dat"])
-def test_the_name_of_a_file_does_not_matter(smear, tmp_path, suffix):
+def test_the_name_of_a_file_is_ignored(smear, tmp_path, suffix):
     smear(1).save(tmp_path / f"P01{suffix}", "JPEG")
     assert inspect_image(tmp_path / f"P01{suffix}")["width"] == 64
 
 
-def test_a_jpeg_that_pillow_does_not_know_is_not_called_another_format(smear):
+def test_an_unsupported_jpeg_is_not_called_another_format(smear):
     content = bytearray(encoded(smear(1), "JPEG"))
     content[content.index(b"\xff\xc0") + 4] = 12  # bits a channel
     with pytest.raises(UnreadableImage, match="damaged, or of a rare type"):
@@ -150,7 +150,7 @@ def with_alpha(image, alpha):
 @pytest.mark.parametrize(
     ("alpha", "told"), [(0, "alpha is 0 everywhere: ignored"), (255, "")], ids=["none", "opaque"]
 )
-def test_colours_are_shown_whatever_alpha_is_everywhere(smear, alpha, told):
+def test_a_constant_alpha_channel_is_ignored(smear, alpha, told):
     pixels = with_alpha(smear(1), alpha)
     grey = smear(1).convert("L")
     grey.putalpha(alpha)
@@ -164,7 +164,7 @@ def test_colours_are_shown_whatever_alpha_is_everywhere(smear, alpha, told):
         assert np.array_equal(image, expected) and converted == told
 
 
-def test_a_colour_that_stands_for_transparency_becomes_white_where_it_occurs(smear):
+def test_the_colour_that_marks_transparency_becomes_white(smear):
     pixels = np.array(smear(1))
     pixels[pixels.sum(axis=-1) == 765] = 254
     assert read_image(encoded(Image.fromarray(pixels), "PNG", transparency=(255,) * 3))[1] == ""
@@ -195,7 +195,7 @@ TOLD = "damaged EXIF block: its orientation mark may be lost"
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG"])
 @pytest.mark.parametrize("how", DAMAGED)
-def test_a_damaged_exif_block_is_told_once_with_the_image(smear, form, how):
+def test_a_damaged_exif_block_is_reported_once_with_the_image(smear, form, how):
     content = encoded(smear(1), form, exif=DAMAGED[how])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -203,7 +203,7 @@ def test_a_damaged_exif_block_is_told_once_with_the_image(smear, form, how):
     assert told == TOLD and sorted(image.size) == [48, 64]
 
 
-def test_the_damaged_exif_block_of_a_tiff_is_told_too(smear):
+def test_the_damaged_exif_block_of_a_tiff_is_reported_too(smear):
     stream = BytesIO()
     beyond_the_end = (65000, "I", 1, 100_000, True)
     tifffile.imwrite(
@@ -216,7 +216,7 @@ def test_the_damaged_exif_block_of_a_tiff_is_told_too(smear):
     assert told == TOLD and np.array_equal(image, np.rot90(np.asarray(smear(1)), -1))
 
 
-def test_pythons_warnings_are_held_back_by_one_thread_at_a_time(smear):
+def test_python_warnings_are_captured_by_one_thread_at_a_time(smear):
     content, before = encoded(smear(1), "JPEG", exif=DAMAGED["cut"]), list(warnings.filters)
     with ThreadPoolExecutor(1) as pool:
         with warnings_of_pillow():

@@ -97,7 +97,7 @@ def pillows(image, **options):
 
 
 @pytest.mark.parametrize("kind", COLOUR)
-def test_colour_looks_as_its_8_bit_original(smear, kind):
+def test_colour_looks_like_its_8_bit_original(smear, kind):
     image, told = read_image(COLOUR[kind](smear(1)))
     assert image.mode == "RGB" and difference(image, smear(1)) <= (4 if "JPEG" in kind else 1)
     assert ("scaled by its own depth" in told) == (
@@ -131,7 +131,7 @@ def pack_12(values):
 
 
 @pytest.mark.parametrize("kind", GREYS)
-def test_grey_looks_as_its_8_bit_original(smear, kind):
+def test_grey_looks_like_its_8_bit_original(smear, kind):
     grey = smear(1).convert("L")
     image, told = read_image(GREYS[kind](grey))
     assert difference(image, grey.convert("RGB")) <= 1
@@ -150,7 +150,7 @@ def half_seen(image):
 
 @pytest.mark.parametrize("bits", [8, 16])
 @pytest.mark.parametrize("kind", ["assocalpha", "unassalpha"])
-def test_alpha_is_laid_on_white(smear, kind, bits):
+def test_alpha_is_composited_on_white(smear, kind, bits):
     alpha, factor = half_seen(smear(1)), 257 if bits == 16 else 1
     colours = np.asarray(smear(1), int) * factor
     stored = colours * alpha / 255 if kind == "assocalpha" else colours
@@ -163,7 +163,7 @@ def test_alpha_is_laid_on_white(smear, kind, bits):
 
 @pytest.mark.parametrize("planar", ["contig", "separate"])
 @pytest.mark.parametrize("kind", ["assocalpha", "unassalpha"])
-def test_grey_with_alpha(smear, kind, planar):
+def test_grey_with_alpha_is_composited_on_white(smear, kind, planar):
     grey, alpha = np.asarray(smear(1).convert("L"))[..., None], half_seen(smear(1))
     stored = grey * alpha / 255 if kind == "assocalpha" else grey
     values = np.dstack([np.rint(stored), alpha]).astype(np.uint8)
@@ -174,7 +174,7 @@ def test_grey_with_alpha(smear, kind, planar):
     assert told == "transparent: placed on white"
 
 
-def test_colours_that_hold_their_alpha_are_scaled_as_it_is(smear):
+def test_premultiplied_alpha_is_scaled_like_the_colours(smear):
     """Stretched to their own range, dark ones would no longer fit it."""
     alpha, dark = half_seen(smear(1)), np.asarray(smear(1)) // 8
     values = np.rint(np.dstack([dark * alpha / 255, alpha]) * (4095 / 255)).astype(np.uint16)
@@ -184,7 +184,7 @@ def test_colours_that_hold_their_alpha_are_scaled_as_it_is(smear):
 
 
 @pytest.mark.parametrize("white", [255, 65535])
-def test_a_fourth_channel_that_is_no_alpha_is_ignored(smear, white):
+def test_a_fourth_channel_that_is_not_alpha_is_ignored(smear, white):
     values = (np.dstack([smear(1), half_seen(smear(1))]) * (white // 255)).astype(
         np.uint8 if white == 255 else np.uint16
     )
@@ -206,7 +206,7 @@ def of_pages(*pages):
 
 
 @pytest.mark.parametrize("convert", [np.asarray, deep], ids=["8 bits", "16 bits"])
-def test_reduced_copies_are_no_frames(smear, convert):
+def test_reduced_copies_do_not_count_as_frames(smear, convert):
     whole, small = convert(smear(1)), convert(smear(1))[::4, ::4]
     reduced = {"subfiletype": 1}
     for content in (
@@ -218,7 +218,7 @@ def test_reduced_copies_are_no_frames(smear, convert):
         assert difference(image, smear(1)) <= 1 and "frames" not in told
 
 
-def test_of_slices_times_and_scans_the_first_is_used_and_it_is_told(smear):
+def test_the_first_of_several_frames_is_used_and_this_is_reported(smear):
     grey, told = np.asarray(smear(1).convert("L")), "3 frames: only the first is used"
     stack = np.stack([grey, grey // 2, grey // 3])
     for content in (
@@ -297,7 +297,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("kind", REFUSED)
-def test_what_cannot_be_a_picture_is_refused_with_the_reason(smear, kind):
+def test_a_tiff_that_is_not_a_picture_is_refused_with_the_reason(smear, kind):
     make, reason = REFUSED[kind]
     with pytest.raises(UnreadableImage) as error:
         read_image(make(smear))
@@ -305,7 +305,7 @@ def test_what_cannot_be_a_picture_is_refused_with_the_reason(smear, kind):
 
 
 @pytest.mark.parametrize("options", [{}, {"tile": (16, 16)}])
-def test_the_limit_of_pixels_stands_before_decoding(smear, monkeypatch, options):
+def test_the_pixel_limit_is_checked_before_decoding(smear, monkeypatch, options):
     content = tiff(deep(smear(1)), **options)
     monkeypatch.setattr(kinds, "MOST_PIXELS", 1000)
     with pytest.raises(UnreadableImage, match="3,072 pixels: the limit is 1,000"):
@@ -323,13 +323,13 @@ def test_a_huge_tile_of_a_small_picture_is_refused(smear, monkeypatch):
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_the_orientation_is_that_of_8_bits(smear, orientation):
+def test_the_orientation_matches_that_of_8_bits(smear, orientation):
     mark = {"extratags": [(274, "H", 1, orientation, True)]}
     image, _ = read_image(tiff(deep(smear(1)), **mark))
     assert difference(image, read_image(tiff(np.asarray(smear(1)), **mark))[0]) <= 1
 
 
-def test_a_tag_that_cannot_be_read_is_told_with_the_image_and_nowhere_else(smear, capsys):
+def test_an_unreadable_tag_is_reported_only_with_the_image(smear, capsys):
     content = tiff(deep(smear(1)), extratags=[(65000, "I", 9, tuple(range(9)), True)])
     at = content.index(struct.pack("<HHI", 65000, 4, 9)) + 8
     content = content[:at] + b"\xff\xff\xff\x7f" + content[at + 4 :]
@@ -338,7 +338,7 @@ def test_a_tag_that_cannot_be_read_is_told_with_the_image_and_nowhere_else(smear
     assert capsys.readouterr() == ("", "") and not logging.getLogger("tifffile").propagate
 
 
-def test_other_files_of_a_set_are_not_looked_for(smear, tmp_path):
+def test_other_files_of_an_ome_set_are_not_opened(smear, tmp_path):
     """Each file of an OME set names the files of all channels."""
     parts = "".join(
         f'<TiffData FirstC="{k}" IFD="0" PlaneCount="1">'
@@ -359,7 +359,7 @@ def test_other_files_of_a_set_are_not_looked_for(smear, tmp_path):
             read_image(source)
 
 
-def test_palettes_and_cmyk_stay_with_pillow(smear):
+def test_palettes_and_cmyk_are_read_by_pillow(smear):
     for mode, most in (("P", 0), ("CMYK", 0), ("1", 0)):
         image = smear(1).convert(mode)
         assert difference(read_image(pillows(image))[0], image.convert("RGB")) <= most
@@ -369,7 +369,7 @@ def test_palettes_and_cmyk_stay_with_pillow(smear):
     assert image.size == (48, 64)
 
 
-def test_a_tiff_of_very_many_frames_is_refused_and_not_counted(smear, monkeypatch):
+def test_a_tiff_with_too_many_frames_is_refused_without_counting_them(smear, monkeypatch):
     pages = of_pages(*[(np.asarray(smear(seed)), {}) for seed in range(12)])
     assert read_image(pages)[1] == "12 frames: only the first is used"
     monkeypatch.setattr(tiffs, "MOST_FRAMES", 10)
@@ -377,7 +377,7 @@ def test_a_tiff_of_very_many_frames_is_refused_and_not_counted(smear, monkeypatc
         read_image(pages)
 
 
-def test_raw_pixels_of_many_bytes_are_refused_before_they_are_decoded(smear, monkeypatch):
+def test_oversized_raw_pixels_are_refused_before_decoding(smear, monkeypatch):
     content = tiff(deep(smear(1)).astype(np.float64), photometric="rgb")
     raw = 64 * 48 * 3 * 8
     monkeypatch.setattr(tiffs, "MOST_PIXEL_BYTES", raw)

@@ -95,14 +95,14 @@ def break_off(server, path):
 # -------------------------------------------------------------------- download
 
 
-def test_download_is_whole_and_leaves_nothing_else(server, tmp_path):
+def test_a_download_is_complete_and_leaves_no_other_files(server, tmp_path):
     path = tmp_path / "data" / "set.tar.gz"
     download(server.address, path)
     assert path.read_bytes() == CONTENT
     assert [file.name for file in path.parent.iterdir()] == ["set.tar.gz"]
 
 
-def test_download_goes_on_where_it_broke_off(server, tmp_path):
+def test_a_download_continues_where_it_was_interrupted(server, tmp_path):
     path = tmp_path / "set.tar.gz"
     break_off(server, path)
     assert not path.exists()
@@ -113,7 +113,7 @@ def test_download_goes_on_where_it_broke_off(server, tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["set.tar.gz"]
 
 
-def test_download_starts_over_if_the_server_knows_no_ranges(server, tmp_path):
+def test_a_download_starts_over_if_the_server_does_not_support_ranges(server, tmp_path):
     path = tmp_path / "set.tar.gz"
     break_off(server, path)
     server.knows_ranges = False
@@ -131,7 +131,7 @@ def test_download_starts_over_if_the_server_knows_no_ranges(server, tmp_path):
     ],
     ids=["longer", "same length", "longer, no etag", "shorter than the part"],
 )
-def test_download_starts_over_if_the_file_has_changed(server, tmp_path, etag, content, new_etag):
+def test_a_download_starts_over_if_the_file_has_changed(server, tmp_path, etag, content, new_etag):
     path = tmp_path / "set.tar.gz"
     server.etag = etag
     break_off(server, path)
@@ -140,7 +140,7 @@ def test_download_starts_over_if_the_file_has_changed(server, tmp_path, etag, co
     assert path.read_bytes() == content
 
 
-def test_a_part_of_another_address_is_not_gone_on_with(server, tmp_path):
+def test_a_partial_download_from_another_address_is_not_continued(server, tmp_path):
     path = tmp_path / "set.tar.gz"
     break_off(server, path)
     download(server.address + "?download=1", path)
@@ -148,13 +148,13 @@ def test_a_part_of_another_address_is_not_gone_on_with(server, tmp_path):
     assert server.ranges == [None, None]
 
 
-def test_no_connection_is_said_at_once(closed_address, tmp_path):
+def test_a_missing_connection_is_reported_at_once(closed_address, tmp_path):
     with pytest.raises(Unreachable, match="refused|10061"):
         download(closed_address, tmp_path / "set.tar.gz")
     assert not list(tmp_path.iterdir())
 
 
-def test_what_the_server_refuses_is_said(server, tmp_path):
+def test_a_refusal_by_the_server_is_reported(server, tmp_path):
     server.status = 404
     with pytest.raises(Unreachable, match="404"):
         download(server.address, tmp_path / "set.tar.gz")
@@ -170,7 +170,7 @@ def test_what_the_server_refuses_is_said(server, tmp_path):
     + ["ftp://example.org/a", "https:///a", "data:,a", "//example.org/a", "http://[::1/a", "https"]
     + ["file:///etc/passwd"],
 )
-def test_what_others_could_change_on_the_way_is_not_downloaded(tmp_path, address):
+def test_insecure_addresses_are_not_downloaded(tmp_path, address):
     assert not is_safe(address)
     with pytest.raises(InputError, match="must begin with https://"):
         download(address, tmp_path / "set.tar.gz")
@@ -179,19 +179,19 @@ def test_what_others_could_change_on_the_way_is_not_downloaded(tmp_path, address
 @pytest.mark.parametrize(
     "address", ["https://example.org/a", "http://localhost:8/a", "http://[::1]/a"]
 )
-def test_https_and_this_machine_are_safe(address):
+def test_https_and_localhost_are_secure(address):
     assert is_safe(address)
 
 
 @pytest.mark.parametrize("leads_to", ["http://example.org/a", "file:///etc/passwd", "ftp://a/b"])
-def test_a_server_cannot_lead_elsewhere(server, tmp_path, leads_to):
+def test_redirects_to_insecure_addresses_are_refused(server, tmp_path, leads_to):
     server.leads_to = leads_to
     with pytest.raises(Unreachable, match="which is not https|not allowed"):
         download(server.address, tmp_path / "set.tar.gz")
     assert not list(tmp_path.iterdir())
 
 
-def test_a_full_disk_is_seen_before_the_download(server, tmp_path, monkeypatch):
+def test_a_full_disk_is_reported_before_the_download(server, tmp_path, monkeypatch):
     usage = namedtuple("usage", "total used free")(10**6, 10**6 - 1000, 1000)
     monkeypatch.setattr(archives.shutil, "disk_usage", lambda folder: usage)
     with pytest.raises(InputError, match="set.tar.gz needs at least 0 MB, .*: make room"):
@@ -243,7 +243,7 @@ def refused(archive, folder, match):
 
 
 @pytest.mark.parametrize("name", ["set.tar.gz", "set.tgz", "set.tar", "set.zip", "set.bin"])
-def test_round_trip(tmp_path, name):
+def test_archives_are_unpacked_as_they_were_packed(tmp_path, name):
     archive = (pack_zip if name == "set.zip" else pack_tar)(tmp_path / name)
     unpack(archive, tmp_path / "set")
     assert read_files(tmp_path / "set") == FILES
@@ -252,7 +252,7 @@ def test_round_trip(tmp_path, name):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["set", name]
 
 
-def test_an_empty_folder_may_be_there_and_a_full_one_may_not(tmp_path):
+def test_an_empty_target_folder_is_allowed_and_a_full_one_is_not(tmp_path):
     archive, folder = pack_zip(tmp_path / "set.zip"), tmp_path / "set"
     folder.mkdir()
     unpack(archive, folder)
@@ -266,7 +266,7 @@ OUTSIDE = ["../evil.png", "set/../../evil.png", "/evil.png", "C:\\evil.png", "..
 
 @pytest.mark.parametrize("name", OUTSIDE)
 @pytest.mark.parametrize("pack", [pack_tar, pack_zip])
-def test_members_outside_are_refused(tmp_path, pack, name):
+def test_members_outside_the_target_are_refused(tmp_path, pack, name):
     made = tarfile.TarInfo(name) if pack is pack_tar else zipfile.ZipInfo(name)
     archive = pack(tmp_path / "set.tar.gz", [(made, b"evil")])
     (tmp_path / "data").mkdir()
@@ -284,7 +284,7 @@ def test_links_and_devices_in_a_tar_are_refused(tmp_path, kind):
     refused(archive, tmp_path / "set", "set/B/three.png.* a link, a device or sparse")
 
 
-def test_a_link_in_a_zip_becomes_a_text(tmp_path):
+def test_a_link_in_a_zip_becomes_a_text_file(tmp_path):
     member = zipfile.ZipInfo("set/B/three.png")
     member.external_attr = 0o120777 << 16
     unpack(pack_zip(tmp_path / "set.zip", [(member, b"/etc/passwd")]), tmp_path / "set")
@@ -294,7 +294,7 @@ def test_a_link_in_a_zip_becomes_a_text(tmp_path):
 
 @pytest.mark.skipif(os.name == "nt", reason="permissions of POSIX")
 @pytest.mark.parametrize("pack", [pack_tar, pack_zip])
-def test_permissions_are_the_users_and_not_the_archives(tmp_path, pack):
+def test_permissions_follow_the_umask_and_not_the_archive(tmp_path, pack):
     if pack is pack_tar:
         member = tarfile.TarInfo("set/run.sh")
         member.mode = 0o4777
@@ -319,7 +319,7 @@ def test_an_encrypted_zip_is_refused(tmp_path):
 
 @pytest.mark.parametrize("share", [0, 0.01, 0.3, 0.6, 0.9, 1])
 @pytest.mark.parametrize("name", ["set.tar.gz", "set.tar", "set.zip"])
-def test_truncated_archives_leave_nothing(tmp_path, name, share):
+def test_truncated_archives_leave_no_files(tmp_path, name, share):
     archive = (pack_zip if name == "set.zip" else pack_tar)(tmp_path / name)
     whole = archive.read_bytes()
     # A tar file ends with zeros, which only mark the end: without them it is cut, too.
@@ -328,7 +328,7 @@ def test_truncated_archives_leave_nothing(tmp_path, name, share):
     refused(archive, tmp_path / "set", "damaged, incomplete.*download it again")
 
 
-def test_a_tar_cut_between_two_members_is_seen(tmp_path):
+def test_a_tar_cut_between_two_members_is_detected(tmp_path):
     archive = pack_tar(tmp_path / "set.tar")
     with tarfile.open(archive) as tar:
         second = tar.getmembers()[1]
@@ -337,7 +337,7 @@ def test_a_tar_cut_between_two_members_is_seen(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["set.tar.gz", "set.zip"])
-def test_a_flipped_bit_is_seen(tmp_path, name):
+def test_a_flipped_bit_is_detected(tmp_path, name):
     archive = tmp_path / name
     plain = [(f"set/{n}.png", bytes([n]) * 999) for n in range(9)]
     if name == "set.zip":
@@ -353,7 +353,7 @@ def test_a_flipped_bit_is_seen(tmp_path, name):
     refused(archive, tmp_path / "set", "damaged, incomplete")
 
 
-def test_what_is_no_archive_is_named(tmp_path):
+def test_a_file_that_is_not_an_archive_is_named(tmp_path):
     archive = tmp_path / "set.tar.gz"
     for content in (b"<!DOCTYPE html><html><body>404 Not Found</body></html>", b"neither" * 1000):
         archive.write_bytes(content)
@@ -372,7 +372,7 @@ def test_an_archive_larger_than_the_disk_is_refused(tmp_path, monkeypatch, pack)
 # ------------------------------------------------- names and sizes that deceive
 
 
-def test_a_member_of_a_zip_with_more_than_it_states_is_damage(tmp_path):
+def test_a_zip_member_larger_than_declared_is_damaged(tmp_path):
     archive = tmp_path / "set.zip"
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as packed:
         packed.writestr("set/zeros.png", bytes(2_000_000))
@@ -412,7 +412,7 @@ def test_a_sparse_member_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("pack", [pack_tar, pack_zip])
-def test_what_unpacks_to_many_times_its_size_is_refused(tmp_path, little, pack):
+def test_an_archive_that_expands_excessively_is_refused(tmp_path, little, pack):
     zeros = tarfile.TarInfo("set/zeros.png") if pack is pack_tar else "set/zeros.png"
     archive = pack(tmp_path / "set.tar.gz", [(zeros, bytes(3_000_000))])
     refused(
@@ -420,7 +420,7 @@ def test_what_unpacks_to_many_times_its_size_is_refused(tmp_path, little, pack):
     )
 
 
-def test_zeros_after_the_end_of_a_tar_are_counted(tmp_path, little):
+def test_zeros_after_the_end_of_a_tar_count_towards_the_limit(tmp_path, little):
     archive = tmp_path / "set.tar.gz"
     plain = pack_tar(tmp_path / "plain.tar").read_bytes()
     archive.write_bytes(gzip.compress(plain + bytes(3_000_000)))
@@ -429,7 +429,7 @@ def test_zeros_after_the_end_of_a_tar_are_counted(tmp_path, little):
 
 @pytest.mark.parametrize("kind", [tarfile.REGTYPE, tarfile.DIRTYPE])
 @pytest.mark.parametrize("pack", [pack_tar, pack_zip])
-def test_more_members_than_a_set_has_are_refused(tmp_path, little, pack, kind):
+def test_too_many_members_are_refused(tmp_path, little, pack, kind):
     members = [f"set/{number}{'/' * (kind == tarfile.DIRTYPE)}" for number in range(6)]
     if pack is pack_tar:
         members = [tarfile.TarInfo(name) for name in members]
@@ -439,13 +439,13 @@ def test_more_members_than_a_set_has_are_refused(tmp_path, little, pack, kind):
     refused(archive, tmp_path / "set", "it has more than 5 members; unpack it yourself")
 
 
-def test_a_published_set_keeps_the_limits():
+def test_published_sets_are_within_the_limits():
     """BreaKHis: 4 GB of PNG in 7,909 files; the FNAC patches: fewer. PNG does not compress."""
     assert archives.MOST_MEMBERS > 20 * 7909
     assert archives.MOST_TIMES * 4e9 + archives.MOST_BYTES > 40 * 4e9
 
 
-def test_members_of_a_zip_that_share_bytes_count_each(tmp_path, little):
+def test_overlapping_zip_members_are_counted_separately(tmp_path, little):
     """Of five members each is the same 90 kB of zeros, which lie in the archive once."""
     archive = tmp_path / "set.zip"
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as packed:
@@ -459,7 +459,7 @@ def test_members_of_a_zip_that_share_bytes_count_each(tmp_path, little):
 
 
 @pytest.mark.parametrize("kind", [b"g", b"x", b"L", b"0"])
-def test_a_header_of_negative_size_is_damage(tmp_path, kind):
+def test_a_header_with_a_negative_size_is_damaged(tmp_path, kind):
     header = bytearray(tarfile.TarInfo("set/a.png").tobuf(tarfile.GNU_FORMAT))
     header[156:157] = kind
     header[124:136] = b"\xff" * 11 + b"\x00"  # base 256: -256
@@ -470,7 +470,7 @@ def test_a_header_of_negative_size_is_damage(tmp_path, kind):
 
 
 @pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME])
-def test_a_header_of_many_bytes_is_not_read(tmp_path, kind):
+def test_an_oversized_header_is_not_read(tmp_path, kind):
     """195 kB of gzip may hold 200 MB, which `tarfile` would read at once."""
     long = tarfile.TarInfo("long")
     long.type = kind
@@ -479,7 +479,7 @@ def test_a_header_of_many_bytes_is_not_read(tmp_path, kind):
 
 
 @pytest.mark.parametrize("pack", [pack_tar, pack_zip])
-def test_a_member_nested_too_deep_is_refused(tmp_path, pack):
+def test_a_member_nested_too_deeply_is_refused(tmp_path, pack):
     member = tarfile.TarInfo if pack is pack_tar else zipfile.ZipInfo
     archive = pack(tmp_path / "set.tar.gz", [(member("a/" * 1500 + "x.png"), b"x")])
     refused(
@@ -487,7 +487,7 @@ def test_a_member_nested_too_deep_is_refused(tmp_path, pack):
     )
 
 
-def test_headers_of_headers_without_end_are_damage(tmp_path):
+def test_endless_nested_headers_are_damaged(tmp_path):
     header = tarfile.TarInfo("x")
     header.type = tarfile.XHDTYPE
     archive = tmp_path / "set.tar.gz"

@@ -25,7 +25,7 @@ def root(tmp_path, smear_folder):
 # ------------------------------------------------------------------- the folder
 
 
-def test_a_folder_is_a_listing_sorted_by_path(root):
+def test_a_folder_is_listed_in_order_of_path(root):
     listing = folder(root, patient_pattern=r"(?P<case>p\d+)_")
     assert list(listing.images) == LISTED
     assert listing.images["image_id"].tolist() == sorted(
@@ -37,7 +37,7 @@ def test_a_folder_is_a_listing_sorted_by_path(root):
 
 
 @pytest.mark.parametrize("names", [("B", "M"), ("b", "m"), ("Benign", "MALIGNANT ")])
-def test_class_folders_count_in_any_letter_case_with_blanks_and_nested(tmp_path, smear, names):
+def test_class_folders_are_found_in_any_case_with_spaces_and_nested(tmp_path, smear, names):
     for seed, name in enumerate(names):
         for place in (name, f"site 1/{name}/slide"):
             (tmp_path / place).mkdir(parents=True)
@@ -52,7 +52,7 @@ def test_class_folders_count_in_any_letter_case_with_blanks_and_nested(tmp_path,
     }
 
 
-def test_classes_replace_the_usual_names(tmp_path, smear):
+def test_the_classes_parameter_replaces_the_default_names(tmp_path, smear):
     for name in ("Normal", "cancer", "B"):
         (tmp_path / name).mkdir()
         smear(1).save(tmp_path / name / "a.png")
@@ -79,7 +79,7 @@ def test_masks_hidden_files_and_other_folders_are_never_read(root, smear):
 
 
 @links
-def test_a_link_to_its_own_parent_ends(root):
+def test_a_link_to_its_own_parent_does_not_loop(root):
     before = folder(root).images["image_id"].tolist()
     (root / "B" / "loop").symlink_to(root, target_is_directory=True)
     listing = folder(root)
@@ -99,7 +99,7 @@ def test_a_link_within_the_folder_is_read(root):
 
 
 @links
-def test_links_out_of_the_folder_are_named_and_followed_only_if_asked(root, tmp_path, smear):
+def test_links_out_of_the_folder_are_named_and_followed_only_on_request(root, tmp_path, smear):
     before = folder(root).images["image_id"].tolist()
     (tmp_path / "private").mkdir()
     smear(7).save(tmp_path / "private" / "a.png")
@@ -126,7 +126,7 @@ def test_a_data_folder_that_is_itself_a_link_is_read(root, tmp_path):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such paths")
-def test_a_folder_nested_too_deep_is_left_out(root, smear):
+def test_a_folder_nested_too_deeply_is_left_out(root, smear):
     before, place = folder(root).images["image_id"].tolist(), root / "M"
     here = os.getcwd()
     try:
@@ -158,13 +158,13 @@ def test_names_that_are_formulas_are_left_out_and_no_cell_begins_with_them(tmp_p
     write_table(tmp_path, "rejected.csv", listing.refused)  # which refuses what is a formula
 
 
-def test_names_that_only_look_like_formulas_are_taken(tmp_path, smear):
+def test_names_that_only_look_like_formulas_are_accepted(tmp_path, smear):
     names = ["-5 degrees/B/1.png", "B/=1.png", "B/a=b.png", "M/1+1.png", "M/-20.png"]
     put(tmp_path, smear, *names)
     assert folder(tmp_path).images["image_id"].tolist() == sorted(names)
 
 
-def test_a_folder_named_like_an_image_is_named_and_what_it_holds_is_read(root, smear):
+def test_a_folder_named_like_an_image_is_reported_and_its_files_are_read(root, smear):
     (root / "M" / "x.png").mkdir()
     smear(7).save(root / "M" / "x.png" / "a.png")
     listing = folder(root)
@@ -190,18 +190,18 @@ def test_a_folder_that_cannot_be_entered_is_named_with_its_reason(root, monkeypa
     ]
 
 
-def test_no_such_folder(tmp_path):
+def test_a_missing_folder_is_refused(tmp_path):
     sentence = f"There is no folder {tmp_path / 'no'}: check the parameter `data`."
     assert refused(folder, tmp_path / "no") == sentence
 
 
-def test_a_folder_without_class_folders(tmp_path):
+def test_a_folder_without_class_folders_is_refused(tmp_path):
     assert refused(folder, tmp_path).startswith(
         f"No image in {tmp_path} is in a folder named b, benign, m, malignant"
     )
 
 
-def test_one_class_only(root):
+def test_a_folder_with_one_class_is_refused(root):
     shutil.rmtree(root / "M")
     assert refused(folder, root).startswith(
         f"All images in {root} belong to one class, B, but two are needed."
@@ -236,14 +236,14 @@ def test_two_class_names_on_one_path_are_refused(tmp_path, smear, path, names):
     assert "name the class folders with `classes`" in sentence
 
 
-def test_classes_settle_two_class_names_on_one_path(tmp_path, smear):
+def test_the_classes_parameter_resolves_two_class_names_on_one_path(tmp_path, smear):
     put(tmp_path, smear, *(f"{sex}/{name}/1.png" for sex in "MF" for name in ("benign", "Cancer")))
     found = folder(tmp_path, "benign=B, cancer=M").images
     assert found["label"].tolist() == ["M", "B", "M", "B"]
 
 
 @pytest.mark.parametrize("name", ["José", "Müller", "Åsa", "Ñandú", "Đặng"])
-def test_a_patient_in_two_unicode_forms_is_one(tmp_path, smear, name):
+def test_a_patient_in_two_unicode_forms_counts_as_one(tmp_path, smear, name):
     two = [unicodedata.normalize(form, name) for form in ("NFC", "NFD")]
     assert two[0] != two[1]
     put(tmp_path, smear, f"B/{two[0]}/1.png", f"B/{two[1]} /2.png", "M/x/1.png")
@@ -255,7 +255,7 @@ def test_a_patient_in_two_unicode_forms_is_one(tmp_path, smear, name):
 
 @pytest.mark.parametrize("typed", ["NFC", "NFD"])
 @pytest.mark.parametrize("on_disk", ["NFC", "NFD"])
-def test_classes_in_any_unicode_form_and_with_blanks_are_found(tmp_path, smear, typed, on_disk):
+def test_classes_in_any_unicode_form_and_with_spaces_are_found(tmp_path, smear, typed, on_disk):
     names = [unicodedata.normalize(on_disk, name) for name in ("Gutartig ü ", " bösartig")]
     put(tmp_path, smear, f"{names[0]}/1.png", f"{names[1]}/1.png")
     classes = unicodedata.normalize(typed, "gutartig ü=B, bösartig=M")
@@ -279,9 +279,7 @@ def test_images_of_neither_class_are_counted_by_their_folder_and_listed(tmp_path
     }
 
 
-def test_images_of_neither_class_have_their_patients_where_pattern_or_table_know_them(
-    tmp_path, smear
-):
+def test_images_of_neither_class_get_their_patients_from_pattern_or_table(tmp_path, smear):
     paths = ["B/p1_1.png", "M/p2_1.png", "C3/p1_2.png", "C3/odd.png"]
     put(tmp_path / "data", smear, *paths)
     unseen = folder(tmp_path / "data", patient_pattern=r"(p\d)_").unseen
@@ -296,7 +294,7 @@ def test_images_of_neither_class_have_their_patients_where_pattern_or_table_know
     assert only["patient"].tolist() == ["", ""]
 
 
-def test_a_class_that_no_folder_has_is_refused_with_those_there(tmp_path, smear):
+def test_a_class_without_a_folder_is_refused_with_the_existing_ones(tmp_path, smear):
     put(tmp_path, smear, "normal/1.png", "cancer/1.png", "cancer/2.png")
     assert refused(folder, tmp_path, "norml=B, cancer=M") == (
         f"Parameter `classes` is 'norml=B, cancer=M', but no folder with images in {tmp_path} is "
@@ -305,7 +303,7 @@ def test_a_class_that_no_folder_has_is_refused_with_those_there(tmp_path, smear)
     assert "Folders with images: 'cancer' (2), 'normal' (1)." in refused(folder, tmp_path)
 
 
-def test_images_are_told_by_their_first_bytes_where_the_name_does_not(tmp_path, smear):
+def test_images_without_a_suffix_are_recognized_by_their_first_bytes(tmp_path, smear):
     put(tmp_path, smear, "B/1", "B/2.2024", "M/1.jfif", "M/IM000")
     (tmp_path / "B" / "README").write_text("no image")
     (tmp_path / "B" / "1.dat").write_bytes((tmp_path / "B" / "1").read_bytes())
@@ -320,7 +318,7 @@ def test_images_are_told_by_their_first_bytes_where_the_name_does_not(tmp_path, 
 
 
 @pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="such names need Linux")
-def test_names_that_are_no_text_are_left_out_and_named(tmp_path, smear):
+def test_names_that_are_not_valid_text_are_left_out_and_reported(tmp_path, smear):
     put(tmp_path, smear, "B/1.png", "M/1.png", "M/two\nlines.png")
     os.rename(tmp_path / "B" / "1.png", os.fsencode(tmp_path / "B") + b"/M\xfcller.png")
     put(tmp_path, smear, "B/2.png")
@@ -339,7 +337,7 @@ def test_names_that_are_no_text_are_left_out_and_named(tmp_path, smear):
     assert rf"left out; the first is B/M\xfcller.png: {why}." in refused(folder, tmp_path)
 
 
-def test_masks_are_left_out_with_the_image_that_they_belong_to(tmp_path, smear):
+def test_masks_are_left_out_and_listed_with_their_image(tmp_path, smear):
     put(tmp_path, smear, "B/1.png", "B/1_mask.png", "M/2.png", "M/masks/other.png", "x/1_gt.png")
     listing = folder(tmp_path)
     assert listing.images["image_id"].tolist() == ["B/1.png", "M/2.png"]

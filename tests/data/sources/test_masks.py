@@ -29,7 +29,7 @@ from cytology.data.sources.masks import masks_by_colour, masks_by_name
         ("images/Case_1-01.tif", "groundTruth_display/Case_1-01.tif"),  # BreCaHAD
     ],
 )
-def test_a_mask_is_its_images_name_and_a_word(image, mask):
+def test_a_mask_is_named_like_its_image_with_a_keyword(image, mask):
     others = ["B/2.png", "M/1.png"]
     assert masks_by_name([image, mask, *others]) == {mask: image}
     assert masks_by_name([mask, image, *others]) == {mask: image}, "in any order"
@@ -45,11 +45,11 @@ def test_a_mask_is_its_images_name_and_a_word(image, mask):
         ["B/1.png", "B/10.png", "B/1_2.png", "M/damasked_1.png"],
     ],
 )
-def test_a_word_alone_makes_no_mask(names):
+def test_a_keyword_alone_does_not_make_a_mask(names):
     assert masks_by_name(names) == {}
 
 
-def test_what_lies_in_a_folder_of_masks_is_one_whatever_its_name():
+def test_every_file_in_a_mask_folder_is_a_mask():
     names = ["B/7/images/7.png", "B/7/masks/0a.png", "Masks/9.png", "B/masks of Venice/1.png"]
     assert masks_by_name(names) == {"B/7/masks/0a.png": "", "Masks/9.png": ""}
 
@@ -58,7 +58,7 @@ def opened(*rows):
     return pd.DataFrame(rows, columns=["image_id", "width", "height", "colours"])
 
 
-def test_few_colours_and_an_image_of_the_same_size_and_name_make_a_mask():
+def test_a_mask_has_few_colours_and_an_image_of_the_same_size_and_name():
     table = opened(
         ("B/149-001.bmp", 60, 70, 256),
         ("B/149-001-d.bmp", 60, 70, 4),  # Herlev

@@ -33,7 +33,7 @@ def test_a_bad_pattern_is_refused(pattern, part):
     assert f"Parameter `patient_pattern` '{pattern}'" in sentence and part in sentence
 
 
-def test_the_first_group_of_the_pattern_is_the_patient():
+def test_the_first_capture_group_of_the_pattern_is_the_patient():
     table = listed("B/007-a_0.png", "M/12-b_0.png", "M/other.png")
     found = add_patients_from_pattern(table, r"(?P<field_of_view>\d+)-(\w)")
     assert found["patient"].tolist() == ["007", "12", ""]
@@ -53,7 +53,7 @@ def test_the_first_group_of_the_pattern_is_the_patient():
     ],
     ids=["comma", "semicolon", "backslash", "quoted"],
 )
-def test_patients_from_a_csv(tmp_path, text, patients, slides):
+def test_patients_are_read_from_a_csv(tmp_path, text, patients, slides):
     path = tmp_path / "patients.csv"
     path.write_text(text, encoding="utf-8")
     found, notes = add_patients_from_csv(listed("B/a.png", "B/b.png", "M/c.png"), path)
@@ -64,7 +64,7 @@ def test_patients_from_a_csv(tmp_path, text, patients, slides):
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
 @pytest.mark.parametrize("separator", [",", ";", "\t"])
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
-def test_a_csv_as_any_spreadsheet_writes_it(tmp_path, encoding, separator, end):
+def test_a_csv_is_read_as_any_spreadsheet_writes_it(tmp_path, encoding, separator, end):
     path = tmp_path / "Patientinnen.csv"
     rows = ["Image, PATIENT ,Note", 'B/a.png , Müller,"one, or; two"', "z.png,9", ",,", "q.png,8,x"]
     if separator != ",":
@@ -79,7 +79,7 @@ def test_a_csv_as_any_spreadsheet_writes_it(tmp_path, encoding, separator, end):
 
 
 @pytest.mark.parametrize("declared", ["", "sep=;\n"])
-def test_empty_cells_behind_the_last_column_are_no_cells(tmp_path, declared):
+def test_empty_cells_after_the_last_column_are_ignored(tmp_path, declared):
     path = tmp_path / "patients.csv"
     path.write_text(f"{declared}image;patient\nB/a.png;1;\n;;;\nB/b.png;2;; \n", "utf-8")
     found, _ = add_patients_from_csv(listed("B/a.png", "B/b.png"), path)
@@ -132,7 +132,7 @@ def test_a_patient_or_slide_that_is_a_formula_is_refused_with_its_row(tmp_path, 
 
 
 @pytest.mark.parametrize("first", ["", "sep=,\n"])
-def test_a_name_of_very_many_letters_is_refused_with_its_row(tmp_path, first):
+def test_a_very_long_name_is_refused_with_its_row(tmp_path, first):
     path, row = tmp_path / "patients.csv", 4 if first else 3
     path.write_text(f"{first}image,patient\nB/a.png,{'W' * 200}\nB/b.png,{'W' * 100_000}\n")
     assert refused(add_patients_from_csv, listed("B/a.png", "B/b.png"), path) == (
@@ -141,14 +141,14 @@ def test_a_name_of_very_many_letters_is_refused_with_its_row(tmp_path, first):
     )
 
 
-def test_a_pattern_that_finds_a_formula_is_refused():
+def test_a_pattern_that_matches_a_formula_is_refused():
     sentence = refused(add_patients_from_pattern, listed("B/x =1+1_1.png"), "x ([^_]+)_")
     assert sentence.startswith(
         "Parameter `patient_pattern`: the patient in 'B/x =1+1_1.png' is named '=1+1', which"
     )
 
 
-def test_a_pattern_that_does_not_end_is_stopped(monkeypatch):
+def test_a_pattern_that_takes_too_long_is_stopped(monkeypatch):
     monkeypatch.setattr(patients, "PATTERN_SECONDS", 1)
     table = listed("B/ok.png", f"B/{'a' * 40}!.png")
     assert refused(add_patients_from_pattern, table, "((a+)+)$") == (
@@ -158,12 +158,12 @@ def test_a_pattern_that_does_not_end_is_stopped(monkeypatch):
 
 
 @pytest.mark.parametrize("pattern", ["(" * 3000 + ")" * 3000, "(a{99999999999})"])
-def test_a_pattern_that_python_cannot_read_is_refused(pattern):
+def test_an_invalid_pattern_is_refused(pattern):
     sentence = refused(add_patients_from_pattern, listed("B/a.png"), pattern)
     assert "is not a regular expression" in sentence
 
 
-def test_a_csv_that_is_missing_or_not_in_utf8(tmp_path):
+def test_a_csv_that_is_missing_or_not_in_utf8_is_refused(tmp_path):
     path = tmp_path / "patients.csv"
     assert refused(add_patients_from_csv, listed("B/a.png"), path) == (
         f"There is no file {path}: check the parameter `patients_csv`."
@@ -174,7 +174,7 @@ def test_a_csv_that_is_missing_or_not_in_utf8(tmp_path):
 
 
 @pytest.mark.parametrize("first", ["sep=;", "SEP=;", '"sep=;"', "sep=;;;", "\ufeffsep=;"])
-def test_excels_own_first_line_names_the_separator(tmp_path, first):
+def test_the_separator_line_of_excel_is_used(tmp_path, first):
     path = tmp_path / "patients.csv"
     path.write_text(f"{first}\nimage;patient\nB/a.png;1,5\n", encoding="utf-8")
     found, notes = add_patients_from_csv(listed("B/a.png"), path)
@@ -198,7 +198,7 @@ def workbook(tmp_path):
     return write
 
 
-def test_patients_from_a_workbook(workbook):
+def test_patients_are_read_from_a_workbook(workbook):
     rows = [
         ("Image", " PATIENT ", None, "slide", "Note"),
         ("B/a ä.png", "007", None, datetime.date(2024, 1, 2), None),
@@ -215,7 +215,7 @@ def test_patients_from_a_workbook(workbook):
     assert notes == ()
 
 
-def test_of_several_sheets_the_first_is_read_and_this_is_said(workbook, capsys):
+def test_the_first_of_several_sheets_is_read_and_this_is_reported(workbook, capsys):
     first = [("image", "patient"), ("B/a.png", 1)]
     path = workbook(first, [("image", "patient"), ("B/a.png", 2)])
     found, notes = add_patients_from_csv(listed("B/a.png"), path)
@@ -256,7 +256,7 @@ def test_a_workbook_without_sheets_or_too_large_is_refused(workbook, monkeypatch
 
 @pytest.mark.parametrize("form", ["NFC", "NFD"])
 @pytest.mark.parametrize("other", ["NFC", "NFD"])
-def test_a_csv_in_another_unicode_form_than_the_disk_names_the_same_images(tmp_path, form, other):
+def test_a_csv_in_another_unicode_form_matches_the_files_on_disk(tmp_path, form, other):
     text = "image,patient\nB/Björk_1.png, José \nB/Björk_2.png,José\u00a0\n"
     path = tmp_path / "patients.csv"
     path.write_text(unicodedata.normalize(form, text), encoding="utf-8")
@@ -280,7 +280,7 @@ def test_labels_of_a_csv_that_contradict_the_folders_are_refused(tmp_path):
 
 @pytest.mark.parametrize("column", ["label", "Class", "diagnosis"])
 @pytest.mark.parametrize("labels", [("benign", "m"), ("0", "1"), ("", "carcinoma")])
-def test_labels_of_a_csv_are_said_not_to_be_read(tmp_path, column, labels):
+def test_ignored_labels_of_a_csv_are_reported(tmp_path, column, labels):
     path = tmp_path / "p.csv"
     rows = f"B/a.png,1,{labels[0]}\nM/b.png,2,{labels[1]}\n"
     path.write_text(f"image,patient,{column}\n{rows}", "utf-8")
@@ -291,7 +291,7 @@ def test_labels_of_a_csv_are_said_not_to_be_read(tmp_path, column, labels):
     )
 
 
-def test_no_row_of_a_csv_disappears_without_a_word(tmp_path):
+def test_unmatched_rows_of_a_csv_are_reported(tmp_path):
     path = tmp_path / "p.csv"
     path.write_text("image,patient\n./B/a.png,1\nx.png,2\ngone.png,3\n", "utf-8")
     found, notes = add_patients_from_csv(listed("B/a.png", "B/x.png", "M/x.png"), path)

@@ -94,7 +94,7 @@ def standing(name):
     return PUBLISHED[name].caveats
 
 
-def test_breakhis_whole(breakhis):
+def test_the_complete_breakhis_set_is_read(breakhis):
     listing = published("breakhis", archive=str(breakhis))
     images = listing.images
     assert images.groupby(["magnification", "label"]).size().to_dict() == PUBLISHED_COUNTS
@@ -118,7 +118,7 @@ def test_breakhis_patients_are_case_numbers(breakhis):
     assert (images.groupby("patient")["label"].nunique() == 1).all()
 
 
-def test_breakhis_at_one_magnification(breakhis):
+def test_breakhis_can_be_limited_to_one_magnification(breakhis):
     listing = published("breakhis", archive=str(breakhis), magnification="200X")
     assert listing.images["label"].value_counts().to_dict() == {"B": 623, "M": 1390}
     assert set(listing.images["magnification"]) == {"200X"}
@@ -138,7 +138,7 @@ def test_breakhis_names_the_missing_file(breakhis, without):
     assert other.notes == standing("breakhis")
 
 
-def test_breakhis_names_no_file_that_cannot_be_told(breakhis, without):
+def test_breakhis_names_no_file_if_the_missing_one_is_uncertain(breakhis, without):
     without(next(breakhis.rglob("SOB_M_LC-14-13412-40-032.png")))  # the last of its sequence
     note = published("breakhis", archive=str(breakhis)).notes[-1]
     assert "at 40X, malignant: 1,369 images found, 1,370 expected" in note
@@ -148,7 +148,7 @@ def test_breakhis_names_no_file_that_cannot_be_told(breakhis, without):
     assert note.endswith("SOB_M_LC_14-13412 has 30 of 32.")
 
 
-def test_breakhis_numbers_need_not_begin_at_one(breakhis, without):
+def test_breakhis_sequences_need_not_start_at_one(breakhis, without):
     without(next(breakhis.rglob("SOB_B_F-14-25197-400-050.png")))
     note = published("breakhis", archive=str(breakhis)).notes[-1]
     assert "has 32 of 33 (by the gap in their numbers: SOB_B_F-14-25197-400-050.png)" in note
@@ -161,7 +161,7 @@ def test_breakhis_names_the_missing_slide(breakhis, without):
     assert len(notes) == 5  # and one a magnification
 
 
-def test_breakhis_other_files_are_named(breakhis):
+def test_unexpected_breakhis_files_are_named(breakhis):
     strange = breakhis / "BreaKHis_v1" / "screenshot.png"
     write(strange)
     extra = breakhis / "SOB_B_A-14-99999-40-001.png"
@@ -176,7 +176,7 @@ def test_breakhis_other_files_are_named(breakhis):
     assert "SOB_B_A_14-99999 has 1 of 0" in listing.notes[3]
 
 
-def test_breakhis_is_not_any_folder(tmp_path):
+def test_an_arbitrary_folder_is_not_accepted_as_breakhis(tmp_path):
     with pytest.raises(InputError, match="No image below .* is named like those of BreaKHis"):
         published("breakhis", archive=str(tmp_path))
     write(tmp_path / "benign" / "one.png")
@@ -216,7 +216,7 @@ def test_an_archive_in_the_data_folder_is_found(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", ["breakhis", "fnac"])
-def test_without_a_network_one_sentence_says_what_to_do(tmp_path, monkeypatch, name):
+def test_without_a_connection_one_sentence_says_what_to_do(tmp_path, monkeypatch, name):
     def fail(address, path):
         raise sources.Unreachable("no network")
 
@@ -231,7 +231,7 @@ def test_without_a_network_one_sentence_says_what_to_do(tmp_path, monkeypatch, n
 
 
 @pytest.mark.parametrize("kind", ["sha256", "md5"])
-def test_a_download_has_the_checksum_of_its_authors(tmp_path, monkeypatch, kind):
+def test_a_download_must_match_the_published_checksum(tmp_path, monkeypatch, kind):
     write(tmp_path / "tree" / "FNAC" / "B" / "1.png")
     write(tmp_path / "tree" / "FNAC" / "M" / "1.png")
     served, data = pack(tmp_path / "tree", tmp_path / "served.zip"), tmp_path / "data"
@@ -271,7 +271,7 @@ def test_official_addresses_are_used(tmp_path, monkeypatch):
     ]
 
 
-def test_what_is_given_wrongly_is_said(tmp_path):
+def test_wrong_parameters_of_published_sets_are_reported(tmp_path):
     with pytest.raises(InputError, match="nowhere.zip: check the parameter `archive`"):
         published("fnac", archive=str(tmp_path / "nowhere.zip"))
     with pytest.raises(InputError, match="`magnification` is '40X'; for fnac it must be all"):
@@ -318,7 +318,7 @@ def small_fnac(monkeypatch):
     monkeypatch.setattr("cytology.data.sources.fnac.PATCHES", counts)
 
 
-def test_fnac_classes_patients_and_what_is_only_looked_at(fnac, small_fnac):
+def test_fnac_has_classes_patients_and_images_of_neither_class(fnac, small_fnac):
     listing = published("fnac", archive=str(fnac))
     assert listing.images["label"].value_counts().to_dict() == {"B": 6, "M": 5}
     assert dict(zip(listing.images["label"], listing.images["category"], strict=True)) == {
@@ -342,14 +342,14 @@ def test_fnac_classes_patients_and_what_is_only_looked_at(fnac, small_fnac):
     )
 
 
-def test_fnac_counts_are_those_published(fnac):
+def test_fnac_counts_match_the_publication(fnac):
     assert sum(numbers[0] for numbers in PATCHES.values()) == 7398
     notes = published("fnac", archive=str(fnac)).notes
     assert "6 patches of C2 found, 3,706 expected" in notes[2]
     assert "5 patches of C5 found, 2,779 expected" in notes[5]
 
 
-def test_fnac_from_a_zip_and_with_the_other_column_names(fnac, small_fnac, tmp_path):
+def test_fnac_is_read_from_a_zip_and_with_other_column_names(fnac, small_fnac, tmp_path):
     path = fnac / "breast-cytology-main" / "metadata" / "master_metadata.csv"
     table = pd.read_csv(path).rename(columns={"wsi_file_stem": "slide_number"})
     table["slide_number"] += ".ndpi"
@@ -361,7 +361,7 @@ def test_fnac_from_a_zip_and_with_the_other_column_names(fnac, small_fnac, tmp_p
     assert "The metadata has no column for the site." in listing.notes
 
 
-def test_fnac_without_metadata_or_patches(fnac):
+def test_fnac_without_metadata_or_patches_is_refused(fnac):
     top = fnac / "breast-cytology-main"
     path = top / "metadata" / "master_metadata.csv"
     path.write_text("patient_id,stain_type\nP1,PAP\n")
@@ -392,7 +392,7 @@ def test_fnac_metadata_that_are_formulas_are_refused(fnac, small_fnac, what):
         published("fnac", archive=str(fnac))
 
 
-def test_fnac_slides_that_nobody_owns_are_named(fnac, small_fnac):
+def test_fnac_slides_without_a_patient_are_named(fnac, small_fnac):
     path = fnac / "breast-cytology-main" / "metadata" / "master_metadata.csv"
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
     listing = published("fnac", archive=str(fnac))
@@ -406,7 +406,7 @@ def test_fnac_slides_that_nobody_owns_are_named(fnac, small_fnac):
 
 
 @pytest.mark.parametrize("names", [("B", "M"), ("Benign", "malignant")])
-def test_fnac2019_has_no_patients_and_says_so(tmp_path, names):
+def test_fnac2019_has_no_patients_and_reports_it(tmp_path, names):
     for name, count in zip(names, (99, 113), strict=True):
         for number in range(count):
             write(tmp_path / "tree" / "FNAC" / name / f"{number}.png")

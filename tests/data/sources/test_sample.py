@@ -61,13 +61,13 @@ def test_the_table_lists_every_image_and_mask_once(drawn):
     assert (table.image.str.extract(r"(patient\d+)_", expand=False) == table.patient).all()
 
 
-def test_the_written_table_is_the_returned_one(drawn):
+def test_the_written_table_equals_the_returned_one(drawn):
     folder, table = drawn
     written = pd.read_csv(folder / "sample.csv", dtype=str, keep_default_na=False)
     pd.testing.assert_frame_equal(written, table.astype(written.dtypes))
 
 
-def test_one_image_of_each_class_is_a_copy_of_another_one_of_its_patient(drawn):
+def test_each_class_contains_one_copy_of_an_image_of_the_same_patient(drawn):
     folder, table = drawn
     copies = table[table.copy_of != ""]
     assert sorted(copies.label) == ["B", "M"]
@@ -80,7 +80,7 @@ def test_one_image_of_each_class_is_a_copy_of_another_one_of_its_patient(drawn):
             assert (np.asarray(Image.open(folder / one)) == flipped).all()
 
 
-def test_these_copies_and_no_others_are_found(drawn):
+def test_exactly_the_planted_copies_are_found(drawn):
     folder, table = drawn
     readable, _ = inspect_images(listing_of(folder))
     found = find_copies(readable)
@@ -106,7 +106,7 @@ def test_the_same_seed_gives_the_same_bytes_whatever_the_global_state(tiny, tmp_
     assert contents(tmp_path) == contents(tiny)
 
 
-def test_another_seed_gives_other_images(tiny, tmp_path):
+def test_another_seed_gives_different_images(tiny, tmp_path):
     draw_sample(tmp_path, images=8, patients=4, seed=1)
     ours, other = contents(tiny), contents(tmp_path)
     assert not {ours[name] for name in ours if name.endswith(".png")} & set(other.values())
@@ -120,7 +120,7 @@ def test_the_number_of_workers_changes_nothing(tmp_path):
     assert contents(tmp_path / "many") == contents(tmp_path / "threads")
 
 
-def test_masks_fit_their_images_and_hold_nuclei(drawn):
+def test_masks_match_their_images_and_contain_nuclei(drawn):
     folder, table = drawn
     for row in table.itertuples():
         image, mask = Image.open(folder / row.image), Image.open(folder / row.mask)
@@ -148,7 +148,7 @@ def test_malignant_nuclei_are_larger(drawn):
     assert np.mean(areas["M"]) > 1.3 * np.mean(areas["B"])
 
 
-def test_a_broken_drawing_leaves_no_table_not_even_an_older_one(tmp_path, monkeypatch):
+def test_an_interrupted_drawing_leaves_no_table_even_an_older_one(tmp_path, monkeypatch):
     (tmp_path / "sample.csv").write_text("image\n", encoding="utf-8")
     monkeypatch.setattr(sample, "progress", stopped_at_the_last)
     with pytest.raises(KeyboardInterrupt):
@@ -158,7 +158,7 @@ def test_a_broken_drawing_leaves_no_table_not_even_an_older_one(tmp_path, monkey
 
 
 @pytest.mark.parametrize(("images", "patients"), [(8, 4), (9, 5), (320, 24), (1000, 33)])
-def test_images_are_shared_unequally_and_all_given(images, patients):
+def test_images_are_distributed_unequally_and_completely(images, patients):
     counts = images_per_patient(images, patients, np.random.default_rng(0))
     assert counts.sum() == images and len(counts) == patients and counts.min() >= 1
     if (images, patients) == (320, 24):
@@ -182,7 +182,7 @@ def test_atypia_overlaps_between_the_classes():
     "harm", [lambda path: path.write_bytes(b"\x89PNG"), lambda path: path.unlink()]
 )
 @pytest.mark.parametrize("kind", ["image", "mask"])
-def test_a_picture_that_is_not_as_it_was_drawn_is_noticed(tmp_path, harm, kind):
+def test_a_modified_picture_is_detected(tmp_path, harm, kind):
     assert not is_whole(tmp_path)
     table = draw_sample(tmp_path, images=8, patients=4)
     assert is_whole(tmp_path)
@@ -190,7 +190,7 @@ def test_a_picture_that_is_not_as_it_was_drawn_is_noticed(tmp_path, harm, kind):
     assert not is_whole(tmp_path)
 
 
-def test_a_sample_of_another_version_or_of_none_is_drawn_again(tiny, tmp_path):
+def test_a_sample_of_another_or_unknown_version_is_drawn_again(tiny, tmp_path):
     folder = shutil.copytree(tiny, tmp_path / "sample")
     table = pd.read_csv(folder / "sample.csv")
     assert is_whole(folder)
@@ -207,7 +207,7 @@ def test_each_class_has_both_stains(patients):
         assert (cards.groupby("label")["stain"].nunique() == 2).all()
 
 
-def test_stain_of_one_class_says_nothing_about_the_other():
+def test_stains_are_assigned_independently_in_each_class():
     """Equally many of each stain in both classes would push a baseline below 0.5."""
     shares = []
     for seed in range(200):

@@ -55,7 +55,7 @@ def by_statsmodels(rows):
 
 @pytest.mark.parametrize("times", [0.01, 0.3, 4.0, 100.0])
 @pytest.mark.parametrize("shift", [0.0, 1.1])
-def test_slope_and_intercept_are_those_of_statsmodels(times, shift):
+def test_slope_and_intercept_match_statsmodels(times, shift):
     rows = rows_too_sure(0, times=times).assign(class_shift=shift)
     found = fit_calibrator(rows, "platt")
     assert [found.intercept, found.slope] == pytest.approx(by_statsmodels(rows), rel=1e-5)
@@ -66,7 +66,7 @@ def test_targets_are_smoothed_by_groups_and_not_by_images():
     assert smoothed_targets(rows).tolist() == pytest.approx([3 / 4] * 4 + [1 / 3] * 2)
 
 
-def test_perfect_order_has_a_finite_slope_that_one_mistake_survives():
+def test_perfect_discrimination_gives_a_finite_slope():
     rows = in_perfect_order()
     found = fit_calibrator(rows, "platt")
     assert 0 < found.slope <= 5
@@ -74,7 +74,7 @@ def test_perfect_order_has_a_finite_slope_that_one_mistake_survives():
     assert log_losses(calibrate(mistake, found))[0] < 3
 
 
-def test_balanced_weights_leave_no_shift_in_the_calibrated_probabilities():
+def test_calibration_removes_the_shift_by_balanced_weights():
     """Perfect logits of a study with 3:1, less the log odds that balanced weights take out."""
     rng = np.random.default_rng(0)
     count = 4000
@@ -92,7 +92,7 @@ def test_balanced_weights_leave_no_shift_in_the_calibrated_probabilities():
             assert found["probability"].mean() == pytest.approx(share, abs=0.02)
 
 
-def test_folds_trained_on_other_shares_are_brought_together_before_anything_is_fitted():
+def test_folds_with_different_class_shares_are_aligned_before_fitting():
     rows = rows_too_sure(1, times=1)
     shift = rows["fold"].map({0: -1.0, 1: 0.0, 2: 2.0, 3: 0.5})
     moved = rows.assign(logit=rows["logit"] - shift, class_shift=shift)
@@ -109,14 +109,14 @@ def test_folds_trained_on_other_shares_are_brought_together_before_anything_is_f
 @pytest.mark.parametrize(
     "logit", [[2.0, 1.0, -1.0, -2.0], [0.3] * 4, [0.0] * 4, [-1.0, 1.0, -1.0, 1.0]]
 )
-def test_scores_without_signal_stay_as_they_are(logit):
+def test_scores_without_signal_are_not_calibrated(logit):
     rows = pd.DataFrame({"label": list("BBMM"), "group": range(4), "logit": logit})
     found = fit_calibrator(rows.assign(class_shift=3.0), "platt")
     assert found == Calibrator(unfitted=NO_SIGNAL)
     assert calibrate(rows.assign(class_shift=3.0), found)["logit"].tolist() == logit
 
 
-def test_the_log_loss_of_a_row_is_that_of_its_probability_and_finite():
+def test_the_log_loss_of_a_row_matches_its_probability_and_is_finite():
     rows = rows_too_sure(4)
     loss = classification_metrics(rows)["loss"]
     assert log_losses(rows).mean() == pytest.approx(loss)
@@ -124,7 +124,7 @@ def test_the_log_loss_of_a_row_is_that_of_its_probability_and_finite():
     assert log_losses(sure)[0] == 900
 
 
-def test_nothing_done_is_the_probability_itself():
+def test_without_calibration_the_probability_is_unchanged():
     rows = rows_too_sure(4).assign(class_shift=2.0)
     assert calibrate(rows, fit_calibrator(rows, "none"))["probability"].tolist() == pytest.approx(
         rows["probability"].tolist()
@@ -159,7 +159,7 @@ def pooled_slowly(logit, targets):
     return fitted
 
 
-def test_isotonic_probabilities_are_the_pooled_means_of_the_smoothed_targets():
+def test_isotonic_probabilities_match_pooled_means_of_smoothed_targets():
     rows = rows_too_sure(5, count=60)
     found = calibrate(rows, fit_calibrator(rows, "isotonic"))["probability"]
     expected = pooled_slowly(rows["logit"].to_numpy(), smoothed_targets(rows))
@@ -173,7 +173,7 @@ def test_no_isotonic_step_is_0_or_1():
         assert np.isfinite(found["logit"]).all()
 
 
-def test_isotonic_probabilities_rise_with_the_logit_also_beyond_what_was_seen():
+def test_isotonic_probabilities_rise_with_the_logit_even_beyond_the_fitted_range():
     calibrator = fit_calibrator(rows_too_sure(6, count=80), "isotonic")
     found = calibrator.logit(np.linspace(-50, 50, 1001))
     assert (np.diff(found) >= 0).all()
@@ -182,7 +182,7 @@ def test_isotonic_probabilities_rise_with_the_logit_also_beyond_what_was_seen():
 
 @pytest.mark.parametrize("method", ["platt", "isotonic"])
 @pytest.mark.parametrize("label", ["M", "B"])
-def test_one_class_cannot_be_calibrated_on(method, label):
+def test_calibration_needs_both_classes(method, label):
     with pytest.raises(InputError, match="needs images of both classes"):
         fit_calibrator(rows_too_sure(0).assign(label=label), method)
 
@@ -196,7 +196,7 @@ def test_calibrated_logits_keep_the_shape_of_the_logits():
 
 
 @pytest.mark.parametrize("method", CALIBRATION_METHODS)
-def test_each_fold_is_calibrated_by_the_others(method):
+def test_each_fold_is_calibrated_on_the_others(method):
     rows = rows_too_sure(8).sample(frac=1, random_state=0)
     found = cross_fitted(rows, method)
     assert (found.index == rows.index).all()
@@ -208,7 +208,7 @@ def test_each_fold_is_calibrated_by_the_others(method):
 
 
 @pytest.mark.parametrize("method", ["platt", "isotonic"])
-def test_the_labels_of_a_fold_do_not_reach_its_own_probabilities(method):
+def test_the_labels_of_a_fold_do_not_affect_its_own_probabilities(method):
     rows = rows_too_sure(9)
     other = rows["label"].map({"B": "M", "M": "B"})
     flipped = rows.assign(label=rows["label"].mask(rows["fold"] == 2, other))
@@ -219,7 +219,7 @@ def test_the_labels_of_a_fold_do_not_reach_its_own_probabilities(method):
         assert after[fold] != before[fold]
 
 
-def test_a_fold_whose_others_hold_one_class_cannot_be_calibrated():
+def test_a_fold_cannot_be_calibrated_if_the_others_have_one_class():
     rows = rows_too_sure(10)
     rows["label"] = np.where(rows["fold"] == 1, "M", "B")
     with pytest.raises(InputError, match="both classes"):
@@ -229,7 +229,7 @@ def test_a_fold_whose_others_hold_one_class_cannot_be_calibrated():
 # --------------------------------------------------------------------- reliability
 
 
-def test_reliability_counts_by_hand():
+def test_reliability_counts_match_a_hand_calculation():
     rows = pd.DataFrame({"label": list("BMMBMM"), "group": range(6)})
     rows["probability"] = [0.12, 0.18, 0.55, 0.52, 0.97, 1.0]
     found = reliability(rows)

@@ -53,7 +53,7 @@ pytestmark = pytest.mark.numeric
     ],
     ids=["none", "several", "one", "test", "some of test", "out of fold", "kept model on val"],
 )
-def test_rows_of_several_folds_were_cross_validated(columns, crossed):
+def test_rows_of_several_folds_are_recognized_as_cross_validated(columns, crossed):
     rows = pd.DataFrame({"label": list("MBMB"), "group": range(4)}).assign(**columns)
     assert variance_inflation(rows) == (CROSS_VALIDATED if crossed else 1)
     assert len(set(folds_of(rows))) == (2 if crossed else 1)
@@ -64,7 +64,7 @@ def test_rows_of_several_folds_were_cross_validated(columns, crossed):
 
 @pytest.mark.parametrize("folds", [0, 3])
 @pytest.mark.parametrize("seed", range(3))
-def test_placements_are_shares_of_the_other_class_in_the_fold(seed, folds):
+def test_placements_are_computed_against_the_other_class_in_the_fold(seed, folds):
     truth, score, _, fold = arrays_of(drawn_rows(seed, mixed=True, folds=folds))
     pairs = pairs_of(truth, fold)
     found, weights = placements(truth, score, fold), pair_weights(truth, fold)
@@ -107,7 +107,7 @@ def covariance_of(truth, scores, group, fold):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_with_one_row_a_group_the_covariance_is_delongs_by_its_definition(seed):
+def test_with_one_row_per_group_the_covariance_matches_delongs_definition(seed):
     truth, first, second, _, _ = two_models(seed, mixed=True)
     found, freedom = covariance_of(truth, (first, second), np.arange(len(truth)), None)
     for r, a in enumerate((first, second)):
@@ -118,7 +118,7 @@ def test_with_one_row_a_group_the_covariance_is_delongs_by_its_definition(seed):
 
 @pytest.mark.parametrize("folds", [0, 2])
 @pytest.mark.parametrize("seed", range(3))
-def test_the_covariance_of_equal_groups_is_obuchowskis(seed, folds):
+def test_the_covariance_of_equal_groups_matches_obuchowski(seed, folds):
     truth, first, second, group, fold = two_models(seed, groups=16, images=-3, folds=folds)
     found, freedom = covariance_of(truth, (first, second), group, fold)
     for r, a in enumerate((first, second)):
@@ -130,7 +130,7 @@ def test_the_covariance_of_equal_groups_is_obuchowskis(seed, folds):
 
 @pytest.mark.parametrize("folds", [0, 3])
 @pytest.mark.parametrize("mixed", [True, False], ids=["mixed groups", "one class a group"])
-def test_the_squares_of_unequal_groups_are_divided_by_what_is_left_of_their_shares(mixed, folds):
+def test_the_squares_of_unequal_groups_are_corrected_by_their_shares(mixed, folds):
     truth, first, second, group, fold = two_models(1, groups=14, images=5, mixed=mixed, folds=folds)
     found, freedom = covariance_of(truth, (first, second), group, fold)
     for r, a in enumerate((first, second)):
@@ -154,7 +154,7 @@ def test_the_variance_of_a_mean_of_unequal_groups_is_unbiased_for_independent_im
     assert (sums**2).sum(axis=1).mean() * 5 / 4 < 0.8 / 20
 
 
-def test_effective_groups():
+def test_the_effective_number_of_groups_matches_its_definition():
     assert effective_groups(np.full(7, 3.0)) == pytest.approx(7)
     assert effective_groups(np.array([20, 1, 1, 1, 1, 1, 0])) == pytest.approx(625 / 405)
 
@@ -168,7 +168,7 @@ def test_a_group_without_a_pair_does_not_count():
     assert freedom == pytest.approx(2)
 
 
-def test_the_worked_example_of_109_readings():
+def test_the_example_of_109_readings_is_reproduced():
     """Hanley & McNeil 1982, table 1; DeLong's error as in Stata's manual of `roctab`."""
     normal, abnormal = (33, 6, 6, 11, 2), (3, 2, 2, 11, 33)
     score = np.concatenate([np.repeat(range(1, 6), counts) for counts in (normal, abnormal)])
@@ -179,7 +179,7 @@ def test_the_worked_example_of_109_readings():
     assert (auc - Z * error, auc + Z * error) == pytest.approx((0.83295, 0.95339), abs=1e-5)
 
 
-def test_groups_and_folds_are_found_by_their_name_and_not_by_the_row_order():
+def test_groups_and_folds_are_matched_by_name_and_not_by_row_order():
     truth, first, second, group, fold = two_models(5, mixed=True, folds=3)
     order = np.random.default_rng(0).permutation(len(truth))
     names = np.array([f"patient {g}" for g in group])
@@ -190,7 +190,7 @@ def test_groups_and_folds_are_found_by_their_name_and_not_by_the_row_order():
     assert other[0] == pytest.approx(found[0]) and other[1] == pytest.approx(found[1])
 
 
-def test_copies_of_images_add_no_knowledge():
+def test_copies_of_images_add_no_information():
     truth, first, second, group, fold = two_models(6, folds=2)
     found = covariance_of(truth, (first, second), group, fold)
     copies = [np.tile(each, 3) for each in (truth, first, second, group, fold)]
@@ -213,7 +213,7 @@ def intraclass(score, group):
 
 @pytest.mark.parametrize("images", [4, -4], ids=["unequal", "equal"])
 @pytest.mark.parametrize("seed", range(4))
-def test_likeness_is_the_intraclass_correlation_of_statsmodels_table(seed, images):
+def test_likeness_is_the_intraclass_correlation_from_statsmodels(seed, images):
     rows = drawn_rows(seed, images=images, skill=0)
     expected = intraclass(rows["logit"], rows["group"])
     assert 0 < expected < 1
@@ -222,7 +222,7 @@ def test_likeness_is_the_intraclass_correlation_of_statsmodels_table(seed, image
     ) == pytest.approx(expected)
 
 
-def test_likeness_asks_for_the_order_alone_and_stays_between_0_and_1():
+def test_likeness_depends_on_the_ranking_only_and_is_between_0_and_1():
     rows = drawn_rows(0)
     score, group = rows["logit"].to_numpy(), rows["group"].to_numpy()
     assert intraclass_correlation(np.exp(3 * score), group) == pytest.approx(
@@ -240,7 +240,7 @@ def test_likeness_asks_for_the_order_alone_and_stays_between_0_and_1():
     [([1.0, 2, 3], [0, 0, 0]), ([1.0, 2, 3], [0, 1, 2]), ([1.0, 1, 1, 1], [0, 0, 1, 1])],
     ids=["one group", "one image per group", "all equal"],
 )
-def test_what_cannot_be_known_is_taken_as_wholly_alike(score, group):
+def test_an_unknown_likeness_is_taken_as_1(score, group):
     assert intraclass_correlation(np.array(score), np.array(group)) == 1
 
 
@@ -249,13 +249,13 @@ def test_what_cannot_be_known_is_taken_as_wholly_alike(score, group):
 
 @pytest.mark.parametrize("correlation", [0.0, 0.2, 0.5, 0.95])
 @pytest.mark.parametrize("share", [0.001, 0.3, 0.5, 0.92, 0.9999])
-def test_both_is_scipys_distribution_of_two_normal_variables(share, correlation):
+def test_both_below_matches_scipys_bivariate_normal(share, correlation):
     assert both_below(share, correlation) == pytest.approx(
         both_slowly(share, correlation), abs=1e-9
     )
 
 
-def test_both_at_its_ends():
+def test_both_below_is_exact_at_its_limits():
     assert both_below(0.3, 1.0) == pytest.approx(0.3) and both_below(0.3, 0.0) == pytest.approx(
         0.09
     )

@@ -57,7 +57,7 @@ def risk(rows, threshold):
 
 @pytest.mark.parametrize("ties", [False, True])
 @pytest.mark.parametrize("seed", range(4))
-def test_youdens_threshold_is_the_best_of_all_cuts(seed, ties):
+def test_youdens_threshold_is_the_best_cut(seed, ties):
     rows = rows_with_skill(seed, ties=ties)
     best = max(sum(sensitivity_and_specificity(rows, cut)) for cut in every_cut(rows))
     found = choose_threshold(rows, "youden", 0.9)
@@ -77,7 +77,7 @@ def test_the_threshold_of_a_sensitivity_is_the_highest_cut_within_the_risk(seed,
     assert unpromised(rows, wanted, "patient") == ""
 
 
-def test_an_image_counts_by_its_share_of_its_patient():
+def test_an_image_is_weighted_by_its_share_of_the_patient():
     """Ten patients, 90 % of whose images are allowed to be missed: one patient has nine images."""
     rows = pd.DataFrame({"group": [0] * 9 + list(range(1, 10)), "label": "M"})
     rows["logit"] = np.arange(18.0)
@@ -88,7 +88,7 @@ def test_an_image_counts_by_its_share_of_its_patient():
 
 @pytest.mark.parametrize("patients", [20, 50])
 @pytest.mark.parametrize("unequal", [False, True])
-def test_a_promised_sensitivity_is_kept_on_average(patients, unequal):
+def test_a_guaranteed_sensitivity_holds_on_average(patients, unequal):
     """Fixed scores of patients whose images are alike; attained in patients never seen."""
     rng, attained = np.random.default_rng(patients), []
 
@@ -109,14 +109,14 @@ def test_a_promised_sensitivity_is_kept_on_average(patients, unequal):
 
 
 @pytest.mark.parametrize(("wanted", "needed"), [(0.95, 19), (0.9, 9), (0.8, 4), (0.5, 1)])
-def test_how_many_patients_a_promise_needs(wanted, needed):
+def test_the_number_of_patients_for_a_guarantee_is_known(wanted, needed):
     for there in (needed - 1, needed):
         rows = rows_of("M" * there + "B", np.arange(there + 1.0))
         promised = there >= needed and risk(rows, rows["logit"].min()) <= 1 - wanted + 1e-12
         assert (unpromised(rows, wanted, "patient") == "") == promised
 
 
-def test_without_enough_patients_the_threshold_is_the_lowest_and_a_note_says_so():
+def test_without_enough_patients_the_threshold_is_the_lowest_and_this_is_noted():
     rows = rows_of("BBMMM", [0.1, 0.3, 0.7, 0.9, 2.0])
     assert choose_threshold(rows, "sensitivity", 0.95) == 0.7
     assert unpromised(rows, 0.95, "field of view") == (
@@ -127,14 +127,14 @@ def test_without_enough_patients_the_threshold_is_the_lowest_and_a_note_says_so(
     assert choose_threshold(rows, "sensitivity", 1.0) == 0.7
 
 
-def test_youdens_threshold_lies_in_the_middle_of_the_gap():
+def test_youdens_threshold_is_in_the_middle_of_the_gap():
     rows = rows_of("BBMM", [0.1, 0.3, 0.7, 0.9])
     assert choose_threshold(rows, "youden", 0.9) == pytest.approx(0.5)
     assert choose_threshold(rows, "sensitivity", 0.3) == 0.9
     assert choose_threshold(rows, "half", 0.9) == 0.0
 
 
-def test_sure_logits_keep_a_threshold_between_them():
+def test_saturated_probabilities_are_separated_by_a_threshold_on_logits():
     """Their probabilities all round to exactly 1."""
     rows = rows_of("BBBMMM", [40.0, 50.0, 60.0, 70.0, 80.0, 90.0])
     assert (rows["probability"] == 1).all()
@@ -145,7 +145,7 @@ def test_sure_logits_keep_a_threshold_between_them():
         assert found["recall"] == found["specificity"] == 1
 
 
-def test_all_malignant_from_the_lowest_image_on():
+def test_a_threshold_at_the_lowest_logit_calls_every_image_malignant():
     rows = rows_of("MMBB", [0.2, 0.3, 0.6, 0.7])
     threshold = choose_threshold(rows, "sensitivity", 1.0)
     assert threshold <= 0.2 and one_sided(rows, threshold) == "calls every image malignant"
@@ -159,12 +159,12 @@ def test_a_network_worse_than_chance_calls_nothing_malignant_by_youden():
 
 @pytest.mark.parametrize("rule", ["youden", "sensitivity"])
 @pytest.mark.parametrize("label", ["M", "B"])
-def test_one_class_chooses_no_threshold(rule, label):
+def test_no_threshold_is_chosen_from_one_class(rule, label):
     with pytest.raises(InputError, match="needs images of both classes"):
         choose_threshold(rows_of(label * 3, [0.1, 0.2, 0.3]), rule, 0.9)
 
 
-def test_the_order_of_rows_and_of_groups_changes_no_threshold():
+def test_row_and_group_order_change_no_threshold():
     rows = rows_with_skill(6, ties=True)
     for rule in ("youden", "sensitivity"):
         shuffled = rows.sample(frac=1, random_state=0)
@@ -172,7 +172,7 @@ def test_the_order_of_rows_and_of_groups_changes_no_threshold():
 
 
 @pytest.mark.parametrize("rule", ["half", "youden", "sensitivity"])
-def test_each_fold_is_called_at_the_threshold_of_the_others(rule):
+def test_each_fold_uses_the_threshold_of_the_other_folds(rule):
     rows = rows_with_skill(7).sample(frac=1, random_state=0)
     found = cross_fitted_calls(rows, rule, 0.9)
     assert (found.index == rows.index).all()
@@ -184,7 +184,7 @@ def test_each_fold_is_called_at_the_threshold_of_the_others(rule):
         assert ((found["probability"][here] >= 0.5) == called).all()
 
 
-def test_the_labels_of_a_fold_do_not_reach_its_own_calls():
+def test_the_labels_of_a_fold_do_not_affect_its_own_calls():
     rows = rows_with_skill(8)
     other = rows["label"].map({"B": "M", "M": "B"})
     flipped = rows.assign(label=rows["label"].mask(rows["fold"] == 1, other))
@@ -196,14 +196,14 @@ def test_the_labels_of_a_fold_do_not_reach_its_own_calls():
 # ------------------------------------------------------------------- decision curve
 
 
-def test_net_benefit_by_hand():
+def test_net_benefit_matches_a_hand_calculation():
     """At 0.25: 2 of 5 are true and 2 false positives, each worth a third. At 0.8: one true."""
     rows = rows_of("MMMBB", logit([0.9, 0.5, 0.2, 0.6, 0.3]))
     found = net_benefit(rows, np.array([0.25, 0.8]))
     assert found.tolist() == pytest.approx([2 / 5 - 2 / 5 / 3, 1 / 5])
 
 
-def test_the_band_of_a_net_benefit_joins_those_of_both_shares():
+def test_the_band_of_net_benefit_combines_those_of_both_shares():
     """By Zou & Donner's formula, since the net benefit is a weighted sum of both."""
     rows = rows_with_skill(12).drop(columns="fold")
     truth, odds = (rows["label"] == "M").to_numpy(), 0.6 / 0.4
@@ -217,20 +217,20 @@ def test_the_band_of_a_net_benefit_joins_those_of_both_shares():
     assert (low[0], high[0]) == pytest.approx((value - below, value + above), abs=1e-3)
 
 
-def test_calling_all_malignant_is_worth_nothing_where_the_odds_are_those_of_the_rows():
+def test_calling_all_malignant_has_no_net_benefit_at_the_prevalence():
     rows = rows_of("M" * 3 + "B" * 7, 1.0).assign(probability=1.0)
     assert net_benefit(rows, np.array([0.3, 0.1])).tolist() == pytest.approx([0, 0.3 - 0.7 / 9])
     assert net_benefit(rows.assign(probability=0.0), np.array([0.3])) == 0
 
 
-def test_an_image_at_the_threshold_is_acted_upon():
+def test_an_image_at_the_threshold_is_called_malignant():
     assert net_benefit(rows_of("MB", logit([0.5, 0.1])), np.array([0.5])) == 0.5
 
 
 # ----------------------------------------------------------------------- abstention
 
 
-def test_abstention_by_hand():
+def test_abstention_matches_a_hand_calculation():
     """Ten images; the two least certain are the two wrong ones, one of each class."""
     rows = rows_of("MMMMMBBBBB", [3.0, 2.0, 3.0, 3.0, -0.2, -3.0, -2.0, -3.0, -3.0, 0.3])
     found = abstention_curve(rows, rows["logit"].abs())
@@ -242,7 +242,7 @@ def test_abstention_by_hand():
         assert row.tolist() == pytest.approx(numbers)
 
 
-def test_the_least_certain_go_first_whatever_certainty_says():
+def test_the_least_certain_are_referred_first_by_any_measure_of_certainty():
     rows = rows_with_skill(9)
     certainty = np.random.default_rng(0).permutation(len(rows))
     found = abstention_curve(rows, certainty).set_index("referred")
@@ -254,7 +254,7 @@ def test_the_least_certain_go_first_whatever_certainty_says():
             assert found.loc[share, name] == pytest.approx(expected[name])
 
 
-def test_the_intervals_are_those_of_what_is_answered():
+def test_the_intervals_use_only_the_answered_images():
     rows = rows_with_skill(10)
     certainty = np.random.default_rng(1).permutation(len(rows))
     row = abstention_curve(rows, certainty).set_index("referred").loc[0.3]
@@ -264,13 +264,13 @@ def test_the_intervals_are_those_of_what_is_answered():
         assert row[f"{name}_high"] == pytest.approx(expected[f"{name}_high"])
 
 
-def test_where_no_malignant_image_is_answered_there_is_no_sensitivity():
+def test_without_answered_malignant_images_there_is_no_sensitivity():
     rows = rows_of("MBBB", [2.0, -2.0, -2.0, -2.0])
     found = abstention_curve(rows, np.array([0, 1, 2, 3]))
     assert found["recall"].iloc[0] == 1 and np.isnan(found["recall"].iloc[-1])
 
 
-def test_an_image_of_unknown_certainty_is_not_the_surest():
+def test_an_image_of_unknown_certainty_is_not_the_most_certain():
     rows = rows_of("MB", [-2.0, -2.0])
     found = abstention_curve(rows, np.array([np.nan, 0.0]))
     assert found["accuracy"].iloc[-1] == 1

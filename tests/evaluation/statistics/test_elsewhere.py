@@ -27,7 +27,7 @@ def place(seed, patients=40, share=0.5, spread=1.0, added=0.0, images=4):
     return pd.DataFrame({"label": label, "group": group, "logit": spread * right + added})
 
 
-def test_calibration_there_is_that_of_recalibration():
+def test_calibration_at_the_other_site_matches_recalibration():
     rows = place(0)
     found, expected = calibration_there(rows), recalibration(rows)
     assert {name: found[name] for name in expected} == expected
@@ -35,7 +35,7 @@ def test_calibration_there_is_that_of_recalibration():
     assert (found["images"], found["groups"]) == (160, 40)
 
 
-def test_each_loss_is_that_of_a_patient_who_was_left_out():
+def test_each_loss_is_computed_with_its_patient_held_out():
     rows = place(1, patients=16).sample(frac=1, random_state=0)
     table = recalibration_gain(rows).set_index("way")
     losses = pd.Series(0.0, rows.index)
@@ -49,7 +49,7 @@ def test_each_loss_is_that_of_a_patient_who_was_left_out():
     assert table.loc["as it is", "loss_change"] == 0
 
 
-def test_labels_of_a_patient_do_not_reach_their_own_loss():
+def test_the_labels_of_a_patient_do_not_affect_the_predictions_for_that_patient():
     """A fit on all would gain on noise: left out, it loses."""
     changes = []
     for seed in range(20):
@@ -62,7 +62,7 @@ def test_labels_of_a_patient_do_not_reach_their_own_loss():
     assert len(changes) > 10 and np.mean(changes) > 0.02
 
 
-def test_another_share_is_mended_by_an_intercept():
+def test_an_intercept_corrects_another_prevalence():
     rows = place(2, patients=400, share=0.2)
     off = rows.assign(logit=rows["logit"] + logit(0.6) - logit(0.2))
     fitted = recalibrated_by(off, "intercept")
@@ -72,7 +72,7 @@ def test_another_share_is_mended_by_an_intercept():
     assert calibration_there(calibrate(off, fitted))["calibration_in_the_large"] < 0.05
 
 
-def test_spread_logits_are_mended_by_a_slope_only():
+def test_only_a_slope_corrects_spread_logits():
     rows = place(3, patients=200, spread=3.0)
     table = recalibration_gain(rows).set_index("way")
     assert table.loc["slope and intercept", "slope"] == pytest.approx(1 / 3, abs=0.1)
@@ -80,14 +80,14 @@ def test_spread_logits_are_mended_by_a_slope_only():
     assert table.loc["intercept", "loss_change"] > table.loc["slope and intercept", "loss_change"]
 
 
-def test_where_the_probabilities_are_right_no_gain_is_shown():
+def test_correct_probabilities_show_no_gain():
     """The intervals of 12 studies leave out 0 in at most a few."""
     gains = pd.concat([recalibration_gain(place(seed, patients=30)) for seed in range(12)])
     gains = gains[gains["way"] != "as it is"]
     assert (gains["loss_change_high"] < 0).sum() <= 2
 
 
-def test_of_too_few_patients_nothing_is_said():
+def test_nothing_is_reported_for_too_few_patients():
     table = recalibration_gain(place(4, patients=8)).set_index("way")
     assert list(table.index) == list(WAYS)
     assert np.isnan(table.loc["intercept", ["loss", "loss_change", "loss_change_low"]]).all()

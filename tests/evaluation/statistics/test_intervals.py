@@ -82,7 +82,7 @@ def without_interval(bounds):
 
 @pytest.mark.parametrize("found", [0.0, 0.03, 0.5, 0.9, 1.0])
 @pytest.mark.parametrize("freedom", [3, 11, 10**6])
-def test_the_ends_of_a_score_interval_are_those_of_a_grid(found, freedom):
+def test_the_ends_of_a_score_interval_match_a_grid_search(found, freedom):
     """Newcombe 2006, method 5, as an example: 8 malignant and 12 benign cases."""
 
     def variance(x):
@@ -98,7 +98,7 @@ def test_the_ends_of_a_score_interval_are_those_of_a_grid(found, freedom):
     assert score_interval(found, variance, freedom) == pytest.approx(expected, abs=2e-5)
 
 
-def test_with_the_variance_of_a_share_it_is_statsmodels_wilson():
+def test_with_the_variance_of_a_share_it_is_the_wilson_interval_of_statsmodels():
     for hits in range(13):
         low, high = score_interval(hits / 12, lambda x: x * (1 - x) / 12, 1e9)
         expected = proportion_confint(hits, 12, method="wilson")
@@ -126,7 +126,7 @@ def alike_of(rows):
 
 
 @pytest.mark.parametrize("auc", [0.5, 0.8, 0.97, 0.999])
-def test_with_one_image_a_group_the_binormal_variance_is_exact(auc):
+def test_with_one_image_per_group_the_binormal_variance_is_exact(auc):
     """Over two folds of unequal size, against all pairs of pairs."""
     truth = np.array([1, 1, 1, 0, 0, 1, 1, 0, 0, 0, 0], bool)
     fold, group = np.repeat([0, 1], [5, 6]), np.arange(11)
@@ -153,7 +153,7 @@ def test_the_binormal_variance_of_groups_is_the_sum_over_all_pairs_of_pairs(auc,
 
 @pytest.mark.parametrize("auc", [0.8, 0.95])
 @pytest.mark.parametrize("alike", [0.3, 0.8])
-def test_the_binormal_variance_is_that_of_many_studies(alike, auc, monkeypatch):
+def test_the_binormal_variance_matches_simulated_studies(alike, auc, monkeypatch):
     rng, group = np.random.default_rng(0), np.repeat(np.arange(16), [1, 2, 3, 6] * 4)
     truth = group < 8
     monkeypatch.setattr(clusters, "intraclass_correlation", lambda score, group: alike)
@@ -168,9 +168,7 @@ def test_the_binormal_variance_is_that_of_many_studies(alike, auc, monkeypatch):
 
 @pytest.mark.parametrize("folds", [0, 2])
 @pytest.mark.parametrize(("seed", "skill"), [(0, 0.3), (1, 1.5), (2, 5.0)])
-def test_the_ends_of_the_interval_of_auc_are_as_far_away_as_their_own_errors_allow(
-    seed, skill, folds
-):
+def test_the_ends_of_the_auc_interval_use_their_own_standard_errors(seed, skill, folds):
     rows = drawn_rows(seed, groups=12, images=-2, folds=folds, skill=skill)
     truth, score, group, fold = arrays_of(rows)
     auc, ends = auc_slowly(truth, score, fold), auc_interval(rows)
@@ -193,7 +191,7 @@ def test_the_ends_of_the_interval_of_auc_are_as_far_away_as_their_own_errors_all
 
 @often
 @given(draws_of_rows)
-def test_the_interval_of_auc_holds_the_auc_and_stays_between_0_and_1(rows):
+def test_the_auc_interval_contains_the_auc_and_is_within_0_and_1(rows):
     low, high = auc_interval(rows)
     auc = auc_within_folds(rows)
     assert np.isnan([low, high]).all() or 0 <= low <= auc + 1e-8 and auc - 1e-8 <= high <= 1
@@ -201,7 +199,7 @@ def test_the_interval_of_auc_holds_the_auc_and_stays_between_0_and_1(rows):
 
 @often
 @given(draws_of_rows, st.integers(0, 10**6))
-def test_neither_the_order_of_rows_nor_a_scale_changes_the_interval_of_auc(rows, seed):
+def test_row_order_and_scale_do_not_change_the_auc_interval(rows, seed):
     expected = auc_interval(rows)
     other = rows.sample(frac=1, random_state=seed)
     assert auc_interval(other) == pytest.approx(expected, abs=1e-8, nan_ok=True)
@@ -211,13 +209,13 @@ def test_neither_the_order_of_rows_nor_a_scale_changes_the_interval_of_auc(rows,
 
 @often
 @given(draws_of_rows)
-def test_the_interval_mirrors_with_the_classes(rows):
+def test_the_interval_is_mirrored_when_the_classes_are_swapped(rows):
     low, high = auc_interval(rows)
     mirrored = auc_interval(rows.assign(label=rows["label"].map({"B": "M", "M": "B"})))
     assert mirrored == pytest.approx((1 - high, 1 - low), abs=1e-7, nan_ok=True)
 
 
-def test_copies_within_a_group_make_no_interval_narrow():
+def test_copies_within_a_group_do_not_narrow_the_interval():
     rows = drawn_rows(3)
     low, high = auc_interval(rows)
     copied, naive = pd.concat([rows] * 4), pd.concat([rows] * 4).assign(group=range(4 * len(rows)))
@@ -230,13 +228,13 @@ def test_copies_within_a_group_make_no_interval_narrow():
     [("MMMM", "abcd"), ("BBBB", "abcd"), ("MMBB", "aabc"), ("MBMB", "aaaa")],
     ids=["no B", "no M", "M in one group", "one group"],
 )
-def test_a_class_in_fewer_than_two_groups_leaves_no_interval(labels, groups):
+def test_a_class_with_fewer_than_two_groups_has_no_interval(labels, groups):
     rows = rows_of(labels, [0.1, 0.7, 0.6, 0.3], list(groups))
     assert without_interval(auc_interval(rows))
     assert without_interval(bounds_of_gain(rows, rows["probability"], np.arange(4.0)))
 
 
-def test_folds_of_one_class_leave_no_interval():
+def test_folds_of_one_class_have_no_interval():
     rows = drawn_rows(0, folds=2)
     assert without_interval(auc_interval(rows.assign(fold=(rows["label"] == "M").astype(int))))
 
@@ -262,7 +260,7 @@ def ranked(truth, group):
 
 @pytest.mark.parametrize("patients", [8, 24])
 @pytest.mark.parametrize("seed", range(3))
-def test_from_a_perfect_order_each_pair_out_of_order_lowers_the_interval_of_auc(seed, patients):
+def test_from_perfect_ranking_each_swapped_pair_lowers_the_auc_interval(seed, patients):
     truth, group = patients_of(seed, patients)
     rng, found, step = np.random.default_rng(seed), [], 1 / (truth.sum() * (~truth).sum())
     for _ in range(30):
@@ -279,7 +277,7 @@ def test_from_a_perfect_order_each_pair_out_of_order_lowers_the_interval_of_auc(
 
 @often
 @given(draws_of_rows, st.integers(0, 10**6))
-def test_a_pair_more_out_of_order_lowers_any_interval_of_auc(rows, seed):
+def test_one_more_swapped_pair_lowers_any_auc_interval(rows, seed):
     rows = rows.sort_values("logit", ignore_index=True)
     truth, score, _, _ = arrays_of(rows)
     before = np.flatnonzero(~truth[:-1] & truth[1:] & (np.diff(score) > 0))
@@ -291,7 +289,7 @@ def test_a_pair_more_out_of_order_lowers_any_interval_of_auc(rows, seed):
         assert np.isnan(found).all() or (worse <= found + 1e-8).all()
 
 
-def test_a_perfect_order_of_few_patients_is_far_from_certain():
+def test_a_perfect_ranking_of_few_patients_has_a_wide_interval():
     """12 of 12 in order have a one-sided 97.5 % bound of 0.025 ** (1 / 12) = 0.735."""
     low, high = auc_interval(ranked(*patients_of(0)))
     assert high == 1 and 0.7 < low < 0.95
@@ -303,7 +301,7 @@ def test_a_perfect_order_of_few_patients_is_far_from_certain():
 
 
 @pytest.mark.parametrize("hits", range(0, 13, 2))
-def test_of_one_image_a_group_the_interval_of_a_share_is_statsmodels_wilson(hits):
+def test_with_one_image_per_group_a_share_has_the_wilson_interval_of_statsmodels(hits):
     """With a t quantile."""
     found = share_interval(np.arange(12) < hits, np.arange(12))
     level = 2 * stats.norm.sf(stats.t.ppf(0.975, 11))
@@ -312,7 +310,7 @@ def test_of_one_image_a_group_the_interval_of_a_share_is_statsmodels_wilson(hits
 
 @pytest.mark.parametrize("inflation", [1.0, 2.0])
 @pytest.mark.parametrize(("seed", "limit"), [(0, -3.0), (1, -1.5), (2, 0.0), (3, 1.5)])
-def test_the_ends_of_a_share_are_as_far_away_as_their_own_errors_allow(seed, limit, inflation):
+def test_the_ends_of_a_share_interval_use_their_own_standard_errors(seed, limit, inflation):
     rows = drawn_rows(seed, groups=9, images=-4, skill=0)
     score, group = rows["logit"].to_numpy(), rows["group"].to_numpy()
     hits = score > limit
@@ -329,7 +327,7 @@ def test_the_ends_of_a_share_are_as_far_away_as_their_own_errors_allow(seed, lim
 
 
 @pytest.mark.parametrize("images", [1, 5])
-def test_without_scores_a_groups_images_count_as_one(images):
+def test_without_scores_the_images_of_a_group_count_as_one(images):
     """All hit in 10 groups: Wilson's bound of 10 of 10, however many images."""
     found = share_interval(np.ones(10 * images), np.repeat(np.arange(10), images))
     reach = stats.t.ppf(0.975, 9)
@@ -349,7 +347,7 @@ def test_each_further_miss_lowers_a_share(seed, groups, images, scored):
 
 @often
 @given(draws_of_rows, st.floats(-3, 3))
-def test_the_interval_of_a_share_holds_it_and_stays_between_0_and_1(rows, limit):
+def test_the_interval_of_a_share_contains_it_and_is_within_0_and_1(rows, limit):
     score, group = rows["logit"].to_numpy(), rows["group"].to_numpy()
     hits = score >= limit
     for inflation in (1.0, 2.0):
@@ -368,7 +366,7 @@ def test_one_group_has_no_interval_of_its_share():
 
 @pytest.mark.parametrize("malignant", [0.2, 0.5])
 @pytest.mark.parametrize("name", ["accuracy", "balanced_accuracy"])
-def test_of_a_weighted_sum_the_interval_is_zou_and_donners(name, malignant):
+def test_the_interval_of_a_weighted_sum_is_zou_and_donners(name, malignant):
     """L = m - sqrt(sum of (weight x distance to the lower bound)^2), U likewise."""
     found, bounds = [0.9, 0.7], [(0.7, 0.97), (0.6, 0.85)]
     weights = [malignant, 1 - malignant] if name == "accuracy" else [0.5, 0.5]
@@ -390,7 +388,9 @@ def test_of_a_weighted_sum_the_interval_is_zou_and_donners(name, malignant):
     st.floats(0.05, 0.95),
     st.sampled_from(sorted(OF_TWO_SHARES)),
 )
-def test_what_two_shares_make_holds_its_estimate_and_keeps_its_range(one, other, malignant, name):
+def test_the_interval_of_two_shares_contains_the_estimate_and_keeps_the_range(
+    one, other, malignant, name
+):
     metric = OF_TWO_SHARES[name]
     middle = float(metric(one[1], other[1], malignant))
     low, high = of_two_shares(
@@ -406,7 +406,7 @@ def test_what_two_shares_make_holds_its_estimate_and_keeps_its_range(one, other,
 
 @pytest.mark.parametrize("folds", [0, 2])
 @pytest.mark.parametrize("seed", range(2))
-def test_the_error_of_a_gain_is_that_of_equal_aucs_with_the_observed_correlation(seed, folds):
+def test_the_error_of_a_gain_assumes_equal_aucs_with_the_observed_correlation(seed, folds):
     rows = drawn_rows(seed, groups=12, images=3, folds=folds)
     truth, before, group, fold = arrays_of(rows)
     scores = [before, before + np.random.default_rng(seed).normal(size=len(rows))]
@@ -427,7 +427,7 @@ def test_the_error_of_a_gain_is_that_of_equal_aucs_with_the_observed_correlation
 
 
 @pytest.mark.parametrize("alike", [0.3, 0.8])
-def test_the_error_of_a_gain_is_the_spread_over_many_studies(alike):
+def test_the_error_of_a_gain_matches_the_spread_over_simulated_studies(alike):
     rng, group, gains = np.random.default_rng(0), np.repeat(np.arange(30), 4), []
     rows = pd.DataFrame({"label": np.where(group < 15, "M", "B"), "group": group})
     errors = []
@@ -445,7 +445,7 @@ def test_the_error_of_a_gain_is_the_spread_over_many_studies(alike):
 # --------------------------------------------------------------------------- means
 
 
-def test_of_equal_groups_the_interval_of_a_mean_is_students_of_their_means():
+def test_the_mean_of_equal_groups_has_students_interval_of_group_means():
     rng, group = np.random.default_rng(0), np.repeat(np.arange(7), 4)
     values = rng.normal(size=7)[group] + rng.normal(size=28)
     means = values.reshape(7, 4).mean(axis=1)
@@ -457,7 +457,7 @@ def test_of_equal_groups_the_interval_of_a_mean_is_students_of_their_means():
     assert high - low == pytest.approx(math.sqrt(2) * (expected.high - expected.low))
 
 
-def test_of_unequal_groups_the_freedom_is_that_of_as_many_equal_ones_as_they_are_worth():
+def test_the_degrees_of_freedom_of_unequal_groups_use_the_effective_number_of_groups():
     """12 images of one group and 3 of each of five: worth 27**2 / 189 = 3.86 groups, not 6."""
     values, group = np.random.default_rng(1).normal(size=27), np.repeat(np.arange(9), 3)
     group[group < 4] = 0
@@ -469,12 +469,12 @@ def test_of_unequal_groups_the_freedom_is_that_of_as_many_equal_ones_as_they_are
 
 
 @pytest.mark.parametrize("value", [0.0, 0.1, -1234.5])
-def test_values_that_are_all_alike_are_no_certainty(value):
+def test_identical_values_give_no_interval(value):
     assert without_interval(mean_interval(np.full(9, value), np.repeat(np.arange(3), 3)))
     assert without_interval(mean_interval([1.0, 2.0], np.zeros(2)))
 
 
-def test_groups_that_are_worth_fewer_than_two_have_no_interval_of_a_difference():
+def test_fewer_than_two_effective_groups_give_no_interval_of_a_difference():
     """60 images of one patient and a single one of another: Student's t with 0.03 degrees."""
     group = np.append(np.zeros(60), 1)
     values = np.random.default_rng(0).normal(size=61)
@@ -492,7 +492,7 @@ def test_groups_that_are_worth_fewer_than_two_have_no_interval_of_a_difference()
 
 @often
 @given(st.integers(0, 10**6), st.integers(6, 20), st.sampled_from([0.0, 1.5, 8.0]))
-def test_more_doubt_about_folds_never_narrows_an_interval(seed, groups, skill):
+def test_allowing_for_folds_never_narrows_an_interval(seed, groups, skill):
     rows = drawn_rows(seed, groups, folds=3, skill=skill)
     before = rows["logit"].to_numpy()
     after = before + np.random.default_rng(0).normal(size=len(rows))
@@ -515,14 +515,14 @@ def test_more_doubt_about_folds_never_narrows_an_interval(seed, groups, skill):
 # --------------------------------------------------------------------- drawn groups
 
 
-def test_as_many_groups_are_drawn_as_there_are_each_as_often():
+def test_the_bootstrap_draws_all_groups_with_equal_chance():
     weights = group_weights(drawn_rows(7), draws=4000)
     assert weights.shape == (4000, 20) and (weights.sum(axis=1) == 20).all()
     assert weights.mean(axis=0) == pytest.approx(np.ones(20), abs=0.08)
     assert weights.var(axis=0) == pytest.approx(np.full(20, 1 - 1 / 20), abs=0.12)
 
 
-def test_half_as_many_groups_are_drawn_of_cross_validated_rows():
+def test_the_bootstrap_draws_half_as_many_groups_of_cross_validated_rows():
     """So that the mean over the drawn groups has twice the variance."""
     once, half = (group_weights(drawn_rows(7, folds=k), draws=8000) for k in (0, 4))
     assert (half.sum(axis=1) == 10).all()
@@ -531,7 +531,7 @@ def test_half_as_many_groups_are_drawn_of_cross_validated_rows():
     assert spread[1] / spread[0] == pytest.approx(2, rel=0.1)
 
 
-def test_models_of_the_same_images_meet_the_same_draws_in_any_row_order():
+def test_models_of_the_same_images_share_the_draws_in_any_row_order():
     rows = drawn_rows(8, folds=3)
     other = rows.assign(probability=0.5).sample(frac=1, random_state=0)
     drawn = group_weights(rows, 20)
@@ -539,7 +539,7 @@ def test_models_of_the_same_images_meet_the_same_draws_in_any_row_order():
     assert (group_weights(other, 20) == drawn).all()
 
 
-def test_a_draw_of_groups_joins_their_members(monkeypatch):
+def test_a_draw_of_groups_includes_all_their_members(monkeypatch):
     rows = drawn_rows(6)
 
     def mean(weights):
@@ -556,13 +556,13 @@ def test_a_draw_of_groups_joins_their_members(monkeypatch):
 
 
 @pytest.mark.parametrize(("benign", "there"), [(4, False), (5, True)])
-def test_too_few_groups_of_a_class_leave_no_draws(benign, there):
+def test_too_few_groups_of_a_class_give_no_draws(benign, there):
     group = np.repeat(np.arange(15), 2)
     rows = rows_of(np.where(group < benign, "B", "M"), 0.5, group)
     assert np.isnan(group_weights(rows, 10)).any() != there
 
 
-def test_the_percentile_interval_leaves_out_draws_without_a_value():
+def test_the_percentile_interval_ignores_missing_draws():
     drawn = np.append(np.arange(101.0), [np.nan] * 10)
     assert percentile_interval(drawn) == pytest.approx((2.5, 97.5))
     assert without_interval(percentile_interval(np.full(3, np.nan)))
@@ -587,7 +587,7 @@ def by_scikit_learn(rows, draws, at):
 
 
 @pytest.mark.parametrize("name", ["sensitivity", "precision"])
-def test_the_bands_are_quantiles_of_scikit_learns_curves(name):
+def test_the_bands_match_quantiles_of_scikit_learns_curves(name):
     rows = drawn_rows(11)
     found = curve_bands(rows, draws=60, points=21)
     curves = by_scikit_learn(rows, 60, np.linspace(0, 1, 21))[name]
@@ -614,7 +614,7 @@ def test_too_few_groups_have_no_bands():
 
 
 @pytest.mark.parametrize("folds", [0, 4])
-def test_metrics_come_with_the_interval_that_suits_them(folds):
+def test_each_metric_has_its_own_kind_of_interval(folds):
     rows = drawn_rows(12, folds=folds)
     found = metrics_with_intervals(rows, threshold=0.4)
     assert (found["images"], found["groups"]) == (len(rows), 20)
@@ -644,7 +644,7 @@ def test_a_group_with_both_classes_counts_for_each():
 
 
 @pytest.mark.parametrize("label", ["B", "M"])
-def test_one_class_has_the_interval_of_its_share_alone(label):
+def test_one_class_has_only_the_interval_of_its_share(label):
     found = metrics_with_intervals(drawn_rows(13).assign(label=label))
     own, other = ("recall", "specificity") if label == "M" else ("specificity", "recall")
     assert found[f"{own}_low"] < found[own] and np.isnan(found[f"{other}_low"])
@@ -652,7 +652,7 @@ def test_one_class_has_the_interval_of_its_share_alone(label):
         assert np.isnan(found[f"{name}_low"])
 
 
-def test_what_does_not_exist_has_no_interval():
+def test_undefined_metrics_have_no_interval():
     found = metrics_with_intervals(drawn_rows(14), threshold=1.0)
     assert found["recall"] == 0 and found["recall_low"] == 0 < found["recall_high"]
     assert np.isnan([found["precision"], found["precision_low"], found["precision_high"]]).all()
@@ -667,6 +667,6 @@ def test_twelve_patients_without_a_mistake_do_not_prove_that_there_are_none():
         assert found[f"{name}_low"] < 0.95
 
 
-def test_an_interval_is_one_of_ninety_five_percent():
+def test_intervals_have_a_level_of_95_percent():
     assert t_quantile(1e9) == pytest.approx(stats.norm.ppf(0.975))
     assert t_quantile(7) == pytest.approx(stats.t.ppf(0.975, 7))

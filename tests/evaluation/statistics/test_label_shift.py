@@ -37,7 +37,7 @@ DESIGNS = [(0.5, 0.1), (0.3, 0.7), (0.4, 0.02)]
 
 
 @pytest.mark.parametrize(("known", "share"), DESIGNS)
-def test_the_share_is_where_em_comes_to_rest(known, share):
+def test_the_share_is_the_fixed_point_of_em(known, share):
     probability, now = posteriors(known, share), known
     for _ in range(5000):
         odds = now / known * probability
@@ -46,7 +46,7 @@ def test_the_share_is_where_em_comes_to_rest(known, share):
 
 
 @pytest.mark.parametrize(("known", "share"), DESIGNS)
-def test_the_share_is_that_of_quapy(known, share):
+def test_the_share_matches_quapy(known, share):
     quapy = pytest.importorskip("quapy.method.aggregative", reason="quapy is not installed")
     malignant = posteriors(known, share)
     both = np.stack([1 - malignant, malignant], axis=1)
@@ -54,13 +54,13 @@ def test_the_share_is_that_of_quapy(known, share):
     assert em_share(logit(malignant) - logit(known)) == pytest.approx(expected, abs=1e-5)
 
 
-def test_surely_benign_images_are_none_and_surely_malignant_ones_all():
+def test_the_share_is_0_for_clearly_benign_images_and_1_for_clearly_malignant_ones():
     assert em_share(np.array([-800.0, -3, -2])) == 0 and em_share(np.array([800.0, 2, 3])) == 1
     assert em_share(np.array([-800.0, -700, 700, 800])) == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5])
-def test_the_interval_holds_the_share_and_no_move_is_seen(share):
+def test_the_interval_covers_the_share_and_no_shift_is_reported(share):
     """Of 100 studies an exact 95 % interval misses more than 11 in 0.4 % of all tries."""
     found = pd.DataFrame([estimated_share(*known_and_new(k, share)[::-1]) for k in range(100)])
     held = (found["prevalence_low"] <= share) & (share <= found["prevalence_high"])
@@ -71,13 +71,13 @@ def test_the_interval_holds_the_share_and_no_move_is_seen(share):
 
 
 @pytest.mark.parametrize(("moved", "least"), [(-2.0, 27), (2.0, 16)])
-def test_moved_logits_are_no_mixture(moved, least):
+def test_shifted_logits_are_not_a_mixture(moved, least):
     """Toward the rarer class a move looks more like another share, and is seen less often."""
     found = [estimated_share(*known_and_new(k, 0.3, moved=moved)[::-1]) for k in range(30)]
     assert sum(each["moved"] for each in found) >= least
 
 
-def test_patients_count_and_not_images():
+def test_the_interval_counts_patients_and_not_images():
     """Each image ten times counts like once; each image as a patient seems to count more."""
     known, new = known_and_new(0, 0.3)
 
@@ -90,7 +90,7 @@ def test_patients_count_and_not_images():
     assert width(new.assign(group=range(len(new)))) < 0.9 * width(new)
 
 
-def test_rows_in_another_order_and_calibrated_logits_say_the_same():
+def test_row_order_and_calibrated_logits_change_nothing():
     known, new = known_and_new(1, 0.3)
     expected = estimated_share(new, known)
     found = estimated_share(
@@ -119,7 +119,7 @@ def test_heads_of_several_folds_make_the_interval_wider():
     assert crossed["prevalence_low"] < fixed["prevalence_low"]
 
 
-def test_of_too_few_patients_there_is_an_estimate_and_no_interval():
+def test_too_few_patients_give_an_estimate_without_an_interval():
     known, new = known_and_new(4, 0.5)
     found = estimated_share(new[new["group"] < 4], known)
     assert 0 <= found["prevalence"] <= 1 and not found["moved"] and found["note"] == ""
@@ -134,7 +134,7 @@ def test_without_a_signal_nothing_is_estimated():
         estimated_share(new, known[known["label"] == "M"])
 
 
-def test_new_images_that_are_all_benign_may_come_from_a_place_with_some_malignant():
+def test_all_benign_images_are_compatible_with_a_positive_prevalence():
     """Nearly perfect logits, none malignant among 20 patients: still up to a tenth or more."""
     rng = np.random.default_rng(6)
     known, new = study(rng, 60, apart=6.0), study(rng, 20, share=0.0, apart=6.0)

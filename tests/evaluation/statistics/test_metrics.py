@@ -72,7 +72,7 @@ def slow_calibration_error(truth, probability, bins):
 # ------------------------------------------------------------------------- rows
 
 
-def test_metrics_of_an_example_worked_by_hand():
+def test_metrics_match_an_example_worked_by_hand():
     """TN 1, FP 1, FN 1, TP 2; of the 6 pairs of an M and a B, 4 are in order."""
     found = classification_metrics(rows_of("BBMMM", [0.1, 0.65, 0.4, 0.8, 0.5]))
     expected = {
@@ -98,7 +98,7 @@ def test_metrics_of_an_example_worked_by_hand():
 
 @pytest.mark.parametrize("ties", [False, True])
 @pytest.mark.parametrize("threshold", [0.0, 0.3, 0.5, 1.0])
-def test_every_metric_is_scikit_learns(threshold, ties):
+def test_every_metric_matches_scikit_learn(threshold, ties):
     rows = rows_with_skill(0, ties=ties)
     found = classification_metrics(rows, threshold)
     expected = by_scikit_learn(rows, threshold)
@@ -106,7 +106,7 @@ def test_every_metric_is_scikit_learns(threshold, ties):
     assert set(found) - set(expected) == {"ece", "ace"}
 
 
-def test_only_the_metrics_asked_for_are_computed(monkeypatch):
+def test_only_the_requested_metrics_are_computed(monkeypatch):
     rows = rows_with_skill(3)
     every = classification_metrics(rows)
     monkeypatch.setattr(sk, "log_loss", None)  # fails where it is called
@@ -120,7 +120,7 @@ def test_a_probability_at_the_threshold_is_called_malignant():
     assert (found["recall"], found["specificity"]) == (1, 0)
 
 
-def test_nothing_called_malignant_has_no_precision():
+def test_without_malignant_calls_precision_is_undefined():
     found = classification_metrics(rows_of("BM", [0.1, 0.2]))
     assert math.isnan(found["precision"]) and found["negative_predictive_value"] == 0.5
     assert found["recall"] == found["f1"] == found["mcc"] == 0 and found["auc"] == 1
@@ -128,7 +128,7 @@ def test_nothing_called_malignant_has_no_precision():
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize(("label", "missing"), [("M", {"specificity"}), ("B", {"recall"})])
-def test_one_class_has_what_it_can_have_and_no_more(label, missing):
+def test_one_class_has_only_the_metrics_that_are_defined(label, missing):
     found = classification_metrics(rows_of(label * 2, [0.1, 0.9]))
     missing = missing | {"balanced_accuracy", "mcc", "auc", "average_precision"}
     assert {name for name, value in found.items() if math.isnan(value)} == missing
@@ -140,7 +140,7 @@ def test_one_class_has_what_it_can_have_and_no_more(label, missing):
 
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("threshold", [0.2, 0.5, 0.8])
-def test_sensitivity_specificity_and_the_share_of_malignant_images_make_the_others(threshold, seed):
+def test_the_other_metrics_follow_from_sensitivity_specificity_and_prevalence(threshold, seed):
     rows = rows_with_skill(seed)
     expected = by_scikit_learn(rows, threshold)
     malignant = (rows["label"] == "M").mean()
@@ -151,7 +151,7 @@ def test_sensitivity_specificity_and_the_share_of_malignant_images_make_the_othe
 
 @pytest.mark.parametrize("name", list(OF_TWO_SHARES))
 @pytest.mark.parametrize("malignant", [0.1, 0.5, 0.8])
-def test_each_rises_with_either_share(name, malignant):
+def test_each_metric_rises_with_sensitivity_and_specificity(name, malignant):
     """As `intervals.of_two_shares` takes for granted."""
     grid = np.linspace(0, 1, 21)
     values = OF_TWO_SHARES[name](grid[:, None], grid[None], malignant)
@@ -161,7 +161,7 @@ def test_each_rises_with_either_share(name, malignant):
 
 
 @pytest.mark.filterwarnings("error")
-def test_where_nothing_is_called_malignant_there_is_no_precision_and_no_correlation():
+def test_without_malignant_calls_precision_and_correlation_are_undefined():
     none, all_ = np.zeros(1), np.ones(1)
     values = {name: metric(none, all_, 0.5) for name, metric in OF_TWO_SHARES.items()}
     assert {name for name in values if np.isnan(values[name])} == {"precision", "mcc"}
@@ -172,7 +172,7 @@ def test_where_nothing_is_called_malignant_there_is_no_precision_and_no_correlat
 
 @pytest.mark.parametrize("mixed", [False, True])
 @pytest.mark.parametrize("seed", range(3))
-def test_the_auc_counts_pairs_of_one_fold(seed, mixed):
+def test_the_auc_counts_pairs_within_one_fold(seed, mixed):
     rows = drawn_rows(seed, mixed=mixed, folds=3)
     truth, score, _, fold = arrays_of(rows)
     expected = auc_slowly(truth, score, fold)
@@ -182,26 +182,26 @@ def test_the_auc_counts_pairs_of_one_fold(seed, mixed):
 
 
 @pytest.mark.parametrize("folds", [{}, {"fold": np.nan}, {"fold": 2}, {"fold": [0, 1] * 40}])
-def test_without_several_heads_it_is_the_usual_auc(folds):
+def test_a_single_head_has_the_usual_auc(folds):
     """Rows of val have folds, too, but one kept model judges them."""
     rows = rows_with_skill(3).assign(model="final", **folds)
     assert auc_within_folds(rows) == pytest.approx(by_scikit_learn(rows)["auc"])
 
 
-def test_each_folds_scale_does_not_matter_and_pooling_hides_what_they_know():
+def test_the_scale_of_each_fold_does_not_matter_to_the_auc_within_folds():
     rows = drawn_rows(4, folds=4)
     shifted = rows.assign(logit=np.exp(rows["logit"] / 9) + 50 * rows["fold"])
     assert auc_within_folds(shifted) == pytest.approx(auc_within_folds(rows))
     assert auc_within_folds(shifted.drop(columns="fold")) < auc_within_folds(rows) - 0.05
 
 
-def test_where_no_fold_has_both_classes_there_is_no_auc():
+def test_without_a_fold_of_both_classes_there_is_no_auc():
     rows = drawn_rows(5)
     assert np.isnan(auc_within_folds(rows.assign(fold=(rows["label"] == "M").astype(int))))
     assert np.isnan(auc_within_folds(rows.assign(label="B")))
 
 
-def test_logits_tell_apart_what_no_probability_does():
+def test_logits_distinguish_images_whose_probabilities_are_equal():
     rows = rows_of("BM", [1.0, 1.0]).assign(logit=[40.0, 50.0])
     assert auc_within_folds(rows) == 1 and truth_and_score(rows)[1].tolist() == [40, 50]
     assert auc_within_folds(rows.drop(columns="logit")) == 0.5
@@ -210,7 +210,7 @@ def test_logits_tell_apart_what_no_probability_does():
 # ------------------------------------------------------------------- calibration
 
 
-def test_the_expected_calibration_error_by_a_slow_loop():
+def test_the_expected_calibration_error_matches_a_slow_loop():
     rows = rows_with_skill(1)
     truth, probability = (rows["label"] == "M").to_numpy(), rows["probability"].to_numpy()
     bins = [int(p * 10) for p in probability]
@@ -218,7 +218,7 @@ def test_the_expected_calibration_error_by_a_slow_loop():
     assert calibration_error(truth, probability) == pytest.approx(expected)
 
 
-def test_a_tenth_lies_in_the_bin_that_begins_with_it():
+def test_a_bin_edge_belongs_to_the_upper_bin():
     tenths = np.array([0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0])
     assert calibration_bins(tenths).tolist() == [*range(10), 9]
 
@@ -240,7 +240,7 @@ def test_equal_probabilities_share_a_bin():
     assert set(calibration_bins(np.array([0.0, 1.0]))) == {0, 9}
 
 
-def test_what_comes_true_as_often_as_was_said_has_no_error():
+def test_perfectly_calibrated_probabilities_have_no_error():
     truth, probability = np.arange(100) % 4 == 0, np.full(100, 0.25)
     assert calibration_error(truth, probability) == pytest.approx(0)
     assert calibration_error(truth, probability + 0.5) == pytest.approx(0.5)
@@ -249,7 +249,7 @@ def test_what_comes_true_as_often_as_was_said_has_no_error():
 # ------------------------------------------------------------------------ curves
 
 
-def test_cumulative_counts_are_those_at_or_above_each_score():
+def test_cumulative_counts_match_the_counts_at_or_above_each_score():
     rows = rows_with_skill(12, count=30, ties=True)
     truth, score = (rows["label"] == "M").to_numpy(), rows["probability"].to_numpy()
     weights = np.random.default_rng(13).integers(0, 3, (4, 30))

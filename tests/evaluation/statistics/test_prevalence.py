@@ -37,7 +37,7 @@ def by_hand():
     return pd.DataFrame({"label": ["M"] * 10 + ["B"] * 10, "logit": logits, "group": range(20)})
 
 
-def test_at_ten_percent_by_hand():
+def test_predictive_values_at_ten_percent_match_a_hand_calculation():
     found = at_prevalence(by_hand(), 0.1, act_from=0.2)
     assert (found["recall"], found["specificity"]) == (0.8, 0.9)
     assert found["precision"] == pytest.approx(0.08 / (0.08 + 0.09))
@@ -47,7 +47,7 @@ def test_at_ten_percent_by_hand():
     assert (found["images"], found["groups_malignant"]) == (20, 10)
 
 
-def test_at_the_share_of_the_rows_it_is_what_the_comparison_says():
+def test_at_the_prevalence_of_the_rows_values_match_the_comparison():
     rows = counted_from(some_rows(), 0.3)
     share = (rows["label"] == "M").mean()
     expected, found = metrics_with_intervals(rows), at_prevalence(rows, share, 0.5)
@@ -59,27 +59,27 @@ def test_at_the_share_of_the_rows_it_is_what_the_comparison_says():
     assert (found["net_benefit_low"], found["net_benefit_high"]) == pytest.approx((low, high))
 
 
-def test_false_alarms_are_the_odds_against_a_malignant_call():
+def test_false_alarms_per_hit_are_the_odds_against_a_malignant_call():
     found = at_prevalence(some_rows(), 0.02, 0.1)
     assert found["false_alarms_low"] < found["false_alarms"] < found["false_alarms_high"]
     for one, other in (("", ""), ("_low", "_high"), ("_high", "_low")):
         assert found[f"false_alarms{one}"] == pytest.approx(1 / found[f"precision{other}"] - 1)
 
 
-def test_rarer_means_less_precision_and_surer_benign_calls():
+def test_lower_prevalence_lowers_precision_and_raises_the_negative_predictive_value():
     table = at_prevalences(some_rows(), 0.2)
     assert table["precision"].is_monotonic_increasing
     assert table["negative_predictive_value"].is_monotonic_decreasing
     assert table["recall"].nunique() == table["specificity"].nunique() == 1
 
 
-def test_without_a_malignant_call_no_call_is_right_or_wrong():
+def test_without_malignant_calls_there_is_no_precision():
     found = at_prevalence(by_hand().assign(logit=-1.0), 0.1, 0.2)
     assert np.isnan([found["precision"], found["false_alarms"]]).all()
     assert found["net_benefit"] == 0
 
 
-def test_false_calls_only_are_endless_alarms():
+def test_false_calls_only_give_infinite_false_alarms_per_hit():
     rows = by_hand()
     rows["logit"] = np.where(rows["label"] == "B", 1.0, -1.0)
     found = at_prevalence(rows, 0.1, 0.2)
@@ -87,12 +87,12 @@ def test_false_calls_only_are_endless_alarms():
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0, -0.1, 10])
-def test_a_share_lies_between_none_and_all(share):
+def test_the_prevalence_must_be_between_0_and_1(share):
     with pytest.raises(InputError, match="`prevalence` is .* above 0 and below 1"):
         at_prevalence(by_hand(), share, 0.2)
 
 
-def test_corrected_probabilities_are_those_of_bayes():
+def test_corrected_probabilities_follow_bayes():
     score = np.linspace(-3, 5, 9)
     rows = pd.DataFrame({"logit": 2 * score - 2 + logit(0.4)})  # N(0, 1) and N(2, 1), 40 % of it
     found = at_other_share(rows, 0.4, 0.05)["probability"]
@@ -101,7 +101,7 @@ def test_corrected_probabilities_are_those_of_bayes():
     assert rows.equals(at_other_share(rows, 0.4, 0.4)[["logit"]])
 
 
-def test_decision_curves_at_the_share_of_the_rows_are_the_usual_ones():
+def test_decision_curves_at_the_prevalence_of_the_rows_are_the_usual_ones():
     rows, at = some_rows(), np.array([0.1, 0.4, 0.7])
     share = (rows["label"] == "M").mean()
     found = benefits_at({"mobilenetv2": rows}, share, at)

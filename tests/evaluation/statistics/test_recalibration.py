@@ -36,14 +36,14 @@ def by_statsmodels(rows):
 
 
 @pytest.mark.parametrize("times", [0.05, 1.0, 30.0])
-def test_estimates_are_those_of_statsmodels(times):
+def test_estimates_match_statsmodels(times):
     rows = calibrated_study(np.random.default_rng(0), unequal=True)
     rows["logit"] = times * rows["logit"] + 0.3
     found = recalibration(rows)
     assert [found[LARGE], found[SLOPE]] == pytest.approx(by_statsmodels(rows), rel=1e-4)
 
 
-def test_weights_are_as_good_as_copies():
+def test_weights_are_equivalent_to_copies():
     rng = np.random.default_rng(1)
     score, truth = rng.normal(size=40), rng.integers(0, 2, 40).astype(float)
     weights = rng.integers(0, 3, (5, 40)).astype(float)
@@ -58,7 +58,7 @@ def test_weights_are_as_good_as_copies():
         )
 
 
-def test_the_interval_is_the_jackknifes():
+def test_the_interval_is_a_jackknife():
     rows = calibrated_study(np.random.default_rng(2))
     found = recalibration(rows)
     for place, name in enumerate((LARGE, SLOPE)):
@@ -72,7 +72,7 @@ def test_the_interval_is_the_jackknifes():
         assert wider == pytest.approx(np.sqrt(2) * half)
 
 
-def test_too_sure_and_too_low_are_told():
+def test_overconfident_and_low_probabilities_are_reported():
     rows = calibrated_study(np.random.default_rng(3), patients=200)
     sure = recalibration(rows.assign(logit=3 * rows["logit"]))
     assert sure[f"{SLOPE}_high"] < 0.6
@@ -81,7 +81,7 @@ def test_too_sure_and_too_low_are_told():
     assert low[SLOPE] == pytest.approx(recalibration(rows)[SLOPE])
 
 
-def test_what_does_not_exist_is_not_given():
+def test_undefined_estimates_are_missing():
     rows = calibrated_study(np.random.default_rng(4))
     parted = recalibration(rows.assign(logit=np.where(rows["label"] == "M", 2.0, -1.0)))
     assert np.isnan(parted[SLOPE]) and np.isnan(parted[f"{SLOPE}_low"])
@@ -94,7 +94,7 @@ def test_what_does_not_exist_is_not_given():
     assert np.isnan(few[f"{LARGE}_low"]) and np.isfinite(few[LARGE])
 
 
-def test_a_slope_that_rests_on_one_patient_has_no_interval():
+def test_a_slope_that_depends_on_one_patient_has_no_interval():
     rows = calibrated_study(np.random.default_rng(5))
     rows["logit"] = np.where(rows["label"] == "M", 1.0, -1.0) * (1 + rows["logit"] ** 2)
     odd = rows["group"] == 3
@@ -102,7 +102,7 @@ def test_a_slope_that_rests_on_one_patient_has_no_interval():
     assert np.isfinite(found[SLOPE]) and np.isnan(found[f"{SLOPE}_low"])
 
 
-def test_sure_logits_do_not_overflow():
+def test_extreme_logits_do_not_overflow():
     rows = calibrated_study(np.random.default_rng(6))
     with np.errstate(over="raise"):
         found = recalibration(rows.assign(logit=900 * rows["logit"]))
@@ -110,7 +110,7 @@ def test_sure_logits_do_not_overflow():
     assert np.isfinite(found[LARGE])
 
 
-def test_many_groups_are_left_out_together_and_say_the_same():
+def test_many_groups_are_left_out_in_blocks_with_the_same_result():
     rows = calibrated_study(np.random.default_rng(7), patients=300)
     found = recalibration(rows)
     halved = recalibration(rows.assign(group=rows["group"] // 3))
@@ -124,7 +124,7 @@ def test_many_groups_are_left_out_together_and_say_the_same():
 @pytest.mark.slow
 @pytest.mark.parametrize("unequal", [False, True], ids=["equal", "1 to 60 images"])
 @pytest.mark.parametrize("auc", [0.8, 0.92])
-def test_intervals_hold_the_truth(auc, unequal):
+def test_intervals_cover_the_truth(auc, unequal):
     """60 patients, where a plain jackknife held the slope in 88 % with 1 to 60 images."""
     rng, held = np.random.default_rng(8), []
     for _ in range(200):

@@ -39,7 +39,7 @@ def test_a_patient_is_malignant_with_one_malignant_image():
 
 @pytest.mark.parametrize("level", [0.04, 0.1, 0.3])
 @pytest.mark.parametrize("ties", [False, True])
-def test_the_limit_is_the_highest_of_all_cuts_that_keep_the_level(level, ties):
+def test_the_limit_is_the_highest_cut_that_keeps_the_level(level, ties):
     patients = by_patient(study(np.random.default_rng(1), 40))
     if ties:
         patients["logit"] = patients["logit"].round()
@@ -49,7 +49,7 @@ def test_the_limit_is_the_highest_of_all_cuts_that_keep_the_level(level, ties):
     assert chosen.promised and chosen.limit == max(kept)
 
 
-def test_too_few_patients_promise_nothing_and_say_how_many_it_takes():
+def test_too_few_patients_give_no_guarantee_and_the_required_number():
     patients = by_patient(study(np.random.default_rng(2), 30))
     chosen = choose_referral(patients, 0.02)
     assert not chosen.promised and chosen.limit == -np.inf
@@ -58,7 +58,7 @@ def test_too_few_patients_promise_nothing_and_say_how_many_it_takes():
     assert [patients_needed(level) for level in (0.05, 0.01, 0.1)] == [19, 99, 9]
 
 
-def test_elsewhere_malignant_patients_count():
+def test_at_another_prevalence_only_malignant_patients_count():
     """Where 20 % are malignant, 5 % of all are a quarter of the malignant ones: three suffice."""
     patients = by_patient(study(np.random.default_rng(3), 60))
     malignant = patients[patients["label"] == "M"]
@@ -71,12 +71,12 @@ def test_elsewhere_malignant_patients_count():
 
 
 @pytest.mark.parametrize("level", [0.0, 1.0, 5])
-def test_a_level_lies_between_none_and_all(level):
+def test_the_level_must_be_between_0_and_1(level):
     with pytest.raises(InputError, match="must be between 0 and 1"):
         choose_referral(by_patient(study(np.random.default_rng(4))), level)
 
 
-def test_the_promise_is_kept_and_images_as_units_break_it():
+def test_the_guarantee_holds_by_patient_and_fails_by_image():
     """12 patients with 30 images that are much alike: they are worth 12, not 360."""
     rng, level, kept, cheated = np.random.default_rng(5), 0.08, [], []
     for _ in range(150):
@@ -92,7 +92,7 @@ def test_the_promise_is_kept_and_images_as_units_break_it():
     assert np.mean(cheated) > level + 2 * errors[1]
 
 
-def test_each_fold_is_referred_by_the_limit_of_the_others():
+def test_each_fold_uses_the_limit_of_the_other_folds():
     patients = by_patient(study(np.random.default_rng(6), 60))
     found = referred_out_of_fold(patients, 0.1)
     for fold in range(5):
@@ -101,7 +101,7 @@ def test_each_fold_is_referred_by_the_limit_of_the_others():
         assert (found["referred"] == (patients["logit"] >= limit))[here].all()
 
 
-def test_outcome_by_hand():
+def test_the_outcome_matches_a_hand_calculation():
     """Of 10 malignant patients 8 are referred, of 30 benign ones 12."""
     labels = ["M"] * 10 + ["B"] * 30
     referred = [True] * 8 + [False] * 2 + [True] * 12 + [False] * 18
@@ -119,7 +119,7 @@ def test_outcome_by_hand():
 
 
 @pytest.mark.parametrize("prevalence", [np.nan, 0.2])
-def test_the_curve_meets_the_limit_that_is_chosen(prevalence):
+def test_the_curve_passes_through_the_chosen_limit(prevalence):
     patients = by_patient(study(np.random.default_rng(7), 50))
     curve = referral_curve(patients, prevalence)
     chosen = choose_referral(patients, 0.1, prevalence)

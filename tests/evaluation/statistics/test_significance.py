@@ -86,7 +86,7 @@ def test_tables_of_groups_are_matched_by_group_and_label():
     assert found["called_second"].tolist() == [False, True, False]
 
 
-def test_logits_are_compared_where_both_have_them():
+def test_logits_are_compared_if_both_tables_have_them():
     """Beyond a logit of 37 all probabilities are 1."""
     rows = pd.DataFrame({"group": ["x", "y"], "label": list("BM"), "logit": [40.0, 50.0]})
     rows["probability"] = 1.0
@@ -94,7 +94,7 @@ def test_logits_are_compared_where_both_have_them():
     assert matched(rows, rows.drop(columns="logit"))["first"].tolist() == [1, 1]
 
 
-def test_turned_pictures_are_matched_by_image_and_orientation():
+def test_rotated_pictures_are_matched_by_image_and_orientation():
     rows = pd.DataFrame({"image_id": "i", "orientation": [0, 1], "group": "g", "label": "M"})
     found = matched(
         rows.assign(probability=[0.1, 0.2]), rows.assign(probability=[0.3, 0.4]).iloc[::-1]
@@ -134,7 +134,7 @@ drawn_pairs = st.builds(
 
 @often
 @given(drawn_pairs, st.integers(0, 10**6))
-def test_neither_order_nor_scale_nor_who_is_first_changes_p(pairs, seed):
+def test_p_does_not_depend_on_row_order_scale_or_which_model_is_first(pairs, seed):
     p = p_of(pairs)
     assert np.isnan(p) or 0 < p <= 1
     scaled = pairs.assign(first=pairs["first"] ** 3, second=pairs["second"] / 9 - 100)
@@ -145,12 +145,12 @@ def test_neither_order_nor_scale_nor_who_is_first_changes_p(pairs, seed):
 
 @often
 @given(drawn_pairs)
-def test_the_same_predictions_twice_have_a_p_value_of_one(pairs):
+def test_identical_predictions_have_a_p_value_of_one(pairs):
     p = p_of(pairs.assign(second=pairs["first"]))
     assert p == 1 or np.isnan(p_of(pairs))
 
 
-def test_copies_within_a_group_make_no_p_value_smaller():
+def test_copies_within_a_group_do_not_lower_the_p_value():
     pairs = two_models(5, groups=12)
     assert p_of(pd.concat([pairs] * 3, ignore_index=True)) == pytest.approx(p_of(pairs), rel=0.2)
 
@@ -196,7 +196,7 @@ def equal_models(rng, auc=0.85, likeness=(0.5, 0.5), patients=20, images=6):
 
 @pytest.mark.parametrize("alike", [(0.5, 0.5), (0.9, 0.1)], ids=["alike", "not alike"])
 @pytest.mark.parametrize("auc", [0.85, 0.97])
-def test_equal_models_are_seldom_called_different(auc, alike):
+def test_equal_models_are_rarely_called_different(auc, alike):
     """Also where patients make most of the one model's scores, and little of the other's."""
     rng = np.random.default_rng(0)
     found = np.array([p_of(equal_models(rng, auc, alike)) for _ in range(300)])
@@ -210,7 +210,7 @@ def test_p_and_interval_agree():
         assert without_0 == (found["p"] < 0.05)
 
 
-def test_a_true_difference_is_found():
+def test_a_true_difference_is_detected():
     rng, found = np.random.default_rng(1), []
     for _ in range(40):
         pairs = equal_models(rng, patients=40)
@@ -223,7 +223,7 @@ def test_a_true_difference_is_found():
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_delongs_p_value_by_its_definition(seed):
+def test_delongs_p_value_matches_its_definition(seed):
     pairs = two_models(seed, groups=40, images=1)
     truth, scores = (pairs["label"] == "M").to_numpy(), pairs[["first", "second"]].to_numpy().T
     variance = sum(
@@ -236,7 +236,7 @@ def test_delongs_p_value_by_its_definition(seed):
 
 
 @pytest.mark.parametrize("folds", [0, 2])
-def test_the_difference_is_that_of_the_aucs_of_pairs_of_one_fold(folds):
+def test_the_difference_is_between_aucs_within_folds(folds):
     pairs = two_models(2, groups=12, folds=folds)
     truth, fold = (pairs["label"] == "M").to_numpy(), pairs["fold"].to_numpy() if folds else None
     aucs = [auc_slowly(truth, pairs[name].to_numpy(), fold) for name in ("first", "second")]
@@ -245,7 +245,7 @@ def test_the_difference_is_that_of_the_aucs_of_pairs_of_one_fold(folds):
     assert found["difference_low"] < found["difference"] < found["difference_high"]
 
 
-def test_models_of_the_same_order_have_no_interval_and_a_p_value_of_one():
+def test_models_with_the_same_ranking_have_no_interval_and_a_p_value_of_one():
     pairs = two_models(7)
     pairs["second"] = pairs["first"] ** 3
     found = auc_difference(pairs)
@@ -265,12 +265,12 @@ def discordant(first_right, second_right, both=10):
 
 
 @pytest.mark.parametrize(("b", "c"), [(0, 6), (3, 9), (5, 5), (20, 4), (0, 1), (0, 0)])
-def test_mcnemars_test_is_the_binomial_test_where_few_differ(b, c):
+def test_mcnemars_test_is_the_binomial_test_if_few_pairs_differ(b, c):
     expected = stats.binomtest(b, b + c).pvalue if b + c else 1.0
     assert mcnemar_p(discordant(b, c)) == pytest.approx(expected)
 
 
-def test_mcnemars_test_of_many_is_the_corrected_chi_square():
+def test_mcnemars_test_is_the_corrected_chi_square_if_many_pairs_differ():
     expected = stats.chi2.sf((abs(30 - 12) - 1) ** 2 / (30 + 12), 1)
     assert mcnemar_p(discordant(30, 12)) == pytest.approx(expected)
     assert expected == pytest.approx(stats.binomtest(12, 42).pvalue, rel=0.15)
@@ -279,12 +279,12 @@ def test_mcnemars_test_of_many_is_the_corrected_chi_square():
 # -------------------------------------------------------------------------- Holm
 
 
-def test_holms_correction_by_hand():
+def test_holms_correction_matches_a_hand_calculation():
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert holm([0.5, 0.4]) == pytest.approx([0.8, 0.8])
 
 
-def test_what_has_no_p_value_is_not_counted():
+def test_missing_p_values_are_not_counted():
     found = holm([0.02, np.nan, 0.04])
     assert found[[0, 2]] == pytest.approx([0.04, 0.04]) and np.isnan(found[1])
     assert np.isnan(holm([np.nan])).all() and len(holm([])) == 0
@@ -293,7 +293,7 @@ def test_what_has_no_p_value_is_not_counted():
 # ------------------------------------------------------------------------- pairs
 
 
-def test_the_pairwise_table_holds_what_the_tests_say():
+def test_the_pairwise_table_contains_the_test_results():
     pairs = two_models(8, groups=20)
     tables = model_tables(pairs)
     tables["c"] = tables["a"].assign(logit=np.linspace(-1, 1, len(pairs)))
@@ -312,7 +312,7 @@ def test_the_pairwise_table_holds_what_the_tests_say():
     assert found[["p_mcnemar", "p_delong"]].isna().all(axis=None)
 
 
-def test_one_row_a_group_has_mcnemars_and_delongs_tests_too():
+def test_one_row_per_group_adds_mcnemars_and_delongs_tests():
     pairs = two_models(9, groups=40, images=1)
     (row,) = compare_pairs(model_tables(pairs), [("a", "b")]).itertuples()
     assert (row.p_mcnemar, row.p_delong) == (mcnemar_p(pairs), delong_p(pairs))
@@ -320,7 +320,7 @@ def test_one_row_a_group_has_mcnemars_and_delongs_tests_too():
     assert np.isnan([row.p_mcnemar, row.p_delong]).all()  # out-of-fold rows are not independent
 
 
-def test_no_pairs_make_no_rows():
+def test_without_pairs_there_are_no_rows():
     assert compare_pairs({}, []).empty
 
 
@@ -337,7 +337,7 @@ def separated(*rows):
     return with_gate(page(*rows))["separated"].tolist()
 
 
-def test_a_pair_is_separated_by_its_familys_share_of_the_error_and_an_interval_without_0():
+def test_a_pair_is_separated_by_the_alpha_of_its_family_and_an_interval_without_0():
     networks, baseline = FAMILY_ALPHA["networks"], FAMILY_ALPHA["baseline"]
     assert networks + baseline <= 0.05 and FAMILY_ALPHA["more than one"] <= networks
     assert separated(("networks", "image", networks - 0.001, 0.01)) == [True]
@@ -358,7 +358,7 @@ LATER = [
 ]
 
 
-def test_a_closed_gate_closes_the_other_families_and_levels_of_networks():
+def test_a_closed_gate_closes_the_other_families_and_levels():
     closed = ("networks", "image", 0.5, -0.1)
     assert separated(closed, closed, *LATER) == [False] * 5
     assert separated(closed, ("networks", "image", *SURE), *LATER) == [False] + [True] * 4
@@ -385,7 +385,7 @@ def test_the_baseline_by_image_is_its_own_gate():
     ]
 
 
-def test_an_open_gate_opens_nothing_that_is_not_shown():
+def test_an_open_gate_does_not_separate_unproven_pairs():
     gate = ("networks", "image", *SURE)
     assert separated(gate, ("networks", "patient", 0.2, 0.01)) == [True, False]
 
@@ -400,19 +400,19 @@ def words(**changed):
     return difference_sentence(SimpleNamespace(**(ROW | changed)), "A", "B")
 
 
-def test_a_difference_that_is_separated_is_told():
+def test_a_separated_difference_is_reported():
     assert words() == (
         "B separates the classes better than A: AUC higher by 0.100 "
         "(95 %, for this pair alone, 0.020 to 0.180; P = 0.01 after Holm)."
     )
 
 
-def test_the_better_model_comes_first_and_the_interval_turns_with_it():
+def test_the_better_model_comes_first_and_the_interval_is_reversed_with_it():
     said = words(difference=-0.1, difference_low=-0.18, difference_high=-0.02)
     assert said.startswith("A separates the classes better than B: AUC higher by 0.100 (95 %,")
 
 
-def test_what_is_not_separated_is_not_claimed():
+def test_a_difference_that_is_not_separated_is_not_claimed():
     said = words(separated=False, difference_low=-0.02)
     assert said == (
         "The data do not separate A from B: the AUC of B is higher by 0.100 "
@@ -421,17 +421,17 @@ def test_what_is_not_separated_is_not_claimed():
     assert "better" not in said
 
 
-def test_without_an_interval_the_reason_is_told():
+def test_without_an_interval_the_reason_is_reported():
     said = words(separated=False, difference_low=np.nan, difference_high=np.nan, p_holm=np.nan)
     assert "no interval: groups too few or too alike" in said and "P = not known" in said
 
 
-def test_a_difference_that_no_decimal_shows_is_called_equal():
+def test_a_difference_that_rounds_to_zero_is_called_equal():
     said = words(separated=False, difference=0.0004)
     assert said.startswith("The data do not separate A from B: their AUCs are equal to three dec")
 
 
-def test_a_p_value_is_never_zero_in_words():
+def test_a_p_value_is_never_reported_as_zero():
     assert p_in_figures(0.0314) == "0.031" and p_in_figures(0.0004) == "below 0.001"
     assert p_in_figures(np.nan) == "not known"
 
@@ -439,14 +439,14 @@ def test_a_p_value_is_never_zero_in_words():
 # ------------------------------------------------------------------------- folds
 
 
-def test_the_interval_of_nadeau_and_bengio_by_its_formula():
+def test_the_interval_of_nadeau_and_bengio_matches_its_formula():
     """Mean 0.02, variance 0.001 / 4; t of 4 degrees of freedom is 2.7764."""
     mean, low, high = corrected_interval([0.01, 0.03, 0.02, 0.04, 0.00], 1 / 4)
     half = 2.776445 * math.sqrt((1 / 5 + 1 / 4) * 0.00025)
     assert (mean, low, high) == pytest.approx((0.02, 0.02 - half, 0.02 + half))
 
 
-def test_without_overlap_of_the_training_parts_it_is_students_interval():
+def test_without_overlapping_training_parts_it_is_students_interval():
     values = [0.01, 0.03, -0.02, 0.04]
     expected = stats.ttest_1samp(values, 0).confidence_interval()
     assert corrected_interval([*values, np.nan], 0)[1:] == pytest.approx(tuple(expected))
@@ -465,7 +465,7 @@ def out_of_fold(seed):
     return rows.assign(logit=rng.normal(size=60))
 
 
-def test_the_auc_of_each_fold_and_seed_is_scikit_learns():
+def test_the_auc_of_each_fold_and_seed_matches_scikit_learn():
     table = out_of_fold(0)
     found = fold_aucs({"a": table}).set_index(["seed", "fold"])["auc"]
     for (seed, fold), auc in found.items():
