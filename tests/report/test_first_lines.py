@@ -172,7 +172,7 @@ def test_the_fastest_of_equal_networks_is_recommended(run):
     assert taken == FIRST
     assert said == (
         "Take MobileNetV2: equal to DenseNet121 as far as can be seen (differences of AUC of up "
-        "to 0.07 could hide), and faster (69 against 19 images a second) and smaller (10 against "
+        "to 0.07 could hide), and faster (69 against 19 images per second) and smaller (10 against "
         "30 MB)."
     )
     cost = run.rows("tables/cost.csv").assign(engine=["tensorflow", "openvino"])
@@ -180,7 +180,7 @@ def test_the_fastest_of_equal_networks_is_recommended(run):
     assert recommendation(run)[1].endswith("could hide), and smaller (10 against 30 MB).")
     cost = cost.assign(engine="tensorflow", megabytes=[40.0, 29.7])
     run.write("tables/cost.csv", cost)
-    assert recommendation(run)[1].endswith("images a second), with 40 against 30 MB.")
+    assert recommendation(run)[1].endswith("images per second), with 40 against 30 MB.")
     (run / "tables/cost.csv").unlink()
     assert recommendation(run)[0] == SECOND
 

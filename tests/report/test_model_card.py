@@ -96,8 +96,20 @@ def test_the_numbers_match_the_tables(judged):
     row = f"| test | {split['images']} | {split['groups']} | {split['B']} | {split['M']} |"
     data = section(card, "Training and evaluation data")
     assert row in data and "88, 45 benign and 43 malignant" in data and "3 left out" in data
-    assert "Size and colour" in section(card, "Beside them").replace("Baseline (s", "S")
+    assert "Size and colour" in section(card, "For comparison").replace("Baseline (s", "S")
     assert "count patients, not images" in section(card, "Metrics")
+
+
+def test_rows_of_too_few_groups_are_left_out_and_the_card_says_so():
+    rows = pd.DataFrame(
+        {"judged_on": ["out-of-fold", "test"], "auc": [0.9, 0.8], "auc_low": [0.7, 0.5]}
+    ).assign(auc_high=0.95, groups_malignant=[9, 3], groups_benign=9)
+    columns = {"judged_on": "judged", "auc": "AUC"}
+    both = markdown(rows, columns)
+    assert "out-of-fold" in both and "| test" not in both
+    assert "Left out: rows of fewer than 5 malignant or benign groups" in both
+    alone = markdown(rows[rows["judged_on"] == "test"], columns)
+    assert "| test | not shown |" in alone and "Left out" not in alone
 
 
 def test_caveats_are_at_the_top(judged):

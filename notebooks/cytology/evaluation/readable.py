@@ -71,7 +71,7 @@ def too_few(row, name: str, unit: str = "group") -> str:
     """
     of_test = "test_" if name.startswith("test_") else ""
     metric = name.removeprefix("test_")
-    if metric not in METRICS and not metric.startswith(MORE_METRICS):
+    if not is_metric(metric):
         return ""
     only = {"recall": ("malignant",), "specificity": ("benign",)}
     for label in only.get(metric, ("malignant", "benign")):
@@ -80,6 +80,17 @@ def too_few(row, name: str, unit: str = "group") -> str:
             of_class = counted(int(groups), f"{label} {unit}", f"{label} {plural(unit)}")
             return f"{NOT_SHOWN}: {of_class}"
     return ""
+
+
+def is_metric(name: str) -> bool:
+    """Whether a column holds a metric, and not a name, a count or a setting."""
+    return name in METRICS or name.startswith(MORE_METRICS)
+
+
+def rests_on_too_few(row, names) -> bool:
+    """Whether none of the metrics among the columns `names` is shown; False without metrics."""
+    metrics = [name for name in names if is_metric(name)]
+    return bool(metrics) and all(too_few(row, name) for name in metrics)
 
 
 def capital(sentence: str) -> str:

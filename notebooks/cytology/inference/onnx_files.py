@@ -1,5 +1,6 @@
 """Writing and running a network as an ONNX file; both need packages that may be missing."""
 
+import warnings
 from collections.abc import Callable
 from functools import cache
 from importlib.util import find_spec
@@ -34,10 +35,11 @@ def write(model: keras.Model, path: Path) -> None:
     size = model.input_shape[1]
     planes = keras.Input((3, size, size), name=INPUT)
     turned = keras.Model(planes, model(keras.layers.Permute((2, 3, 1))(planes)))
-    turned(
-        np.zeros((1, 3, size, size), np.float32)
-    )  # Keras cannot export a network that was never called
-    with quietly():
+    # Keras cannot export a network that was never called.
+    turned(np.zeros((1, 3, size, size), np.float32))
+    with quietly(), warnings.catch_warnings():
+        # Keras asks NumPy for `np.object`, which may come back with another meaning.
+        warnings.simplefilter("ignore", FutureWarning)
         turned.export(path, format="onnx", verbose=False, opset_version=OPSET)
 
 

@@ -127,6 +127,7 @@ def learning_and_orientations(learned: pd.DataFrame, turned: pd.DataFrame, units
             axis.errorbar(place, part["auc"], errors, fmt="o", capsize=3, **style.look_of(name))
         axis.axhline(0.5, color=style.GREY, linestyle=":", linewidth=1)
     axes[0].set(title=f"Would more {units} help?", xlabel=f"{units} trained on", ylabel="AUC")
+    axes[0].xaxis.get_major_locator().set_params(integer=True)
     axes[1].set(title="What orientations buy", xlabel="orientations of each training image")
     axes[1].set_xticks(sorted(turned["orientations"].unique()) if len(turned) else [])
     handles = {
@@ -151,8 +152,9 @@ def cost_and_quality(table: pd.DataFrame) -> Figure:
     axis.margins(0.25)
     axis.set_xlim(left=0)
     axis.legend(loc="center left", bbox_to_anchor=(1, 0.5), title="area: size of the model")
-    axis.set(title="Cost and quality", xlabel="images a second (forward pass)")
+    axis.set(title="Cost and quality", xlabel="images per second (forward pass)")
     axis.set_ylabel("AUC, 95 % interval")
+    axis.set_yticks([tick for tick in axis.get_yticks() if tick <= 1])
     return figure
 
 

@@ -139,7 +139,7 @@ def feature_map(
     `rows` has `image_id, label, group`, and `wrong`: whether the network called it wrongly.
     Within a group lines lead to its middle; its colour is that of `stain` where there are two.
     """
-    figure, axes = plt.subplots(1, 3, figsize=(16, 5.4))
+    figure, axes = plt.subplots(1, 3, figsize=(14, 5))
     for label, marker in (("B", "o"), ("M", "^")):
         here = (rows["label"] == label).to_numpy()
         look: style.Look = {"color": style.CLASS_COLOUR[label], "alpha": 0.75, "linewidth": 0}
@@ -147,7 +147,7 @@ def feature_map(
     wrong, look = rows["wrong"].to_numpy(bool), {"facecolor": "none", "edgecolor": "black"}
     axes[0].scatter(*places[wrong].T, 90, label=f"mistakes ({wrong.sum()})", **look)
     axes[0].set_title("By class, and by mistake")
-    below = {"loc": "upper left", "bbox_to_anchor": (0, -0.06), "ncols": 3, "fontsize": 9}
+    below = {"loc": "upper left", "bbox_to_anchor": (0, -0.06), "ncols": 3, "fontsize": 11}
     axes[0].legend(**below)
     stains = rows.get("stain", pd.Series("", index=rows.index))
     kinds = sorted(set(stains)) if stains.nunique() > 1 else [""]

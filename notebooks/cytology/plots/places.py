@@ -123,7 +123,7 @@ def referral(curve: pd.DataFrame, chosen: Referral, unit: str) -> Figure:
         row = curve[curve["limit"] == chosen.limit]
         look: Look = {"color": CLASS_COLOUR["M"], "markersize": 10, "markeredgecolor": "white"}
         axis.plot(row["referred"], row["bound"], "D", label="the limit chosen", **look)
-        title = f"{row['referred'].iloc[0]:.0%} are referred"
+        title = f"at the limit chosen, {row['referred'].iloc[0]:.0%} are referred"
     axis.set(title=title, xlabel=f"share of {plural(unit)} referred", xlim=(-0.02, 1.02))
     axis.set_ylabel(f"malignant and not referred,\nshare of all {plural(unit)}")
     axis.legend(loc="upper left", bbox_to_anchor=(1, 1))

@@ -32,7 +32,7 @@ def threshold_slider(draw: Callable, threshold: float) -> None:
 
 
 def upload_button(folder: Path, predict: Callable) -> None:
-    """A button for image files. Each upload gets a folder below `folder`, then `predict(its folder)`.
+    """A button for image files: each upload gets a folder in `folder`, then `predict(its folder)`.
 
     What `predict` displays and prints appears below the button, also its errors.
     """

@@ -96,7 +96,7 @@ def _least(cost: pd.DataFrame) -> tuple[str, str]:
     is_fast = alike and speed.iloc[0] > FASTER * speed.iloc[1]
     taken = speed.index[0] if is_fast else size.idxmin()
     words = ("faster", "smaller") if len(cost) == 2 else ("the fastest", "the smallest")
-    fast = f"{words[0]} ({_beside(speed, taken)} images a second)"
+    fast = f"{words[0]} ({_beside(speed, taken)} images per second)"
     small = f"{words[1]} ({_beside(size, taken)} MB)"
     if taken != size.idxmin():
         return taken, f"{fast}, with {_beside(size, taken)} MB"

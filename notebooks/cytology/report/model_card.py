@@ -13,7 +13,17 @@ import pandas as pd
 from cytology.architectures import NETWORK_TITLE, TRAINING_NOTEBOOKS
 from cytology.catalogue import READS, entry_of, written_by
 from cytology.evaluation.caveats import about_outside, caveats, split_check
-from cytology.evaluation.readable import DASH, bounded, capital, gaps, is_empty, is_number, title
+from cytology.evaluation.readable import (
+    DASH,
+    bounded,
+    capital,
+    gaps,
+    is_empty,
+    is_number,
+    rests_on_too_few,
+    title,
+)
+from cytology.evaluation.statistics.intervals import FEWEST_GROUPS
 from cytology.files import file_hash
 from cytology.machine import versions
 from cytology.networks.engines import TITLES
@@ -46,9 +56,9 @@ CALIBRATIONS |= {"brier": "Brier score", "ece": "ECE"}
 CALIBRATIONS |= {"note": "note"}
 SHIFTED = {"shift": "shift", "amount": "amount", "auc": "AUC"}
 SHIFTED |= {"auc_change": "change of AUC (minus: worse)"}
-CHECKS = {"check": "check", "value": "heat", "chance": "beside", "chance_of": "of what"}
+CHECKS = {"check": "check", "value": "heat", "chance": "compared with", "chance_of": "which is"}
 CHECKS |= {"difference": "difference", "passed": "passed", "images": "images"}
-EXPORTED = {"format": "format", "file": "file", "megabytes": "MB", "latency": "ms an image"}
+EXPORTED = {"format": "format", "file": "file", "megabytes": "MB", "latency": "ms per image"}
 EXPORTED |= {"largest_difference": "largest difference of the logit"}
 EXPORTED |= {"changed_decisions": "changed decisions", "images": "of images", "agrees": "agrees"}
 
@@ -228,15 +238,25 @@ def missing(run: Run, names: list[str]) -> list[dict[str, str]]:
 
 
 def markdown(rows: pd.DataFrame, columns: dict[str, str]) -> str:
-    """Columns of a table (name: heading) in Markdown, numbers with their intervals; or nothing."""
+    """Columns of a table (name: heading) in Markdown, numbers with their intervals; or nothing.
+
+    Rows whose metrics all rest on too few groups are left out, and a note says so, unless there
+    are no others.
+    """
     names = [name for name in columns if name in rows and not is_empty(rows[name])]
     if rows.empty or not names:
         return ""
+    shown = [not rests_on_too_few(row, names) for _, row in rows.iterrows()]
+    few = any(shown) and not all(shown)
+    rows = rows[shown] if few else rows
     cells = [[text(columns[name]) for name in names]]
     cells.append(["---:" if is_number(rows[name]) else "---" for name in names])
     cells += [[card_cell(row, name, rows[name]) for name in names] for _, row in rows.iterrows()]
     lines = [f"| {' | '.join(line)} |" for line in cells]
-    return "\n".join(lines + (["", note] if (note := gaps(rows, names)) else []))
+    few_groups = f"fewer than {FEWEST_GROUPS} malignant or benign groups"
+    notes = [f"Left out: rows of {few_groups}; the file has them."] if few else []
+    notes += [note] if (note := gaps(rows, names)) else []
+    return "\n".join(lines + (["", " ".join(notes)] if notes else []))
 
 
 def card_cell(row: pd.Series, name: str, column: pd.Series) -> str:
