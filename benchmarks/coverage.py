@@ -39,7 +39,7 @@ from scipy.stats import rankdata
 from benchmarks.fixed_scores import FixedDesign, fixed_scores
 from cytology.audits.simulation import FOLDS, Design, Study, cross_validated
 from cytology.data.splitting import group_folds
-from cytology.evaluation.statistics.clusters import binormal_variance, inside
+from cytology.evaluation.statistics.clusters import binormal_variance, clip_share
 from cytology.evaluation.statistics.intervals import auc_interval, threshold_intervals
 from cytology.evaluation.statistics.metrics import METRICS, OF_TWO_SHARES, auc_within_folds
 from cytology.evaluation.statistics.significance import (
@@ -252,11 +252,11 @@ def one_nested(design: Design, rng: np.random.Generator) -> dict[str, float]:
             if np.isfinite(auc):
                 noise = binormal_variance(
                     truth[here], outer[here], group[here], np.zeros(here.sum(), int)
-                )(inside(auc, group[here])).sum()
+                )(clip_share(auc, group[here])).sum()
                 terms.append((auc_within_folds(others) - auc) ** 2 - noise)
     auc = auc_within_folds(rows)
     modelled = binormal_variance(truth, rows["logit"].to_numpy(), group, rows["fold"].to_numpy())
-    independent = modelled(inside(auc, group)).sum()
+    independent = modelled(clip_share(auc, group)).sum()
     return {"auc": auc, "independent": independent, "nested": np.mean(terms) * (1 - 1 / FOLDS)}
 
 

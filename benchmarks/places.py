@@ -34,7 +34,7 @@ from cytology.audits.simulation import FEATURE_COUNT, FOLDS
 from cytology.data.splitting import group_folds
 from cytology.evaluation.statistics import elsewhere, label_shift, prevalence, referral
 from cytology.evaluation.statistics.calibration import calibrate, log_losses
-from cytology.evaluation.statistics.decisions import counted_from
+from cytology.evaluation.statistics.decisions import relative_to_threshold
 from cytology.machine import cores
 from cytology.networks.linear_head import fitted_head
 from cytology.notebook import progress
@@ -138,7 +138,7 @@ def values(place: Place, rng) -> dict[str, float]:
     known, _ = study(place, rng)
     while not both_classes(known):
         known, _ = study(place, rng)
-    rows = counted_from(known, logit(place.malignant))
+    rows = relative_to_threshold(known, logit(place.malignant))
     found = prevalence.at_prevalence(rows, place.at, 0.2)
     half = place.distance / 2
     s, p, m = 1 - place.share_below(-half), place.share_below(half), place.at

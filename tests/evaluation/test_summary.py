@@ -11,8 +11,8 @@ from cytology.evaluation.seed_spread import turned_by
 from cytology.evaluation.summary import (
     LEAKS,
     RANDOM,
-    answer,
     baseline_in_words,
+    best_network_sentence,
     more_in_words,
     pairs_in_words,
     summary,
@@ -175,14 +175,16 @@ def three_pairs(*separated):
     ],
 )
 def test_the_answer_names_a_best_network_only_where_it_beats_all_others(separated, words):
-    (said,) = answer(three(), three_pairs(*separated), "slide", {})
+    (said,) = best_network_sentence(three(), three_pairs(*separated), "slide", {})
     assert words in said
-    assert answer(three().iloc[:1], pair().iloc[:0], "slide", {}) == []
+    assert best_network_sentence(three().iloc[:1], pair().iloc[:0], "slide", {}) == []
 
 
 def test_a_tie_has_no_first():
     """Of two perfect networks none has the highest AUC."""
-    (said,) = answer(three(auc=[1.0, 0.7, 0.99996]), three_pairs(True, True), "patient", {})
+    (said,) = best_network_sentence(
+        three(auc=[1.0, 0.7, 0.99996]), three_pairs(True, True), "patient", {}
+    )
     assert said == (
         "No network is shown to be the best: MobileNetV2 and DenseNet121 have the same AUC, 1.000 "
         "(20 patients: 12 malignant, 8 benign)."
@@ -200,7 +202,7 @@ def test_the_first_sentence_knows_the_other_seeds():
     )
     turned = turned_by(seeds, three())
     assert turned == {frozenset(("mobilenetv2", "densenet121")): 2}
-    (said,) = answer(three(), three_pairs(True, True), "patient", turned)
+    (said,) = best_network_sentence(three(), three_pairs(True, True), "patient", turned)
     assert "better than InceptionV3, but not shown to be better than MobileNetV2." in said
     assert said.endswith("With seed 2, MobileNetV2 has the higher AUC of the two.")
     by_image, *_ = pairs_in_words(three_pairs(True, True), "patient", turned)

@@ -26,8 +26,8 @@ from cytology.evaluation.statistics.clusters import (
 from cytology.evaluation.statistics.intervals import (
     NO_BOUNDS,
     TAILS,
-    around,
     score_interval,
+    t_interval,
 )
 from cytology.evaluation.statistics.metrics import auc_within_folds, truth_and_score
 from cytology.evaluation.statistics.significance import FIRST_SECOND, matched
@@ -158,7 +158,7 @@ class ObservedDifference:
 
     def interval(self) -> tuple[float, float]:
         """The 95 % interval of the difference in this study."""
-        return around(self.difference, self.error(self.groups) ** 2, self.freedom)
+        return t_interval(self.difference, self.error(self.groups) ** 2, self.freedom)
 
     def smallest(self, groups: float, power: float = POWER, alpha: float = ALPHA) -> float:
         """The smallest true difference that this number of groups detects with this power.

@@ -6,7 +6,7 @@ import pandas as pd
 
 from cytology.data.mending import mended
 from cytology.data.splitting import SPLITS, unit_named
-from cytology.wording import counted, joined, plural
+from cytology.wording import counted, join_words, plural
 
 FILES, COPIES, SLIDES = "identical files", "turned or re-encoded copies", "slides"
 ONE = {FILES: "identical file", COPIES: "turned or re-encoded copy", SLIDES: "slide"}
@@ -130,11 +130,11 @@ def in_words(judged: Judged, source: str) -> list[str]:
     sizes = judged.images["split"].value_counts().reindex(list(SPLITS), fill_value=0)
     held = ", ".join(f"{part} {sizes[part]:,}" for part in SPLITS if sizes[part])
     said = [f"The images came with a split, in {source}: {held} images."]
-    known = joined([*judged.touched.index.drop("any")])
+    known = join_words([*judged.touched.index.drop("any")])
     if judged.crossings.empty:
         return [*said, f"Nothing crosses it; {known} were checked."]
     kinds = judged.crossings["kind"].value_counts(sort=False)
-    crossing = joined(
+    crossing = join_words(
         counted(number, ONE.get(kind, judged.unit), kind) for kind, number in kinds.items()
     )
     said.append(f"In more than one part: {crossing}.")

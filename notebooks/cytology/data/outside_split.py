@@ -18,7 +18,7 @@ from cytology.data.splitting import (
     with_folds,
 )
 from cytology.settings import InputError, resolve
-from cytology.wording import composed, counted, some
+from cytology.wording import composed, counted, shorten_list
 
 FOLDERS = "folders"  # the value of `given_split` for a split by the folders of the images
 
@@ -117,7 +117,7 @@ def rows_of_images(manifest: pd.DataFrame, table: pd.DataFrame, path: Path) -> p
     known = rows["sha256"].fillna("").to_numpy() if "sha256" in rows else ""
     other = image_id[(known != "") & (known != manifest["sha256"].to_numpy())]
     wrong = [
-        f"{counted(len(names), *words)} ({some([repr(name) for name in names])})"
+        f"{counted(len(names), *words)} ({shorten_list([repr(name) for name in names])})"
         for names, words in (
             (missing, ("image of this run is not in it", "images of this run are not in it")),
             (extra, ("image in it is not in this run", "images in it are not in this run")),

@@ -16,7 +16,7 @@ from cytology.evaluation.predictions import mean_logits, read_predictions
 from cytology.evaluation.statistics.intervals import metrics_with_intervals
 from cytology.run import Run
 from cytology.settings import InputError
-from cytology.wording import counted, plural, some, with_span
+from cytology.wording import counted, plural, shorten_list, with_interval
 
 FEWEST_OF_GROUP = 3  # images of a group, to judge the group as a whole
 MOST_OF_GROUP = 0.75  # the share of a group's images that makes it doubtful as a whole
@@ -163,10 +163,10 @@ def doubtful_sentences(
         ]
         sentences.append(
             f"{counted(len(groups), unit + ' is', plural(unit) + ' are')} contradicted as a whole: "
-            f"{some(words, 5)}. Check the label of the {unit} first."
+            f"{shorten_list(words, 5)}. Check the label of the {unit} first."
         )
     sentences += [
-        f"{names[row['model']]}: AUC {with_span(row, 'auc')}; without these images "
+        f"{names[row['model']]}: AUC {with_interval(row, 'auc')}; without these images "
         f"{row['auc_without']:.3f}, an upper bound: the networks chose what is left out, so it "
         "would rise even if every label were right."
         for _, row in aucs.iterrows()

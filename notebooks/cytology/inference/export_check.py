@@ -120,7 +120,7 @@ def megabytes(path: Path) -> float:
 
 
 def latency(predict: Callable, one) -> float:
-    """Median time of one prediction in milliseconds, without the first calls, which build graphs."""
+    """Median time of one prediction in ms, without the first calls, which build graphs."""
     seconds = []
     for _ in range(RUNS + 2):
         started = time.perf_counter()

@@ -14,7 +14,7 @@ from pathlib import Path
 from cytology.architectures import ARCHITECTURES
 from cytology.files import file_hash
 from cytology.settings import InputError, resolve
-from cytology.wording import joined
+from cytology.wording import join_words
 
 DOWNLOADS = "https://storage.googleapis.com/tensorflow/keras-applications/"
 OUT_OF_REACH = "out of reach"
@@ -89,7 +89,7 @@ def warning_of_random(architectures: Iterable[str], weights: str) -> str:
     if not missing:
         return ""
     return (
-        f"No pretrained weights for {joined(missing)}: none on this machine, and no network to "
+        f"No pretrained weights for {join_words(missing)}: none on this machine, and no network to "
         "download them. This run checks the software with random weights; it cannot rank networks."
     )
 

@@ -13,7 +13,15 @@ import pandas as pd
 from cytology.architectures import NETWORK_TITLE, TRAINING_NOTEBOOKS
 from cytology.catalogue import READS, entry_of, written_by
 from cytology.evaluation.caveats import about_outside, caveats, split_check
-from cytology.evaluation.readable import DASH, bounded, capital, gaps, is_empty, is_number, title
+from cytology.evaluation.readable import (
+    DASH,
+    capital,
+    gaps,
+    is_empty,
+    is_number,
+    number_with_interval,
+    title,
+)
 from cytology.files import file_hash
 from cytology.machine import versions
 from cytology.networks.engines import TITLES
@@ -248,7 +256,7 @@ def card_cell(row: pd.Series, name: str, column: pd.Series) -> str:
         return "yes" if value else "**no**"
     if pd.isna(value):
         return DASH
-    return text(bounded(row, name, column))
+    return text(number_with_interval(row, name, column))
 
 
 def text(value) -> str:

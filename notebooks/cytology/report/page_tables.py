@@ -75,4 +75,4 @@ def table_cell(row: pd.Series, column: str, table: pd.DataFrame) -> Cell:
         shown = readable.number_or_not_shown(row, column, table[column])
         return Cell(shown, readable.interval(row, column, table[column]), number=True)
     warn = value == "random" if column == "weights" else column == "protocol" and value in LEAKING
-    return Cell(readable.word(value, column) or readable.DASH, warn=warn)
+    return Cell(readable.value_in_words(value, column) or readable.DASH, warn=warn)

@@ -17,7 +17,7 @@ from cytology.files import UNFINISHED, file_hash
 from cytology.notebook import source_of
 from cytology.parameters import PLACES
 from cytology.run import Run
-from cytology.wording import some
+from cytology.wording import shorten_list
 
 PACKAGE = Path(cytology.__file__).parent
 # Other versions of these may give other numbers: kept results of other versions are reported.
@@ -203,14 +203,14 @@ def changes(entry: dict, now: dict, parameters: dict, run: Path) -> list[str]:
         for name in {**before, **parameters}
         if name != "run_dir" and before.get(name) != parameters.get(name)
     ]
-    found = [f"other {some(names)}"] if names else []
+    found = [f"other {shorten_list(names)}"] if names else []
     found += ["other code"] if entry["code"] != now["code"] else []
     for part, word in (("inputs", ""), ("outside", "other files in ")):
         old, new = entry[part], now[part]
         names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
-        found += [f"{word or 'other '}{some(names)}"] if names else []
+        found += [f"{word or 'other '}{shorten_list(names)}"] if names else []
     lost = [name for name in entry["outputs"] if not (run / name).is_file()]
-    return found + ([f"missing {some(lost)}"] if lost else [])
+    return found + ([f"missing {shorten_list(lost)}"] if lost else [])
 
 
 def altered(entry: dict, run: Path) -> list[str]:

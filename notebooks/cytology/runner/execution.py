@@ -35,7 +35,7 @@ from cytology.runner.verification import (
 )
 from cytology.settings import InputError, short
 from cytology.tables import write_json
-from cytology.wording import some
+from cytology.wording import shorten_list
 
 
 class Execution:
@@ -102,8 +102,8 @@ class Execution:
         """Warnings about results that were edited by hand or made with other versions."""
         if files := changes.altered(entry, run):
             yield (
-                f"{some(files)} of {short(run)} changed after {name} ended, and is used in its "
-                f"present state; --from {name[:2]} runs the notebook again."
+                f"{shorten_list(files)} of {short(run)} changed after {name} ended, and is used in "
+                f"its present state; --from {name[:2]} runs the notebook again."
             )
         present, before = self.versions(), entry["versions"].items()
         old = [f"{what} {version}" for what, version in before if version != present[what]]

@@ -9,10 +9,10 @@ from cytology.evaluation.statistics.decisions import (
     abstention_curve,
     benefit_bands,
     choose_threshold,
-    counted_from,
     cross_fitted_calls,
     net_benefit,
     one_sided,
+    relative_to_threshold,
     unpromised,
 )
 from cytology.evaluation.statistics.intervals import called_intervals, metrics_with_intervals
@@ -141,7 +141,7 @@ def test_sure_logits_keep_a_threshold_between_them():
     for rule in ("youden", "sensitivity"):
         chosen = choose_threshold(rows, rule, 0.75)
         assert chosen == {"youden": 65, "sensitivity": 70}[rule]
-        found = classification_metrics(counted_from(rows, chosen))
+        found = classification_metrics(relative_to_threshold(rows, chosen))
         assert found["recall"] == found["specificity"] == 1
 
 

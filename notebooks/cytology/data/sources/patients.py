@@ -15,7 +15,7 @@ import pandas as pd
 
 from cytology.data.sources.spreadsheets import read_spreadsheet
 from cytology.settings import InputError
-from cytology.wording import composed, counted, is_formula, normalized, some
+from cytology.wording import composed, counted, is_formula, normalized, shorten_list
 
 LABEL_COLUMNS = ("label", "class", "diagnosis")
 MOST_LETTERS = 200  # of a patient's name: a missing quotation mark turns a whole file into one
@@ -208,7 +208,7 @@ def notes_about(
     labels = sorted(set(LABEL_COLUMNS) & set(table))
     if labels:
         notes.append(
-            f"{path.name}: the column {some(labels)} is not read; the class of an image is its "
-            "folder's."
+            f"{path.name}: the column {shorten_list(labels)} is not read; the class of an image is "
+            "its folder's."
         )
     return tuple(notes)

@@ -20,16 +20,16 @@ from cytology.evaluation.statistics.clusters import (
 )
 from cytology.evaluation.statistics.intervals import (
     NO_BOUNDS,
-    around,
     counts,
     gain_error,
     mean_interval,
     named_interval,
+    t_interval,
     t_quantile,
 )
 from cytology.evaluation.statistics.metrics import THRESHOLD, auc_within_folds
 from cytology.settings import InputError
-from cytology.wording import p_in_figures, span
+from cytology.wording import interval_text, p_in_figures
 
 FEW_DISCORDANT = 25  # with fewer, McNemar's test is exact
 FIRST_SECOND = ("first", "second")
@@ -70,7 +70,7 @@ def auc_difference(pairs: pd.DataFrame) -> dict[str, float]:
     groups.
     """
     gain, error, freedom = gain_error(pairs, pairs["first"].to_numpy(), pairs["second"].to_numpy())
-    low, high = around(gain, error**2, freedom)
+    low, high = t_interval(gain, error**2, freedom)
     p = 2 * t.sf(abs(gain) / error, freedom) if error > 0 else 1.0 if error == 0 else np.nan
     return named_interval("difference", gain, low, high) | {"p": float(p)}
 
@@ -187,12 +187,14 @@ def difference_sentence(row, first: str, second: str) -> str:
     if np.isnan(size):
         return f"Nothing can be said about {first} and {second}: one class only."
     if size < 0.0005:
-        known = "" if np.isnan(row.difference_low) else f" ({span(bounds, 'size', '95 % ')})"
+        known = (
+            "" if np.isnan(row.difference_low) else f" ({interval_text(bounds, 'size', '95 % ')})"
+        )
         return (
             f"The data do not separate {first} from {second}: their AUCs are equal to three "
             f"decimals{known}."
         )
-    interval = span(bounds, "size", "95 %, for this pair alone, ")
+    interval = interval_text(bounds, "size", "95 %, for this pair alone, ")
     words = f"{interval}; P = {p_in_figures(row.p_holm)} after Holm"
     if row.separated:
         return (
