@@ -15,7 +15,7 @@ from cytology.architectures import ARCHITECTURE_NAMES, TRAINING_NOTEBOOKS
 from cytology.catalogue import entry_of
 from cytology.files import refuse_links_out
 from cytology.notebook import own_parameters
-from cytology.parameters import FIXED_PARAMETERS, check_parameters, named
+from cytology.parameters import FIXED_PARAMETERS, check_parameters, data_name
 from cytology.settings import PROJECT_ROOT, InputError, resolve, short
 from cytology.wording import composed, plural
 
@@ -147,7 +147,7 @@ class Run:
                 f"{self} was shared without its images: use the parameter `images` of notebook 09 "
                 "to name new ones."
             )
-        wanted = named(data) if data else made_with["data"]
+        wanted = data_name(data) if data else made_with["data"]
         if composed(made_with["data"]) != composed(wanted):
             raise InputError(
                 f"{self} holds {made_with['data']}, but `data` is {wanted}: "

@@ -21,7 +21,7 @@ IMAGE_NAME = re.compile(r"SOB_([BM]_[A-Z]{1,2})-(\d+-(\d+)[A-Z]*)-(40|100|200|40
 def slides() -> pd.DataFrame:
     """Published images of BreaKHis; one row per slide folder and magnification.
 
-    Columns: `folder`, `magnification`, `label` and `expected` (images), from the table beside this
+    Columns: `folder`, `magnification`, `label` and `expected` (images), from the table next to this
     file, which lists the 82 folders.
     """
     table = pd.read_csv(Path(__file__).with_name("breakhis.slides.csv"))
