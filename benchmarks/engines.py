@@ -11,7 +11,7 @@ import pandas as pd
 from sklearn.metrics import roc_auc_score
 
 from benchmarks.comparison import Result, Row, compare, in_turn
-from benchmarks.cross_validated_head import decoded, in_folds, listed
+from benchmarks.cross_validated_head import decode_listing, list_images, split_into_folds
 from benchmarks.networks import chosen_passes, network
 from benchmarks.registry import Options
 from cytology.architectures import NETWORK_TITLE
@@ -46,9 +46,9 @@ WHOLE = (
 
 def measure(options: Options, folder: Path) -> Result:
     """Pictures per second of each way and of the series, and the accuracy of each way."""
-    listing = listed(options, folder)
-    manifest, images, counted = decoded(listing, options, folder)
-    split = in_folds(manifest)
+    listing = list_images(options, folder)
+    manifest, images, counted = decode_listing(listing, options, folder)
+    split = split_into_folds(manifest)
     rows, notes, tables = [], [f"Images: {listing.source}.", counted], []
     for architecture in options.architectures:
         model, about = network(architecture, options.weights, images, pictures_of(manifest, 1))
@@ -58,7 +58,7 @@ def measure(options: Options, folder: Path) -> Result:
         ranks = find_weights(architecture, options.weights).kind != "random"
         table = exactness(features, split, bool(ranks and options.data and options.patient_pattern))
         passes, engine = chosen_passes(feature_extractor(model), images, folder / "chosen")
-        rates = timed(ways, passes, images, split, options.repeats, folder)
+        rates = measure_rates(ways, passes, images, split, options.repeats, folder)
         rows += rows_of(NETWORK_TITLE[architecture], rates, target_of_the_series())
         why = f"{architecture}: the series takes {TITLES[engine.name]}; {engine.why}"
         notes += [about, *lacking, why, *sentences(architecture, table)]
@@ -184,7 +184,7 @@ def sentences(architecture: str, table: pd.DataFrame) -> list[str]:
 # ------------------------------------------------------------------------ speed
 
 
-def timed(
+def measure_rates(
     ways: dict[str, Way],
     passes: Passes,
     images: DecodedImages,
