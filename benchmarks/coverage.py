@@ -37,7 +37,7 @@ from joblib import Parallel, delayed
 from scipy.stats import rankdata
 
 from benchmarks.fixed_scores import FixedDesign, fixed_scores
-from cytology.audits.simulation import FOLDS, Design, Study, cross_validated
+from cytology.audits.simulation import FOLDS, Design, Study, cross_validated_study
 from cytology.data.splitting import group_folds
 from cytology.evaluation.statistics.clusters import binormal_variance, clip_share
 from cytology.evaluation.statistics.intervals import auc_interval, threshold_intervals
@@ -45,7 +45,7 @@ from cytology.evaluation.statistics.metrics import METRICS, OF_TWO_SHARES, auc_w
 from cytology.evaluation.statistics.significance import (
     auc_difference,
     compare_pairs,
-    matched,
+    match_predictions,
     with_gate,
 )
 from cytology.machine import cores
@@ -141,7 +141,7 @@ def study_pairs(design: Design, studies: int, seed: int) -> pd.DataFrame:
     """How often the interval of the difference in AUC of two equal networks contains 0."""
     rng, bounds = np.random.default_rng(seed), []
     for _ in range(studies):
-        found = auc_difference(matched(*fixed_scores(design, rng, models=2).tables))
+        found = auc_difference(match_predictions(*fixed_scores(design, rng, models=2).tables))
         bounds.append((found["difference_low"], found["difference_high"]))
     low, high = np.transpose(bounds)
     known = ~np.isnan(low)
@@ -159,14 +159,14 @@ def study_triples(design: Design, better: str, studies: int, seed: int) -> pd.Da
     aucs[2] = BETTER.get(better, design.auc)
     rows = []
     for _ in range(studies):
-        study = cross_validated(design, rng, tuple(aucs))
+        study = cross_validated_study(design, rng, tuple(aucs))
         tables = dict(zip("abc", study.tables, strict=True))
         pairs = with_gate(
             compare_pairs(tables, PAIRS).assign(family="networks", level="image", weights="")
         )
         asked = pairs if not better else pairs[pairs["second"] == "c"]
         right = (asked["difference"] > 0) | (not better)
-        swapped = [group_swap_p(matched(tables[a], tables[b])) * 3 for a, b in PAIRS]
+        swapped = [group_swap_p(match_predictions(tables[a], tables[b])) * 3 for a, b in PAIRS]
         swapped = np.array(swapped)[asked.index]
         rows.append(
             {
@@ -205,7 +205,7 @@ def study_noise(design: Design, studies: int, seed: int) -> pd.DataFrame:
     """The mean AUC of studies without a signal, within folds and of all folds together."""
     rng, rows = np.random.default_rng(seed), []
     for _ in range(studies):
-        (table,) = cross_validated(design, rng).tables
+        (table,) = cross_validated_study(design, rng).tables
         pooled = auc_within_folds(table.drop(columns="fold"))
         rows.append({"mean AUC within folds": auc_within_folds(table), "mean pooled AUC": pooled})
     found = pd.DataFrame(rows).mean()
@@ -230,7 +230,7 @@ def study_nested(design: Design, studies: int, seed: int) -> pd.DataFrame:
 
 def one_nested(design: Design, rng: np.random.Generator) -> dict[str, float]:
     """The AUC of one study and both estimates of its variance."""
-    study = cross_validated(design, rng)
+    study = cross_validated_study(design, rng)
     rows, values = study.tables[0], study.values
     truth, group = (rows["label"] == "M").to_numpy(), rows["group"].to_numpy()
     terms, number = [], np.arange(FOLDS)
@@ -282,7 +282,7 @@ def work(studies: int) -> list[tuple]:
 
 def heads(design: Design, studies: int, seed: int) -> pd.DataFrame:
     """`study_intervals` of cross-validated heads."""
-    return study_intervals(cross_validated, design, studies, seed)
+    return study_intervals(cross_validated_study, design, studies, seed)
 
 
 def fixed(design: Design, studies: int, seed: int) -> pd.DataFrame:

@@ -20,7 +20,7 @@ from cytology.machine import cores
 from cytology.networks.backend import keras, quietly
 from cytology.networks.batches import DecodedImages, frozen_features
 from cytology.networks.building import build, feature_extractor, precision_for
-from cytology.networks.engines import TENSORFLOW, TITLES, Passes, offered
+from cytology.networks.engines import TENSORFLOW, TITLES, Passes, available_engines
 from cytology.networks.linear_head import fitted_head, is_malignant, logits_by_fold
 from cytology.networks.passes import KerasPasses, lost_differences, passes_of_copy
 from cytology.networks.weights import find_weights
@@ -88,9 +88,11 @@ def ways_of(model: keras.Model, folder: Path) -> tuple[dict[str, Way], list[str]
         lacking.append(f"{ONNX} was not measured: {', '.join(missing)} not installed.")
     else:
         ways[ONNX] = onnx_runtime(extractor, folder / f"{model.name}.onnx")
-    if not offered():
+    if not available_engines():
         lacking.append("OpenVINO was not measured: it is not installed.")
-    return ways | {TITLES[name]: passes_of_copy(extractor, name) for name in offered()}, lacking
+    return ways | {
+        TITLES[name]: passes_of_copy(extractor, name) for name in available_engines()
+    }, lacking
 
 
 def in_bfloat16(model: keras.Model) -> Way:

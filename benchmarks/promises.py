@@ -22,7 +22,7 @@ import pandas as pd
 from joblib import Parallel, delayed
 
 from cytology.audits import leakage
-from cytology.audits.simulation import Design, cross_validated
+from cytology.audits.simulation import Design, cross_validated_study
 from cytology.evaluation.statistics import decisions
 from cytology.evaluation.statistics.metrics import auc_within_folds
 from cytology.inference.similarity import nearest, reference
@@ -62,7 +62,7 @@ def share_found(rows: pd.DataFrame, threshold: float) -> float:
 def optimism(patients: int, images: tuple, rng: np.random.Generator) -> dict[str, float]:
     """One study of noise, called fold by fold."""
     design = Design(patients, images, likeness=0.5, auc=0.5)
-    (rows,) = cross_validated(design, rng).tables
+    (rows,) = cross_validated_study(design, rng).tables
     called = decisions.cross_fitted_calls(rows, "youden", WANTED)["logit"] >= 0
     of_class = called.groupby(rows["label"]).mean()
     return {"promised": 0.0, "kept": of_class["M"] - of_class["B"]}

@@ -257,7 +257,7 @@ def test_a_study_of_a_single_head_counts_what_is_held(monkeypatch):
         "threshold_intervals",
         lambda rows, at, found: dict.fromkeys(found, (0.99, 1.0)) | {"mcc": (float("nan"),) * 2},
     )
-    found = coverage.study_intervals(coverage.cross_validated, design, 4, 0).set_index("what")
+    found = coverage.study_intervals(coverage.cross_validated_study, design, 4, 0).set_index("what")
     assert found.loc["auc", ["share", "above", "width"]].tolist() == [1, 0, 1]
     assert found.loc["recall", ["share", "above"]].tolist() == [0, 1]
     assert found.loc["mcc", "without"] == 1 and pd.isna(found.loc["mcc", "share"])

@@ -56,7 +56,7 @@ class Run:
         """Whether the run holds the file `name`."""
         return (self / name).is_file()
 
-    def once(self, key: tuple, names: tuple[str, ...], make: Callable[[], Made]) -> Made:
+    def cached(self, key: tuple, names: tuple[str, ...], make: Callable[[], Made]) -> Made:
         """The result of `make`, kept under `key` until one of the files `names` changes."""
         state = tuple(_state(self / name) for name in names)
         if key not in self._kept or self._kept[key][0] != state:
@@ -72,7 +72,7 @@ class Run:
                 tables.check_columns(table, self.folder, name, entry.numbers, entry.texts)
             return table
 
-        return self.once(("table", name), (name,), read).copy()
+        return self.cached(("table", name), (name,), read).copy()
 
     def rows(self, name: str, **keys: Any) -> pd.DataFrame:
         """Rows of a table whose columns have the given values; no rows if there is no table."""
@@ -86,15 +86,15 @@ class Run:
     def facts(self, name: str) -> tables.Facts:
         """A JSON file of the run; the caller may change it."""
         read = partial(tables.read_json, self.folder, name)
-        return deepcopy(self.once(("facts", name), (name,), read))
+        return deepcopy(self.cached(("facts", name), (name,), read))
 
     def facts_if_there(self, name: str) -> dict[str, Any]:
         """A JSON file of the run; empty if it is missing."""
         return dict(self.facts(name)) if self.has(name) else {}
 
-    def damaged(self, name: str, why: str) -> InputError:
+    def damage_error(self, name: str, why: str) -> InputError:
         """The error for a file that can be read but whose content cannot be true."""
-        return InputError(tables.damaged(self.folder, name, why))
+        return InputError(tables.damage_message(self.folder, name, why))
 
     # ------------------------------------------------------ its content
 

@@ -457,5 +457,5 @@ def test_matrices_are_by_image_first_then_by_group(run):
 
 
 def test_the_published_rows_stand_above_those_of_the_run(run):
-    found = evaluation.beside_published(comparison(run))
+    found = evaluation.with_published_results(comparison(run))
     assert found["whose"].str.startswith("original").tolist() == [True] * 3 + [False] * 3

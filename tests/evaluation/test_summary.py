@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from cytology.evaluation import comparison
-from cytology.evaluation.seed_spread import turned_by
+from cytology.evaluation.seed_spread import reversed_pairs
 from cytology.evaluation.summary import (
     LEAKS,
     RANDOM,
@@ -200,7 +200,7 @@ def test_the_first_sentence_knows_the_other_seeds():
             "judged_on": "out-of-fold",
         }
     )
-    turned = turned_by(seeds, three())
+    turned = reversed_pairs(seeds, three())
     assert turned == {frozenset(("mobilenetv2", "densenet121")): 2}
     (said,) = best_network_sentence(three(), three_pairs(True, True), "patient", turned)
     assert "better than InceptionV3, but not shown to be better than MobileNetV2." in said
@@ -208,9 +208,9 @@ def test_the_first_sentence_knows_the_other_seeds():
     by_image, *_ = pairs_in_words(three_pairs(True, True), "patient", turned)
     assert by_image.endswith("With seed 2 their order is reversed, so this is not a finding.")
     assert (
-        turned_by(seeds.assign(judged_on="test"), three())
+        reversed_pairs(seeds.assign(judged_on="test"), three())
         == {}
-        == turned_by(pd.DataFrame(), three())
+        == reversed_pairs(pd.DataFrame(), three())
     )
 
 

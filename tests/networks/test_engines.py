@@ -31,7 +31,7 @@ def test_bfloat16_is_offered_where_the_processor_computes_in_it(
 ):
     machine(*types)
     monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
-    assert engines.offered() == expected
+    assert engines.available_engines() == expected
     assert engines.processor()  # names the trial's file, also without OpenVINO
 
 
@@ -44,13 +44,13 @@ def test_a_processor_that_is_kept_from_avx512_offers_no_bfloat16(
 ):
     machine("FP32", "BF16")
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
-    assert engines.offered() == expected
+    assert engines.available_engines() == expected
 
 
 def test_without_the_package_nothing_is_offered(monkeypatch):
     monkeypatch.setitem(sys.modules, "openvino", None)  # as if it were not installed
     monkeypatch.setattr(engines, "core", engines.core.__wrapped__)
-    assert engines.core() is None and engines.offered() == ()
+    assert engines.core() is None and engines.available_engines() == ()
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ from cytology.networks.linear_head import (
     LinearHead,
     fitted_head,
     is_malignant,
-    standardizing,
+    untrained_head,
 )
 from cytology.notebook import progress
 from cytology.run import OUTSIDE, Run
@@ -85,7 +85,7 @@ def audit(features: Features, images: pd.DataFrame, folds: int, seeds: int) -> A
     def score(protocol, seed):
         """All heads of a split: they share its folds and standardization."""
         fold = assign_folds(pictures, protocol, folds, seed)
-        untrained = {number: standardizing(values[fold != number]) for number in np.unique(fold)}
+        untrained = {number: untrained_head(values[fold != number]) for number in np.unique(fold)}
         of_head, logits = {}, {}
         for head in dict.fromkeys(work + grid):
             _, labels, _, strength = head

@@ -30,7 +30,7 @@ from cytology.evaluation.statistics.intervals import (
     t_interval,
 )
 from cytology.evaluation.statistics.metrics import auc_within_folds, truth_and_score
-from cytology.evaluation.statistics.significance import FIRST_SECOND, matched
+from cytology.evaluation.statistics.significance import FIRST_SECOND, match_predictions
 
 POWER = 0.80
 WIDTH = 0.05  # of an interval of an AUC
@@ -190,7 +190,7 @@ class ObservedDifference:
 
 def observed_difference(first: pd.DataFrame, second: pd.DataFrame) -> ObservedDifference:
     """The `ObservedDifference` of two models' predictions on the same images."""
-    pairs = matched(first, second)
+    pairs = match_predictions(first, second)
     truth, group, fold = (
         (pairs["label"] == "M").to_numpy(), pairs["group"].to_numpy(), folds_of(pairs)
     )  # fmt: skip

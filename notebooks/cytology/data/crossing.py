@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from cytology.data.repair import repair_split
-from cytology.data.splitting import SPLITS, unit_named
+from cytology.data.splitting import SPLITS, unit_names
 from cytology.wording import counted, join_words, plural
 
 FILES, COPIES, SLIDES = "identical files", "turned or re-encoded copies", "slides"
@@ -57,7 +57,7 @@ def check_given_split(images: pd.DataFrame, unit: str) -> SplitCheck:
 def kinds_of(images: pd.DataFrame, unit: str) -> dict[str, pd.Series]:
     """For each kind known for any image, the value of each image; empty if unknown."""
     columns = {FILES: "sha256", COPIES: "family", plural(unit): "patient", SLIDES: "slide"}
-    kinds = {kind: unit_named(images, column) for kind, column in columns.items()}
+    kinds = {kind: unit_names(images, column) for kind, column in columns.items()}
     return {kind: values for kind, values in kinds.items() if (values != "").any()}
 
 

@@ -220,7 +220,7 @@ PUBLISHED_RESULTS = pd.DataFrame(
 )
 
 
-def beside_published(table: pd.DataFrame) -> pd.DataFrame:
+def with_published_results(table: pd.DataFrame) -> pd.DataFrame:
     """The original's published results above those of `comparison`; `whose` says which is which."""
     columns = list(PUBLISHED_RESULTS)
     original = PUBLISHED_RESULTS.assign(whose="original, published (the split leaks)")

@@ -52,13 +52,13 @@ def doubtful_labels(rows: pd.DataFrame) -> pd.DataFrame:
         rows["group_contradicted"] >= MOST_OF_GROUP * rows["group_images"]
     )
     doubted = confident_contradictions(rows) | (rows["whole_group"] & (against == 1))
-    mean = signed(rows).groupby([rows["group"], rows["label"]]).transform("mean")
+    mean = signed_logits(rows).groupby([rows["group"], rows["label"]]).transform("mean")
     rows["mean"] = mean.where(rows["whole_group"], np.inf)  # single images come last
     found = rows[doubted].sort_values(["mean", "margin", "image_id"])
     return found[COLUMNS].reset_index(drop=True)
 
 
-def signed(rows: pd.DataFrame) -> pd.Series:
+def signed_logits(rows: pd.DataFrame) -> pd.Series:
     """The logit of each row, positive if it agrees with the label."""
     return rows["logit"].where(rows["label"] == "M", -rows["logit"])
 
@@ -71,7 +71,7 @@ def margins_in_group(rows: pd.DataFrame) -> pd.Series:
     far the margins of the others exceed the mean of all images, shrunk by (n - 1) / n; a single
     image keeps its own margin.
     """
-    margin = signed(rows)
+    margin = signed_logits(rows)
     above = margin - margin.mean()
     of_group = above.groupby(rows["group"])
     return margin - (of_group.transform("sum") - above) / of_group.transform("size")

@@ -104,7 +104,7 @@ def locked_thresholds(run: Run, wanted_sensitivity: float) -> pd.DataFrame:
             threshold = decisions.choose_threshold(chosen_on, rule, wanted_sensitivity)
             notes = [decisions.one_sided(chosen_on, threshold)]
             if rule == "sensitivity":
-                notes.append(decisions.unpromised(chosen_on, wanted_sensitivity, unit))
+                notes.append(decisions.why_not_promised(chosen_on, wanted_sensitivity, unit))
             about: dict[str, Any] = {"model": name, "rule": rule, "chosen_on": source}
             about |= {"threshold": float(expit(threshold)), "threshold_logit": threshold}
             about["wanted_sensitivity"] = wanted_sensitivity

@@ -117,7 +117,7 @@ def about_order(rows: pd.DataFrame, on: str) -> list[str]:
     return [f"{every} seeds put the networks into {order} ({on})."]
 
 
-def turned_by(seeds: pd.DataFrame, table: pd.DataFrame) -> dict[frozenset, int]:
+def reversed_pairs(seeds: pd.DataFrame, table: pd.DataFrame) -> dict[frozenset, int]:
     """Pairs of networks whose order of AUC another seed reverses, each with the first such seed.
 
     `table` is the comparison of the run, which sets the order, `seeds` the table of

@@ -5,7 +5,7 @@ import pandas as pd
 from cytology.architectures import NETWORK_TITLE
 from cytology.evaluation.judged import OUT_OF_FOLD
 from cytology.evaluation.readable import capital, groups_in_words, title, too_few
-from cytology.evaluation.seed_spread import turned_by
+from cytology.evaluation.seed_spread import reversed_pairs
 from cytology.evaluation.statistics.intervals import FEWEST_GROUPS
 from cytology.evaluation.statistics.significance import difference_sentence
 from cytology.run import BASELINE, GIVEN_LEAKS, LEAKING
@@ -54,7 +54,7 @@ def summary(
     if nothing:
         return [*said, nothing]
     table = table[table["weights"] != "random"]
-    on, turned = table["judged_on"].iloc[0], turned_by(seeds, table)
+    on, turned = table["judged_on"].iloc[0], reversed_pairs(seeds, table)
     each = _each_in_words(table, unit)
     lead = best_network_sentence(table, by_image[by_image["family"] == "networks"], unit, turned)
     return [
@@ -146,7 +146,7 @@ def best_network_sentence(
     """The answer to "which is best?" in a sentence; empty if there is nothing to choose from.
 
     `table` has the networks, `pairs` their image-level rows of `compare_pairs`. `turned` maps a
-    pair of networks to a seed that reverses their order (`turned_by`): then neither is better.
+    pair of networks to a seed that reverses their order (`reversed_pairs`): then neither is better.
     """
     if len(table) < 2:
         return []

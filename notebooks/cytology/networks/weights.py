@@ -62,8 +62,8 @@ def given_file(architecture: str, weights: str) -> Path | None:
     return next((file for file in files if file.is_file() and is_for(architecture, file)), None)
 
 
-def weights_mark(architecture: str, weights: str) -> str:
-    """A mark of what `find_weights` would find: a hash, or the reason why there is none.
+def weights_fingerprint(architecture: str, weights: str) -> str:
+    """A fingerprint of what `find_weights` would find: a hash, or the reason why there is none.
 
     Nothing is downloaded. If ImageNet weights were out of reach and no longer are, that counts as a
     change.
@@ -84,7 +84,7 @@ def warning_of_random(architectures: Iterable[str], weights: str) -> str:
     missing = [
         ARCHITECTURES[name].title
         for name in architectures
-        if weights != "imagenet" and weights_mark(name, weights) == OUT_OF_REACH
+        if weights != "imagenet" and weights_fingerprint(name, weights) == OUT_OF_REACH
     ]
     if not missing:
         return ""

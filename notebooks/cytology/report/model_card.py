@@ -87,7 +87,7 @@ def card_of(run: Run, shared: Run | None = None, name: str = "") -> str:
 
 
 def card_html(run: Run) -> str:
-    """The run's card as HTML for a page that has headings of its own; empty without a card."""
+    """The run's card as HTML for a page with its own headings; empty without a card."""
     import mistune
 
     class Below(mistune.HTMLRenderer):

@@ -100,7 +100,7 @@ class Execution:
 
     def about_kept(self, name: str, entry: dict, run: Path) -> Iterator[str]:
         """Warnings about results that were edited by hand or made with other versions."""
-        if files := changes.altered(entry, run):
+        if files := changes.altered_outputs(entry, run):
             yield (
                 f"{shorten_list(files)} of {short(run)} changed after {name} ended, and is used in "
                 f"its present state; --from {name[:2]} runs the notebook again."

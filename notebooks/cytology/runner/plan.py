@@ -12,7 +12,7 @@ from pathlib import Path
 
 from cytology.architectures import TRAINING_NOTEBOOKS
 from cytology.catalogue import READS, needs
-from cytology.evaluation.repeats import GRID, GridPoint, grid_points, points_named
+from cytology.evaluation.repeats import GRID, GridPoint, grid_points, points_from_names
 from cytology.files import fitting_name
 from cytology.parameters import (
     FIELDS,
@@ -158,7 +158,7 @@ def make_plan(
             "or use --force to redo what depends on it."
         )
     points = points_of(parameters, chosen, seeds, folds)
-    noted = points_named(name.split("/")[0] for name in earlier.get("grid", {}))
+    noted = points_from_names(name.split("/")[0] for name in earlier.get("grid", {}))
     command = command_line(project, name, parameters, grid_options(parameters, {*points, *noted}))
     # With other parameters, --force redoes what depends on them, otherwise everything.
     again = bool(start) or (force and not other)
@@ -176,7 +176,7 @@ def plan_again(project: Project, record: dict, first: Path, run: Path) -> Plan:
         if notebook.name in record["notebooks"]
     ]
     parameters = record["parameters"] | {"run_dir": str(run)}
-    points = points_named(dict.fromkeys(name.split("/")[0] for name in record["grid"]))
+    points = points_from_names(dict.fromkeys(name.split("/")[0] for name in record["grid"]))
     command = command_line(project, record["profile"], parameters, grid_options(parameters, points))
     taken = stored_paths_notice(project, record["profile"], record["parameters"], {})
     engines = {}

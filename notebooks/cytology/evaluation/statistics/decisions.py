@@ -45,8 +45,8 @@ def choose_threshold(rows: pd.DataFrame, rule: str, wanted_sensitivity: float) -
     `wanted_sensitivity` on average, over studies and over patients with any number of images.
     Conformal risk control (Angelopoulos et al., ICLR 2024, arXiv 2208.02814) with groups as units:
     the shares missed in the n malignant groups, and in one more group in which all are missed, have
-    a mean of at most 1 - `wanted_sensitivity`. If n is too small for that (`unpromised`), nothing
-    is promised, and the threshold is the lowest logit.
+    a mean of at most 1 - `wanted_sensitivity`. If n is too small for that (`why_not_promised`),
+    nothing is promised, and the threshold is the lowest logit.
     """
     if rule == "half":
         return 0.0
@@ -63,7 +63,7 @@ def choose_threshold(rows: pd.DataFrame, rule: str, wanted_sensitivity: float) -
     return float((chosen + below.max()) / 2 if len(below) else chosen)
 
 
-def unpromised(rows: pd.DataFrame, wanted_sensitivity: float, unit: str) -> str:
+def why_not_promised(rows: pd.DataFrame, wanted_sensitivity: float, unit: str) -> str:
     """Why the wanted sensitivity cannot be promised from these rows; empty if it can."""
     there = rows.loc[rows["label"] == "M", "group"].nunique()
     takes = f"no number of {plural(unit)} is enough"

@@ -40,7 +40,7 @@ UNRANKED = "random|unknown"  # weights or training; no such model is called bett
 WITH_OUTSIDE = {"networks": 0.02, "more than one": 0.02, "outside": 0.02, "baseline": 0.01}
 
 
-def matched(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
+def match_predictions(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
     """The cases of both tables in sorted order, with `label, group` and perhaps `fold`.
 
     `first` and `second` are the two scores, `called_first` and `called_second` say whether they
@@ -140,7 +140,7 @@ def compare_pairs(tables: dict[str, pd.DataFrame], pairs: list[tuple[str, str]])
     """
     rows = []
     for first, second in pairs:
-        both = matched(tables[first], tables[second])
+        both = match_predictions(tables[first], tables[second])
         independent = both["group"].is_unique and variance_inflation(both) == 1
         row: dict[str, Any] = {"first": first, "second": second} | counts(both)
         row |= {f"auc_{k}": auc_within_folds(both.assign(logit=both[k])) for k in FIRST_SECOND}
