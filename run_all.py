@@ -46,7 +46,7 @@ def main(argv: list[str] | None = None, root: Path = ROOT) -> int:
     from cytology.settings import InputError, MachineError
 
     try:
-        return answer(arguments, root)
+        return run_command(arguments, root)
     except InputError as refusal:
         print(refusal, file=sys.stderr)
         return 1 if isinstance(refusal, MachineError) else 2
@@ -55,8 +55,8 @@ def main(argv: list[str] | None = None, root: Path = ROOT) -> int:
         return 130
 
 
-def answer(arguments: argparse.Namespace, root: Path) -> int:
-    """Do what the options ask for; returns the exit code."""
+def run_command(arguments: argparse.Namespace, root: Path) -> int:
+    """Do what the options request; returns the exit code."""
     from cytology.runner.notebooks import Project
     from cytology.settings import InputError
 

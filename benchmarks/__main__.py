@@ -21,7 +21,7 @@ from pathlib import Path
 from benchmarks import coverage, places, profiling, promises
 from benchmarks.comparison import machine, table_of, write
 from benchmarks.figures import ratios
-from benchmarks.registry import BENCHMARKS, Benchmark, Options, chosen
+from benchmarks.registry import BENCHMARKS, Benchmark, Options, choose_benchmarks
 from cytology.architectures import ARCHITECTURE_NAMES
 from cytology.runner import streams
 from cytology.settings import InputError, resolve, short
@@ -103,7 +103,7 @@ def main(arguments: list[str] | None = None) -> int:
         return studies[arguments[0]].main(arguments[1:])
     given = parse(arguments)
     try:
-        benchmarks = chosen(given.names)
+        benchmarks = choose_benchmarks(given.names)
         if given.list:
             for benchmark in benchmarks:
                 print(f"{benchmark.name}  {benchmark.title}: {benchmark.asks}")

@@ -18,10 +18,10 @@ from benchmarks.cross_validated_head import (
     BATCH,
     Outcome,
     Task,
-    listed,
+    by_plain_keras,
+    list_images,
     on_cached_features,
-    plain,
-    prepared,
+    prepare_task,
 )
 from benchmarks.plain_pytorch import plain_heads, rows_of
 from benchmarks.registry import Options
@@ -46,13 +46,13 @@ FROM_FILES = (
 
 def measure(options: Options, folder: Path) -> Result:
     """Seconds of each way, in turn, and the AUC of those with the same weights."""
-    listing = listed(options, folder)
-    task, notes = prepared(listing, options, folder)
+    listing = list_images(options, folder)
+    task, notes = prepare_task(listing, options, folder)
     root, table = as_folders(task, folder / "folders"), folder / "table.csv"
     truth_and_fold(task.split).to_csv(table, index=False)
     ways = {
         OURS: lambda: on_cached_features(task, folder),
-        PLAIN: lambda: plain(task),
+        PLAIN: lambda: by_plain_keras(task),
         AS_TAKEN: lambda: on_cached_features(task, folder, orientations=1),
         PREDICT: lambda: by_predict(task, root),
     }

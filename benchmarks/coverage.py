@@ -1,4 +1,4 @@
-"""Do the intervals contain the truth, and do the tests cry wolf? Studies with a known truth.
+"""Do intervals contain the truth, and do tests raise false alarms? Studies with a known truth.
 
     python -m benchmarks coverage
     python -m benchmarks coverage --studies 100 --seed 1
@@ -37,15 +37,15 @@ from joblib import Parallel, delayed
 from scipy.stats import rankdata
 
 from benchmarks.fixed_scores import FixedDesign, fixed_scores
-from cytology.audits.simulation import FOLDS, Design, Study, cross_validated
+from cytology.audits.simulation import FOLDS, Design, Study, cross_validated_study
 from cytology.data.splitting import group_folds
-from cytology.evaluation.statistics.clusters import binormal_variance, inside
+from cytology.evaluation.statistics.clusters import binormal_variance, clip_share
 from cytology.evaluation.statistics.intervals import auc_interval, threshold_intervals
 from cytology.evaluation.statistics.metrics import METRICS, OF_TWO_SHARES, auc_within_folds
 from cytology.evaluation.statistics.significance import (
     auc_difference,
     compare_pairs,
-    matched,
+    match_predictions,
     with_gate,
 )
 from cytology.machine import cores
@@ -88,7 +88,7 @@ NAMES = {"fixed": "fixed scores", "heads": "cross-validated heads"}
 # --------------------------------------------------------------------- intervals
 
 
-def held(study: Study) -> list[dict]:
+def intervals_and_truth(study: Study) -> list[dict]:
     """One row per interval of a study of one model: its bounds, and the parts of the truth."""
     (rows,) = study.tables
     malignant = (rows["label"] == "M").to_numpy()
@@ -106,7 +106,7 @@ def held(study: Study) -> list[dict]:
     ]
 
 
-def of_intervals(make, design: Design, studies: int, seed: int) -> pd.DataFrame:
+def study_intervals(make, design: Design, studies: int, seed: int) -> pd.DataFrame:
     """One row per interval: how often it contains the truth, is above or below it, and its width.
 
     Studies without an interval (nothing is called malignant, or one class has one group) are not
@@ -114,7 +114,9 @@ def of_intervals(make, design: Design, studies: int, seed: int) -> pd.DataFrame:
     same for each study, for metrics of a threshold it depends on the share of malignant images.
     """
     rng = np.random.default_rng(seed)
-    table = pd.DataFrame([row for _ in range(studies) for row in held(make(design, rng))])
+    table = pd.DataFrame(
+        [row for _ in range(studies) for row in intervals_and_truth(make(design, rng))]
+    )
     for name in ("auc", "recall", "specificity"):
         table[name] = table[name].mean()
         table.loc[table["what"] == name, "truth"] = table[name]
@@ -135,11 +137,11 @@ def of_intervals(make, design: Design, studies: int, seed: int) -> pd.DataFrame:
 # ------------------------------------------------------------------------- tests
 
 
-def of_pairs(design: Design, studies: int, seed: int) -> pd.DataFrame:
+def study_pairs(design: Design, studies: int, seed: int) -> pd.DataFrame:
     """How often the interval of the difference in AUC of two equal networks contains 0."""
     rng, bounds = np.random.default_rng(seed), []
     for _ in range(studies):
-        found = auc_difference(matched(*fixed_scores(design, rng, models=2).tables))
+        found = auc_difference(match_predictions(*fixed_scores(design, rng, models=2).tables))
         bounds.append((found["difference_low"], found["difference_high"]))
     low, high = np.transpose(bounds)
     known = ~np.isnan(low)
@@ -148,7 +150,7 @@ def of_pairs(design: Design, studies: int, seed: int) -> pd.DataFrame:
     return pd.DataFrame([found | {"without": 1 - known.mean()}])
 
 
-def of_triples(design: Design, better: str, studies: int, seed: int) -> pd.DataFrame:
+def study_triples(design: Design, better: str, studies: int, seed: int) -> pd.DataFrame:
     """One row per test: the share of triples in which it calls any network better than another.
 
     With `better` one of the three is better by about this much, and only true sentences count.
@@ -157,14 +159,14 @@ def of_triples(design: Design, better: str, studies: int, seed: int) -> pd.DataF
     aucs[2] = BETTER.get(better, design.auc)
     rows = []
     for _ in range(studies):
-        study = cross_validated(design, rng, tuple(aucs))
+        study = cross_validated_study(design, rng, tuple(aucs))
         tables = dict(zip("abc", study.tables, strict=True))
         pairs = with_gate(
             compare_pairs(tables, PAIRS).assign(family="networks", level="image", weights="")
         )
         asked = pairs if not better else pairs[pairs["second"] == "c"]
         right = (asked["difference"] > 0) | (not better)
-        swapped = [group_swap_p(matched(tables[a], tables[b])) * 3 for a, b in PAIRS]
+        swapped = [group_swap_p(match_predictions(tables[a], tables[b])) * 3 for a, b in PAIRS]
         swapped = np.array(swapped)[asked.index]
         rows.append(
             {
@@ -199,18 +201,18 @@ def group_swap_p(pairs: pd.DataFrame, seed: int = 0) -> float:
     return (1 + extreme) / (1 + SWAPS)
 
 
-def of_noise(design: Design, studies: int, seed: int) -> pd.DataFrame:
+def study_noise(design: Design, studies: int, seed: int) -> pd.DataFrame:
     """The mean AUC of studies without a signal, within folds and of all folds together."""
     rng, rows = np.random.default_rng(seed), []
     for _ in range(studies):
-        (table,) = cross_validated(design, rng).tables
+        (table,) = cross_validated_study(design, rng).tables
         pooled = auc_within_folds(table.drop(columns="fold"))
         rows.append({"mean AUC within folds": auc_within_folds(table), "mean pooled AUC": pooled})
     found = pd.DataFrame(rows).mean()
     return pd.DataFrame({"what": found.index, "truth": 0.5, "share": found.to_numpy()})
 
 
-def of_nested(design: Design, studies: int, seed: int) -> pd.DataFrame:
+def study_nested(design: Design, studies: int, seed: int) -> pd.DataFrame:
     """The estimated variance, relative to the variance of the AUC over studies.
 
     The series uses twice the model's. Nested cross-validation (Bates, Hastie & Tibshirani 2024, doi
@@ -228,7 +230,7 @@ def of_nested(design: Design, studies: int, seed: int) -> pd.DataFrame:
 
 def one_nested(design: Design, rng: np.random.Generator) -> dict[str, float]:
     """The AUC of one study and both estimates of its variance."""
-    study = cross_validated(design, rng)
+    study = cross_validated_study(design, rng)
     rows, values = study.tables[0], study.values
     truth, group = (rows["label"] == "M").to_numpy(), rows["group"].to_numpy()
     terms, number = [], np.arange(FOLDS)
@@ -252,11 +254,11 @@ def one_nested(design: Design, rng: np.random.Generator) -> dict[str, float]:
             if np.isfinite(auc):
                 noise = binormal_variance(
                     truth[here], outer[here], group[here], np.zeros(here.sum(), int)
-                )(inside(auc, group[here])).sum()
+                )(clip_share(auc, group[here])).sum()
                 terms.append((auc_within_folds(others) - auc) ** 2 - noise)
     auc = auc_within_folds(rows)
     modelled = binormal_variance(truth, rows["logit"].to_numpy(), group, rows["fold"].to_numpy())
-    independent = modelled(inside(auc, group)).sum()
+    independent = modelled(clip_share(auc, group)).sum()
     return {"auc": auc, "independent": independent, "nested": np.mean(terms) * (1 - 1 / FOLDS)}
 
 
@@ -267,34 +269,36 @@ def work(studies: int) -> list[tuple]:
     """Question, design, function and its arguments, the longest first."""
     few = max(studies * 2 // 5, 1)
     parts = [
-        ("triples", design, of_triples, (better, studies if not better else few))
+        ("triples", design, study_triples, (better, studies if not better else few))
         for design in TRIPLES
         for better in ("", *BETTER)
     ]
     parts += [("heads", design, heads, (studies,)) for design in HEADS]
-    parts += [("nested", design, of_nested, (max(studies, 2),)) for design in NESTED]
-    parts += [("noise", NOISE, of_noise, (2 * studies,))]
-    parts += [("pairs", each, of_pairs, (studies,)) for each in FIXED if each.noise == "normal"]
+    parts += [("nested", design, study_nested, (max(studies, 2),)) for design in NESTED]
+    parts += [("noise", NOISE, study_noise, (2 * studies,))]
+    parts += [("pairs", each, study_pairs, (studies,)) for each in FIXED if each.noise == "normal"]
     return parts + [("fixed", design, fixed, (studies,)) for design in FIXED]
 
 
 def heads(design: Design, studies: int, seed: int) -> pd.DataFrame:
-    """`of_intervals` of cross-validated heads."""
-    return of_intervals(cross_validated, design, studies, seed)
+    """`study_intervals` of cross-validated heads."""
+    return study_intervals(cross_validated_study, design, studies, seed)
 
 
 def fixed(design: Design, studies: int, seed: int) -> pd.DataFrame:
-    """`of_intervals` of scores that were learned elsewhere."""
-    return of_intervals(fixed_scores, design, studies, seed)
+    """`study_intervals` of scores that were learned elsewhere."""
+    return study_intervals(fixed_scores, design, studies, seed)
 
 
-def measured(question: str, design: Design, function, arguments: tuple, seed: int) -> pd.DataFrame:
+def measure_design(
+    question: str, design: Design, function, arguments: tuple, seed: int
+) -> pd.DataFrame:
     """One design's table, with the columns of the design."""
     about = {"noise": "normal"} | asdict(design) | {"images": "{} to {}".format(*design.images)}
     return function(design, *arguments, seed).assign(question=question, **about)
 
 
-def summarized(table: pd.DataFrame) -> pd.DataFrame:
+def summarize(table: pd.DataFrame) -> pd.DataFrame:
     """The smallest and the mean share over designs, by question and interval or test."""
     table = table.reindex(
         columns=[*table.columns.union(["above", "without", "spread"], sort=False)]
@@ -345,12 +349,12 @@ def main(arguments: list[str] | None = None) -> int:
         for k, part in enumerate(work(given.studies))
         if part[0] in (given.only or questions)
     ]
-    jobs = (delayed(measured)(*part) for part in parts)
+    jobs = (delayed(measure_design)(*part) for part in parts)
     found = Parallel(cores(), return_as="generator")(jobs)
     table = pd.concat(progress(found, "coverage", len(parts), "design"), ignore_index=True)
     RESULTS.mkdir(exist_ok=True)
     table.to_csv(RESULTS / "coverage.csv", index=False)
-    print(summarized(table).to_string(index=False, float_format="{:.3f}".format))
+    print(summarize(table).to_string(index=False, float_format="{:.3f}".format))
     if set(table["question"]) & {"fixed", "heads"}:
         figure_of(table).savefig(RESULTS / "coverage.png", dpi=120, bbox_inches="tight")
     print(f"Kept in {RESULTS / 'coverage.csv'} and .png")

@@ -82,9 +82,9 @@ class Outcome:
 
 def measure(options: Options, folder: Path) -> Result:
     """Both ways, in turn."""
-    listing = listed(options, folder)
-    task, notes = prepared(listing, options, folder)
-    ways = {"ours": lambda: on_cached_features(task, folder), "plain": lambda: plain(task)}
+    listing = list_images(options, folder)
+    task, notes = prepare_task(listing, options, folder)
+    ways = {"ours": lambda: on_cached_features(task, folder), "plain": lambda: by_plain_keras(task)}
     return Result(rows_of(in_turn(ways, options.repeats)), [f"Images: {listing.source}.", *notes])
 
 
@@ -110,7 +110,7 @@ def row_of_auc(ours: list[float], plain: list[float]) -> Row:
 # ------------------------------------------------------------------------- data
 
 
-def listed(options: Options, folder: Path) -> Listing:
+def list_images(options: Options, folder: Path) -> Listing:
     """The images of `options.data`, else a sample drawn below `folder`."""
     if options.data:
         found = load(str(options.data), patient_pattern=options.patient_pattern)
@@ -121,7 +121,7 @@ def listed(options: Options, folder: Path) -> Listing:
     return Listing(root, images, source="procedural sample: drawings, no medical data")
 
 
-def decoded(
+def decode_listing(
     listing: Listing, options: Options, folder: Path
 ) -> tuple[pd.DataFrame, DecodedImages, str]:
     """The manifest of the images, their pixels, and a sentence that counts them."""
@@ -134,10 +134,10 @@ def decoded(
     return manifest, images, counted
 
 
-def prepared(listing: Listing, options: Options, folder: Path) -> tuple[Task, list[str]]:
+def prepare_task(listing: Listing, options: Options, folder: Path) -> tuple[Task, list[str]]:
     """The task, and sentences about its images and weights."""
-    manifest, images, counted = decoded(listing, options, folder)
-    split = in_folds(manifest)
+    manifest, images, counted = decode_listing(listing, options, folder)
+    split = split_into_folds(manifest)
     model, about = network(
         options.architectures[0], options.weights, images, pictures_of(manifest, 1)
     )
@@ -147,7 +147,7 @@ def prepared(listing: Listing, options: Options, folder: Path) -> tuple[Task, li
     return task, [counted, about]
 
 
-def in_folds(manifest: pd.DataFrame) -> pd.DataFrame:
+def split_into_folds(manifest: pd.DataFrame) -> pd.DataFrame:
     """A split of `FOLDS` folds of whole groups, without a test part."""
     split = manifest[["image_id", "group", "label"]].reset_index(drop=True)
     folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=0)
@@ -175,7 +175,7 @@ def on_cached_features(task: Task, folder: Path, orientations: int = ORIENTATION
     return Outcome(taken, 0.0, roc_auc_score(judged["label"] == "M", judged["logit"]))
 
 
-def plain(task: Task) -> Outcome:
+def by_plain_keras(task: Task) -> Outcome:
     """The frozen backbone stays in the model, which is fitted for each fold."""
     started, watch = time.perf_counter(), Watch()
     decoded = Parallel(cores(), prefer="threads")(
@@ -188,7 +188,7 @@ def plain(task: Task) -> Outcome:
         held = (task.split["fold"] == fold).to_numpy()
         model = with_frozen_backbone(task)
         model.fit(
-            turned_at_random(pixels[~held], malignant[~held]),
+            random_orientations(pixels[~held], malignant[~held]),
             validation_data=(pixels[held], malignant[held]),
             validation_batch_size=BATCH,
             epochs=EPOCHS,
@@ -216,8 +216,8 @@ def with_frozen_backbone(task: Task) -> keras.Model:
     return model
 
 
-def turned_at_random(pixels: np.ndarray, malignant: np.ndarray) -> tf.data.Dataset:
-    """Batches in which each image occurs once, in one of its 8 orientations."""
+def random_orientations(pixels: np.ndarray, malignant: np.ndarray) -> tf.data.Dataset:
+    """Batches in which each image occurs once, in a random one of its 8 orientations."""
 
     def turn(image, label):
         quarters = tf.random.uniform((), 0, 4, tf.int32)

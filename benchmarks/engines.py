@@ -11,7 +11,7 @@ import pandas as pd
 from sklearn.metrics import roc_auc_score
 
 from benchmarks.comparison import Result, Row, compare, in_turn
-from benchmarks.cross_validated_head import decoded, in_folds, listed
+from benchmarks.cross_validated_head import decode_listing, list_images, split_into_folds
 from benchmarks.networks import chosen_passes, network
 from benchmarks.registry import Options
 from cytology.architectures import NETWORK_TITLE
@@ -20,7 +20,7 @@ from cytology.machine import cores
 from cytology.networks.backend import keras, quietly
 from cytology.networks.batches import DecodedImages, frozen_features
 from cytology.networks.building import build, feature_extractor, precision_for
-from cytology.networks.engines import TENSORFLOW, TITLES, Passes, offered
+from cytology.networks.engines import TENSORFLOW, TITLES, Passes, available_engines
 from cytology.networks.linear_head import fitted_head, is_malignant, logits_by_fold
 from cytology.networks.passes import KerasPasses, lost_differences, passes_of_copy
 from cytology.networks.weights import find_weights
@@ -46,9 +46,9 @@ WHOLE = (
 
 def measure(options: Options, folder: Path) -> Result:
     """Pictures per second of each way and of the series, and the accuracy of each way."""
-    listing = listed(options, folder)
-    manifest, images, counted = decoded(listing, options, folder)
-    split = in_folds(manifest)
+    listing = list_images(options, folder)
+    manifest, images, counted = decode_listing(listing, options, folder)
+    split = split_into_folds(manifest)
     rows, notes, tables = [], [f"Images: {listing.source}.", counted], []
     for architecture in options.architectures:
         model, about = network(architecture, options.weights, images, pictures_of(manifest, 1))
@@ -58,7 +58,7 @@ def measure(options: Options, folder: Path) -> Result:
         ranks = find_weights(architecture, options.weights).kind != "random"
         table = exactness(features, split, bool(ranks and options.data and options.patient_pattern))
         passes, engine = chosen_passes(feature_extractor(model), images, folder / "chosen")
-        rates = timed(ways, passes, images, split, options.repeats, folder)
+        rates = measure_rates(ways, passes, images, split, options.repeats, folder)
         rows += rows_of(NETWORK_TITLE[architecture], rates, target_of_the_series())
         why = f"{architecture}: the series takes {TITLES[engine.name]}; {engine.why}"
         notes += [about, *lacking, why, *sentences(architecture, table)]
@@ -88,9 +88,11 @@ def ways_of(model: keras.Model, folder: Path) -> tuple[dict[str, Way], list[str]
         lacking.append(f"{ONNX} was not measured: {', '.join(missing)} not installed.")
     else:
         ways[ONNX] = onnx_runtime(extractor, folder / f"{model.name}.onnx")
-    if not offered():
+    if not available_engines():
         lacking.append("OpenVINO was not measured: it is not installed.")
-    return ways | {TITLES[name]: passes_of_copy(extractor, name) for name in offered()}, lacking
+    return ways | {
+        TITLES[name]: passes_of_copy(extractor, name) for name in available_engines()
+    }, lacking
 
 
 def in_bfloat16(model: keras.Model) -> Way:
@@ -184,7 +186,7 @@ def sentences(architecture: str, table: pd.DataFrame) -> list[str]:
 # ------------------------------------------------------------------------ speed
 
 
-def timed(
+def measure_rates(
     ways: dict[str, Way],
     passes: Passes,
     images: DecodedImages,

@@ -1,4 +1,4 @@
-"""Pictures for the benchmarks: drawn in a temporary folder, or a folder of yours."""
+"""Pictures for the benchmarks: drawn in a temporary folder, or from your own folder."""
 
 import hashlib
 import io
@@ -64,12 +64,12 @@ def draw_jpegs(folder: Path, images: int, width: int, height: int) -> None:
         picture = Image.fromarray(smears[smear][0]).resize(
             (width, height), Image.Resampling.BICUBIC
         )
-        pixels = as_another(np.asarray(picture), rng)
+        pixels = vary_picture(np.asarray(picture), rng)
         path = folder / cards[smear]["label"] / f"{number:05}.jpg"
         Image.fromarray(pixels).save(path, quality=90)
 
 
-def as_another(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def vary_picture(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """The picture half turned or flipped, moved around its edges, with sensor noise."""
     turned = orient(pixels, rng.choice([0, 2, 4, 6]))
     moved = np.roll(turned, rng.integers(0, pixels.shape[:2]), axis=(0, 1))

@@ -55,7 +55,7 @@ def environment(project: Path) -> dict[str, str]:
 
 
 def start(project: Path, run: Path, *arguments: str) -> subprocess.Popen:
-    """Start the series; its output is appended to `<run>.log` beside the run folder."""
+    """Start the series; its output is appended to `<run>.log` next to the run folder."""
     run.parent.mkdir(parents=True, exist_ok=True)
     with run.with_suffix(".log").open("a", encoding="utf-8") as log:
         return subprocess.Popen(

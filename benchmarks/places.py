@@ -34,7 +34,7 @@ from cytology.audits.simulation import FEATURE_COUNT, FOLDS
 from cytology.data.splitting import group_folds
 from cytology.evaluation.statistics import elsewhere, label_shift, prevalence, referral
 from cytology.evaluation.statistics.calibration import calibrate, log_losses
-from cytology.evaluation.statistics.decisions import counted_from
+from cytology.evaluation.statistics.decisions import relative_to_threshold
 from cytology.machine import cores
 from cytology.networks.linear_head import fitted_head
 from cytology.notebook import progress
@@ -75,7 +75,7 @@ class Place(FixedDesign):
         return noise
 
 
-def study(place: Place, rng, new: int = 0) -> tuple[pd.DataFrame, pd.DataFrame]:
+def draw_study(place: Place, rng, new: int = 0) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Images here, with logits from heads that did not see them, and `new` patients there."""
     known = place.of_place(place.patients, place.malignant, rng)
     asked = place.of_place(new or place.new, place.there, rng)
@@ -105,7 +105,7 @@ def both_classes(rows: pd.DataFrame) -> bool:
     return len(of_class) == 2 and of_class.min() >= 5
 
 
-def held(found: dict, name: str, truth: float) -> dict[str, float]:
+def check_interval(found: dict, name: str, truth: float) -> dict[str, float]:
     """Whether an interval contains the truth, its width and the estimate."""
     low, high = found[f"{name}_low"], found[f"{name}_high"]
     if np.isnan(low):
@@ -120,11 +120,11 @@ def held(found: dict, name: str, truth: float) -> dict[str, float]:
 
 def share(place: Place, rng) -> dict[str, float]:
     """The share of malignant images at a place, estimated from its logits."""
-    known, asked = study(place, rng)
+    known, asked = draw_study(place, rng)
     while not both_classes(known):
-        known, asked = study(place, rng)
+        known, asked = draw_study(place, rng)
     found = label_shift.estimated_share(asked, known)
-    return held(found, "prevalence", place.there) | {"said to have moved": found["moved"]}
+    return check_interval(found, "prevalence", place.there) | {"said to have moved": found["moved"]}
 
 
 def moved(place: Place, rng) -> dict[str, float]:
@@ -135,10 +135,10 @@ def moved(place: Place, rng) -> dict[str, float]:
 
 def values(place: Place, rng) -> dict[str, float]:
     """Predictive values and net benefit at the share `at`, of a threshold chosen elsewhere."""
-    known, _ = study(place, rng)
+    known, _ = draw_study(place, rng)
     while not both_classes(known):
-        known, _ = study(place, rng)
-    rows = counted_from(known, logit(place.malignant))
+        known, _ = draw_study(place, rng)
+    rows = relative_to_threshold(known, logit(place.malignant))
     found = prevalence.at_prevalence(rows, place.at, 0.2)
     half = place.distance / 2
     s, p, m = 1 - place.share_below(-half), place.share_below(half), place.at
@@ -146,7 +146,7 @@ def values(place: Place, rng) -> dict[str, float]:
     truth["negative_predictive_value"] = (1 - m) * p / ((1 - m) * p + m * (1 - s))
     truth["false_alarms"] = 1 / truth["precision"] - 1
     truth["net_benefit"] = m * s - (1 - m) * (1 - p) / 4
-    parts = [held(found, name, value) for name, value in truth.items()]
+    parts = [check_interval(found, name, value) for name, value in truth.items()]
     return {k: v for part in parts for k, v in part.items() if k.endswith((" held", " above"))}
 
 
@@ -155,14 +155,14 @@ def there(place: Place, rng) -> dict[str, float]:
 
     The right logit there is distance x score + log odds of the share.
     """
-    _, asked = study(place, rng)
+    _, asked = draw_study(place, rng)
     while not both_classes(asked):
-        _, asked = study(place, rng)
-    many = study(place, rng, 400)[1]
+        _, asked = draw_study(place, rng)
+    many = draw_study(place, rng, 400)[1]
     found = elsewhere.calibration_there(asked)
     table = elsewhere.recalibration_gain(asked).set_index("way")
     # By algebra: the slope that undoes spread and shift.
-    said = held(found, "calibration_slope", 1 / place.spread)
+    said = check_interval(found, "calibration_slope", 1 / place.spread)
     for way in elsewhere.WAYS[1:]:
         after = log_losses(calibrate(many, elsewhere.recalibrated_by(asked, way)))
         change = (after - log_losses(many)).mean()
@@ -175,7 +175,7 @@ def there(place: Place, rng) -> dict[str, float]:
 def refer(place: Place, rng) -> dict[str, float]:
     """The share of all patients missed, at the level `at`; `there` as here."""
     place = replace(place, there=place.malignant)
-    known, asked = study(place, rng, 300)
+    known, asked = draw_study(place, rng, 300)
     images = known.assign(group=known["image_id"])
     by_image = referral.choose_referral(referral.by_patient(images), place.at)
     missed_images = (asked["label"] == "M") & (asked["logit"] < by_image.limit)
@@ -251,7 +251,7 @@ QUESTIONS: dict[str, tuple[Callable, list[Place]]] = {
 }
 
 
-def measured(question: str, place: Place, studies: int, seed: int) -> pd.DataFrame:
+def measure_design(question: str, place: Place, studies: int, seed: int) -> pd.DataFrame:
     """The means over the studies of one design, one row per number, with standard errors."""
     rng = np.random.default_rng(seed)
     table = pd.DataFrame([QUESTIONS[question][0](place, rng) for _ in range(studies)]).astype(float)
@@ -266,7 +266,7 @@ def measured(question: str, place: Place, studies: int, seed: int) -> pd.DataFra
     return means.reset_index().assign(question=question, **about)
 
 
-def summarized(table: pd.DataFrame) -> pd.DataFrame:
+def summarize(table: pd.DataFrame) -> pd.DataFrame:
     """The smallest, mean and largest over designs, by question and number."""
     grouped = table.groupby(["question", "what"], sort=False)["mean"]
     return grouped.agg(["min", "mean", "max", "count"]).reset_index()
@@ -286,7 +286,7 @@ def main(arguments: list[str] | None = None) -> int:
     # A design always has the same seed, whatever else is run.
     work = [(name, place) for name, (_, places) in QUESTIONS.items() for place in places]
     jobs = [
-        delayed(measured)(name, place, given.studies, given.seed + k)
+        delayed(measure_design)(name, place, given.studies, given.seed + k)
         for k, (name, place) in enumerate(work)
         if name in given.only
     ]
@@ -294,6 +294,6 @@ def main(arguments: list[str] | None = None) -> int:
     table = pd.concat(progress(found, "places", len(jobs), "design"), ignore_index=True)
     RESULTS.mkdir(exist_ok=True)
     table.to_csv(RESULTS / "places.csv", index=False)
-    print(summarized(table).to_string(index=False, float_format="{:.3f}".format))
+    print(summarize(table).to_string(index=False, float_format="{:.3f}".format))
     print(f"Kept in {RESULTS / 'places.csv'}")
     return 0

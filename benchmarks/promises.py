@@ -5,7 +5,7 @@
 
 sensitivity  the threshold that should find 95 % of the malignant images: what it finds in new
              patients on average, and what the plain 5 % quantile of the images would find
-optimism     sensitivity + specificity - 1 at Youden's threshold on noise, where 0 is the truth:
+optimism     sensitivity + specificity - 1 at Youden's threshold on noise, for which 0 is the truth:
              each fold is called at the threshold of the others, whose heads saw it
 unlike       the share of new patients' images that are called unlike any training image
 audit        labels shuffled by patient: how often a leak is reported if patients are kept together
@@ -22,7 +22,7 @@ import pandas as pd
 from joblib import Parallel, delayed
 
 from cytology.audits import leakage
-from cytology.audits.simulation import Design, cross_validated
+from cytology.audits.simulation import Design, cross_validated_study
 from cytology.evaluation.statistics import decisions
 from cytology.evaluation.statistics.metrics import auc_within_folds
 from cytology.inference.similarity import nearest, reference
@@ -41,7 +41,11 @@ def sensitivity(patients: int, images: tuple, rng: np.random.Generator) -> dict[
     rows = pd.concat([known, benign])
     threshold = decisions.choose_threshold(rows, "sensitivity", WANTED)
     plain = np.quantile(known["logit"], 1 - WANTED, method="lower")
-    return {"promised": WANTED, "kept": found(new, threshold), "by image": found(new, plain)}
+    return {
+        "promised": WANTED,
+        "kept": share_found(new, threshold),
+        "by image": share_found(new, plain),
+    }
 
 
 def smears(design: Design, rng: np.random.Generator) -> pd.DataFrame:
@@ -50,7 +54,7 @@ def smears(design: Design, rng: np.random.Generator) -> pd.DataFrame:
     return rows.assign(logit=design.draw_noise(rng, rows["group"].to_numpy()))
 
 
-def found(rows: pd.DataFrame, threshold: float) -> float:
+def share_found(rows: pd.DataFrame, threshold: float) -> float:
     """The mean over patients of the share of images at or above a threshold."""
     return float((rows["logit"] >= threshold).groupby(rows["group"]).mean().mean())
 
@@ -58,7 +62,7 @@ def found(rows: pd.DataFrame, threshold: float) -> float:
 def optimism(patients: int, images: tuple, rng: np.random.Generator) -> dict[str, float]:
     """One study of noise, called fold by fold."""
     design = Design(patients, images, likeness=0.5, auc=0.5)
-    (rows,) = cross_validated(design, rng).tables
+    (rows,) = cross_validated_study(design, rng).tables
     called = decisions.cross_fitted_calls(rows, "youden", WANTED)["logit"] >= 0
     of_class = called.groupby(rows["label"]).mean()
     return {"promised": 0.0, "kept": of_class["M"] - of_class["B"]}
@@ -113,7 +117,9 @@ DESIGNS: list[tuple[Callable, int, tuple]] = [
 FEWER = {audit: 4}  # which trains two hundred heads a study
 
 
-def measured(question: Callable, patients: int, images: tuple, studies: int, seed: int) -> dict:
+def measure_design(
+    question: Callable, patients: int, images: tuple, studies: int, seed: int
+) -> dict:
     """The means over the studies of one design, and the standard error of `kept`."""
     rng = np.random.default_rng(seed)
     table = pd.DataFrame([question(patients, images, rng) for _ in range(studies)])
@@ -133,7 +139,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     jobs = (
         # An audit trains two hundred heads.
-        delayed(measured)(
+        delayed(measure_design)(
             *each, max(given.studies // (4 if each[0] is audit else 1), 2), given.seed
         )
         for each in DESIGNS

@@ -43,7 +43,7 @@ MADE_POOR = {
 }
 
 
-def moved(pixels: np.ndarray) -> np.ndarray:
+def move_right(pixels: np.ndarray) -> np.ndarray:
     """A picture moved to the right by half a side; what is left is background with some noise."""
     half = pixels[:, : crops.SIDE // 2]
     background = np.percentile(pixels, crops.BACKGROUND, axis=(0, 1))
@@ -56,7 +56,7 @@ def measures(path: Path) -> tuple[list[dict], dict, dict]:
     image = open_rgb(path)
     small = np.asarray(image.resize((crops.SIDE, crops.SIDE), Image.Resampling.BOX))
     versions = [{"version": name} | measure(make(image)) for name, make in MADE_POOR.items()]
-    return versions, crops.measure(small), crops.measure(moved(small))
+    return versions, crops.measure(small), crops.measure(move_right(small))
 
 
 def main() -> None:

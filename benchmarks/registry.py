@@ -85,8 +85,8 @@ BENCHMARKS = {
 }
 
 
-def chosen(names: list[str]) -> list[Benchmark]:
-    """The benchmarks with these names, all if empty; `InputError` for an unknown name."""
+def choose_benchmarks(names: list[str]) -> list[Benchmark]:
+    """The benchmarks with these names, all if there are none; `InputError` for an unknown name."""
     for name in names:
         if name.upper() not in BENCHMARKS:
             raise InputError(

@@ -85,19 +85,19 @@ def rows_of(series: pd.DataFrame) -> list[Row]:
     """Peak memory at the largest size, and time per image at the larger ones, against 4,000."""
     largest = series["images"].max()
     rows = [
-        grown(series, f"{part}_mib", largest, f"peak memory, {name}")
+        growth_rows(series, f"{part}_mib", largest, f"peak memory, {name}")
         for part, name in PARTS.items()
     ]
-    rows.insert(0, grown(series, "peak_mib", largest, "peak memory", at_most=1.15))
+    rows.insert(0, growth_rows(series, "peak_mib", largest, "peak memory", at_most=1.15))
     for size in sorted(series.loc[series["images"] > SMALL, "images"].unique()):
-        rows.append(grown(series, "all_s", size, "time an image", at_most=1.15))
-        rows.append(grown(series, "all_cpu", size, "processor time an image"))
+        rows.append(growth_rows(series, "all_s", size, "time an image", at_most=1.15))
+        rows.append(growth_rows(series, "all_cpu", size, "processor time an image"))
         for part, name in PARTS.items():
-            rows.append(grown(series, f"{part}_s", size, f"time an image, {name}"))
+            rows.append(growth_rows(series, f"{part}_s", size, f"time an image, {name}"))
     return rows
 
 
-def grown(
+def growth_rows(
     series: pd.DataFrame, column: str, size: int, what: str, at_most: float | None = None
 ) -> Row:
     """A column at `size` images against 4,000, repeat by repeat; times in ms per image."""
@@ -157,7 +157,7 @@ def own_memory() -> float:
 
 
 @contextlib.contextmanager
-def measured(found: dict, part: str):
+def record_cost(found: dict, part: str):
     """Context that records seconds, processor seconds and peak memory of its body."""
     with PeakMemory() as memory:
         wall, processor = time.perf_counter(), time.process_time()
@@ -175,12 +175,12 @@ def main(root: Path, manifest: Path, images: int, cache: Path) -> dict:
 
     extractor, table = traced_extractor(), pd.read_csv(manifest, nrows=images)
     found = {"start_s": time.perf_counter() - started, "memory": MEMORY}
-    with measured(found, "decode"):
+    with record_cost(found, "decode"):
         decoded = decode(root, table, IMAGE_SIZE, "pad", cache)
-    with measured(found, "feed"):
+    with record_cost(found, "feed"):
         for _ in batches(decoded, pictures_of(table, ORIENTATIONS), BATCH, shuffle_seed=0):
             pass
-    with measured(found, "features"):
+    with record_cost(found, "features"):
         pictures = pictures_of(table[["image_id"]], 1)
         passes = KerasPasses(extractor)  # the same engine for every size
         frozen_features(passes, decoded, pictures, ["mobilenetv2"], BATCH, cache)

@@ -72,7 +72,7 @@ def test_unavailable_engines_are_left_out_and_named(monkeypatch):
     monkeypatch.setattr(engines, "feature_extractor", lambda model: model)
     monkeypatch.setattr(engines, "in_bfloat16", refuse)
     monkeypatch.setattr(engines, "find_spec", lambda name: None if name == "tf2onnx" else name)
-    monkeypatch.setattr(engines, "offered", lambda: ())
+    monkeypatch.setattr(engines, "available_engines", lambda: ())
     ways, lacking = engines.ways_of(None, None)
     assert list(ways) == [SLOW]
     assert ["not here" in lacking[0], "tf2onnx not installed." in lacking[1]] == [True, True]

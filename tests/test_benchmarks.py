@@ -19,7 +19,7 @@ from benchmarks import __main__ as command
 from benchmarks import coverage, images, places, profiling, promises, scale
 from benchmarks.comparison import Result, compare, growth, in_turn, table_of
 from benchmarks.figures import ratios
-from benchmarks.registry import BENCHMARKS, Options, chosen
+from benchmarks.registry import BENCHMARKS, Options, choose_benchmarks
 from benchmarks.sampler import sitecustomize as sampler
 
 EQUAL = "nothing but the name"
@@ -86,13 +86,13 @@ def test_every_benchmark_of_the_registry_can_be_measured():
 
 
 def test_names_may_be_lower_case_and_no_name_means_all():
-    assert [each.name for each in chosen(["b4", "B1"])] == ["B4", "B1"]
-    assert chosen([]) == list(BENCHMARKS.values())
+    assert [each.name for each in choose_benchmarks(["b4", "B1"])] == ["B4", "B1"]
+    assert choose_benchmarks([]) == list(BENCHMARKS.values())
 
 
 def test_an_unknown_name_is_refused_in_one_sentence(capsys):
     with pytest.raises(InputError, match="no benchmark 'B99'"):
-        chosen(["B1", "B99"])
+        choose_benchmarks(["B1", "B99"])
     assert command.main(["B1", "B99"]) == 2
     said = capsys.readouterr()
     assert said.out == "" and said.err.count("\n") == 1
@@ -257,7 +257,7 @@ def test_a_study_of_a_single_head_counts_the_intervals_that_hold_the_truth(monke
         "threshold_intervals",
         lambda rows, at, found: dict.fromkeys(found, (0.99, 1.0)) | {"mcc": (float("nan"),) * 2},
     )
-    found = coverage.of_intervals(coverage.cross_validated, design, 4, 0).set_index("what")
+    found = coverage.study_intervals(coverage.cross_validated_study, design, 4, 0).set_index("what")
     assert found.loc["auc", ["share", "above", "width"]].tolist() == [1, 0, 1]
     assert found.loc["recall", ["share", "above"]].tolist() == [0, 1]
     assert found.loc["mcc", "without"] == 1 and pd.isna(found.loc["mcc", "share"])
@@ -295,7 +295,9 @@ def test_a_small_study_of_places_has_one_row_per_design_and_size(tmp_path, monke
 def test_found_images_are_counted_by_patient():
     """A threshold below all finds all; above two of three images of one of two patients, 2/3."""
     rows = pd.DataFrame({"group": [0, 0, 0, 1], "logit": [1.0, 1.0, 5.0, 5.0]})
-    assert promises.found(rows, 0.0) == 1 and promises.found(rows, 3.0) == pytest.approx(2 / 3)
+    assert promises.share_found(rows, 0.0) == 1 and promises.share_found(
+        rows, 3.0
+    ) == pytest.approx(2 / 3)
 
 
 # ---------------------------------------------------------------------- profile

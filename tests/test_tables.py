@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from cytology.catalogue import as_markdown
-from cytology.data.inspection import memory
-from cytology.files import fitting, folder_written_whole, lock_file, written_whole
+from cytology.data.inspection import open_cache
+from cytology.files import fitting_name, folder_written_whole, lock_file, written_whole
 from cytology.settings import PROJECT_ROOT, InputError, MachineError
 from cytology.tables import read_json, read_table, require, write_json, write_table
 
@@ -46,7 +46,7 @@ def test_files_get_the_permissions_that_the_umask_allows(tmp_path, mask):
         for _ in range(2):  # also a lock that is there
             with lock_file(tmp_path / "run" / ".lock"):
                 pass
-        memory(tmp_path / "run" / "inspected.sqlite").close()
+        open_cache(tmp_path / "run" / "inspected.sqlite").close()
     finally:
         os.umask(before)
     modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "run").rglob("*")}
@@ -78,8 +78,10 @@ def test_a_name_that_is_too_long_is_reported(tmp_path):
 @pytest.mark.parametrize("letter", "xü€🔬")
 def test_long_names_are_cut_by_bytes_and_stay_different(tmp_path, letter):
     longest = letter * (251 // len(letter.encode()))
-    assert fitting(longest, ".png") == f"{longest}.png"
-    names = {fitting(letter * 300 + last, ".png") for last in "abc"} | {fitting(letter * 300)}
+    assert fitting_name(longest, ".png") == f"{longest}.png"
+    names = {fitting_name(letter * 300 + last, ".png") for last in "abc"} | {
+        fitting_name(letter * 300)
+    }
     assert len(names) == 4
     for name in names:
         (tmp_path / name).touch()

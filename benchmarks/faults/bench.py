@@ -23,7 +23,7 @@ class NotTried(Exception):
 
 
 @dataclass(frozen=True)
-class Done:
+class CallResult:
     """The result of a call of `run_all.py`: exit code and output."""
 
     code: int
@@ -53,7 +53,7 @@ class Bench:
         path.mkdir(parents=True)
         return path
 
-    def call(self, run: Path, *arguments: str, only=(), cache: Path | None = None) -> Done:
+    def call(self, run: Path, *arguments: str, only=(), cache: Path | None = None) -> CallResult:
         """Call `run_all.py` of profile smoke with random weights and wait for its end."""
         words = [sys.executable, "run_all.py", "--run-dir", run, "-p", "weights", "random"]
         words += [*(["--only", *only] if only else []), *arguments]
@@ -67,7 +67,7 @@ class Bench:
             text=True,
             encoding="utf-8",
         )
-        return Done(done.returncode, f"{done.stderr}\n{done.stdout}")
+        return CallResult(done.returncode, f"{done.stderr}\n{done.stdout}")
 
     @contextlib.contextmanager
     def small_disk(self, megabytes: int):

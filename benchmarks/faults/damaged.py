@@ -8,7 +8,7 @@ from pathlib import Path
 from benchmarks.faults.bench import SPLIT, TRAIN, Bench, fault, same_tables, text_of
 
 
-def spoil(folder: Path, pattern: str, how: Callable[[bytearray], bytes]) -> int:
+def damage_files(folder: Path, pattern: str, how: Callable[[bytearray], bytes]) -> int:
     """Change every file below `folder` that matches; returns how many."""
     files = sorted(folder.rglob(pattern))
     for path in files:
@@ -16,22 +16,22 @@ def spoil(folder: Path, pattern: str, how: Callable[[bytearray], bytes]) -> int:
     return len(files)
 
 
-def flipped(content: bytearray) -> bytes:
+def flip_bit(content: bytearray) -> bytes:
     """The content with one bit of its middle byte flipped."""
     content[len(content) // 2] ^= 1
     return bytes(content)
 
 
-def cut_short(content: bytearray) -> bytes:
+def truncate(content: bytearray) -> bytes:
     """The first half of the content."""
     return bytes(content[: len(content) // 2])
 
 
-def spoiled_cache(bench: Bench, pattern: str, how) -> tuple[bool, str]:
+def tables_after_damage(bench: Bench, pattern: str, how) -> tuple[bool, str]:
     """Spoil files of the cache between two runs, and compare the tables of both."""
     cache, first, second = bench.new("cache"), bench.new("first"), bench.new("second")
     bench.call(first, only=TRAIN, cache=cache)
-    number = spoil(cache, pattern, how)
+    number = damage_files(cache, pattern, how)
     done = bench.call(second, only=TRAIN, cache=cache)
     same, words = same_tables(first, second)
     return number > 0 and done.code == 0 and same, f"spoiled: {number}; exit {done.code}, {words}"
@@ -39,22 +39,22 @@ def spoiled_cache(bench: Bench, pattern: str, how) -> tuple[bool, str]:
 
 @fault("a bit flipped in every pack of the cache", "noticed and made again: the same tables")
 def flipped_cache(bench: Bench):
-    return spoiled_cache(bench, "*.npy", flipped)
+    return tables_after_damage(bench, "*.npy", flip_bit)
 
 
 @fault("every pack of the cache cut to half", "noticed and made again: the same tables")
 def truncated_cache(bench: Bench):
-    return spoiled_cache(bench, "*.npy", cut_short)
+    return tables_after_damage(bench, "*.npy", truncate)
 
 
 @fault("the random weights in the cache cut to half", "noticed and made again: the same tables")
 def truncated_weights(bench: Bench):
-    return spoiled_cache(bench, "*.weights.h5", cut_short)
+    return tables_after_damage(bench, "*.weights.h5", truncate)
 
 
 @fault("the cache of inspected images cut to half", "noticed and made again: the same tables")
 def truncated_inspections(bench: Bench):
-    return spoiled_cache(bench, "inspected.sqlite", cut_short)
+    return tables_after_damage(bench, "inspected.sqlite", truncate)
 
 
 @fault("an image cut to half", "left out with its reason; the run continues")
@@ -63,7 +63,7 @@ def truncated_image(bench: Bench):
     bench.call(run, only=("01",))
     shutil.copytree(json.loads(text_of(run / "dataset.json"))["root"], data)
     path = sorted((data / "B").rglob("*.png"))[0]
-    path.write_bytes(cut_short(bytearray(path.read_bytes())))
+    path.write_bytes(truncate(bytearray(path.read_bytes())))
     second = bench.new("run")
     done = bench.call(second, "--data", str(data), only=SPLIT)
     rejected = text_of(second / "rejected.csv")
@@ -77,7 +77,7 @@ def truncated_image(bench: Bench):
 def truncated_record(bench: Bench):
     run = bench.new("run")
     bench.call(run, only=("01",))
-    spoil(run, "run.json", cut_short)
+    damage_files(run, "run.json", truncate)
     done = bench.call(run, only=("01",))
     return done.code == 2 and done.says(
         "run.json is damaged"
@@ -88,7 +88,7 @@ def truncated_record(bench: Bench):
 def truncated_model(bench: Bench):
     run = bench.new("run")
     bench.call(run, only=(*TRAIN, "07", "08"))
-    spoil(run, "model.keras", cut_short)
+    damage_files(run, "model.keras", truncate)
     done = bench.call(run, only=("09",))
     good = done.code == 1 and done.says("model.keras", "04_train_mobilenetv2")
     return good, f"exit {done.code}: {done.sentence('model.keras')}"

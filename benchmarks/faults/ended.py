@@ -4,7 +4,7 @@ import time
 
 import psutil
 
-from benchmarks.faults.bench import FINE_TUNE, TRAIN, Bench, Done, fault, same_tables, text_of
+from benchmarks.faults.bench import FINE_TUNE, TRAIN, Bench, CallResult, fault, same_tables, text_of
 from benchmarks.kills import half_written, kill_tree, start
 
 
@@ -22,7 +22,7 @@ def kernel_is_killed(bench: Bench):
             break
         time.sleep(0.05)
     code = process.wait()
-    said = Done(code, run.with_suffix(".log").read_text(encoding="utf-8"))
+    said = CallResult(code, run.with_suffix(".log").read_text(encoding="utf-8"))
     return code == 1 and said.says("too little memory"), f"exit {code}: {said.sentence('memory')}"
 
 

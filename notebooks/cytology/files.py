@@ -57,7 +57,7 @@ REFUSALS |= {errno.EROFS: "the disk is read-only", errno.ELOOP: "there is a link
 REFUSALS |= {errno.ENAMETOOLONG: "the name is too long"}
 
 
-def fitting(name: str, ending: str = "") -> str:
+def fitting_name(name: str, ending: str = "") -> str:
     """`name` with `ending`, as the name of a file or folder.
 
     If that is longer than a file system allows, `name` is cut and a hash of it added, so that two
@@ -73,7 +73,7 @@ def fitting(name: str, ending: str = "") -> str:
 
 @contextlib.contextmanager
 def written_whole(path):
-    """Context with a temporary path beside `path`, which is renamed to `path` on success.
+    """Context with a temporary path next to `path`, which is renamed to `path` on success.
 
     Readers see the old file or the new one, never half of one. After an error the temporary
     file is removed. The suffixes are kept, since Keras chooses its format by them. Raises
@@ -92,7 +92,7 @@ def written_whole(path):
 
 
 def new_beside(path: Path) -> Path:
-    """A new, empty, unfinished file beside `path`."""
+    """A new, empty, unfinished file in the folder of `path`."""
     # Not `tempfile`: its permissions would lock out people with whom the run is shared.
     temporary = path.with_name(f"{UNFINISHED}{secrets.token_hex(8)}{''.join(path.suffixes)}")
     temporary.touch(exist_ok=False)
@@ -195,7 +195,7 @@ def _beside(path: Path) -> Path:
 
 
 def keep_checksum(path: Path, written: Path | None = None) -> None:
-    """Write the checksum of a file or folder of the cache beside it.
+    """Write the checksum of a file or folder of the cache into a file next to it.
 
     `written` is its temporary path while it is not yet at `path`.
     """

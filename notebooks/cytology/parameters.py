@@ -324,7 +324,7 @@ def _paths(values: dict[str, Any]) -> Iterable[tuple[str, str]]:
             yield name, value
 
 
-def typed(name: str, text: str) -> Any:
+def parse_value(name: str, text: str) -> Any:
     """`text` from the command line as a value of the parameter, not yet checked.
 
     A text parameter stays text: a data folder may be called `2024`.
@@ -342,6 +342,6 @@ def typed(name: str, text: str) -> Any:
     return text
 
 
-def named(data: str) -> str:
+def data_name(data: str) -> str:
     """The name of `data` in `dataset.json`: a word like `sample`, or an absolute path."""
     return data if data in DATA_WORDS else str(resolve(data))

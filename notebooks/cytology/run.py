@@ -15,7 +15,7 @@ from cytology.architectures import ARCHITECTURE_NAMES, TRAINING_NOTEBOOKS
 from cytology.catalogue import entry_of
 from cytology.files import refuse_links_out
 from cytology.notebook import own_parameters
-from cytology.parameters import FIXED_PARAMETERS, check_parameters, named
+from cytology.parameters import FIXED_PARAMETERS, check_parameters, data_name
 from cytology.settings import PROJECT_ROOT, InputError, resolve, short
 from cytology.wording import composed, plural
 
@@ -56,7 +56,7 @@ class Run:
         """Whether the run holds the file `name`."""
         return (self / name).is_file()
 
-    def once(self, key: tuple, names: tuple[str, ...], make: Callable[[], Made]) -> Made:
+    def cached(self, key: tuple, names: tuple[str, ...], make: Callable[[], Made]) -> Made:
         """The result of `make`, kept under `key` until one of the files `names` changes."""
         state = tuple(_state(self / name) for name in names)
         if key not in self._kept or self._kept[key][0] != state:
@@ -72,7 +72,7 @@ class Run:
                 tables.check_columns(table, self.folder, name, entry.numbers, entry.texts)
             return table
 
-        return self.once(("table", name), (name,), read).copy()
+        return self.cached(("table", name), (name,), read).copy()
 
     def rows(self, name: str, **keys: Any) -> pd.DataFrame:
         """Rows of a table whose columns have the given values; no rows if there is no table."""
@@ -86,15 +86,15 @@ class Run:
     def facts(self, name: str) -> tables.Facts:
         """A JSON file of the run; the caller may change it."""
         read = partial(tables.read_json, self.folder, name)
-        return deepcopy(self.once(("facts", name), (name,), read))
+        return deepcopy(self.cached(("facts", name), (name,), read))
 
     def facts_if_there(self, name: str) -> dict[str, Any]:
         """A JSON file of the run; empty if it is missing."""
         return dict(self.facts(name)) if self.has(name) else {}
 
-    def damaged(self, name: str, why: str) -> InputError:
+    def damage_error(self, name: str, why: str) -> InputError:
         """The error for a file that can be read but whose content cannot be true."""
-        return InputError(tables.damaged(self.folder, name, why))
+        return InputError(tables.damage_message(self.folder, name, why))
 
     # ------------------------------------------------------ its content
 
@@ -147,7 +147,7 @@ class Run:
                 f"{self} was shared without its images: use the parameter `images` of notebook 09 "
                 "to name new ones."
             )
-        wanted = named(data) if data else made_with["data"]
+        wanted = data_name(data) if data else made_with["data"]
         if composed(made_with["data"]) != composed(wanted):
             raise InputError(
                 f"{self} holds {made_with['data']}, but `data` is {wanted}: "

@@ -62,7 +62,7 @@ def read_table(run: Path, name: str) -> pd.DataFrame:
             kept = {"dtype": TEXT, "keep_default_na": False, "na_values": missing}
             return pd.read_csv(path, index_col=False, **kept, **EXACTLY)
     except (ValueError, OverflowError, pd.errors.ParserWarning) as error:
-        raise InputError(damaged(run, name, error)) from None
+        raise InputError(damage_message(run, name, error)) from None
 
 
 def naming_columns(path: Path) -> set[str]:
@@ -73,7 +73,7 @@ def naming_columns(path: Path) -> set[str]:
         return NAMING & set(next(csv.reader(stream), []))
 
 
-def damaged(run: Path, name: str, why) -> str:
+def damage_message(run: Path, name: str, why) -> str:
     """The message about a file of the run that cannot be read."""
     notebook, why = written_by(name), " ".join(str(why).split())[:200]
     cure = f"notebook {notebook}, or run it again" if notebook else "run_all.py"
@@ -87,10 +87,10 @@ def check_columns(table: pd.DataFrame, run: Path, name: str, numbers: str, texts
     """
     lacking = [column for column in f"{numbers} {texts}".split() if column not in table]
     if lacking:
-        raise InputError(damaged(run, name, f"it has no column {', '.join(lacking)}"))
+        raise InputError(damage_message(run, name, f"it has no column {', '.join(lacking)}"))
     for column in numbers.split():
         if not pd.api.types.is_numeric_dtype(table[column]) or np.isinf(table[column]).any():
-            raise InputError(damaged(run, name, f"{column} does not hold only numbers"))
+            raise InputError(damage_message(run, name, f"{column} does not hold only numbers"))
 
 
 def write_json(run: Path, name: str, content: dict) -> None:
@@ -121,7 +121,7 @@ class Facts(dict):
         self.place = run, name
 
     def __missing__(self, key):
-        raise InputError(damaged(*self.place, f"it has no {key}"))
+        raise InputError(damage_message(*self.place, f"it has no {key}"))
 
 
 def read_json(run: Path, name: str) -> Facts:
@@ -131,13 +131,13 @@ def read_json(run: Path, name: str) -> Facts:
     except (ValueError, RecursionError) as error:  # also bytes that are not UTF-8
         if isinstance(error, InputError):
             raise
-        raise InputError(damaged(run, name, error)) from None
-    if problem := wrong(name, content):
-        raise InputError(damaged(run, name, problem))
+        raise InputError(damage_message(run, name, error)) from None
+    if problem := wrong_types(name, content):
+        raise InputError(damage_message(run, name, problem))
     return Facts(content, run, name)
 
 
-def wrong(name: str, content) -> str:
+def wrong_types(name: str, content) -> str:
     """What in the JSON file `name` has the wrong type; empty if nothing."""
     shape = next((shape for pattern, shape in SHAPES.items() if fnmatch(name, pattern)), {})
     return _wrong(content, shape, "")

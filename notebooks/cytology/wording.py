@@ -75,23 +75,23 @@ def shortened(name: str) -> str:
     return name if len(name) <= 40 else f"{name[:39]}…"
 
 
-def some(words: list[str], most: int = 3) -> str:
-    """The first words of a list, and how many more there are."""
+def shorten_list(words: list[str], most: int = 3) -> str:
+    """The first `most` words of a list as text, and how many more there are."""
     more = f" and {len(words) - most} more" if len(words) > most else ""
     return ", ".join(words[:most]) + more
 
 
-def span(row, name: str, before: str = "", shape: str = "z.3f") -> str:
-    """The interval of `name` as text, after the words `before`; if there is none, why."""
+def interval_text(row, name: str, before: str = "", shape: str = "z.3f") -> str:
+    """The interval of `name` in words, after `before`; if there is none, the reason."""
     low, high = row[f"{name}_low"], row[f"{name}_high"]
     return NO_INTERVAL if math.isnan(low) else f"{before}{low:{shape}} to {high:{shape}}"
 
 
-def with_span(row, name: str, before: str = "") -> str:
-    """A number of a row with its interval in brackets; if it is undefined, why."""
+def with_interval(row, name: str, before: str = "") -> str:
+    """A number of a row with its interval in brackets; if it is undefined, the reason."""
     if math.isnan(row[name]):
         return f"not known ({UNDEFINED.get(name, 'one class only')})"
-    return f"{row[name]:z.3f} ({span(row, name, before)})"
+    return f"{row[name]:z.3f} ({interval_text(row, name, before)})"
 
 
 def p_in_figures(p: float) -> str:
@@ -99,7 +99,7 @@ def p_in_figures(p: float) -> str:
     return "not known" if math.isnan(p) else f"{p:.2g}" if p >= 0.001 else "below 0.001"
 
 
-def joined(names) -> str:
+def join_words(names) -> str:
     """`A`, `A and B`, `A, B and C`."""
     names = list(names)
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
@@ -115,7 +115,7 @@ def is_person(unit: str) -> bool:
 
 
 def about_patients(images: int, unknown: int, unit: str) -> list[str]:
-    """What is unknown about the patients of `images`, in one or two sentences; empty if nothing.
+    """What is unknown about the patients of `images`, in sentences; empty if nothing is.
 
     `unit` is what was kept together; it is unknown for `unknown` images.
     """

@@ -11,7 +11,7 @@ from cytology.audits import first_look, leakage
 from cytology.audits.judged_images import draw_images
 from cytology.data.augmentation import pictures_of
 from cytology.data.splitting import group_folds
-from cytology.evaluation.statistics.intervals import around, auc_interval, gain_error
+from cytology.evaluation.statistics.intervals import auc_interval, gain_error, t_interval
 from cytology.evaluation.statistics.mean_auc import MeanAuc, components_within_folds
 from cytology.networks import features as cache
 from cytology.networks.features import Features, FeatureStore, named_by_content
@@ -439,7 +439,7 @@ def test_means_over_seeds_match_every_cross_validated_auc(made):
     own, other = (MeanAuc(rows, [logits[name, 0]], [folds[C, 0]]) for name in (C, A))
     assert own.interval() == pytest.approx(auc_interval(rows))
     gain, error, freedom = gain_error(rows, logits[C, 0], logits[A, 0])
-    expected = gain, *around(gain, error**2, freedom)
+    expected = gain, *t_interval(gain, error**2, freedom)
     assert other.gain_over(own) == pytest.approx(expected)
     twice, both = (MeanAuc(rows, [logits[k, 0] for k in (n, A)], other.folds * 2) for n in (A, C))
     assert twice.gain_over(own) == pytest.approx(expected)

@@ -17,7 +17,7 @@ from cytology.audits.study_size import (
 )
 from cytology.evaluation.statistics.clusters import binormal_variance
 from cytology.evaluation.statistics.intervals import auc_interval
-from cytology.evaluation.statistics.significance import auc_difference, matched
+from cytology.evaluation.statistics.significance import auc_difference, match_predictions
 
 pytestmark = pytest.mark.numeric
 
@@ -57,7 +57,7 @@ DESIGNS = {
 def width_and_power(make, width_groups, power_groups, studies=500):
     """Mean width of the first model's interval, and the share of studies that find a difference."""
     widths = [np.diff(auc_interval(make(int(width_groups))[0]))[0] for _ in range(studies)]
-    p = [auc_difference(matched(*make(int(power_groups))))["p"] for _ in range(studies)]
+    p = [auc_difference(match_predictions(*make(int(power_groups))))["p"] for _ in range(studies)]
     return np.mean(widths), np.mean(np.array(p) < 0.05)
 
 
@@ -100,7 +100,7 @@ def test_a_plan_at_the_observed_size_gives_the_observed_interval_and_difference(
     for rows in (two[0], two[0].assign(fold=two[0]["group"] % 5, model="oof")):
         seen = observed_auc(rows)
         assert seen.interval(seen.groups) == pytest.approx(auc_interval(rows), abs=1e-6)
-    found, seen = auc_difference(matched(*two)), observed_difference(*two)
+    found, seen = auc_difference(match_predictions(*two)), observed_difference(*two)
     assert seen.difference == pytest.approx(found["difference"])
     expected = found["difference_low"], found["difference_high"]
     assert seen.interval() == pytest.approx(expected)

@@ -306,7 +306,7 @@ def test_the_network_uses_the_engine_of_the_run_and_avoids_tensorflow(
     head = LinearHead(np.zeros(3), np.ones(3), np.ones(3), 0.0)
     write_heads(run, "mobilenetv2", {"fold0": head})
     (run / "mobilenetv2" / "model.keras").write_bytes(b"a model")
-    monkeypatch.setattr(engines, "offered", lambda: offered)
+    monkeypatch.setattr(engines, "available_engines", lambda: offered)
     network = robustness.network_of_run(run, "mobilenetv2", on)
     assert network.key[:6] == key_of_run(run, "mobilenetv2", expected)
     assert ("whole network" in network.key) == (on == "test") == (network.heads is None)

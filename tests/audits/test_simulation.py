@@ -9,7 +9,7 @@ from sklearn.metrics import roc_auc_score
 from statsmodels.stats.proportion import proportion_confint
 
 from cytology.audits import simulation
-from cytology.audits.simulation import Design, cross_validated, interval_coverage
+from cytology.audits.simulation import Design, cross_validated_study, interval_coverage
 from cytology.evaluation.statistics.metrics import auc_within_folds
 from cytology.networks.linear_head import fitted_head
 
@@ -17,7 +17,7 @@ SMALL = Design(16, (3, 3), likeness=0.4, auc=0.99)
 
 
 def test_equal_models_differ_by_chance_only():
-    study = cross_validated(SMALL, np.random.default_rng(3), (0.99, 0.99))
+    study = cross_validated_study(SMALL, np.random.default_rng(3), (0.99, 0.99))
     first, second = study.tables
     for column in ("group", "label", "image_id", "fold"):
         assert (first[column] == second[column]).all()
@@ -33,7 +33,7 @@ def test_no_patient_is_scored_by_a_head_that_saw_it_and_the_truth_is_for_new_pat
         return heads[-1][0]
 
     monkeypatch.setattr(simulation, "fitted_head", kept)
-    study = cross_validated(SMALL, np.random.default_rng(4))
+    study = cross_validated_study(SMALL, np.random.default_rng(4))
     (rows,) = study.tables
     assert (rows.groupby("group")["fold"].nunique() == 1).all()
     for fold, (_, trained_on) in enumerate(heads):
@@ -83,5 +83,5 @@ def test_the_interval_covers_the_auc_of_cross_validated_heads(images):
 def test_labels_without_signal_give_an_auc_of_one_half():
     """200 studies of 11 patients with unequal images, whose labels mean nothing."""
     design, rng = Design(11, (1, 30), likeness=0.4, auc=0.5), np.random.default_rng(6)
-    aucs = [auc_within_folds(cross_validated(design, rng).tables[0]) for _ in range(200)]
+    aucs = [auc_within_folds(cross_validated_study(design, rng).tables[0]) for _ in range(200)]
     assert np.mean(aucs) == pytest.approx(0.5, abs=0.03)

@@ -7,7 +7,7 @@ import pytest
 
 from cytology.audits import unseen
 from cytology.evaluation.judged import OUT_OF_FOLD, TEST
-from cytology.evaluation.operating_points import calibrated, learned_from
+from cytology.evaluation.operating_points import calibrated_predictions, predictions_to_choose_on
 from cytology.networks.linear_head import LinearHead
 from cytology.plots import subgroups
 
@@ -113,10 +113,14 @@ def test_each_image_is_scored_by_the_head_of_its_fold(asked, monkeypatch):
 def test_known_images_are_scored_as_in_notebook_08(asked, monkeypatch):
     scores = scored(asked, monkeypatch=monkeypatch)
     known = scores[scores["label"] != ""].set_index("image_id")
-    expected = calibrated(asked, "mobilenetv2", OUT_OF_FOLD).set_index("image_id")
+    expected = calibrated_predictions(asked, "mobilenetv2", OUT_OF_FOLD).set_index("image_id")
     assert set(known.index) == set(expected.index)
     np.testing.assert_allclose(known["probability"], expected.loc[known.index, "probability"])
-    raw = learned_from(asked, "mobilenetv2")[1].set_index("image_id").loc[known.index, "logit"]
+    raw = (
+        predictions_to_choose_on(asked, "mobilenetv2")[1]
+        .set_index("image_id")
+        .loc[known.index, "logit"]
+    )
     assert ((known["called"] == "M") == (raw >= 0)).all()
     at = known["probability"] >= known["threshold"] - 1e-12
     assert (at == (known["called"] == "M")).all()

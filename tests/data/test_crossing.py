@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from cytology.data.crossing import COPIES, FILES, SLIDES, examples, in_words, judge
+from cytology.data.crossing import COPIES, FILES, SLIDES, check_given_split, examples, in_words
 
 
 def manifest(*rows):
@@ -26,7 +26,7 @@ MIXED = manifest(
 
 
 def test_each_kind_of_crossing_is_counted_and_named():
-    verdict = judge(MIXED, "patient")
+    verdict = check_given_split(MIXED, "patient")
     crossings = verdict.crossings
     assert crossings[["kind", "name", "train", "val", "test"]].to_numpy().tolist() == [
         [FILES, "train/1", 1, 0, 1],
@@ -47,7 +47,7 @@ def test_each_kind_of_crossing_is_counted_and_named():
 
 
 def test_crossings_are_reported_in_numbers_without_names():
-    said = in_words(judge(MIXED, "patient"), "a table")
+    said = in_words(check_given_split(MIXED, "patient"), "a table")
     assert said[:4] == [
         "The images came with a split, in a table: train 2, val 1, test 4 images.",
         "In more than one part: 1 identical file, 1 turned or re-encoded copy, 2 "
@@ -60,9 +60,9 @@ def test_crossings_are_reported_in_numbers_without_names():
 
 def test_identical_files_do_not_count_as_turned_copies():
     same = [("train/1", "train", "a", "f", "", ""), ("test/1", "test", "a", "f", "", "")]
-    assert list(judge(manifest(*same), "patient").crossings["kind"]) == [FILES]
+    assert list(check_given_split(manifest(*same), "patient").crossings["kind"]) == [FILES]
     more = manifest(*same, ("test/2", "test", "b", "f", "", ""))
-    found = judge(more, "patient")
+    found = check_given_split(more, "patient")
     assert list(found.crossings["kind"]) == [FILES, COPIES]
     assert found.crossings["other"].tolist() == ["test/1", "test/2"]
     assert found.touched["test"].to_dict() == {FILES: 1, COPIES: 1, "any": 2}
@@ -72,7 +72,7 @@ def test_a_clean_split_has_no_crossings():
     clean = manifest(*((f"{part}/{n}", part, f"{part}{n}", f"{part}{n}", "", "")
                        for part in ("train", "test") for n in "12"))  # fmt: skip
     clean["group"] = clean["image_id"]
-    verdict = judge(clean, "patient")
+    verdict = check_given_split(clean, "patient")
     assert verdict.crossings.empty and verdict.moved.empty and examples(verdict).empty
     assert (verdict.touched == 0).all(axis=None)
     assert in_words(verdict, "the names of its folders")[1] == (
@@ -85,6 +85,6 @@ def test_a_few_crossings_of_each_kind_are_shown_with_test_first(most):
     rows = [(f"train/{n}", "train", f"a{n}", f"f{n}", "", "") for n in range(6)]
     rows += [(f"val/{n}", "val", f"b{n}", f"f{n}", "", "") for n in range(2)]
     rows += [(f"test/{n}", "test", f"c{n}", f"f{n}", "", "") for n in range(2, 6)]
-    shown = examples(judge(manifest(*rows), "patient"), most)
+    shown = examples(check_given_split(manifest(*rows), "patient"), most)
     assert len(shown) == most and set(shown["other_part"]) == {"test"}
     assert set(shown["part"]) == {"train"}

@@ -8,11 +8,11 @@ import pytest
 from PIL import Image
 
 from cytology.data.copies import find_copies
-from cytology.data.crossing import COPIES, FILES, judge
+from cytology.data.crossing import COPIES, FILES, check_given_split
 from cytology.data.inspection import inspect_images
 from cytology.data.load import load
 from cytology.data.manifest import build_manifest
-from cytology.data.outside_split import read_given, split_from
+from cytology.data.outside_split import read_given_split, split_from
 from cytology.data.splitting import assert_no_leak
 from cytology.settings import PROJECT_ROOT
 
@@ -46,8 +46,8 @@ def make_repository(root, trained=716):
 def judged(root, cache):
     readable, _ = inspect_images(load(str(root), CLASSES, PATTERN), cache)
     manifest = build_manifest(readable, find_copies(readable))
-    given = read_given(manifest, "folders")
-    return manifest, given, judge(given.images, "field of view")
+    given = read_given_split(manifest, "folders")
+    return manifest, given, check_given_split(given.images, "field of view")
 
 
 @pytest.mark.slow

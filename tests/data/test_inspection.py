@@ -14,7 +14,7 @@ from PIL import Image, ImageFilter, ImageOps
 
 from cytology.data import inspection, quality
 from cytology.data.copies import find_copies
-from cytology.data.inspection import INSPECTED, findings, inspect_images, memory
+from cytology.data.inspection import INSPECTED, findings, inspect_images, open_cache
 from cytology.data.sources.listing import REFUSED, folder
 from cytology.machine import in_parallel
 from cytology.settings import InputError
@@ -310,7 +310,7 @@ def test_a_locked_cache_is_not_reported_as_damaged(root, cache):
     with closing(sqlite3.connect(cache / "inspected.sqlite")) as other:
         other.execute("BEGIN EXCLUSIVE")
         with pytest.raises(sqlite3.OperationalError, match="locked"):
-            memory(cache / "inspected.sqlite", seconds=0.1)
+            open_cache(cache / "inspected.sqlite", seconds=0.1)
     assert kept(cache) == 8
 
 

@@ -21,7 +21,7 @@ from cytology.data.manifest import (
 from cytology.data.notices import warnings_about
 from cytology.data.sources.listing import Listing, folder
 from cytology.data.sources.published import PUBLISHED
-from cytology.parameters import named
+from cytology.parameters import data_name
 from cytology.run import Run
 from cytology.settings import InputError
 
@@ -221,8 +221,8 @@ def test_a_run_made_with_other_data_is_refused(tmp_path, root, cache):
 
 @pytest.mark.parametrize("word", ["sample", *PUBLISHED])
 def test_a_published_set_is_described_by_name_and_a_folder_by_its_path(word, tmp_path):
-    assert named(word) == word
-    assert named(str(tmp_path / "x" / ".." / word)) == str(tmp_path / word)
+    assert data_name(word) == word
+    assert data_name(str(tmp_path / "x" / ".." / word)) == str(tmp_path / word)
 
 
 def test_a_published_set_is_loaded_with_its_own_parameters(monkeypatch):

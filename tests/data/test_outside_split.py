@@ -5,7 +5,7 @@ import pytest
 from refusals import refused
 
 from cytology.data.manifest import independent_groups
-from cytology.data.outside_split import read_given, split_from
+from cytology.data.outside_split import read_given_split, split_from
 from cytology.data.splitting import (
     assert_no_leak,
     fingerprint,
@@ -50,7 +50,7 @@ def crossing(table, number=3):
 
 
 def test_other_names_of_parts_and_files_are_understood(tmp_path, manifest, split, table):
-    given = read_given(manifest, written(tmp_path, table.sample(frac=1, random_state=0)))
+    given = read_given_split(manifest, written(tmp_path, table.sample(frac=1, random_state=0)))
     assert given.images["split"].tolist() == split["split"].tolist()
     assert given.images["fold"].isna().all() and given.fingerprint == ""
 
@@ -80,23 +80,23 @@ def test_a_table_of_other_images_is_refused_in_one_sentence(
 ):
     manifest = manifest.sort_values("image_id", ignore_index=True)
     table = table.sort_values("image", ignore_index=True)
-    said = refused(read_given, manifest, written(tmp_path, change(table)))
+    said = refused(read_given_split, manifest, written(tmp_path, change(table)))
     assert part in said and len(said.splitlines()) == 1
 
 
 def test_a_missing_split_file_or_folder_is_reported(tmp_path, manifest):
-    assert "There is no file" in refused(read_given, manifest, str(tmp_path / "none.csv"))
-    assert "not in folders named train and test" in refused(read_given, manifest, "folders")
-    assert read_given(manifest, "") is None
+    assert "There is no file" in refused(read_given_split, manifest, str(tmp_path / "none.csv"))
+    assert "not in folders named train and test" in refused(read_given_split, manifest, "folders")
+    assert read_given_split(manifest, "") is None
 
 
 def test_folders_are_read_as_a_split(manifest, split):
     named = manifest.assign(image_id=split["split"] + "/" + manifest["image_id"])
     for word in ("", "folders"):
-        given = read_given(named, word)
+        given = read_given_split(named, word)
         assert given.images["split"].tolist() == split["split"].tolist()
     named.loc[0, "image_id"] = "elsewhere/B/p000_0.png"
-    said = refused(split_from, read_given(named, "folders"), "grouped", 4, 0.2, 0)
+    said = refused(split_from, read_given_split(named, "folders"), "grouped", 4, 0.2, 0)
     assert said.startswith("1 image is not in train, val or test, the first is 'elsewhere/B/p")
 
 
@@ -104,7 +104,7 @@ def test_folders_are_read_as_a_split(manifest, split):
 
 
 def test_crossings_are_repaired_under_the_default_protocol(tmp_path, manifest, table):
-    given = read_given(manifest, written(tmp_path, crossing(table)))
+    given = read_given_split(manifest, written(tmp_path, crossing(table)))
     split, said = split_from(given, "grouped", 4, 0.2, seed=0)
     assert_no_leak(split, manifest)
     moved = (split["split"] != given.images["split"]).sum()
@@ -113,7 +113,7 @@ def test_crossings_are_repaired_under_the_default_protocol(tmp_path, manifest, t
 
 
 def test_an_unrepaired_split_leaks_and_this_is_reported_everywhere(tmp_path, run, manifest, table):
-    given = read_given(manifest, written(tmp_path, crossing(table)))
+    given = read_given_split(manifest, written(tmp_path, crossing(table)))
     split, said = split_from(given, "given", 4, 0.2, seed=0)
     assert split["split"].tolist() == given.images["split"].tolist()
     assert (split.dropna(subset=["fold"]).groupby("group")["fold"].nunique() == 1).all()
@@ -132,7 +132,7 @@ def test_an_unrepaired_split_leaks_and_this_is_reported_everywhere(tmp_path, run
 def test_a_clean_split_used_unchanged_is_checked_like_a_generated_one(
     tmp_path, run, manifest, table
 ):
-    given = read_given(manifest, written(tmp_path, table))
+    given = read_given_split(manifest, written(tmp_path, table))
     split, said = split_from(given, "given", 4, 0.2, seed=0)
     assert said[0] == "It is used unchanged, and results on its test are the ones to compare."
     run.write("split.csv", split)
@@ -148,7 +148,7 @@ def test_a_clean_split_used_unchanged_is_checked_like_a_generated_one(
 
 def test_a_split_without_val_gets_whole_groups_of_train(tmp_path, manifest, table):
     table["split"] = table["split"].replace({"valid": "train"})
-    given = read_given(manifest, written(tmp_path, table))
+    given = read_given_split(manifest, written(tmp_path, table))
     split, said = split_from(given, "grouped", 4, 0.2, seed=0)
     val = split[split["split"] == "val"]
     assert said[1] == f"It has no val: {len(val)} images of train became val."
@@ -177,7 +177,7 @@ def test_a_split_without_val_gets_whole_groups_of_train(tmp_path, manifest, tabl
     ],
 )
 def test_a_split_that_does_not_allow_training_is_refused(tmp_path, manifest, table, change, part):
-    given = read_given(manifest, written(tmp_path, change(table)))
+    given = read_given_split(manifest, written(tmp_path, change(table)))
     assert part in refused(split_from, given, "grouped", 2, 0.2, 0)
 
 
@@ -188,7 +188,7 @@ def test_another_team_gets_the_same_folds_and_fingerprint(tmp_path, manifest, sp
     """Elsewhere: images in another order, patients of other names, another seed."""
     there = manifest.sample(frac=1, random_state=0, ignore_index=True)
     there = there.assign(patient="x" + there["patient"], group="x" + there["group"])
-    given = read_given(there, written(tmp_path, split))
+    given = read_given_split(there, written(tmp_path, split))
     again, said = split_from(given, "grouped", 9, 0.4, seed=8)
     keys = ["image_id", "split", "fold"]
     pd.testing.assert_frame_equal(
@@ -217,7 +217,9 @@ def test_a_split_is_repaired_if_more_is_known_about_the_groups(tmp_path, manifes
     there = manifest.copy()
     there.loc[test, "family"] = there["family"][train]
     there["group"] = independent_groups(there)
-    again, said = split_from(read_given(there, written(tmp_path, split)), "grouped", 4, 0.2, 0)
+    again, said = split_from(
+        read_given_split(there, written(tmp_path, split)), "grouped", 4, 0.2, 0
+    )
     assert_no_leak(again, there)
     assert said[0].startswith("It is used after repair") and said[-1].startswith(
         "It is no longer the"
@@ -227,7 +229,7 @@ def test_a_split_is_repaired_if_more_is_known_about_the_groups(tmp_path, manifes
 def test_other_classes_of_the_same_images_are_refused(tmp_path, manifest, split):
     path = written(tmp_path, split.replace({"label": {"B": "M", "M": "B"}}))
     assert "another class than the folders, the first is 'B/p000_0.png'" in refused(
-        read_given, manifest, path
+        read_given_split, manifest, path
     )
 
 

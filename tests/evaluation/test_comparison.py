@@ -13,8 +13,8 @@ from sklearn.metrics import roc_auc_score
 from cytology.architectures import ARCHITECTURE_NAMES
 from cytology.evaluation import comparison as evaluation
 from cytology.evaluation.comparison import (
+    averaged_predictions,
     baseline_of,
-    combined,
     comparison,
     comparison_all,
     fold_pairs,
@@ -268,7 +268,7 @@ def parts_of(run, model):
 )
 def test_an_ensemble_is_the_mean_logit(full_run, model):
     expected = mean_by_hand(parts_of(full_run, model)).set_index("image_id")
-    found = combined(full_run, TEST)[model].set_index("image_id")
+    found = averaged_predictions(full_run, TEST)[model].set_index("image_id")
     assert found.index.is_unique and set(found.index) == set(expected.index)
     assert found["logit"].to_numpy() == pytest.approx(expected["logit"][found.index].to_numpy())
 
@@ -329,7 +329,7 @@ def test_a_fine_tuned_network_has_no_out_of_fold_row(run):
 
 def test_fold_models_of_a_fine_tuned_network_are_not_combined(full_run):
     change(full_run, "densenet121/metrics.json", fine_tuned=True)
-    found = combined(full_run, TEST)
+    found = averaged_predictions(full_run, TEST)
     assert "densenet121, mean of folds" not in found and "mobilenetv2, mean of folds" in found
 
 
@@ -457,5 +457,5 @@ def test_confusion_matrices_are_by_image_then_by_group(run):
 
 
 def test_published_results_are_listed_above_those_of_the_run(run):
-    found = evaluation.beside_published(comparison(run))
+    found = evaluation.with_published_results(comparison(run))
     assert found["whose"].str.startswith("original").tolist() == [True] * 3 + [False] * 3

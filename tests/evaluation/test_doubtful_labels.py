@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from scipy.special import expit
 
-from cytology.audits.simulation import Design, cross_validated
+from cytology.audits.simulation import Design, cross_validated_study
 from cytology.evaluation import doubtful_labels as module
 from cytology.evaluation.doubtful_labels import (
     FILE,
@@ -149,7 +149,7 @@ def test_flipped_labels_are_found_even_if_the_heads_were_trained_on_them():
     """20 of 480 labels, heads of AUC 0.98: 14 of the first 20 are flips, on average."""
     found = []
     for seed in range(10):
-        study = cross_validated(Design(patients=120, images=(4, 4), auc=0.999),
+        study = cross_validated_study(Design(patients=120, images=(4, 4), auc=0.999),
                                 np.random.default_rng(seed))  # fmt: skip
         rows = study.tables[0].assign(image_id=lambda table: table["image_id"].map(str))
         chosen = rows["image_id"].isin(rows["image_id"].sample(20, random_state=seed))

@@ -85,11 +85,12 @@ def test_the_labels_of_test_change_no_calibrated_probability(run, fine_tuned, me
     if fine_tuned:
         fine_tune(run)
     before = {
-        name: operating_points.calibrated(run, name, TEST, method) for name in ARCHITECTURE_NAMES
+        name: operating_points.calibrated_predictions(run, name, TEST, method)
+        for name in ARCHITECTURE_NAMES
     }
     flip_labels(run, "test")
     for name, rows in before.items():
-        after = operating_points.calibrated(run, name, TEST, method)
+        after = operating_points.calibrated_predictions(run, name, TEST, method)
         pd.testing.assert_series_equal(after["probability"], rows["probability"])
 
 
@@ -109,11 +110,11 @@ def test_labels_used_for_fitting_change_thresholds_and_slopes(run, part):
 
 
 def test_a_cross_validated_head_is_tuned_out_of_fold_and_a_fine_tuned_network_on_val(run):
-    source, rows = operating_points.learned_from(run, "mobilenetv2")
+    source, rows = operating_points.predictions_to_choose_on(run, "mobilenetv2")
     assert source == OUT_OF_FOLD and set(rows["model"]) == {"oof"}
     assert set(rows["split"]) == {"train", "val"}
     fine_tune(run)
-    source, rows = operating_points.learned_from(run, "mobilenetv2")
+    source, rows = operating_points.predictions_to_choose_on(run, "mobilenetv2")
     assert source == "val" and set(rows["model"]) == {"final"} and set(rows["split"]) == {"val"}
 
 
@@ -195,17 +196,19 @@ def test_the_shift_by_balanced_weights_is_the_log_odds_of_the_training_images(ru
         malignant = (rows["label"] == "M").mean()
         return np.log(malignant / (1 - malignant))
 
-    _, rows = operating_points.learned_from(run, "mobilenetv2")
+    _, rows = operating_points.predictions_to_choose_on(run, "mobilenetv2")
     for fold, here in rows.groupby("fold"):
         others = split[(split["split"] != "test") & (split["fold"] != fold)]
         assert here["class_shift"].to_numpy() == pytest.approx(log_odds(others))
     final = log_odds(split[split["split"] == "train"])
-    assert operating_points.on_test(run, "mobilenetv2")["class_shift"].to_numpy() == pytest.approx(
-        final
-    )
+    assert operating_points.test_predictions(run, "mobilenetv2")[
+        "class_shift"
+    ].to_numpy() == pytest.approx(final)
     about = run.facts("mobilenetv2/metrics.json")
     run.write("mobilenetv2/metrics.json", about | {"class_weight": "none"})
-    assert (operating_points.learned_from(run, "mobilenetv2")[1]["class_shift"] == 0).all()
+    assert (
+        operating_points.predictions_to_choose_on(run, "mobilenetv2")[1]["class_shift"] == 0
+    ).all()
 
 
 @pytest.mark.parametrize("fine_tuned", [False, True], ids=["head", "fine-tuned"])
@@ -215,10 +218,10 @@ def test_the_calibration_table_has_test_metrics_before_and_after(run, fine_tuned
     found = operating_points.locked_calibrations(run).set_index(["model", "method", "judged_on"])
     assert len(found) == len(ARCHITECTURE_NAMES) * 3 * (1 if fine_tuned else 2)
     for name in ARCHITECTURE_NAMES:
-        before = operating_points.on_test(run, name)
+        before = operating_points.test_predictions(run, name)
         for method in calibration.CALIBRATION_METHODS:
             calibrator = calibration.fit_calibrator(
-                operating_points.learned_from(run, name)[1], method
+                operating_points.predictions_to_choose_on(run, name)[1], method
             )
             rows = calibration.calibrate(before, calibrator)
             expected = classification_metrics(rows) | recalibration(rows)
@@ -239,15 +242,15 @@ def test_the_calibration_table_has_test_metrics_before_and_after(run, fine_tuned
 def test_a_change_of_the_log_loss_has_the_interval_of_a_paired_mean(run):
     found = operating_points.locked_calibrations(run).set_index(["model", "method", "judged_on"])
     row = found.loc[("densenet121", "platt", OUT_OF_FOLD)]
-    rows = operating_points.calibrated(run, "densenet121", OUT_OF_FOLD)
+    rows = operating_points.calibrated_predictions(run, "densenet121", OUT_OF_FOLD)
     change = calibration.log_losses(rows) - calibration.log_losses(oof(run, "densenet121"))
     expected = mean_interval(change, rows["group"].to_numpy(), 2.0)
     assert (row["loss_change_low"], row["loss_change_high"]) == pytest.approx(expected)
 
 
 def test_calibrated_rows_are_cross_fitted_out_of_fold(run):
-    found = operating_points.calibrated(run, "mobilenetv2", OUT_OF_FOLD)
-    _, rows = operating_points.learned_from(run, "mobilenetv2")
+    found = operating_points.calibrated_predictions(run, "mobilenetv2", OUT_OF_FOLD)
+    _, rows = operating_points.predictions_to_choose_on(run, "mobilenetv2")
     for fold in rows["fold"].unique():
         here = rows["fold"] == fold
         calibrator = calibration.fit_calibrator(rows[~here], "platt")
@@ -280,7 +283,7 @@ def answered(rows, certainty, share):
 
 @pytest.mark.parametrize("rule", decisions.RULES)
 def test_the_margin_refers_images_closest_to_the_cross_fitted_threshold(full_run, rule):
-    _, rows = operating_points.learned_from(full_run, "mobilenetv2")
+    _, rows = operating_points.predictions_to_choose_on(full_run, "mobilenetv2")
     margin = pd.Series(0.0, index=rows.index)
     for fold in rows["fold"].unique():
         here = rows["fold"] == fold
@@ -299,7 +302,7 @@ def test_the_margin_refers_images_closest_to_the_cross_fitted_threshold(full_run
 @pytest.mark.parametrize("rule", ["half", "sensitivity"])
 def test_the_smallest_margin_keeps_its_share_and_ignores_test(run, rule):
     run.write("tables/thresholds.csv", operating_points.locked_thresholds(run, 0.9))
-    _, rows = operating_points.learned_from(run, "inceptionv3")
+    _, rows = operating_points.predictions_to_choose_on(run, "inceptionv3")
     table = run.table("tables/thresholds.csv").set_index(["model", "rule"])
     at = table.loc[("inceptionv3", rule), "threshold_logit"].iloc[0]
     slope = calibration.fit_calibrator(rows, "platt").slope
@@ -355,7 +358,7 @@ def test_networks_that_disagree_are_referred(run):
 
 def test_net_benefits_use_the_calibrated_probabilities(run):
     found = operating_points.net_benefits(run).set_index("threshold")
-    rows = operating_points.calibrated(run, "inceptionv3", OUT_OF_FOLD)
+    rows = operating_points.calibrated_predictions(run, "inceptionv3", OUT_OF_FOLD)
     called, truth = rows["probability"] >= 0.3, rows["label"] == "M"
     expected = (called & truth).mean() - (called & ~truth).mean() * 3 / 7
     assert found.loc[0.3, "inceptionv3"] == pytest.approx(expected)

@@ -53,7 +53,7 @@ def test_decision_curves_at_another_prevalence_use_corrected_probabilities(run_o
 def test_guarantees_count_patients_and_hold_out_of_fold(run_once):
     found = places.promises(run_once, 0.2, 0.0)
     table = places.referral_table(found).set_index("model")
-    rows = operating_points.learned_from(run_once, "mobilenetv2")[1]
+    rows = operating_points.predictions_to_choose_on(run_once, "mobilenetv2")[1]
     assert (table["patients"] == rows["group"].nunique()).all() and table["promised"].all()
     assert (table["missed"] <= 0.3).all() and set(table["judged_on"]) == {"out-of-fold"}
     none = places.referral_table(places.promises(run_once, 0.001, 0.0))

@@ -15,7 +15,7 @@ from cytology.evaluation.readable import (
     readable,
     title,
     too_few,
-    word,
+    value_in_words,
 )
 
 
@@ -102,7 +102,7 @@ def test_numbers_of_a_column_have_one_format(values, name, words):
     ],
 )
 def test_values_are_translated_into_words(value, column, words):
-    assert word(value, column) == words
+    assert value_in_words(value, column) == words
 
 
 def test_titles_fit_into_a_sentence():

@@ -7,12 +7,12 @@ import pandas as pd
 import pytest
 
 from cytology.evaluation import comparison
-from cytology.evaluation.seed_spread import turned_by
+from cytology.evaluation.seed_spread import reversed_pairs
 from cytology.evaluation.summary import (
     LEAKS,
     RANDOM,
-    answer,
     baseline_in_words,
+    best_network_sentence,
     more_in_words,
     pairs_in_words,
     summary,
@@ -175,14 +175,16 @@ def three_pairs(*separated):
     ],
 )
 def test_a_best_network_is_named_only_if_it_beats_all_others(separated, words):
-    (said,) = answer(three(), three_pairs(*separated), "slide", {})
+    (said,) = best_network_sentence(three(), three_pairs(*separated), "slide", {})
     assert words in said
-    assert answer(three().iloc[:1], pair().iloc[:0], "slide", {}) == []
+    assert best_network_sentence(three().iloc[:1], pair().iloc[:0], "slide", {}) == []
 
 
 def test_a_tie_has_no_winner():
     """Of two perfect networks none has the highest AUC."""
-    (said,) = answer(three(auc=[1.0, 0.7, 0.99996]), three_pairs(True, True), "patient", {})
+    (said,) = best_network_sentence(
+        three(auc=[1.0, 0.7, 0.99996]), three_pairs(True, True), "patient", {}
+    )
     assert said == (
         "No network is shown to be the best: MobileNetV2 and DenseNet121 have the same AUC, 1.000 "
         "(20 patients: 12 malignant, 8 benign)."
@@ -198,17 +200,17 @@ def test_the_first_sentence_mentions_the_other_seeds():
             "judged_on": "out-of-fold",
         }
     )
-    turned = turned_by(seeds, three())
+    turned = reversed_pairs(seeds, three())
     assert turned == {frozenset(("mobilenetv2", "densenet121")): 2}
-    (said,) = answer(three(), three_pairs(True, True), "patient", turned)
+    (said,) = best_network_sentence(three(), three_pairs(True, True), "patient", turned)
     assert "better than InceptionV3, but not shown to be better than MobileNetV2." in said
     assert said.endswith("With seed 2, MobileNetV2 has the higher AUC of the two.")
     by_image, *_ = pairs_in_words(three_pairs(True, True), "patient", turned)
     assert by_image.endswith("With seed 2 their order is reversed, so this is not a finding.")
     assert (
-        turned_by(seeds.assign(judged_on="test"), three())
+        reversed_pairs(seeds.assign(judged_on="test"), three())
         == {}
-        == turned_by(pd.DataFrame(), three())
+        == reversed_pairs(pd.DataFrame(), three())
     )
 
 

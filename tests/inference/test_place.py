@@ -25,7 +25,7 @@ def answers(share, groups=40, images=3, moved=0.0, seed=0):
 def test_the_share_of_new_images_is_within_its_interval_and_broken_files_do_not_count(run_once):
     found, new, known = place.share_of_new_images(run_once, "mobilenetv2", answers(0.25))
     assert found["prevalence_low"] <= 0.25 <= found["prevalence_high"] and not found["moved"]
-    assert len(known) == len(operating_points.learned_from(run_once, "mobilenetv2")[1])
+    assert len(known) == len(operating_points.predictions_to_choose_on(run_once, "mobilenetv2")[1])
     table = answers(0.25)
     table.loc[:5, "reason"] = "not an image"
     assert place.share_of_new_images(run_once, "mobilenetv2", table)[0]["images"] == len(new) - 6
@@ -45,7 +45,7 @@ def test_both_tables_undo_the_shift_by_class_weights(run_once):
     train = split[split["split"] == "train"]
     shift = logit((train["label"] == "M").mean())
     np.testing.assert_allclose(new["logit"], answers(0.25)["logit"] + shift)
-    rows = operating_points.learned_from(run_once, "mobilenetv2")[1]
+    rows = operating_points.predictions_to_choose_on(run_once, "mobilenetv2")[1]
     np.testing.assert_allclose(known["logit"], rows["logit"] + rows["class_shift"])
 
 

@@ -29,7 +29,7 @@ def machine(monkeypatch):
 def test_bfloat16_is_offered_if_the_processor_supports_it(machine, monkeypatch, types, expected):
     machine(*types)
     monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
-    assert engines.offered() == expected
+    assert engines.available_engines() == expected
     assert engines.processor()  # names the trial's file, also without OpenVINO
 
 
@@ -40,13 +40,13 @@ def test_bfloat16_is_offered_if_the_processor_supports_it(machine, monkeypatch, 
 def test_a_processor_limited_below_avx512_offers_no_bfloat16(machine, monkeypatch, limit, expected):
     machine("FP32", "BF16")
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
-    assert engines.offered() == expected
+    assert engines.available_engines() == expected
 
 
 def test_without_the_package_nothing_is_offered(monkeypatch):
     monkeypatch.setitem(sys.modules, "openvino", None)  # as if it were not installed
     monkeypatch.setattr(engines, "core", engines.core.__wrapped__)
-    assert engines.core() is None and engines.offered() == ()
+    assert engines.core() is None and engines.available_engines() == ()
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from cytology.networks.linear_head import (
     fitted_head,
     read_heads,
     scores,
-    standardizing,
+    untrained_head,
     write_heads,
 )
 from cytology.run import Run
@@ -114,7 +114,7 @@ def test_many_columns_have_their_own_mean_and_variance():
     values = (
         np.random.default_rng(9).normal(3, 2, size=(50, 2 * COLUMNS_AT_ONCE + 7)).astype(np.float32)
     )
-    head = standardizing(values)
+    head = untrained_head(values)
     assert head.mean == pytest.approx(values.mean(axis=0), rel=1e-5)
     assert head.variance == pytest.approx(values.var(axis=0), rel=1e-5)
     assert (head.logits(values) == 0).all()

@@ -144,7 +144,7 @@ def test_a_copy_with_other_weights_leaves_no_files(openvino, cache, monkeypatch)
 def test_a_saved_model_runs_as_in_training(
     openvino, cache, monkeypatch, fine_tuned, offered, expected
 ):
-    monkeypatch.setattr(engines, "offered", lambda: offered)
+    monkeypatch.setattr(engines, "available_engines", lambda: offered)
     model, pixels = small(), some_pictures(2)
     about = {"engine": OPENVINO, "architecture": model.name, "fine_tuned": fine_tuned}
     found = model_files.passes_of_model(SimpleNamespace(about=lambda name: about), model)
@@ -281,7 +281,7 @@ def test_the_fastest_sufficiently_exact_engine_is_chosen_with_a_reason(found, ex
 
 def test_each_engine_is_tried_for_speed_and_exactness(openvino, cache):
     found = passes.try_engines(feature_extractor(small()), HASH, some_pictures(16))
-    assert list(found) == [TENSORFLOW, *engines.offered()]
+    assert list(found) == [TENSORFLOW, *engines.available_engines()]
     assert all(of["a_second"] > 0 for of in found.values())
     assert found[TENSORFLOW]["lost"] == 0 and found[OPENVINO]["lost"] < 1e-6
     assert found.get(BFLOAT16, {"lost": 1e-4})["lost"] > 1e-8  # it does compute in bfloat16
@@ -305,7 +305,7 @@ class Trials:
 def trials(cache, monkeypatch):
     """A processor with both engines of OpenVINO, without running them."""
     monkeypatch.setattr(passes, "GPUS", [])
-    monkeypatch.setattr(passes, "offered", lambda: (OPENVINO, BFLOAT16))
+    monkeypatch.setattr(passes, "available_engines", lambda: (OPENVINO, BFLOAT16))
     monkeypatch.setattr(passes, "processor", lambda: ["this one"])
     found = Trials()
     monkeypatch.setattr(passes, "try_engines", found)
@@ -358,7 +358,7 @@ def test_auto_is_tensorflow_on_a_gpu(trials, monkeypatch, asked):
 
 
 def test_without_openvino_tensorflow_is_used_and_reported(trials, monkeypatch):
-    monkeypatch.setattr(passes, "offered", lambda: ())
+    monkeypatch.setattr(passes, "available_engines", lambda: ())
     engine = choose_engine("auto", NETWORK, HASH, decoded())
     assert engine.name == TENSORFLOW and trials.count == 0
     assert "is not installed (pip install openvino)" in engine.why
@@ -385,7 +385,7 @@ def test_a_requested_engine_is_used_without_a_trial(trials, asked):
     ],
 )
 def test_an_unavailable_engine_is_refused(trials, monkeypatch, asked, offered, says):
-    monkeypatch.setattr(passes, "offered", lambda: offered)
+    monkeypatch.setattr(passes, "available_engines", lambda: offered)
     told = refused(choose_engine, asked, NETWORK, HASH, decoded())
     assert told == f"Parameter `engine` is {asked}, but {says}: set it to auto."
 

@@ -15,7 +15,7 @@ from scipy.special import logit
 from sklearn.metrics import confusion_matrix
 
 from cytology.evaluation import operating_points, places
-from cytology.evaluation.statistics.decisions import counted_from
+from cytology.evaluation.statistics.decisions import relative_to_threshold
 from cytology.evaluation.statistics.prevalence import at_prevalence
 from cytology.report import page_parts
 from cytology.report.elsewhere import SCRIPT, THRESHOLDS, calls_of_run
@@ -55,7 +55,7 @@ def changed(run, tmp_path):
 @pytest.mark.parametrize("at", [0, 2, 27, 52, 80, len(THRESHOLDS) - 1])
 def test_shares_match_a_confusion_matrix(judged, calls, at):
     for network in calls["networks"]:
-        rows = operating_points.calibrated(judged, network["name"], "out-of-fold")
+        rows = operating_points.calibrated_predictions(judged, network["name"], "out-of-fold")
         called = np.where(rows["probability"] >= calls["thresholds"][at], "M", "B")
         (tn, fp), (fn, tp) = confusion_matrix(rows["label"], called, labels=["B", "M"])
         recall, *bounds, specificity, low, high = network["calls"][at]
@@ -234,7 +234,7 @@ def test_the_sliders_show_the_numbers_of_the_tables(judged, calls, tmp_path):
 @pytest.mark.slow
 @in_a_browser
 def test_the_sliders_show_the_values_at_any_other_threshold_and_share(judged, tmp_path):
-    rows = operating_points.calibrated(judged, "mobilenetv2", "out-of-fold")
+    rows = operating_points.calibrated_predictions(judged, "mobilenetv2", "out-of-fold")
     asked = [
         {"network": 0, "threshold": at, "share": share}
         for at in (1, 20, 52, 70, 95)
@@ -242,7 +242,7 @@ def test_the_sliders_show_the_values_at_any_other_threshold_and_share(judged, tm
     ]
     for each, shown in zip(asked, driven(judged, tmp_path, asked), strict=True):
         at = logit(THRESHOLDS[each["threshold"]])
-        row = at_prevalence(counted_from(rows, at), each["share"] / 100, 0.1)
+        row = at_prevalence(relative_to_threshold(rows, at), each["share"] / 100, 0.1)
         for name, texts in zip(SHOWN, shown, strict=True):
             if pd.notna(row["precision"]) and pd.notna(row["negative_predictive_value"]):
                 assert texts == as_shown(row, name)

@@ -6,7 +6,7 @@ import re
 import pandas as pd
 import pytest
 
-from cytology.data.crossing import in_words, judge
+from cytology.data.crossing import check_given_split, in_words
 from cytology.data.manifest import independent_groups
 from cytology.report import given_split
 from cytology.report.given_split import NAME, ROWS, TABLES, write_page
@@ -49,7 +49,7 @@ def made(tmp_path, smear):
 
 
 def page_of(run, images):
-    verdict = judge(images, "patient")
+    verdict = check_given_split(images, "patient")
     write_page(run, verdict, in_words(verdict, "a table"))
     return verdict, (run / NAME).read_text("utf-8")
 
@@ -101,7 +101,7 @@ def test_many_crossings_are_counted_and_not_all_listed(made, monkeypatch):
     more = pd.concat([manifest.iloc[[0, 9]]] * number, ignore_index=True)
     patient = [f"q{k // 2}" for k in range(2 * number)]
     image_id = [f"{number}.png" for number in range(len(more))]
-    crossing = judge(more.assign(image_id=image_id, patient=patient), "patient")
+    crossing = check_given_split(more.assign(image_id=image_id, patient=patient), "patient")
     assert (crossing.crossings["kind"] == "patients").sum() == number
     write_page(run, crossing, in_words(crossing, "a table"))
     assert "and 7 more, in the table below." in (run / NAME).read_text("utf-8")

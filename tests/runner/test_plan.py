@@ -33,7 +33,7 @@ from cytology.runner.changes import inputs, is_from
 from cytology.runner.verification import compare_runs
 from cytology.settings import PROJECT_ROOT
 from cytology.tables import read_json, read_table
-from cytology.wording import joined
+from cytology.wording import join_words
 
 # Python runs this when it starts: it notes which files of the run each process opens and writes.
 TRACE = """
@@ -167,7 +167,7 @@ def test_every_network_is_exported_with_a_model_card(smoke):
     assert all((run / file).is_file() for file in table["file"])
     card = (run / "model_card.md").read_text("utf-8")
     assert "not to rank networks" in card.split("## Model details")[0]
-    assert f"Model card: {joined(NETWORK_TITLE.values())}" in card
+    assert f"Model card: {join_words(NETWORK_TITLE.values())}" in card
     assert 'id="card"' in (run / "report.html").read_text("utf-8")
 
 

@@ -218,16 +218,16 @@ def test_the_code_of_a_notebook_includes_its_imports(tmp_path, monkeypatch):
 
 def test_the_fingerprint_of_a_folder_depends_on_its_files(tmp_path):
     folder = tmp_path / "Bilder ü"
-    assert changes.mark_of(folder) == ""
+    assert changes.path_fingerprint(folder) == ""
     folder.mkdir()
-    marks = [changes.mark_of(folder)]
+    marks = [changes.path_fingerprint(folder)]
     (folder / "a.png").write_bytes(b"1")
-    marks.append(changes.mark_of(folder))
-    assert changes.mark_of(folder) == marks[-1]
+    marks.append(changes.path_fingerprint(folder))
+    assert changes.path_fingerprint(folder) == marks[-1]
     os.utime(folder / "a.png", (1, 1))
-    marks.append(changes.mark_of(folder))
+    marks.append(changes.path_fingerprint(folder))
     (folder / "a.png").rename(folder / "b.png")
-    marks.append(changes.mark_of(folder))
+    marks.append(changes.path_fingerprint(folder))
     assert len(set(marks)) == 4
 
 
@@ -236,16 +236,16 @@ def test_weights_that_become_available_are_a_change(monkeypatch, tmp_path):
 
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
     monkeypatch.setattr(weights, "unreachable", lambda address: "no network")
-    marks = [weights.weights_mark("mobilenetv2", "auto")]
+    marks = [weights.weights_fingerprint("mobilenetv2", "auto")]
     monkeypatch.setattr(weights, "unreachable", lambda address: "")
-    marks.append(weights.weights_mark("mobilenetv2", "auto"))
+    marks.append(weights.weights_fingerprint("mobilenetv2", "auto"))
     (tmp_path / "models").mkdir()
     name = ARCHITECTURES["mobilenetv2"].weights.split("/")[-1]
     (tmp_path / "models" / name).write_bytes(b"weights")
-    marks.append(weights.weights_mark("mobilenetv2", "auto"))
+    marks.append(weights.weights_fingerprint("mobilenetv2", "auto"))
     (tmp_path / "mobilenetv2.weights.h5").write_bytes(b"others")
-    marks.append(weights.weights_mark("mobilenetv2", str(tmp_path)))
-    assert len(set(marks)) == 4 and weights.weights_mark("mobilenetv2", "random") == "random"
+    marks.append(weights.weights_fingerprint("mobilenetv2", str(tmp_path)))
+    assert len(set(marks)) == 4 and weights.weights_fingerprint("mobilenetv2", "random") == "random"
 
 
 # ------------------------------------------------------------------------- lock

@@ -15,9 +15,9 @@ from cytology.data.splitting import judged_pictures, split_by_group, split_pictu
 from cytology.networks.features import Features
 from cytology.training.head_training import (
     as_arrays,
+    compare_orientations,
     cross_validate_head,
     epochs_in_words,
-    orientations_tried,
     train_head,
 )
 from cytology.training.recipes import HeadRecipe
@@ -173,7 +173,7 @@ def test_fewer_orientations_are_compared_on_the_same_folds(toy):
     """One orientation is trained again; the rows with all of them are reused."""
     rows = toy.done[RECIPE].predictions
     oof = rows[(rows["model"] == "oof") & (rows["orientation"] == 0)]
-    tried = orientations_tried(toy.features, toy.split, RECIPE, toy.done[RECIPE])
+    tried = compare_orientations(toy.features, toy.split, RECIPE, toy.done[RECIPE])
     one, four = (part.set_index("image_id") for _, part in tried.groupby("orientations"))
     assert keyed(four.reset_index().assign(model="oof")).equals(keyed(oof))
     assert one["fold"].to_dict() == four["fold"].to_dict()

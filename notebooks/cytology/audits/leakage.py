@@ -29,12 +29,12 @@ from cytology.networks.linear_head import (
     LinearHead,
     fitted_head,
     is_malignant,
-    standardizing,
+    untrained_head,
 )
 from cytology.notebook import progress
 from cytology.run import OUTSIDE, Run
 from cytology.settings import InputError
-from cytology.wording import plural, span, with_span
+from cytology.wording import interval_text, plural, with_interval
 
 # The column whose values are kept on one side of the split.
 PROTOCOLS = {"images_random": None, "copies_together": "family", "patients_together": "group"}
@@ -85,7 +85,7 @@ def audit(features: Features, images: pd.DataFrame, folds: int, seeds: int) -> A
     def score(protocol, seed):
         """All heads of a split: they share its folds and standardization."""
         fold = assign_folds(pictures, protocol, folds, seed)
-        untrained = {number: standardizing(values[fold != number]) for number in np.unique(fold)}
+        untrained = {number: untrained_head(values[fold != number]) for number in np.unique(fold)}
         of_head, logits = {}, {}
         for head in dict.fromkeys(work + grid):
             _, labels, _, strength = head
@@ -304,7 +304,9 @@ def shuffle_verdict(summary: pd.DataFrame, shuffles: int, protocol: str = HONEST
     row = summary.set_index(["protocol", "labels"]).loc[(protocol, "shuffled by group")]
     if np.isnan(row["auc_low"]):
         return "no verdict: no fold has both classes"
-    said = f"mean AUC of {shuffles} shuffles {row['auc']:.3f} ({span(row, 'auc', '95 % ')}): "
+    said = (
+        f"mean AUC of {shuffles} shuffles {row['auc']:.3f} ({interval_text(row, 'auc', '95 % ')}): "
+    )
     if row["auc_low"] > 0.5:
         return said + "NOT PASSED: something leaks"
     points = 100 * max(row["auc_high"] - 0.5, 0)
@@ -317,7 +319,7 @@ def _groups_sentence(at: pd.DataFrame, unit: str) -> str:
     shown = "are recognized" if row["auc_low"] > 0.5 else "are not shown to be recognized"
     return (
         f"With labels shuffled between {plural(unit)} and only copies kept together, it is "
-        f"{with_span(row, 'auc', '95 % ')}: {plural(unit)} {shown} across such folds."
+        f"{with_interval(row, 'auc', '95 % ')}: {plural(unit)} {shown} across such folds."
     )
 
 
@@ -335,7 +337,8 @@ def leakage_sentences(summary: pd.DataFrame, unit: str, seeds: int) -> list[str]
         if np.isnan(leaky["auc"]) or np.isnan(honest["auc"]):
             sentences.append(f"{title(name)}: no fold has both classes, so no AUC exists.")
             continue
-        points = f"{leaky['inflation']:+z.1f} points ({span(leaky, 'inflation', '95 % ', '+z.1f')})"
+        bounds = interval_text(leaky, "inflation", "95 % ", "+z.1f")
+        points = f"{leaky['inflation']:+z.1f} points ({bounds})"
         adds = "adds" if leaky["inflation_low"] > 0 else "is not shown to add anything:"
         sentences.append(
             f"{whose}, mean of {seeds} repetitions, "

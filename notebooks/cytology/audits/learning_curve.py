@@ -16,7 +16,7 @@ from cytology.networks.features import Features, features_in_cache
 from cytology.networks.linear_head import fitted_head
 from cytology.notebook import progress
 from cytology.run import Run
-from cytology.wording import span
+from cytology.wording import interval_text
 
 SHARES = (0.25, 0.5, 0.75, 1.0)
 CURVE_REPEATS = 3  # other groups each time
@@ -118,5 +118,5 @@ def learning_curve_sentence(table: pd.DataFrame, name: str, units: str) -> str:
     return (
         f"{name}: training on {whole['trained_on']:.0f} {units} instead of "
         f"{less['trained_on']:.0f} changes the AUC by {points['gain']:+z.1f} points "
-        f"({span(points, 'gain', '95 % ', '+z.1f')}). {verdict}"
+        f"({interval_text(points, 'gain', '95 % ', '+z.1f')}). {verdict}"
     )

@@ -14,7 +14,7 @@ from cytology.evaluation.statistics.mean_auc import MeanAuc
 from cytology.networks.linear_head import fitted_head
 from cytology.notebook import progress
 from cytology.run import Run
-from cytology.wording import counted, plural, with_span
+from cytology.wording import counted, plural, with_interval
 
 DOMAIN_COLUMNS = ("site", "stain")  # columns of the manifest
 MIXED_REPEATS = 25  # of the random parts, which are few and therefore vary
@@ -115,11 +115,11 @@ def domain_sentences(table: pd.DataFrame, unit: str) -> list[str]:
         elif round(row["auc_change_low"], 3) > 0:
             verdict = f"Heads that saw it are worse by {change_size(row, 'auc_change')}"
         else:
-            verdict = f"The change is {with_span(row, 'auc_change')}, not shown to matter here"
+            verdict = f"The change is {with_interval(row, 'auc_change')}, not shown to matter here"
         sentences.append(
             f"{NETWORK_TITLE[row['architecture']]}, {row['column']} {row['left_out']} left out: "
-            f"AUC {with_span(row, 'auc')} on its {row['images']} images of "
+            f"AUC {with_interval(row, 'auc')} on its {row['images']} images of "
             f"{counted(row['groups'], unit, plural(unit))}, against "
-            f"{with_span(row, 'auc_mixed')} by heads that saw every {row['column']}. {verdict}."
+            f"{with_interval(row, 'auc_mixed')} by heads that saw every {row['column']}. {verdict}."
         )
     return sentences

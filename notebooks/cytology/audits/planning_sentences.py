@@ -6,7 +6,7 @@ import pandas as pd
 from cytology.audits.study_size import MOST
 from cytology.evaluation.readable import title
 from cytology.run import LEAKING
-from cytology.wording import plural, span
+from cytology.wording import interval_text, plural
 
 ROUGH = 2  # digits of a planned number: more would pretend precision
 ENOUGH = "this study"
@@ -66,7 +66,7 @@ def pair_sentences(row: pd.Series, units: str) -> list[str]:
         decide = groups_needed(row["groups_to_decide"], units, row["groups"])
         seen += f"To decide on that, if it is the true one: {decide}."
     within, margin = row["equivalent_within"], row["margin"]
-    interval = span(row, "difference", "95 % ", "+z.3f")
+    interval = interval_text(row, "difference", "95 % ", "+z.3f")
     if within <= margin:
         return [seen, f"{names} are equivalent within {margin:g} of AUC ({interval})."]
     needed = groups_needed(row["groups_for_equivalence"], units, row["groups"])

@@ -23,10 +23,10 @@ from cytology.evaluation.judged import judged_rows
 from cytology.evaluation.predictions import read_predictions
 from cytology.evaluation.statistics.calibration import log_losses, reliability
 from cytology.evaluation.statistics.intervals import (
-    around,
     gain_error,
     metrics_with_intervals,
     named_interval,
+    t_interval,
 )
 from cytology.evaluation.statistics.significance import holm, mean_by_group, p_of_interval
 from cytology.files import file_hash
@@ -257,7 +257,7 @@ def shifts_of_run(run: Run, judged: pd.DataFrame, on: str) -> pd.DataFrame:
 def change_of_auc(untouched: pd.DataFrame, rows: pd.DataFrame) -> tuple[float, ...]:
     """The AUC of rows minus that of the same images untouched, its two bounds and P."""
     change, error, freedom = gain_error(rows, untouched["logit"], rows["logit"])
-    bounds = around(change, error**2, freedom)
+    bounds = t_interval(change, error**2, freedom)
     return change, *bounds, p_of_interval(change, *bounds, freedom)
 
 

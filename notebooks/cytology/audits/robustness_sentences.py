@@ -5,10 +5,10 @@ import pandas as pd
 
 from cytology.architectures import NETWORK_TITLE
 from cytology.audits.shifts import NONE, SHIFTS
-from cytology.evaluation.readable import bounded
+from cytology.evaluation.readable import number_with_interval
 from cytology.evaluation.statistics.intervals import LEVEL
 from cytology.run import LEAKING
-from cytology.wording import NO_INTERVAL, counted, plural, with_span
+from cytology.wording import NO_INTERVAL, counted, plural, with_interval
 
 FEW_IMAGES = 48  # with fewer, hardly any shift is detected, whatever its effect
 
@@ -45,7 +45,7 @@ def robustness_sentences(table: pd.DataFrame, reference: int, unit: str) -> list
         sentences.append(
             f"{NETWORK_TITLE[name]}, {untouched['judged_on']}, {untouched['images']} images of "
             f"{counted(untouched['groups'], unit, plural(unit))}: AUC "
-            f"{with_span(untouched, 'auc', '95 %: ')} untouched. At strength "
+            f"{with_interval(untouched, 'auc', '95 %: ')} untouched. At strength "
             f"{reference} {'; '.join(clauses)}."
         )
     at = pretrained[pretrained["strength"] == reference]
@@ -64,7 +64,7 @@ def changes_side_by_side(at: pd.DataFrame) -> pd.DataFrame:
 
     `at` holds the rows of the table of shifts at one strength.
     """
-    words = [bounded(row, "auc_change", at["auc_change"]) for _, row in at.iterrows()]
+    words = [number_with_interval(row, "auc_change", at["auc_change"]) for _, row in at.iterrows()]
     table = at.assign(said=words)
     table = table.pivot(index=["shift", "amount"], columns="architecture", values="said")
     names = list(at["architecture"].unique())
@@ -81,7 +81,7 @@ def change_size(row: pd.Series, name: str) -> str:
     """The size of a change without its sign, with its interval."""
     sign = -1 if row[name] < 0 else 1
     low, high = sorted(sign * row[[f"{name}_low", f"{name}_high"]].to_numpy(float))
-    return with_span({"by": sign * row[name], "by_low": low, "by_high": high}, "by")
+    return with_interval({"by": sign * row[name], "by_low": low, "by_high": high}, "by")
 
 
 def _shift_clauses(at: pd.DataFrame) -> list[str]:

@@ -76,7 +76,7 @@ class Study:
     values: np.ndarray | None = None
 
 
-def cross_validated(
+def cross_validated_study(
     design: Design, rng: np.random.Generator, aucs: tuple[float, ...] | None = None
 ) -> Study:
     """Models whose heads learn in folds of whole patients, so patients train each other's judges.
@@ -130,7 +130,7 @@ def interval_coverage(designs: list[Design], studies: int, seed: int = 0) -> pd.
     rng, parts = np.random.default_rng(seed), []
     work = [design for design in designs for _ in range(studies)]
     for design in progress(work, "studies", unit="study"):
-        study = cross_validated(design, rng)
+        study = cross_validated_study(design, rng)
         (table,) = study.tables
         kinds = {
             "by patient, cross-validated": table,

@@ -26,11 +26,11 @@ from cytology.evaluation.statistics.clusters import (
 from cytology.evaluation.statistics.intervals import (
     NO_BOUNDS,
     TAILS,
-    around,
     score_interval,
+    t_interval,
 )
 from cytology.evaluation.statistics.metrics import auc_within_folds, truth_and_score
-from cytology.evaluation.statistics.significance import FIRST_SECOND, matched
+from cytology.evaluation.statistics.significance import FIRST_SECOND, match_predictions
 
 POWER = 0.80
 WIDTH = 0.05  # of an interval of an AUC
@@ -158,7 +158,7 @@ class ObservedDifference:
 
     def interval(self) -> tuple[float, float]:
         """The 95 % interval of the difference in this study."""
-        return around(self.difference, self.error(self.groups) ** 2, self.freedom)
+        return t_interval(self.difference, self.error(self.groups) ** 2, self.freedom)
 
     def smallest(self, groups: float, power: float = POWER, alpha: float = ALPHA) -> float:
         """The smallest true difference that this number of groups detects with this power.
@@ -190,7 +190,7 @@ class ObservedDifference:
 
 def observed_difference(first: pd.DataFrame, second: pd.DataFrame) -> ObservedDifference:
     """The `ObservedDifference` of two models' predictions on the same images."""
-    pairs = matched(first, second)
+    pairs = match_predictions(first, second)
     truth, group, fold = (
         (pairs["label"] == "M").to_numpy(), pairs["group"].to_numpy(), folds_of(pairs)
     )  # fmt: skip

@@ -21,7 +21,7 @@ from cytology.evaluation.statistics.intervals import FEWEST_GROUPS, metrics_with
 from cytology.evaluation.statistics.metrics import THRESHOLD, truth_and_score
 from cytology.evaluation.statistics.significance import holm
 from cytology.run import LEAKING, Run
-from cytology.wording import joined, p_in_figures, plural
+from cytology.wording import join_words, p_in_figures, plural
 
 ALL = "all images"
 MOST_VALUES = 8  # of a column: with more, hardly any has enough groups
@@ -236,7 +236,7 @@ def subgroup_sentences(table: pd.DataFrame, tests: pd.DataFrame, unit: str) -> l
         asked = list(dict.fromkeys(found["column"]))
         if differ.empty:
             sentences.append(
-                f"{title(name)}: no subgroup is shown to fare worse, by {joined(asked)}. "
+                f"{title(name)}: no subgroup is shown to fare worse, by {join_words(asked)}. "
                 "With few groups in each only large differences can be."
             )
     few = table[table["too_few"] != ""].drop_duplicates(["column", "subgroup"])

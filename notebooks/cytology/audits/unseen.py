@@ -15,7 +15,11 @@ from cytology.audits.leakage import features_of_run
 from cytology.data.inspection import inspect_files
 from cytology.data.splitting import read_split
 from cytology.evaluation.judged import OUT_OF_FOLD
-from cytology.evaluation.operating_points import learned_from, on_test, with_class_shift
+from cytology.evaluation.operating_points import (
+    predictions_to_choose_on,
+    test_predictions,
+    with_class_shift,
+)
 from cytology.evaluation.readable import title
 from cytology.evaluation.statistics import calibration, decisions
 from cytology.evaluation.statistics.clusters import variance_inflation
@@ -23,7 +27,7 @@ from cytology.evaluation.statistics.intervals import FEWEST_GROUPS, named_interv
 from cytology.networks.linear_head import logits_by_fold, read_heads
 from cytology.run import Run
 from cytology.settings import CACHE
-from cytology.wording import counted, joined, plural
+from cytology.wording import counted, join_words, plural
 
 MOST_IMAGES = 2000  # that are scored, drawn at random of more
 QUARTILES = {"lower": 0.25, "median": 0.5, "upper": 0.75}
@@ -69,7 +73,7 @@ def images_to_score(run: Run, on: str, seed: int) -> tuple[pd.DataFrame, str]:
     clauses = [f"{number:,} {why}" for why, number in left_out.items() if number]
     columns = ["image_id", "category", "group", "split", "fold", "model", "sha256"]
     note = f"{len(kept):,} images of neither class are scored."
-    note += f" Left out: {joined(clauses)}." if clauses else ""
+    note += f" Left out: {join_words(clauses)}." if clauses else ""
     return kept[columns].reset_index(drop=True), note
 
 
@@ -105,8 +109,12 @@ def scores_of_run(
     """
     tables = []
     for name in names:
-        known = learned_from(run, name)[1] if on == OUT_OF_FOLD else on_test(run, name)
-        chosen_on = learned_from(run, name)[1]
+        known = (
+            predictions_to_choose_on(run, name)[1]
+            if on == OUT_OF_FOLD
+            else test_predictions(run, name)
+        )
+        chosen_on = predictions_to_choose_on(run, name)[1]
         new = with_class_shift(run, name, images.assign(logit=logits_of(run, name, images, on)))
         rows = pd.concat([known.assign(category=category_of(known, run)), new.assign(label="")])
         if on == OUT_OF_FOLD:
@@ -199,12 +207,12 @@ def category_sentences(table: pd.DataFrame, unit: str) -> list[str]:
             sentences.append(f"{title(name)}: no pretrained weights, so its scores mean nothing.")
             continue
         clauses = [f"{share_called(row)} of {row['category']}" for _, row in rows.iterrows()]
-        sentences.append(f"{title(name)} calls malignant {joined(clauses)} images.")
+        sentences.append(f"{title(name)} calls malignant {join_words(clauses)} images.")
     unseen = table[table["label"] == ""].drop_duplicates("category")
     few = unseen[unseen["groups"] < FEWEST_GROUPS]
     if len(few):
         names = [f"{row.category} ({row.groups})" for row in few.itertuples()]
-        sentences.append(f"Too few {plural(unit)} for an interval: {joined(names)}.")
+        sentences.append(f"Too few {plural(unit)} for an interval: {join_words(names)}.")
     if unknown := unseen["of_unknown_group"].sum():
         images = counted(unknown, "image", "images")
         sentences.append(

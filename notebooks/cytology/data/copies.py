@@ -223,7 +223,7 @@ def nearest_pictures(known: Discs, candidates: np.ndarray) -> np.ndarray:
 
 
 def describe_copies(image_id: pd.Series, known: Discs, file: np.ndarray, family: np.ndarray):
-    """The table of `find_copies`: each copy beside the first image of its family."""
+    """The table of `find_copies`: each copy with the first image of its family."""
     first = first_of(family)
     copy = np.flatnonzero(first != np.arange(len(first)))
     start = np.searchsorted(known.owner, np.arange(len(first)))

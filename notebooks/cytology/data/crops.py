@@ -1,4 +1,4 @@
-"""Crops of one cell: is the cell in the middle of its picture, and is no half of it empty?
+"""Crops of one cell: is the cell in the middle, or is half of the picture empty?
 
 Darkness is optical density, counted from the image's own background: how much of its light is
 missing, whatever the stain.
@@ -25,8 +25,8 @@ def measure(pixels: np.ndarray) -> dict[str, float]:
     """`middle` and `emptiest_half` of an RGB picture of shape (SIDE, SIDE, 3).
 
     `middle` is the mean density of the middle (half of width and height) over that of the rest.
-    `emptiest_half` is the least share of pixels that are not empty in the left, right, upper or
-    lower half; both are 1 where all pixels are alike.
+    `emptiest_half` is the smallest share of pixels that are not empty in the left, right, upper or
+    lower half. Both are 1 if all pixels are alike.
     """
     light = pixels.astype(np.float32) + 1
     missing = np.log10(np.percentile(light, BACKGROUND, axis=(0, 1)) / light).clip(0)
@@ -46,9 +46,9 @@ def measure(pixels: np.ndarray) -> dict[str, float]:
 
 
 def otsu(values: np.ndarray) -> float:
-    """The least of the values that Otsu's threshold calls high (1979, 10.1109/TSMC.1979.4310076).
+    """The smallest value above Otsu's threshold (1979, doi 10.1109/TSMC.1979.4310076).
 
-    It parts them so that the variance between the two parts is largest.
+    The threshold splits the values so that the variance between the two parts is largest.
     """
     ordered = np.sort(values, axis=None).astype(float)
     low, sums = np.arange(1, len(ordered)), np.cumsum(ordered)
@@ -57,12 +57,12 @@ def otsu(values: np.ndarray) -> float:
 
 
 def are_crops(images: pd.DataFrame) -> bool:
-    """Whether the images are crops of one cell each, as far as their column `middle` tells."""
+    """Whether the images are crops of one cell each, judged by their column `middle`."""
     return len(images) >= FEWEST_IMAGES and bool((images["middle"] > DARKER).mean() >= MOST)
 
 
 def badly_cut(images: pd.DataFrame) -> pd.DataFrame:
-    """The rows of `images` that are badly cut, worst first, with a `detail`; none of other sets.
+    """The rows of `images` that are badly cut, worst first, with a `detail`; only for such crops.
 
     Fields of view may have a bright middle. `images` has `middle` and `emptiest_half`.
     """
@@ -74,7 +74,7 @@ def badly_cut(images: pd.DataFrame) -> pd.DataFrame:
 
 
 def in_words(images: pd.DataFrame) -> str:
-    """Whether the images are taken for crops, why, and how many are badly cut."""
+    """Whether the images seem to be crops, why, and how many are badly cut, in sentences."""
     if len(images) < FEWEST_IMAGES:
         return f"With fewer than {FEWEST_IMAGES} images, crops and fields of view look alike."
     darker = f"{(images['middle'] > DARKER).mean():.0%} of the images have a clearly darker middle"

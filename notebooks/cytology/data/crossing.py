@@ -1,12 +1,12 @@
-"""What crosses a split from outside (files, copies, patients, slides), counted and named."""
+"""What crosses a split from outside: files, copies, patients and slides, counted and named."""
 
 from dataclasses import dataclass
 
 import pandas as pd
 
-from cytology.data.mending import mended
-from cytology.data.splitting import SPLITS, unit_named
-from cytology.wording import counted, joined, plural
+from cytology.data.repair import repair_split
+from cytology.data.splitting import SPLITS, unit_names
+from cytology.wording import counted, join_words, plural
 
 FILES, COPIES, SLIDES = "identical files", "turned or re-encoded copies", "slides"
 ONE = {FILES: "identical file", COPIES: "turned or re-encoded copy", SLIDES: "slide"}
@@ -14,7 +14,7 @@ COLUMNS = ["kind", "name", *SPLITS, "image_id", "other"]
 
 
 @dataclass(frozen=True)
-class Judged:
+class SplitCheck:
     """A split from outside and what was found about it.
 
     `images` are rows of the manifest with the given `split` and, if anything crosses, the repaired
@@ -30,7 +30,7 @@ class Judged:
     unit: str
 
     @property
-    def mended(self) -> pd.DataFrame:
+    def repaired(self) -> pd.DataFrame:
         """`tables/given_split_mended.csv`: `image_id, split_given, split`."""
         renamed = self.images.rename(columns={"split": "split_given", "mended": "split"})
         return renamed[["image_id", "split_given", "split"]]
@@ -41,7 +41,7 @@ class Judged:
         return self.images[self.images["split"] != self.images["mended"]]
 
 
-def judge(images: pd.DataFrame, unit: str) -> Judged:
+def check_given_split(images: pd.DataFrame, unit: str) -> SplitCheck:
     """What crosses the given split of `images`, rows of the manifest with a column `split`.
 
     `unit` is the name of the manifest's patients. Images in no part are left out.
@@ -50,14 +50,14 @@ def judge(images: pd.DataFrame, unit: str) -> Judged:
     kinds = kinds_of(images, unit)
     tables = [crossings_of(images, kind, values) for kind, values in kinds.items()]
     found = pd.concat([pd.DataFrame(columns=COLUMNS), *tables], ignore_index=True)
-    images["mended"] = mended(images)
-    return Judged(images, found, touched_by_train(images, kinds, found), unit)
+    images["mended"] = repair_split(images)
+    return SplitCheck(images, found, touched_by_train(images, kinds, found), unit)
 
 
 def kinds_of(images: pd.DataFrame, unit: str) -> dict[str, pd.Series]:
     """For each kind known for any image, the value of each image; empty if unknown."""
     columns = {FILES: "sha256", COPIES: "family", plural(unit): "patient", SLIDES: "slide"}
-    kinds = {kind: unit_named(images, column) for kind, column in columns.items()}
+    kinds = {kind: unit_names(images, column) for kind, column in columns.items()}
     return {kind: values for kind, values in kinds.items() if (values != "").any()}
 
 
@@ -105,19 +105,19 @@ def touched_by_train(
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
-def examples(judged: Judged, most: int = 4) -> pd.DataFrame:
+def examples(check: SplitCheck, most: int = 4) -> pd.DataFrame:
     """At most `most` crossings per kind to look at: `kind, image_id, part, other, other_part`.
 
     Those between train and test come first, then those with the most images.
     """
-    part = judged.images.set_index("image_id")["split"]
-    found = judged.crossings.assign(
-        part=judged.crossings["image_id"].map(part), other_part=judged.crossings["other"].map(part)
+    part = check.images.set_index("image_id")["split"]
+    found = check.crossings.assign(
+        part=check.crossings["image_id"].map(part), other_part=check.crossings["other"].map(part)
     )
     images = found[list(SPLITS)].sum(axis=1)
     found = found.assign(near=found["other_part"] != "test", images=-images)
     found = found.sort_values(["near", "images"], kind="stable").groupby("kind").head(most)
-    order = {kind: place for place, kind in enumerate(judged.touched.index)}
+    order = {kind: place for place, kind in enumerate(check.touched.index)}
     found = found.sort_values("kind", key=lambda kind: kind.map(order), kind="stable")
     return found[["kind", "image_id", "part", "other", "other_part"]].reset_index(drop=True)
 
@@ -125,34 +125,34 @@ def examples(judged: Judged, most: int = 4) -> pd.DataFrame:
 # ----------------------------------------------------------------------- in words
 
 
-def in_words(judged: Judged, source: str) -> list[str]:
+def in_words(check: SplitCheck, source: str) -> list[str]:
     """The findings in sentences without names: for the notebook, the page and the report."""
-    sizes = judged.images["split"].value_counts().reindex(list(SPLITS), fill_value=0)
+    sizes = check.images["split"].value_counts().reindex(list(SPLITS), fill_value=0)
     held = ", ".join(f"{part} {sizes[part]:,}" for part in SPLITS if sizes[part])
     said = [f"The images came with a split, in {source}: {held} images."]
-    known = joined([*judged.touched.index.drop("any")])
-    if judged.crossings.empty:
+    known = join_words([*check.touched.index.drop("any")])
+    if check.crossings.empty:
         return [*said, f"Nothing crosses it; {known} were checked."]
-    kinds = judged.crossings["kind"].value_counts(sort=False)
-    crossing = joined(
-        counted(number, ONE.get(kind, judged.unit), kind) for kind, number in kinds.items()
+    kinds = check.crossings["kind"].value_counts(sort=False)
+    crossing = join_words(
+        counted(number, ONE.get(kind, check.unit), kind) for kind, number in kinds.items()
     )
     said.append(f"In more than one part: {crossing}.")
     for part in ("test", "val"):
         if sizes[part]:
-            touched = judged.touched.loc["any", part]
+            touched = check.touched.loc["any", part]
             share = counted(touched, "shares", "share")
             said.append(
                 f"Of the {counted(sizes[part], 'image', 'images')} in {part}, {share} something "
                 f"with train ({touched / sizes[part]:.0%})"
                 + (": results on it are too good." if touched else ".")
             )
-    return [*said, mending_in_words(judged)]
+    return [*said, repair_in_words(check)]
 
 
-def mending_in_words(judged: Judged) -> str:
+def repair_in_words(check: SplitCheck) -> str:
     """The smallest move of whole groups, and the size of each part after it, in a sentence."""
-    moved, after = judged.moved, judged.images["mended"].value_counts()
+    moved, after = check.moved, check.images["mended"].value_counts()
     groups = counted(moved["group"].nunique(), "group", "groups")
     left = ", ".join(f"{part} {after[part]:,}" for part in SPLITS if part in after)
     return (

@@ -1,4 +1,4 @@
-"""A split that a folder came with: its images are in `train`, `val` and `test`.
+"""The split of a folder whose images are in subfolders `train`, `val` and `test`.
 
 Notebook 01 reports its size and what crosses it; notebook 03 checks it, or uses it.
 """

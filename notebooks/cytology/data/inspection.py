@@ -1,7 +1,7 @@
 """Open every image of a listing once, on all cores, and remember what was found.
 
-What is known of a file is kept by its hash in `outputs/cache/inspected.sqlite`, so that a folder
-of tens of thousands of images is opened once, also after an interruption.
+The results are kept by the hash of each file in `outputs/cache/inspected.sqlite`, so each image is
+opened only once, even after an interruption.
 """
 
 import inspect
@@ -59,10 +59,10 @@ def inspect_images(listing: Listing, cache: Path = CACHE) -> tuple[pd.DataFrame,
 
 
 def inspect_files(paths: list[Path], cache: Path) -> list[dict]:
-    """`quality.inspect_image` of each file; from the cache where its content was seen before."""
+    """`quality.inspect_image` of each file, from the cache if its content was seen before."""
     hashes = list(in_parallel(hash_or_none, paths, "reading files", "file"))
     cache.mkdir(parents=True, exist_ok=True)
-    with closing(memory(cache / "inspected.sqlite")) as store:
+    with closing(open_cache(cache / "inspected.sqlite")) as store:
         # A file that cannot be hashed goes by its path, and is not kept.
         pairs = zip(paths, hashes, strict=True)
         names = [f"{CODE} {sha256}" if sha256 else str(path) for path, sha256 in pairs]
@@ -83,17 +83,17 @@ CODE = digest(READING, *map(inspect.getsource, (quality, crops, copies)))
 
 
 def hash_or_none(path: Path) -> str | None:
-    """SHA-256 of a file; None if it cannot be read: why, `quality.inspect_image` will say."""
+    """SHA-256 of a file; None if it cannot be read (`quality.inspect_image` then says why)."""
     try:
         return file_hash(path) if path.is_file() else None
     except OSError:
         return None
 
 
-def memory(path: Path, seconds: float = 60) -> sqlite3.Connection:
-    """The data base of what was inspected; a damaged one is reported, removed and made again.
+def open_cache(path: Path, seconds: float = 60) -> sqlite3.Connection:
+    """Open the cache of inspected files; a damaged one is reported, removed and made again.
 
-    Another process may keep it busy for so many `seconds`.
+    Waits up to `seconds` while another process uses it.
     """
     if not path.exists():
         path.touch()  # with what the user's mask allows, of which SQLite takes away
@@ -108,7 +108,7 @@ def memory(path: Path, seconds: float = 60) -> sqlite3.Connection:
         print(f"{path} is damaged ({damage.splitlines()[0]}): the images are inspected again.")
         store.close()
         path.unlink()
-        return memory(path, seconds)
+        return open_cache(path, seconds)
     store.execute(f"CREATE TABLE IF NOT EXISTS {TABLE} (key TEXT PRIMARY KEY, found, discs, crc)")
     return store
 

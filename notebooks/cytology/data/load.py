@@ -55,7 +55,7 @@ def load(
     return folder(resolve(data), classes, patient_pattern, patients_csv, follow_links)
 
 
-def images_named(run: Run) -> Listing:
-    """The images that the parameters of notebook 01 name."""
+def listing_of_run(run: Run) -> Listing:
+    """The images that the parameters of notebook 01 name, before any is opened."""
     own = run.parameters.items()
     return load(**{name: value for name, value in own if name not in ("run_dir", "seed")})

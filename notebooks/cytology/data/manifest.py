@@ -10,7 +10,7 @@ from scipy.sparse.csgraph import connected_components
 from cytology.data.copies import family_of
 from cytology.data.inspection import INSPECTED
 from cytology.data.sources.listing import Listing
-from cytology.parameters import named
+from cytology.parameters import data_name
 
 MANIFEST_COLUMNS = ["image_id", "label", "patient", "slide", "group", "width", "height"]
 MANIFEST_COLUMNS += ["sha256", "family"]
@@ -66,7 +66,7 @@ def dataset_facts(
     keys = manifest.sort_values("image_id")[["image_id", "label", "group", "sha256"]]
     unknown = of_unknown_unit(manifest)
     return {
-        "data": named(data),
+        "data": data_name(data),
         "root": str(listing.root),
         "source": listing.source,
         "images": len(manifest),

@@ -7,7 +7,7 @@ from cytology.data.given_split import given_split, split_in_words
 from cytology.data.manifest import of_unknown_unit
 from cytology.data.sources.listing import Listing
 from cytology.data.sources.masks import FEW_COLOURS
-from cytology.wording import about_patients, counted, plural, some
+from cytology.wording import about_patients, counted, plural, shorten_list
 
 
 def warnings_about(listing: Listing, manifest: pd.DataFrame, findings: pd.DataFrame) -> list[str]:
@@ -52,8 +52,8 @@ def about_names(patients: pd.Series, unit: str) -> list[str]:
     if alike.empty:
         return []
     return [
-        f"{some([repr(name) for name in alike], 4)} differ only in letter case and count as "
-        f"{len(alike)} {plural(unit)}: use one spelling if they are the same."
+        f"{shorten_list([repr(name) for name in alike], 4)} differ only in letter case and count "
+        f"as {len(alike)} {plural(unit)}: use one spelling if they are the same."
     ]
 
 

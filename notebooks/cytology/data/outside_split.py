@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from cytology.data.given_split import PART_OF_WORD, part_of
-from cytology.data.mending import mended
+from cytology.data.repair import repair_split
 from cytology.data.sources.masks import words_of
 from cytology.data.sources.patients import keys_of
 from cytology.data.sources.spreadsheets import read_spreadsheet
@@ -18,13 +18,13 @@ from cytology.data.splitting import (
     with_folds,
 )
 from cytology.settings import InputError, resolve
-from cytology.wording import composed, counted, some
+from cytology.wording import composed, counted, shorten_list
 
 FOLDERS = "folders"  # the value of `given_split` for a split by the folders of the images
 
 
 @dataclass(frozen=True)
-class Given:
+class GivenSplit:
     """A split from outside: `images` has the manifest's columns, `split` (may be empty) and `fold`.
 
     `source` says where it came from, without a name. `fingerprint` is set if the table is the
@@ -36,18 +36,18 @@ class Given:
     fingerprint: str = ""
 
 
-def read_given(manifest: pd.DataFrame, given_split: str) -> Given | None:
+def read_given_split(manifest: pd.DataFrame, given_split: str) -> GivenSplit | None:
     """The split that `given_split` names, or that of the folders; None if there is none.
 
     Raises `InputError` for a table that does not fit these images.
     """
     if given_split not in ("", FOLDERS):
-        return from_table(manifest, resolve(given_split))
+        return split_from_table(manifest, resolve(given_split))
     images = manifest.assign(split=manifest["image_id"].map(part_of))
     images["fold"] = pd.array([pd.NA] * len(images), dtype="Int64")
     there = set(images["split"]) - {""}
     if "train" in there and len(there) > 1:
-        return Given(images, "the names of its folders")
+        return GivenSplit(images, "the names of its folders")
     if given_split:
         raise InputError(
             "Parameter `given_split` is 'folders', but the images are not in folders named train "
@@ -56,7 +56,7 @@ def read_given(manifest: pd.DataFrame, given_split: str) -> Given | None:
     return None
 
 
-def from_table(manifest: pd.DataFrame, path: Path) -> Given:
+def split_from_table(manifest: pd.DataFrame, path: Path) -> GivenSplit:
     """The split of a table with the columns `image` or `image_id`, and `split`.
 
     Optional columns are `fold`, and `sha256`, which is compared with the images. An image is named
@@ -91,8 +91,10 @@ def from_table(manifest: pd.DataFrame, path: Path) -> Given:
                 f"folders, the first is {manifest['image_id'][other].iloc[0]!r}: make them agree "
                 "(parameter `classes`)."
             )
-        return Given(images, "a table", fingerprint(rows.assign(fold=images["fold"].to_numpy())))
-    return Given(images, "a table")
+        return GivenSplit(
+            images, "a table", fingerprint(rows.assign(fold=images["fold"].to_numpy()))
+        )
+    return GivenSplit(images, "a table")
 
 
 def parts_in(split: pd.Series, path: Path) -> pd.Series:
@@ -117,7 +119,7 @@ def rows_of_images(manifest: pd.DataFrame, table: pd.DataFrame, path: Path) -> p
     known = rows["sha256"].fillna("").to_numpy() if "sha256" in rows else ""
     other = image_id[(known != "") & (known != manifest["sha256"].to_numpy())]
     wrong = [
-        f"{counted(len(names), *words)} ({some([repr(name) for name in names])})"
+        f"{counted(len(names), *words)} ({shorten_list([repr(name) for name in names])})"
         for names, words in (
             (missing, ("image of this run is not in it", "images of this run are not in it")),
             (extra, ("image in it is not in this run", "images in it are not in this run")),
@@ -153,7 +155,7 @@ def folds_in(rows: pd.DataFrame, path: Path) -> pd.Series:
 
 
 def split_from(
-    given: Given, protocol: str, folds: int, val_share: float, seed: int
+    given: GivenSplit, protocol: str, folds: int, val_share: float, seed: int
 ) -> tuple[pd.DataFrame, list[str]]:
     """The split of the run, made from a given one, and sentences about what was changed.
 
@@ -164,7 +166,7 @@ def split_from(
     images, said = given.images[[*ABOUT_IMAGE, "split", "fold"]].copy(), []
     check_complete(images)
     if protocol == "grouped":
-        whole = mended(images)
+        whole = repair_split(images)
         moved = int((whole != images["split"]).sum())
         images = images.assign(split=whole)
         said.append(f"It is used after repair: {counted(moved, 'image', 'images')} moved." if moved

@@ -10,7 +10,7 @@ from PIL import Image
 from cytology.data.augmentation import orient
 from cytology.data.images.opening import open_rgb
 from cytology.data.splitting import SPLITS
-from cytology.files import fitting
+from cytology.files import fitting_name
 from cytology.notebook import progress
 
 
@@ -41,7 +41,7 @@ def write_pictures(pictures: pd.DataFrame, root: Path, folder: Path) -> int:
         name = picture_name(image_id)
         for orientation in rows["orientation"]:
             turned = np.ascontiguousarray(orient(pixels, orientation))
-            Image.fromarray(turned).save(target / fitting(name, f"_o{orientation}.png"))
+            Image.fromarray(turned).save(target / fitting_name(name, f"_o{orientation}.png"))
             written += 1
     return written
 

@@ -1,4 +1,4 @@
-"""Measure what tells a usable picture from a poor one, and all that a manifest needs to know."""
+"""Measures whether a picture is usable, and everything else that the manifest needs."""
 
 import hashlib
 from pathlib import Path
@@ -49,9 +49,9 @@ def measure(image: Image.Image) -> dict[str, float]:
 
 
 def count_colours(image: Image.Image) -> int:
-    """How many exact colours a picture holds; at most `MOST_COLOURS`, which means as many or more.
+    """How many exact colours a picture has; `MOST_COLOURS` means that many or more.
 
-    A row after the other, since a photograph holds that many in its first ones.
+    Counted row by row, since a photograph has that many colours in its first rows.
     """
     seen = set()
     for row in np.asarray(image):

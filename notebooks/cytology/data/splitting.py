@@ -171,14 +171,14 @@ def leak_report(split: pd.DataFrame, manifest: pd.DataFrame) -> dict[str, int]:
 def crossings(split: pd.DataFrame, manifest: pd.DataFrame, column: str, among: list[str]) -> list:
     """Values of a manifest column whose images lie in more than one part or fold, sorted."""
     known = manifest.set_index("image_id")
-    unit = split["image_id"].map(unit_named(known, column))
+    unit = split["image_id"].map(unit_names(known, column))
     there = unit != ""
     # Train and val share the folds, test has none: nothing may cross parts or folds.
     spread = split.loc[there, among].groupby(unit[there]).nunique()
     return sorted(spread.index[(spread > 1).any(axis=1)])
 
 
-def unit_named(images: pd.DataFrame, column: str) -> pd.Series:
+def unit_names(images: pd.DataFrame, column: str) -> pd.Series:
     """A column of the manifest, slides with their patient: two patients may both have a slide 1."""
     unit = images[column]
     return unit.where(unit == "", images["patient"] + " " + unit) if column == "slide" else unit
@@ -241,7 +241,7 @@ def check_cells(run: Run, split: pd.DataFrame) -> None:
         ((folds % 1 != 0).any() or (folds < 0).any(), "fold is a whole number or empty"),
     ):
         if wrong:
-            raise run.damaged("split.csv", what)
+            raise run.damage_error("split.csv", what)
     split["fold"] = split["fold"].astype("Int64")
 
 

@@ -7,7 +7,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from cytology.evaluation.statistics.intervals import metrics_with_intervals
-from cytology.wording import counted, plural, with_span
+from cytology.wording import counted, plural, with_interval
 
 
 def shortcut_baseline(manifest: pd.DataFrame, appearance: pd.DataFrame, split: pd.DataFrame):
@@ -40,7 +40,7 @@ def number_to_beat(rows: pd.DataFrame, unit: str) -> str:
     """The AUC of out-of-fold rows of the baseline, with its interval, in a sentence."""
     found = metrics_with_intervals(rows, names=("auc",))
     groups = counted(int(found["groups"]), unit, plural(unit))
-    reached = with_span(found, "auc", "95 % ")
+    reached = with_interval(found, "auc", "95 % ")
     return (
         f"The number to beat: size and colour alone reach an AUC of {reached}, out of fold, on "
         f"{found['images']:,} images of {groups}."

@@ -42,7 +42,7 @@ from cytology.evaluation.statistics.significance import (
 from cytology.run import BASELINE, ENSEMBLE, Run
 
 
-def combined(run: Run, on: str) -> dict[str, pd.DataFrame]:
+def averaged_predictions(run: Run, on: str) -> dict[str, pd.DataFrame]:
     """Averages of several predictions: mean logits of the same images.
 
     For each network over the orientations of an image (test-time augmentation) and, on test, over
@@ -111,7 +111,7 @@ def comparison_all(run: Run, baseline: pd.DataFrame, rule: str = "mean_logit") -
         models = judged_networks(run, on)
         if not models:
             continue
-        models |= combined(run, on) | judged_outside(run, on)
+        models |= averaged_predictions(run, on) | judged_outside(run, on)
         models |= {BASELINE: judged_rows(baseline, on)}
         for name, table in models.items():
             for level, part in (("image", table), (unit, by_group(table, rule))):
@@ -138,7 +138,11 @@ def pairs_of_models(run: Run, baseline: pd.DataFrame, rule: str = "mean_logit") 
     the same images as the run.
     """
     on, unit = compared_on(run), run.facts("split.json")["unit"]
-    single, more, elsewhere = judged_networks(run, on), combined(run, on), judged_outside(run, on)
+    single, more, elsewhere = (
+        judged_networks(run, on),
+        averaged_predictions(run, on),
+        judged_outside(run, on),
+    )
     families = {
         "networks": list(combinations(single, 2)),
         "more than one": [
@@ -216,7 +220,7 @@ PUBLISHED_RESULTS = pd.DataFrame(
 )
 
 
-def beside_published(table: pd.DataFrame) -> pd.DataFrame:
+def with_published_results(table: pd.DataFrame) -> pd.DataFrame:
     """The original's published results above those of `comparison`; `whose` says which is which."""
     columns = list(PUBLISHED_RESULTS)
     original = PUBLISHED_RESULTS.assign(whose="original, published (the split leaks)")

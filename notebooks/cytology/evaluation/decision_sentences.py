@@ -8,8 +8,8 @@ from cytology.evaluation.judged import OUT_OF_FOLD
 from cytology.evaluation.place_sentences import prevalence_sentence, referral_sentences
 from cytology.evaluation.places import Promise
 from cytology.evaluation.readable import title
-from cytology.evaluation.summary import unsaid
-from cytology.wording import with_span
+from cytology.evaluation.summary import why_no_statement
+from cytology.wording import with_interval
 
 
 def decision_sentences(
@@ -22,7 +22,7 @@ def decision_sentences(
     """
     rows = thresholds[(thresholds["judged_on"] == on) & (thresholds["rule"] == "sensitivity")]
     rows = rows[rows["model"].isin(ARCHITECTURE_NAMES)]
-    if nothing := unsaid(rows, unit):
+    if nothing := why_no_statement(rows, unit):
         return [nothing]
     said = []
     for name in rows.loc[rows["weights"] != "random", "model"]:
@@ -37,7 +37,7 @@ def elsewhere_sentences(values: pd.DataFrame, found: dict[str, Promise], unit: s
     Empty if nothing may be said, as in `decision_sentences`.
     """
     asked = values[values["asked"] & values["model"].isin(ARCHITECTURE_NAMES)]
-    if unsaid(asked, unit):
+    if why_no_statement(asked, unit):
         return []
     asked = asked[asked["weights"] != "random"]
     said = [_of(row["model"], [prevalence_sentence(row, unit)]) for _, row in asked.iterrows()]
@@ -61,7 +61,8 @@ def threshold_in_words(thresholds: pd.DataFrame, name: str, on: str) -> str:
     return (
         f"{title(name)}, at the threshold that should find {row['wanted_sensitivity']:.0%} "
         f"of the malignant images (chosen on {row['chosen_on']} predictions, judged {how}): "
-        f"sensitivity {with_span(row, 'recall')}, specificity {with_span(row, 'specificity')}."
+        f"sensitivity {with_interval(row, 'recall')}, "
+        f"specificity {with_interval(row, 'specificity')}."
     ) + (f" About this threshold: {row['note']}." if row["note"] else "")
 
 
@@ -71,7 +72,7 @@ def calibration_in_words(calibrations: pd.DataFrame, name: str, on: str) -> str:
     raw, fitted = rows.loc[("none", on)], rows.loc[("platt", on)]
     said = (
         f"{title(name)}'s own probabilities ({on}): {_slope_in_words(raw)}; calibration in "
-        f"the large {with_span(raw, 'calibration_in_the_large')}{_on_the_whole(raw)}."
+        f"the large {with_interval(raw, 'calibration_in_the_large')}{_on_the_whole(raw)}."
     )
     if fitted["note"]:
         return f"{said} They are left unchanged: {fitted['note']}."
@@ -79,7 +80,7 @@ def calibration_in_words(calibrations: pd.DataFrame, name: str, on: str) -> str:
     verb = "lower" if high < 0 else "raise" if low > 0 else "are not shown to change"
     return (
         f"{said} Slope and intercept, fitted on {fitted['fitted_on']} predictions, {verb} the log "
-        f"loss: change {with_span(fitted, 'loss_change')}; negative is better."
+        f"loss: change {with_interval(fitted, 'loss_change')}; negative is better."
     )
 
 

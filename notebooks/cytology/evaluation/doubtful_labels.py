@@ -16,7 +16,7 @@ from cytology.evaluation.predictions import mean_logits, read_predictions
 from cytology.evaluation.statistics.intervals import metrics_with_intervals
 from cytology.run import Run
 from cytology.settings import InputError
-from cytology.wording import counted, plural, some, with_span
+from cytology.wording import counted, plural, shorten_list, with_interval
 
 FEWEST_OF_GROUP = 3  # images of a group, to judge the group as a whole
 MOST_OF_GROUP = 0.75  # the share of a group's images that makes it doubtful as a whole
@@ -52,13 +52,13 @@ def doubtful_labels(rows: pd.DataFrame) -> pd.DataFrame:
         rows["group_contradicted"] >= MOST_OF_GROUP * rows["group_images"]
     )
     doubted = confident_contradictions(rows) | (rows["whole_group"] & (against == 1))
-    mean = signed(rows).groupby([rows["group"], rows["label"]]).transform("mean")
+    mean = signed_logits(rows).groupby([rows["group"], rows["label"]]).transform("mean")
     rows["mean"] = mean.where(rows["whole_group"], np.inf)  # single images come last
     found = rows[doubted].sort_values(["mean", "margin", "image_id"])
     return found[COLUMNS].reset_index(drop=True)
 
 
-def signed(rows: pd.DataFrame) -> pd.Series:
+def signed_logits(rows: pd.DataFrame) -> pd.Series:
     """The logit of each row, positive if it agrees with the label."""
     return rows["logit"].where(rows["label"] == "M", -rows["logit"])
 
@@ -71,7 +71,7 @@ def margins_in_group(rows: pd.DataFrame) -> pd.Series:
     far the margins of the others exceed the mean of all images, shrunk by (n - 1) / n; a single
     image keeps its own margin.
     """
-    margin = signed(rows)
+    margin = signed_logits(rows)
     above = margin - margin.mean()
     of_group = above.groupby(rows["group"])
     return margin - (of_group.transform("sum") - above) / of_group.transform("size")
@@ -163,10 +163,10 @@ def doubtful_sentences(
         ]
         sentences.append(
             f"{counted(len(groups), unit + ' is', plural(unit) + ' are')} contradicted as a whole: "
-            f"{some(words, 5)}. Check the label of the {unit} first."
+            f"{shorten_list(words, 5)}. Check the label of the {unit} first."
         )
     sentences += [
-        f"{names[row['model']]}: AUC {with_span(row, 'auc')}; without these images "
+        f"{names[row['model']]}: AUC {with_interval(row, 'auc')}; without these images "
         f"{row['auc_without']:.3f}, an upper bound: the networks chose what is left out, so it "
         "would rise even if every label were right."
         for _, row in aucs.iterrows()

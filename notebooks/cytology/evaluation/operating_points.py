@@ -35,18 +35,18 @@ from cytology.run import ENSEMBLE, Run
 ACT_FROM = np.round(np.arange(0.01, 1.0, 0.01), 2)  # thresholds of a decision curve
 
 
-def deciding(run: Run) -> list[str]:
-    """The networks, and the models from outside with predictions to choose a threshold on."""
+def models_with_thresholds(run: Run) -> list[str]:
+    """The networks, and models from outside with predictions to choose a threshold on."""
     return [*run.networks, *judged_outside(run, OUT_OF_FOLD)]
 
 
-def judged_and_deciding(run: Run, on: str) -> list[str]:
-    """The models of `deciding` that are judged on this part."""
+def judged_models_with_thresholds(run: Run, on: str) -> list[str]:
+    """The models of `models_with_thresholds` that are judged on this part."""
     judged = judged_networks(run, on) | judged_outside(run, on)
-    return [name for name in deciding(run) if name in judged]
+    return [name for name in models_with_thresholds(run) if name in judged]
 
 
-def learned_from(run: Run, architecture: str) -> tuple[str, pd.DataFrame]:
+def predictions_to_choose_on(run: Run, architecture: str) -> tuple[str, pd.DataFrame]:
     """The predictions for choosing thresholds and calibration: (name, rows). Never test.
 
     They must come from the procedure that makes the test predictions: out-of-fold, or val if
@@ -59,7 +59,7 @@ def learned_from(run: Run, architecture: str) -> tuple[str, pd.DataFrame]:
     return "val", with_class_shift(run, architecture, rows.reset_index(drop=True))
 
 
-def on_test(run: Run, architecture: str) -> pd.DataFrame:
+def test_predictions(run: Run, architecture: str) -> pd.DataFrame:
     """The predictions of the saved network on test, with their `class_shift`."""
     rows = judged_rows(read_predictions(run, architecture), TEST)
     return with_class_shift(run, architecture, rows)
@@ -90,27 +90,27 @@ def with_class_shift(run: Run, architecture: str, rows: pd.DataFrame) -> pd.Data
 def locked_thresholds(run: Run, wanted_sensitivity: float) -> pd.DataFrame:
     """One row per network, rule and part judged: the threshold and its results.
 
-    Chosen on `learned_from`, locked, applied once to test. Out-of-fold figures are cross-fitted.
-    `threshold_logit` applies to the network's own logit, `threshold` to its raw probability;
-    `malignant_share` is that of the images judged, on which the predictive values depend. `note`
-    warns if no sensitivity can be promised, or if the threshold gives the same answer for all
-    images that it was chosen on.
+    Chosen on `predictions_to_choose_on`, locked, applied once to test. Out-of-fold figures are
+    cross-fitted. `threshold_logit` applies to the network's own logit, `threshold` to its raw
+    probability; `malignant_share` is that of the images judged, on which the predictive values
+    depend. `note` warns if no sensitivity can be promised, or if the threshold gives the same
+    answer for all images that it was chosen on.
     """
     unit, rows = run.facts("split.json")["unit"], []
-    for name in deciding(run):
-        source, chosen_on = learned_from(run, name)
-        test = on_test(run, name)
+    for name in models_with_thresholds(run):
+        source, chosen_on = predictions_to_choose_on(run, name)
+        test = test_predictions(run, name)
         for rule in decisions.RULES:
             threshold = decisions.choose_threshold(chosen_on, rule, wanted_sensitivity)
             notes = [decisions.one_sided(chosen_on, threshold)]
             if rule == "sensitivity":
-                notes.append(decisions.unpromised(chosen_on, wanted_sensitivity, unit))
+                notes.append(decisions.why_not_promised(chosen_on, wanted_sensitivity, unit))
             about: dict[str, Any] = {"model": name, "rule": rule, "chosen_on": source}
             about |= {"threshold": float(expit(threshold)), "threshold_logit": threshold}
             about["wanted_sensitivity"] = wanted_sensitivity
             about["note"] = "; ".join(filter(None, notes))
             about["predictions"] = predictions_fingerprint(run, name)
-            parts = {TEST: decisions.counted_from(test, threshold)} if len(test) else {}
+            parts = {TEST: decisions.relative_to_threshold(test, threshold)} if len(test) else {}
             if source == OUT_OF_FOLD:
                 crossed = decisions.cross_fitted_calls(chosen_on, rule, wanted_sensitivity)
                 parts = {OUT_OF_FOLD: crossed} | parts
@@ -124,16 +124,16 @@ def locked_thresholds(run: Run, wanted_sensitivity: float) -> pd.DataFrame:
 def locked_calibrations(run: Run) -> pd.DataFrame:
     """One row per network, method and part judged: calibration in the large, slope, and errors.
 
-    Fitted on `learned_from`; out-of-fold figures are cross-fitted. `slope` and `intercept` apply to
-    the saved network's logit and include undoing the shift. `calibration_in_the_large` and
-    `calibration_slope` of `recalibration` judge the result, as do log loss, Brier score and
-    calibration errors; `loss_change` is the change by calibration, negative is better. `note` says
-    why no slope could be fitted; the slope is then 1.
+    Fitted on `predictions_to_choose_on`; out-of-fold figures are cross-fitted. `slope` and
+    `intercept` apply to the saved network's logit and include undoing the shift.
+    `calibration_in_the_large` and `calibration_slope` of `recalibration` judge the result, as do
+    log loss, Brier score and calibration errors; `loss_change` is the change by calibration,
+    negative is better. `note` says why no slope could be fitted; the slope is then 1.
     """
     rows = []
-    for name in deciding(run):
-        source, fitted_on = learned_from(run, name)
-        test = on_test(run, name)
+    for name in models_with_thresholds(run):
+        source, fitted_on = predictions_to_choose_on(run, name)
+        test = test_predictions(run, name)
         raw = {OUT_OF_FOLD: fitted_on} if source == OUT_OF_FOLD else {}
         if len(test):
             raw |= {TEST: test}
@@ -173,33 +173,35 @@ def without_slope(calibrations: pd.DataFrame) -> str:
     return f"; no slope fits for {names}" if names else ""
 
 
-def calibrated(run: Run, architecture: str, on: str, method: str = "platt") -> pd.DataFrame:
+def calibrated_predictions(
+    run: Run, architecture: str, on: str, method: str = "platt"
+) -> pd.DataFrame:
     """The judged rows of a network with calibrated `logit` and `probability`.
 
     Never fitted on test; out-of-fold rows are cross-fitted.
     """
-    source, fitted_on = learned_from(run, architecture)
+    source, fitted_on = predictions_to_choose_on(run, architecture)
     if on == OUT_OF_FOLD:
         return calibration.cross_fitted(fitted_on, method)
     calibrator = calibration.fit_calibrator(fitted_on, method)
-    return calibration.calibrate(on_test(run, architecture), calibrator)
+    return calibration.calibrate(test_predictions(run, architecture), calibrator)
 
 
-def counted_from_locked(
+def relative_to_locked_threshold(
     run: Run, architecture: str, on: str, rule: str, wanted_sensitivity: float
 ) -> pd.DataFrame:
-    """The judged rows counted from the threshold of `rule`, as `locked_thresholds` judges them."""
-    _, chosen_on = learned_from(run, architecture)
+    """Judged rows with logits relative to the threshold of `rule`, as in `locked_thresholds`."""
+    _, chosen_on = predictions_to_choose_on(run, architecture)
     if on == OUT_OF_FOLD:
         return decisions.cross_fitted_calls(chosen_on, rule, wanted_sensitivity)
     at = decisions.choose_threshold(chosen_on, rule, wanted_sensitivity)
-    return decisions.counted_from(on_test(run, architecture), at)
+    return decisions.relative_to_threshold(test_predictions(run, architecture), at)
 
 
 def above_threshold(
     run: Run, architecture: str, on: str, rule: str, wanted_sensitivity: float
 ) -> pd.DataFrame:
-    """The judged rows, calibrated and `decisions.counted_from` the threshold of `rule`.
+    """The judged rows with calibrated logits, relative to the threshold of `rule`.
 
     Out-of-fold rows are cross-fitted.
     """
@@ -207,12 +209,12 @@ def above_threshold(
     def made(here, chosen_on):
         slope = calibration.fit_calibrator(chosen_on, "platt").slope
         at = decisions.choose_threshold(chosen_on, rule, wanted_sensitivity)
-        return decisions.counted_from(here.assign(logit=slope * here["logit"]), slope * at)
+        return decisions.relative_to_threshold(here.assign(logit=slope * here["logit"]), slope * at)
 
-    _, chosen_on = learned_from(run, architecture)
+    _, chosen_on = predictions_to_choose_on(run, architecture)
     if on == OUT_OF_FOLD:
         return calibration.by_fold(chosen_on, made)
-    return made(on_test(run, architecture), chosen_on)
+    return made(test_predictions(run, architecture), chosen_on)
 
 
 def abstentions(run: Run, wanted_sensitivity: float) -> pd.DataFrame:
@@ -239,7 +241,7 @@ def _referred_by(run: Run, on: str, rule: str, wanted_sensitivity: float):
         return pd.DataFrame({"model": model, "certainty": by} | dict(curve))
 
     margins = []
-    for name in judged_and_deciding(run, on):
+    for name in judged_models_with_thresholds(run, on):
         rows = above_threshold(run, name, on, rule, wanted_sensitivity)
         if name in run.networks:
             margins.append(rows)
@@ -263,7 +265,7 @@ def least_margin(run: Run, architecture: str, rule: str, share: float) -> float:
     The margin is the distance from the threshold of `rule` in calibrated logits, on the images
     that threshold and calibration were chosen on, never on test.
     """
-    _, rows = learned_from(run, architecture)
+    _, rows = predictions_to_choose_on(run, architecture)
     table = run.table("tables/thresholds.csv")
     of_rule = (table["model"] == architecture) & (table["rule"] == rule)
     at = table.loc[of_rule, "threshold_logit"].iloc[0]
@@ -278,8 +280,8 @@ def net_benefits(run: Run) -> pd.DataFrame:
     """
     on, at = compared_on(run), ACT_FROM
     found = {"threshold": at}
-    for name in judged_and_deciding(run, on):
-        rows = calibrated(run, name, on)
+    for name in judged_models_with_thresholds(run, on):
+        rows = calibrated_predictions(run, name, on)
         found["all"] = decisions.net_benefit(rows.assign(probability=1.0), at)
         found["malignant_share"] = (rows["label"] == "M").mean()
         found[name] = decisions.net_benefit(rows, at)
@@ -291,6 +293,6 @@ def reliabilities(run: Run, method: str) -> dict[str, pd.DataFrame]:
     """`calibration.reliability` of each network as it is judged, calibrated by `method`."""
     on = compared_on(run)
     return {
-        name: calibration.reliability(calibrated(run, name, on, method))
-        for name in judged_and_deciding(run, on)
+        name: calibration.reliability(calibrated_predictions(run, name, on, method))
+        for name in judged_models_with_thresholds(run, on)
     }

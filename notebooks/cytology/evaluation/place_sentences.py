@@ -5,7 +5,14 @@ import pandas as pd
 
 from cytology.evaluation.statistics.intervals import FEWEST_GROUPS
 from cytology.evaluation.statistics.referral import Referral
-from cytology.wording import NO_INTERVAL, counted, p_in_figures, plural, span, with_span
+from cytology.wording import (
+    NO_INTERVAL,
+    counted,
+    interval_text,
+    p_in_figures,
+    plural,
+    with_interval,
+)
 
 
 def in_percent(share: float) -> str:
@@ -30,12 +37,12 @@ def prevalence_sentence(row, unit: str) -> str:
     elif row["net_benefit_high"] < 0:
         worth = "worse than"
     return (
-        f"If {share} of the images are malignant: precision {with_span(row, 'precision')}, "
-        f"negative predictive value {with_span(row, 'negative_predictive_value')}, "
+        f"If {share} of the images are malignant: precision {with_interval(row, 'precision')}, "
+        f"negative predictive value {with_interval(row, 'negative_predictive_value')}, "
         f"{_alarms(row)}. For a clinic that acts at a probability of "
         f"{in_percent(row['act_from'])} or more, the net benefit is "
-        f"{with_span(row, 'net_benefit')}: {worth} calling nothing malignant. 95 % by {unit}; this "
-        "assumes that malignant images look the same there as here, and benign ones, too."
+        f"{with_interval(row, 'net_benefit')}: {worth} calling nothing malignant. 95 % by {unit}; "
+        "this assumes that malignant images look the same there as here, and benign ones, too."
     )
 
 
@@ -43,7 +50,7 @@ def _alarms(row) -> str:
     """False alarms for each malignant image found, with their interval."""
     if np.isinf(row["false_alarms"]):
         return "false alarms only"
-    bounds = span(row, "false_alarms", shape=".1f").replace("inf", "no limit")
+    bounds = interval_text(row, "false_alarms", shape=".1f").replace("inf", "no limit")
     return f"{row['false_alarms']:.1f} false alarms ({bounds}) for each malignant image found"
 
 
@@ -100,7 +107,7 @@ def _verdict(row, name: str, right: float, above: str, below: str) -> str:
         said = f"the probabilities are {above}"
     elif high < right:
         said = f"the probabilities are {below}"
-    return f"{row[name]:z.2f} ({span(row, name, shape='z.2f')}): {said}"
+    return f"{row[name]:z.2f} ({interval_text(row, name, shape='z.2f')}): {said}"
 
 
 def gain_sentence(table: pd.DataFrame, unit: str) -> str:
@@ -116,7 +123,7 @@ def gain_sentence(table: pd.DataFrame, unit: str) -> str:
     for row in ways.to_dict("records"):
         low, high = row["loss_change_low"], row["loss_change_high"]
         verb = "lowers" if high < 0 else "raises" if low > 0 else "is not shown to change"
-        said.append(f"{row['way']} {verb} the log loss: {with_span(row, 'loss_change')}")
+        said.append(f"{row['way']} {verb} the log loss: {with_interval(row, 'loss_change')}")
     return (
         f"Recalibration by these {there}, judged on {plural(unit)} left out: {'; '.join(said)}. "
         "Negative is better."
@@ -149,13 +156,13 @@ def referral_sentences(chosen: Referral, judged, unit: str) -> list[str]:
     unreferred = (
         "everybody is referred"
         if np.isnan(judged["malignant_unreferred"])
-        else f"of those not referred, {with_span(judged, 'malignant_unreferred')} are malignant"
+        else f"of those not referred, {with_interval(judged, 'malignant_unreferred')} are malignant"
     )
     return [
         f"Promised: if {several} {place} with a score of {chosen.limit:.2f} or more are referred, "
         f"at most {level} of all are malignant and not referred, on average over studies like this "
         f"one (from {chosen.patients} {kind}; at least {chosen.needed} are needed).",
         f"Judged on {several} not used to choose the limit: {in_percent(judged['referred'])} are "
-        f"referred; {with_span(judged, 'missed')} of all are missed; {unreferred}, which is not "
-        f"what is promised; {with_span(judged, 'spared')} of the benign ones are spared.",
+        f"referred; {with_interval(judged, 'missed')} of all are missed; {unreferred}, which is "
+        f"not what is promised; {with_interval(judged, 'spared')} of the benign ones are spared.",
     ]

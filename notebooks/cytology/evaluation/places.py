@@ -12,13 +12,13 @@ import pandas as pd
 from cytology.evaluation.judged import OUT_OF_FOLD, TEST, compared_on
 from cytology.evaluation.operating_points import (
     ACT_FROM,
-    calibrated,
-    counted_from_locked,
-    deciding,
-    judged_and_deciding,
-    learned_from,
+    calibrated_predictions,
+    judged_models_with_thresholds,
+    models_with_thresholds,
     net_benefits,
-    on_test,
+    predictions_to_choose_on,
+    relative_to_locked_threshold,
+    test_predictions,
 )
 from cytology.evaluation.statistics.prevalence import (
     PREVALENCES,
@@ -46,8 +46,8 @@ def predictive_values(run: Run, wanted_sensitivity: float, prevalence: float) ->
     a probability of `CLINIC_ACTS_FROM` or more.
     """
     on, parts = compared_on(run), []
-    for name in judged_and_deciding(run, on):
-        rows = counted_from_locked(run, name, on, "sensitivity", wanted_sensitivity)
+    for name in judged_models_with_thresholds(run, on):
+        rows = relative_to_locked_threshold(run, name, on, "sensitivity", wanted_sensitivity)
         here = float((rows["label"] == "M").mean())
         asked = prevalence or here
         shares = np.unique([*PREVALENCES, *([asked] if 0 < asked < 1 else [])])
@@ -65,9 +65,11 @@ def decision_curves(run: Run, prevalence: float) -> pd.DataFrame:
     if not prevalence:
         return net_benefits(run)
     on, tables = compared_on(run), {}
-    for name in judged_and_deciding(run, on):
-        fitted_share = float((learned_from(run, name)[1]["label"] == "M").mean())
-        tables[name] = at_other_share(calibrated(run, name, on), fitted_share, prevalence)
+    for name in judged_models_with_thresholds(run, on):
+        fitted_share = float((predictions_to_choose_on(run, name)[1]["label"] == "M").mean())
+        tables[name] = at_other_share(
+            calibrated_predictions(run, name, on), fitted_share, prevalence
+        )
     return benefits_at(tables, prevalence, ACT_FROM)
 
 
@@ -88,14 +90,14 @@ def promises(run: Run, level: float, prevalence: float) -> dict[str, Promise]:
     0: the promise is for the place where these come from. Out-of-fold figures are cross-fitted.
     """
     share, found = prevalence or np.nan, {}
-    for name in deciding(run):
-        source, rows = learned_from(run, name)
+    for name in models_with_thresholds(run):
+        source, rows = predictions_to_choose_on(run, name)
         patients = by_patient(rows)
         chosen = choose_referral(patients, level, share)
         if source == OUT_OF_FOLD:
             judged, on = referred_out_of_fold(patients, level, share), OUT_OF_FOLD
         else:
-            judged, on = by_patient(on_test(run, name)), TEST
+            judged, on = by_patient(test_predictions(run, name)), TEST
             judged = judged.assign(referred=judged["logit"] >= chosen.limit)
         found[name] = Promise(chosen, on, outcome(judged, share), patients)
     return found

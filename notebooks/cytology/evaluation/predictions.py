@@ -55,7 +55,7 @@ def read_predictions(run: Run, architecture: str, turned: bool = False) -> pd.Da
         table["probability"] = expit(table["logit"])
         return table, as_taken(table, split)
 
-    return run.once(("predictions", name), (name, "split.csv"), read)[0 if turned else 1].copy()
+    return run.cached(("predictions", name), (name, "split.csv"), read)[0 if turned else 1].copy()
 
 
 def _check_rows(run: Run, name: str, table: pd.DataFrame, split: pd.DataFrame) -> None:
@@ -75,7 +75,7 @@ def _check_rows(run: Run, name: str, table: pd.DataFrame, split: pd.DataFrame) -
         (lost, "it has no out-of-fold row for"),
     ):
         if rows:
-            raise run.damaged(name, f"{what} {rows[0]}")
+            raise run.damage_error(name, f"{what} {rows[0]}")
 
 
 def predictions_fingerprint(run: Run, architecture: str) -> str:

@@ -150,7 +150,7 @@ def number_or_not_shown(row: pd.Series, name: str, column: pd.Series) -> str:
     return number(row[name], column)
 
 
-def bounded(row: pd.Series, name: str, column: pd.Series, apart: str = " ") -> str:
+def number_with_interval(row: pd.Series, name: str, column: pd.Series, apart: str = " ") -> str:
     """A number of a column with its interval, if it has one: `0.812 (0.745 to 0.870)`."""
     bounds = interval(row, name, column)
     return number_or_not_shown(row, name, column) + (f"{apart}({bounds})" if bounds else "")
@@ -188,7 +188,7 @@ def gaps(table: pd.DataFrame, columns) -> str:
     return " ".join(said)
 
 
-def word(value, column: str) -> str:
+def value_in_words(value, column: str) -> str:
     """A value that is not a number, in words; empty if it is missing."""
     if isinstance(value, bool | np.bool_):
         return "yes" if value else "no"
@@ -213,9 +213,11 @@ def readable(table: pd.DataFrame, columns: str) -> Styler:
         column, side = table[name], "left"
         if is_number(column):
             side = "right"
-            cells[heading(name)] = [bounded(row, name, column, "\n") for _, row in table.iterrows()]
+            cells[heading(name)] = [
+                number_with_interval(row, name, column, "\n") for _, row in table.iterrows()
+            ]
         else:
-            cells[heading(name)] = [word(value, name) for value in column]
+            cells[heading(name)] = [value_in_words(value, name) for value in column]
         props = f"text-align: {side}; white-space: pre"
         aligned[heading(name)] = [{"selector": "td, th", "props": props}]
     style = pd.DataFrame(cells).style.format(escape="html").format_index(escape="html", axis=1)

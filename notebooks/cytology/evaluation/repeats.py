@@ -49,7 +49,7 @@ def grid_points(seed: int, seeds: int, folds: int | None) -> tuple[GridPoint, ..
     return tuple(GridPoint(number, fold) for number, fold in product(numbers, range(folds)))
 
 
-def points_named(names: Iterable[str]) -> list[GridPoint]:
+def points_from_names(names: Iterable[str]) -> list[GridPoint]:
     """The points that `names` name, each once, sorted; other names are ignored."""
     matches = [re.fullmatch(r"seed(\d+)(?:-fold(\d+))?", name) for name in names]
     found = {GridPoint(int(m[1]), None if m[2] is None else int(m[2])) for m in matches if m}
@@ -58,7 +58,7 @@ def points_named(names: Iterable[str]) -> list[GridPoint]:
 
 def points_in(run: Run) -> list[GridPoint]:
     """The points whose folders exist, sorted by seed and fold."""
-    return points_named(folder.name for folder in (run / GRID).glob("seed*"))
+    return points_from_names(folder.name for folder in (run / GRID).glob("seed*"))
 
 
 # ------------------------------------------------------------------------- making

@@ -11,7 +11,7 @@ from cytology.evaluation.readable import too_few
 from cytology.evaluation.repeats import GridPoint, check_split, is_done, points_in
 from cytology.evaluation.statistics.intervals import metrics_with_intervals
 from cytology.run import Run
-from cytology.wording import counted, span, with_span
+from cytology.wording import counted, interval_text, with_interval
 
 SEED_METRICS = ("auc", "accuracy", "recall", "specificity", "loss")
 SEED_COLUMNS = ["architecture", "weights", "recipe", "seed", "judged_on", "images", "groups"]
@@ -83,11 +83,11 @@ def seed_sentences(table: pd.DataFrame, unit: str) -> list[str]:
                 sentences.append(
                     f"{what}: AUC {auc.min():.3f} to {auc.max():.3f} over {len(auc)} seeds "
                     f"(standard deviation {auc.std():.3f}); for seed {first['seed']} "
-                    f"{span(first, 'auc', f'the interval by {unit} is ')}."
+                    f"{interval_text(first, 'auc', f'the interval by {unit} is ')}."
                 )
             else:
                 seeds = counted(len(auc), "seed", "seeds")
-                sentences.append(f"{what}: AUC {with_span(first, 'auc')} with {seeds}.")
+                sentences.append(f"{what}: AUC {with_interval(first, 'auc')} with {seeds}.")
         if not too_few(rows.iloc[0], "auc"):
             sentences += about_order(rows, on)
     if (table["weights"] == "random").any():
@@ -117,7 +117,7 @@ def about_order(rows: pd.DataFrame, on: str) -> list[str]:
     return [f"{every} seeds put the networks into {order} ({on})."]
 
 
-def turned_by(seeds: pd.DataFrame, table: pd.DataFrame) -> dict[frozenset, int]:
+def reversed_pairs(seeds: pd.DataFrame, table: pd.DataFrame) -> dict[frozenset, int]:
     """Pairs of networks whose order of AUC another seed reverses, each with the first such seed.
 
     `table` is the comparison of the run, which sets the order, `seeds` the table of

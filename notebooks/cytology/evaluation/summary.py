@@ -5,11 +5,11 @@ import pandas as pd
 from cytology.architectures import NETWORK_TITLE
 from cytology.evaluation.judged import OUT_OF_FOLD
 from cytology.evaluation.readable import capital, groups_in_words, title, too_few
-from cytology.evaluation.seed_spread import turned_by
+from cytology.evaluation.seed_spread import reversed_pairs
 from cytology.evaluation.statistics.intervals import FEWEST_GROUPS
 from cytology.evaluation.statistics.significance import difference_sentence
 from cytology.run import BASELINE, GIVEN_LEAKS, LEAKING
-from cytology.wording import joined, plural, with_span
+from cytology.wording import join_words, plural, with_interval
 
 LEAKS = {
     "original": "Protocol original: the split leaks, so these numbers show how well copies are "
@@ -41,7 +41,7 @@ def summary(
     `seeds` (`metrics_by_seed`) says whether another seed reverses the order of the networks,
     `everything` (`comparison_all`) whether the baseline is better than chance.
     """
-    nothing = unsaid(table, unit)
+    nothing = why_no_statement(table, unit)
     if nothing in LEAKS.values():
         return [nothing]
     random = table.loc[table["weights"] == "random", "architecture"]
@@ -54,9 +54,9 @@ def summary(
     if nothing:
         return [*said, nothing]
     table = table[table["weights"] != "random"]
-    on, turned = table["judged_on"].iloc[0], turned_by(seeds, table)
+    on, turned = table["judged_on"].iloc[0], reversed_pairs(seeds, table)
     each = _each_in_words(table, unit)
-    lead = answer(table, by_image[by_image["family"] == "networks"], unit, turned)
+    lead = best_network_sentence(table, by_image[by_image["family"] == "networks"], unit, turned)
     return [
         *(lead or [each]),  # the report starts with it
         *said,
@@ -69,8 +69,8 @@ def summary(
     ]
 
 
-def unsaid(table: pd.DataFrame, unit: str) -> str:
-    """Why a table of results allows no statement about the networks; empty if it does."""
+def why_no_statement(table: pd.DataFrame, unit: str) -> str:
+    """Why a table of results allows no statement about the networks; empty if it allows one."""
     leaking = table.loc[table["protocol"].isin(LEAKING), "protocol"]
     if len(leaking):
         return LEAKS[leaking.iloc[0]]
@@ -93,8 +93,8 @@ def _random_in_words(random: pd.Series) -> list[str]:
     one = len(random) == 1
     shows = "it only checks the software and is" if one else "they only check the software and are"
     return [
-        f"No pretrained weights for {joined(random.map(NETWORK_TITLE))}: {shows} not ranked. The "
-        "following is about the others."
+        f"No pretrained weights for {join_words(random.map(NETWORK_TITLE))}: {shows} not ranked. "
+        "The following is about the others."
     ]
 
 
@@ -119,7 +119,7 @@ def pairs_in_words(pairs: pd.DataFrame, unit: str, turned: dict) -> list[str]:
     not_asked += ["averages of predictions"] if len(more) else []
     if len(by_image) and not_asked:
         said.append(
-            f"Not tested: {joined(not_asked)}, since no two networks are separated by image."
+            f"Not tested: {join_words(not_asked)}, since no two networks are separated by image."
         )
     return said
 
@@ -134,17 +134,19 @@ def outside_in_words(pairs: pd.DataFrame, everything: pd.DataFrame) -> list[str]
     by_image = everything[everything["level"] == "image"]
     for _, row in by_image[by_image["weights"].str.contains("unknown")].iterrows():
         said.append(
-            f"{title(row['model'])}: AUC {with_span(row, 'auc', '95 % ')}, judged "
+            f"{title(row['model'])}: AUC {with_interval(row, 'auc', '95 % ')}, judged "
             f"{row['judged_on']}. Its training images are unknown, so no comparison is made."
         )
     return said
 
 
-def answer(table: pd.DataFrame, pairs: pd.DataFrame, unit: str, turned: dict) -> list[str]:
+def best_network_sentence(
+    table: pd.DataFrame, pairs: pd.DataFrame, unit: str, turned: dict
+) -> list[str]:
     """The answer to "which is best?" in a sentence; empty if there is nothing to choose from.
 
     `table` has the networks, `pairs` their image-level rows of `compare_pairs`. `turned` maps a
-    pair of networks to a seed that reverses their order (`turned_by`): then neither is better.
+    pair of networks to a seed that reverses their order (`reversed_pairs`): then neither is better.
     """
     if len(table) < 2:
         return []
@@ -153,8 +155,8 @@ def answer(table: pd.DataFrame, pairs: pd.DataFrame, unit: str, turned: dict) ->
     equal = table.loc[table["auc"].round(3) == round(best["auc"], 3), "architecture"]
     if len(equal) > 1:
         return [
-            f"No network is shown to be the best: {joined(equal.map(NETWORK_TITLE))} have the same "
-            f"AUC, {best['auc']:.3f} ({groups_in_words(best, unit)})."
+            f"No network is shown to be the best: {join_words(equal.map(NETWORK_TITLE))} have the "
+            f"same AUC, {best['auc']:.3f} ({groups_in_words(best, unit)})."
         ]
     against = {
         row.second if row.first == first else row.first: row.separated
@@ -162,7 +164,7 @@ def answer(table: pd.DataFrame, pairs: pd.DataFrame, unit: str, turned: dict) ->
         if first in (row.first, row.second)
     }
     seeds = {other: turned.get(frozenset((first, other))) for other in against}
-    name, auc = NETWORK_TITLE[first], with_span(best, "auc", "95 % interval ")
+    name, auc = NETWORK_TITLE[first], with_interval(best, "auc", "95 % interval ")
     auc = f"{auc[:-1]}; {groups_in_words(best, unit)})"
     shown = [other for other, separated in against.items() if separated and seeds[other] is None]
     beaten = [NETWORK_TITLE[other] for other in shown]
@@ -173,15 +175,15 @@ def answer(table: pd.DataFrame, pairs: pd.DataFrame, unit: str, turned: dict) ->
         if seed is not None
     )
     if not open_:
-        return [f"{name} separates the classes best: AUC {auc}, better than {joined(beaten)}."]
+        return [f"{name} separates the classes best: AUC {auc}, better than {join_words(beaten)}."]
     if not beaten:
         return [
             f"No network is shown to be the best: {name} has the highest AUC, {auc}, but is not "
-            f"shown to be better than {joined(open_)}.{luck}"
+            f"shown to be better than {join_words(open_)}.{luck}"
         ]
     return [
-        f"{name} has the highest AUC, {auc}. It is better than {joined(beaten)}, but not shown to "
-        f"be better than {joined(open_)}.{luck}"
+        f"{name} has the highest AUC, {auc}. It is better than {join_words(beaten)}, but not shown "
+        f"to be better than {join_words(open_)}.{luck}"
     ]
 
 
@@ -190,7 +192,7 @@ def _each_in_words(table: pd.DataFrame, unit: str) -> str:
     ordered = table.sort_values("auc", ascending=False, kind="stable")
     first = ordered.iloc[0]
     names, rows = ordered["architecture"].map(NETWORK_TITLE), ordered.to_dict("records")
-    each = [f"{name} {with_span(row, 'auc')}" for name, row in zip(names, rows, strict=True)]
+    each = [f"{name} {with_interval(row, 'auc')}" for name, row in zip(names, rows, strict=True)]
     return (
         f"AUC {first['judged_on']} with 95 % intervals by {unit} ({first['images']} images of "
         f"{groups_in_words(first, unit)}): {'; '.join(each)}."
@@ -211,13 +213,13 @@ def baseline_in_words(pairs: pd.DataFrame, everything: pd.DataFrame) -> list[str
     own = (keys == [BASELINE, "image", pairs["judged_on"].iloc[0]]).all(axis=1)
     row = everything[own].iloc[0]
     above = row["auc_low"] > 0.5
-    said = [f"{BASELINE_SAYS} AUC {with_span(row, 'auc', '95 % ')}."]
+    said = [f"{BASELINE_SAYS} AUC {with_interval(row, 'auc', '95 % ')}."]
     if not above:
         said.append("That is not shown to be better than chance, so beating it says little.")
     if better.any():
-        said.append(f"Better than that: {joined(names[better])}.")
+        said.append(f"Better than that: {join_words(names[better])}.")
     if not better.all():
-        said.append(f"Not shown to be better than that: {joined(names[~better])}.")
+        said.append(f"Not shown to be better than that: {join_words(names[~better])}.")
         if above:
             said.append("Such a network may have learned the size, the stain or the camera.")
     return [" ".join(said)]

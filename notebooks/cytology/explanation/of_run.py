@@ -58,7 +58,7 @@ def check_network(
     toward = np.where(explained.logits(pixels, folds) >= 0, "M", "B")
     heat = explained.heat(pixels, toward, folds)
     maps = {checks.NETWORK: heat, checks.NOISE: checks.noise_maps(heat.shape, rng)}
-    values = [*shuffled(explained, images, pixels, toward, maps, seed)]
+    values = [*shuffled_weights_check(explained, images, pixels, toward, maps, seed)]
     if (images.get("mask", pd.Series("")) != "").all():
         masks = [checks.nuclei_in_square(root / path, size, fit) for path in images["mask"]]
         nuclei, inside = (np.stack(each) for each in zip(*masks, strict=True))
@@ -95,7 +95,9 @@ def check_network(
     return table, curves.assign(architecture=name), float(np.median(missed))
 
 
-def shuffled(explained, images, pixels, toward, maps: dict, seed: int) -> list[pd.DataFrame]:
+def shuffled_weights_check(
+    explained, images, pixels, toward, maps: dict, seed: int
+) -> list[pd.DataFrame]:
     """Correlation of maps with heat from shuffled weights; it should be below one half."""
     folds = _head_folds(explained, images)
     batches = [pixels[k : k + CALIBRATION_BATCH] for k in range(0, len(pixels), CALIBRATION_BATCH)]

@@ -15,7 +15,7 @@ from cytology.data.splitting import read_split
 from cytology.files import file_hash, is_sound, keep_checksum
 from cytology.run import Run
 from cytology.settings import CACHE, InputError, as_on_disk, resolve, short
-from cytology.wording import printable, some
+from cytology.wording import printable, shorten_list
 
 ARCHIVES = (".zip", ".tar", ".gz", ".tgz")
 LISTS = (".txt", ".csv", ".xlsx")
@@ -125,7 +125,7 @@ def images_in(folder: Path, given: Path) -> tuple[list[str], pd.DataFrame]:
     found, refused = images_below(folder)
     if not found and refused.empty:
         others = [path.name for path in find_files(folder)[0]]
-        holds = f"It contains {some(others)}" if others else "It contains no file"
+        holds = f"It contains {shorten_list(others)}" if others else "It contains no file"
         inner = [name for name in others if name.lower().endswith(ARCHIVES)]
         advice = f"unpack {inner[0]} and name its folder" if inner else "check `images`"
         raise InputError(f"No image in {given}. {holds}: {advice}.")

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit
 
-from cytology.evaluation.operating_points import learned_from, with_class_shift
+from cytology.evaluation.operating_points import predictions_to_choose_on, with_class_shift
 from cytology.evaluation.place_sentences import gain_sentence, share_sentences, there_sentence
 from cytology.evaluation.statistics.elsewhere import calibration_there, recalibration_gain
 from cytology.evaluation.statistics.label_shift import estimated_share
@@ -28,7 +28,7 @@ def share_of_new_images(
     """
     new = with_groups(predictions).assign(model="final", fold=np.nan)
     new = with_class_shift(run, architecture, new)
-    known = learned_from(run, architecture)[1]
+    known = predictions_to_choose_on(run, architecture)[1]
     found = estimated_share(new, known)
     parts = [rows.assign(logit=rows["logit"] + rows["class_shift"]) for rows in (new, known)]
     return found, parts[0], parts[1]

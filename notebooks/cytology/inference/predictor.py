@@ -202,7 +202,7 @@ def external_validation(
     )
     found = [{"level": "image"} | metrics_with_intervals(rows, decision.threshold)]
     # Even if all probabilities round to 1, logits show which reach the threshold.
-    called = decisions.counted_from(rows, decision.calibrated(decision.threshold_logit))
+    called = decisions.relative_to_threshold(rows, decision.calibrated(decision.threshold_logit))
     found[0] |= metrics_with_intervals(called, names=AT_A_THRESHOLD) | recalibration(rows)
     if unit:
         voted, grouped = rule == "vote", by_group(rows, rule, decision.threshold)

@@ -60,7 +60,7 @@ def core() -> Any:
     return openvino.Core()
 
 
-def offered() -> tuple[str, ...]:
+def available_engines() -> tuple[str, ...]:
     """OpenVINO's engines on this machine; empty if it is not installed."""
     if core() is None:
         return ()
@@ -124,7 +124,7 @@ def engine_here(about: dict[str, Any]) -> str:
     A line then reports it: the last digits of the features differ, in bfloat16 more than these.
     """
     engine = about["engine"]
-    if engine == TENSORFLOW or engine in offered():
+    if engine == TENSORFLOW or engine in available_engines():
         return engine
     print(
         f"NOTE: this run used {TITLES[engine]} for {about['architecture']}, which this machine "

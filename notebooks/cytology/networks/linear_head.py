@@ -114,7 +114,7 @@ def scores(logits: np.ndarray, malignant: np.ndarray, of_class: np.ndarray) -> t
     return float(loss), float(((logits >= 0) == malignant).mean())
 
 
-def standardizing(values: np.ndarray) -> LinearHead:
+def untrained_head(values: np.ndarray) -> LinearHead:
     """A head that has seen the features but no labels: its logits are 0."""
     mean = values.mean(axis=0, dtype=np.float64)
     squares = np.empty(len(mean))
@@ -138,10 +138,10 @@ def fitted_head(
 
     `values` has shape (pictures, width), `malignant` (pictures,). L-BFGS (Liu & Nocedal 1989,
     doi 10.1007/BF01589116) sees all pictures in each epoch. `after_epoch` gets the present head,
-    and may end the training with `StopIteration`. `untrained` is `standardizing(values)`, if
+    and may end the training with `StopIteration`. `untrained` is `untrained_head(values)`, if
     already known.
     """
-    untrained = untrained or standardizing(values)
+    untrained = untrained or untrained_head(values)
     share = class_weights(malignant, class_weight)[malignant.astype(int)] / len(values)
 
     def report(parameters: np.ndarray) -> None:
@@ -159,7 +159,7 @@ def fitted_head(
             # Only the loss decides when to stop, so the number of features plays no part.
             options={"maxiter": epochs, "ftol": CONVERGED, "gtol": 0.0},
         )
-    return rounded(head_with(found.x, untrained), values.dtype)
+    return round_head(head_with(found.x, untrained), values.dtype)
 
 
 def loss_and_slope(
@@ -195,7 +195,7 @@ def libraries() -> ThreadpoolController:
     return ThreadpoolController()
 
 
-def rounded(head: LinearHead, dtype: np.dtype) -> LinearHead:
+def round_head(head: LinearHead, dtype: np.dtype) -> LinearHead:
     """The head in the type of its features, as the network will store it."""
     mean, variance = head.mean.astype(dtype), head.variance.astype(dtype)
     return LinearHead(mean, variance, head.weights.astype(dtype), float(dtype.type(head.bias)))

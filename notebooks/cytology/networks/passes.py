@@ -22,8 +22,8 @@ from cytology.networks.engines import (
     TITLES,
     OpenVinoPasses,
     Passes,
+    available_engines,
     graph_path,
-    offered,
     processor,
 )
 from cytology.settings import CACHE, InputError
@@ -125,9 +125,9 @@ def choose_engine(
     `precision` is not float32.
     """
     if asked != "auto":
-        if asked in HINTS and asked not in offered():
+        if asked in HINTS and asked not in available_engines():
             lacking = "OpenVINO is not installed here (pip install openvino)"
-            if offered():
+            if available_engines():
                 lacking = f"this machine does not support {TITLES[asked]}"
             raise InputError(f"Parameter `engine` is {asked}, but {lacking}: set it to auto.")
         if asked in HINTS and precision != "float32":
@@ -140,7 +140,7 @@ def choose_engine(
         return Engine(TENSORFLOW, "this machine has a GPU.")
     if precision != "float32":
         return Engine(TENSORFLOW, f"`precision` is {precision}.")
-    if not offered():
+    if not available_engines():
         return Engine(
             TENSORFLOW, "OpenVINO, which may be faster, is not installed (pip install openvino)."
         )
@@ -163,7 +163,7 @@ def try_engines(
     graph = kept_graph(extractor, weights_hash, traced)
     ways: dict[str, Callable[[np.ndarray], np.ndarray]]
     ways = {TENSORFLOW: lambda pixels: traced(tf.constant(pixels)).numpy()}
-    ways |= {name: OpenVinoPasses(graph, name) for name in offered()}
+    ways |= {name: OpenVinoPasses(graph, name) for name in available_engines()}
     first, second = np.array_split(pixels, 2)
     made, seconds = {}, {}
     for name, way in ways.items():

@@ -14,7 +14,7 @@ from pathlib import Path
 from cytology.architectures import ARCHITECTURES
 from cytology.files import file_hash
 from cytology.settings import InputError, resolve
-from cytology.wording import joined
+from cytology.wording import join_words
 
 DOWNLOADS = "https://storage.googleapis.com/tensorflow/keras-applications/"
 OUT_OF_REACH = "out of reach"
@@ -62,8 +62,8 @@ def given_file(architecture: str, weights: str) -> Path | None:
     return next((file for file in files if file.is_file() and is_for(architecture, file)), None)
 
 
-def weights_mark(architecture: str, weights: str) -> str:
-    """A mark of what `find_weights` would find: a hash, or the reason why there is none.
+def weights_fingerprint(architecture: str, weights: str) -> str:
+    """A fingerprint of what `find_weights` would find: a hash, or the reason why there is none.
 
     Nothing is downloaded. If ImageNet weights were out of reach and no longer are, that counts as a
     change.
@@ -84,12 +84,12 @@ def warning_of_random(architectures: Iterable[str], weights: str) -> str:
     missing = [
         ARCHITECTURES[name].title
         for name in architectures
-        if weights != "imagenet" and weights_mark(name, weights) == OUT_OF_REACH
+        if weights != "imagenet" and weights_fingerprint(name, weights) == OUT_OF_REACH
     ]
     if not missing:
         return ""
     return (
-        f"No pretrained weights for {joined(missing)}: none on this machine, and no network to "
+        f"No pretrained weights for {join_words(missing)}: none on this machine, and no network to "
         "download them. This run checks the software with random weights; it cannot rank networks."
     )
 

@@ -14,7 +14,7 @@ from cytology.plots.style import (
     entry,
     panels,
 )
-from cytology.wording import span
+from cytology.wording import interval_text
 
 # Of each kind of labels: how far from its protocol it stands, its marker, its colour (None: the
 # network's).
@@ -58,7 +58,7 @@ def leakage_audit(summary: pd.DataFrame, unit: str) -> Figure:
         axis.annotate("", (gain["auc"], -0.45), (honest["auc"], -0.45), arrowprops=arrow)
         axis.set_title(
             f"{title(network)}: {gain['inflation']:+z.1f} points\n"
-            f"({span(gain, 'inflation', '95 %: ', '+z.1f')})"
+            f"({interval_text(gain, 'inflation', '95 %: ', '+z.1f')})"
         )
         chance_line(axis)
         axis.set(xlabel="AUC", ylim=(2.6, -0.7), xlim=(max(0, min(0.35, lowest - 0.05)), 1.03))

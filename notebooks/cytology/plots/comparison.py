@@ -9,7 +9,7 @@ from sklearn.metrics import precision_recall_curve, roc_curve
 from cytology.architectures import NETWORK_TITLE
 from cytology.evaluation.readable import capital, title
 from cytology.plots import style
-from cytology.wording import p_in_figures, with_span
+from cytology.wording import p_in_figures, with_interval
 
 
 def forest_plot(table: pd.DataFrame, unit: str) -> Figure:
@@ -28,7 +28,7 @@ def forest_plot(table: pd.DataFrame, unit: str) -> Figure:
             shape, size, face = ("o", 8, colour) if alone else ("s", 6, "white")
             look: style.Look = {"color": colour, "markersize": size, "markerfacecolor": face}
             axis.plot(row.auc, y, shape, zorder=3, **look)
-        text, right = with_span(rows.iloc[0], "auc"), axis.get_yaxis_transform()
+        text, right = with_interval(rows.iloc[0], "auc"), axis.get_yaxis_transform()
         axis.text(1.02, place, text, va="center", fontsize=10, transform=right)
     baseline = table[table["model"].str.startswith("baseline")]["auc"].iloc[0]
     style.chance_line(axis, baseline, linestyle="--")

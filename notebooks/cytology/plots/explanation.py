@@ -64,7 +64,7 @@ def heatmaps(root: Path, rows: pd.DataFrame, maps: list[np.ndarray], pairs: int 
 
 
 def explanation_checks(table: pd.DataFrame) -> Figure:
-    """A panel per check: what each network's heat reaches, and what chance gives.
+    """A panel per check: what each network's heat reaches, and the value by chance.
 
     The bar is the 95 % interval of the difference, drawn from chance on; a cross is what noise
     reaches in place of the heat. `table` is that of `summary.check_summary`, for each

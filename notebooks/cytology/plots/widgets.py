@@ -34,7 +34,8 @@ def threshold_slider(draw: Callable, threshold: float) -> None:
 def upload_button(folder: Path, predict: Callable) -> None:
     """A button for image files: each upload gets a folder in `folder`, then `predict(its folder)`.
 
-    What `predict` displays and prints appears below the button, also its errors.
+    Then `predict(its folder)` is called. What it displays and prints appears below the button, also
+    its errors.
     """
     if not is_interactive():
         print("In JupyterLab or Colab there is a button here to upload images of your own.")

@@ -11,10 +11,10 @@ from cytology.audits.planning_sentences import groups_needed
 from cytology.audits.subgroups import ALPHA
 from cytology.evaluation.place_sentences import in_percent
 from cytology.evaluation.readable import too_few
-from cytology.evaluation.summary import unsaid
+from cytology.evaluation.summary import why_no_statement
 from cytology.report.first_lines import networks_of, sensitivity_rows, unit_of
 from cytology.run import Run
-from cytology.wording import counted, joined, plural
+from cytology.wording import counted, join_words, plural
 
 IN_100 = 100
 SHARE = 0.1  # of malignant images, where none was asked for
@@ -31,7 +31,7 @@ def recommendation(run: Run) -> tuple[str, str]:
     table, pairs = run.rows("tables/comparison.csv"), run.rows("tables/pairwise.csv")
     if table.empty or pairs.empty:
         return "", ""
-    if unsaid(table, unit_of(run)):
+    if why_no_statement(table, unit_of(run)):
         return "", "Take none of them from this run."
     by_image = pairs[pairs["level"] == "image"]
     table = networks_of(table).sort_values("auc", ascending=False, kind="stable")
@@ -83,7 +83,7 @@ def _cheapest(run: Run, equal: list[str], pairs: pd.DataFrame) -> tuple[str, str
     taken, why = equal[0], "its AUC is the highest"
     if len(cost) == len(equal):
         taken, why = _least(cost.set_index("architecture"))
-    others = joined(NETWORK_TITLE[name] for name in equal if name != taken)
+    others = join_words(NETWORK_TITLE[name] for name in equal if name != taken)
     return taken, (
         f"Take {NETWORK_TITLE[taken]}: equal to {others} as far as can be seen{hidden}, and {why}."
     )
@@ -105,7 +105,7 @@ def _least(cost: pd.DataFrame) -> tuple[str, str]:
 
 def _beside(numbers: pd.Series, taken: str) -> str:
     """The number of a network against those of the others: `69 against 19 and 25`."""
-    others = joined(f"{value:.0f}" for value in numbers.drop(taken).sort_values())
+    others = join_words(f"{value:.0f}" for value in numbers.drop(taken).sort_values())
     return f"{numbers[taken]:.0f} against {others}"
 
 
@@ -118,7 +118,7 @@ def short_summary(run: Run, taken: str) -> list[str]:
     About the network `taken`; if that is empty, about the one with the highest AUC.
     """
     table = run.rows("tables/comparison.csv")
-    if table.empty or unsaid(table, unit_of(run)):
+    if table.empty or why_no_statement(table, unit_of(run)):
         return []
     table = networks_of(table).sort_values("auc", ascending=False, kind="stable")
     name = taken or table["architecture"].iloc[0]
@@ -180,9 +180,9 @@ def _doubts(run: Run) -> list[str]:
     tests = run.rows("tables/subgroup_tests.csv")
     if len(tests) and len(tests := networks_of(tests)):
         found = list(dict.fromkeys(tests.loc[tests["p_holm"] < ALPHA, "column"]))
-        of_all = joined(dict.fromkeys(tests["column"]))
+        of_all = join_words(dict.fromkeys(tests["column"]))
         said.append(
-            f"The results depend on {joined(found)}."
+            f"The results depend on {join_words(found)}."
             if found
             else f"The results are not shown to depend on {of_all}."
         )

@@ -20,7 +20,7 @@ from cytology.catalogue import entry_of, written_by
 from cytology.report.discreet import folder_name
 from cytology.report.model_card import as_code, text
 from cytology.run import Run
-from cytology.wording import joined, plural
+from cytology.wording import join_words, plural
 
 NAME = "checklist.md"
 DONE, PARTLY, AUTHOR = "done by the run", "partly", "for the author"
@@ -78,7 +78,7 @@ def answer_item(run: Run, item: dict[str, str], unit: str) -> AnsweredItem:
         state = PARTLY if missing or item["author"] else DONE
     told = {key: item[key] for key in ("item", "section", "topic", "asks", "author")}
     claim = ", ".join(item["claim"].split())
-    lacking = joined(map(with_writer, missing)) if missing else ""
+    lacking = join_words(map(with_writer, missing)) if missing else ""
     return AnsweredItem(**told, claim=claim, state=state, found=found, missing=lacking)
 
 

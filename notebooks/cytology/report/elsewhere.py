@@ -16,9 +16,9 @@ import pandas as pd
 from cytology.evaluation.judged import compared_on
 from cytology.evaluation.operating_points import (
     ACT_FROM,
-    calibrated,
-    judged_and_deciding,
-    learned_from,
+    calibrated_predictions,
+    judged_models_with_thresholds,
+    predictions_to_choose_on,
 )
 from cytology.evaluation.predictions import predictions_fingerprint
 from cytology.evaluation.readable import capital, groups_in_words, title
@@ -62,7 +62,7 @@ def calls_of_run(run: Run) -> dict[str, Any]:
     on, locked = compared_on(run), run.table("tables/thresholds.csv")
     locked = locked[locked["judged_on"] == on]
     networks = []
-    for name in judged_and_deciding(run, on):
+    for name in judged_models_with_thresholds(run, on):
         own = locked[locked["model"] == name]
         if predictions_fingerprint(run, name) in set(own["predictions"]):
             networks.append(_network(run, name, on, own))
@@ -86,11 +86,11 @@ def calls_of_run(run: Run) -> dict[str, Any]:
 
 def _network(run: Run, name: str, on: str, locked: pd.DataFrame) -> dict[str, Any]:
     """One network's shares and bounds at `THRESHOLDS` and at its locked ones; empty if too few."""
-    rows = calibrated(run, name, on)
+    rows = calibrated_predictions(run, name, on)
     about = counts(rows)
     if min(about["groups_malignant"], about["groups_benign"]) < FEWEST_GROUPS:
         return {}
-    unit, fitted_on = run.facts("split.json")["unit"], learned_from(run, name)[1]
+    unit, fitted_on = run.facts("split.json")["unit"], predictions_to_choose_on(run, name)[1]
     random = " (random weights)" if run.weights_behind(name) == "random" else ""
     return {
         "name": name,

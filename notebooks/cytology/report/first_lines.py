@@ -11,9 +11,9 @@ from cytology.architectures import ARCHITECTURE_NAMES, NETWORK_TITLE
 from cytology.audits.leakage import FEWEST_SHUFFLES, HONEST
 from cytology.evaluation.caveats import split_check
 from cytology.evaluation.readable import capital
-from cytology.evaluation.summary import baseline_in_words, unsaid
+from cytology.evaluation.summary import baseline_in_words, why_no_statement
 from cytology.run import LEAKING, Run
-from cytology.wording import is_person, joined, span, with_span
+from cytology.wording import interval_text, is_person, join_words, with_interval
 
 
 @dataclass(frozen=True)
@@ -107,9 +107,9 @@ def wrong_split(run: Run) -> Line | None:
     shown = added[added["inflation_low"] > 0]
     most = shown["inflation"].max()
     word = f"{most:.1f} points" if len(shown) else "not shown"
-    each = joined(
+    each = join_words(
         f"{NETWORK_TITLE[row['architecture']]} {row['inflation']:+z.1f} "
-        f"({span(row, 'inflation', '', '+z.1f')})"
+        f"({interval_text(row, 'inflation', '', '+z.1f')})"
         for _, row in added.iterrows()
     )
     says = f"Points of AUC (95 %), by splitting pictures at random: {each}."
@@ -117,7 +117,7 @@ def wrong_split(run: Run) -> Line | None:
     known = shuffled.dropna(subset=["auc", "auc_low"])
     if len(known) and len(audit) and audit["seed"].nunique() >= FEWEST_SHUFFLES:
         leaks = known[known["auc_low"] > 0.5]
-        reached = joined(f"{auc:.2f}" for auc in known["auc"])
+        reached = join_words(f"{auc:.2f}" for auc in known["auc"])
         says += f" Shuffled labels give AUC {reached} with the split used here"
         says += ": SOMETHING LEAKS." if len(leaks) else ", as chance does."
         if len(leaks):
@@ -128,11 +128,11 @@ def wrong_split(run: Run) -> Line | None:
 def promise_kept(run: Run) -> Line | None:
     """Whether the threshold for the wanted sensitivity reached it on other images."""
     rows = networks_of(sensitivity_rows(run))
-    if rows.empty or unsaid(rows, unit_of(run)):
+    if rows.empty or why_no_statement(rows, unit_of(run)):
         return None
     wanted = rows["wanted_sensitivity"].iloc[0]
-    each = joined(
-        f"{NETWORK_TITLE[row['model']]} got {with_span(row, 'recall')}"
+    each = join_words(
+        f"{NETWORK_TITLE[row['model']]} got {with_interval(row, 'recall')}"
         for _, row in rows.iterrows()
     )
     says = f"Wanted {wanted:.2f}; {each}."

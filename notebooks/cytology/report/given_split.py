@@ -12,7 +12,7 @@ import pandas as pd
 from PIL import ImageOps
 
 from cytology.data.copies import SAME_PICTURE
-from cytology.data.crossing import COPIES, FILES, Judged, examples
+from cytology.data.crossing import COPIES, FILES, SplitCheck, examples
 from cytology.data.images.opening import open_rgb
 from cytology.data.splitting import SPLITS
 from cytology.report.page_parts import POLICY, encode
@@ -25,15 +25,15 @@ SIDE = 240  # pixels of a picture
 MOST_TABLE_BYTES = 2_000_000  # a longer table stays beside the page
 
 
-def write_page(run: Run, judged: Judged, said: list[str]) -> None:
+def write_page(run: Run, check: SplitCheck, said: list[str]) -> None:
     """Write `given_split.html` about a given split, and its two tables.
 
     `said` are the sentences of `crossing.in_words`.
     """
     from jinja2 import Environment, FileSystemLoader
 
-    run.write(TABLES[0], judged.crossings)
-    run.write(TABLES[1], judged.mended)
+    run.write(TABLES[0], check.crossings)
+    run.write(TABLES[1], check.repaired)
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -41,35 +41,35 @@ def write_page(run: Run, judged: Judged, said: list[str]) -> None:
         lstrip_blocks=True,
     )
     page = environment.get_template(f"{NAME}.jinja")
-    run.write(NAME, page.render(page_contents(run, judged, said)))
+    run.write(NAME, page.render(page_contents(run, check, said)))
 
 
-def page_contents(run: Run, judged: Judged, said: list[str]) -> dict[str, Any]:
+def page_contents(run: Run, check: SplitCheck, said: list[str]) -> dict[str, Any]:
     """Everything that the page shows."""
-    dataset, images = run.facts("dataset.json"), judged.images
+    dataset, images = run.facts("dataset.json"), check.images
     parts = [part for part in SPLITS if (images["split"] == part).any()]
     sizes = pd.DataFrame({"given": images["split"], "mended": images["mended"]})
     sizes = sizes.apply(lambda column: column.value_counts()).reindex(parts).fillna(0).astype(int)
     classes = pd.crosstab(images["split"], images["label"]).reindex(parts)
     groups = images.groupby("split")["group"].nunique()
-    kinds = judged.touched.drop("any")
-    rows = {kind: judged.crossings[judged.crossings["kind"] == kind] for kind in kinds.index}
+    kinds = check.touched.drop("any")
+    rows = {kind: check.crossings[check.crossings["kind"] == kind] for kind in kinds.index}
     return {
         "policy": POLICY,
         "said": said,
-        "clean": judged.crossings.empty,
+        "clean": check.crossings.empty,
         "parts": [
             {"part": part, "groups": int(groups[part]), **sizes.loc[part], **classes.loc[part]}
             for part in parts
         ],
-        "touched": judged.touched.reset_index(names="kind").to_dict("records"),
+        "touched": check.touched.reset_index(names="kind").to_dict("records"),
         "has_val": "val" in parts,
         "rows": {kind: table.head(ROWS).to_dict("records") for kind, table in rows.items()},
         "named": {kind: kind not in (FILES, COPIES) for kind in rows},
         "more": {kind: max(0, len(table) - ROWS) for kind, table in rows.items()},
-        "pairs": pairs_of(run.images, judged),
-        "moved": moves_of(judged),
-        "unit": judged.unit,
+        "pairs": pairs_of(run.images, check),
+        "moved": moves_of(check),
+        "unit": check.unit,
         "unknown": dataset.get("of_unknown_unit", 0),
         "images": len(images),
         "fingerprint": dataset["fingerprint"],
@@ -78,19 +78,19 @@ def page_contents(run: Run, judged: Judged, said: list[str]) -> dict[str, Any]:
     }
 
 
-def moves_of(judged: Judged) -> list[dict[str, Any]]:
+def moves_of(check: SplitCheck) -> list[dict[str, Any]]:
     """How many images and groups the repaired split moves, from which part to which."""
-    moves = judged.moved.groupby(["split", "mended"])["group"].agg(["size", "nunique"])
+    moves = check.moved.groupby(["split", "mended"])["group"].agg(["size", "nunique"])
     return [
         {"start": start, "end": end, "images": int(row["size"]), "groups": int(row["nunique"])}
         for (start, end), row in moves.iterrows()
     ]
 
 
-def pairs_of(root: Path, judged: Judged) -> dict[str, list[dict[str, str]]]:
+def pairs_of(root: Path, check: SplitCheck) -> dict[str, list[dict[str, str]]]:
     """Of each kind a handful of crossings, as names, parts and pictures of two images each."""
     pairs: dict[str, list[dict[str, str]]] = {}
-    for pair in examples(judged).to_dict("records"):
+    for pair in examples(check).to_dict("records"):
         pair |= {
             "picture": data_address(root / pair["image_id"]),
             "other_picture": data_address(root / pair["other"]),

@@ -9,7 +9,7 @@ from cytology.evaluation.statistics.significance import holm
 from cytology.evaluation.summary import baseline_in_words, worth_in_words
 from cytology.files import file_hash
 from cytology.run import LEAKING, Run
-from cytology.wording import joined, span
+from cytology.wording import interval_text, join_words
 
 FEW_GROUPS = 100  # one of them is worth a point
 
@@ -61,7 +61,7 @@ def missed_sensitivity(run: Run) -> list[str]:
             said.append(
                 f"{NETWORK_TITLE[row.model]}: the threshold that was to find "
                 f"{row.wanted_sensitivity:.0%} of the malignant images found {row.recall:.0%} on "
-                f"test ({span(row._asdict(), 'recall')})."
+                f"test ({interval_text(row._asdict(), 'recall')})."
             )
     return said
 
@@ -101,7 +101,7 @@ def harmful_shifts(run: Run) -> list[str]:
 
 def strengths_in_words(strengths) -> str:
     """`strength 2`, `strengths 2 and 3`, `strengths 2, 3 and 5`."""
-    numbers = joined(map(str, sorted(strengths)))
+    numbers = join_words(map(str, sorted(strengths)))
     return f"strength {numbers}" if len(strengths) == 1 else f"strengths {numbers}"
 
 

@@ -15,11 +15,11 @@ from cytology.catalogue import READS, entry_of, written_by
 from cytology.evaluation.caveats import about_outside, caveats, split_check
 from cytology.evaluation.readable import (
     DASH,
-    bounded,
     capital,
     gaps,
     is_empty,
     is_number,
+    number_with_interval,
     rests_on_too_few,
     title,
 )
@@ -89,7 +89,7 @@ def card_of(run: Run, shared: Run | None = None, name: str = "") -> str:
 
 
 def card_html(run: Run) -> str:
-    """The run's card as HTML for a page that has headings of its own; empty without a card."""
+    """The run's card as HTML for a page with its own headings; empty without a card."""
     import mistune
 
     class Below(mistune.HTMLRenderer):
@@ -268,7 +268,7 @@ def card_cell(row: pd.Series, name: str, column: pd.Series) -> str:
         return "yes" if value else "**no**"
     if pd.isna(value):
         return DASH
-    return text(bounded(row, name, column))
+    return text(number_with_interval(row, name, column))
 
 
 def text(value) -> str:

@@ -29,7 +29,7 @@ from cytology.report.model_card import card_html
 from cytology.report.page_parts import POLICY, Figure, by_number, embedded_figures, link_to
 from cytology.report.page_tables import result_table
 from cytology.run import Run
-from cytology.wording import counted, joined, plural
+from cytology.wording import counted, join_words, plural
 
 # Columns of the longer tables that fit a page; the files have them all.
 MAIN_SHOWN = (
@@ -174,7 +174,9 @@ def title_of(names: list[str]) -> str:
     """The networks `names` as written in the page's title; empty if there are none."""
     if not names:
         return ""
-    return joined(NETWORK_TITLE[name] for name in names) + (" compared" if len(names) > 1 else "")
+    return join_words(NETWORK_TITLE[name] for name in names) + (
+        " compared" if len(names) > 1 else ""
+    )
 
 
 def by_section(figures: list[Figure]) -> dict[str, list[Figure]]:

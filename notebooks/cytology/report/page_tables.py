@@ -32,8 +32,8 @@ def result_table(
     Columns `x_low` and `x_high` become the interval of `x`. It has the `wanted` columns (all, if
     none is named), and the rows whose columns hold one of the values in `only`. A precision is left
     out of a table that lacks the share of malignant images that it holds for. What is the same in
-    every row is in `same`, by its heading, and no column; nor is what is nowhere known. `gaps` says
-    what is missing, and why.
+    every row is not a column but an entry of `same`, by its heading. Empty columns are left out.
+    `gaps` says what is missing, and why.
     """
     if not run.has(name):
         return {}
@@ -75,4 +75,4 @@ def table_cell(row: pd.Series, column: str, table: pd.DataFrame) -> Cell:
         shown = readable.number_or_not_shown(row, column, table[column])
         return Cell(shown, readable.interval(row, column, table[column]), number=True)
     warn = value == "random" if column == "weights" else column == "protocol" and value in LEAKING
-    return Cell(readable.word(value, column) or readable.DASH, warn=warn)
+    return Cell(readable.value_in_words(value, column) or readable.DASH, warn=warn)

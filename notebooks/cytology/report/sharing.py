@@ -217,9 +217,9 @@ def names_of(run: Run) -> set[str]:
 def names_found(folder: Path, names: set[str]) -> Iterator[tuple[str, str]]:
     """(name, file) of each name that a file below `folder` holds, however it is packed.
 
-    A name of three letters, a number of fewer than six digits, and a word of this project's own
-    are no sign of a person within a text. As cells they cannot be there: columns of names must
-    hold pseudonyms only.
+    In a text, a name of three letters, a number of fewer than six digits, and a word that this
+    project uses do not count. In cells they would be found: columns of names must hold pseudonyms
+    only.
     """
     long = (name for name in names if len(name) >= (6 if name.isdecimal() else 4))
     telling = {composed(name).encode() for name in long}

@@ -17,7 +17,7 @@ from cytology.files import UNFINISHED, file_hash
 from cytology.notebook import source_of
 from cytology.parameters import PLACES
 from cytology.run import Run
-from cytology.wording import some
+from cytology.wording import shorten_list
 
 PACKAGE = Path(cytology.__file__).parent
 # Other versions of these may give other numbers: kept results of other versions are reported.
@@ -99,7 +99,7 @@ def modules_of(names: frozenset[str]) -> set[str]:
 @functools.cache
 def imported_by(module: str) -> frozenset[str]:
     """Dotted names that a module of the package imports from the package."""
-    return imported(source_files(module)[0].read_text(encoding="utf-8"))
+    return imported_names(source_files(module)[0].read_text(encoding="utf-8"))
 
 
 def imported_by_cell(text: str) -> frozenset[str]:
@@ -107,12 +107,12 @@ def imported_by_cell(text: str) -> frozenset[str]:
     from IPython.core.inputtransformer2 import TransformerManager
 
     try:
-        return imported(TransformerManager().transform_cell(text))
+        return imported_names(TransformerManager().transform_cell(text))
     except SyntaxError:
         return frozenset()  # executing the notebook gives a better message
 
 
-def imported(text: str) -> frozenset[str]:
+def imported_names(text: str) -> frozenset[str]:
     """Dotted names that Python source imports from the package."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(text)):
@@ -144,18 +144,20 @@ def outside_inputs(notebook: str, run: Path, parameters: dict) -> dict[str, str]
         if not is_meant(notebook, place.read_by):
             continue
         if name == "weights" and value:
-            from cytology.networks.weights import weights_mark
+            from cytology.networks.weights import weights_fingerprint
 
-            found[name] = weights_mark(TRAINED_BY[notebook], value)
+            found[name] = weights_fingerprint(TRAINED_BY[notebook], value)
         elif name == "data":
             # Also for words like `sample`: notebook 01 has recorded where the images are.
-            found[name] = mark_of(Path(Run(run).facts_if_there("dataset.json").get("root", "")))
+            found[name] = path_fingerprint(
+                Path(Run(run).facts_if_there("dataset.json").get("root", ""))
+            )
         elif value:
-            found[name] = mark_of(Path(value))
+            found[name] = path_fingerprint(Path(value))
     return found
 
 
-def mark_of(path: Path) -> str:
+def path_fingerprint(path: Path) -> str:
     """A hash that changes with a file, or with any file of a folder; empty if neither exists.
 
     For a folder of names, sizes and times: reading tens of thousands of images would take minutes.
@@ -191,7 +193,7 @@ def changes(entry: dict, now: dict, parameters: dict, run: Path) -> list[str]:
     """Why a notebook must run again, in words; empty if its results are still valid.
 
     `entry` is its entry in `run.json`, `now` its `state`. A result that was edited by hand is not
-    a reason: it is kept (see `altered`), and the notebooks that read it run again.
+    a reason: it is kept (see `altered_outputs`), and the notebooks that read it run again.
     """
     if entry.get("status") != "ok":
         return ["it was not finished"] if entry else []
@@ -203,17 +205,17 @@ def changes(entry: dict, now: dict, parameters: dict, run: Path) -> list[str]:
         for name in {**before, **parameters}
         if name != "run_dir" and before.get(name) != parameters.get(name)
     ]
-    found = [f"other {some(names)}"] if names else []
+    found = [f"other {shorten_list(names)}"] if names else []
     found += ["other code"] if entry["code"] != now["code"] else []
     for part, word in (("inputs", ""), ("outside", "other files in ")):
         old, new = entry[part], now[part]
         names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
-        found += [f"{word or 'other '}{some(names)}"] if names else []
+        found += [f"{word or 'other '}{shorten_list(names)}"] if names else []
     lost = [name for name in entry["outputs"] if not (run / name).is_file()]
-    return found + ([f"missing {some(lost)}"] if lost else [])
+    return found + ([f"missing {shorten_list(lost)}"] if lost else [])
 
 
-def altered(entry: dict, run: Path) -> list[str]:
+def altered_outputs(entry: dict, run: Path) -> list[str]:
     """Results of a notebook that changed after it wrote them."""
     hashes = entry["outputs"].items()
     return [name for name, old in hashes if (run / name).is_file() and hash_of(run / name) != old]

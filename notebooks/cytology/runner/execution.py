@@ -35,7 +35,7 @@ from cytology.runner.verification import (
 )
 from cytology.settings import InputError, short
 from cytology.tables import write_json
-from cytology.wording import some
+from cytology.wording import shorten_list
 
 
 class Execution:
@@ -100,10 +100,10 @@ class Execution:
 
     def about_kept(self, name: str, entry: dict, run: Path) -> Iterator[str]:
         """Warnings about results that were edited by hand or made with other versions."""
-        if files := changes.altered(entry, run):
+        if files := changes.altered_outputs(entry, run):
             yield (
-                f"{some(files)} of {short(run)} changed after {name} ended, and is used in its "
-                f"present state; --from {name[:2]} runs the notebook again."
+                f"{shorten_list(files)} of {short(run)} changed after {name} ended, and is used in "
+                f"its present state; --from {name[:2]} runs the notebook again."
             )
         present, before = self.versions(), entry["versions"].items()
         old = [f"{what} {version}" for what, version in before if version != present[what]]

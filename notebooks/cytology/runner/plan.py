@@ -12,8 +12,8 @@ from pathlib import Path
 
 from cytology.architectures import TRAINING_NOTEBOOKS
 from cytology.catalogue import READS, needs
-from cytology.evaluation.repeats import GRID, GridPoint, grid_points, points_named
-from cytology.files import fitting
+from cytology.evaluation.repeats import GRID, GridPoint, grid_points, points_from_names
+from cytology.files import fitting_name
 from cytology.parameters import (
     FIELDS,
     PLACES,
@@ -21,7 +21,7 @@ from cytology.parameters import (
     absolute_paths,
     check_parameters,
     check_places,
-    typed,
+    parse_value,
 )
 from cytology.run import Run
 from cytology.runner.notebooks import (
@@ -127,7 +127,7 @@ def make_plan(
         given = given | with_folds(given, folds)
     notebooks = find_notebooks(project.notebooks)
     check_parameter_names(given, defaults_of(notebooks), "")
-    given = {name: typed(name, text) for name, text in given.items()}
+    given = {name: parse_value(name, text) for name, text in given.items()}
     given = absolute_paths(given, Path.cwd())
     chosen = choose(notebooks, only, start)
 
@@ -158,7 +158,7 @@ def make_plan(
             "or use --force to redo what depends on it."
         )
     points = points_of(parameters, chosen, seeds, folds)
-    noted = points_named(name.split("/")[0] for name in earlier.get("grid", {}))
+    noted = points_from_names(name.split("/")[0] for name in earlier.get("grid", {}))
     command = command_line(project, name, parameters, grid_options(parameters, {*points, *noted}))
     # With other parameters, --force redoes what depends on them, otherwise everything.
     again = bool(start) or (force and not other)
@@ -176,7 +176,7 @@ def plan_again(project: Project, record: dict, first: Path, run: Path) -> Plan:
         if notebook.name in record["notebooks"]
     ]
     parameters = record["parameters"] | {"run_dir": str(run)}
-    points = points_named(dict.fromkeys(name.split("/")[0] for name in record["grid"]))
+    points = points_from_names(dict.fromkeys(name.split("/")[0] for name in record["grid"]))
     command = command_line(project, record["profile"], parameters, grid_options(parameters, points))
     taken = stored_paths_notice(project, record["profile"], record["parameters"], {})
     engines = {}
@@ -260,7 +260,7 @@ def default_run(project: Project, profile: str, base: dict, given: dict) -> str:
     data = given.get("data")
     if data is None or data == base.get("data"):
         return base["run_dir"]
-    return str(project.home / "outputs" / fitting(f"{profile}-{Path(data).name or 'data'}"))
+    return str(project.home / "outputs" / fitting_name(f"{profile}-{Path(data).name or 'data'}"))
 
 
 def other_parameters(earlier: dict, parameters: dict) -> list[str]:

@@ -13,7 +13,7 @@ from cytology.architectures import ARCHITECTURE_NAMES
 from cytology.catalogue import VERIFICATION
 from cytology.machine import cores, git_state, versions
 from cytology.settings import CACHE, InputError, short
-from cytology.tables import write_json, wrong
+from cytology.tables import write_json, wrong_types
 
 LOCK = ".lock"
 
@@ -115,7 +115,7 @@ def read_run(run: Path) -> dict:
         record = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError):
         record = None
-    if problem := wrong("run.json", record):
+    if problem := wrong_types("run.json", record):
         why = f" ({problem})" if record is not None else ""
         raise InputError(f"{short(path)} is damaged{why}: remove it, or choose another folder.")
     return record

@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from cytology.catalogue import TEXT, VERIFICATION
-from cytology.files import UNFINISHED, fitting, folder_written_whole
+from cytology.files import UNFINISHED, fitting_name, folder_written_whole
 from cytology.runner.record import now, read_run
 from cytology.settings import InputError, short
 from cytology.tables import write_json, write_table
@@ -48,7 +48,7 @@ def scratch_folder(run: Path) -> Path:
 
     Raises `InputError` if another folder has this name.
     """
-    folder = run.with_name(fitting(run.name, "-verification"))
+    folder = run.with_name(fitting_name(run.name, "-verification"))
     if os.path.lexists(folder) and not (folder / MADE_BY_VERIFY).is_file():
         raise InputError(
             f"--verify {short(run)}: the second run needs the name {short(folder)}, but that "

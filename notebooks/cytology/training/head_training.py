@@ -113,7 +113,7 @@ def train_head(
     if not curve.epochs:  # no feature varies
         curve.add(head)
     if recipe.patience is not None:
-        head = linear_head.rounded(curve.heads[curve.best()], values.dtype)
+        head = linear_head.round_head(curve.heads[curve.best()], values.dtype)
     return head, history_table(curve.epochs, name, "head")
 
 
@@ -166,7 +166,7 @@ def out_of_fold_metrics(folds: Stage, split: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame([classification_metrics(as_taken(rows, split))])[list(METRICS)]
 
 
-def orientations_tried(
+def compare_orientations(
     features: Features, split: pd.DataFrame, recipe: HeadRecipe, folds: Stage
 ) -> pd.DataFrame:
     """Out-of-fold logits of the same folds, trained with 1, 4 and all orientations.

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from cytology.data.images import deep
-from cytology.data.images.deep import TURNS, eight_bits, full_scale, said, turned
+from cytology.data.images.deep import TURNS, eight_bits, full_scale, short_number, turn_upright
 from cytology.data.images.kinds import UnreadableImage
 from cytology.data.images.opening import read_image
 from cytology.data.quality import measure, poor_picture
@@ -79,7 +79,9 @@ def test_stretching_a_narrow_range_keeps_the_colour_balance(smear, low, high, dt
     inner = [np.percentile(values, share) for share in (0.1, 99.9)]
     expected = (values - inner[0]) / (inner[1] - inner[0]) * 255
     assert difference(image, expected.clip(0, 255)) <= 1
-    assert told[0].endswith(f"scaled by its own range, {said(inner[0])} to {said(inner[1])}")
+    assert told[0].endswith(
+        f"scaled by its own range, {short_number(inner[0])} to {short_number(inner[1])}"
+    )
 
 
 @pytest.mark.parametrize("place", [(5, 5, 0), (20, 30, 2)])
@@ -202,7 +204,7 @@ def test_images_are_rotated_like_in_pillow(smear, orientation):
     if orientation:
         exif[274] = orientation
     smear(1).save(stream, "TIFF", exif=exif)
-    assert np.array_equal(turned(smear(1), orientation), read_image(stream.getvalue())[0])
+    assert np.array_equal(turn_upright(smear(1), orientation), read_image(stream.getvalue())[0])
 
 
 def test_scaling_a_picture_takes_less_memory_than_the_picture(monkeypatch):

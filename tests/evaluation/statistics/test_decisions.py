@@ -9,11 +9,11 @@ from cytology.evaluation.statistics.decisions import (
     abstention_curve,
     benefit_bands,
     choose_threshold,
-    counted_from,
     cross_fitted_calls,
     net_benefit,
     one_sided,
-    unpromised,
+    relative_to_threshold,
+    why_not_promised,
 )
 from cytology.evaluation.statistics.intervals import called_intervals, metrics_with_intervals
 from cytology.evaluation.statistics.metrics import classification_metrics
@@ -74,7 +74,7 @@ def test_the_threshold_of_a_sensitivity_is_the_highest_cut_within_the_risk(seed,
     found = choose_threshold(rows, "sensitivity", wanted)
     assert (rows["logit"] >= found).sum() == (rows["logit"] >= max(enough)).sum()
     assert risk(rows, found) <= 1 - wanted + 1e-12 < risk(rows, np.nextafter(found, np.inf))
-    assert unpromised(rows, wanted, "patient") == ""
+    assert why_not_promised(rows, wanted, "patient") == ""
 
 
 def test_an_image_is_weighted_by_its_share_of_the_patient():
@@ -113,17 +113,17 @@ def test_the_number_of_patients_for_a_guarantee_is_known(wanted, needed):
     for there in (needed - 1, needed):
         rows = rows_of("M" * there + "B", np.arange(there + 1.0))
         promised = there >= needed and risk(rows, rows["logit"].min()) <= 1 - wanted + 1e-12
-        assert (unpromised(rows, wanted, "patient") == "") == promised
+        assert (why_not_promised(rows, wanted, "patient") == "") == promised
 
 
 def test_without_enough_patients_the_threshold_is_the_lowest_and_this_is_noted():
     rows = rows_of("BBMMM", [0.1, 0.3, 0.7, 0.9, 2.0])
     assert choose_threshold(rows, "sensitivity", 0.95) == 0.7
-    assert unpromised(rows, 0.95, "field of view") == (
+    assert why_not_promised(rows, 0.95, "field of view") == (
         "a sensitivity of 95% cannot be promised: it needs 19 malignant fields of view, but there "
         "are 3; the threshold is the lowest score of a malignant image"
     )
-    assert "no number of patients is enough" in unpromised(rows, 1.0, "patient")
+    assert "no number of patients is enough" in why_not_promised(rows, 1.0, "patient")
     assert choose_threshold(rows, "sensitivity", 1.0) == 0.7
 
 
@@ -141,7 +141,7 @@ def test_saturated_probabilities_are_separated_by_a_threshold_on_logits():
     for rule in ("youden", "sensitivity"):
         chosen = choose_threshold(rows, rule, 0.75)
         assert chosen == {"youden": 65, "sensitivity": 70}[rule]
-        found = classification_metrics(counted_from(rows, chosen))
+        found = classification_metrics(relative_to_threshold(rows, chosen))
         assert found["recall"] == found["specificity"] == 1
 
 

@@ -31,7 +31,6 @@ from cytology.evaluation.statistics.bootstrap import (
 )
 from cytology.evaluation.statistics.clusters import binormal_variance, intraclass_correlation
 from cytology.evaluation.statistics.intervals import (
-    around,
     auc_interval,
     gain_error,
     mean_interval,
@@ -39,6 +38,7 @@ from cytology.evaluation.statistics.intervals import (
     of_two_shares,
     score_interval,
     share_interval,
+    t_interval,
     t_quantile,
 )
 from cytology.evaluation.statistics.metrics import (
@@ -70,7 +70,7 @@ def rows_of(labels, probabilities, groups=None):
 
 def bounds_of_gain(rows, before, after):
     gain, error, freedom = gain_error(rows, before, after)
-    return around(gain, error**2, freedom)
+    return t_interval(gain, error**2, freedom)
 
 
 def without_interval(bounds):

@@ -9,8 +9,8 @@ from scipy.stats import norm
 from cytology.evaluation.statistics.decisions import (
     benefit_bands,
     choose_threshold,
-    counted_from,
     net_benefit,
+    relative_to_threshold,
 )
 from cytology.evaluation.statistics.intervals import metrics_with_intervals
 from cytology.evaluation.statistics.prevalence import (
@@ -48,7 +48,7 @@ def test_predictive_values_at_ten_percent_match_a_hand_calculation():
 
 
 def test_at_the_prevalence_of_the_rows_values_match_the_comparison():
-    rows = counted_from(some_rows(), 0.3)
+    rows = relative_to_threshold(some_rows(), 0.3)
     share = (rows["label"] == "M").mean()
     expected, found = metrics_with_intervals(rows), at_prevalence(rows, share, 0.5)
     for name in ("recall", "specificity", "precision", "negative_predictive_value"):
@@ -115,7 +115,7 @@ def test_decision_curves_at_the_prevalence_of_the_rows_are_the_usual_ones():
 
 def test_out_of_fold_rows_have_wider_intervals():
     rows = some_rows().assign(model="oof")
-    rows = counted_from(rows, choose_threshold(rows, "youden", 0.9))
+    rows = relative_to_threshold(rows, choose_threshold(rows, "youden", 0.9))
     crossed, fixed = (at_prevalence(each, 0.1, 0.2) for each in (rows, rows.drop(columns="fold")))
     assert crossed["precision"] == fixed["precision"]
     assert crossed["precision_low"] < fixed["precision_low"]

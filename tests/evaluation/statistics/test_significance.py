@@ -24,7 +24,7 @@ from cytology.evaluation.statistics.significance import (
     fold_aucs,
     fold_differences,
     holm,
-    matched,
+    match_predictions,
     mcnemar_p,
     with_gate,
 )
@@ -72,7 +72,7 @@ def p_of(pairs):
 def test_tables_are_matched_by_image_and_not_by_row_order(folds):
     pairs = two_models(0, folds=folds)
     tables = model_tables(pairs)
-    found = matched(tables["a"].sample(frac=1, random_state=1), tables["b"])
+    found = match_predictions(tables["a"].sample(frac=1, random_state=1), tables["b"])
     pd.testing.assert_frame_equal(found, pairs)
 
 
@@ -80,7 +80,7 @@ def test_tables_of_groups_are_matched_by_group_and_label():
     rows = pd.DataFrame(
         {"group": list("xxy"), "label": list("BMM"), "probability": [0.1, 0.7, 0.9]}
     )
-    found = matched(rows, rows.assign(probability=[0.2, 0.6, 0.4]).iloc[::-1])
+    found = match_predictions(rows, rows.assign(probability=[0.2, 0.6, 0.4]).iloc[::-1])
     assert found["group"].tolist() == list("xxy") and found["label"].tolist() == list("BMM")
     assert found["second"].tolist() == [0.2, 0.6, 0.4]
     assert found["called_second"].tolist() == [False, True, False]
@@ -90,13 +90,13 @@ def test_logits_are_compared_if_both_tables_have_them():
     """Beyond a logit of 37 all probabilities are 1."""
     rows = pd.DataFrame({"group": ["x", "y"], "label": list("BM"), "logit": [40.0, 50.0]})
     rows["probability"] = 1.0
-    assert matched(rows, rows)["first"].tolist() == [40, 50]
-    assert matched(rows, rows.drop(columns="logit"))["first"].tolist() == [1, 1]
+    assert match_predictions(rows, rows)["first"].tolist() == [40, 50]
+    assert match_predictions(rows, rows.drop(columns="logit"))["first"].tolist() == [1, 1]
 
 
 def test_rotated_pictures_are_matched_by_image_and_orientation():
     rows = pd.DataFrame({"image_id": "i", "orientation": [0, 1], "group": "g", "label": "M"})
-    found = matched(
+    found = match_predictions(
         rows.assign(probability=[0.1, 0.2]), rows.assign(probability=[0.3, 0.4]).iloc[::-1]
     )
     assert found[["first", "second"]].to_numpy().tolist() == [[0.1, 0.3], [0.2, 0.4]]
@@ -106,9 +106,9 @@ def test_tables_of_different_images_are_refused():
     first, second = model_tables(two_models(0)).values()
     for other in (second.iloc[1:], pd.concat([second, second.iloc[:1]])):
         with pytest.raises(InputError, match="do not have the same images, each once"):
-            matched(first, other)
+            match_predictions(first, other)
         with pytest.raises(InputError, match="do not have the same images, each once"):
-            matched(other, first)
+            match_predictions(other, first)
 
 
 @pytest.mark.parametrize("column", ["label", "group"])
@@ -116,7 +116,7 @@ def test_an_image_of_two_labels_or_groups_is_refused(column):
     first, second = model_tables(two_models(0)).values()
     second.loc[5, column] = "M" if column == "label" and second["label"][5] == "B" else "B"
     with pytest.raises(InputError, match="differ in the label or group of an image"):
-        matched(first, second)
+        match_predictions(first, second)
 
 
 # --------------------------------------------------------------------- P of a pair

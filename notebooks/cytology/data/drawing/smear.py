@@ -94,7 +94,7 @@ def cover(distance, soft=1.2):
 
 
 def lay(smear: Smear, layer: str, window, strength) -> None:
-    """Put `strength` on a layer wherever it exceeds the present strength."""
+    """Raise a layer to `strength` wherever it is weaker."""
     smear.layers[layer][window] = np.maximum(smear.layers[layer][window], strength)
 
 

@@ -50,7 +50,8 @@ def eight_bits(
         kind = "float " if pixels.dtype.kind == "f" else ""
         what = "colour" if channels > 2 else "grey"
         notes.append(
-            f"{bits}-bit {kind}{what}: scaled by its own {how}, {said(low)} to {said(high)}"
+            f"{bits}-bit {kind}{what}: scaled by its own {how}, "
+            f"{short_number(low)} to {short_number(high)}"
         )
     result = np.empty(pixels.shape, np.uint8)
     colours = channels - has_alpha
@@ -64,8 +65,8 @@ def eight_bits(
     return Image.frombuffer(mode, (width, height), result, "raw", mode, 0, 1), notes
 
 
-def said(value: float) -> str:
-    """A pixel's value in few digits."""
+def short_number(value: float) -> str:
+    """The value of a pixel as text with few digits."""
     return f"{value:,.0f}" if abs(value) >= 1000 or float(value).is_integer() else f"{value:.3g}"
 
 
@@ -119,6 +120,6 @@ TURNS = {
 }
 
 
-def turned(image: Image.Image, orientation: int | None) -> Image.Image:
+def turn_upright(image: Image.Image, orientation: int | None) -> Image.Image:
     """An image turned according to its orientation mark (EXIF, or a tag of a TIFF)."""
     return image.transpose(TURNS[orientation]) if orientation in TURNS else image

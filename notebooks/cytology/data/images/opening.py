@@ -143,7 +143,7 @@ def with_pillow(file: BinaryIO, size: int, is_deep_png: bool) -> tuple[Image.Ima
         image, told = deep.read_png(file.read())
         notes += told
     # Pillow turned a TIFF when loading it, and removed the mark.
-    return deep.turned(image, exif.get(tiffs.ORIENTATION)), notes
+    return deep.turn_upright(image, exif.get(tiffs.ORIENTATION)), notes
 
 
 def exif_of(image: Image.Image) -> tuple[Image.Exif, list[str]]:

@@ -14,7 +14,7 @@ import numpy as np
 import tifffile
 from PIL import Image
 
-from cytology.data.images.deep import eight_bits, turned
+from cytology.data.images.deep import eight_bits, turn_upright
 from cytology.data.images.kinds import MOST_PIXEL_BYTES, UnreadableImage, check_pixels
 from cytology.wording import printable
 
@@ -203,7 +203,7 @@ def picture_of(pages: list, size: int) -> tuple[Image.Image, list[str]]:
         PREMULTIPLIED in page.extrasamples,
         inverted=page.photometric == MIN_IS_WHITE and colours == 1,
     )
-    return turned(image, page.tags.valueof(ORIENTATION)), notes
+    return turn_upright(image, page.tags.valueof(ORIENTATION)), notes
 
 
 def check_whole(page: tifffile.TiffPage, size: int) -> None:

@@ -65,7 +65,7 @@ OPENER = urllib.request.build_opener(SafeRedirects)
 def download(address: str, path: Path) -> None:
     """Fetch `address` (https; http from this machine) to `path`; a broken download resumes.
 
-    Until the download is complete, it is in `<name>.part` beside `path`. If the server cannot
+    Until the download is complete, it is in `<name>.part` next to `path`. If the server cannot
     resume, or the file has changed, the download starts over. Raises `Unreachable` with the reason
     if there is no connection or no such file, and `InputError` if the disk is too small or the
     connection breaks.

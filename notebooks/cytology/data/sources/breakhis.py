@@ -7,7 +7,7 @@ import pandas as pd
 
 from cytology.data.sources.listing import LISTED, Listing, images_below, refusals
 from cytology.settings import InputError
-from cytology.wording import some
+from cytology.wording import shorten_list
 
 SUBTYPES = {
     **{"B_A": "adenosis", "B_F": "fibroadenoma", "B_PT": "phyllodes_tumor"},
@@ -21,7 +21,7 @@ IMAGE_NAME = re.compile(r"SOB_([BM]_[A-Z]{1,2})-(\d+-(\d+)[A-Z]*)-(40|100|200|40
 def slides() -> pd.DataFrame:
     """Published images of BreaKHis; one row per slide folder and magnification.
 
-    Columns: `folder`, `magnification`, `label` and `expected` (images), from the table beside this
+    Columns: `folder`, `magnification`, `label` and `expected` (images), from the table next to this
     file, which lists the 82 folders.
     """
     table = pd.read_csv(Path(__file__).with_name("breakhis.slides.csv"))
@@ -71,8 +71,12 @@ def _breakhis_differences(images: pd.DataFrame, wanted: tuple[str, ...]) -> tupl
     known, here = set(slides()["folder"]), set(images["folder"])
     notes = []
     if here != known:
-        absent = f"; missing: {some(sorted(known - here))}" if known - here else ""
-        other = f"; not in the published set: {some(sorted(here - known))}" if here - known else ""
+        absent = f"; missing: {shorten_list(sorted(known - here))}" if known - here else ""
+        other = (
+            f"; not in the published set: {shorten_list(sorted(here - known))}"
+            if here - known
+            else ""
+        )
         notes.append(f"BreaKHis has 82 slide folders, {len(here)} are here{absent}{other}.")
     for (magnification, label), part in counts.groupby(level=[0, 1], sort=False):
         off = part[part["found"] != part["expected"]]
@@ -84,7 +88,7 @@ def _breakhis_differences(images: pd.DataFrame, wanted: tuple[str, ...]) -> tupl
             found, should = part["found"].sum(), part["expected"].sum()
             notes.append(
                 f"BreaKHis at {magnification}, {'benign' if label == 'B' else 'malignant'}: "
-                f"{found:,} images found, {should:,} expected; {some(details)}."
+                f"{found:,} images found, {should:,} expected; {shorten_list(details)}."
             )
     return tuple(notes)
 
@@ -97,5 +101,5 @@ def _gap(key: tuple[str, str, str], row, numbers: pd.Series) -> str:
         return ""
     magnification, _, folder = key
     stem = f"{'-'.join(folder.rsplit('_', 1))}-{magnification[:-1]}"
-    names = some([f"{stem}-{number:03}.png" for number in gaps])
+    names = shorten_list([f"{stem}-{number:03}.png" for number in gaps])
     return f" (by the gap in their numbers: {names})"

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from cytology.settings import InputError
-from cytology.wording import counted, normalized, some
+from cytology.wording import counted, normalized, shorten_list
 
 CLASS_NAMES = {"b": "B", "benign": "B", "m": "M", "malignant": "M"}
 BENIGN_MALIGNANT = {"B": "benign", "M": "malignant"}
@@ -91,14 +91,14 @@ def what_classes_are(images: pd.DataFrame, names: dict[str, str]) -> dict[str, s
     return {
         label: usual
         if {name.lower() for name in folders[label]} <= CLASS_NAMES.keys()
-        else some([repr(name) for name, _ in folders[label].most_common()], 6)
+        else shorten_list([repr(name) for name, _ in folders[label].most_common()], 6)
         for label, usual in BENIGN_MALIGNANT.items()
     }
 
 
 def classes_in_words(folders: Counter) -> str:
     """Folders with their numbers of images, the largest first."""
-    return some([f"{name!r} ({number:,})" for name, number in folders.most_common()], 8)
+    return shorten_list([f"{name!r} ({number:,})" for name, number in folders.most_common()], 8)
 
 
 def content_in_words(image_ids: pd.Series, refused: pd.DataFrame) -> str:

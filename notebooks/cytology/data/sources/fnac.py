@@ -9,7 +9,7 @@ from cytology.data.sources import listing
 from cytology.data.sources.listing import Listing
 from cytology.data.sources.patients import check_patient_names
 from cytology.settings import InputError
-from cytology.wording import composed, normalized, some
+from cytology.wording import composed, normalized, shorten_list
 
 CATEGORIES = {"I": "C1", "II": "C2", "III": "C3", "IV": "C4", "V": "C5"}
 # The authors publish two counts of C4 and C5: in README and paper, and in their checking script.
@@ -108,7 +108,7 @@ def _fnac_notes(patches: pd.DataFrame, metadata: pd.DataFrame) -> tuple[str, ...
     if len(nameless):
         notes.append(
             f"{len(nameless):,} patches are from slides without a patient in the metadata: "
-            f"{some(sorted(set(nameless['slide'])))}."
+            f"{shorten_list(sorted(set(nameless['slide'])))}."
         )
     for what in ("site", "stain"):
         if (metadata[what] == "").all():

@@ -1,8 +1,8 @@
 """Recognizes masks and other drawings among the images, so no network is trained on them.
 
-Published sets put them beside their images (`00 (0)_mask.png`), below them (`masks/00.png`) or in a
-separate tree (`Ground Truth/B/00.tif`). A drawing is recognized by its name if there is a file with
-the same name but without a word like *mask*, otherwise by its few exact colours.
+Published sets put them next to their images (`00 (0)_mask.png`), below them (`masks/00.png`) or in
+a separate tree (`Ground Truth/B/00.tif`). A drawing is recognized by its name if there is a file
+with the same name but without a word like *mask*, otherwise by its few exact colours.
 """
 
 import re
@@ -88,11 +88,13 @@ def masks_by_colour(readable: pd.DataFrame) -> dict[str, str]:
         partners = [image_id for key in keys for image_id in images.get(key, ())]
         if partners:
             # Names like `1.png` occur in many folders: the image nearest to the mask is meant.
-            found[row.image_id] = max(partners, key=lambda other: shared(other, row.image_id))
+            found[row.image_id] = max(
+                partners, key=lambda other: shared_folders(other, row.image_id)
+            )
     return found
 
 
-def shared(one: str, other: str) -> int:
+def shared_folders(one: str, other: str) -> int:
     """How many leading folders two paths have in common."""
     pairs = zip(one.split("/"), other.split("/"), strict=False)
     return next((k for k, (a, b) in enumerate(pairs) if a != b), 0)

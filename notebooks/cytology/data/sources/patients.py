@@ -15,7 +15,7 @@ import pandas as pd
 
 from cytology.data.sources.spreadsheets import read_spreadsheet
 from cytology.settings import InputError
-from cytology.wording import composed, counted, is_formula, normalized, some
+from cytology.wording import composed, counted, is_formula, normalized, shorten_list
 
 LABEL_COLUMNS = ("label", "class", "diagnosis")
 MOST_LETTERS = 200  # of a patient's name: a missing quotation mark turns a whole file into one
@@ -49,7 +49,9 @@ def add_patients_from_pattern(
             f"Parameter `{parameter}` '{pattern}' has no group: put the part that is the "
             "patient in parentheses, like '(patient\\d+)_'."
         )
-    matches = searched(expression.pattern, listing["image_id"].map(composed).tolist(), parameter)
+    matches = search_pattern(
+        expression.pattern, listing["image_id"].map(composed).tolist(), parameter
+    )
     if not any(matches):
         raise InputError(
             f"Parameter `{parameter}` '{pattern}' matches no image path; a path looks like "
@@ -62,7 +64,7 @@ def add_patients_from_pattern(
     return listing.assign(patient=patients)
 
 
-def searched(pattern: str, paths: list[str], parameter: str) -> list[list[str | None] | None]:
+def search_pattern(pattern: str, paths: list[str], parameter: str) -> list[list[str | None] | None]:
     """For each path None, or a list with the match of the first group of `pattern`.
 
     A separate process searches: `InputError` if it does not end within `PATTERN_SECONDS`.
@@ -208,7 +210,7 @@ def notes_about(
     labels = sorted(set(LABEL_COLUMNS) & set(table))
     if labels:
         notes.append(
-            f"{path.name}: the column {some(labels)} is not read; the class of an image is its "
-            "folder's."
+            f"{path.name}: the column {shorten_list(labels)} is not read; the class of an image is "
+            "its folder's."
         )
     return tuple(notes)

@@ -3,12 +3,12 @@
 The drawings show that the software works. They are not medical data: nothing measured on them says
 anything about patients, and a network trained on them must not be used on a real smear.
 
-The drawings follow what cytology books say of breast aspirates: benign ones are flat honeycomb
-sheets of small uniform nuclei among bare oval nuclei; malignant ones are crowded, overlapping
-groups and single cells, with large, unequal, coarse nuclei (Robinson's six features of grading:
-dissociation, size, uniformity, nucleoli, margin, chromatin; Lancet 1994; 343: 947). Colours,
-background and outlines of red cells follow photographs of real smears. Lengths are in micrometres
-until they meet a pixel.
+The drawings follow the descriptions of breast aspirates in cytology books: benign ones are flat
+honeycomb sheets of small uniform nuclei among bare oval nuclei; malignant ones are crowded,
+overlapping groups and single cells, with large, unequal, coarse nuclei (Robinson's six features of
+grading: dissociation, size, uniformity, nucleoli, margin, chromatin; Lancet 1994; 343: 947).
+Colours, background and outlines of red cells follow photographs of real smears. Lengths are in
+micrometres until they meet a pixel.
 
 Three things are built in on purpose. Every patient has its own stain, light, focus, film of plasma,
 swelling and cell density, the same in all of its images: if images of one patient are in training

@@ -170,8 +170,8 @@ def both_below(share, correlation: float):
     return share - 2 * owens_t(ndtri(share), np.sqrt((1 - correlation) / (1 + correlation)))
 
 
-def inside(share: float, group: np.ndarray) -> float:
-    """A share or AUC, kept half a group away from 0 and 1: so few groups cannot show more."""
+def clip_share(share: float, group: np.ndarray) -> float:
+    """A share or AUC, kept half a group away from 0 and 1, as so few groups cannot show more."""
     edge = 1 / (2 * len(np.unique(group)))
     return float(np.clip(share, edge, 1 - edge))
 
@@ -216,7 +216,7 @@ def mean_variance(modelled: list[Callable]) -> Callable:
 
 def variance_if_equal(aucs, modelled: list[Callable], covariance, group: np.ndarray) -> float:
     """The variance of a difference of two AUCs if both were equal to their mean."""
-    errors = np.sqrt([each(inside(np.mean(aucs), group)).sum() for each in modelled])
+    errors = np.sqrt([each(clip_share(np.mean(aucs), group)).sum() for each in modelled])
     product = covariance[0, 0] * covariance[1, 1]
     correlation = covariance[0, 1] / np.sqrt(product) if product > 0 else 0.0
     return max((errors**2).sum() - 2 * correlation * errors.prod(), 0.0)

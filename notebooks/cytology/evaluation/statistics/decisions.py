@@ -1,4 +1,4 @@
-"""From a probability to a decision: thresholds, net benefit, and when not to answer.
+"""From a probability to a decision: thresholds, net benefit, and when to refer an image.
 
 A threshold is chosen on predictions for images that the model did not learn from, locked, and only
 then applied to test. It applies to the logit, since very certain probabilities all round to 1.
@@ -45,8 +45,8 @@ def choose_threshold(rows: pd.DataFrame, rule: str, wanted_sensitivity: float) -
     `wanted_sensitivity` on average, over studies and over patients with any number of images.
     Conformal risk control (Angelopoulos et al., ICLR 2024, arXiv 2208.02814) with groups as units:
     the shares missed in the n malignant groups, and in one more group in which all are missed, have
-    a mean of at most 1 - `wanted_sensitivity`. If n is too small for that (`unpromised`), nothing
-    is promised, and the threshold is the lowest logit.
+    a mean of at most 1 - `wanted_sensitivity`. If n is too small for that (`why_not_promised`),
+    nothing is promised, and the threshold is the lowest logit.
     """
     if rule == "half":
         return 0.0
@@ -63,7 +63,7 @@ def choose_threshold(rows: pd.DataFrame, rule: str, wanted_sensitivity: float) -
     return float((chosen + below.max()) / 2 if len(below) else chosen)
 
 
-def unpromised(rows: pd.DataFrame, wanted_sensitivity: float, unit: str) -> str:
+def why_not_promised(rows: pd.DataFrame, wanted_sensitivity: float, unit: str) -> str:
     """Why the wanted sensitivity cannot be promised from these rows; empty if it can."""
     there = rows.loc[rows["label"] == "M", "group"].nunique()
     takes = f"no number of {plural(unit)} is enough"
@@ -79,21 +79,21 @@ def unpromised(rows: pd.DataFrame, wanted_sensitivity: float, unit: str) -> str:
 
 
 def one_sided(rows: pd.DataFrame, threshold: float) -> str:
-    """A clause if a threshold gives the same answer for all rows; else empty."""
+    """A clause that says so if a threshold gives the same answer for all rows; else empty."""
     called = rows["logit"] >= threshold
     if called.nunique() > 1:
         return ""
     return f"calls {'every' if called.all() else 'no'} image malignant"
 
 
-def counted_from(rows: pd.DataFrame, threshold: float) -> pd.DataFrame:
+def relative_to_threshold(rows: pd.DataFrame, threshold: float) -> pd.DataFrame:
     """Rows with `logit` relative to the threshold: malignant from 0 (probability one half) on."""
     above = rows["logit"].astype(float) - threshold
     return rows.assign(logit=above, probability=expit(above))
 
 
 def cross_fitted_calls(rows: pd.DataFrame, rule: str, wanted_sensitivity: float) -> pd.DataFrame:
-    """The rows `counted_from` a threshold, each fold with the threshold chosen by the others.
+    """Rows with logits relative to a threshold, that of each fold chosen on the other folds.
 
     The heads that scored the other folds were also trained on this one, so the results are a little
     too good: on noise (20 patients with 6 images), sensitivity + specificity - 1 at Youden's
@@ -101,7 +101,7 @@ def cross_fitted_calls(rows: pd.DataFrame, rule: str, wanted_sensitivity: float)
     """
 
     def made(here, others):
-        return counted_from(here, choose_threshold(others, rule, wanted_sensitivity))
+        return relative_to_threshold(here, choose_threshold(others, rule, wanted_sensitivity))
 
     return by_fold(rows, made)
 
@@ -143,8 +143,8 @@ def benefit_bands(rows: pd.DataFrame, probabilities: np.ndarray) -> np.ndarray:
 def abstention_curve(rows: pd.DataFrame, certainty: np.ndarray) -> pd.DataFrame:
     """Accuracy, sensitivity and specificity of the answered images, by the share referred.
 
-    Rows are `counted_from` a threshold. The images of least (or unknown) `certainty`, shape (n,),
-    go to a pathologist first. Intervals (`_low`, `_high`) are by group.
+    Logits are relative to a threshold (`relative_to_threshold`). The images of least (or unknown)
+    `certainty`, shape (n,), go to a pathologist first. Intervals (`_low`, `_high`) are by group.
     """
     order = np.argsort(np.nan_to_num(certainty, nan=-np.inf), kind="stable")
     inflation, table = variance_inflation(rows), []

@@ -17,11 +17,11 @@ from scipy.special import stdtrit
 from cytology.evaluation.statistics.clusters import (
     binormal_variance,
     both_below,
+    clip_share,
     clustered_covariance,
     effective_groups,
     folds_of,
     group_sums,
-    inside,
     intraclass_correlation,
     pair_weights,
     placements,
@@ -100,7 +100,7 @@ def modelled_interval(
     found: float, modelled: Callable, sizes: list, group: np.ndarray, inflation: float
 ) -> tuple[float, float]:
     """The interval of an AUC whose variance is `modelled`; `sizes` weigh each class's groups."""
-    parts = modelled(inside(found, group))
+    parts = modelled(clip_share(found, group))
     degrees = [effective_groups(each) - 1 for each in sizes]
     freedom = parts[:2].sum() ** 2 / (parts[:2] ** 2 / degrees).sum()
 
@@ -133,7 +133,7 @@ def share_interval(
     def of_group(share):
         return crowd * (both_below(share, alike) - share**2)
 
-    at_found = of_group(inside(found, group))
+    at_found = of_group(clip_share(found, group))
 
     def variance(share):
         there = of_group(share)
@@ -198,10 +198,10 @@ def mean_interval(
         return NO_BOUNDS
     sums = group_sums(values - values.mean(), group)[None] / len(values)
     variance = unbiased_squares(sums, shares)[0, 0]
-    return around(values.mean(), inflation * variance, effective_groups(shares) - 1)
+    return t_interval(values.mean(), inflation * variance, effective_groups(shares) - 1)
 
 
-def around(found: float, variance: float, freedom: float) -> tuple[float, float]:
+def t_interval(found: float, variance: float, freedom: float) -> tuple[float, float]:
     """A t interval; NaN without spread, or if the groups are worth fewer than two equal ones."""
     error = float(np.sqrt(variance))
     if not (error > ROUNDING * abs(found) and freedom > 1 - ROUNDING):

@@ -21,7 +21,7 @@ from cytology.evaluation.statistics.clusters import (
     placements,
     variance_if_equal,
 )
-from cytology.evaluation.statistics.intervals import NO_BOUNDS, around, modelled_interval
+from cytology.evaluation.statistics.intervals import NO_BOUNDS, modelled_interval, t_interval
 
 
 def components_within_folds(truth: np.ndarray, score: np.ndarray, fold: np.ndarray) -> np.ndarray:
@@ -92,4 +92,4 @@ class MeanAuc:
             return gain, *NO_BOUNDS
         aucs, modelled = (other.auc, self.auc), [other.modelled, self.modelled]
         variance = variance_if_equal(aucs, modelled, covariance, self.group)
-        return gain, *around(gain, CROSS_VALIDATED * variance, freedom)
+        return gain, *t_interval(gain, CROSS_VALIDATED * variance, freedom)

@@ -30,7 +30,7 @@ PREDICTIVE = ("precision", "negative_predictive_value")
 PREVALENCES = np.array([0.005, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9])
 
 
-def checked(prevalence: float) -> float:
+def check_prevalence(prevalence: float) -> float:
     """The share unchanged; `InputError` unless it is between 0 and 1."""
     if not 0 < prevalence < 1:
         raise InputError(
@@ -43,14 +43,14 @@ def checked(prevalence: float) -> float:
 def at_prevalence(rows: pd.DataFrame, prevalence: float, act_from: float) -> dict[str, float]:
     """Results of a threshold where a share `prevalence` of the images is malignant.
 
-    Rows are `decisions.counted_from` the threshold. `recall` and `specificity` (as here),
-    `precision`, `negative_predictive_value`, `false_alarms` (benign images called malignant for
-    each malignant one that is), and `net_benefit` (Vickers & Elkin 2006, doi
-    10.1177/0272989X06295361) for a clinic that acts at a probability a = `act_from` or more: it
-    accepts (1 - a) / a false alarms for each malignant image found. All with `_low`, `_high`, and
-    their `counts`.
+    The logits of `rows` are relative to the threshold (`decisions.relative_to_threshold`). `recall`
+    and `specificity` (as here), `precision`, `negative_predictive_value`, `false_alarms` (benign
+    images called malignant for each malignant one that is), and `net_benefit` (Vickers & Elkin
+    2006, doi 10.1177/0272989X06295361) for a clinic that acts at a probability a = `act_from` or
+    more: it accepts (1 - a) / a false alarms for each malignant image found. All with `_low`,
+    `_high`, and their `counts`.
     """
-    m, odds = checked(prevalence), act_from / (1 - act_from)
+    m, odds = check_prevalence(prevalence), act_from / (1 - act_from)
     truth, score = truth_and_score(rows)
     s, p = np.array(sensitivity_and_specificity(truth, score >= 0))
     bounds = called_intervals(rows, score >= 0)
@@ -88,7 +88,7 @@ def at_other_share(rows: pd.DataFrame, fitted_share: float, prevalence: float) -
     Their calibration was fitted at `fitted_share`; the difference in log odds is added to all
     logits (Saerens, Latinne & Decaestecker 2002, doi 10.1162/089976602753284446).
     """
-    moved = rows["logit"] + logit(checked(prevalence)) - logit(fitted_share)
+    moved = rows["logit"] + logit(check_prevalence(prevalence)) - logit(fitted_share)
     return rows.assign(logit=moved, probability=expit(moved))
 
 
@@ -101,7 +101,7 @@ def benefits_at(
     (`at_other_share`). Columns as `operating_points.net_benefits`: `threshold` (`act_from`), `all`,
     `malignant_share`, and for each network its net benefit, `_low` and `_high`.
     """
-    m, odds = checked(prevalence), act_from / (1 - act_from)
+    m, odds = check_prevalence(prevalence), act_from / (1 - act_from)
     found = {"threshold": act_from, "all": benefit(1.0, 0.0, m, odds), "malignant_share": m}
     for name, rows in tables.items():
         truth, probability = truth_and_probability(rows)

@@ -21,7 +21,7 @@ from cytology.evaluation.statistics.intervals import (
     of_two_shares,
 )
 from cytology.evaluation.statistics.metrics import OF_TWO_SHARES, sensitivity_and_specificity
-from cytology.evaluation.statistics.prevalence import checked
+from cytology.evaluation.statistics.prevalence import check_prevalence
 from cytology.settings import InputError
 
 ROUNDING = 1e-9  # of a count of patients
@@ -91,7 +91,7 @@ def choose_referral(patients: pd.DataFrame, level: float, prevalence: float = np
     scores = np.sort(patients.loc[patients["label"] == "M", "logit"].to_numpy(float))
     units, of_units = len(patients), level
     if not np.isnan(prevalence):
-        units, of_units = len(scores), min(level / checked(prevalence), 1.0)
+        units, of_units = len(scores), min(level / check_prevalence(prevalence), 1.0)
     allowed = int(np.floor(of_units * (units + 1) - 1 + ROUNDING))
     limit = -np.inf if allowed < 0 else np.inf
     if 0 <= allowed < len(scores):
@@ -120,7 +120,7 @@ def outcome(patients: pd.DataFrame, prevalence: float = np.nan) -> dict[str, flo
     the share of malignant patients, or at that of these patients.
     """
     truth = (patients["label"] == "M").to_numpy()
-    m = truth.mean() if np.isnan(prevalence) else checked(prevalence)
+    m = truth.mean() if np.isnan(prevalence) else check_prevalence(prevalence)
     called = patients["referred"].to_numpy()
     shares = [np.float64(each) for each in sensitivity_and_specificity(truth, called)]
     bounds = called_intervals(patients, called, variance_inflation(patients))
@@ -149,7 +149,7 @@ def referral_curve(patients: pd.DataFrame, prevalence: float = np.nan) -> pd.Dat
     below = [np.searchsorted(np.sort(scores[w]), limits) for w in (malignant, ~malignant)]
     counts_of = malignant.sum(), (~malignant).sum()
     alone = np.isnan(prevalence)
-    m = malignant.mean() if alone else checked(prevalence)
+    m = malignant.mean() if alone else check_prevalence(prevalence)
     missed, spared = below[0] / counts_of[0], below[1] / counts_of[1]
     units = len(patients) if alone else counts_of[0]
     bound = (below[0] + 1) / (units + 1) * (1.0 if alone else m)

@@ -20,16 +20,16 @@ from cytology.evaluation.statistics.clusters import (
 )
 from cytology.evaluation.statistics.intervals import (
     NO_BOUNDS,
-    around,
     counts,
     gain_error,
     mean_interval,
     named_interval,
+    t_interval,
     t_quantile,
 )
 from cytology.evaluation.statistics.metrics import THRESHOLD, auc_within_folds
 from cytology.settings import InputError
-from cytology.wording import p_in_figures, span
+from cytology.wording import interval_text, p_in_figures
 
 FEW_DISCORDANT = 25  # with fewer, McNemar's test is exact
 FIRST_SECOND = ("first", "second")
@@ -40,7 +40,7 @@ UNRANKED = "random|unknown"  # weights or training; no such model is called bett
 WITH_OUTSIDE = {"networks": 0.02, "more than one": 0.02, "outside": 0.02, "baseline": 0.01}
 
 
-def matched(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
+def match_predictions(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
     """The cases of both tables in sorted order, with `label, group` and perhaps `fold`.
 
     `first` and `second` are the two scores, `called_first` and `called_second` say whether they
@@ -70,7 +70,7 @@ def auc_difference(pairs: pd.DataFrame) -> dict[str, float]:
     groups.
     """
     gain, error, freedom = gain_error(pairs, pairs["first"].to_numpy(), pairs["second"].to_numpy())
-    low, high = around(gain, error**2, freedom)
+    low, high = t_interval(gain, error**2, freedom)
     p = 2 * t.sf(abs(gain) / error, freedom) if error > 0 else 1.0 if error == 0 else np.nan
     return named_interval("difference", gain, low, high) | {"p": float(p)}
 
@@ -140,7 +140,7 @@ def compare_pairs(tables: dict[str, pd.DataFrame], pairs: list[tuple[str, str]])
     """
     rows = []
     for first, second in pairs:
-        both = matched(tables[first], tables[second])
+        both = match_predictions(tables[first], tables[second])
         independent = both["group"].is_unique and variance_inflation(both) == 1
         row: dict[str, Any] = {"first": first, "second": second} | counts(both)
         row |= {f"auc_{k}": auc_within_folds(both.assign(logit=both[k])) for k in FIRST_SECOND}
@@ -187,12 +187,14 @@ def difference_sentence(row, first: str, second: str) -> str:
     if np.isnan(size):
         return f"Nothing can be said about {first} and {second}: one class only."
     if size < 0.0005:
-        known = "" if np.isnan(row.difference_low) else f" ({span(bounds, 'size', '95 % ')})"
+        known = (
+            "" if np.isnan(row.difference_low) else f" ({interval_text(bounds, 'size', '95 % ')})"
+        )
         return (
             f"The data do not separate {first} from {second}: their AUCs are equal to three "
             f"decimals{known}."
         )
-    interval = span(bounds, "size", "95 %, for this pair alone, ")
+    interval = interval_text(bounds, "size", "95 %, for this pair alone, ")
     words = f"{interval}; P = {p_in_figures(row.p_holm)} after Holm"
     if row.separated:
         return (

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cytology.data.mending import mended
+from cytology.data.repair import repair_split
 
 
 def images(*rows):
@@ -38,7 +38,7 @@ def lost_and_moved(table, split):
 @pytest.mark.parametrize("seed", range(40))
 def test_no_smaller_move_of_whole_groups_repairs_the_split(seed):
     table = some_images(seed)
-    found = mended(table)
+    found = repair_split(table)
     assert (found.groupby(table["group"]).nunique() == 1).all()
     groups, parts = sorted(set(table["group"])), sorted(set(table["split"]))
     every = (
@@ -51,7 +51,7 @@ def test_no_smaller_move_of_whole_groups_repairs_the_split(seed):
 def test_images_that_do_not_cross_stay_in_place():
     table = images(("a", "B", "train", 3), ("b", "M", "train", 2), ("c", "B", "test", 1),
                    ("d", "M", "test", 9))  # fmt: skip
-    assert (mended(table) == table["split"]).all()
+    assert (repair_split(table) == table["split"]).all()
 
 
 def test_equal_moves_prefer_test_and_then_val():
@@ -59,20 +59,20 @@ def test_equal_moves_prefer_test_and_then_val():
              enumerate(itertools.product("BM", ("train", "val", "test")))]  # fmt: skip
     table = images(*whole, ("x", "B", "train", 2), ("x", "B", "test", 2), ("y", "B", "train", 1),
                    ("y", "B", "val", 1), ("z", "M", "train", 3), ("z", "M", "test", 2))  # fmt: skip
-    home = mended(table).groupby(table["group"]).first()
+    home = repair_split(table).groupby(table["group"]).first()
     assert (home["x"], home["y"], home["z"]) == ("test", "val", "train")
 
 
 def test_the_repair_never_empties_a_class_in_test():
     cut = [("a", "B", "train", 4), ("a", "B", "test", 1), ("b", "B", "train", 6)]
     table = images(*cut, ("b", "B", "test", 1), ("c", "M", "train", 5), ("d", "M", "test", 5))
-    home = mended(table).groupby(table["group"]).first()
+    home = repair_split(table).groupby(table["group"]).first()
     assert home.to_dict() == {"a": "test", "b": "train", "c": "train", "d": "test"}
 
 
 def test_with_too_few_groups_as_much_as_possible_is_kept():
     table = images(("a", "B", "train", 4), ("a", "B", "test", 1), ("b", "M", "train", 6))
-    assert set(mended(table)[:5]) == {"train"}
+    assert set(repair_split(table)[:5]) == {"train"}
 
 
 def test_tens_of_thousands_of_groups_are_repaired_quickly():
@@ -81,5 +81,5 @@ def test_tens_of_thousands_of_groups_are_repaired_quickly():
     table["label"] = np.where(np.arange(number) % 2, "B", "M")
     twins = table.iloc[:20].assign(split="test")
     table = pd.concat([table, table.iloc[:20], twins], ignore_index=True)
-    found = mended(table)
+    found = repair_split(table)
     assert lost_and_moved(table, found) == (0, 18 + 2 * 2)

@@ -8,7 +8,7 @@ import pandas as pd
 FIRST = ("test", "val", "train")
 
 
-def mended(images: pd.DataFrame) -> pd.Series:
+def repair_split(images: pd.DataFrame) -> pd.Series:
     """The part of each image after moving whole groups, and as few images as possible.
 
     `images` has `group, label, split`; groups must not cross. Each group goes to the part with
