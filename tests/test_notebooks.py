@@ -49,6 +49,35 @@ def test_every_notebook_follows_the_skeleton(name):
     assert NOTEBOOKS[name].metadata.kernelspec.name == "python3"
 
 
+def shown_source(name, call):
+    """The source lines of what a notebook shows by `call`, such as `show(splitting.split)`."""
+    code = "\n".join(cell.source for cell in code_cells(name))
+    first, *rest = call.removeprefix("show(").removesuffix(")").split(".")
+    place = re.search(rf"from (cytology[\w.]*) import [^\n]*\b{first}\b", code)[1].split(".")
+    path = (PROJECT_ROOT / "notebooks").joinpath(*place, first).with_suffix(".py")
+    if not path.is_file():  # `first` is no module, but in one
+        path, rest = (PROJECT_ROOT / "notebooks").joinpath(*place).with_suffix(".py"), [first]
+    node = ast.parse(source := path.read_text("utf-8"))
+    for wanted in rest:
+        node = next(each for each in node.body if getattr(each, "name", "") == wanted)
+    return ast.get_source_segment(source, node).splitlines()
+
+
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [
+        (name, call)
+        for name, page in NOTEBOOKS.items()
+        for cell in page.cells
+        if cell.cell_type == "code"
+        for call in re.findall(r"\bshow\([\w.]+\)", cell.source)
+    ],
+)
+def test_shown_functions_fit_the_page(name, call):
+    """JupyterLab in a window of 1,300 pixels breaks longer lines within a word."""
+    assert max(map(len, shown_source(name, call))) <= 92
+
+
 @every_notebook
 def test_notebooks_are_stored_without_outputs(name):
     assert all(not cell.outputs and cell.execution_count is None for cell in code_cells(name))

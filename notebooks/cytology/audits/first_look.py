@@ -14,11 +14,16 @@ REPETITIONS = 3  # each with other folds and other shuffled labels
 SPLITS = {"images_random": "turned copies split at random", HONEST: "whole patients together"}
 
 
-def first_look(features: Features, manifest: pd.DataFrame, folds: int, seed: int) -> pd.DataFrame:
-    """The mean AUC of two ways to split (rows), with true and with shuffled labels (columns).
+def first_look(
+    features: Features,
+    manifest: pd.DataFrame,
+    folds: int,
+    seed: int,
+) -> pd.DataFrame:
+    """The mean AUC of two ways to split (rows), with true and shuffled labels (columns).
 
-    A part of what `leakage.audit` asks, in a few seconds. Raises `InputError` if the images have
-    too few groups for the folds.
+    A part of what `leakage.audit` asks, in a few seconds. Raises `InputError` if the images
+    have too few groups for the folds.
     """
     images = draw_images(manifest, MOST_IMAGES, seed)
     orientations = 1 + int(features.index.get_level_values("orientation").max())
@@ -28,7 +33,8 @@ def first_look(features: Features, manifest: pd.DataFrame, folds: int, seed: int
         shuffled = shuffle_labels(pictures, repetition)
         for protocol, split in SPLITS.items():
             fold = assign_folds(pictures, protocol, folds, repetition)
-            for labels, shown in (("true labels", pictures), ("shuffled labels", shuffled)):
+            labelled = {"true labels": pictures, "shuffled labels": shuffled}
+            for labels, shown in labelled.items():
                 logits = out_of_fold_logits(values, is_malignant(shown["label"]), fold)
                 auc = auc_within_folds(shown.assign(fold=fold, logit=logits))
                 found.append((split, labels, auc))

@@ -149,7 +149,12 @@ def random_labels(share: float, count: int, rng: np.random.Generator) -> np.ndar
     return np.where(rng.permutation(count) < malignant, "M", "B")
 
 
-def assign_folds(pictures: pd.DataFrame, protocol: str, folds: int, seed: int) -> np.ndarray:
+def assign_folds(
+    pictures: pd.DataFrame,
+    protocol: str,
+    folds: int,
+    seed: int,
+) -> np.ndarray:
     """The fold of each picture, shape (pictures,), stratified by label.
 
     Raises `InputError` if there are fewer units than folds.
@@ -161,7 +166,7 @@ def assign_folds(pictures: pd.DataFrame, protocol: str, folds: int, seed: int) -
     else:
         if pictures[together].nunique() < folds:
             raise InputError(
-                f"The audit needs at least {folds} groups, one per fold (parameter `folds`)."
+                f"The audit needs at least {folds} groups: one per fold (parameter `folds`)."
             )
         parts = group_folds(folds, seed, labels, pictures[together])
     fold = np.empty(len(pictures), int)
@@ -179,15 +184,16 @@ def out_of_fold_logits(
 ) -> np.ndarray:
     """Logits of each picture by a head trained on the other folds, shape (pictures,).
 
-    `strength` is that of `fitted_head`, and so is `untrained`, by fold. If the other folds have
-    only one class, as shuffled labels may, nothing can be learned, and the logits are 0.
+    `strength` is that of `fitted_head`, and so is `untrained`, by fold. If the other folds
+    have only one class, as shuffled labels may, nothing can be learned: the logits are 0.
     """
     logits = np.zeros(len(values))
     for number in np.unique(fold):
         held_out = fold == number
-        if len(np.unique(malignant[~held_out])) == 2:
+        train = ~held_out
+        if len(np.unique(malignant[train])) == 2:
             scale = untrained[number] if untrained else None
-            head = fitted_head(values[~held_out], malignant[~held_out], strength, untrained=scale)
+            head = fitted_head(values[train], malignant[train], strength, untrained=scale)
             logits[held_out] = head.logits(values[held_out])
     return logits
 

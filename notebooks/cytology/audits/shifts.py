@@ -63,18 +63,19 @@ def change_saturation(smear: FramedSmear, factor: float) -> Image.Image:
 
 
 def move_stain(smear: FramedSmear, share: float) -> Image.Image:
-    """Move the colours a `share` of the way from the image's stain group to the other one.
+    """Move the colours a `share` of the way from the image's stain group to the other.
 
     Mean and deviation of each Lab channel are matched as by Reinhard et al. 2001 (doi
-    10.1109/38.946629), but those of the groups, not those of the image: an image that is dark
-    because it is full of nuclei stays so.
+    10.1109/38.946629), but those of the groups, not those of the image: an image that is
+    dark because it is full of nuclei stays so.
     """
     lab = lab_pixels(smear.image)
     (mean, deviation), (other_mean, other_deviation) = smear.both_stains()
     moved = (lab - mean) * other_deviation / np.maximum(deviation, 1) + other_mean
     mixed = (lab + share * (moved - lab)).round()
     light, colour = np.clip(mixed[..., :1], 0, 255), np.clip(mixed[..., 1:], -128, 127)
-    whole = np.concatenate([light.astype(np.uint8), colour.astype(np.int8).view(np.uint8)], axis=-1)
+    channels = light.astype(np.uint8), colour.astype(np.int8).view(np.uint8)
+    whole = np.concatenate(channels, axis=-1)
     image = Image.frombytes("LAB", smear.image.size, whole.tobytes())
     changed = ImageCms.applyTransform(image, lab_transforms()[1])
     assert changed is not None  # it is only where the image is changed in place

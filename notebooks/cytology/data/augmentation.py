@@ -36,7 +36,7 @@ def augmentation_of(run: Run) -> Augmentation:
 
 
 def orient(image: np.ndarray, orientation: int) -> np.ndarray:
-    """Turn an image or a batch, shape (..., height, width, channels), into an orientation 0 to 7.
+    """Turn images, shape (..., height, width, channels), into an orientation from 0 to 7.
 
     A view of the same pixels: nothing is interpolated, nothing is copied.
     """

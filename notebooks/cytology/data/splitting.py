@@ -19,10 +19,10 @@ ABOUT_IMAGE = ["image_id", "sha256", "group", "label"]
 def split_by_group(
     manifest: pd.DataFrame, folds: int, val_share: float, test_share: float, seed: int
 ) -> pd.DataFrame:
-    """Split whole groups into train, val and test, by label, and train and val into folds.
+    """Split whole groups into train, val and test, and train and val into folds, by label.
 
-    Returns `image_id, sha256, group, label, split, fold`; `fold` is 0 to folds-1, empty in test.
-    Raises `InputError` if there are too few groups.
+    Returns `image_id, sha256, group, label, split, fold`; `fold` is 0 to folds-1, and empty
+    in test. Raises `InputError` if there are too few groups.
     """
     check_enough_groups(manifest, folds)
     images = manifest[ABOUT_IMAGE].assign(split="train")
@@ -190,8 +190,8 @@ def assert_no_leak(split: pd.DataFrame, manifest: pd.DataFrame) -> None:
         crossing = crossings(split, manifest, column, ["split", "fold"])
         if crossing:
             raise InputError(
-                f"In split.csv {len(crossing)} {name} cross, the first is {crossing[0]!r}: run "
-                "notebook 03 again."
+                f"In split.csv {len(crossing)} {name} cross, the first is {crossing[0]!r}: "
+                "run notebook 03 again."
             )
 
 

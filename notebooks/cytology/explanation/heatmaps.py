@@ -158,8 +158,8 @@ class ExplainedNetwork:
     def _heat_of(self, pixels, slopes):
         pictures = tf.cast(pixels, tf.float32)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
-            # The tape watches the pictures, since it cannot watch a layer in the middle; the
-            # backward pass ends at the layer all the same.
+            # The tape watches the pictures, since it cannot watch a layer in the middle.
+            # The backward pass ends at the layer all the same.
             tape.watch(pictures)
             activation, features = self._both(pictures, training=False)
             logit = tf.reduce_sum(features * slopes, axis=-1)

@@ -150,13 +150,14 @@ def save_for_serving(model: keras.Model, folder: Path) -> None:
 def convert_to_tflite(model: keras.Model, calibration: np.ndarray | None = None) -> bytes:
     """The network as a TFLite file for one image at a time.
 
-    Without `calibration` everything is float32. With it (uint8 squares) everything is computed in
-    8-bit integers: raw RGB comes in as uint8, and the logit goes out as int8, to be multiplied by
-    the scale stored in the file.
+    Without `calibration` everything is float32. With it (uint8 squares) everything is
+    computed in 8-bit integers: raw RGB comes in as uint8, and the logit goes out as int8,
+    to be multiplied by the scale stored in the file.
     """
     size = model.input_shape[1]
+    one = tf.TensorSpec((1, size, size, 3), tf.float32, name="image")
 
-    @tf.function(input_signature=[tf.TensorSpec((1, size, size, 3), tf.float32, name="image")])
+    @tf.function(input_signature=[one])
     def predict(image):
         return {"logit": model(image, training=False)}
 

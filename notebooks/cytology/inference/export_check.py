@@ -85,7 +85,7 @@ def lite_runner(path: Path) -> Callable:
     scale, zero = made["quantization"]
 
     def predict(squares):
-        # Pixels need no scaling, not even for int8: its input scale is 1 (`export.full_range`).
+        # Pixels need no scaling, not even for int8, whose scale is 1 (`export.full_range`).
         interpreter.set_tensor(given["index"], squares.astype(given["dtype"]))
         interpreter.invoke()
         found = interpreter.get_tensor(made["index"]).astype(np.float32).ravel()

@@ -1,6 +1,7 @@
 """One `build` function for all architectures, and changes to a built network."""
 
 import contextlib
+from pathlib import Path
 
 import numpy as np
 
@@ -36,14 +37,19 @@ CALIBRATION_BATCH = 8  # all maps of a batch are in memory at once: 32 would nee
 
 
 def build(
-    architecture: str, image_size: int, weights=None, seed: int = 0, precision: str = "float32"
+    architecture: str,
+    image_size: int,
+    weights: str | Path | None = None,
+    seed: int = 0,
+    precision: str = "float32",
 ) -> keras.Model:
-    """A network from raw RGB 0..255, shape (batch, size, size, 3), to a logit, shape (batch, 1).
+    """A network from raw RGB 0..255, (batch, size, size, 3), to a logit, (batch, 1).
 
-    One flat functional graph: preprocessing, backbone, global average ("features"), the head.
+    One flat functional graph: preprocessing, backbone, global average ("features"), head.
     The logit is positive for malignant; features and head stay float32 in any `precision`.
-    `weights` is the path of a backbone's weights or None for random ones. Batch normalization
-    never learns here: it keeps its statistics even while every other layer is fine-tuned.
+    `weights` is the path of a backbone's weights, or None for random ones. Batch
+    normalization never learns here: it keeps its statistics even while every other layer
+    is fine-tuned.
     """
     spec = ARCHITECTURES[architecture]
     if image_size < spec.smallest_image:
@@ -60,7 +66,8 @@ def build(
             include_top=False, weights=weights, input_tensor=scaled
         )
         pooling = keras.layers.GlobalAveragePooling2D(name="features", dtype="float32")
-        model = keras.Model(image, head_layers(pooling(backbone.output)), name=architecture)
+        logit = head_layers(pooling(backbone.output))
+        model = keras.Model(image, logit, name=architecture)
     freeze_normalization(model)
     return model
 

@@ -172,7 +172,7 @@ def loss_and_slope(
 ) -> tuple[float, np.ndarray]:
     """Loss plus penalty of a head, and their gradient with respect to its parameters.
 
-    `share` is the weight of each picture, `parameters` are the head's weights and its bias.
+    `share` is the weight of each picture; `parameters` are the head's weights and bias.
     """
     logits, long = head_with(parameters, untrained).logits(values), parameters[:-1]
     wrong = share * (expit(logits) - malignant)

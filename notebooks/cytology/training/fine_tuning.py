@@ -133,8 +133,9 @@ def fit(
     """Freeze, compile, fit: loss and accuracy of each epoch on `train` and `val`."""
     # A batch is too small to estimate statistics: normalizations keep their initial ones.
     building.freeze_normalization(model)
-    with model.distribute_strategy.scope():  # each of several GPUs has a copy of the optimizer
-        compile_model(model, optimizer_of(model.name, recipe), recipe.steps_per_execution)
+    optimizer = optimizer_of(model.name, recipe)
+    with model.distribute_strategy.scope():  # each GPU has a copy of its state
+        compile_model(model, optimizer, recipe.steps_per_execution)
     history = model.fit(
         train,
         validation_data=val,  # watched after each epoch, never learned from
