@@ -54,7 +54,7 @@ def change(run, name, **values):
 
 
 def keep_only(run, *names):
-    """Leave the predictions of these networks alone."""
+    """Delete the predictions of all other networks."""
     for name in set(ARCHITECTURE_NAMES) - set(names):
         (run / name / "predictions.csv").unlink()
 

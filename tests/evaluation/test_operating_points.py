@@ -21,7 +21,7 @@ CHOSEN = ["model", "rule", "chosen_on", "threshold", "threshold_logit"]
 
 
 def keep_only(run, *names):
-    """Leave the predictions of these networks alone."""
+    """Delete the predictions of all other networks."""
     for name in set(ARCHITECTURE_NAMES) - set(names):
         (run / name / "predictions.csv").unlink()
 

@@ -236,7 +236,7 @@ def small_network():
 
 
 def replace_array(file, **how):
-    """Keep the array in another way."""
+    """Store the array in another way."""
     values = file[ARRAY][()]
     del file[ARRAY]
     file.create_dataset(ARRAY, **({"data": values} | how))
