@@ -1,4 +1,4 @@
-"""Benchmarks of engines and of other people's ways, with made-up features and times."""
+"""Benchmarks of engines and of alternatives, with made-up features and times."""
 
 import sys
 from types import SimpleNamespace
@@ -51,7 +51,7 @@ def test_heads_of_each_engine_never_saw_the_fold_that_they_judge(features, split
     table = engines.exactness(features, split, ranks=True).set_index("way")
     assert table.loc[FAST, "auc"] == table.loc[SLOW, "auc"] > 0.9
     assert table.loc[FAST, "other_decisions"] == 0
-    # Their own heads turn the features round again.
+    # Heads trained on reversed features reverse them again.
     assert table.loc["reverse", "auc"] > 0.9 and table.loc["reverse", "other_decisions"] < 0.3
     noise = np.random.default_rng(1).normal(size=(40, 200)).astype(np.float32)
     assert engines.exactness({SLOW: noise}, split, ranks=True)["auc"].item() < 0.8

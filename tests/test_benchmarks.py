@@ -1,4 +1,4 @@
-"""The benchmarks' helpers with ways that do nothing, and their command line; no TensorFlow."""
+"""The benchmarks' helpers with dummy functions, and their command line; no TensorFlow."""
 
 import ast
 import json
@@ -218,7 +218,7 @@ print(memory.peak - before)
 
 
 def test_peak_memory_includes_freed_memory():
-    # In a process of its own: the block could find room in what other tests have given back.
+    # In a separate process: here the block could reuse memory that other tests have freed.
     command = [sys.executable, "-c", GIVEN_BACK]
     done = subprocess.run(command, cwd=PROJECT_ROOT, capture_output=True, text=True, check=True)
     assert float(done.stdout) > 30
@@ -233,7 +233,7 @@ def test_the_scale_benchmark_refuses_too_few_images(tmp_path):
 
 
 def test_a_small_coverage_study_writes_its_table_and_figure(tmp_path, monkeypatch, capsys):
-    """One design a question, three studies each."""
+    """One design per question, three studies each."""
     small = coverage.FixedDesign(12, (2, 4), 0.5, 0.4, 0.95)
     for name in ("FIXED", "HEADS", "TRIPLES", "NESTED"):
         monkeypatch.setattr(coverage, name, [small])
@@ -266,7 +266,7 @@ def test_a_study_of_a_single_head_counts_the_intervals_that_hold_the_truth(monke
 
 
 def test_a_small_study_of_promises_has_one_row_per_design(monkeypatch, capsys):
-    """The least that each question takes; what is promised stands beside what was kept."""
+    """The smallest study per question; guarantees are listed with the observed results."""
     small = [(question, 10, (2, 3)) for question, *_ in promises.DESIGNS]
     monkeypatch.setattr(promises, "DESIGNS", list(dict.fromkeys(small)))
     monkeypatch.setattr(promises, "SHUFFLES", 2)
@@ -277,7 +277,7 @@ def test_a_small_study_of_promises_has_one_row_per_design(monkeypatch, capsys):
 
 
 def test_a_small_study_of_places_has_one_row_per_design_and_size(tmp_path, monkeypatch, capsys):
-    """One design a question; shares are shares, and heads of folds have logits of one."""
+    """One design per question; held shares are between 0 and 1."""
     monkeypatch.setattr(places, "RESULTS", tmp_path)
     monkeypatch.setenv("CYTOLOGY_CORES", "1")
     few = {name: (function, designs[:1]) for name, (function, designs) in places.QUESTIONS.items()}
@@ -326,7 +326,7 @@ def test_a_stack_is_attributed_to_an_activity(kind, stack):
 
 
 def test_a_process_records_its_seconds(tmp_path):
-    """Half a second of sleep is of no kind, and seen from the first to the last."""
+    """Half a second of sleep belongs to no kind, and is recorded completely."""
     over = threading.Event()
     looks = threading.Thread(target=sampler.watch, args=(tmp_path / "1.json", over))
     looks.start()

@@ -109,17 +109,17 @@ def test_drive_is_refused_if_a_notebook_already_writes_elsewhere(monkeypatch, tm
 
 
 class Session:
-    """A machine as Colab lends it: `content` is new, the Drive is the one of before."""
+    """A machine as Colab provides it: `content` is new, the Drive is kept."""
 
     def __init__(self, folder: Path, python: Path, environment: dict):
         self.content, self.python = folder / "content", python
-        # What this test itself runs in must not help the machine.
+        # The environment of this test must not leak into the machine.
         own = ("PYTHONPATH", "CYTOLOGY_HEADLESS", "CYTOLOGY_CACHE", "CYTOLOGY_HOME")
         self.environment = {k: v for k, v in os.environ.items() if k not in own} | environment
         self.content.mkdir(exist_ok=True)
 
     def run(self, notebook: Path) -> nbformat.NotebookNode:
-        """Execute a notebook as it is opened from GitHub: a copy in `content`, nothing beside."""
+        """Execute a notebook as it is opened from GitHub: a copy in `content`, nothing else."""
         page = load_notebook_node(str(notebook))
         named = re.findall(r"(?m)^(\w+) = ", page.cells[3].source)
         page = parameterize_notebook(page, {key: SMOKE[key] for key in named if key in SMOKE})

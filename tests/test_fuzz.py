@@ -95,7 +95,7 @@ def deep_tiffs(colour):
 
 
 def mutated(content, rng):
-    """The bytes with turned bits, an edited header, a part cut off, left out or doubled."""
+    """The bytes with flipped bits, an edited header, a part cut off, left out or doubled."""
     changed, kind = bytearray(content), rng.integers(5)
     if kind == 0:
         for place in rng.integers(len(changed), size=rng.integers(1, 20)):

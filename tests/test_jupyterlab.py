@@ -181,7 +181,7 @@ def check(notebook):
     assert [o["evalue"] for o in outputs if o.output_type == "error"] == []
     assert all(cell.execution_count for cell in cells)
     warned = "".join(o.text for o in outputs if o.get("name") == "stderr")
-    assert warned == "", "a reader shall not see warnings"
+    assert warned == "", "readers must not see warnings"
     assert not [o for o in outputs if "image/png" in o.get("data", {})], (
         "it has no alternative text"
     )

@@ -88,7 +88,7 @@ def test_cells_are_short(name):
     assert 15 <= len(NOTEBOOKS[name].cells) <= 30
     for cell in code_cells(name):
         lines = [line for line in cell.source.splitlines() if line.strip()]
-        if not cell.metadata.get("tags"):  # a parameter has a line of its own, however many
+        if not cell.metadata.get("tags"):  # each parameter has its own line, however many there are
             assert len(lines) <= 20, cell.source
         assert len(re.findall(r"^\s*(?:def|class) ", cell.source, re.MULTILINE)) <= 2
 
@@ -153,7 +153,7 @@ def test_setup_cell_is_the_same_everywhere_and_leaves_tensorflow_alone():
 
 
 def shared_code(name):
-    """The code cells that all training notebooks must have; an exercise may be one's own."""
+    """The code cells that all training notebooks must have; exercises may differ."""
     return [cell for cell in code_cells(name) if "only-here" not in cell.metadata.get("tags", [])]
 
 
@@ -181,7 +181,7 @@ def defaults():
     for name in NOTEBOOKS:
         for parameter, value in parameters(name).items():
             if parameter == "data" and not name.startswith("01_"):
-                assert value == "", "who works by hand names the data once, in notebook 01"
+                assert value == "", "`data` is given once, in notebook 01"
             elif parameter not in FIXED_PARAMETERS:
                 assert found.setdefault(parameter, value) == value, (name, parameter)
     return found

@@ -15,7 +15,7 @@ from cytology.run import open_run
 from cytology.settings import PROJECT_ROOT, InputError
 
 NOTEBOOKS = sorted((PROJECT_ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
-# What no parameter may be; most are refused by each.
+# Values that no parameter accepts, or only few.
 WRONG = (None, [], {}, object(), float("nan"), float("inf"), "\0", "many", -1, True, 10**400)
 NEVER = ("\0", float("nan"), [])
 

@@ -18,7 +18,7 @@ SOLUTION = re.compile(r"<details><summary>Solution</summary>\n\n```python\n(.*?)
 
 
 def solution(number):
-    """The code of the one solution of a notebook."""
+    """The code of the only solution of a notebook."""
     (path,) = (PROJECT_ROOT / "notebooks").glob(f"{number}_*.ipynb")
     cells = nbformat.read(path, as_version=4).cells
     (found,) = SOLUTION.findall("\n".join(c.source for c in cells if c.cell_type == "markdown"))
@@ -27,7 +27,7 @@ def solution(number):
 
 
 def solved(number, **given):
-    """What a solution leaves, begun with what the notebook has by then."""
+    """The variables after a solution, which starts with the given variables of the notebook."""
     exec(solution(number), given)
     return given
 

@@ -43,7 +43,7 @@ def test_files_get_the_permissions_that_the_umask_allows(tmp_path, mask):
         write_table(tmp_path / "run", "old.csv", pd.DataFrame({"image_id": ["1"]}))
         with folder_written_whole(tmp_path / "run" / "exports") as new:
             (new / "model.tflite").touch()
-        for _ in range(2):  # also a lock that is there
+        for _ in range(2):  # the second time the lock file exists
             with lock_file(tmp_path / "run" / ".lock"):
                 pass
         open_cache(tmp_path / "run" / "inspected.sqlite").close()

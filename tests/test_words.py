@@ -1,4 +1,4 @@
-"""Words that only we would use stay out of everything that a person reads."""
+"""Private words stay out of everything that people read."""
 
 import ast
 import json
@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[1]
 READ = (
     *("*.md", "docs/*.md", "data/*.md", "outputs/*.md", "benchmarks/*.md", "notebooks/*.ipynb"),
     *("run_all.py", "benchmarks/**/*.py", "notebooks/cytology/**/*.py", "tools/*.py"),
+    "tests/**/*.py",
     "notebooks/cytology/report/*.jinja",
 )
 # Regular expressions, in which a blank may be a new line, and what to write instead.
@@ -25,7 +26,7 @@ BETTER = {
     r"gave out": "ran out",
     r"speaks? (for|of)": "means, describes",
     r"whose each": "whose patient is which",
-    r"of one's own": "its own",
+    r"of one'?s own": "its own",
     r"beside itself": "alone",
     r"(?<!here\s)is (?-i:none)": "is not one, there is none",
     r"as asked for": "as requested",
@@ -65,10 +66,12 @@ def passages(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def in_python(path: Path) -> Iterator[tuple[str, str]]:
-    """Comments, docstrings and messages; a text without a blank is a name, and nobody's prose."""
+    """Names of tests, comments, docstrings and messages; a text without a space is no prose."""
     source = path.read_text(encoding="utf-8")
     for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and " " in node.value:
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
+            yield str(node.lineno), node.name.replace("_", " ")
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and " " in node.value:
             yield str(node.lineno), node.value
     # Only comments remain, each in its line, so one that goes on in the next line is one text.
     yield "1", re.sub(r"(?m)^(?:(?!# ).)*(?:# ?(.*))?$", r"\1", source)
@@ -92,6 +95,7 @@ def private_words(path: Path) -> list[str]:
 def test_the_text_of_the_project_is_plain_english():
     paths = {path for pattern in READ for path in ROOT.glob(pattern)}
     paths.discard(ROOT / "docs" / "faults.md")  # written by a run, in the words of its day
+    paths.discard(Path(__file__))  # it lists the words
     assert len(paths) > 100
     found = [private_words(path) for path in sorted(paths)]
     assert not (wrong := sum(found, [])), "\n".join(["", *wrong])
@@ -106,6 +110,7 @@ def test_the_text_of_the_project_is_plain_english():
             'x = 1  # said aloud\n# A table is\n# told.\nraise E(f"{x} is no list")\n',
             [1, 2, 4],
         ),
+        ("a.py", "def test_it_is_told_aloud():\n    told = 1\n", [1, 1]),
         ("a.md", "There is no file.\n```\nanew\n```\nA row a network.\n", [5]),
         ("a.md", "Two are told apart, `mended` is a column.\n", []),
     ],

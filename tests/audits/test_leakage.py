@@ -51,7 +51,7 @@ def make_features(images, signal=0.2, group=0.5, image=1.0, noise=0.3, width=120
 
 
 @pytest.fixture(scope="module")
-def made():
+def audited():
     """30 groups of 3 images in 4 orientations: images, features and their audit."""
     images = make_images()
     features = make_features(images)
@@ -60,8 +60,8 @@ def made():
 
 
 @pytest.fixture(scope="module")
-def pictures(made):
-    return made.audit.pictures
+def pictures(audited):
+    return audited.audit.pictures
 
 
 def mean_auc(found, protocol, labels):
@@ -82,30 +82,30 @@ def slow_auc(truth, score, fold):
 # ---------------------------------------------------------------- known answers
 
 
-def test_every_protocol_is_scored_once_per_seed_with_all_labels(made):
-    scores = made.audit.scores
+def test_every_protocol_is_scored_once_per_seed_with_all_labels(audited):
+    scores = audited.audit.scores
     assert list(scores) == ["protocol", "labels", "seed", "auc", "accuracy"]
     expected = pd.MultiIndex.from_product([leakage.PROTOCOLS, leakage.LABELS, range(SEEDS)])
     found = pd.MultiIndex.from_frame(scores[["protocol", "labels", "seed"]])
     assert len(scores) == len(expected) and set(found) == set(expected)
     keys = {(name, seed) for name in leakage.PROTOCOLS for seed in range(SEEDS)}
-    assert set(made.audit.logits) == set(made.audit.folds) == keys
+    assert set(audited.audit.logits) == set(audited.audit.folds) == keys
 
 
-def test_the_auc_falls_as_images_and_then_groups_are_kept_together(made):
-    a, b, c = (mean_auc(made.audit, protocol, "true") for protocol in leakage.PROTOCOLS)
+def test_the_auc_falls_as_images_and_then_groups_are_kept_together(audited):
+    a, b, c = (mean_auc(audited.audit, protocol, "true") for protocol in leakage.PROTOCOLS)
     assert a > b + 0.05 and b > c + 0.03 and c > 0.7
 
 
-def test_shuffling_by_image_reveals_copies_and_by_group_also_patients(made):
-    assert mean_auc(made.audit, A, "shuffled") > 0.9
-    assert 0.4 < mean_auc(made.audit, B, "shuffled") < 0.6  # blind to groups that cross
-    assert mean_auc(made.audit, B, "shuffled by group") > 0.65
-    assert 0.4 < mean_auc(made.audit, C, "shuffled by group") < 0.6
+def test_shuffling_by_image_reveals_copies_and_by_group_also_patients(audited):
+    assert mean_auc(audited.audit, A, "shuffled") > 0.9
+    assert 0.4 < mean_auc(audited.audit, B, "shuffled") < 0.6  # blind to groups that cross
+    assert mean_auc(audited.audit, B, "shuffled by group") > 0.65
+    assert 0.4 < mean_auc(audited.audit, C, "shuffled by group") < 0.6
 
 
-def test_the_verdict_passes_whole_groups_and_fails_groups_that_cross(made):
-    summary = leakage.audit_summary(made.audit)
+def test_the_verdict_passes_whole_groups_and_fails_groups_that_cross(audited):
+    summary = leakage.audit_summary(audited.audit)
     assert "passed; a leak of up to " in leakage.shuffle_verdict(summary, SEEDS)
     assert leakage.shuffle_verdict(summary, SEEDS).startswith("mean AUC of 10 shuffles 0.")
     assert leakage.shuffle_verdict(summary, SEEDS, B).endswith(": NOT PASSED: something leaks")
@@ -126,15 +126,18 @@ def test_the_verdict_depends_on_the_interval_of_the_mean_and_needs_enough_shuffl
 
 
 def test_more_shuffles_detect_a_five_point_leak_more_often_without_false_alarms():
-    """As a leak of 0.05 with a standard deviation of 0.05 a shuffle; the quantile got weaker."""
+    """Leak 0.05, standard deviation 0.05 per shuffle; a quantile test would get weaker."""
     rng = np.random.default_rng(0)
 
-    def caught(mean, shuffles):
+    def detected_share(mean, shuffles):
         drawn = rng.normal(mean, 0.05, (400, shuffles))
         return np.mean([leakage.mean_of_shuffles(pd.Series(each))[0] > 0.5 for each in drawn])
 
-    assert 0.7 < caught(0.55, 10) < caught(0.55, 20) and caught(0.55, 20) > 0.97
-    assert caught(0.5, 10) < 0.05 and caught(0.5, 20) < 0.05
+    assert (
+        0.7 < detected_share(0.55, 10) < detected_share(0.55, 20)
+        and detected_share(0.55, 20) > 0.97
+    )
+    assert detected_share(0.5, 10) < 0.05 and detected_share(0.5, 20) < 0.05
 
 
 def test_the_interval_of_the_mean_over_shuffles_uses_students_t():
@@ -147,7 +150,7 @@ def test_the_interval_of_the_mean_over_shuffles_uses_students_t():
 
 def test_audits_of_20_shuffles_detect_crossing_patients_and_rarely_raise_false_alarms():
     """A small version of the simulation in docs/statistics.md, groups of 1 to 20 images."""
-    caught, wolf = [], []
+    detected_share, wolf = [], []
     for study in range(4):
         rng = np.random.default_rng(study)
         sizes = np.exp(rng.uniform(0, np.log(20), 16)).astype(int)
@@ -156,8 +159,8 @@ def test_audits_of_20_shuffles_detect_crossing_patients_and_rarely_raise_false_a
         images["label"] = np.where(group % 2, "M", "B")
         images["family"] = [f"{k:03}" for k in range(len(group))]
         values = rng.normal(size=(len(group), 12)) + rng.normal(size=(16, 12))[group]
-        values += 0.5 * (group % 2)[:, None]  # the truth is there, and must not be learned
-        for protocol, found in ((B, caught), (C, wolf)):
+        values += 0.5 * (group % 2)[:, None]  # the true labels are present and must not be learned
+        for protocol, found in ((B, detected_share), (C, wolf)):
             aucs = []
             for seed in range(20):
                 shown = leakage.shuffle_labels(images, seed, "group")
@@ -168,7 +171,7 @@ def test_audits_of_20_shuffles_detect_crossing_patients_and_rarely_raise_false_a
                 logits = leakage.out_of_fold_logits(values, truth, fold)
                 aucs.append(components_within_folds(truth, logits, fold)[truth].mean())
             found.append(leakage.mean_of_shuffles(pd.Series(aucs))[0] > 0.5)
-    assert np.mean(caught) == 1 and np.sum(wolf) <= 1
+    assert np.mean(detected_share) == 1 and np.sum(wolf) <= 1
 
 
 def test_without_image_and_group_effects_no_protocol_scores_higher():
@@ -282,7 +285,7 @@ def test_fewer_groups_than_folds_are_refused():
 
 
 def test_logits_come_from_heads_that_never_saw_the_fold():
-    """Labels of a fold change nothing in its own logits, and all the others."""
+    """Labels of a fold change all logits except its own."""
     rng = np.random.default_rng(0)
     values, malignant = rng.normal(size=(90, 8)), np.arange(90) % 2 == 1
     fold = np.arange(90) // 30
@@ -301,11 +304,11 @@ def test_nothing_is_learned_if_the_other_folds_have_one_class():
 # ------------------------------------------------------------- the slow definition
 
 
-def test_the_auc_counts_pairs_within_a_fold(made):
-    truth = (made.audit.pictures["label"] == "M").to_numpy()
-    scores = made.audit.scores.query("labels == 'true'").set_index(["protocol", "seed"])
+def test_the_auc_counts_pairs_within_a_fold(audited):
+    truth = (audited.audit.pictures["label"] == "M").to_numpy()
+    scores = audited.audit.scores.query("labels == 'true'").set_index(["protocol", "seed"])
     for protocol in leakage.PROTOCOLS:
-        logits, fold = made.audit.logits[protocol, 2], made.audit.folds[protocol, 2]
+        logits, fold = audited.audit.logits[protocol, 2], audited.audit.folds[protocol, 2]
         row = scores.loc[(protocol, 2)]
         assert row["auc"] == pytest.approx(slow_auc(truth, logits, fold))
         assert row["accuracy"] == pytest.approx(((logits >= 0) == truth).mean())
@@ -313,19 +316,19 @@ def test_the_auc_counts_pairs_within_a_fold(made):
 
 @pytest.mark.parametrize("labels", leakage.LABELS)
 @pytest.mark.parametrize(("protocol", "column"), [(B, "family"), (C, "group")])
-def test_scikit_learns_own_folds_and_aucs_give_the_same_scores(made, protocol, column, labels):
-    """Another way through: heads and scikit-learn's AUC fold by fold."""
-    pictures = made.audit.pictures
+def test_scikit_learns_own_folds_and_aucs_give_the_same_scores(audited, protocol, column, labels):
+    """An independent computation: heads and scikit-learn's AUC fold by fold."""
+    pictures = audited.audit.pictures
     parts = group_folds(FOLDS, 3, pictures["label"], pictures[column])  # of the true labels
     if labels in leakage.SHUFFLED:
         pictures = leakage.shuffle_labels(pictures, 3, leakage.SHUFFLED[labels])
-    truth, values = (pictures["label"] == "M").to_numpy(), made.features.of(pictures)
+    truth, values = (pictures["label"] == "M").to_numpy(), audited.features.of(pictures)
     aucs = []
     for part in parts:
         rest = np.setdiff1d(np.arange(len(pictures)), part)
         logits = fitted_head(values[rest], truth[rest]).logits(values[part])
         aucs.append(roc_auc_score(truth[part], logits))
-    row = made.audit.scores.query("protocol == @protocol and labels == @labels and seed == 3")
+    row = audited.audit.scores.query("protocol == @protocol and labels == @labels and seed == 3")
     pairs = np.array([truth[part].sum() * (~truth[part]).sum() for part in parts])
     assert row["auc"].item() == pytest.approx(pairs @ aucs / pairs.sum(), abs=1e-6)
 
@@ -354,13 +357,13 @@ def test_components_have_the_mean_and_the_influence_of_the_auc_within_folds():
 # ------------------------------------------------------------------ the summary
 
 
-def test_the_summary_has_means_within_their_intervals(made):
-    summary = leakage.audit_summary(made.audit)
+def test_the_summary_has_means_within_their_intervals(audited):
+    summary = leakage.audit_summary(audited.audit)
     assert summary[["protocol", "labels"]].to_numpy().tolist() == [
         [protocol, labels] for protocol in leakage.PROTOCOLS for labels in leakage.LABELS
     ]
     for row in summary.itertuples():
-        mean = mean_auc(made.audit, row.protocol, row.labels)
+        mean = mean_auc(audited.audit, row.protocol, row.labels)
         assert row.auc == pytest.approx(mean) and row.auc_low < mean < row.auc_high
     true = summary[summary["labels"] == "true"].set_index("protocol")
     gain = 100 * (true["auc"] - true.loc[C, "auc"])
@@ -372,22 +375,22 @@ def test_the_summary_has_means_within_their_intervals(made):
     assert summary.loc[summary["labels"] != "true", "inflation"].isna().all()
 
 
-def test_the_summary_shows_the_range_of_auc_over_penalties(made):
-    found = made.audit.strengths
+def test_the_summary_shows_the_range_of_auc_over_penalties(audited):
+    found = audited.audit.strengths
     assert sorted(set(found["strength"])) == sorted(STRENGTHS) and len(found) == 2 * len(STRENGTHS)
-    summary = leakage.audit_summary(made.audit).set_index(["protocol", "labels"])
+    summary = leakage.audit_summary(audited.audit).set_index(["protocol", "labels"])
     for key in leakage.OF_STRENGTH:
         rows = found[(found["protocol"] == key[0]) & (found["labels"] == key[1])]
         assert summary.loc[key, "auc_lowest"] == rows["auc"].min() < rows["auc"].max()
         assert summary.loc[key, "auc_highest"] == rows["auc"].max()
     assert summary["auc_lowest"].notna().sum() == 2
-    pictures, (protocol, _) = made.audit.pictures, leakage.OF_STRENGTH[1]
+    pictures, (protocol, _) = audited.audit.pictures, leakage.OF_STRENGTH[1]
     fold, truth = (
         leakage.assign_folds(pictures, protocol, FOLDS, 0),
         (pictures["label"] == "M").to_numpy(),
     )
     logits = leakage.out_of_fold_logits(
-        made.features.of(pictures), truth, fold, strength=STRENGTHS[-1]
+        audited.features.of(pictures), truth, fold, strength=STRENGTHS[-1]
     )
     row = found.query("protocol == @protocol and strength == @STRENGTHS[-1]")
     assert row["auc"].item() == pytest.approx(slow_auc(truth, logits, fold))
@@ -429,13 +432,13 @@ def test_the_interval_of_a_gain_is_a_jackknife_over_groups(pictures):
     assert (high - low) / 2 == pytest.approx(half, rel=0.15)
     assert (high + low) / 2 == pytest.approx(gain)
     assert np.isnan(first.gain_over(first)[1:]).all()
-    assert high - low < np.ptp(first.interval())  # what makes a group easy or hard cancels
+    assert high - low < np.ptp(first.interval())  # the difficulty of a group cancels
 
 
-def test_means_over_seeds_match_every_cross_validated_auc(made):
-    """Means over seeds are made as `auc_interval` and `gain_error` make one."""
-    logits, folds = made.audit.logits, made.audit.folds
-    rows = made.audit.pictures.assign(fold=folds[C, 0], logit=logits[C, 0])
+def test_means_over_seeds_match_every_cross_validated_auc(audited):
+    """For one seed they equal `auc_interval` and `gain_error`."""
+    logits, folds = audited.audit.logits, audited.audit.folds
+    rows = audited.audit.pictures.assign(fold=folds[C, 0], logit=logits[C, 0])
     own, other = (MeanAuc(rows, [logits[name, 0]], [folds[C, 0]]) for name in (C, A))
     assert own.interval() == pytest.approx(auc_interval(rows))
     gain, error, freedom = gain_error(rows, logits[C, 0], logits[A, 0])
@@ -461,24 +464,26 @@ def test_intervals_shrink_with_more_groups_and_not_with_more_copies():
     assert width(20, 3, 1) == pytest.approx(few, rel=0.1) == pytest.approx(width(20, 9, 1), rel=0.1)
 
 
-def test_the_same_seed_gives_the_same_audit(made):
-    images = made.images.iloc[:60]
-    first, again = (leakage.audit(made.features, images, 3, 2) for _ in range(2))
+def test_the_same_seed_gives_the_same_audit(audited):
+    images = audited.images.iloc[:60]
+    first, again = (leakage.audit(audited.features, images, 3, 2) for _ in range(2))
     pd.testing.assert_frame_equal(first.scores, again.scores)
     pd.testing.assert_frame_equal(leakage.audit_summary(first), leakage.audit_summary(again))
     per_seed = first.scores.query("protocol == @C").groupby("labels")["auc"].nunique()
     assert (per_seed == 2).all() and len(per_seed) == 3
 
 
-def test_every_protocol_predicts_the_same_pictures(made):
-    pictures = made.audit.pictures
-    assert len(pictures) == len(made.images) * ORIENTATIONS
+def test_every_protocol_predicts_the_same_pictures(audited):
+    pictures = audited.audit.pictures
+    assert len(pictures) == len(audited.images) * ORIENTATIONS
     assert not pictures.duplicated(["image_id", "orientation"]).any()
-    assert all(len(logits) == len(pictures) for logits in made.audit.logits.values())
+    assert all(len(logits) == len(pictures) for logits in audited.audit.logits.values())
 
 
-def test_the_sentences_name_weights_units_and_numbers(made):
-    summary = leakage.audit_summary(made.audit).assign(architecture="densenet121", weights="random")
+def test_the_sentences_name_weights_units_and_numbers(audited):
+    summary = leakage.audit_summary(audited.audit).assign(
+        architecture="densenet121", weights="random"
+    )
     (sentence,) = leakage.leakage_sentences(summary, "field of view", SEEDS)
     numbers = summary.set_index(["protocol", "labels"])
     assert sentence.startswith("DenseNet121 (random weights), mean of 10 repetitions, AUC within")
@@ -518,24 +523,24 @@ def test_too_few_images_for_groups_of_both_classes_are_refused():
 
 
 def test_cached_features_of_a_training_notebook_are_read_without_a_network(
-    tmp_path, made, monkeypatch
+    tmp_path, audited, monkeypatch
 ):
     """No TensorFlow: there is no image, so anything but reading would fail."""
     key = ["mobilenetv2", "abc", 224, "pad", "float32", "openvino"]
     write_json(tmp_path, "mobilenetv2/metrics.json", dict(zip(cache.KEY, key, strict=True)))
-    sha256 = made.images.set_index("image_id")["sha256"]
-    pictures = made.audit.pictures
+    sha256 = audited.images.set_index("image_id")["sha256"]
+    pictures = audited.audit.pictures
     store = FeatureStore(key, tmp_path)
-    store.add(named_by_content(pictures, sha256), made.features.of(pictures))
+    store.add(named_by_content(pictures, sha256), audited.features.of(pictures))
     monkeypatch.setattr(cache, "FeatureStore", lambda key: FeatureStore(key, tmp_path))
     write_json(tmp_path, "dataset.json", {"data": "sample", "root": str(tmp_path)})
-    found = leakage.features_of_run(Run(tmp_path), "mobilenetv2", made.images, ORIENTATIONS)
-    np.testing.assert_array_equal(found.of(pictures), made.features.of(pictures))
+    found = leakage.features_of_run(Run(tmp_path), "mobilenetv2", audited.images, ORIENTATIONS)
+    np.testing.assert_array_equal(found.of(pictures), audited.features.of(pictures))
 
 
-def test_the_first_look_is_part_of_the_audit(made):
-    found = first_look.first_look(made.features, made.images, FOLDS, seed=0)
-    few = made.audit.scores[made.audit.scores["seed"] < first_look.REPETITIONS]
+def test_the_first_look_is_part_of_the_audit(audited):
+    found = first_look.first_look(audited.features, audited.images, FOLDS, seed=0)
+    few = audited.audit.scores[audited.audit.scores["seed"] < first_look.REPETITIONS]
     expected = few.groupby(["protocol", "labels"])["auc"].mean()
     for protocol, split in first_look.SPLITS.items():
         for labels in ("true", "shuffled"):
@@ -543,7 +548,7 @@ def test_the_first_look_is_part_of_the_audit(made):
             assert value == pytest.approx(expected[protocol, labels], abs=1e-6)
 
 
-def test_a_first_look_at_too_few_groups_gives_the_reason(made):
-    two = made.images[made.images["group"].isin(["g00", "g01"])]
+def test_a_first_look_at_too_few_groups_gives_the_reason(audited):
+    two = audited.images[audited.images["group"].isin(["g00", "g01"])]
     with pytest.raises(InputError, match="folds"):
-        first_look.first_look(made.features, two, FOLDS, seed=0)
+        first_look.first_look(audited.features, two, FOLDS, seed=0)

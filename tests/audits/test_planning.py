@@ -163,7 +163,7 @@ def test_the_plan_of_a_run_has_one_row_per_network_and_per_pair(run):
     assert (pairs["alpha"] == 0.04 / 3).all() and (widths["weights"] == "imagenet").all()
     assert set(curves["what"]) == {"width", "smallest"}
     for _, rows in curves.groupby(["what", "name", "second"]):
-        assert (rows["value"].diff().dropna() < 0).all()  # more patients, less left open
+        assert (rows["value"].diff().dropna() < 0).all()  # more patients leave less undecided
     said = planning_sentences(widths, pairs, "patient")
     assert len(said) == 3 + 2 * 3 + 1
     assert "is 0." in said[0] and "For 0.05: about" in said[0]

@@ -199,7 +199,7 @@ def test_a_whole_stain_shift_reaches_the_colours_of_the_other_group():
         np.testing.assert_allclose(found, members[0].other, atol=1.0)
         half = np.mean([lab_pixels(move_stain(s, 0.5)).mean(axis=(0, 1)) for s in members], axis=0)
         np.testing.assert_allclose(half, (members[0].own[0] + members[0].other[0]) / 2, atol=1.0)
-    # What is lighter than its group stays lighter than the group that it is moved to.
+    # An image lighter than its group stays lighter than the group whose stain it gets.
     light = [lab_pixels(move_stain(smear, 1.0))[..., 0].mean() for smear in smears[:5]]
     assert light == sorted(light) and light[-1] - light[0] > 8
 
@@ -416,7 +416,7 @@ def test_distance_from_predictions_is_the_largest_over_networks(run):
 # --------------------------------------------------------------------- summary
 
 
-def made_up(seed=0, groups=12, images=4, fall=2.5):
+def spoiled_predictions(seed=0, groups=12, images=4, fall=2.5):
     """Pictures of one network whose logits are spoiled by blur and by nothing else."""
     rng = np.random.default_rng(seed)
     group = np.repeat([f"g{k:02}" for k in range(groups)], images)
@@ -437,7 +437,7 @@ def made_up(seed=0, groups=12, images=4, fall=2.5):
 
 @pytest.fixture(scope="module")
 def judged():
-    return made_up(fall=4)
+    return spoiled_predictions(fall=4)
 
 
 @pytest.fixture(scope="module")
@@ -451,7 +451,7 @@ def test_the_table_has_one_row_per_shift_and_strength_with_every_metric(table):
     names = ["auc", "recall", "specificity", "loss", "auc_change", "loss_rise"]
     assert "ece" in table and "ece_low" not in table
     for name in names:
-        known = table[table[f"{name}_low"].notna()]  # what a shift does not change has no width
+        known = table[table[f"{name}_low"].notna()]  # no width if a shift changes nothing
         assert len(known) > 30
         assert (known[f"{name}_low"] <= known[name]).mean() > 0.9, name
         assert (known[name] <= known[f"{name}_high"]).mean() > 0.9, name
@@ -550,7 +550,7 @@ def test_disagreements_between_exact_orientations_are_counted(run):
 # ---------------------------------------------------------- one domain left out
 
 
-def sited(crossing=0):
+def images_of_two_sites(crossing=0):
     """24 groups of 4 images at two sites, `crossing` of which have images at both."""
     rows = [
         (f"{g}_{i}", f"g{g:02}", "BM"[g % 2], "ab"[g // 2 % 2] if g >= crossing else "ab"[i % 2])
@@ -561,7 +561,7 @@ def sited(crossing=0):
 
 
 def test_no_group_crosses_when_a_domain_is_left_out():
-    images = sited(crossing=6)
+    images = images_of_two_sites(crossing=6)
     for domain in "ab":
         judged, trained_on = judged_and_trained(images, "site", domain)
         assert judged.any() and trained_on.any() and not (judged & trained_on).any()
@@ -570,7 +570,7 @@ def test_no_group_crosses_when_a_domain_is_left_out():
 
 
 def test_a_domain_needs_both_classes_inside_and_outside():
-    images = sited()
+    images = images_of_two_sites()
     assert domains_of(images, "site") == ["a", "b"]
     assert domains_of(images, "stain") == []
     assert domains_of(images.assign(site="a"), "site") == []
@@ -580,20 +580,22 @@ def test_a_domain_needs_both_classes_inside_and_outside():
     assert domains_of(third, "site") == ["a", "b"]
     unknown = images.assign(site=np.where(images["site"] == "b", "", "a"))
     assert domains_of(unknown, "site") == []
-    assert domains_of(sited(crossing=24), "site") == []  # nothing outside is of other groups
+    assert (
+        domains_of(images_of_two_sites(crossing=24), "site") == []
+    )  # nothing outside is of other groups
 
 
 def test_leaving_out_a_site_costs_what_its_site_specific_feature_contributed(monkeypatch):
     """A feature that means malignant at one site and benign at the other misleads only there."""
     monkeypatch.setattr(left_out, "MIXED_REPEATS", 4)
-    images, rng = sited(crossing=2), np.random.default_rng(0)
+    images, rng = images_of_two_sites(crossing=2), np.random.default_rng(0)
     malignant = (images["label"] == "M").to_numpy()
     truth, site = np.where(malignant, 1.0, -1.0), np.where(images["site"] == "a", 1.0, -1.0)
     noise = rng.normal(size=(len(images), 6))
     turned = np.column_stack([truth * site * 2, site, noise])
     turned[:, 0] += noise[:, 0]
     plain = np.column_stack([truth + noise[:, 0], site, noise])
-    # Both sites' own sign, readable only where both sites were seen.
+    # The sign at each site, usable only if both sites were in training.
     seen = np.column_stack([turned, truth * (site > 0) * 2, truth * (site < 0) * 2])
     misled = leave_one_out(seen, images, "site", seed=0)
     steady = leave_one_out(plain, images, "site", seed=0)
@@ -606,7 +608,7 @@ def test_leaving_out_a_site_costs_what_its_site_specific_feature_contributed(mon
 
 def test_images_without_a_domain_are_left_out(monkeypatch):
     monkeypatch.setattr(left_out, "MIXED_REPEATS", 1)
-    images = sited()
+    images = images_of_two_sites()
     images.loc[images["group"] > "g19", "site"] = ""
     values = np.random.default_rng(0).normal(size=(len(images), 3))
     found = leave_one_out(values, images, "site", seed=0)
@@ -664,7 +666,7 @@ def test_no_shift_is_called_harmful_with_random_weights_or_a_leaking_split(table
 
 
 def test_with_few_groups_there_is_no_interval_and_no_claim():
-    judged = made_up(groups=2)
+    judged = spoiled_predictions(groups=2)
     found = robustness.shift_summary(judged)
     assert found["auc_low"].isna().all() and found["auc_change_low"][1:].isna().all()
     found = found.assign(weights="imagenet", protocol="grouped", judged_on="test")

@@ -52,7 +52,7 @@ def test_no_patient_is_scored_by_a_head_that_saw_it_and_the_truth_is_for_new_pat
 
 
 def test_coverage_is_the_share_of_intervals_that_contain_the_truth(monkeypatch):
-    """An interval of everything, and no interval; the truth is the heads' mean."""
+    """Intervals that contain everything, and none; the truth is the mean over heads."""
     found = interval_coverage([SMALL, replace(SMALL, auc=0.5)], 6)
     assert found.groupby("interval").size().eq(2).all() and (found["studies"] == 6).all()
     low, high = proportion_confint(found["coverage"] * 6, 6, method="wilson")

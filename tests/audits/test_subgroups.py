@@ -89,7 +89,7 @@ def test_a_p_value_counts_patients_and_not_images():
     group = np.repeat(np.arange(20), 50)
     values = rng.normal(size=20)[group] + 0.1 * rng.normal(size=1000)
     p = [p_of(values, (rng.permutation(20) % 2)[group], group) for _ in range(40)]
-    assert np.mean(np.array(p) < 0.05) < 0.2  # by image nearly all would be
+    assert np.mean(np.array(p) < 0.05) < 0.2  # nearly all P values would be, by image
     assert p_of(values + 3 * (group % 2), group % 2, group) < 0.01
     assert p_of(np.ones(1000), group % 2, group) == 1
 

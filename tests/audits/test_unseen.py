@@ -1,4 +1,4 @@
-"""Images of neither class: which are asked about, by which head, and what is said of them."""
+"""Images of neither class: which are scored, by which head, and how they are reported."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -17,8 +17,8 @@ CATEGORIES = ("C3", "C4")
 
 
 @pytest.fixture
-def asked(run, tmp_path, smear, monkeypatch):
-    """The run with 18 images of neither class: of patients of each part, of others, of nobody."""
+def run_with_unseen(run, tmp_path, smear, monkeypatch):
+    """The run with 18 images of neither class: of patients of each part, other and unknown ones."""
     monkeypatch.setattr(unseen, "CACHE", tmp_path / "cache")
     root, split = tmp_path / "images", run.table("split.csv")
     known = [
@@ -57,16 +57,18 @@ def test_a_run_without_unseen_images_says_so_and_opens_no_file(run, monkeypatch)
     assert images.empty and note.startswith("This data set has no images of neither class")
 
 
-def test_nothing_is_scored_if_the_split_leaks(asked):
-    asked.write("split.json", asked.facts("split.json") | {"protocol": "original"})
-    images, note = unseen.images_to_score(asked, TEST, 0)
+def test_nothing_is_scored_if_the_split_leaks(run_with_unseen):
+    run_with_unseen.write(
+        "split.json", run_with_unseen.facts("split.json") | {"protocol": "original"}
+    )
+    images, note = unseen.images_to_score(run_with_unseen, TEST, 0)
     assert images.empty and note.startswith("The split leaks")
 
 
-def test_an_image_gets_the_fold_of_its_patient(asked):
-    images, note = unseen.images_to_score(asked, OUT_OF_FOLD, 0)
+def test_an_image_gets_the_fold_of_its_patient(run_with_unseen):
+    images, note = unseen.images_to_score(run_with_unseen, OUT_OF_FOLD, 0)
     assert note == "18 images of neither class are scored. Left out: 1 that cannot be read."
-    split = asked.table("split.csv").drop_duplicates("group").set_index("group")
+    split = run_with_unseen.table("split.csv").drop_duplicates("group").set_index("group")
     for row in images[images["split"].isin(["train", "val"])].itertuples():
         assert row.fold == split.loc[row.group, "fold"]
     others = images[~images["split"].isin(["train", "val"])]
@@ -74,19 +76,19 @@ def test_an_image_gets_the_fold_of_its_patient(asked):
         set(others["fold"]) <= {0, 1, 2}
         and (others.groupby("group")["fold"].nunique()[1:] == 1).all()
     )
-    again, _ = unseen.images_to_score(asked, OUT_OF_FOLD, 1)
+    again, _ = unseen.images_to_score(run_with_unseen, OUT_OF_FOLD, 1)
     pd.testing.assert_frame_equal(images, again)
 
 
-def test_a_single_network_does_not_score_patients_it_was_trained_on(asked):
-    images, note = unseen.images_to_score(asked, TEST, 0)
+def test_a_single_network_does_not_score_patients_it_was_trained_on(run_with_unseen):
+    images, note = unseen.images_to_score(run_with_unseen, TEST, 0)
     assert set(images["split"]) == {"", "test"} and len(images) == 14
     assert note.endswith("Left out: 1 that cannot be read and 4 of patients in training.")
 
 
-def test_a_sample_is_drawn_from_many_images(asked, monkeypatch):
+def test_a_sample_is_drawn_from_many_images(run_with_unseen, monkeypatch):
     monkeypatch.setattr(unseen, "MOST_IMAGES", 5)
-    images, note = unseen.images_to_score(asked, OUT_OF_FOLD, 0)
+    images, note = unseen.images_to_score(run_with_unseen, OUT_OF_FOLD, 0)
     assert len(images) <= 5 and "14 not drawn" in note
 
 
@@ -98,26 +100,28 @@ def test_a_file_that_is_in_the_manifest_has_its_group(manifest):
 # -------------------------------------------------------------------- the scores
 
 
-def test_each_image_is_scored_by_the_head_of_its_fold(asked, monkeypatch):
-    images, _ = unseen.images_to_score(asked, OUT_OF_FOLD, 0)
+def test_each_image_is_scored_by_the_head_of_its_fold(run_with_unseen, monkeypatch):
+    images, _ = unseen.images_to_score(run_with_unseen, OUT_OF_FOLD, 0)
     heads = {
         f"fold{k}": LinearHead(np.zeros(2), np.ones(2), np.zeros(2), float(k)) for k in range(3)
     }
     features = type("Features", (), {"of": lambda self, pictures: np.zeros((len(pictures), 2))})()
     monkeypatch.setattr(unseen, "read_heads", lambda *_: heads)
     monkeypatch.setattr(unseen, "features_of_run", lambda *_: features)
-    found = unseen.logits_of(asked, "mobilenetv2", images, OUT_OF_FOLD)
+    found = unseen.logits_of(run_with_unseen, "mobilenetv2", images, OUT_OF_FOLD)
     assert found.tolist() == images["fold"].tolist()
 
 
-def test_known_images_are_scored_as_in_notebook_08(asked, monkeypatch):
-    scores = scored(asked, monkeypatch=monkeypatch)
+def test_known_images_are_scored_as_in_notebook_08(run_with_unseen, monkeypatch):
+    scores = scored(run_with_unseen, monkeypatch=monkeypatch)
     known = scores[scores["label"] != ""].set_index("image_id")
-    expected = calibrated_predictions(asked, "mobilenetv2", OUT_OF_FOLD).set_index("image_id")
+    expected = calibrated_predictions(run_with_unseen, "mobilenetv2", OUT_OF_FOLD).set_index(
+        "image_id"
+    )
     assert set(known.index) == set(expected.index)
     np.testing.assert_allclose(known["probability"], expected.loc[known.index, "probability"])
     raw = (
-        predictions_to_choose_on(asked, "mobilenetv2")[1]
+        predictions_to_choose_on(run_with_unseen, "mobilenetv2")[1]
         .set_index("image_id")
         .loc[known.index, "logit"]
     )
@@ -128,10 +132,10 @@ def test_known_images_are_scored_as_in_notebook_08(asked, monkeypatch):
 
 @pytest.mark.parametrize("on", [OUT_OF_FOLD, TEST])
 def test_categories_are_listed_between_the_classes_with_intervals_by_patient(
-    asked, on, monkeypatch
+    run_with_unseen, on, monkeypatch
 ):
     names = ["inceptionv3", "densenet121"]
-    table = unseen.by_category(scored(asked, on, -0.2, 0.4, monkeypatch, names))
+    table = unseen.by_category(scored(run_with_unseen, on, -0.2, 0.4, monkeypatch, names))
     assert table["model"].drop_duplicates().tolist() == names
     of_one = table[table["model"] == "densenet121"].set_index("category")
     assert of_one.index.tolist() == ["benign", "C3", "C4", "malignant"]
@@ -145,8 +149,8 @@ def test_categories_are_listed_between_the_classes_with_intervals_by_patient(
     assert inside.all() and (table["rule"] == "half").all() and (table["judged_on"] == on).all()
 
 
-def test_many_images_of_one_patient_do_not_narrow_the_interval(asked, monkeypatch):
-    scores = scored(asked, monkeypatch=monkeypatch)
+def test_many_images_of_one_patient_do_not_narrow_the_interval(run_with_unseen, monkeypatch):
+    scores = scored(run_with_unseen, monkeypatch=monkeypatch)
     rows = scores[scores["category"] == "C4"]
     many = pd.concat([rows.assign(image_id=rows["image_id"] + f" {k}") for k in range(20)])
     many["called"] = np.where(np.arange(len(many)) % 2, "M", "B")
@@ -161,19 +165,19 @@ def test_many_images_of_one_patient_do_not_narrow_the_interval(asked, monkeypatc
     assert widths[0] > 2 * widths[1]
 
 
-def test_the_classes_are_named_by_the_categories_of_the_source(asked, monkeypatch):
-    manifest = asked.table("manifest.csv")
+def test_the_classes_are_named_by_the_categories_of_the_source(run_with_unseen, monkeypatch):
+    manifest = run_with_unseen.table("manifest.csv")
     category = manifest["label"].map({"B": "C2", "M": "C5"})
-    asked.write("manifest.csv", manifest.assign(category=category))
-    table = unseen.by_category(scored(asked, monkeypatch=monkeypatch))
+    run_with_unseen.write("manifest.csv", manifest.assign(category=category))
+    table = unseen.by_category(scored(run_with_unseen, monkeypatch=monkeypatch))
     assert table["category"].tolist() == ["C2", "C3", "C4", "C5"]
 
 
 # --------------------------------------------------------------------- in words
 
 
-def test_categories_are_described_in_sentences(asked, monkeypatch):
-    table = unseen.by_category(scored(asked, monkeypatch=monkeypatch))
+def test_categories_are_described_in_sentences(run_with_unseen, monkeypatch):
+    table = unseen.by_category(scored(run_with_unseen, monkeypatch=monkeypatch))
     calls, unknown, nobody = unseen.category_sentences(table, "patient")
     assert calls.startswith("MobileNetV2 calls malignant ") and calls.endswith(" malignant images.")
     assert " of C3, 100% (" in calls
@@ -188,8 +192,8 @@ def test_categories_are_described_in_sentences(asked, monkeypatch):
     assert random[0].endswith("its scores mean nothing.")
 
 
-def test_the_figure_shows_every_image_and_the_share_called_malignant(asked, monkeypatch):
-    scores = scored(asked, monkeypatch=monkeypatch, names=["mobilenetv2", "densenet121"])
+def test_the_figure_shows_every_image_and_the_share_called_malignant(run_with_unseen, monkeypatch):
+    scores = scored(run_with_unseen, monkeypatch=monkeypatch, names=["mobilenetv2", "densenet121"])
     table = unseen.by_category(scores)
     figure = subgroups.strip_plot(scores, table, "patient")
     assert len(figure.axes) == 2

@@ -178,7 +178,7 @@ def test_a_copy_at_any_angle_is_found_with_any_fill_of_its_corners(pictures, ang
 
 
 def test_a_copy_that_was_stretched_to_a_square_and_then_rotated_is_found(smears):
-    """As Keras' generators do. At its own angle, and mirrored."""
+    """As Keras' image generators do, here by 25 degrees and mirrored."""
     images = {f"{number:02}": image for number, image in enumerate(smears)}
     found = joined_rightly(
         images, lambda image: jpeg(tilted(ImageOps.mirror(image.resize((224, 224))), 25))

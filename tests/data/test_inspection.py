@@ -43,7 +43,7 @@ def opened(monkeypatch):
     return names
 
 
-def kept(cache):
+def cached_images(cache):
     """How many images the cache holds, as another process sees it."""
     with sqlite3.connect(cache / "inspected.sqlite") as store:
         return store.execute("SELECT count(*) FROM checked").fetchone()[0]
@@ -123,7 +123,7 @@ def test_a_changed_file_is_inspected_again_but_not_a_moved_or_duplicated_one(
 def test_an_unreadable_file_is_not_cached_and_is_inspected_again(root, cache, opened, monkeypatch):
     (root / "B" / "text.png").write_text("no image")
     inspect_images(folder(root), cache)
-    assert kept(cache) == 8
+    assert cached_images(cache) == 8
     opened.clear()
     _, rejected = inspect_images(folder(root), cache)
     assert opened == ["text.png"] and rejected["reason"].tolist() == [
@@ -163,12 +163,12 @@ def test_an_interrupted_inspection_keeps_its_results(root, cache, monkeypatch):
     monkeypatch.setattr(quality, "inspect_image", interrupted)
     with pytest.raises(KeyboardInterrupt):
         inspect_images(folder(root), cache)
-    assert kept(cache) == 4
+    assert cached_images(cache) == 4
     monkeypatch.setattr(
         quality, "inspect_image", lambda path: done.append(path) or inspect_image(path)
     )
     readable, _ = inspect_images(folder(root), cache)
-    assert len(readable) == kept(cache) == 8 and len(done) == 5 + 4
+    assert len(readable) == cached_images(cache) == 8 and len(done) == 5 + 4
 
 
 def test_two_processes_may_use_the_cache_at_once(root, cache, monkeypatch):
@@ -193,7 +193,7 @@ def test_two_processes_may_use_the_cache_at_once(root, cache, monkeypatch):
         thread.start()
     for thread in threads:
         thread.join()
-    assert not failed and kept(cache) == 8
+    assert not failed and cached_images(cache) == 8
     pd.testing.assert_frame_equal(found["a"], found["b"])
     pd.testing.assert_frame_equal(found["a"], found["c"])
 
@@ -214,7 +214,7 @@ def test_results_of_all_cores_are_in_order():
 
 
 def scheduler_of(path):
-    """Inspect an image on a worker, and say whose worker that is."""
+    """Inspect an image on a worker; returns the scheduler of that worker."""
     from distributed import get_worker
 
     return get_worker().scheduler.address, quality.inspect_image(path)
@@ -280,7 +280,7 @@ def test_a_good_folder_has_no_findings(root, cache):
     assert len(table) == 0 and list(table) == ["image_id", "label", "finding", "other", "detail"]
 
 
-# ---------------------------------------------------------------- a damaged memory
+# ----------------------------------------------------------------- a damaged cache
 
 
 def test_a_damaged_cache_is_reported_and_rebuilt(root, cache, opened, capsys):
@@ -291,8 +291,8 @@ def test_a_damaged_cache_is_reported_and_rebuilt(root, cache, opened, capsys):
         opened.clear()
         again, _ = inspect_images(folder(root), cache)
         pd.testing.assert_frame_equal(again, first)
-        assert len(opened) == 8 and kept(cache) == 8
-    assert capsys.readouterr().out.count("is damaged") == 2  # an empty file is an empty memory
+        assert len(opened) == 8 and cached_images(cache) == 8
+    assert capsys.readouterr().out.count("is damaged") == 2  # an empty file is an empty cache
 
 
 def test_a_tampered_cache_row_is_inspected_again(root, cache, opened):
@@ -311,7 +311,7 @@ def test_a_locked_cache_is_not_reported_as_damaged(root, cache):
         other.execute("BEGIN EXCLUSIVE")
         with pytest.raises(sqlite3.OperationalError, match="locked"):
             open_cache(cache / "inspected.sqlite", seconds=0.1)
-    assert kept(cache) == 8
+    assert cached_images(cache) == 8
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")

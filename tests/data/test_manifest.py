@@ -36,7 +36,7 @@ def cache(tmp_path):
     return tmp_path / "cache"
 
 
-def made(listing, cache):
+def manifest_of(listing, cache):
     """(manifest, rejected, sentences) of a listing, as notebook 01 makes them."""
     readable, rejected = inspect_images(listing, cache)
     copied = find_copies(readable)
@@ -50,7 +50,7 @@ def made(listing, cache):
 
 def test_a_folder_with_a_space_and_an_umlaut_becomes_a_manifest(root, cache):
     listing = load.load(str(root), patient_pattern=r"(p\d+)_")
-    manifest, rejected, said = made(listing, cache)
+    manifest, rejected, said = manifest_of(listing, cache)
     assert (len(manifest), len(rejected), listing.unit, said) == (8, 0, "patient", [])
     assert list(manifest) == MANIFEST_COLUMNS
     assert manifest["image_id"].tolist() == sorted(manifest["image_id"])
@@ -61,7 +61,7 @@ def test_a_folder_with_a_space_and_an_umlaut_becomes_a_manifest(root, cache):
 def test_a_turned_copy_joins_its_patients_and_is_reported(root, cache):
     image = Image.open(root / "B" / "p000_0.png")
     ImageOps.mirror(image.rotate(90, expand=True)).save(root / "M" / "p003_copy.png")
-    manifest, _, said = made(load.load(str(root), patient_pattern=r"(p\d+)_"), cache)
+    manifest, _, said = manifest_of(load.load(str(root), patient_pattern=r"(p\d+)_"), cache)
     tied = manifest[manifest["group"] == "p000+p003"]
     assert set(tied["patient"]) == {"p000", "p003"} and len(tied) == 5
     family = manifest.set_index("image_id")["family"]
@@ -74,7 +74,7 @@ def test_a_turned_copy_joins_its_patients_and_is_reported(root, cache):
 
 
 def test_unknown_patients_are_counted_and_reported(root, cache):
-    manifest, _, said = made(load.load(str(root), patient_pattern=r"(p00[01])_"), cache)
+    manifest, _, said = manifest_of(load.load(str(root), patient_pattern=r"(p00[01])_"), cache)
     assert manifest["group"].nunique() == 2 + 4
     (sentence,) = said
     assert sentence.startswith(
@@ -88,7 +88,7 @@ def test_poor_and_unusable_images_and_notes_of_the_source_are_reported(root, cac
     Image.new("RGB", (64, 48), "white").save(root / "M" / "p001_9.png")
     listing = load.load(str(root), patient_pattern=r"(p\d+)_")
     listing = Listing(root, listing.images, refused=listing.refused, notes=("A note.",))
-    assert made(listing, cache)[2] == [
+    assert manifest_of(listing, cache)[2] == [
         "A note.",
         "1 file cannot be used; rejected.csv gives the reasons.",
         "1 image is blank: tables/quality.csv lists them.",
@@ -104,7 +104,7 @@ def test_the_number_of_originals_in_an_augmented_folder_is_reported(tmp_path, sm
                 pixels = np.ascontiguousarray(orient(np.asarray(image), orientation))
                 name = f"{number}_{orientation}.jpg"
                 Image.fromarray(pixels).save(tmp_path / label / name, quality=90)
-    manifest, _, said = made(folder(tmp_path), cache)
+    manifest, _, said = manifest_of(folder(tmp_path), cache)
     (sentence,) = [words for words in said if "AUGMENTED" in words]
     assert sentence.startswith(
         "THIS FOLDER LOOKS AUGMENTED: its 30 files seem to come from 6 originals, with up to 6 "
@@ -118,7 +118,7 @@ def test_the_number_of_originals_in_an_augmented_folder_is_reported(tmp_path, sm
 def test_a_folder_with_a_few_copies_does_not_look_augmented(root, cache):
     for number in range(3):
         shutil.copy(root / "B" / "p000_0.png", root / "B" / f"p000_copy{number}.png")
-    _, _, said = made(load.load(str(root), patient_pattern=r"(p\d+)_"), cache)
+    _, _, said = manifest_of(load.load(str(root), patient_pattern=r"(p\d+)_"), cache)
     (sentence,) = said
     assert sentence.startswith("3 images are copies of others (3 same file)")
 
@@ -190,7 +190,7 @@ def test_the_order_of_the_rows_does_not_matter(manifest):
 
 def described(root, cache):
     listing = folder(root)
-    manifest, rejected, _ = made(listing, cache)
+    manifest, rejected, _ = manifest_of(listing, cache)
     return dataset_facts(str(root), listing, manifest, rejected)
 
 
@@ -235,7 +235,7 @@ def test_a_published_set_is_loaded_with_its_own_parameters(monkeypatch):
 def test_the_sample_is_drawn_once_and_keeps_its_own_columns(tmp_path, monkeypatch, cache):
     monkeypatch.setattr(load, "HOME", tmp_path)
     listing = load.load("sample", sample_images=8, sample_patients=4)
-    manifest, _, said = made(listing, cache)
+    manifest, _, said = manifest_of(listing, cache)
     assert (len(manifest), manifest["group"].nunique(), said) == (8, 4, [])
     assert list(manifest)[-2:] == ["stain", "mask"]
     monkeypatch.setattr(load, "draw_sample", None)
@@ -257,7 +257,7 @@ def test_a_given_split_and_its_crossings_are_reported(tmp_path, smear, cache):
                 seed = 10 * patient + number + 100 * (part == "test" and patient > 0)
                 smear(seed).save(place / f"p{patient + 4 * (part == 'test')}_{number}.png")
     shutil.copy(tmp_path / "data/train/M/p1_0.png", tmp_path / "data/test/M/p1_9.png")
-    _, _, said = made(load.load(str(tmp_path / "data"), patient_pattern=r"(p\d+)_"), cache)
+    _, _, said = manifest_of(load.load(str(tmp_path / "data"), patient_pattern=r"(p\d+)_"), cache)
     assert said[:2] == [
         "This folder came with a split (train 8, test 9 images). Notebook 03 checks it, and makes "
         "another one unless you set `given_split`.",
@@ -270,11 +270,15 @@ def test_masks_found_by_colour_or_name_are_reported(tmp_path, smear, smear_folde
     root = smear_folder(tmp_path / "data", patients=4)
     image = Image.open(root / "B" / "p000_0.png")
     binary = image.convert("L").point(lambda grey: 255 * (grey > 120))
-    binary.save(root / "B" / "p000_0 x.png")  # no word for a mask: told by its colours
+    binary.save(
+        root / "B" / "p000_0 x.png"
+    )  # no mask keyword in its name: recognized by its colours
     binary.save(root / "B" / "p000_1_mask.png")
     binary.rotate(90, expand=True).save(root / "B" / "p002_7.png")  # no image of its size
     smear(77).save(root / "M" / "P001_5.png")
-    manifest, rejected, said = made(load.load(str(root), patient_pattern=r"([pP]\d+)_"), cache)
+    manifest, rejected, said = manifest_of(
+        load.load(str(root), patient_pattern=r"([pP]\d+)_"), cache
+    )
     assert sorted(rejected[["image_id", "reason", "other"]].to_numpy().tolist()) == [
         ["B/p000_0 x.png", "a mask of B/p000_0.png, by its few colours", "B/p000_0.png"],
         ["B/p000_1_mask.png", "a mask of B/p000_1.png, by its name", "B/p000_1.png"],

@@ -86,7 +86,7 @@ def test_ten_kinds_of_damaged_input_are_rejected_each_with_a_reason(
     (root / "B" / "loop").symlink_to(root, target_is_directory=True)
     (root / "M" / "round.png").symlink_to(root / "M" / "round.png")
     (root / "M" / "x.png").mkdir()
-    forbid(root / "M" / "forbidden.png", monkeypatch)
+    remove_read_permission(root / "M" / "forbidden.png", monkeypatch)
 
     readable, rejected = inspect_images(folder(root), tmp_path / "cache")
     found = findings(readable, rejected, find_copies(readable))
@@ -115,7 +115,7 @@ def test_ten_kinds_of_damaged_input_are_rejected_each_with_a_reason(
     assert len(good) == 8 and set(readable["image_id"]) == good | set(by_finding["converted"].index)
 
 
-def forbid(path, monkeypatch):
+def remove_read_permission(path, monkeypatch):
     """Remove the permission to read a file, even for root."""
     if os.geteuid() != 0:
         path.chmod(0)

@@ -95,7 +95,7 @@ def test_the_split_depends_only_on_the_seed(manifest, split):
 
 @pytest.mark.filterwarnings("ignore:The least populated class")
 def test_small_and_unequal_data_are_split_or_refused():
-    """Whatever the sizes: an honest split that can be trained on, or a sentence."""
+    """Any group sizes give an honest split that allows training, or an error message."""
     done = 0
     for seed in range(60):
         rng = np.random.default_rng(seed)
@@ -141,7 +141,7 @@ def test_fewer_groups_than_the_split_needs_are_refused(manifest, folds, part):
     assert part in str(error.value)
 
 
-# ------------------------------------------------------------- the original's way
+# ---------------------------------------------------------- the original protocol
 
 
 def test_the_original_protocol_leaks_and_the_report_counts_it(manifest, leaking):

@@ -53,8 +53,8 @@ def change(run, name, **values):
     run.write(name, run.facts(name) | values)
 
 
-def keep(run, *names):
-    """Leave the predictions of these networks alone."""
+def keep_only(run, *names):
+    """Delete the predictions of all other networks."""
     for name in set(ARCHITECTURE_NAMES) - set(names):
         (run / name / "predictions.csv").unlink()
 
@@ -63,7 +63,7 @@ def predictions(run, name):
     return run.table(f"{name}/predictions.csv")
 
 
-# ------------------------------------------------------------------ what is judged
+# -------------------------------------------------------------------- the headline
 
 
 @pytest.mark.parametrize("groups", [20, 400])
@@ -184,7 +184,7 @@ def test_folds_of_one_class_have_only_a_pooled_auc():
 
 
 def test_the_long_comparison_shows_three_aucs(run):
-    keep(run, "mobilenetv2")
+    keep_only(run, "mobilenetv2")
     table = long_comparison(run)
     for on in (OUT_OF_FOLD, TEST):
         rows = judged_networks(run, on)["mobilenetv2"]
@@ -274,7 +274,7 @@ def test_an_ensemble_is_the_mean_logit(full_run, model):
 
 
 def test_groups_with_both_classes_count_once_in_each(run):
-    keep(run, "mobilenetv2", "densenet121")
+    keep_only(run, "mobilenetv2", "densenet121")
     for name in ("split.csv", "mobilenetv2/predictions.csv", "densenet121/predictions.csv"):
         table = run.table(name)
         first = table["image_id"].str.endswith("_0.png") & (table["split"] != "test")
@@ -293,14 +293,14 @@ def test_groups_with_both_classes_count_once_in_each(run):
 
 
 def test_the_level_is_named_after_the_kind_of_group(run):
-    keep(run, "mobilenetv2")
+    keep_only(run, "mobilenetv2")
     change(run, "split.json", unit="field of view")
     table = comparison_all(run, baseline_of(run))
     assert set(table["level"]) == {"image", "field of view"}
 
 
 def test_the_rule_of_a_group_is_a_parameter(run):
-    keep(run, "mobilenetv2")
+    keep_only(run, "mobilenetv2")
     baseline = baseline_of(run)
     found = {
         rule: comparison_all(run, baseline, rule).set_index(["model", "level", "judged_on"])[
@@ -316,11 +316,11 @@ def test_the_rule_of_a_group_is_a_parameter(run):
     of_votes = found["vote"].loc["mobilenetv2", "patient", OUT_OF_FOLD]
     truth, folds = (votes["label"] == "M").to_numpy(), votes["fold"].to_numpy()
     assert of_votes["auc"] == pytest.approx(auc_slowly(truth, votes["vote"].to_numpy(), folds))
-    assert np.isnan(of_votes["brier"])  # a share of votes is no probability
+    assert np.isnan(of_votes["brier"])  # a share of votes is not a probability
 
 
 def test_a_fine_tuned_network_has_no_out_of_fold_row(run):
-    keep(run, "mobilenetv2", "densenet121")
+    keep_only(run, "mobilenetv2", "densenet121")
     change(run, "densenet121/metrics.json", fine_tuned=True)
     table = comparison_all(run, baseline_of(run))
     rows = table[table["judged_on"] == OUT_OF_FOLD]
@@ -354,7 +354,7 @@ def test_the_pairs_of_a_run_are_listed_by_family_and_level(full_run):
     assert (found["judged_on"] == OUT_OF_FOLD).all()
     for _, part in found.groupby(["family", "level"]):
         assert part["p_holm"].min() == pytest.approx(min(1, len(part) * part["p"].min()))
-    # Out-of-fold rows are not independent, one a patient or not.
+    # Out-of-fold rows are not independent, even with one per patient.
     assert found[["p_mcnemar", "p_delong"]].isna().all(axis=None)
     row = found[found["first"] == "mobilenetv2"].iloc[0]
     expected = compare_pairs(
@@ -414,7 +414,7 @@ def all_tables(run):
 
 
 def test_rows_are_matched_by_image_and_results_are_repeatable(full_run):
-    keep(full_run, "mobilenetv2", "densenet121")
+    keep_only(full_run, "mobilenetv2", "densenet121")
     first = all_tables(full_run)
     again = all_tables(full_run)
     assert [table.to_csv() for table in again] == [table.to_csv() for table in first]
@@ -443,7 +443,7 @@ def test_orientations_are_compared_for_each_architecture():
 
 
 def test_a_single_network_is_compared_only_with_the_baseline(full_run):
-    keep(full_run, "mobilenetv2")
+    keep_only(full_run, "mobilenetv2")
     found = pairs_of_models(full_run, baseline_of(full_run))
     assert set(found["family"]) == {"more than one", "baseline"}
     assert fold_pairs(full_run).empty

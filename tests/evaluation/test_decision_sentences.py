@@ -22,14 +22,14 @@ def tables(run_once):
     }
 
 
-def said_of(tables, **changed):
-    """The sentences, with other words in every row of both tables."""
+def sentences_of(tables, **changed):
+    """The sentences, with other values in every row of both tables."""
     parts = [table.assign(**changed) for table in tables.values()]
     return decision_sentences(*parts, "out-of-fold", "patient")
 
 
 def test_each_network_has_two_sentences_with_numbers_from_the_tables(tables):
-    said, networks = said_of(tables), tables["thresholds"]["model"].nunique()
+    said, networks = sentences_of(tables), tables["thresholds"]["model"].nunique()
     assert len(said) == 2 * networks > 2
     numbers = {
         f"{value:.3f}"
@@ -41,18 +41,18 @@ def test_each_network_has_two_sentences_with_numbers_from_the_tables(tables):
 
 
 def test_nothing_is_concluded_from_a_leak_random_weights_or_few_patients(tables):
-    assert said_of(tables, protocol="given, leaks") == [LEAKS["given, leaks"]]
-    assert said_of(tables, weights="random") == [RANDOM]
-    (few,) = said_of(tables, groups=14, groups_malignant=4, groups_benign=10)
+    assert sentences_of(tables, protocol="given, leaks") == [LEAKS["given, leaks"]]
+    assert sentences_of(tables, weights="random") == [RANDOM]
+    (few,) = sentences_of(tables, groups=14, groups_malignant=4, groups_benign=10)
     assert few.startswith("No statement about the networks: they were judged out-of-fold on 14")
     one = tables["thresholds"]["model"].iloc[0]
     some = [table.copy() for table in tables.values()]
     for table in some:
         table.loc[table["model"] == one, "weights"] = "random"
-    assert len(decision_sentences(*some, "out-of-fold", "patient")) == len(said_of(tables)) - 2
+    assert len(decision_sentences(*some, "out-of-fold", "patient")) == len(sentences_of(tables)) - 2
 
 
-def calibrated_words(tables, method, **numbers):
+def calibration_sentence(tables, method, **numbers):
     """The sentence on a network's calibration, with other numbers in one of its rows."""
     calibrations = tables["calibrations"].copy()
     name = calibrations["model"].iloc[0]
@@ -74,7 +74,7 @@ def calibrated_words(tables, method, **numbers):
 )
 def test_overconfidence_is_reported_if_the_interval_shows_it(tables, low, high, words):
     bounds = {"calibration_slope_low": low, "calibration_slope_high": high}
-    assert words in calibrated_words(tables, "none", calibration_slope=0.6, **bounds)
+    assert words in calibration_sentence(tables, "none", calibration_slope=0.6, **bounds)
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_overconfidence_is_reported_if_the_interval_shows_it(tables, low, high, 
 )
 def test_a_change_of_the_log_loss_is_reported_if_the_interval_shows_it(tables, low, high, words):
     bounds = {"loss_change_low": low, "loss_change_high": high}
-    assert words in calibrated_words(tables, "platt", loss_change=-0.02, **bounds)
+    assert words in calibration_sentence(tables, "platt", loss_change=-0.02, **bounds)
 
 
 def test_a_miscalibrated_mean_probability_is_reported(tables):
@@ -99,11 +99,13 @@ def test_a_miscalibrated_mean_probability_is_reported(tables):
         (-0.5, -0.1, "too high overall."),
         (-0.5, 0.1, "not shown to differ from 0."),
     ):
-        assert words in calibrated_words(
+        assert words in calibration_sentence(
             tables, "none", **{f"{name}_low": low, f"{name}_high": high}
         )
-    assert "no calibration slope" in calibrated_words(tables, "none", calibration_slope=np.nan)
-    assert calibrated_words(tables, "platt", note="why").endswith("They are left unchanged: why.")
+    assert "no calibration slope" in calibration_sentence(tables, "none", calibration_slope=np.nan)
+    assert calibration_sentence(tables, "platt", note="why").endswith(
+        "They are left unchanged: why."
+    )
 
 
 def test_the_threshold_sentence_uses_images_that_did_not_choose_it(tables):

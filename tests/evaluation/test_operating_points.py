@@ -20,8 +20,8 @@ pytestmark = pytest.mark.usefixtures("few_draws")
 CHOSEN = ["model", "rule", "chosen_on", "threshold", "threshold_logit"]
 
 
-def keep(run, *names):
-    """Leave the predictions of these networks alone."""
+def keep_only(run, *names):
+    """Delete the predictions of all other networks."""
     for name in set(ARCHITECTURE_NAMES) - set(names):
         (run / name / "predictions.csv").unlink()
 
@@ -42,8 +42,8 @@ def flip_labels(run, part):
         )
 
 
-def say(run, logits):
-    """Give all networks the logits that a function makes of their rows."""
+def set_logits(run, logits):
+    """Replace the logits of all networks by a function of their rows."""
     for name in run.networks:
         table = run.table(f"{name}/predictions.csv")
         run.write(f"{name}/predictions.csv", table.assign(logit=logits(table)))
@@ -64,7 +64,7 @@ def on_test(run, name):
 
 @pytest.mark.parametrize("fine_tuned", [False, True], ids=["head", "fine-tuned"])
 def test_the_labels_of_test_change_no_threshold_and_no_slope(run, fine_tuned):
-    keep(run, "mobilenetv2", "densenet121")
+    keep_only(run, "mobilenetv2", "densenet121")
     if fine_tuned:
         fine_tune(run)
     before = operating_points.locked_thresholds(run, 0.9), operating_points.locked_calibrations(run)
@@ -96,8 +96,8 @@ def test_the_labels_of_test_change_no_calibrated_probability(run, fine_tuned, me
 
 @pytest.mark.parametrize("part", ["train", "val"])
 def test_labels_used_for_fitting_change_thresholds_and_slopes(run, part):
-    """So that the tests above could fail; fine-tuned networks look at val alone."""
-    keep(run, "mobilenetv2", "densenet121")
+    """Shows that the tests above can fail; fine-tuned networks use only val."""
+    keep_only(run, "mobilenetv2", "densenet121")
     if part == "val":
         fine_tune(run)
     before = operating_points.locked_thresholds(run, 0.9), operating_points.locked_calibrations(run)
@@ -165,7 +165,7 @@ def test_a_fine_tuned_network_has_no_out_of_fold_figures(run):
 
 
 def test_without_a_slope_the_probabilities_are_unchanged_and_a_note_gives_the_reason(run):
-    say(run, lambda rows: np.where(rows["label"] == "M", -1.0, 1.0))
+    set_logits(run, lambda rows: np.where(rows["label"] == "M", -1.0, 1.0))
     found = operating_points.locked_calibrations(run).set_index(["method", "judged_on"])
     fitted = found.loc["platt"]
     assert (fitted["slope"] == 1).all() and (fitted["intercept"] == 0).all()
@@ -175,7 +175,7 @@ def test_without_a_slope_the_probabilities_are_unchanged_and_a_note_gives_the_re
 
 
 def test_a_threshold_that_calls_all_images_the_same_is_noted(run):
-    say(run, lambda rows: np.full(len(rows), 0.3))
+    set_logits(run, lambda rows: np.full(len(rows), 0.3))
     found = operating_points.locked_thresholds(run, 0.9).set_index(["rule", "judged_on"])["note"]
     assert (found.loc["half"] == "calls every image malignant").all()
     assert found.loc["sensitivity"].str.startswith("calls every image malignant").all()
@@ -232,7 +232,7 @@ def test_the_calibration_table_has_test_metrics_before_and_after(run, fine_tuned
             assert row["loss_change"] == pytest.approx(
                 np.nan if method == "none" else change.mean(), nan_ok=True
             )
-            if method != "isotonic":  # what the table says of the logit of the saved network
+            if method != "isotonic":  # the table refers to logits of the saved network
                 said = row["intercept"] + row["slope"] * before["logit"]
                 assert said.to_numpy() == pytest.approx(rows["logit"].to_numpy())
     assert (found.xs("none", level="method")["slope"] == 1).all()
@@ -382,7 +382,7 @@ def all_tables(run):
 
 
 def test_row_order_changes_nothing_and_results_are_repeatable(full_run):
-    keep(full_run, "mobilenetv2", "densenet121")
+    keep_only(full_run, "mobilenetv2", "densenet121")
     first = all_tables(full_run)
     again = all_tables(full_run)
     assert [table.to_csv() for table in again] == [table.to_csv() for table in first]

@@ -141,7 +141,7 @@ def test_a_group_with_both_classes_has_one_prediction_of_each():
 
 
 def test_group_predictions_keep_the_fold():
-    """So that its rows are known as cross-validated; images of test have none."""
+    """So its rows are recognized as cross-validated; test images have no fold."""
     rows = pictures(logit=LOGITS, probability=expit(LOGITS))
     found = by_group(rows.assign(fold=[2.0, 2.0, np.nan])).set_index("group")["fold"]
     assert found["1"] == 2 and np.isnan(found["2"])

@@ -125,7 +125,7 @@ def test_a_metric_of_four_patients_is_not_shown():
     assert too_few(pd.Series(FEW | {"groups_malignant": 1}), "recall", "slide").endswith(
         "1 malignant slide"
     )
-    assert too_few(pd.Series({"auc": 0.9}), "auc") == "", "nobody counted"
+    assert too_few(pd.Series({"auc": 0.9}), "auc") == "", "the groups were not counted"
 
 
 def test_groups_are_called_too_few_only_if_they_are():

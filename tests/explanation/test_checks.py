@@ -244,18 +244,18 @@ def test_attributions_are_summed_over_cells():
 
 
 @pytest.fixture
-def twelve():
+def twelve_images():
     rows = pd.DataFrame({"image_id": [str(k) for k in range(12)], "label": list("BM") * 6})
     return rows.assign(group=rows["image_id"])
 
 
-def test_the_summary_counts_groups_and_reports_what_is_not_shown(twelve):
+def test_the_summary_counts_groups_and_reports_what_is_not_shown(twelve_images):
     rng = np.random.default_rng(0)
-    good = values_of("turned copies", twelve, 0.8 + rng.normal(0, 0.05, 12), 0.1)
-    open_ = values_of("deletion", twelve, rng.normal(0, 1, 12), 0.0)
-    worse = values_of("insertion", twelve, rng.normal(-1, 0.1, 12), 0.0)
-    alike = values_of("shuffled head", twelve, 0.9 + rng.normal(0, 0.05, 12), 0.5)
-    apart = values_of("shuffled network", twelve, rng.normal(0, 0.05, 12), 0.5)
+    good = values_of("turned copies", twelve_images, 0.8 + rng.normal(0, 0.05, 12), 0.1)
+    open_ = values_of("deletion", twelve_images, rng.normal(0, 1, 12), 0.0)
+    worse = values_of("insertion", twelve_images, rng.normal(-1, 0.1, 12), 0.0)
+    alike = values_of("shuffled head", twelve_images, 0.9 + rng.normal(0, 0.05, 12), 0.5)
+    apart = values_of("shuffled network", twelve_images, rng.normal(0, 0.05, 12), 0.5)
     table = check_summary(pd.concat([good, open_, worse, alike, apart]))
     assert table.set_index("check")["passed"].to_dict() == {
         "deletion": "not shown",
@@ -277,22 +277,22 @@ def test_the_summary_counts_groups_and_reports_what_is_not_shown(twelve):
     assert fine.endswith("Of 1 checks that any noise passes they pass 1.")
 
 
-def test_checks_without_groups_or_variation_are_unclear(twelve):
-    few = twelve.assign(group="a")
+def test_checks_without_groups_or_variation_are_unclear(twelve_images):
+    few = twelve_images.assign(group="a")
     unknown = check_summary(values_of("insertion", few, np.arange(12.0), 0.5))
     assert unknown["passed"].tolist() == ["unclear"]
     assert np.isnan(unknown["difference_low"][0]) and unknown["groups"][0] == 1
     (said,) = explanation_sentences(unknown.assign(architecture="mobilenetv2"))
     assert "are too few or too alike to say: insertion" in said
-    nothing = check_summary(values_of("insertion", twelve, np.nan, 0.5))
+    nothing = check_summary(values_of("insertion", twelve_images, np.nan, 0.5))
     assert nothing["images"][0] == 0 and nothing["passed"][0] == "unclear"
-    alike = check_summary(values_of("insertion", twelve, 1.0, 0.5))
+    alike = check_summary(values_of("insertion", twelve_images, 1.0, 0.5))
     assert alike["passed"].tolist() == ["unclear"]
 
 
-def test_the_interval_and_p_match_scipy_on_patient_means_and_widen_out_of_fold(twelve):
+def test_the_interval_and_p_match_scipy_on_patient_means_and_widen_out_of_fold(twelve_images):
     rng = np.random.default_rng(1)
-    rows = pd.concat([twelve, twelve]).reset_index(drop=True)
+    rows = pd.concat([twelve_images, twelve_images]).reset_index(drop=True)
     value = rng.normal(0.5, 1, 24)
     (row,) = check_summary(values_of("insertion", rows, value, 0.0)).itertuples()
     test = ttest_1samp(pd.Series(value).groupby(rows["group"]).mean(), 0)
@@ -305,14 +305,14 @@ def test_the_interval_and_p_match_scipy_on_patient_means_and_widen_out_of_fold(t
     assert ratio == pytest.approx(np.sqrt(2))
 
 
-def test_checks_that_share_a_value_count_as_one_in_holms_correction(twelve):
+def test_checks_that_share_a_value_count_as_one_in_holms_correction(twelve_images):
     """A habit: better than a random point, and no better than other images' heat."""
     rng = np.random.default_rng(2)
     value = 0.8 + rng.normal(0, 0.1, 12)
     parts = [
-        values_of("heat on nuclei", twelve, value, 0.2),
-        values_of("heat on nuclei, habit", twelve, value, 0.8),
-        values_of("deletion", twelve, value - 0.8, 0.05),
+        values_of("heat on nuclei", twelve_images, value, 0.2),
+        values_of("heat on nuclei, habit", twelve_images, value, 0.8),
+        values_of("deletion", twelve_images, value - 0.8, 0.05),
     ]
     table = check_summary(pd.concat(parts)).set_index("check")
     apart = [check_summary(part)["p"][0] for part in parts]
@@ -326,14 +326,14 @@ def test_checks_that_share_a_value_count_as_one_in_holms_correction(twelve):
     assert pair["p_holm"].to_numpy() == pytest.approx([by_hand["heat"]] * 2)
 
 
-def test_evidence_that_barely_excludes_0_is_not_shown_after_holm(twelve):
+def test_evidence_that_barely_excludes_0_is_not_shown_after_holm(twelve_images):
     rng = np.random.default_rng(5)
     spread = rng.normal(size=12)
     spread = (spread - spread.mean()) / spread.std(ddof=1)
     value = 2.5 / np.sqrt(12) + spread  # t of 2.5: P is 0.03
     asked = ["turned copies", "integrated gradients", "insertion"]
-    noise = [values_of(check, twelve, rng.permutation(spread), 0.0) for check in asked[1:]]
-    table = check_summary(pd.concat([values_of(asked[0], twelve, value, 0.0), *noise]))
+    noise = [values_of(check, twelve_images, rng.permutation(spread), 0.0) for check in asked[1:]]
+    table = check_summary(pd.concat([values_of(asked[0], twelve_images, value, 0.0), *noise]))
     row = table.set_index("check").loc[asked[0]]
     assert row["difference_low"] > 0 and row["p"] == pytest.approx(0.0296, abs=1e-3)
     assert row["p_holm"] == pytest.approx(3 * row["p"]) and row["passed"] == "not shown"
@@ -382,14 +382,16 @@ def test_noise_maps_pass_the_necessary_checks_and_give_no_evidence(field):
     assert np.mean(necessary) == 1
 
 
-def test_noise_maps_are_smooth_seeded_and_reported_with_the_network(twelve):
+def test_noise_maps_are_smooth_seeded_and_reported_with_the_network(twelve_images):
     one, again = (noise_maps((3, 7, 7), np.random.default_rng(0)) for _ in range(2))
     np.testing.assert_array_equal(one, again)
     neighbours = np.corrcoef(one[:, :, :-1].ravel(), one[:, :, 1:].ravel())[0, 1]
     assert neighbours > 0.5 and not np.allclose(one[0], one[1])
     rng = np.random.default_rng(0)
-    of_network = values_of("insertion", twelve, rng.normal(3, 1, 12), 0.0).assign(map=NETWORK)
-    of_noise = values_of("insertion", twelve, rng.normal(0, 1, 12), 0.0).assign(map=NOISE)
+    of_network = values_of("insertion", twelve_images, rng.normal(3, 1, 12), 0.0).assign(
+        map=NETWORK
+    )
+    of_noise = values_of("insertion", twelve_images, rng.normal(0, 1, 12), 0.0).assign(map=NOISE)
     (row,) = check_summary(pd.concat([of_network, of_noise])).itertuples()
     assert row.value == of_network["value"].mean() and row.passed == "yes"
     assert row.noise == of_noise["value"].mean() and row.noise_passed == "not shown"

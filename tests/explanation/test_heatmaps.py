@@ -69,7 +69,7 @@ def explained(model):
 
 
 def test_grad_cam_at_the_last_map_is_the_class_activation_map(model, explained, pixels):
-    """There Grad-CAM is CAM (Zhou et al. 2016): the maps, weighed as the head weighs them."""
+    """There Grad-CAM is CAM (Zhou et al. 2016): the maps, weighted as in the head."""
     assert heatmaps.last_map(model) == LAST["mobilenetv2"]
     maps = keras.Model(model.input, model.get_layer("out_relu").output)(pixels, training=False)
     head = some_head(maps.shape[-1], 0)
@@ -77,7 +77,7 @@ def test_grad_cam_at_the_last_map_is_the_class_activation_map(model, explained, 
     weights = head.weights / np.sqrt(head.variance + EPSILON) / places
     heat = explained.heat(pixels, "M")
     assert_close(heat, np.asarray(maps) @ weights)
-    # What the places give, and what the head adds to any picture, is the logit.
+    # The positions plus the constant of the head add up to the logit.
     offset = head.bias - (head.mean * head.weights / np.sqrt(head.variance + EPSILON)).sum()
     assert_close(heat.sum(axis=(1, 2)) + offset, explained.logits(pixels))
 
@@ -91,9 +91,9 @@ def test_heat_for_benign_is_the_negative_of_heat_for_malignant(explained, pixels
 
 
 def test_heat_at_an_inner_layer_weights_each_channel_by_its_mean_gradient(model, pixels):
-    """A channel that grows everywhere must change the logit by its weight times its places.
+    """Raising a channel everywhere changes the logit by its weight times its positions.
 
-    In float64, where a step so small that no unit passes a corner is no rounding error.
+    In float64, so that a step too small for any ReLU to switch still exceeds rounding errors.
     """
     layer, step = "block_12_add", 1e-6
     inner = keras.Model(model.input, model.get_layer(layer).output)
@@ -103,7 +103,7 @@ def test_heat_at_an_inner_layer_weights_each_channel_by_its_mean_gradient(model,
     changed = activation + step * np.eye(channels)[:, None, None]
     slope = (np.asarray(after(changed)) - np.asarray(after(activation))).ravel() / step
     heat = heatmaps.ExplainedNetwork(model, None, layer).heat(pixels[:1], "M")
-    # In float32 a unit near its corner may stand on the other side of it.
+    # In float32 a ReLU near zero may switch.
     assert_close(heat, activation @ (slope / (rows * columns)), share=0.05)
 
 
@@ -275,7 +275,7 @@ def test_certain_and_uncertain_images_are_shown_one_per_patient():
     assert found.groupby("kind", sort=False)["image_id"].agg(list).to_dict() == {
         "right": ["i0", "i2"],
         "wrong": ["i6", "i5"],
-        "unsure": ["i4"],  # i5 is the second, and stands among the wrong ones
+        "unsure": ["i4"],  # i5 is the second, and is listed among the wrong ones
     }
 
 

@@ -82,7 +82,7 @@ def test_the_limit_is_the_smallest_that_respects_the_rate(groups):
 
 @pytest.mark.parametrize("patients", [8, 40])
 def test_new_patients_are_flagged_no_more_often_than_promised(patients):
-    """Where some patients are odd as a whole, which a quantile of images hardly sees."""
+    """Some patients are unusual as a whole, which a quantile over images hardly detects."""
     rng, flagged = np.random.default_rng(patients), []
 
     def images(count):

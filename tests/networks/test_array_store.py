@@ -82,7 +82,7 @@ def test_a_pack_without_its_names_is_ignored_and_written_again(folder, monkeypat
         with pytest.raises(KeyboardInterrupt):
             ArrayStore(folder).add(names("d"), values(4))
     assert ArrayStore(folder).missing(names("d")).tolist() == [0]
-    assert len(list(folder.iterdir())) == 4  # nothing half is left
+    assert len(list(folder.iterdir())) == 4  # no partial file is left
 
     written = array_store.written_whole
     with monkeypatch.context() as patch:
@@ -110,20 +110,20 @@ def test_packs_have_about_the_same_size_whatever_their_rows():
 # -------------------------------------------------------------------- checksums
 
 
-def flip(path):
+def flip_bit(path):
     """Turn one bit in the middle of a file."""
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
 
 
-def cut(path):
+def truncate(path):
     """Keep the first half of a file."""
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
 @pytest.mark.parametrize(
-    "harm", [flip, cut, lambda path: path.write_bytes(b""), lambda p: p.unlink()]
+    "harm", [flip_bit, truncate, lambda path: path.write_bytes(b""), lambda p: p.unlink()]
 )
 @pytest.mark.parametrize("kind", ["npy", "names"])
 def test_a_damaged_pack_is_reported_and_written_again(folder, capsys, harm, kind):
@@ -133,7 +133,7 @@ def test_a_damaged_pack_is_reported_and_written_again(folder, capsys, harm, kind
     gone = not harmed.exists()
     store = ArrayStore(folder)
     assert store.missing(names("a", "b", "c")).tolist() == [0, 1]
-    # A list that is gone leaves nothing to tell of: the pack is as if it had never been written.
+    # Without its list a pack counts as never written, and nothing is reported.
     told = not (gone and kind == "names")
     assert ("is damaged and is made again" in capsys.readouterr().out) == told
     store.add(names("a", "b"), values(1, 2))

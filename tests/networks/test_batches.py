@@ -30,7 +30,7 @@ def test_an_image_is_decoded_once_and_found_by_name(data, tmp_path, monkeypatch)
     assert not np.array_equal(first.pixels, data.images.pixels)
     assert list((tmp_path / "images").iterdir()) != []
     monkeypatch.setattr(pipeline, "READING", "other code")
-    with pytest.raises(InputError, match="can no longer be read"):  # so it was looked for
+    with pytest.raises(InputError, match="can no longer be read"):  # so the file was opened
         decode(tmp_path / "gone", shuffled, 75, "stretch", tmp_path)
 
 
@@ -94,7 +94,7 @@ def test_pictures_labels_and_weights_stay_together_when_shuffled(data):
     assert orders[0] != orders[1]
     again = [w for *_, weight in batches(data.images, pictures, 20, 1) for w in weight.numpy()]
     assert again == orders[0]
-    assert not feed.options().autotune.enabled  # the end of an epoch would wait for it
+    assert not feed.options().autotune.enabled  # it would delay the end of each epoch
 
 
 def test_each_picture_of_a_batch_is_the_rotated_image(data):

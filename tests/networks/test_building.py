@@ -33,7 +33,7 @@ def test_a_network_includes_its_preprocessing_and_can_be_reloaded(each_network, 
     scaled = model.get_layer("preprocess")(pixels)
     np.testing.assert_allclose(scaled, expected, atol=2e-5)
 
-    calibrate_normalization(model, [pixels])  # without, a random network is blind
+    calibrate_normalization(model, [pixels])  # else random networks give near-constant features
     kernel = np.random.default_rng(1).normal(size=(model.get_layer("features").output.shape[1], 1))
     model.get_layer("logit").set_weights([kernel, np.array([0.3])])
     logits = model.predict_on_batch(pixels)

@@ -80,7 +80,7 @@ def test_a_run_of_tensorflow_does_not_even_look_for_openvino(monkeypatch):
 
 
 def test_openvino_sends_no_telemetry(tmp_path):
-    """Its package for that leaves a folder with a number for the user, at the first import."""
+    """Its telemetry package creates a folder with a user id at the first import."""
     pytest.importorskip("openvino")
     code = """
 from cytology.networks import engines

@@ -1,4 +1,4 @@
-"""Only the numbers of a model file are loaded: no code in it, and nothing foreign."""
+"""Only the weights of a model file are loaded: no code, and nothing from elsewhere."""
 
 import json
 import shutil
@@ -62,10 +62,10 @@ def rewrite(path, **files):
         for name, content in whole.items():
             if content is not None:
                 archive.writestr(name, content)
-    note(path.parents[1], **about_file(path))
+    change_metrics(path.parents[1], **about_file(path))
 
 
-def note(run, **about):
+def change_metrics(run, **about):
     """Change what `metrics.json` says."""
     write_json(run, "mobilenetv2/metrics.json", read_json(run, "mobilenetv2/metrics.json") | about)
 
@@ -78,8 +78,8 @@ def test_the_weights_match_those_that_keras_loads(each_network, tmp_path, capsys
     precision = "bfloat16" if each_network == "densenet121" else "float32"
     model = build(each_network, SIZE, seed=3, precision=precision)
     pixels = np.random.default_rng(0).integers(0, 256, (3, SIZE, SIZE, 3), dtype=np.uint8)
-    if precision == "float32":  # not every processor convolves in the other
-        calibrate_normalization(model, [pixels])  # without, a random network is blind
+    if precision == "float32":  # not every processor has bfloat16 convolutions
+        calibrate_normalization(model, [pixels])  # else features are near-constant
     logit = model.get_layer("logit")
     kernel = np.random.default_rng(1).normal(size=logit.kernel.shape)
     logit.set_weights([kernel, np.array([0.3])])
@@ -100,17 +100,17 @@ def test_the_weights_match_those_that_keras_loads(each_network, tmp_path, capsys
 
 
 def test_another_minor_version_of_keras_is_reported(run, capsys):
-    note(run, keras="3.4.1")
+    change_metrics(run, keras="3.4.1")
     load_trained(run, "mobilenetv2")
     told = capsys.readouterr().out
     assert told.count("\n") == 1
     assert f"was written by Keras 3.4.1, but this is {keras.version()}: if its answers" in told
-    note(run, keras=keras.version().rsplit(".", 1)[0] + ".99")
+    change_metrics(run, keras=keras.version().rsplit(".", 1)[0] + ".99")
     load_trained(run, "mobilenetv2")
     assert capsys.readouterr().out == ""
 
 
-# ------------------------------------------------------------ what is not believed
+# ------------------------------------------------------------- what is not trusted
 
 
 @pytest.fixture
@@ -134,7 +134,7 @@ def trap(tmp_path):
     module.serve = module.trap.serve
     tf.saved_model.save(module, tmp_path / "saved")
     tf.saved_model.load(str(tmp_path / "saved"))
-    assert written.read_text() == "gone"  # it bites
+    assert written.read_text() == "gone"  # the trap works
     written.unlink()
     return tmp_path / "saved", written
 
@@ -220,7 +220,7 @@ def test_a_damaged_file_is_refused_in_one_sentence(run, cut):
     wrong["inside"] = whole[:place] + bytes(255 - byte for byte in whole[place : place + 300])
     wrong["inside"] += whole[place + 300 :]
     path.write_bytes(wrong[cut])
-    note(run, **about_file(path))
+    change_metrics(run, **about_file(path))
     with pytest.raises(
         InputError, match=r"does not have the weights of MobileNetV2 \(.+\): run notebook 04"
     ) as told:
@@ -228,15 +228,15 @@ def test_a_damaged_file_is_refused_in_one_sentence(run, cut):
     assert "\n" not in str(told.value) and len(str(told.value)) < 500
 
 
-def small():
+def small_network():
     """A network of few arrays."""
     keras.utils.set_random_seed(0)
     image = keras.Input((4, 4, 3), name="image")
     return keras.Model(image, keras.layers.Dense(1)(keras.layers.GlobalAveragePooling2D()(image)))
 
 
-def instead(file, **how):
-    """Keep the array in another way."""
+def replace_array(file, **how):
+    """Store the array in another way."""
     values = file[ARRAY][()]
     del file[ARRAY]
     file.create_dataset(ARRAY, **({"data": values} | how))
@@ -251,7 +251,7 @@ def elsewhere(file):
     secret = file.filename + ".secret"
     with open(secret, "wb") as stream:
         stream.write(bytes(12))
-    instead(file, data=None, shape=(3, 1), dtype="f4", external=[(secret, 0, 12)])
+    replace_array(file, data=None, shape=(3, 1), dtype="f4", external=[(secret, 0, 12)])
 
 
 def virtual(file):
@@ -266,20 +266,26 @@ WRONG = {
     "link": (lambda f: linked(f, h5py.SoftLink("/layers/dense/vars/1")), "is a link"),
     "in another file": (elsewhere, "is not stored as plain numbers"),
     "virtual": (virtual, "is not stored as plain numbers"),
-    "packed": (lambda f: instead(f, compression="gzip"), "is not stored as plain numbers"),
-    "double": (lambda f: instead(f, dtype="f8"), "has another shape or type"),
-    "larger": (lambda f: instead(f, data=np.zeros((4, 1), "f4")), "has another shape or type"),
+    "packed": (lambda f: replace_array(f, compression="gzip"), "is not stored as plain numbers"),
+    "double": (lambda f: replace_array(f, dtype="f8"), "has another shape or type"),
+    "larger": (
+        lambda f: replace_array(f, data=np.zeros((4, 1), "f4")),
+        "has another shape or type",
+    ),
     "missing": (lambda f: f.pop(ARRAY), "is missing"),
     "a group": (lambda f: (f.pop(ARRAY), f.create_group(ARRAY)), "is missing"),
     "no group": (lambda f: (f.pop("layers"), f.create_dataset("layers", data=1)), "is missing"),
-    "not a number": (lambda f: instead(f, data=np.full((3, 1), np.nan, "f4")), "is not finite"),
+    "not a number": (
+        lambda f: replace_array(f, data=np.full((3, 1), np.nan, "f4")),
+        "is not finite",
+    ),
 }
 
 
 @pytest.mark.parametrize("wrong", WRONG)
 def test_arrays_of_another_shape_are_refused(wrong, tmp_path):
     spoil, shown = WRONG[wrong]
-    model = small()
+    model = small_network()
     model.save_weights(tmp_path / "own.weights.h5")
     with h5py.File(tmp_path / "own.weights.h5", "r+") as file:
         spoil(file)
@@ -296,7 +302,7 @@ def test_weights_that_expand_when_unpacked_are_refused(tmp_path):
     with zipfile.ZipFile(tmp_path / "model.keras", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr(WEIGHTS, bytes(10**7))
     with pytest.raises(UnlikeNetwork, match="^model.weights.h5 is compressed$"):
-        take_weights(small(), tmp_path / "model.keras")
+        take_weights(small_network(), tmp_path / "model.keras")
 
 
 def test_another_architecture_is_refused(run):

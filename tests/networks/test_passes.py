@@ -42,7 +42,7 @@ SIZE, WIDTH = 32, 6
 HASH = "hash of the weights"
 
 
-def small(seed=0, precision="float32"):
+def small_network(seed=0, precision="float32"):
     """A network of few layers with the name of another, built as `building.build` builds."""
     keras.utils.set_random_seed(seed)
     with computed_in(precision):
@@ -92,7 +92,7 @@ def test_openvino_gives_the_features_of_tensorflow(openvino, each_network, cache
     model = build(each_network, 96)
     pixels = some_pictures(6, 96)
     pixels[:3] //= 3  # smears are not all noise
-    calibrate_normalization(model, [pixels])  # without, a random network is blind
+    calibrate_normalization(model, [pixels])  # else random networks give near-constant features
     extractor = feature_extractor(model)
     ours, theirs = Engine(OPENVINO, "").passes(extractor, HASH), KerasPasses(extractor)
     assert (ours.engine, theirs.engine) == (OPENVINO, TENSORFLOW)
@@ -102,7 +102,7 @@ def test_openvino_gives_the_features_of_tensorflow(openvino, each_network, cache
     for count in (6, 2, 1):
         found = ours(pixels[:count])
         assert found.dtype == np.float32 and found.shape == (count, *ours.shape)
-        # A random network makes much of little: InceptionV3's largest difference is 0.4 % of this.
+        # A random network amplifies rounding: InceptionV3's largest difference is 0.4 % of this.
         np.testing.assert_allclose(found, expected[:count], rtol=0, atol=1e-2 * spread)
     assert lost_differences(ours(pixels), expected) < 1e-4
     again = ours(pixels)
@@ -114,7 +114,10 @@ def test_openvino_gives_the_features_of_tensorflow(openvino, each_network, cache
 
 def test_returned_features_do_not_change_with_the_next_call(openvino, cache):
     """OpenVINO could hand out the memory in which it computes."""
-    ours, pixels = Engine(OPENVINO, "").passes(feature_extractor(small()), HASH), some_pictures(8)
+    ours, pixels = (
+        Engine(OPENVINO, "").passes(feature_extractor(small_network()), HASH),
+        some_pictures(8),
+    )
     first = ours(pixels[:4])
     kept = first.copy()
     assert not np.array_equal(ours(pixels[4:]), kept)
@@ -126,9 +129,9 @@ def test_a_copy_with_other_weights_leaves_no_files(openvino, cache, monkeypatch)
     (cache.parent / "temporary").mkdir()
     monkeypatch.setattr(passes.tempfile, "tempdir", None)
     pixels = some_pictures(3)
-    frozen = Engine(OPENVINO, "").passes(feature_extractor(small()), HASH)(pixels)
+    frozen = Engine(OPENVINO, "").passes(feature_extractor(small_network()), HASH)(pixels)
     before = sorted(cache.rglob("*"))
-    other = feature_extractor(small(seed=1))
+    other = feature_extractor(small_network(seed=1))
     found = passes.passes_of_copy(other, OPENVINO)(pixels)
     assert_close(found, KerasPasses(other)(pixels))
     assert not np.allclose(found, frozen, rtol=0.1)
@@ -145,7 +148,7 @@ def test_a_saved_model_runs_as_in_training(
     openvino, cache, monkeypatch, fine_tuned, offered, expected
 ):
     monkeypatch.setattr(engines, "available_engines", lambda: offered)
-    model, pixels = small(), some_pictures(2)
+    model, pixels = small_network(), some_pictures(2)
     about = {"engine": OPENVINO, "architecture": model.name, "fine_tuned": fine_tuned}
     found = model_files.passes_of_model(SimpleNamespace(about=lambda name: about), model)
     assert found.engine == expected
@@ -169,7 +172,7 @@ assert not {"tensorflow", "keras"} & set(sys.modules)
 
 
 def test_a_cached_graph_is_read_without_tensorflow(openvino, cache, monkeypatch):
-    pixels, extractor = some_pictures(3), feature_extractor(small())
+    pixels, extractor = some_pictures(3), feature_extractor(small_network())
     Engine(OPENVINO, "").passes(extractor, HASH)
     asked, answer = cache / "asked.npy", cache / "answer.npy"
     np.save(asked, pixels)
@@ -183,7 +186,7 @@ def test_a_cached_graph_is_read_without_tensorflow(openvino, cache, monkeypatch)
 def test_without_a_cached_graph_openvino_needs_tensorflow(openvino, cache, capsys):
     about = {"architecture": "mobilenetv2", "weights_hash": HASH, "image_size": SIZE}
     assert kept_passes(about, OPENVINO) is None  # nothing is there
-    path = passes.kept_graph(feature_extractor(small()), HASH)
+    path = passes.kept_graph(feature_extractor(small_network()), HASH)
     assert path == graph_path("mobilenetv2", HASH, SIZE)
     assert kept_passes(about, OPENVINO).engine == OPENVINO
     assert kept_passes(about, TENSORFLOW) is None
@@ -196,7 +199,7 @@ def test_without_a_cached_graph_openvino_needs_tensorflow(openvino, cache, capsy
 
 
 def test_a_graph_is_converted_once(cache, monkeypatch):
-    extractor = feature_extractor(small())
+    extractor = feature_extractor(small_network())
     path = passes.kept_graph(extractor, HASH)
     whole = path.read_bytes()
     with monkeypatch.context() as patch:
@@ -239,7 +242,7 @@ def test_pictures_without_differences_lose_nothing():
 # ----------------------------------------------------------------------- choice
 
 
-def tried(tensorflow=50.0, openvino=(80.0, 1e-12), bfloat16=(200.0, 0.004)):
+def trial_results(tensorflow=50.0, openvino=(80.0, 1e-12), bfloat16=(200.0, 0.004)):
     """What a trial may have found: (pictures a second, share lost)."""
     found = zip(ENGINES, [(tensorflow, 0.0), openvino, bfloat16], strict=True)
     return {name: {"a_second": speed, "lost": lost} for name, (speed, lost) in found}
@@ -248,22 +251,26 @@ def tried(tensorflow=50.0, openvino=(80.0, 1e-12), bfloat16=(200.0, 0.004)):
 @pytest.mark.parametrize(
     ("found", "expected", "says"),
     [
-        (tried(), BFLOAT16, ["TensorFlow 50", "float32 80", "200", "loses 0.40%"]),
-        (tried(bfloat16=(200, 0.034)), OPENVINO, ["(200) would lose 3.4%", "1% is accepted"]),
-        (tried(bfloat16=(200, 1.0)), OPENVINO, ["would lose 100.0%"]),
+        (trial_results(), BFLOAT16, ["TensorFlow 50", "float32 80", "200", "loses 0.40%"]),
         (
-            tried(openvino=(54, 0), bfloat16=(200, 0.1)),
+            trial_results(bfloat16=(200, 0.034)),
+            OPENVINO,
+            ["(200) would lose 3.4%", "1% is accepted"],
+        ),
+        (trial_results(bfloat16=(200, 1.0)), OPENVINO, ["would lose 100.0%"]),
+        (
+            trial_results(openvino=(54, 0), bfloat16=(200, 0.1)),
             TENSORFLOW,
             ["50 pictures", "float32 54"],
         ),
-        (tried(openvino=(54, 0), bfloat16=(53, 0)), TENSORFLOW, ["50 pictures"]),
+        (trial_results(openvino=(54, 0), bfloat16=(53, 0)), TENSORFLOW, ["50 pictures"]),
         (
-            tried(openvino=(90, 0), bfloat16=(30, 0)),
+            trial_results(openvino=(90, 0), bfloat16=(30, 0)),
             OPENVINO,
             ["90 pictures", "TensorFlow 50"],
         ),
         (
-            tried(openvino=(90, 0.5), bfloat16=(95, 0.5)),
+            trial_results(openvino=(90, 0.5), bfloat16=(95, 0.5)),
             TENSORFLOW,
             ["50 pictures per second in a trial."],
         ),
@@ -280,7 +287,7 @@ def test_the_fastest_sufficiently_exact_engine_is_chosen_with_a_reason(found, ex
 
 
 def test_each_engine_is_tried_for_speed_and_exactness(openvino, cache):
-    found = passes.try_engines(feature_extractor(small()), HASH, some_pictures(16))
+    found = passes.try_engines(feature_extractor(small_network()), HASH, some_pictures(16))
     assert list(found) == [TENSORFLOW, *engines.available_engines()]
     assert all(of["a_second"] > 0 for of in found.values())
     assert found[TENSORFLOW]["lost"] == 0 and found[OPENVINO]["lost"] < 1e-6
@@ -293,7 +300,7 @@ class Trials:
     """Stands for `passes.try_engines`: counts, and finds OpenVINO the fastest."""
 
     count: int = 0
-    found: dict = field(default_factory=lambda: tried(bfloat16=(200, 0.5)))
+    found: dict = field(default_factory=lambda: trial_results(bfloat16=(200, 0.5)))
 
     def __call__(self, extractor, weights_hash, pixels):
         assert pixels.shape == (16, SIZE, SIZE, 3) and pixels.dtype == np.uint8
@@ -396,7 +403,7 @@ def test_an_unavailable_engine_is_refused(trials, monkeypatch, asked, offered, s
 @pytest.fixture
 def trained(tmp_path):
     """A network with a head, 20 images, and their exact features."""
-    model, images = small(), decoded()
+    model, images = small_network(), decoded()
     index = pd.MultiIndex.from_product([images.row.index[4:], [0, 1]])
     values = KerasPasses(feature_extractor(model))(images.pixels[4:])
     features = Features(np.repeat(values, 2, axis=0), index, 0)

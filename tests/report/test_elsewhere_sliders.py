@@ -1,4 +1,4 @@
-"""The page's sliders: numbers that are the tables', and a script that may do nothing else."""
+"""The sliders of the page show the tables' numbers, and their script can do nothing else."""
 
 import base64
 import hashlib
@@ -192,7 +192,7 @@ def dom_of(address, folder):
 def driven(run, folder, asked):
     """What the page shows for each of `asked`: a pair of texts for each of `SHOWN`."""
     source = write_report(run).read_text("utf-8")
-    source = re.sub(r"<meta http-equiv[^>]*>", "", source)  # it would stop the driver
+    source = re.sub(r"<meta http-equiv[^>]*>", "", source)  # it would block the driver
     driver = DRIVER.replace("ASKED", json.dumps(asked))
     (folder / "driven.html").write_text(
         source.replace("</body>", f"<script>{driver}</script></body>"), "utf-8"

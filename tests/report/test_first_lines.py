@@ -1,4 +1,4 @@
-"""What stands under the answer of a report: each line and the recommendation say what is shown."""
+"""The lines below a report's answer: each line and the recommendation match the tables."""
 
 import numpy as np
 import pandas as pd
@@ -87,12 +87,12 @@ def run(tmp_path):
     return run
 
 
-def words(run):
+def lines_of(run):
     return {line.asks.split()[0]: (line.mark, line.word, line.says) for line in lines(run)}
 
 
 def test_four_lines_are_marked_according_to_the_tables(run):
-    found = words(run)
+    found = lines_of(run)
     assert list(found) == ["Patients", "Better", "What", "Promised"]
     assert found["Patients"][:2] == ("good", "yes")
     assert found["Better"][:2] == ("good", "yes")
@@ -118,13 +118,13 @@ def test_separation_by_patient_is_claimed_only_for_known_patients(run, changed, 
     run.write("dataset.json", run.facts_if_there("dataset.json") | changed)
     unit = {"unit": changed.get("unit", "patient")}
     run.write("split.json", run.facts_if_there("split.json") | unit)
-    assert words(run)["Patients"][:2] == (mark, word)
+    assert lines_of(run)["Patients"][:2] == (mark, word)
 
 
 def test_a_leaking_split_is_marked(run):
     leak = {"leak": LEAK | {"groups_in_several_splits": 3}}
     run.write("split.json", run.facts_if_there("split.json") | leak)
-    assert words(run)["Patients"][:2] == ("bad", "no")
+    assert lines_of(run)["Patients"][:2] == ("bad", "no")
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_a_leaking_split_is_marked(run):
 )
 def test_the_baseline_is_marked_beaten_only_if_a_test_shows_it(run, beats, mark, word):
     run.write("tables/pairwise.csv", pairs(beats=beats))
-    assert words(run)["Better"][:2] == (mark, word)
+    assert lines_of(run)["Better"][:2] == (mark, word)
 
 
 @pytest.mark.parametrize(
@@ -154,14 +154,14 @@ def test_a_guarantee_is_marked_kept_or_missed_according_to_its_interval(
     run, recall, note, mark, word
 ):
     run.write("tables/thresholds.csv", thresholds(recall, note))
-    assert words(run)["Promised"][:2] == (mark, word)
+    assert lines_of(run)["Promised"][:2] == (mark, word)
 
 
 def test_a_split_that_leaks_in_the_audit_is_marked(run):
     run.write("tables/leakage_summary.csv", leakage(0.7, 0.6))
-    assert words(run)["What"][:2] == ("bad", "a leak here")
+    assert lines_of(run)["What"][:2] == ("bad", "a leak here")
     run.write("tables/leakage_audit.csv", run.rows("tables/leakage_audit.csv").head(2))
-    assert "Shuffled" not in words(run)["What"][2]  # two shuffles can tell nothing
+    assert "Shuffled" not in lines_of(run)["What"][2]  # two shuffles are too few
 
 
 # -------------------------------------------------------------------- recommendation

@@ -1,4 +1,4 @@
-"""The page about a split that came with the images: whole, alone, and without markup of a user."""
+"""The page about a supplied split: complete, self-contained, and without users' markup."""
 
 import html
 import re

@@ -70,7 +70,7 @@ def save_png(path, caption=None, size=(60, 40), noise=False):
 
 
 def make_run(folder, leak=LEAK):
-    """A run folder as a whole series leaves it, with markup wherever a user's text may stand."""
+    """A run folder as a whole series leaves it, with markup wherever users' text may appear."""
     dataset = {"data": EVIL, "root": f"/data/{EVIL}", "source": EVIL, "fingerprint": "0123abcd"}
     counts = {"images": 1320, "benign": 700, "malignant": 620, "groups": 24, "rejected": 2}
     write_json(folder, "dataset.json", dataset | counts | {"unit": "patient"})

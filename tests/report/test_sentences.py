@@ -135,7 +135,7 @@ def write_run(run: Run, split: pd.DataFrame, logits: dict[str, np.ndarray]) -> N
         write_json(run.folder, f"{name}/metrics.json", facts)
 
 
-# ----------------------------------------------------- everything put into words
+# ----------------------------------------------------------------- all sentences
 
 
 def texts_of(run: Run, split: pd.DataFrame, logits: dict[str, np.ndarray]):
@@ -411,9 +411,9 @@ def test_no_text_reports_undefined_values_as_results(groups, images, labels, sco
     check_texts(groups, images, labels, scores, scale, seed)
 
 
-# ------------------------------------------------------- tables that nobody computed
+# -------------------------------------------------------------------- made-up tables
 
-AS_THEY_ARE = re.compile(  # what a table is about, not what was found
+AS_THEY_ARE = re.compile(  # settings and sizes, not results
     r"seed|strength|amount|images|groups|share|trained_on|repeats?|fold|wanted_.*|threshold.*"
     r"|slope|intercept|temperature|malignant_share|freedom.*"
 )
@@ -425,14 +425,14 @@ RUN_TABLES += " learning_curve robustness robustness_domains explanation_checks"
 
 
 def is_change(name: str) -> bool:
-    """Whether a column may be negative: a difference, or a number round 0."""
+    """Whether a column may be negative: a difference, or a number around 0."""
     return bool(re.search("drop|rise|change|difference|gain|inflation|large|benefit", name))
 
 
 def fuzzed(table: pd.DataFrame, rng, of_class: tuple[int, int]) -> pd.DataFrame:
-    """The table with numbers that might have been found, equal and close ones often.
+    """The table with random plausible numbers, often equal or close.
 
-    Whatever its columns are called: those with `_low` and `_high` get an interval around them.
+    Any column that has `_low` and `_high` gets an interval around it.
     """
     table, several = table.copy(), len(table)
     for name in table.select_dtypes("float").columns:
@@ -490,7 +490,7 @@ def with_strengths(table: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([table[untouched], *shifted], ignore_index=True)
 
 
-def said_of(run: Run, tables: dict[str, pd.DataFrame]) -> dict[str, list[str]]:
+def sentences_of(run: Run, tables: dict[str, pd.DataFrame]) -> dict[str, list[str]]:
     """Every sentence that is written from such tables, by its page; they replace the run's own."""
     for name, table in tables.items():
         write_table(run.folder, f"tables/{name}.csv", table)
@@ -583,5 +583,5 @@ def test_no_sentence_contradicts_its_page_or_its_table(computed, seed, random, o
     tables = consistent(tables, rng)
     with tempfile.TemporaryDirectory() as folder:
         run = Run(shutil.copytree(computed, Path(folder) / "run"))
-        wrong = list(false_sentences(said_of(run, tables), tables, of_class))
+        wrong = list(false_sentences(sentences_of(run, tables), tables, of_class))
     assert not wrong, "\n".join(wrong)

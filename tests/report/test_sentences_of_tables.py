@@ -1,4 +1,4 @@
-"""Sentences of tables that nobody computed: doubts, shares, referral, subgroups, the next study.
+"""Sentences of made-up tables: doubtful labels, shares, referral, subgroups, the next study.
 
 Whatever the tables say, a sentence claims what their intervals show, and names a precision's share.
 """
@@ -36,7 +36,7 @@ def around(rng, name, limits=(0, 1), values=SHARES):
 
 
 def checked(said):
-    """The sentences, none of which tells what could not be computed or counts wrongly."""
+    """The sentences, none of which reports an undefined number or counts wrongly."""
     for sentence in said:
         for pattern in EACH:
             assert not pattern.search(sentence), sentence
@@ -131,7 +131,7 @@ def test_the_report_covers_only_the_latest_new_images(tmp_path):
     run.write("inference/recalibration.csv", pd.DataFrame(gain).assign(**about))
     said = sentences_of_run(run)
     assert "without labels" in said[0] and "intercept lowers the log loss" in said[-1]
-    assert not any("patient" in each for each in said)  # what a group is, no table says
+    assert not any("patient" in each for each in said)  # no table says what a group is
     run.write("inference/predictions.csv", answers.head(50))
     assert sentences_of_run(run) == []
     run.write("inference/predictions.csv", answers)

@@ -58,7 +58,7 @@ def unpacked(data):
         yield from unpacked(base64.b64decode(packed))
 
 
-def holding(folder, names):
+def files_with_names(folder, names):
     """(file, name) wherever a file below `folder` holds one of `names`."""
     return [
         (path.name, name)
@@ -114,12 +114,12 @@ def test_a_whole_run_is_shared_without_names_and_still_works(tmp_path):
     manifest = read_table(run, "manifest.csv")
     names = {*PEOPLE, *manifest["image_id"], *manifest["group"], *manifest["patient"]}
     names |= {"Quincannon", "Ødegård", "Etxeberria", "Saint Elsewhere", str(tmp_path)}
-    assert holding(run, names)
+    assert files_with_names(run, names)
     assert not [name for name in names if name in report]
 
     done = run_all("--run-dir", run, "--share", shared)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert holding(shared, names) == []
+    assert files_with_names(shared, names) == []
     assert (shared / "report.html").stat().st_size > 100_000
 
     shutil.move(run, tmp_path / "elsewhere")
@@ -139,7 +139,7 @@ def test_a_whole_run_is_shared_without_names_and_still_works(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def odd_once(run_once, few_draws, tmp_path_factory):
+def named_run_once(run_once, few_draws, tmp_path_factory):
     """The run of `conftest`, with odd names, facts, a model, its reference, figures and tables."""
     run = shutil.copytree(run_once, tmp_path_factory.mktemp("odd") / "run")
     manifest = read_table(run, "manifest.csv")
@@ -192,19 +192,19 @@ def odd_once(run_once, few_draws, tmp_path_factory):
 
 
 @pytest.fixture
-def odd(odd_once, tmp_path):
+def named_run(named_run_once, tmp_path):
     """A copy of it, to be changed."""
-    return shutil.copytree(odd_once, tmp_path / "run")
+    return shutil.copytree(named_run_once, tmp_path / "run")
 
 
 NAMES = {*PEOPLE, "Wärd of Dr. Quincannon", "quincannon", "Saint Elsewhere", "Bärbel"}
 
 
-def test_a_copy_contains_everything_needed_and_no_name(odd, tmp_path):
+def test_a_copy_contains_everything_needed_and_no_name(named_run, tmp_path):
     folder = tmp_path / "given"
-    assert holding(odd, NAMES)
-    files = share(Run(odd), folder)
-    assert holding(folder, NAMES) == [] and holding(folder, [str(tmp_path)]) == []
+    assert files_with_names(named_run, NAMES)
+    files = share(Run(named_run), folder)
+    assert files_with_names(folder, NAMES) == [] and files_with_names(folder, [str(tmp_path)]) == []
     assert {path.relative_to(folder).as_posix() for path in folder.rglob("*.*")} == set(files)
     assert {"report.html", "model_card.md", "tables/thresholds.csv", "tables/summary.md"} <= {
         *files
@@ -216,11 +216,11 @@ def test_a_copy_contains_everything_needed_and_no_name(odd, tmp_path):
     assert "Who is where" in page and "DenseNet121 separates the classes best." in page
 
 
-def test_a_copy_preserves_every_number(odd, tmp_path):
-    share(Run(odd), tmp_path / "given")
-    key = pseudonyms(read_table(odd, "manifest.csv")).set_index("name")["pseudonym"]
+def test_a_copy_preserves_every_number(named_run, tmp_path):
+    share(Run(named_run), tmp_path / "given")
+    key = pseudonyms(read_table(named_run, "manifest.csv")).set_index("name")["pseudonym"]
     for name in ("split.csv", "densenet121/predictions.csv"):
-        before = read_table(odd, name).drop(columns="sha256", errors="ignore")
+        before = read_table(named_run, name).drop(columns="sha256", errors="ignore")
         for column in ("image_id", "group"):
             kind = {"image_id": "image", "group": "group"}[column]
             named = key[key.str.startswith(kind)]
@@ -230,18 +230,18 @@ def test_a_copy_preserves_every_number(odd, tmp_path):
         pd.testing.assert_frame_equal(after, before)
 
 
-def test_thresholds_and_reference_of_a_copy_remain_locked_to_its_predictions(odd, tmp_path):
+def test_thresholds_and_reference_of_a_copy_remain_locked_to_its_predictions(named_run, tmp_path):
     folder = tmp_path / "given"
-    share(Run(odd), folder)
+    share(Run(named_run), folder)
     rows = read_table(folder, "tables/thresholds.csv").groupby("model")["predictions"]
     for network, hashes in rows:
         assert (
             set(hashes)
             == {predictions_fingerprint(Run(folder), network)}
-            != {predictions_fingerprint(Run(odd), network)}
+            != {predictions_fingerprint(Run(named_run), network)}
         )
     model = file_hash(folder / "mobilenetv2" / "model.keras")
-    before, _ = read_reference(odd / "mobilenetv2" / "reference.npz", model)
+    before, _ = read_reference(named_run / "mobilenetv2" / "reference.npz", model)
     after, falsely = read_reference(folder / "mobilenetv2" / "reference.npz", model)
     assert falsely == 0.1 and after.limit == before.limit
     assert set(after.table["image_id"]) == set(read_table(folder, "split.csv")["image_id"])
@@ -274,29 +274,29 @@ def plant_in_figure(run):
         (plant_in_figure, "figures/03_odd.png"),
     ],
 )
-def test_a_copy_that_contains_a_name_is_refused(odd, tmp_path, plant, file):
+def test_a_copy_that_contains_a_name_is_refused(named_run, tmp_path, plant, file):
     for name in ("manifest.csv", "split.csv"):  # people as they stand in `PEOPLE`
-        table = read_table(odd, name)
+        table = read_table(named_run, name)
         table["group"] = table["group"].str.rsplit(n=1).str[0]
         if name == "manifest.csv":
             table["patient"] = table["group"]
-        write_table(odd, name, table)
+        write_table(named_run, name, table)
     for network in ARCHITECTURE_NAMES:
-        table = read_table(odd, f"{network}/predictions.csv")
+        table = read_table(named_run, f"{network}/predictions.csv")
         table["group"] = table["group"].str.rsplit(n=1).str[0]
-        write_table(odd, f"{network}/predictions.csv", table)
-    (odd / "mobilenetv2" / "reference.npz").unlink()
-    plant(odd)
+        write_table(named_run, f"{network}/predictions.csv", table)
+    (named_run / "mobilenetv2" / "reference.npz").unlink()
+    plant(named_run)
     with pytest.raises(InputError, match="nothing was written") as refused:
-        share(Run(odd), tmp_path / "given")
+        share(Run(named_run), tmp_path / "given")
     assert file in str(refused.value)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
 
 
-def test_outdated_and_broken_figures_are_not_copied(odd, tmp_path):
-    Image.new("RGB", (9, 9)).save(odd / "figures" / "01_gallery.png")
-    (odd / "figures" / "02_fit.png").write_bytes(b"no picture")
-    shared = share(Run(odd), tmp_path / "given")
+def test_outdated_and_broken_figures_are_not_copied(named_run, tmp_path):
+    Image.new("RGB", (9, 9)).save(named_run / "figures" / "01_gallery.png")
+    (named_run / "figures" / "02_fit.png").write_bytes(b"no picture")
+    shared = share(Run(named_run), tmp_path / "given")
     assert [name for name in shared if "figures" in name] == ["figures/03_who_is_where.png"]
 
 
@@ -318,28 +318,28 @@ def test_a_run_that_cannot_be_shared_is_refused_in_one_sentence(tmp_path, option
 
 
 @pytest.mark.skipif(os.name == "nt", reason="links need rights on Windows")
-def test_a_run_with_a_link_to_the_outside_is_not_shared(odd, tmp_path):
+def test_a_run_with_a_link_to_the_outside_is_not_shared(named_run, tmp_path):
     (tmp_path / "private.csv").write_text("diary\n1\n")
-    (odd / "tables" / "cost.csv").unlink(missing_ok=True)
-    (odd / "tables" / "cost.csv").symlink_to(tmp_path / "private.csv")
+    (named_run / "tables" / "cost.csv").unlink(missing_ok=True)
+    (named_run / "tables" / "cost.csv").symlink_to(tmp_path / "private.csv")
     with pytest.raises(InputError, match="a link that leads out of it, tables.cost.csv"):
-        share(Run(odd), tmp_path / "copy")
+        share(Run(named_run), tmp_path / "copy")
     assert not (tmp_path / "copy").exists()
 
 
-def test_a_copy_is_written_only_to_an_empty_folder_outside_the_run(odd, tmp_path):
+def test_a_copy_is_written_only_to_an_empty_folder_outside_the_run(named_run, tmp_path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("mine")
     for folder in (tmp_path / "full", tmp_path / "full" / "thesis.txt"):
         with pytest.raises(InputError, match="holds something already"):
-            share(Run(odd), folder)
+            share(Run(named_run), folder)
     assert (tmp_path / "full" / "thesis.txt").read_text() == "mine"
     with pytest.raises(InputError, match="inside the run"):
-        share(Run(odd), odd / "given")
+        share(Run(named_run), named_run / "given")
     with pytest.raises(InputError, match=r"run\.json is missing"):
         share(Run(tmp_path / "full"), tmp_path / "given")
     (tmp_path / "empty").mkdir()
-    assert share(Run(odd), tmp_path / "empty")
+    assert share(Run(named_run), tmp_path / "empty")
 
 
 def test_names_are_found_in_bytes_and_text(monkeypatch):
@@ -352,7 +352,7 @@ def test_names_are_found_in_bytes_and_text(monkeypatch):
     assert found(b"") == found(b"A") == found(b"Ann") == set()
     assert found(b"Anna") == found(b"by Anna.") == {"Anna"}
     assert found(b"Annabel") == found(b"Hanna") == found("Annaë".encode()) == set()
-    assert found(b"xBo Derekx") == {"Bo Derek"}  # long enough to be no chance
+    assert found(b"xBo Derekx") == {"Bo Derek"}  # too long to be a coincidence
     assert found(b"\xffAnna\xff", is_text=False) == set()
     assert found("\0Müller-Lüdenscheidt\0".encode(), is_text=False) == {"Müller-Lüdenscheidt"}
     monkeypatch.setattr(sharing, "PART", 5)

@@ -67,15 +67,15 @@ def planned(root, *argv):
 
 
 @pytest.fixture
-def whole(tmp_path):
+def full_project(tmp_path):
     """A project with all notebooks, and one with an unknown name."""
     root = project_of(tmp_path / "project", **{f"n{n:02}": "" for n in range(1, 15)})
     write_notebook(root, "15_mine", FIRST, "")
     return root
 
 
-def test_a_notebook_waits_for_those_whose_files_it_reads(whole):
-    needs = {task.name: set(task.needs) for task in planned(whole)[1]}
+def test_a_notebook_waits_for_those_whose_files_it_reads(full_project):
+    needs = {task.name: set(task.needs) for task in planned(full_project)[1]}
     assert needs["01_data_exploration"] == set()
     split = {"01_data_exploration", "03_splitting"}
     assert needs["05_train_inceptionv3"] == split | {"02_augmentation"}
@@ -83,13 +83,13 @@ def test_a_notebook_waits_for_those_whose_files_it_reads(whole):
     assert needs["15_mine"] == set(needs) - {"15_mine"}
 
 
-def test_only_selected_notebooks_are_waited_for(whole):
-    _, tasks = planned(whole, "--only", "05", "07")
+def test_only_selected_notebooks_are_waited_for(full_project):
+    _, tasks = planned(full_project, "--only", "05", "07")
     assert [task.needs for task in tasks] == [(), ("05_train_inceptionv3",)]
 
 
-def test_the_grid_trains_in_its_own_folders(whole):
-    plan, tasks = planned(whole, "--only", "3", "4", "7", "--seeds", "3")
+def test_the_grid_trains_in_its_own_folders(full_project):
+    plan, tasks = planned(full_project, "--only", "3", "4", "7", "--seeds", "3")
     found = {task.name: task for task in tasks}
     name = "seed5/04_train_mobilenetv2"
     assert [*found] == [
@@ -114,10 +114,12 @@ def test_the_grid_trains_in_its_own_folders(whole):
         (["--dask", "tcp://127.0.0.1:9"], "no Dask scheduler answers there"),
     ],
 )
-def test_impossible_options_are_refused_before_anything_starts(whole, monkeypatch, argv, words):
+def test_impossible_options_are_refused_before_anything_starts(
+    full_project, monkeypatch, argv, words
+):
     monkeypatch.setattr(headless, "execute", None)
     monkeypatch.setattr("cytology.runner.parallel.ANSWER_SECONDS", 1)
-    done = start(whole, *argv)
+    done = start(full_project, *argv)
     assert done.code == 2 and words in done.err and len(done.err.splitlines()) == 1
 
 
@@ -133,22 +135,22 @@ def test_folds_given_twice_are_refused_and_the_original_protocol_has_no_grid_fol
 # ------------------------------------------------------------------ without processes
 
 
-def at_once(task):
-    """Send a task to where it is executed while it is sent."""
+def send_immediately(task):
+    """Submit a task that is executed immediately."""
     future = Future()
     future.set_result(Result("failed" if "bad" in task.name else "ok", 0.0, 0))
     return future
 
 
-def lost(task):
-    """Send a task to a scheduler that is lost."""
+def send_to_lost_scheduler(task):
+    """Submit a task to a scheduler whose connection is lost."""
     future = Future()
     future.cancel()
     future.set_running_or_notify_cancel()
     return future
 
 
-def run_tasks(needs, send=at_once, begin=lambda task: None):
+def run_tasks(needs, send=send_immediately, begin=lambda task: None):
     """The results of tasks that need others, by name."""
     tasks = [Task(name, name, None, {}, others) for name, others in needs.items()]
     return run_together(tasks, send, begin, lambda task, result: None, lambda names: None)
@@ -169,12 +171,12 @@ def test_tasks_that_others_need_start_first_then_the_longest():
     needs = {"06": (), "07": ("06",), "08": ("07",), "10": ("06",), "11": ("06",), "12": ("06",)}
     needs |= {"13": ("07", "12"), "mine": ("06",)}
     sent = []
-    run_tasks(needs, send=lambda task: sent.append(task.name) or at_once(task))
+    run_tasks(needs, send=lambda task: sent.append(task.name) or send_immediately(task))
     assert sent == ["06", "07", "12", "11", "10", "mine", "13", "08"]
 
 
 def test_nothing_more_is_submitted_after_the_scheduler_is_lost():
-    results = run_tasks({"a": (), "b": ("a",)}, send=lost)
+    results = run_tasks({"a": (), "b": ("a",)}, send=send_to_lost_scheduler)
     assert [*results] == ["a"] and results["a"].status == "failed"
     assert "the connection to the scheduler was lost" in str(results["a"].failure)
 
@@ -212,14 +214,14 @@ def test_a_failure_in_parallel_is_reported_and_the_other_notebook_is_kept(tmp_pa
 
 
 @pytest.fixture
-def heard():
-    """An interruption is heard, also where a shell started the tests in the background."""
+def interruptible():
+    """Interruptions are handled even if a shell started the tests in the background."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
 
 
-def test_an_interruption_ends_the_kernels(tmp_path, heard):
+def test_an_interruption_ends_the_kernels(tmp_path, interruptible):
     wait = "import os, time, pathlib\n(pathlib.Path(run_dir) / f'pid{os.getpid()}').write_text('')"
     root = project_of(
         tmp_path / "p", n04=f"{wait}\ntime.sleep(600)", n05=f"{wait}\ntime.sleep(600)"
@@ -338,7 +340,9 @@ sys.exit(run_all.main(sys.argv[3:], root=Path(sys.argv[2])))
 """
 
 
-def test_an_interruption_ends_the_kernels_of_a_cluster_and_keeps_its_workers(tmp_path, heard):
+def test_an_interruption_ends_the_kernels_of_a_cluster_and_keeps_its_workers(
+    tmp_path, interruptible
+):
     distributed = pytest.importorskip("distributed")
     wait = "import os, time, pathlib\n(pathlib.Path(run_dir) / f'pid{os.getpid()}').write_text('')"
     reading = "assert 'DASK_SCHEDULER_ADDRESS' not in os.environ"

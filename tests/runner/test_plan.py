@@ -401,7 +401,7 @@ def test_fine_tuning_restarts_when_run_again(smoke, parameters, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def brought(tmp_path_factory, smear_folder):
+def folder_with_split(tmp_path_factory, smear_folder):
     """A folder with a split of its own: test holds copies of train, and two of its patients."""
     root = tmp_path_factory.mktemp("brought") / "data"
     for part, patients in (("train", 14), ("test", 6)):
@@ -417,7 +417,7 @@ def brought(tmp_path_factory, smear_folder):
 
 
 def finished(run, data, *arguments):
-    """A run of the smoke profile on a folder that went well: its output."""
+    """Run the smoke profile on a folder, successfully; returns the output."""
     pattern = ("-p", "patient_pattern", r"(p\d+)_", "-p", "weights", "random")
     done = run_all("--run-dir", str(run), "--data", str(data), *pattern, *arguments)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -425,9 +425,9 @@ def finished(run, data, *arguments):
 
 
 @pytest.mark.slow
-def test_a_supplied_split_is_checked_and_used_unchanged_with_a_banner(tmp_path, brought):
+def test_a_supplied_split_is_checked_and_used_unchanged_with_a_banner(tmp_path, folder_with_split):
     run, used = tmp_path / "judged", tmp_path / "used"
-    finished(run, brought, "--only", "01", "03")
+    finished(run, folder_with_split, "--only", "01", "03")
     crossings = read_table(run, "tables/given_split.csv")
     assert crossings["kind"].value_counts().to_dict() == {
         "turned or re-encoded copies": 12,
@@ -437,7 +437,7 @@ def test_a_supplied_split_is_checked_and_used_unchanged_with_a_banner(tmp_path, 
         assert (run / name).is_file()
     assert read_json(run, "split.json")["protocol"] == "grouped"
     given = ("--given-split", "folders", "-p", "protocol", "given")
-    told = finished(used, brought, "--only", "01", "02", "03", "04", "07", *given)
+    told = finished(used, folder_with_split, "--only", "01", "02", "03", "04", "07", *given)
     for text in (told, (used / "report.html").read_text("utf-8")):
         assert "THE GIVEN SPLIT LEAKS AND IS USED UNCHANGED: 12 of 12 test images" in text
     row = read_table(used, "tables/comparison.csv").iloc[0]
@@ -446,12 +446,14 @@ def test_a_supplied_split_is_checked_and_used_unchanged_with_a_banner(tmp_path, 
 
 
 @pytest.mark.slow
-def test_another_run_can_use_a_published_split_and_gets_the_same_number(tmp_path, brought):
-    """A second checkout; everything that made the split is other there."""
+def test_another_run_can_use_a_published_split_and_gets_the_same_number(
+    tmp_path, folder_with_split
+):
+    """In a second checkout everything that determined the split is different."""
     there, only = tmp_path / "second checkout", ("--only", "01", "02", "03", "04", "07")
-    shutil.copytree(brought, there)
+    shutil.copytree(folder_with_split, there)
     cited = ("--given-split", str(tmp_path / "ours" / "split.csv"))
-    finished(tmp_path / "ours", brought, *only)
+    finished(tmp_path / "ours", folder_with_split, *only)
     finished(
         tmp_path / "theirs", there, *only, *cited, "-p", "test_share", "0.3", "-p", "folds", "4"
     )

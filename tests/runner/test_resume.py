@@ -1,4 +1,4 @@
-"""A run that is started again: what is kept, what runs again and why, locks, kills.
+"""Resuming a run: what is kept, what runs again and why, locks, kills.
 
 Notebooks without TensorFlow, with names of the series, so that what they read and write is known.
 """
@@ -79,8 +79,8 @@ def execution(monkeypatch):
     return calls
 
 
-def again(project, execution, *argv):
-    """Start the series again: the numbers of the notebooks that ran, and what was said."""
+def rerun(project, execution, *argv):
+    """Start the series again; returns the numbers of the notebooks that ran, and the output."""
     execution.clear()
     done = start(project, *argv)
     assert done.code == 0, done.out + done.err
@@ -91,9 +91,9 @@ def again(project, execution, *argv):
 
 
 def test_unchanged_notebooks_are_kept_and_reported_as_kept(project, execution):
-    assert again(project, execution)[0] == ["01", "02", "03", "10"]
+    assert rerun(project, execution)[0] == ["01", "02", "03", "10"]
     before = record_of(project / "outputs" / "quick")["notebooks"]
-    ran, said = again(project, execution)
+    ran, said = rerun(project, execution)
     assert ran == [] and said.count("kept: unchanged") == 4
     assert "Kept, because code, parameters and inputs are unchanged: 01_data_exploration" in said
     assert record_of(project / "outputs" / "quick")["notebooks"] == before
@@ -111,27 +111,27 @@ def test_unchanged_notebooks_are_kept_and_reported_as_kept(project, execution):
     ],
 )
 def test_exactly_the_dependent_notebooks_run_again(project, execution, argv, numbers):
-    again(project, execution)
-    assert again(project, execution, *argv)[0] == numbers
+    rerun(project, execution)
+    assert rerun(project, execution, *argv)[0] == numbers
 
 
 def test_dependents_run_again_only_if_the_content_changes(project, execution):
-    again(project, execution)
+    rerun(project, execution)
     write_notebook(project, "01_data_exploration", FIRST, ONE + "\n# another comment")
-    ran, said = again(project, execution)
+    ran, said = rerun(project, execution)
     assert ran == ["01"] and "again: other code" in said
     write_notebook(project, "01_data_exploration", FIRST, ONE.replace("[seed]", "[7, 8]"))
-    ran, said = again(project, execution)
+    ran, said = rerun(project, execution)
     assert ran == ["01", "02", "03", "10"] and "again: other manifest.csv" in said
 
 
 def test_a_missing_result_is_recomputed_and_an_edited_one_is_kept(project, execution):
-    again(project, execution)
+    rerun(project, execution)
     run = project / "outputs" / "quick"
     (run / "split.csv").unlink()
-    assert again(project, execution)[0] == ["03"]
+    assert rerun(project, execution)[0] == ["03"]
     (run / "augmentation.json").write_text('{"orientations": 1}')
-    ran, said = again(project, execution)
+    ran, said = rerun(project, execution)
     assert ran == ["03", "10"]
     assert "augmentation.json of" in said
     assert "changed after 02_augmentation ended" in " ".join(said.split())
@@ -139,37 +139,37 @@ def test_a_missing_result_is_recomputed_and_an_edited_one_is_kept(project, execu
 
 
 def test_an_unfinished_notebook_runs_again(project, execution):
-    again(project, execution)
+    rerun(project, execution)
     path = project / "outputs" / "quick" / "run.json"
     record = record_of(path.parent)
     record["notebooks"]["02_augmentation"]["status"] = "running"
     path.write_text(json.dumps(record))
-    ran, said = again(project, execution)
+    ran, said = rerun(project, execution)
     assert ran == ["02"] and "again: it was not finished" in said
 
 
 def test_a_run_of_an_earlier_version_runs_again(project, execution):
-    again(project, execution)
+    rerun(project, execution)
     path = project / "outputs" / "quick" / "run.json"
     record = record_of(path.parent)
     del record["notebooks"]["10_leakage_audit"]["code"]
     path.write_text(json.dumps(record))
-    assert again(project, execution)[0] == ["10"]
+    assert rerun(project, execution)[0] == ["10"]
 
 
 def test_results_of_another_version_are_kept_and_named(project, execution):
-    again(project, execution)
+    rerun(project, execution)
     path = project / "outputs" / "quick" / "run.json"
     record = record_of(path.parent)
     record["notebooks"]["10_leakage_audit"]["versions"]["keras"] = "3.0.1"
     path.write_text(json.dumps(record))
-    ran, said = again(project, execution)
+    ran, said = rerun(project, execution)
     assert (
         ran == [] and "10_leakage_audit is kept, although it was computed with keras 3.0.1" in said
     )
 
 
-# ------------------------------------------------------------- what it is made from
+# --------------------------------------------------------------------- fingerprints
 
 
 def test_every_file_that_is_read_is_written_by_an_earlier_notebook():
@@ -339,7 +339,7 @@ def test_a_link_within_the_run_folder_is_allowed(project, execution):
 
 def test_a_link_in_place_of_the_lock_is_reported(project, execution):
     run = project / "outputs" / "quick"
-    again(project, execution)
+    rerun(project, execution)
     (run / LOCK).unlink()
     (run / LOCK).symlink_to("run.json")
     before = (run / "run.json").read_text()
@@ -408,7 +408,7 @@ def test_a_termination_by_a_batch_queue_is_handled(project, tmp_path):
     assert status == {"01_data_exploration": "ok", "02_augmentation": "interrupted"}
 
 
-# ------------------------------------------------------------ the machine fails
+# ------------------------------------------------------ failures of the machine
 
 
 @pytest.mark.parametrize(
@@ -478,21 +478,21 @@ def test_a_run_folder_that_cannot_be_written_ends_with_1(project, execution, mon
 
 
 def test_a_run_is_verified(project, execution):
-    again(project, execution)
+    rerun(project, execution)
     run = project / "outputs" / "quick"
-    ran, said = again(project, execution, "--verify", str(run))
+    ran, said = rerun(project, execution, "--verify", str(run))
     assert ran == ["01", "02", "03", "10"]
     assert "tables are identical" in said and not (run.parent / "quick-verification").exists()
     assert json.loads((run / "verification.json").read_text())["different"] == 0
     assert record_of(run)["verification"]["different"] == 0
-    again(project, execution)
+    rerun(project, execution)
     assert "verification" in record_of(run)
-    again(project, execution, "--force")
+    rerun(project, execution, "--force")
     assert "verification" not in record_of(run)
 
 
 def test_a_number_that_changed_is_named(project, execution):
-    again(project, execution)
+    rerun(project, execution)
     run = project / "outputs" / "quick"
     (run / "manifest.csv").write_text("image_id\n4\n")
     done = start(project, "--verify", str(run))
@@ -503,7 +503,7 @@ def test_a_number_that_changed_is_named(project, execution):
 
 @pytest.mark.parametrize("is_link", [False, True])
 def test_verify_removes_no_folder_that_it_did_not_make(project, execution, tmp_path, is_link):
-    again(project, execution)
+    rerun(project, execution)
     run, mine = project / "outputs" / "quick", tmp_path / "mine"
     other = run.with_name("quick-verification")
     (mine if is_link else other).mkdir()
@@ -518,7 +518,7 @@ def test_verify_removes_no_folder_that_it_did_not_make(project, execution, tmp_p
 
 
 def test_verify_removes_the_leftovers_of_an_earlier_verify(project, execution):
-    again(project, execution)
+    rerun(project, execution)
     run = project / "outputs" / "quick"
     (run / "manifest.csv").write_text("image_id\n4\n")
     assert start(project, "--verify", str(run)).code == 1

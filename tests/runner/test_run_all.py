@@ -1,4 +1,4 @@
-"""`run_all.py` on tiny projects of its own: what is refused, what runs, what is left behind.
+"""`run_all.py` on tiny projects: what is refused, what runs, which files it leaves.
 
 Tests that start a kernel share the runs of three fixtures; in the others `started` stands in for
 the execution, so that they also prove that a refusal comes before anything is started.
@@ -186,8 +186,8 @@ def test_left_out_images_are_counted_at_the_end(tmp_path, capsys):
 
 def test_the_record_of_a_failure_names_the_error(project, monkeypatch):
     failure = headless.Failure("ValueError", "no such thing", "x = 1")
-    failed = headless.Result("failed", 0.1, 1, failure)
-    monkeypatch.setattr(headless, "execute", lambda *_: failed)
+    failed_run = headless.Result("failed", 0.1, 1, failure)
+    monkeypatch.setattr(headless, "execute", lambda *_: failed_run)
     assert start(project).code == 1
     record = record_of(project / "outputs" / "quick")
     assert record["exit_code"] == 1 and record["notebooks"]["01_a"]["status"] == "failed"
@@ -335,7 +335,7 @@ def test_the_supported_pythons_are_the_same_everywhere():
 
 
 @pytest.fixture
-def closed():
+def closed_pipe():
     """The writing end of a pipe that nobody reads."""
     reading, writing = os.pipe()
     os.close(reading)
@@ -360,14 +360,14 @@ def run_into(pipe, *words, **options):
         ["-m", "benchmarks.faults", "--list"],
     ],
 )
-def test_a_closed_output_pipe_is_no_error(closed, words):
-    done = run_into(closed, *words)
+def test_a_closed_output_pipe_is_no_error(closed_pipe, words):
+    done = run_into(closed_pipe, *words)
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_a_refusal_to_a_closed_pipe_keeps_its_exit_code(closed):
+def test_a_refusal_to_a_closed_pipe_keeps_its_exit_code(closed_pipe):
     words = ["run_all.py", "-p", "folds", "many"]
-    assert run_into(closed, *words, stderr=closed).returncode == 2
+    assert run_into(closed_pipe, *words, stderr=closed_pipe).returncode == 2
 
 
 def test_a_run_continues_when_its_output_pipe_closes(project):
@@ -438,7 +438,7 @@ def test_a_run_continues_with_its_own_parameters(project, started):
 
 
 def test_parameters_taken_from_a_run_folder_are_reported(project, started, tmp_path):
-    """The paths and addresses of its `run.json`, which may be a stranger's."""
+    """The paths and addresses of its `run.json`, which may come from a stranger."""
     run, new = project / "outputs" / "quick", tmp_path / "new images"
     new.mkdir()
     assert "NOTE" not in start(project, "-p", "images", str(new)).out
@@ -483,7 +483,7 @@ def test_an_interruption_exits_with_130_and_is_recorded(project, monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def good(tmp_path_factory):
+def good_run(tmp_path_factory):
     """A series that goes well, in a folder with a space, an umlaut and braces."""
     root = make_project(tmp_path_factory.mktemp("good") / "project")
     run = root.parent / "Läufe {1} x"
@@ -492,28 +492,28 @@ def good(tmp_path_factory):
     return done
 
 
-def test_a_successful_series_exits_with_0(good):
-    assert good.code == 0, good.out + good.err
+def test_a_successful_series_exits_with_0(good_run):
+    assert good_run.code == 0, good_run.out + good_run.err
     for name in ("01_a", "02_b", "03_c"):
-        assert len(re.findall(rf"^{name} .* ok\b", good.out, re.MULTILINE)) == 2
-        assert (good.run / "notebooks" / f"{name}.ipynb").is_file()
-    assert "seed 7" in (good.run / "notebooks" / "01_a.ipynb").read_text("utf-8")
-    assert f"Report: {good.run / 'report.html'}" in good.out
-    assert good.err == ""
+        assert len(re.findall(rf"^{name} .* ok\b", good_run.out, re.MULTILINE)) == 2
+        assert (good_run.run / "notebooks" / f"{name}.ipynb").is_file()
+    assert "seed 7" in (good_run.run / "notebooks" / "01_a.ipynb").read_text("utf-8")
+    assert f"Report: {good_run.run / 'report.html'}" in good_run.out
+    assert good_run.err == ""
 
 
-def test_the_source_notebooks_are_unchanged(good):
-    for path in (good.root / "notebooks").glob("*.ipynb"):
+def test_the_source_notebooks_are_unchanged(good_run):
+    for path in (good_run.root / "notebooks").glob("*.ipynb"):
         cells = nbformat.read(path, as_version=4).cells
         assert not any(cell.get("outputs") for cell in cells)
-    assert not (good.root / "outputs").exists()
+    assert not (good_run.root / "outputs").exists()
 
 
-def test_the_record_describes_the_run(good):
-    record = record_of(good.run)
+def test_the_record_describes_the_run(good_run):
+    record = record_of(good_run.run)
     assert record["profile"] == "quick"
     assert record["parameters"]["seed"] == 7 and record["parameters"]["folds"] == 4
-    assert record["parameters"]["run_dir"] == str(good.run)
+    assert record["parameters"]["run_dir"] == str(good_run.run)
     assert record["started"] <= record["ended"]
     assert list(record["notebooks"]) == ["01_a", "02_b", "03_c"]
     for entry in record["notebooks"].values():
@@ -528,9 +528,9 @@ def test_the_record_describes_the_run(good):
     assert record["command"].startswith("python run_all.py --profile quick")
 
 
-def test_pages_load_nothing_from_the_internet(good):
+def test_pages_load_nothing_from_the_internet(good_run):
     for name in ("01_a", "02_b", "03_c"):
-        page = (good.run / "notebooks" / f"{name}.html").read_text("utf-8")
+        page = (good_run.run / "notebooks" / f"{name}.html").read_text("utf-8")
         assert f"Title of {name[:2]}" in page and "Colab" in page
         assert not re.search(r"""<[^>]*\bsrc\s*=\s*["']?(https?:)?//""", page)
         assert not re.search(r"""<link\b[^>]*\bhref\s*=\s*["']?(https?:)?//""", page)
@@ -539,7 +539,7 @@ def test_pages_load_nothing_from_the_internet(good):
 
 
 @pytest.fixture(scope="module")
-def failed(tmp_path_factory):
+def failed_run(tmp_path_factory):
     """A series whose second notebook fails half-way."""
     root = make_project(
         tmp_path_factory.mktemp("failed") / "project", "result = {}['no such key']  # here"
@@ -549,46 +549,46 @@ def failed(tmp_path_factory):
     return done
 
 
-def test_a_failure_reports_error_and_cell(failed):
-    assert failed.code == 1
-    assert "02_b failed: KeyError: 'no such key'" in failed.out
-    assert "In this cell:\n    result = {}['no such key']  # here" in failed.out
-    assert "Traceback" not in failed.out + failed.err and "\x1b" not in failed.out
-    assert f"Executed so far: {failed.run / 'notebooks' / '02_b.ipynb'}" in failed.out
+def test_a_failure_reports_error_and_cell(failed_run):
+    assert failed_run.code == 1
+    assert "02_b failed: KeyError: 'no such key'" in failed_run.out
+    assert "In this cell:\n    result = {}['no such key']  # here" in failed_run.out
+    assert "Traceback" not in failed_run.out + failed_run.err and "\x1b" not in failed_run.out
+    assert f"Executed so far: {failed_run.run / 'notebooks' / '02_b.ipynb'}" in failed_run.out
 
 
-def test_a_failure_keeps_earlier_results_and_ends_the_series(failed):
-    cells = nbformat.read(failed.run / "notebooks" / "02_b.ipynb", as_version=4).cells
+def test_a_failure_keeps_earlier_results_and_ends_the_series(failed_run):
+    cells = nbformat.read(failed_run.run / "notebooks" / "02_b.ipynb", as_version=4).cells
     texts = [output.get("text", "") for cell in cells for output in cell.get("outputs", [])]
     assert "before\n" in texts and "after\n" not in texts
-    assert (failed.run / "notebooks" / "02_b.html").is_file()
-    assert not list((failed.run / "notebooks").glob("03_c*"))
-    notebooks = record_of(failed.run)["notebooks"]
+    assert (failed_run.run / "notebooks" / "02_b.html").is_file()
+    assert not list((failed_run.run / "notebooks").glob("03_c*"))
+    notebooks = record_of(failed_run.run)["notebooks"]
     assert {name: entry["status"] for name, entry in notebooks.items()} == {
         "01_a": "ok",
         "02_b": "failed",
     }
     assert notebooks["02_b"]["error"] == "KeyError: 'no such key'"
-    page = (failed.run / "report.html").read_text("utf-8")
+    page = (failed_run.run / "report.html").read_text("utf-8")
     assert "This run is not complete." in page and "the executed notebook says why" in page
 
 
 @pytest.fixture(scope="module")
-def mistaken(tmp_path_factory):
+def refused_run(tmp_path_factory):
     """One notebook that refuses the user's input."""
     code = "from cytology.settings import InputError\nraise InputError('Folder B is empty.')"
     root = make_project(tmp_path_factory.mktemp("mistaken") / "project", code)
     return start(root, "--only", "02")
 
 
-def test_a_user_error_is_reported_in_one_sentence(mistaken):
-    assert mistaken.code == 1
-    assert "02_b stopped: Folder B is empty.\n" in mistaken.out
-    assert "InputError" not in mistaken.out and "In this cell" not in mistaken.out
-    assert "raise" not in mistaken.out and "Traceback" not in mistaken.out + mistaken.err
+def test_a_user_error_is_reported_in_one_sentence(refused_run):
+    assert refused_run.code == 1
+    assert "02_b stopped: Folder B is empty.\n" in refused_run.out
+    assert "InputError" not in refused_run.out and "In this cell" not in refused_run.out
+    assert "raise" not in refused_run.out and "Traceback" not in refused_run.out + refused_run.err
 
 
-def test_no_kernel_outlives_its_notebook(good, failed, mistaken):
+def test_no_kernel_outlives_its_notebook(good_run, failed_run, refused_run):
     children = psutil.Process().children(recursive=True)
     kernels = [each for each in children if "ipykernel_launcher" in " ".join(each.cmdline())]
     assert not kernels

@@ -26,18 +26,18 @@ EPOCHS = 5
 RECIPE = Recipe(1e-2, EPOCHS, 8, "balanced", None, 0, orientations=1)
 
 
-class BrokenOff(Exception):
+class Interrupted(Exception):
     """Stands for whatever ends a process."""
 
 
 class Broken(Epochs):
-    """Ends the training with the second step of the epoch `at`."""
+    """Ends the training in the second step of the epoch `at`."""
 
     at = 0
 
     def on_train_batch_end(self, batch, logs=None):
         if (self.now, batch) == (self.at, 1):
-            raise BrokenOff
+            raise Interrupted
 
 
 def pictures():
@@ -71,16 +71,16 @@ def train(folder=None, key="key", recipe=RECIPE, name="mobilenetv2"):
     return SimpleNamespace(logits=stage.predictions["logit"].to_numpy(), history=stage.history)
 
 
-def break_off(monkeypatch, epoch, *arguments, **options):
+def interrupt(monkeypatch, epoch, *arguments, **options):
     """Train until the second step of `epoch` (from 0)."""
     with monkeypatch.context() as patch:
         patch.setattr(Broken, "at", epoch)
         patch.setattr(fine_tuning, "Epochs", Broken)
-        with pytest.raises(BrokenOff):
+        with pytest.raises(Interrupted):
             train(*arguments, **options)
 
 
-def same(one, other):
+def assert_same(one, other):
     np.testing.assert_array_equal(one.logits, other.logits)
     pd.testing.assert_frame_equal(one.history, other.history)
 
@@ -94,12 +94,14 @@ RECIPES = {
 
 
 @pytest.fixture(scope="module")
-def whole():
+def uninterrupted():
     """Each recipe, never interrupted and without a checkpoint."""
-    return {what: train(recipe=recipe, name=named(what)) for what, recipe in RECIPES.items()}
+    return {
+        what: train(recipe=recipe, name=checkpoint_name(what)) for what, recipe in RECIPES.items()
+    }
 
 
-def named(what):
+def checkpoint_name(what):
     return "inceptionv3" if what == "inceptionv3" else "mobilenetv2"
 
 
@@ -109,23 +111,23 @@ def named(what):
 @pytest.mark.parametrize("what", RECIPES)
 @pytest.mark.parametrize("epoch", [pytest.param(0, marks=pytest.mark.slow), 2])
 def test_an_interrupted_training_ends_with_identical_weights(
-    monkeypatch, tmp_path, capsys, whole, what, epoch
+    monkeypatch, tmp_path, capsys, uninterrupted, what, epoch
 ):
-    options = {"recipe": RECIPES[what], "name": named(what)}
-    break_off(monkeypatch, epoch, tmp_path, **options)
-    same(train(tmp_path, **options), whole[what])
+    options = {"recipe": RECIPES[what], "name": checkpoint_name(what)}
+    interrupt(monkeypatch, epoch, tmp_path, **options)
+    assert_same(train(tmp_path, **options), uninterrupted[what])
     going_on = f"Continuing after epoch {epoch} of {RECIPES[what].epochs}"
     assert (going_on in capsys.readouterr().out) == (epoch > 0)
 
 
-def test_a_training_may_be_interrupted_repeatedly(monkeypatch, tmp_path, whole):
+def test_a_training_may_be_interrupted_repeatedly(monkeypatch, tmp_path, uninterrupted):
     for epoch in (1, 2, 4):
-        break_off(monkeypatch, epoch, tmp_path)
-    same(train(tmp_path), whole["mobilenetv2"])
+        interrupt(monkeypatch, epoch, tmp_path)
+    assert_same(train(tmp_path), uninterrupted["mobilenetv2"])
 
 
-def test_checkpoints_change_nothing_and_few_are_kept(tmp_path, whole):
-    same(train(tmp_path), whole["mobilenetv2"])
+def test_checkpoints_change_nothing_and_few_are_kept(tmp_path, uninterrupted):
+    assert_same(train(tmp_path), uninterrupted["mobilenetv2"])
     assert [path.name for path in sorted(tmp_path.iterdir())] == [
         "epoch-00004.npz",
         "epoch-00005.npz",
@@ -133,17 +135,17 @@ def test_checkpoints_change_nothing_and_few_are_kept(tmp_path, whole):
 
 
 @pytest.mark.parametrize("what", ["mobilenetv2", "early stopping"])
-def test_a_finished_training_is_not_continued(tmp_path, monkeypatch, whole, what):
+def test_a_finished_training_is_not_continued(tmp_path, monkeypatch, uninterrupted, what):
     recipe = RECIPES[what]
-    same(train(tmp_path, recipe=recipe), whole[what])
-    done = len(whole[what].history)
+    assert_same(train(tmp_path, recipe=recipe), uninterrupted[what])
+    done = len(uninterrupted[what].history)
     assert (done < recipe.epochs) == (what == "early stopping")
     monkeypatch.setattr(Checkpoint, "on_epoch_end", None)  # no epoch may follow
-    same(train(tmp_path, recipe=recipe), whole[what])
+    assert_same(train(tmp_path, recipe=recipe), uninterrupted[what])
 
 
 @pytest.mark.slow
-def test_a_killed_process_leaves_a_usable_checkpoint(tmp_path, whole):
+def test_a_killed_process_leaves_a_usable_checkpoint(tmp_path, uninterrupted):
     code = (
         "import os, sys; from pathlib import Path; import test_checkpoints as t\n"
         "from cytology.training.checkpoints import Checkpoint\n"
@@ -159,29 +161,31 @@ def test_a_killed_process_leaves_a_usable_checkpoint(tmp_path, whole):
         [sys.executable, "-c", code, tmp_path], env=os.environ | {"PYTHONPATH": path}
     )
     assert done.returncode == 9 and (tmp_path / "epoch-00003.npz").is_file()
-    same(train(tmp_path), whole["mobilenetv2"])
+    assert_same(train(tmp_path), uninterrupted["mobilenetv2"])
 
 
-# ----------------------------------------------------------------- what is not used
+# ------------------------------------------------------------- unusable checkpoints
 
 
-def damage(path):
-    """Turn bits all over the file: single ones may hit what nobody reads."""
+def flip_bits(path):
+    """Flip bits all over the file: single ones may hit unused bytes."""
     content = bytearray(path.read_bytes())
     for place in range(50, len(content), 50):
         content[place] ^= 1
     path.write_bytes(content)
 
 
-@pytest.mark.parametrize("harm", [damage, lambda path: path.write_bytes(path.read_bytes()[:500])])
+@pytest.mark.parametrize(
+    "harm", [flip_bits, lambda path: path.write_bytes(path.read_bytes()[:500])]
+)
 @pytest.mark.parametrize("number", [1, 2])
 def test_a_damaged_checkpoint_is_reported_and_the_previous_one_is_used(
-    monkeypatch, tmp_path, capsys, whole, harm, number
+    monkeypatch, tmp_path, capsys, uninterrupted, harm, number
 ):
-    break_off(monkeypatch, 3, tmp_path)
+    interrupt(monkeypatch, 3, tmp_path)
     for path in sorted(tmp_path.iterdir())[-number:]:
         harm(path)
-    same(train(tmp_path), whole["mobilenetv2"])
+    assert_same(train(tmp_path), uninterrupted["mobilenetv2"])
     said = capsys.readouterr().out
     assert said.count("is damaged") == number and ("Continuing after epoch 2" in said) == (
         number == 1
@@ -192,18 +196,22 @@ def test_a_flipped_bit_in_a_checkpoint_is_reported_or_harmless(tmp_path, capsys)
     path = tmp_path / "epoch-00001.npz"
     about = {"key": "key", "rows": [{}], "stopping": {}, "variables": 1, "best": 0}
     np.savez(path, about=json.dumps(about), variable0=np.arange(3.0))
-    whole = path.read_bytes()
-    for place in range(len(whole)):
-        path.write_bytes(whole[:place] + bytes([whole[place] ^ 16]) + whole[place + 1 :])
+    uninterrupted = path.read_bytes()
+    for place in range(len(uninterrupted)):
+        path.write_bytes(
+            uninterrupted[:place] + bytes([uninterrupted[place] ^ 16]) + uninterrupted[place + 1 :]
+        )
         found = Checkpoint(tmp_path, "key", 5, []).found
         if found:
             np.testing.assert_array_equal(found["variables"], [np.arange(3.0)])
     assert "is damaged" in capsys.readouterr().out
 
 
-def test_the_checkpoint_of_another_training_is_removed(monkeypatch, tmp_path, capsys, whole):
-    break_off(monkeypatch, 2, tmp_path, key="another")
-    same(train(tmp_path), whole["mobilenetv2"])
+def test_the_checkpoint_of_another_training_is_removed(
+    monkeypatch, tmp_path, capsys, uninterrupted
+):
+    interrupt(monkeypatch, 2, tmp_path, key="another")
+    assert_same(train(tmp_path), uninterrupted["mobilenetv2"])
     assert "belongs to another training and is removed" in capsys.readouterr().out
 
 

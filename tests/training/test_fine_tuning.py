@@ -133,8 +133,8 @@ def test_no_shortcut_bypasses_a_cut():
 def test_training_from_a_cut_equals_freezing_the_layers_before_it(data, each_network):
     """Exact but for rounding; with activations kept as float16, logits move by a little more.
 
-    Adam and RMSprop divide each gradient by its own size, however small, and so make much of a
-    little rounding: up to 0.15 % of the largest logit, and that by chance.
+    Adam and RMSprop divide each gradient by its own size, however small, and so amplify rounding
+    errors: up to 0.15 % of the largest logit.
     """
     name = each_network
     size = 150 if name == "inceptionv3" else SIZE
@@ -303,7 +303,7 @@ for way, strategy in ways.items():
 
 @pytest.mark.slow
 def test_two_devices_give_the_loss_of_one_at_the_same_global_batch():
-    """In a process of its own, since devices are fixed when TensorFlow starts."""
+    """In a separate process, since devices are fixed when TensorFlow starts."""
     done = subprocess.run(
         [sys.executable, "-c", TWO_DEVICES],
         capture_output=True, text=True, cwd=Path(fine_tuning.__file__).parents[2],

@@ -32,19 +32,19 @@ from cytology.training.strengths import choose_strengths
 
 
 @pytest.fixture
-def theirs(tmp_path):
+def outside_folder(tmp_path):
     folder = tmp_path / "théirs und más"
     folder.mkdir()
     return folder
 
 
 @pytest.fixture
-def of_run(run, theirs, monkeypatch):
+def of_run(run, outside_folder, monkeypatch):
     """The run with `outside` set, and a cache of its own."""
     store = partial(FeatureStore, cache=run.folder.parent / "cache")
     for module in (outside_models, features_module):
         monkeypatch.setattr(module, "FeatureStore", store)
-    run.parameters = {"outside": str(theirs), "seed": 0}
+    run.parameters = {"outside": str(outside_folder), "seed": 0}
     run.write("augmentation.json", {"image_size": 224, "fit": "pad", "orientations": 8})
     return run
 
@@ -67,11 +67,11 @@ def predictions(run, noise=1.0, seed=0):
     return table[["image", "probability", "fold"]]
 
 
-def write(table, theirs, name="x.predictions.csv"):
-    table.to_csv(theirs / name, index=False)
+def write(table, outside_folder, name="x.predictions.csv"):
+    table.to_csv(outside_folder / name, index=False)
 
 
-# ----------------------------------------------------------- the same row, number by number
+# --------------------------------------------------------------------------- identical rows
 
 
 def kept_features(run, name="mobilenetv2"):
@@ -90,9 +90,9 @@ def kept_features(run, name="mobilenetv2"):
     return chosen
 
 
-def test_the_runs_own_features_from_outside_give_the_same_row(of_run, theirs):
+def test_the_runs_own_features_from_outside_give_the_same_row(of_run, outside_folder):
     chosen = kept_features(of_run)
-    write_features(of_run, "mobilenetv2", theirs / "own.features.npz")
+    write_features(of_run, "mobilenetv2", outside_folder / "own.features.npz")
     take_outside_models(of_run)
     assert of_run.outside == ["outside/own"]
     assert of_run.about("outside/own")["strengths"] == chosen
@@ -123,10 +123,10 @@ def test_the_runs_own_features_from_outside_give_the_same_row(of_run, theirs):
         ("halves", "not whole numbers from 0 to 7"),
     ],
 )
-def test_a_changed_copy_of_our_features_is_refused(of_run, theirs, change, said):
+def test_a_changed_copy_of_our_features_is_refused(of_run, outside_folder, change, said):
     kept_features(of_run)
-    write_features(of_run, "mobilenetv2", theirs / "own.features.npz")
-    rows = dict(np.load(theirs / "own.features.npz"))
+    write_features(of_run, "mobilenetv2", outside_folder / "own.features.npz")
+    rows = dict(np.load(outside_folder / "own.features.npz"))
     if change == "vectors":
         rows["features"] = rows["features"][::-1]
     elif change == "nan":
@@ -141,20 +141,22 @@ def test_a_changed_copy_of_our_features_is_refused(of_run, theirs, change, said)
     else:
         kept = np.arange(len(rows["image"]) + (1 if change == "doubled" else -1))
         rows = {name: np.take(each, kept, axis=0, mode="wrap") for name, each in rows.items()}
-    np.savez(theirs / "own.features.npz", **rows)
+    np.savez(outside_folder / "own.features.npz", **rows)
     with pytest.raises(InputError, match=said):
         take_outside_models(of_run)
     assert of_run.outside == []
 
 
-def test_row_order_does_not_matter(of_run, theirs):
+def test_row_order_does_not_matter(of_run, outside_folder):
     kept_features(of_run)
-    write_features(of_run, "mobilenetv2", theirs / "own.features.npz")
+    write_features(of_run, "mobilenetv2", outside_folder / "own.features.npz")
     take_outside_models(of_run)
     before = of_run.table("outside/own/predictions.csv")
-    rows = dict(np.load(theirs / "own.features.npz"))
+    rows = dict(np.load(outside_folder / "own.features.npz"))
     order = np.random.default_rng(0).permutation(len(rows["image"]))
-    np.savez(theirs / "own.features.npz", **{name: each[order] for name, each in rows.items()})
+    np.savez(
+        outside_folder / "own.features.npz", **{name: each[order] for name, each in rows.items()}
+    )
     take_outside_models(of_run)
     pd.testing.assert_frame_equal(of_run.table("outside/own/predictions.csv"), before)
 
@@ -162,22 +164,22 @@ def test_row_order_does_not_matter(of_run, theirs):
 # ------------------------------------------------------------------------- formats
 
 
-def test_every_format_of_features_gives_the_same_predictions(of_run, theirs):
+def test_every_format_of_features_gives_the_same_predictions(of_run, outside_folder):
     rows = of_run.manifest
     values, names = vectors(rows), [name.split("/")[1] for name in rows["image_id"]]
     each = dict(zip(rows["image_id"], values, strict=True))
-    np.savez(theirs / "a.features.npz", names=names, embeddings=values)
-    np.savez(theirs / "b.features.npz", **each)
-    with h5py.File(theirs / "c.features.h5", "w") as stored:
+    np.savez(outside_folder / "a.features.npz", names=names, embeddings=values)
+    np.savez(outside_folder / "b.features.npz", **each)
+    with h5py.File(outside_folder / "c.features.h5", "w") as stored:
         stored["filenames"], stored["features"] = names, values
-    with h5py.File(theirs / "d.features.H5", "w") as stored:
+    with h5py.File(outside_folder / "d.features.H5", "w") as stored:
         for name, vector in each.items():
             stored[name] = vector
     columns = [f"f{k}" for k in range(values.shape[1])]
     table = pd.DataFrame(values, columns=columns).assign(
         image=rows["image_id"].str.replace("/", "\\")
     )
-    table.to_csv(theirs / "e.features.csv", index=False, sep=";")
+    table.to_csv(outside_folder / "e.features.csv", index=False, sep=";")
     take_outside_models(of_run)
     assert of_run.outside == [f"outside/{name}" for name in "abcde"]
     first, *others = (of_run.table(f"{name}/predictions.csv") for name in of_run.outside)
@@ -187,57 +189,61 @@ def test_every_format_of_features_gives_the_same_predictions(of_run, theirs):
     assert set(first["model"]) == {"oof", "fold0", "fold1", "fold2", "final"}
 
 
-def test_predictions_may_be_logits_or_probabilities(of_run, theirs):
+def test_predictions_may_be_logits_or_probabilities(of_run, outside_folder):
     table = predictions(of_run)
-    write(table, theirs, "p.predictions.csv")
+    write(table, outside_folder, "p.predictions.csv")
     logits = np.log(table["probability"] / (1 - table["probability"]))
-    write(table.drop(columns="probability").assign(logit=logits), theirs, "l.predictions.csv")
+    write(
+        table.drop(columns="probability").assign(logit=logits), outside_folder, "l.predictions.csv"
+    )
     take_outside_models(of_run)
     p, other = (read_predictions(of_run, name) for name in ("outside/p", "outside/l"))
     assert np.allclose(p["logit"], other["logit"], atol=1e-5)
     assert set(p["model"]) == {"oof", "final"}
 
 
-def test_files_that_are_not_models_are_named(of_run, theirs, capsys):
-    write(predictions(of_run), theirs, "x.Predictions.CSV")
+def test_files_that_are_not_models_are_named(of_run, outside_folder, capsys):
+    write(predictions(of_run), outside_folder, "x.Predictions.CSV")
     for name in ("notes.docx", "y.training.txt"):
-        (theirs / name).write_text("")
+        (outside_folder / name).write_text("")
     take_outside_models(of_run)
     assert "notes.docx, y.training.txt (no model" in capsys.readouterr().out
     assert "orientations" not in of_run.about("outside/x")
 
 
-def test_predictions_on_possible_training_images_are_not_used(of_run, theirs, capsys):
+def test_predictions_on_possible_training_images_are_not_used(of_run, outside_folder, capsys):
     table = predictions(of_run).drop(columns="fold")
-    write(table, theirs)
+    write(table, outside_folder)
     take_outside_models(of_run)
     found = of_run.table("outside/x/predictions.csv")
     assert set(found["split"]) == {"test"}
     assert f"{len(table) - len(found)} predictions are for train or val" in capsys.readouterr().out
-    write(pd.concat([table, table[table["image"] != found["image_id"][0]].iloc[:1]]), theirs)
+    write(
+        pd.concat([table, table[table["image"] != found["image_id"][0]].iloc[:1]]), outside_folder
+    )
     with pytest.raises(InputError, match="twice"):
         take_outside_models(of_run)
 
 
-def test_a_training_description_that_is_not_text_is_refused(of_run, theirs):
-    write(predictions(of_run), theirs)
-    (theirs / "x.training.txt").write_bytes("schön".encode("latin-1"))
+def test_a_training_description_that_is_not_text_is_refused(of_run, outside_folder):
+    write(predictions(of_run), outside_folder)
+    (outside_folder / "x.training.txt").write_bytes("schön".encode("latin-1"))
     with pytest.raises(InputError, match="not UTF-8 text"):
         take_outside_models(of_run)
 
 
-def test_an_array_in_another_file_is_refused(of_run, theirs):
-    np.zeros((4, 4), np.float32).tofile(theirs / "secret.bin")
-    with h5py.File(theirs / "x.features.h5", "w") as stored:
+def test_an_array_in_another_file_is_refused(of_run, outside_folder):
+    np.zeros((4, 4), np.float32).tofile(outside_folder / "secret.bin")
+    with h5py.File(outside_folder / "x.features.h5", "w") as stored:
         stored["image"] = of_run.manifest["image_id"].tolist()
-        there = [(str(theirs / "secret.bin"), 0, 64)]
+        there = [(str(outside_folder / "secret.bin"), 0, 64)]
         stored.create_dataset("features", (4, 4), "f4", external=there)
     with pytest.raises(InputError, match="is in another file"):
         take_outside_models(of_run)
 
 
-def test_the_report_says_what_is_unknown_about_outside_models(of_run, theirs):
-    write(predictions(of_run), theirs)
+def test_the_report_says_what_is_unknown_about_outside_models(of_run, outside_folder):
+    write(predictions(of_run), outside_folder)
     take_outside_models(of_run)
     page = write_report(of_run).read_text("utf-8")
     assert "“x” (from outside): Its file says that no image" in page
@@ -259,33 +265,33 @@ def test_the_report_says_what_is_unknown_about_outside_models(of_run, theirs):
         (lambda t: t.rename(columns={"probability": "score"}), "it needs the columns image and"),
     ],
 )
-def test_mismatched_predictions_are_refused_completely(of_run, theirs, change, said):
-    write(change(predictions(of_run)), theirs)
-    write(predictions(of_run), theirs, "a good one.predictions.csv")
+def test_mismatched_predictions_are_refused_completely(of_run, outside_folder, change, said):
+    write(change(predictions(of_run)), outside_folder)
+    write(predictions(of_run), outside_folder, "a good one.predictions.csv")
     with pytest.raises(InputError, match=said):
         take_outside_models(of_run)
     assert of_run.outside == []
 
 
-def test_vectors_of_different_lengths_are_refused(of_run, theirs):
+def test_vectors_of_different_lengths_are_refused(of_run, outside_folder):
     each = dict(zip(of_run.manifest["image_id"], vectors(of_run.manifest), strict=True))
     each[next(iter(each))] = np.ones(3)
-    np.savez(theirs / "x.features.npz", **each)
+    np.savez(outside_folder / "x.features.npz", **each)
     with pytest.raises(InputError, match="2 lengths, from 3 to 6"):
         take_outside_models(of_run)
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 no zip", b"\x80\x04 pickled"])
 @pytest.mark.parametrize("ending", ["npz", "h5", "csv"])
-def test_a_damaged_file_of_features_is_refused(of_run, theirs, content, ending):
-    (theirs / f"x.features.{ending}").write_bytes(content)
+def test_a_damaged_file_of_features_is_refused(of_run, outside_folder, content, ending):
+    (outside_folder / f"x.features.{ending}").write_bytes(content)
     with pytest.raises(InputError, match="x.features"):
         take_outside_models(of_run)
 
 
-def test_two_models_with_the_same_name_are_refused(of_run, theirs):
-    write(predictions(of_run), theirs, "x.predictions.csv")
-    np.savez(theirs / "X.features.npz", a=[1.0])
+def test_two_models_with_the_same_name_are_refused(of_run, outside_folder):
+    write(predictions(of_run), outside_folder, "x.predictions.csv")
+    np.savez(outside_folder / "X.features.npz", a=[1.0])
     with pytest.raises(InputError, match="two models named"):
         take_outside_models(of_run)
 
@@ -295,8 +301,8 @@ def test_an_empty_folder_is_refused(of_run):
         take_outside_models(of_run)
 
 
-def test_the_run_does_not_import_its_own_results(of_run, theirs):
-    write(predictions(of_run), theirs)
+def test_the_run_does_not_import_its_own_results(of_run, outside_folder):
+    write(predictions(of_run), outside_folder)
     take_outside_models(of_run)
     of_run.parameters["outside"] = str(of_run / "outside")
     with pytest.raises(InputError, match="Name another folder"):
@@ -304,8 +310,8 @@ def test_the_run_does_not_import_its_own_results(of_run, theirs):
     assert of_run.outside == ["outside/x"]
 
 
-def test_clearing_the_folder_removes_the_outside_models(of_run, theirs):
-    write(predictions(of_run), theirs)
+def test_clearing_the_folder_removes_the_outside_models(of_run, outside_folder):
+    write(predictions(of_run), outside_folder)
     take_outside_models(of_run)
     of_run.parameters["outside"] = ""
     take_outside_models(of_run)
@@ -313,12 +319,12 @@ def test_clearing_the_folder_removes_the_outside_models(of_run, theirs):
     assert about_outside(of_run) == []
 
 
-# ------------------------------------------------------------------- what is said of them
+# -------------------------------------------------------------------------------- reports
 
 
-def test_a_model_from_outside_is_in_every_table_of_the_comparison(of_run, theirs):
-    write(predictions(of_run, noise=0.3), theirs)
-    np.savez(theirs / "f.features.npz", image=list(of_run.manifest["image_id"]),
+def test_a_model_from_outside_is_in_every_table_of_the_comparison(of_run, outside_folder):
+    write(predictions(of_run, noise=0.3), outside_folder)
+    np.savez(outside_folder / "f.features.npz", image=list(of_run.manifest["image_id"]),
              features=vectors(of_run.manifest))  # fmt: skip
     take_outside_models(of_run)
     baseline = comparison.baseline_of(of_run)
@@ -351,7 +357,7 @@ def test_a_model_from_outside_is_in_every_table_of_the_comparison(of_run, theirs
     assert len(about_outside(of_run)) == 2
 
 
-def knowing(split, noise, rng):
+def skilled_rows(split, noise, rng):
     """Out-of-fold rows that know the truth but for `noise`."""
     logits = truth(split) + noise * rng.normal(size=len(split))
     rows = split.assign(orientation=0, seed=0, logit=logits, probability=expit(logits))
@@ -364,19 +370,20 @@ def test_a_better_model_is_detected_and_an_equal_one_is_not(manifest, noise, bet
     split, found = split_by_group(pd.concat([manifest, more]), 3, 0.2, 0.2, seed=0), []
     for seed in range(20):
         rng = np.random.default_rng(seed)
-        tables = {name: knowing(split, 2.0, rng) for name in ARCHITECTURE_NAMES}
+        tables = {name: skilled_rows(split, 2.0, rng) for name in ARCHITECTURE_NAMES}
         pairs = [(name, "outside/x") for name in tables]
-        rows = compare_pairs(tables | {"outside/x": knowing(split, noise, rng)}, pairs)
+        rows = compare_pairs(tables | {"outside/x": skilled_rows(split, noise, rng)}, pairs)
         rows = with_gate(rows.assign(family="outside", level="image", weights=WEIGHTS))
         found.append((rows["separated"] & (rows["difference"] > 0)).any())
     assert all(found) if better else not any(found)
 
 
-def test_a_model_that_may_have_seen_the_test_images_is_not_called_better(of_run, theirs):
+def test_a_model_that_may_have_seen_the_test_images_is_not_called_better(of_run, outside_folder):
     split = of_run.table("split.csv")
     learned = np.where(split["label"] == "M", 0.999, 0.001)
     write(
-        split.assign(image=split["image_id"], probability=learned)[["image", "probability"]], theirs
+        split.assign(image=split["image_id"], probability=learned)[["image", "probability"]],
+        outside_folder,
     )
     take_outside_models(of_run)
     assert of_run.about("outside/x")["weights"] == UNKNOWN
@@ -394,9 +401,11 @@ def test_a_model_that_may_have_seen_the_test_images_is_not_called_better(of_run,
     assert "outside/x" not in set(operating_points.locked_thresholds(of_run, 0.95)["model"])
 
 
-def test_the_training_description_is_quoted(of_run, theirs):
-    write(predictions(of_run).drop(columns="fold"), theirs)
-    (theirs / "x.training.txt").write_text("1,200 smears of\nour own clinic.", encoding="utf-8")
+def test_the_training_description_is_quoted(of_run, outside_folder):
+    write(predictions(of_run).drop(columns="fold"), outside_folder)
+    (outside_folder / "x.training.txt").write_text(
+        "1,200 smears of\nour own clinic.", encoding="utf-8"
+    )
     take_outside_models(of_run)
     assert of_run.about("outside/x")["weights"] == WEIGHTS
     (said,) = about_outside(of_run)
@@ -406,10 +415,10 @@ def test_the_training_description_is_quoted(of_run, theirs):
     )
 
 
-def test_features_from_outside_are_audited(of_run, theirs, monkeypatch):
-    np.savez(theirs / "f.features.npz", image=list(of_run.manifest["image_id"]),
+def test_features_from_outside_are_audited(of_run, outside_folder, monkeypatch):
+    np.savez(outside_folder / "f.features.npz", image=list(of_run.manifest["image_id"]),
              features=vectors(of_run.manifest))  # fmt: skip
-    write(predictions(of_run), theirs)
+    write(predictions(of_run), outside_folder)
     take_outside_models(of_run)
     assert models_to_audit(of_run)[3:] == ["outside/f"]
     monkeypatch.setattr(type(of_run), "images", of_run.folder)
@@ -423,8 +432,8 @@ def test_features_from_outside_are_audited(of_run, theirs, monkeypatch):
     assert said.startswith("“f” (from outside), mean of 2 repetitions")
 
 
-def test_an_outside_model_does_not_replace_a_model_of_the_same_name(of_run, theirs):
-    write(predictions(of_run), theirs, "ensemble.predictions.csv")
+def test_an_outside_model_does_not_replace_a_model_of_the_same_name(of_run, outside_folder):
+    write(predictions(of_run), outside_folder, "ensemble.predictions.csv")
     take_outside_models(of_run)
     everything = comparison.comparison_all(of_run, comparison.baseline_of(of_run))
     assert {"outside/ensemble", BASELINE} < set(everything["model"])

@@ -75,7 +75,9 @@ def test_a_network_records_what_its_results_depend_on(
     assert f"Frozen features by {TITLES[engine]}: as requested." in network._repr_html_()
     network.model.set_weights([weight * 0 for weight in network.start])
     monkeypatch.setattr(start, "frozen_features", partial(frozen_features, cache=cache))
-    features = network.features(data.images, data.split)  # of the start, whatever is in it now
+    features = network.features(
+        data.images, data.split
+    )  # of the initial weights, despite the change
     assert features.width == 1280 and np.ptp(features.values[:]) > 0
     assert network.passes.engine == engine and features.computed == 96
     assert "96 pictures x 1,280 features" in capsys.readouterr().out

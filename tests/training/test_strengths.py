@@ -122,7 +122,7 @@ def test_many_images_are_subsampled_in_each_fold(monkeypatch):
 # ----------------------------------------------------------------------- words
 
 
-def made(aucs):
+def strengths_table(aucs):
     """A table of `by_strength`: for each network its AUC at the strengths, then as chosen."""
     names = [f"{strength:g}" for strength in STRENGTHS] + [CHOSEN]
     return pd.DataFrame(
@@ -163,7 +163,7 @@ def test_the_rows_are_read_from_the_run(tmp_path):
 
 
 def test_an_order_that_is_the_same_at_all_strengths_is_reported_in_one_sentence():
-    words = order_sentence(made({"mobilenetv2": [0.8] * 7, "densenet121": [0.9] * 7}))
+    words = order_sentence(strengths_table({"mobilenetv2": [0.8] * 7, "densenet121": [0.9] * 7}))
     assert words == (
         "With strengths chosen in inner folds, the order by AUC is DenseNet121 > MobileNetV2; it "
         "is the same with every fixed strength of the grid."
@@ -172,15 +172,15 @@ def test_an_order_that_is_the_same_at_all_strengths_is_reported_in_one_sentence(
 
 def test_a_different_order_is_reported_with_its_strengths():
     found = {"mobilenetv2": [0.8] * 7, "densenet121": [0.7, 0.9, 0.9, 0.8002, 0.9, 0.9, 0.9]}
-    words = order_sentence(made(found))
+    words = order_sentence(strengths_table(found))
     assert (
         "with one fixed strength for all, 0.001, it is different, DenseNet121 = MobileNetV2"
         in words
     )
     assert words.endswith("It depends on the recipe: it is different at 3e-05, 0.001.")
     found["densenet121"][3] = 0.9
-    assert "0.001, it is the same. It depends" in order_sentence(made(found))
+    assert "0.001, it is the same. It depends" in order_sentence(strengths_table(found))
 
 
 def test_a_single_network_has_no_order():
-    assert order_sentence(made({"mobilenetv2": [0.8] * 7})) == ""
+    assert order_sentence(strengths_table({"mobilenetv2": [0.8] * 7})) == ""

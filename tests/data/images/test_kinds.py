@@ -1,4 +1,4 @@
-"""An image is recognized by its first bytes, even if its name says nothing or something else."""
+"""An image is recognized by its first bytes, even if its suffix is missing or wrong."""
 
 import os
 from io import BytesIO

@@ -69,7 +69,7 @@ def test_too_many_pixels_are_refused_before_decoding(smear, monkeypatch):
     monkeypatch.setattr(kinds, "MOST_PIXELS", 1000)
     with pytest.raises(UnreadableImage, match="3,072 pixels: the limit is 1,000"):
         open_rgb(encoded(smear(1), "PNG"))
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)  # Pillow's own error says it as well
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)  # Pillow's own error has the same text
     with pytest.raises(UnreadableImage, match="3,072 pixels: the limit is 1,000"):
         open_rgb(encoded(smear(1), "PNG"))
 
@@ -123,7 +123,7 @@ def test_the_name_of_a_file_is_ignored(smear, tmp_path, suffix):
 
 def test_an_unsupported_jpeg_is_not_called_another_format(smear):
     content = bytearray(encoded(smear(1), "JPEG"))
-    content[content.index(b"\xff\xc0") + 4] = 12  # bits a channel
+    content[content.index(b"\xff\xc0") + 4] = 12  # bits per channel
     with pytest.raises(UnreadableImage, match="damaged, or of a rare type"):
         open_rgb(bytes(content))
 

@@ -37,7 +37,7 @@ def difference(image, expected):
 
 GREY = {"photometric": "minisblack"}
 OME_COLOURS = [65535, 16711935, -16776961]  # blue, green, red as OME writes them
-TABLES = np.zeros((3, 3, 256), np.uint8)  # those of ImageJ: of channel, colour, level
+TABLES = np.zeros((3, 3, 256), np.uint8)  # as in ImageJ, by channel, colour and level
 for channel, colour in enumerate((1, 2, 0)):
     TABLES[channel, colour] = np.arange(256)
 COLOUR = {
@@ -141,8 +141,8 @@ def test_grey_looks_like_its_8_bit_original(smear, kind):
 # -------------------------------------------------------------------------- alpha
 
 
-def half_seen(image):
-    """Alpha of 8 bits: the left of a picture is seen by two fifths."""
+def half_transparent(image):
+    """8-bit alpha: the left of the picture is 40 % opaque."""
     alpha = np.full((image.height, image.width, 1), 255)
     alpha[:, :30] = 102
     return alpha
@@ -151,7 +151,7 @@ def half_seen(image):
 @pytest.mark.parametrize("bits", [8, 16])
 @pytest.mark.parametrize("kind", ["assocalpha", "unassalpha"])
 def test_alpha_is_composited_on_white(smear, kind, bits):
-    alpha, factor = half_seen(smear(1)), 257 if bits == 16 else 1
+    alpha, factor = half_transparent(smear(1)), 257 if bits == 16 else 1
     colours = np.asarray(smear(1), int) * factor
     stored = colours * alpha / 255 if kind == "assocalpha" else colours
     values = np.dstack([np.rint(stored), alpha * factor]).astype(f"u{bits // 8}")
@@ -164,7 +164,7 @@ def test_alpha_is_composited_on_white(smear, kind, bits):
 @pytest.mark.parametrize("planar", ["contig", "separate"])
 @pytest.mark.parametrize("kind", ["assocalpha", "unassalpha"])
 def test_grey_with_alpha_is_composited_on_white(smear, kind, planar):
-    grey, alpha = np.asarray(smear(1).convert("L"))[..., None], half_seen(smear(1))
+    grey, alpha = np.asarray(smear(1).convert("L"))[..., None], half_transparent(smear(1))
     stored = grey * alpha / 255 if kind == "assocalpha" else grey
     values = np.dstack([np.rint(stored), alpha]).astype(np.uint8)
     values = values if planar == "contig" else planes(values)
@@ -176,7 +176,7 @@ def test_grey_with_alpha_is_composited_on_white(smear, kind, planar):
 
 def test_premultiplied_alpha_is_scaled_like_the_colours(smear):
     """Stretched to their own range, dark ones would no longer fit it."""
-    alpha, dark = half_seen(smear(1)), np.asarray(smear(1)) // 8
+    alpha, dark = half_transparent(smear(1)), np.asarray(smear(1)) // 8
     values = np.rint(np.dstack([dark * alpha / 255, alpha]) * (4095 / 255)).astype(np.uint16)
     image, told = read_image(tiff(values, extrasamples=["assocalpha"]))
     assert difference(np.asarray(image)[:, 30:], dark[:, 30:]) <= 1
@@ -185,7 +185,7 @@ def test_premultiplied_alpha_is_scaled_like_the_colours(smear):
 
 @pytest.mark.parametrize("white", [255, 65535])
 def test_a_fourth_channel_that_is_not_alpha_is_ignored(smear, white):
-    values = (np.dstack([smear(1), half_seen(smear(1))]) * (white // 255)).astype(
+    values = (np.dstack([smear(1), half_transparent(smear(1))]) * (white // 255)).astype(
         np.uint8 if white == 255 else np.uint16
     )
     image, told = read_image(tiff(values, extrasamples=["unspecified"]))
@@ -319,7 +319,7 @@ def test_a_huge_tile_of_a_small_picture_is_refused(smear, monkeypatch):
         read_image(content)
 
 
-# -------------------------------------------------------------------- what is said
+# ------------------------------------------------------------------------- reports
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

@@ -23,7 +23,7 @@ HALF = len(CONTENT) // 2
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """Serves `server.content`; what it can do and where it breaks off is set on the server."""
+    """Serves `server.content`; its abilities and where it stops are set on the server."""
 
     def do_HEAD(self):
         self.send_error(405)
@@ -84,8 +84,8 @@ def closed_address():
     return f"http://127.0.0.1:{port}/set.tar.gz"
 
 
-def break_off(server, path):
-    """A download that ends at half of the file."""
+def interrupt_download(server, path):
+    """Interrupt a download after half of the file."""
     server.breaks_at = HALF
     with pytest.raises(InputError, match="broke off at 0.1 of 0.3 MB .*: run it again to resume"):
         download(server.address, path)
@@ -104,7 +104,7 @@ def test_a_download_is_complete_and_leaves_no_other_files(server, tmp_path):
 
 def test_a_download_continues_where_it_was_interrupted(server, tmp_path):
     path = tmp_path / "set.tar.gz"
-    break_off(server, path)
+    interrupt_download(server, path)
     assert not path.exists()
     assert path.with_name("set.tar.gz.part").stat().st_size == HALF
     download(server.address, path)
@@ -115,7 +115,7 @@ def test_a_download_continues_where_it_was_interrupted(server, tmp_path):
 
 def test_a_download_starts_over_if_the_server_does_not_support_ranges(server, tmp_path):
     path = tmp_path / "set.tar.gz"
-    break_off(server, path)
+    interrupt_download(server, path)
     server.knows_ranges = False
     download(server.address, path)
     assert path.read_bytes() == CONTENT
@@ -126,7 +126,7 @@ def test_a_download_starts_over_if_the_server_does_not_support_ranges(server, tm
     [
         ('"one"', b"new" * HALF, '"two"'),
         ('"one"', CONTENT[::-1], '"two"'),
-        ("", b"new" * HALF, ""),  # nothing but the length tells that it is another file
+        ("", b"new" * HALF, ""),  # only the length shows that it is another file
         ("", b"short", ""),
     ],
     ids=["longer", "same length", "longer, no etag", "shorter than the part"],
@@ -134,7 +134,7 @@ def test_a_download_starts_over_if_the_server_does_not_support_ranges(server, tm
 def test_a_download_starts_over_if_the_file_has_changed(server, tmp_path, etag, content, new_etag):
     path = tmp_path / "set.tar.gz"
     server.etag = etag
-    break_off(server, path)
+    interrupt_download(server, path)
     server.content, server.etag = content, new_etag
     download(server.address, path)
     assert path.read_bytes() == content
@@ -142,7 +142,7 @@ def test_a_download_starts_over_if_the_file_has_changed(server, tmp_path, etag, 
 
 def test_a_partial_download_from_another_address_is_not_continued(server, tmp_path):
     path = tmp_path / "set.tar.gz"
-    break_off(server, path)
+    interrupt_download(server, path)
     download(server.address + "?download=1", path)
     assert path.read_bytes() == CONTENT
     assert server.ranges == [None, None]
@@ -234,7 +234,7 @@ def read_files(folder):
 
 
 def refused(archive, folder, match):
-    """`unpack` refuses the archive with a sentence, and leaves nothing behind."""
+    """`unpack` refuses the archive with one sentence and leaves no files."""
     before = sorted(path.name for path in folder.parent.iterdir())
     with pytest.raises(InputError, match=match) as caught:
         unpack(archive, folder)
@@ -341,7 +341,9 @@ def test_a_flipped_bit_is_detected(tmp_path, name):
     archive = tmp_path / name
     plain = [(f"set/{n}.png", bytes([n]) * 999) for n in range(9)]
     if name == "set.zip":
-        with zipfile.ZipFile(archive, "w") as packed:  # stored: only the checksum can tell
+        with zipfile.ZipFile(
+            archive, "w"
+        ) as packed:  # stored uncompressed: only the checksum shows it
             for member, content in plain:
                 packed.writestr(member, content)
         damaged = archive.read_bytes().replace(bytes([3]) * 999, bytes([3]) * 998 + b"?")
@@ -369,7 +371,7 @@ def test_an_archive_larger_than_the_disk_is_refused(tmp_path, monkeypatch, pack)
     refused(archive, tmp_path / "set", "needs at least 2 MB, .* 1 MB left: make room")
 
 
-# ------------------------------------------------- names and sizes that deceive
+# -------------------------------------------------------- false names and sizes
 
 
 def test_a_zip_member_larger_than_declared_is_damaged(tmp_path):
@@ -382,12 +384,12 @@ def test_a_zip_member_larger_than_declared_is_damaged(tmp_path):
     refused(archive, tmp_path / "set", "damaged, incomplete.*CRC")
 
 
-# ----------------------------------------------------- archives that are bombs
+# --------------------------------------------------------------- archive bombs
 
 
 @pytest.fixture
 def little(monkeypatch):
-    """Limits that a small archive reaches: ten times its size and 100 kB, five members."""
+    """Low limits, for small archives: ten times its size plus 100 kB, and five members."""
     monkeypatch.setattr(archives, "MOST_TIMES", 10)
     monkeypatch.setattr(archives, "MOST_BYTES", 100_000)
     monkeypatch.setattr(archives, "MOST_MEMBERS", 5)
@@ -446,7 +448,7 @@ def test_published_sets_are_within_the_limits():
 
 
 def test_overlapping_zip_members_are_counted_separately(tmp_path, little):
-    """Of five members each is the same 90 kB of zeros, which lie in the archive once."""
+    """Five members share the same 90 kB of zeros, stored in the archive once."""
     archive = tmp_path / "set.zip"
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as packed:
         for number in range(5):

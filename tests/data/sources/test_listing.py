@@ -155,7 +155,7 @@ def test_names_that_are_formulas_are_left_out_and_no_cell_begins_with_them(tmp_p
     assert listing.images["image_id"].tolist() == ["B/1.png", "M/1.png"]
     assert listing.unseen.empty and len(listing.refused) == 3
     assert all("like a formula in a spreadsheet: rename" in why for why in listing.refused.reason)
-    write_table(tmp_path, "rejected.csv", listing.refused)  # which refuses what is a formula
+    write_table(tmp_path, "rejected.csv", listing.refused)  # which refuses formulas
 
 
 def test_names_that_only_look_like_formulas_are_accepted(tmp_path, smear):
@@ -208,11 +208,11 @@ def test_a_folder_with_one_class_is_refused(root):
     )
 
 
-# -------------------------------------------------- what people's folders are like
+# ------------------------------------------------------ folders as users have them
 
 
 def put(root, smear, *paths):
-    """A small picture at each of `paths` below `root`; another one each time."""
+    """Write a different small picture to each of `paths` below `root`."""
     for seed, path in enumerate(paths):
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         smear(seed).save(root / path, "PNG")

@@ -90,7 +90,7 @@ def without(tmp_path):
         aside.rename(path)
 
 
-def standing(name):
+def standing_notes(name):
     return PUBLISHED[name].caveats
 
 
@@ -99,7 +99,7 @@ def test_the_complete_breakhis_set_is_read(breakhis):
     images = listing.images
     assert images.groupby(["magnification", "label"]).size().to_dict() == PUBLISHED_COUNTS
     assert len(images) == 7909 and slides()["folder"].nunique() == 82
-    assert listing.notes == standing("breakhis")  # nothing is missing
+    assert listing.notes == standing_notes("breakhis")  # nothing is missing
     assert list(images["image_id"]) == sorted(images["image_id"])
     assert listing.root == breakhis and (breakhis / images["image_id"].iloc[0]).is_file()
     assert len(listing.refused) == 0 and listing.unit == "patient"
@@ -122,7 +122,7 @@ def test_breakhis_can_be_limited_to_one_magnification(breakhis):
     listing = published("breakhis", archive=str(breakhis), magnification="200X")
     assert listing.images["label"].value_counts().to_dict() == {"B": 623, "M": 1390}
     assert set(listing.images["magnification"]) == {"200X"}
-    assert listing.notes == standing("breakhis")
+    assert listing.notes == standing_notes("breakhis")
     with pytest.raises(InputError, match="`magnification` is '20X'"):
         published("breakhis", archive=str(breakhis), magnification="20X")
 
@@ -130,12 +130,12 @@ def test_breakhis_can_be_limited_to_one_magnification(breakhis):
 def test_breakhis_names_the_missing_file(breakhis, without):
     without(next(breakhis.rglob("SOB_B_A-14-22549AB-200-007.png")))
     listing = published("breakhis", archive=str(breakhis))
-    assert listing.notes[len(standing("breakhis")) :] == (
+    assert listing.notes[len(standing_notes("breakhis")) :] == (
         "BreaKHis at 200X, benign: 622 images found, 623 expected; SOB_B_A_14-22549AB has 31 of 32 "
         "(by the gap in their numbers: SOB_B_A-14-22549AB-200-007.png).",
     )
     other = published("breakhis", archive=str(breakhis), magnification="40X")
-    assert other.notes == standing("breakhis")
+    assert other.notes == standing_notes("breakhis")
 
 
 def test_breakhis_names_no_file_if_the_missing_one_is_uncertain(breakhis, without):
@@ -156,7 +156,7 @@ def test_breakhis_sequences_need_not_start_at_one(breakhis, without):
 
 def test_breakhis_names_the_missing_slide(breakhis, without):
     without(next(breakhis.rglob("SOB_M_PC_15-190EF")))
-    notes = published("breakhis", archive=str(breakhis)).notes[len(standing("breakhis")) :]
+    notes = published("breakhis", archive=str(breakhis)).notes[len(standing_notes("breakhis")) :]
     assert notes[0] == "BreaKHis has 82 slide folders, 81 are here; missing: SOB_M_PC_15-190EF."
     assert len(notes) == 5  # and one a magnification
 
@@ -414,7 +414,7 @@ def test_fnac2019_has_no_patients_and_reports_it(tmp_path, names):
     listing = published("fnac2019", archive=str(archive), folder=tmp_path / "data")
     assert listing.images["label"].value_counts().to_dict() == {"B": 99, "M": 113}
     assert set(listing.images["patient"]) == {""} and listing.unit == "image"
-    assert listing.notes == standing("fnac2019")
+    assert listing.notes == standing_notes("fnac2019")
     assert "names no patients" in listing.notes[0] and "too good" in listing.notes[0]
     assert "Licence: not stated" in listing.source
     next((tmp_path / "data").rglob(f"{names[0]}/98.png")).unlink()

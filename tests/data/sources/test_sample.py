@@ -27,8 +27,8 @@ def nuclei(folder, row):
     return np.asarray(Image.open(folder / row.mask))
 
 
-def stopped_at_the_last(work, what, total):
-    """In place of `progress`: a person stops the work before its last item is counted."""
+def stopped_before_the_last_item(work, what, total):
+    """Replaces `progress`: the user interrupts before the last item is counted."""
     for done, item in enumerate(work, start=1):
         if done == total:
             raise KeyboardInterrupt
@@ -150,7 +150,7 @@ def test_malignant_nuclei_are_larger(drawn):
 
 def test_an_interrupted_drawing_leaves_no_table_even_an_older_one(tmp_path, monkeypatch):
     (tmp_path / "sample.csv").write_text("image\n", encoding="utf-8")
-    monkeypatch.setattr(sample, "progress", stopped_at_the_last)
+    monkeypatch.setattr(sample, "progress", stopped_before_the_last_item)
     with pytest.raises(KeyboardInterrupt):
         draw_sample(tmp_path, images=8, patients=4)
     assert len(list(tmp_path.glob("[BM]/*.png"))) == 8

@@ -23,7 +23,7 @@ from cytology.settings import InputError
 pytestmark = pytest.mark.numeric
 
 
-def rows_too_sure(seed, count=300, times=3.0, groups=30):
+def overconfident_rows(seed, count=300, times=3.0, groups=30):
     """Logits `times` what would be right, in `groups` groups and four folds of whole groups."""
     rng = np.random.default_rng(seed)
     right = rng.normal(scale=1.5, size=count)
@@ -36,7 +36,7 @@ def rows_too_sure(seed, count=300, times=3.0, groups=30):
 # ------------------------------------------------------------------ slope and intercept
 
 
-def in_perfect_order(patients=24, images=6):
+def perfectly_ranked_rows(patients=24, images=6):
     """Half of the patients malignant, and every malignant image above every benign one."""
     group = np.repeat(np.arange(patients), images)
     rows = pd.DataFrame({"group": group, "label": np.where(group % 2, "M", "B")})
@@ -56,7 +56,7 @@ def by_statsmodels(rows):
 @pytest.mark.parametrize("times", [0.01, 0.3, 4.0, 100.0])
 @pytest.mark.parametrize("shift", [0.0, 1.1])
 def test_slope_and_intercept_match_statsmodels(times, shift):
-    rows = rows_too_sure(0, times=times).assign(class_shift=shift)
+    rows = overconfident_rows(0, times=times).assign(class_shift=shift)
     found = fit_calibrator(rows, "platt")
     assert [found.intercept, found.slope] == pytest.approx(by_statsmodels(rows), rel=1e-5)
 
@@ -67,7 +67,7 @@ def test_targets_are_smoothed_by_groups_and_not_by_images():
 
 
 def test_perfect_discrimination_gives_a_finite_slope():
-    rows = in_perfect_order()
+    rows = perfectly_ranked_rows()
     found = fit_calibrator(rows, "platt")
     assert 0 < found.slope <= 5
     mistake = pd.DataFrame({"label": ["M"], "group": [0], "logit": [-0.5]})
@@ -93,7 +93,7 @@ def test_calibration_removes_the_shift_by_balanced_weights():
 
 
 def test_folds_with_different_class_shares_are_aligned_before_fitting():
-    rows = rows_too_sure(1, times=1)
+    rows = overconfident_rows(1, times=1)
     shift = rows["fold"].map({0: -1.0, 1: 0.0, 2: 2.0, 3: 0.5})
     moved = rows.assign(logit=rows["logit"] - shift, class_shift=shift)
     assert fit_calibrator(moved, "platt").slope == pytest.approx(
@@ -117,7 +117,7 @@ def test_scores_without_signal_are_not_calibrated(logit):
 
 
 def test_the_log_loss_of_a_row_matches_its_probability_and_is_finite():
-    rows = rows_too_sure(4)
+    rows = overconfident_rows(4)
     loss = classification_metrics(rows)["loss"]
     assert log_losses(rows).mean() == pytest.approx(loss)
     sure = pd.DataFrame({"label": ["M"], "logit": [-900.0]})
@@ -125,7 +125,7 @@ def test_the_log_loss_of_a_row_matches_its_probability_and_is_finite():
 
 
 def test_without_calibration_the_probability_is_unchanged():
-    rows = rows_too_sure(4).assign(class_shift=2.0)
+    rows = overconfident_rows(4).assign(class_shift=2.0)
     assert calibrate(rows, fit_calibrator(rows, "none"))["probability"].tolist() == pytest.approx(
         rows["probability"].tolist()
     )
@@ -160,21 +160,21 @@ def pooled_slowly(logit, targets):
 
 
 def test_isotonic_probabilities_match_pooled_means_of_smoothed_targets():
-    rows = rows_too_sure(5, count=60)
+    rows = overconfident_rows(5, count=60)
     found = calibrate(rows, fit_calibrator(rows, "isotonic"))["probability"]
     expected = pooled_slowly(rows["logit"].to_numpy(), smoothed_targets(rows))
     assert found.to_numpy() == pytest.approx(expected)
 
 
 def test_no_isotonic_step_is_0_or_1():
-    for rows in (in_perfect_order(), rows_too_sure(5, count=60)):
+    for rows in (perfectly_ranked_rows(), overconfident_rows(5, count=60)):
         found = calibrate(rows, fit_calibrator(rows, "isotonic"))
         assert found["probability"].between(0.01, 0.99).all()
         assert np.isfinite(found["logit"]).all()
 
 
 def test_isotonic_probabilities_rise_with_the_logit_even_beyond_the_fitted_range():
-    calibrator = fit_calibrator(rows_too_sure(6, count=80), "isotonic")
+    calibrator = fit_calibrator(overconfident_rows(6, count=80), "isotonic")
     found = calibrator.logit(np.linspace(-50, 50, 1001))
     assert (np.diff(found) >= 0).all()
     assert np.unique(found).size > 3
@@ -184,11 +184,11 @@ def test_isotonic_probabilities_rise_with_the_logit_even_beyond_the_fitted_range
 @pytest.mark.parametrize("label", ["M", "B"])
 def test_calibration_needs_both_classes(method, label):
     with pytest.raises(InputError, match="needs images of both classes"):
-        fit_calibrator(rows_too_sure(0).assign(label=label), method)
+        fit_calibrator(overconfident_rows(0).assign(label=label), method)
 
 
 def test_calibrated_logits_keep_the_shape_of_the_logits():
-    for calibrator in (Calibrator(2.0), fit_calibrator(rows_too_sure(7), "isotonic")):
+    for calibrator in (Calibrator(2.0), fit_calibrator(overconfident_rows(7), "isotonic")):
         assert calibrator.logit([0.0, 1.0, -1.0]).shape == (3,)
 
 
@@ -197,7 +197,7 @@ def test_calibrated_logits_keep_the_shape_of_the_logits():
 
 @pytest.mark.parametrize("method", CALIBRATION_METHODS)
 def test_each_fold_is_calibrated_on_the_others(method):
-    rows = rows_too_sure(8).sample(frac=1, random_state=0)
+    rows = overconfident_rows(8).sample(frac=1, random_state=0)
     found = cross_fitted(rows, method)
     assert (found.index == rows.index).all()
     for fold in range(4):
@@ -209,7 +209,7 @@ def test_each_fold_is_calibrated_on_the_others(method):
 
 @pytest.mark.parametrize("method", ["platt", "isotonic"])
 def test_the_labels_of_a_fold_do_not_affect_its_own_probabilities(method):
-    rows = rows_too_sure(9)
+    rows = overconfident_rows(9)
     other = rows["label"].map({"B": "M", "M": "B"})
     flipped = rows.assign(label=rows["label"].mask(rows["fold"] == 2, other))
     before = cross_fitted(rows, method).groupby("fold")["probability"].apply(list)
@@ -220,7 +220,7 @@ def test_the_labels_of_a_fold_do_not_affect_its_own_probabilities(method):
 
 
 def test_a_fold_cannot_be_calibrated_if_the_others_have_one_class():
-    rows = rows_too_sure(10)
+    rows = overconfident_rows(10)
     rows["label"] = np.where(rows["fold"] == 1, "M", "B")
     with pytest.raises(InputError, match="both classes"):
         cross_fitted(rows, "platt")
@@ -241,7 +241,7 @@ def test_reliability_counts_match_a_hand_calculation():
 
 def test_the_bounds_of_a_bin_count_groups():
     """Copies of images add nothing; the same number of new patients does."""
-    rows = rows_too_sure(11, count=120, groups=40, times=1).drop(columns="fold")
+    rows = overconfident_rows(11, count=120, groups=40, times=1).drop(columns="fold")
 
     def widths(rows):
         found = reliability(rows)
@@ -254,7 +254,7 @@ def test_the_bounds_of_a_bin_count_groups():
 
 
 def test_the_bounds_of_cross_validated_rows_are_wider():
-    rows = rows_too_sure(11, count=120, groups=40, times=1)
+    rows = overconfident_rows(11, count=120, groups=40, times=1)
     narrow = reliability(rows.drop(columns="fold"))
     wide = reliability(rows)
     assert (wide["true_low"] <= narrow["true_low"]).all()
@@ -264,7 +264,7 @@ def test_the_bounds_of_cross_validated_rows_are_wider():
 
 
 def test_a_bin_of_one_patient_proves_nothing():
-    rows = rows_too_sure(12, count=100, groups=50)
+    rows = overconfident_rows(12, count=100, groups=50)
     rows.loc[rows["probability"] >= 0.9, "probability"] = 0.85
     rows.loc[rows["group"] == 7, ["probability", "label"]] = [0.95, "M"]
     (last,) = reliability(rows).query("said > 0.9").itertuples()

@@ -89,7 +89,7 @@ def test_an_image_is_weighted_by_its_share_of_the_patient():
 @pytest.mark.parametrize("patients", [20, 50])
 @pytest.mark.parametrize("unequal", [False, True])
 def test_a_guaranteed_sensitivity_holds_on_average(patients, unequal):
-    """Fixed scores of patients whose images are alike; attained in patients never seen."""
+    """Fixed scores of patients with correlated images; attained in new patients."""
     rng, attained = np.random.default_rng(patients), []
 
     def malignant(count):

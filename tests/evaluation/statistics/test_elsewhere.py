@@ -17,7 +17,7 @@ from cytology.evaluation.statistics.recalibration import recalibration
 
 
 def place(seed, patients=40, share=0.5, spread=1.0, added=0.0, images=4):
-    """Logits that are right but for their spread and what is added."""
+    """Calibrated logits, then scaled and shifted."""
     rng = np.random.default_rng(seed)
     malignant, group = rng.random(patients) < share, np.repeat(np.arange(patients), images)
     apart = norm.ppf(0.8) * np.sqrt(2)
@@ -50,7 +50,7 @@ def test_each_loss_is_computed_with_its_patient_held_out():
 
 
 def test_the_labels_of_a_patient_do_not_affect_the_predictions_for_that_patient():
-    """A fit on all would gain on noise: left out, it loses."""
+    """A fit to all patients would gain on noise; with patients held out it loses."""
     changes = []
     for seed in range(20):
         rows = place(seed, patients=14, images=1)

@@ -72,13 +72,13 @@ def test_the_interval_covers_the_share_and_no_shift_is_reported(share):
 
 @pytest.mark.parametrize(("moved", "least"), [(-2.0, 27), (2.0, 16)])
 def test_shifted_logits_are_not_a_mixture(moved, least):
-    """Toward the rarer class a move looks more like another share, and is seen less often."""
+    """A shift toward the rarer class resembles another share and is detected less often."""
     found = [estimated_share(*known_and_new(k, 0.3, moved=moved)[::-1]) for k in range(30)]
     assert sum(each["moved"] for each in found) >= least
 
 
 def test_the_interval_counts_patients_and_not_images():
-    """Each image ten times counts like once; each image as a patient seems to count more."""
+    """Copying each image ten times adds nothing; images counted as patients seem to add."""
     known, new = known_and_new(0, 0.3)
 
     def width(rows):

@@ -109,7 +109,7 @@ def test_every_metric_matches_scikit_learn(threshold, ties):
 def test_only_the_requested_metrics_are_computed(monkeypatch):
     rows = rows_with_skill(3)
     every = classification_metrics(rows)
-    monkeypatch.setattr(sk, "log_loss", None)  # fails where it is called
+    monkeypatch.setattr(sk, "log_loss", None)  # fails if called
     assert classification_metrics(rows, names=("ece", "f1")) == {k: every[k] for k in ("ece", "f1")}
     with pytest.raises(TypeError):
         classification_metrics(rows, names=("loss",))
@@ -152,7 +152,7 @@ def test_the_other_metrics_follow_from_sensitivity_specificity_and_prevalence(th
 @pytest.mark.parametrize("name", list(OF_TWO_SHARES))
 @pytest.mark.parametrize("malignant", [0.1, 0.5, 0.8])
 def test_each_metric_rises_with_sensitivity_and_specificity(name, malignant):
-    """As `intervals.of_two_shares` takes for granted."""
+    """`intervals.of_two_shares` relies on it."""
     grid = np.linspace(0, 1, 21)
     values = OF_TWO_SHARES[name](grid[:, None], grid[None], malignant)
     for axis in (0, 1):
@@ -183,7 +183,7 @@ def test_the_auc_counts_pairs_within_one_fold(seed, mixed):
 
 @pytest.mark.parametrize("folds", [{}, {"fold": np.nan}, {"fold": 2}, {"fold": [0, 1] * 40}])
 def test_a_single_head_has_the_usual_auc(folds):
-    """Rows of val have folds, too, but one kept model judges them."""
+    """Rows of val have folds, too, but one model predicts them all."""
     rows = rows_with_skill(3).assign(model="final", **folds)
     assert auc_within_folds(rows) == pytest.approx(by_scikit_learn(rows)["auc"])
 

@@ -327,14 +327,14 @@ def test_without_pairs_there_are_no_rows():
 # -------------------------------------------------------------------------- gate
 
 
-def page(*rows):
+def pairs_table(*rows):
     """A table of pairs from rows of family, level, P after Holm and lower end of the interval."""
     table = pd.DataFrame(rows, columns=["family", "level", "p_holm", "difference_low"])
     return table.assign(difference=0.1, difference_high=0.2, weights="imagenet")
 
 
 def separated(*rows):
-    return with_gate(page(*rows))["separated"].tolist()
+    return with_gate(pairs_table(*rows))["separated"].tolist()
 
 
 def test_a_pair_is_separated_by_the_alpha_of_its_family_and_an_interval_without_0():
@@ -346,7 +346,9 @@ def test_a_pair_is_separated_by_the_alpha_of_its_family_and_an_interval_without_
     assert separated(("networks", "image", np.nan, 0.01)) == [False]
     assert separated(("networks", "image", 0.001, np.nan)) == [False]
     assert separated(("baseline", "image", baseline, 0.01)) == [False]
-    below = page(("networks", "image", 0.001, -0.3)).assign(difference=-0.2, difference_high=-0.1)
+    below = pairs_table(("networks", "image", 0.001, -0.3)).assign(
+        difference=-0.2, difference_high=-0.1
+    )
     assert with_gate(below)["separated"].tolist() == [True]
 
 
@@ -362,14 +364,14 @@ def test_a_closed_gate_closes_the_other_families_and_levels():
     closed = ("networks", "image", 0.5, -0.1)
     assert separated(closed, closed, *LATER) == [False] * 5
     assert separated(closed, ("networks", "image", *SURE), *LATER) == [False] + [True] * 4
-    assert separated(*LATER[1:]) == [True] * 2  # of one network, what averages it comes first
+    assert separated(*LATER[1:]) == [True] * 2  # for one network, its averages come first
     assert separated(("more than one", "image", 0.5, -0.1), LATER[2]) == [False, False]
     order = [*LATER, ("networks", "image", *SURE)]
     assert separated(*order) == [True] * 4
 
 
 def test_random_weights_separate_nothing_and_open_no_gate():
-    table = page(("networks", "image", *SURE), *LATER)
+    table = pairs_table(("networks", "image", *SURE), *LATER)
     random = table.assign(weights=["random and imagenet", *["imagenet"] * 3])
     assert with_gate(table)["separated"].all() and not with_gate(random)["separated"].any()
 
@@ -396,24 +398,24 @@ ROW = {"difference": 0.1, "difference_low": 0.02, "difference_high": 0.18, "p_ho
 ROW |= {"separated": True}
 
 
-def words(**changed):
+def sentence(**changed):
     return difference_sentence(SimpleNamespace(**(ROW | changed)), "A", "B")
 
 
 def test_a_separated_difference_is_reported():
-    assert words() == (
+    assert sentence() == (
         "B separates the classes better than A: AUC higher by 0.100 "
         "(95 %, for this pair alone, 0.020 to 0.180; P = 0.01 after Holm)."
     )
 
 
 def test_the_better_model_comes_first_and_the_interval_is_reversed_with_it():
-    said = words(difference=-0.1, difference_low=-0.18, difference_high=-0.02)
+    said = sentence(difference=-0.1, difference_low=-0.18, difference_high=-0.02)
     assert said.startswith("A separates the classes better than B: AUC higher by 0.100 (95 %,")
 
 
 def test_a_difference_that_is_not_separated_is_not_claimed():
-    said = words(separated=False, difference_low=-0.02)
+    said = sentence(separated=False, difference_low=-0.02)
     assert said == (
         "The data do not separate A from B: the AUC of B is higher by 0.100 "
         "(95 %, for this pair alone, -0.020 to 0.180; P = 0.01 after Holm)."
@@ -422,12 +424,12 @@ def test_a_difference_that_is_not_separated_is_not_claimed():
 
 
 def test_without_an_interval_the_reason_is_reported():
-    said = words(separated=False, difference_low=np.nan, difference_high=np.nan, p_holm=np.nan)
+    said = sentence(separated=False, difference_low=np.nan, difference_high=np.nan, p_holm=np.nan)
     assert "no interval: groups too few or too alike" in said and "P = not known" in said
 
 
 def test_a_difference_that_rounds_to_zero_is_called_equal():
-    said = words(separated=False, difference=0.0004)
+    said = sentence(separated=False, difference=0.0004)
     assert said.startswith("The data do not separate A from B: their AUCs are equal to three dec")
 
 
