@@ -166,7 +166,7 @@ def assign_folds(
     else:
         if pictures[together].nunique() < folds:
             raise InputError(
-                f"The audit needs {folds} groups or more: one per fold (see `folds`)."
+                f"The audit needs at least {folds} groups: one per fold (see `folds`)."
             )
         parts = group_folds(folds, seed, labels, pictures[together])
     fold = np.empty(len(pictures), int)
