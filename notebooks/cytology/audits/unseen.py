@@ -148,7 +148,7 @@ def logits_of(run: Run, name: str, images: pd.DataFrame, on: str) -> np.ndarray:
 
 
 def category_of(rows: pd.DataFrame, run: Run) -> pd.Series:
-    """The name of each row's class: the source's category, if the class has only one."""
+    """The name of each row's class: the source's category, if each class has only one."""
     manifest = run.manifest
     if "category" in manifest and (manifest.groupby("label")["category"].nunique() == 1).all():
         return rows["label"].map(manifest.drop_duplicates("label").set_index("label")["category"])

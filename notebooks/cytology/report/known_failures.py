@@ -52,7 +52,7 @@ def rows_of_networks(run: Run, name: str, **keys: str) -> pd.DataFrame:
 
 
 def missed_sensitivity(run: Run) -> list[str]:
-    """Thresholds that promise no sensitivity, or that missed it on test."""
+    """Thresholds that promise no sensitivity, or that are shown on test to miss it."""
     said = []
     for row in rows_of_networks(run, "thresholds", rule="sensitivity").itertuples():
         if "cannot be promised" in row.note:
