@@ -56,9 +56,10 @@ def smear_folder():
 
 @pytest.fixture(scope="session")
 def smears(tmp_path_factory):
-    """24 drawn smears of 8 patients, 256 x 192 pixels."""
+    """Drawn smears of 8 patients, none a copy of another, 256 x 192 pixels."""
     folder = tmp_path_factory.mktemp("smears")
-    images = draw_sample(folder, images=24, patients=8)["image"]
+    table = draw_sample(folder, images=24, patients=8)
+    images = table.loc[table["copy_of"] == "", "image"]
     return [Image.open(folder / image).convert("RGB") for image in images]
 
 

@@ -62,7 +62,8 @@ def disguised_images(bench: Bench):
     for name, content in contents.items():
         (data / "B" / f"{name}.png").write_bytes(content)
     done = bench.call(run, "--data", str(data), only=SPLIT)
-    reasons = [line.split(",", 2)[2] for line in text_of(run / "rejected.csv").splitlines()[1:]]
+    rows = text_of(run / "rejected.csv").splitlines()[1:]
+    reasons = [row.split(",", 2)[2].strip(',"') for row in rows]
     return done.code == 0 and len(reasons) == 3, f"exit {done.code}; {'; '.join(reasons)}"
 
 
