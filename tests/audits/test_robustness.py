@@ -119,6 +119,18 @@ def test_the_figure_shows_the_direction_of_a_shift(pair):
     assert ways["blur", 1] == ways["blur", -1] == {"sigma 1.5 px"}
 
 
+def test_the_first_column_shows_the_other_way_or_the_untouched_image(pair):
+    axes = np.array(plots.shifts(pair[0], 3).axes).reshape(len(SHIFTS), -1)
+    for row, (name, shift) in zip(axes, SHIFTS.items(), strict=True):
+        first = row[0].get_title(loc="left") + row[0].get_title()
+        if shift.goes_both_ways:
+            words = plots.amount_for_smear(replace(pair[0], reverse=True), name, 3)
+            assert first == f"other way: {words.removeprefix('factor ')}"
+            assert words != plots.amount_for_smear(pair[0], name, 3)
+        else:
+            assert first == "untouched"
+
+
 def test_a_calibration_curve_shows_no_bin_with_few_images(judged):
     for images, bins in ((48, 5), (24, 3), (12, 2)):
         some = judged[judged["image_id"].isin(judged["image_id"].unique()[:images])]

@@ -23,7 +23,7 @@ class FramedSmear:
     """An image scaled to a network's square, without padding, and what its shifts depend on.
 
     `stain` is its stain group; `own` and `other` are mean and deviation in 8-bit Lab, shape (2, 3),
-    of that group and of the other one.
+    of that group and of the other one. `reverse` turns round the direction of its shifts.
     """
 
     image: Image.Image
@@ -31,6 +31,7 @@ class FramedSmear:
     stain: str = ""
     own: np.ndarray | None = None
     other: np.ndarray | None = None
+    reverse: bool = False
 
     def random(self, what: str) -> np.random.Generator:
         """Random numbers that depend only on the file and `what`, the same in every run."""
@@ -44,7 +45,7 @@ class FramedSmear:
 
     def direction(self, what: str) -> int:
         """1 or -1: half of all images shift one way, half the other way."""
-        return 1 if self.random(what).random() < 0.5 else -1
+        return 1 if (self.random(what).random() < 0.5) != self.reverse else -1
 
 
 def turn_hue(smear: FramedSmear, degrees: float) -> Image.Image:

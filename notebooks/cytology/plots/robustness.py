@@ -1,5 +1,7 @@
 """Figures of the shifts and of the domains left out, notebook 11."""
 
+from dataclasses import replace
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -22,19 +24,28 @@ METRIC_LABEL = {"auc": "AUC", "loss": "log loss (nats)"}
 
 
 def shifts(smear: FramedSmear, reference: int) -> Figure:
-    """One image: one row per shift, one column per strength; the reference is framed."""
+    """One image: one row per shift, one column per strength; the reference is framed.
+
+    The first column shows the reference strength the other way, or the untouched image for shifts
+    that go one way only.
+    """
     width, height = smear.image.size
-    strengths = (0, *SHIFT_STRENGTHS)
+    columns = 1 + len(SHIFT_STRENGTHS)
     figure, axes = plt.subplots(
-        len(SHIFTS), len(strengths), figsize=(11, len(SHIFTS) * (11 / 6.4 * height / width + 0.3))
+        len(SHIFTS), columns, figsize=(11, len(SHIFTS) * (11 / 6.4 * height / width + 0.3))
     )
     for row, name in zip(axes, SHIFTS, strict=True):
-        for axis, strength in zip(row, strengths, strict=True):
-            title = amount_for_smear(smear, name, strength) if strength else ""
-            if name == next(iter(SHIFTS)):  # the first row names the columns
-                title = f"strength {strength}\n{title}" if strength else "untouched\n"
-            style.show_picture(axis, shift_picture(smear, name, strength), title)
-            if strength == reference:
+        other = replace(smear, reverse=True), reference
+        first = other if SHIFTS[name].goes_both_ways else (smear, 0)
+        shown = [first, *((smear, strength) for strength in SHIFT_STRENGTHS)]
+        for axis, (seen, strength) in zip(row, shown, strict=True):
+            title = amount_for_smear(seen, name, strength) if strength else "untouched"
+            if seen.reverse:
+                title = f"other way: {title.removeprefix('factor ')}"
+            elif name == next(iter(SHIFTS)):  # the first row names the columns
+                title = f"strength {strength}\n{title}"
+            style.show_picture(axis, shift_picture(seen, name, strength), title)
+            if strength == reference and seen is smear:
                 for side in axis.spines.values():
                     side.set(visible=True, color="black", linewidth=2.5)
         row[0].set_ylabel(name, fontsize=12, fontweight="bold")
