@@ -41,10 +41,7 @@ def recommendation(run: Run) -> tuple[str, str]:
     above = set(table.loc[table["auc_low"] > 0.5, "architecture"])
     fit = [name for name in names if name in above and (name in beaten or baseline.empty)]
     if not fit:
-        return "", (
-            "Take none of them: none is shown to be better than size and mean colour alone, and "
-            "than chance."
-        )
+        return "", _why_none(names, above)
     networks = by_image[by_image["family"] == "networks"]
     equal = [name for name in fit if name not in _worse(networks)]
     if not equal:
@@ -59,10 +56,21 @@ def recommendation(run: Run) -> tuple[str, str]:
         return only, f"{NETWORK_TITLE[only]} is the only network of this run: take it."
     why = "It separates the classes best."
     if len(fit) == 1:
-        why = "No other is shown to be better than size and mean colour alone, and than chance."
+        why = "No other is shown to be better than both chance and size and mean colour alone."
     elif only != best:
         why = "No other that is better than size and mean colour alone is as good."
     return only, f"Take {NETWORK_TITLE[only]}. {why}"
+
+
+def _why_none(names: list[str], above: set[str]) -> str:
+    """Why none of the networks is recommended; those in `above` are better than chance."""
+    if not above:
+        return "Take none of them: none is shown to be better than chance."
+    better = [NETWORK_TITLE[name] for name in names if name in above]
+    return (
+        f"Take none of them yet: {join_words(better)} {'is' if len(better) == 1 else 'are'} shown "
+        "to be better than chance, but not than size and mean colour alone."
+    )
 
 
 def _worse(pairs: pd.DataFrame) -> set[str]:
