@@ -68,7 +68,7 @@ RUN_FILES = (
     RunFile("tables/given_split.csv", "03",
             "one row per file, copy, patient or slide that crosses it: its images in each part, "
             "and two examples"),
-    RunFile("tables/given_split_mended.csv", "03",
+    RunFile("tables/given_split_repaired.csv", "03",
             "its parts after the smallest move of whole groups that removes the leak; a table for "
             "`given_split`"),
     RunFile("NETWORK/predictions.csv", "training",

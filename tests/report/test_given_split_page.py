@@ -87,11 +87,11 @@ def test_the_tables_list_every_crossing_and_a_usable_split(made):
     run, manifest = made
     verdict, _ = page_of(run, manifest)
     assert len(read_table(run, TABLES[0])) == len(verdict.crossings)
-    mended = read_table(run, TABLES[1])
-    assert mended.columns.tolist() == ["image_id", "split_given", "split"]
-    group = mended["image_id"].map(manifest.set_index("image_id")["group"])
-    assert (mended.groupby(group)["split"].nunique() == 1).all()
-    assert (mended["split"] != mended["split_given"]).sum() == len(verdict.moved) > 0
+    repaired = read_table(run, TABLES[1])
+    assert repaired.columns.tolist() == ["image_id", "split_given", "split"]
+    group = repaired["image_id"].map(manifest.set_index("image_id")["group"])
+    assert (repaired.groupby(group)["split"].nunique() == 1).all()
+    assert (repaired["split"] != repaired["split_given"]).sum() == len(verdict.moved) > 0
 
 
 def test_many_crossings_are_counted_and_not_all_listed(made, monkeypatch):

@@ -17,8 +17,8 @@ COLUMNS = ["kind", "name", *SPLITS, "image_id", "other"]
 class SplitCheck:
     """A split from outside and what was found about it.
 
-    `images` are rows of the manifest with the given `split` and, if anything crosses, the repaired
-    one, `mended`. `crossings` is `tables/given_split.csv`: one row per thing that crosses, with its
+    `images` are rows of the manifest with the given `split` and, if anything crosses, the one in
+    `repaired`. `crossings` is `tables/given_split.csv`: one row per thing that crosses, with its
     images in each part; `image_id` is in the first of its parts, `other` in the last. `touched` has
     one row per kind and one for `any`: how many cross, and how many images of val and test share
     something with train.
@@ -31,14 +31,14 @@ class SplitCheck:
 
     @property
     def repaired(self) -> pd.DataFrame:
-        """`tables/given_split_mended.csv`: `image_id, split_given, split`."""
-        renamed = self.images.rename(columns={"split": "split_given", "mended": "split"})
+        """`tables/given_split_repaired.csv`: `image_id, split_given, split`."""
+        renamed = self.images.rename(columns={"split": "split_given", "repaired": "split"})
         return renamed[["image_id", "split_given", "split"]]
 
     @property
     def moved(self) -> pd.DataFrame:
         """The images that the repaired split moves to another part."""
-        return self.images[self.images["split"] != self.images["mended"]]
+        return self.images[self.images["split"] != self.images["repaired"]]
 
 
 def check_given_split(images: pd.DataFrame, unit: str) -> SplitCheck:
@@ -50,7 +50,7 @@ def check_given_split(images: pd.DataFrame, unit: str) -> SplitCheck:
     kinds = kinds_of(images, unit)
     tables = [crossings_of(images, kind, values) for kind, values in kinds.items()]
     found = pd.concat([pd.DataFrame(columns=COLUMNS), *tables], ignore_index=True)
-    images["mended"] = repair_split(images)
+    images["repaired"] = repair_split(images)
     return SplitCheck(images, found, touched_by_train(images, kinds, found), unit)
 
 
@@ -152,7 +152,7 @@ def in_words(check: SplitCheck, source: str) -> list[str]:
 
 def repair_in_words(check: SplitCheck) -> str:
     """The smallest move of whole groups, and the size of each part after it, in a sentence."""
-    moved, after = check.moved, check.images["mended"].value_counts()
+    moved, after = check.moved, check.images["repaired"].value_counts()
     groups = counted(moved["group"].nunique(), "group", "groups")
     left = ", ".join(f"{part} {after[part]:,}" for part in SPLITS if part in after)
     return (

@@ -19,7 +19,7 @@ from cytology.report.page_parts import POLICY, encode
 from cytology.run import Run
 
 NAME = "given_split.html"
-TABLES = ("tables/given_split.csv", "tables/given_split_mended.csv")
+TABLES = ("tables/given_split.csv", "tables/given_split_repaired.csv")
 ROWS = 12  # of each kind on the page; the table has them all
 SIDE = 240  # pixels of a picture
 MOST_TABLE_BYTES = 2_000_000  # a longer table stays beside the page
@@ -48,7 +48,7 @@ def page_contents(run: Run, check: SplitCheck, said: list[str]) -> dict[str, Any
     """Everything that the page shows."""
     dataset, images = run.facts("dataset.json"), check.images
     parts = [part for part in SPLITS if (images["split"] == part).any()]
-    sizes = pd.DataFrame({"given": images["split"], "mended": images["mended"]})
+    sizes = pd.DataFrame({"given": images["split"], "repaired": images["repaired"]})
     sizes = sizes.apply(lambda column: column.value_counts()).reindex(parts).fillna(0).astype(int)
     classes = pd.crosstab(images["split"], images["label"]).reindex(parts)
     groups = images.groupby("split")["group"].nunique()
@@ -80,7 +80,7 @@ def page_contents(run: Run, check: SplitCheck, said: list[str]) -> dict[str, Any
 
 def moves_of(check: SplitCheck) -> list[dict[str, Any]]:
     """How many images and groups the repaired split moves, from which part to which."""
-    moves = check.moved.groupby(["split", "mended"])["group"].agg(["size", "nunique"])
+    moves = check.moved.groupby(["split", "repaired"])["group"].agg(["size", "nunique"])
     return [
         {"start": start, "end": end, "images": int(row["size"]), "groups": int(row["nunique"])}
         for (start, end), row in moves.iterrows()
