@@ -133,8 +133,8 @@ def fit(
     """Freeze, compile, fit: loss and accuracy of each epoch on `train` and `val`."""
     # A batch is too small to estimate statistics: normalizations keep their initial ones.
     building.freeze_normalization(model)
-    optimizer = optimizer_of(model.name, recipe)
-    with model.distribute_strategy.scope():  # each GPU has a copy of its state
+    with model.distribute_strategy.scope():  # each GPU has a copy of the optimizer
+        optimizer = optimizer_of(model.name, recipe)
         compile_model(model, optimizer, recipe.steps_per_execution)
     history = model.fit(
         train,
