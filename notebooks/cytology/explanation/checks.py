@@ -49,9 +49,9 @@ HABIT = ", habit"
 OTHERS = "the heat of other images"
 HEATMAP_CHECKS = {
     "pointing game": Check("Is the hottest point on a nucleus?", "a random point", 1),
-    "pointing game, habit": Check("Is it, because of this image?", OTHERS, 1),
+    "pointing game, habit": Check("Is that due to this image?", OTHERS, 1),
     "heat on nuclei": Check("How much of the heat is on nuclei?", "heat spread evenly", 1),
-    "heat on nuclei, habit": Check("Is it, because of this image?", OTHERS, 1),
+    "heat on nuclei, habit": Check("Is that due to this image?", OTHERS, 1),
     "deletion": Check("Does the logit fall if the hottest goes first?", "random orders", -1),
     "insertion": Check("Does the logit rise if the hottest comes first?", "random orders", 1),
     "turned copies": Check("Is the heat of a turned copy the same?", OTHERS, 1),
