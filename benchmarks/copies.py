@@ -1,12 +1,13 @@
 """How many copies of an image are found, by rings or by frozen features.
 
     python benchmarks/copies.py FOLDER
-    python benchmarks/copies.py FOLDER --weights mobilenetv2.weights.h5
+    python benchmarks/copies.py FOLDER --weights W
 
 Makes copies of every image below FOLDER in memory, one of each kind in `KINDS`, searches for them
 among all originals and copies, and prints the share that was joined with its original, and how many
-pairs of different originals were joined. With `--weights` the nearest neighbours by frozen
-MobileNetV2 features are searched in the same pictures, and confirmed by the same registration.
+pairs of different originals were joined. With `--weights`, a file or a folder of files as for the
+notebooks, the nearest neighbours by frozen MobileNetV2 features are searched in the same pictures,
+and confirmed by the same registration.
 """
 
 import argparse
@@ -27,6 +28,7 @@ from cytology.data import copies
 from cytology.data.augmentation import fit_to_square, orient
 from cytology.data.images.opening import UnreadableImage, open_rgb
 from cytology.data.sources.listing import find_files
+from cytology.networks.weights import given_file
 from cytology.runner import streams
 
 
@@ -139,9 +141,12 @@ def joined_pairs(pictures: pd.DataFrame) -> tuple[int, int]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--weights", type=Path, help="MobileNetV2 without its top")
+    parser.add_argument("--weights", help="MobileNetV2 without its top: a file, or its folder")
     parser.add_argument("--most", type=int, default=1000, help="maximum number of images")
     arguments = parser.parse_args()
+    weights = given_file("mobilenetv2", arguments.weights) if arguments.weights else None
+    if arguments.weights and not weights:
+        parser.error(f"--weights: no file for MobileNetV2 in {arguments.weights}")
     paths = find_files(arguments.folder)[0][: arguments.most]
     made = Parallel(n_jobs=-1)(delayed(pictures_of)(path) for path in paths)
     rows = [
@@ -152,12 +157,12 @@ def main() -> None:
     pictures = pd.DataFrame(rows, columns=["image_id", "original", "kind", "discs", "sha256"])
     started = time.perf_counter()
     report("rings", pictures, copies.find_copies(pictures), time.perf_counter() - started)
-    if arguments.weights:
+    if weights:
         from cytology.networks.building import build, feature_extractor
 
         pixels = np.stack([each[2] for copies_of_one in made for each in copies_of_one])
         started = time.perf_counter()
-        extractor = feature_extractor(build("mobilenetv2", 224, str(arguments.weights)))
+        extractor = feature_extractor(build("mobilenetv2", 224, weights))
         features = extractor.predict(pixels, batch_size=64, verbose=0)
         features /= np.linalg.norm(features, axis=1, keepdims=True)
 

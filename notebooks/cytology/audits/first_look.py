@@ -31,9 +31,9 @@ def first_look(
     values, found = features.of(pictures), []
     for repetition in range(REPETITIONS):
         shuffled = shuffle_labels(pictures, repetition)
+        labelled = {"true labels": pictures, "shuffled labels": shuffled}
         for protocol, split in SPLITS.items():
             fold = assign_folds(pictures, protocol, folds, repetition)
-            labelled = {"true labels": pictures, "shuffled labels": shuffled}
             for labels, shown in labelled.items():
                 logits = out_of_fold_logits(values, is_malignant(shown["label"]), fold)
                 auc = auc_within_folds(shown.assign(fold=fold, logit=logits))

@@ -109,12 +109,8 @@ def scores_of_run(
     """
     tables = []
     for name in names:
-        known = (
-            predictions_to_choose_on(run, name)[1]
-            if on == OUT_OF_FOLD
-            else test_predictions(run, name)
-        )
         chosen_on = predictions_to_choose_on(run, name)[1]
+        known = chosen_on if on == OUT_OF_FOLD else test_predictions(run, name)
         new = with_class_shift(run, name, images.assign(logit=logits_of(run, name, images, on)))
         rows = pd.concat([known.assign(category=category_of(known, run)), new.assign(label="")])
         if on == OUT_OF_FOLD:

@@ -39,7 +39,7 @@ def write(model: keras.Model, path: Path) -> None:
     turned(np.zeros((1, 3, size, size), np.float32))
     with quietly(), warnings.catch_warnings():
         # Keras asks NumPy for `np.object`, which may come back with another meaning.
-        warnings.simplefilter("ignore", FutureWarning)
+        warnings.filterwarnings("ignore", "In the future `np.object`", FutureWarning)
         turned.export(path, format="onnx", verbose=False, opset_version=OPSET)
 
 
